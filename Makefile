@@ -1,0 +1,47 @@
+# make run: try dambench.   make test: everything CI runs.   Both need only Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin/python -m
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: run test test-slow test-gpu clean
+.DELETE_ON_ERROR:
+
+# Real digits that come with scikit-learn: nothing to download, no GPU needed.
+RUN := $(BIN) dambench run --headless --dataset digits
+run: .venv/ready  ## distil digits at IPC 1 and 10, compare with a random subset and the whole set
+	$(RUN) --method random --ipc 1
+	$(RUN) --method random --ipc 10
+	$(RUN) --method dm --ipc 1
+	$(RUN) --method dm --ipc 10
+	$(RUN) --method whole
+	@echo && $(BIN) dambench report
+	@echo && echo "Try next:" && \
+	echo "  . .venv/bin/activate" && \
+	echo "  dambench runs                                    # every run is in $${DAMBENCH_DB:-runs.db}" && \
+	echo "  dambench run --headless --method dm --dataset digits --ipc 5 --seeds 0-2" && \
+	echo "  dambench run --headless --method dm --dataset folder --data YOUR/IMAGES --ipc 1" && \
+	echo "  dambench --help"
+
+test: .venv/ready  ## format, lint, types, import contracts, tests
+	$(BIN) ruff format --check .
+	$(BIN) ruff check .
+	$(BIN) mypy
+	.venv/bin/lint-imports --no-logo
+	$(BIN) pytest
+
+test-slow: .venv/ready  ## what takes minutes: a wheel in an environment of its own, kill -9, published epochs
+	$(BIN) pytest -m slow
+
+test-gpu: .venv/ready  ## what needs a CUDA device
+	$(BIN) pytest -m gpu
+
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "dambench needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN) pip install --quiet --upgrade "pip==26.3"
+	$(BIN) pip install --quiet --group dev --editable .
+	@touch $@
+
+clean:  ## remove what make installed and the tools' caches; runs.db stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -1,0 +1,611 @@
+"""The commands. Data goes to stdout, narration to stderr.
+
+Exit codes: 0 done, 1 the run failed, 2 bad input, 130 stopped by INT, 143 by TERM.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import msgspec
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from typer import Argument, Option, Typer
+
+from dambench import __version__, config, display, files, registry
+from dambench.errors import BadInput
+from dambench.events import AnyEvent, Evaluated, Failed, Finished, Stopped, Warned
+from dambench.protocol import PRESETS
+from dambench.report.to_markdown import to_markdown
+from dambench.store import runs as stored
+from dambench.store.leaderboard import leaderboard, method_label
+from dambench.store.runs import Store
+from dambench.watch import Watch
+
+if TYPE_CHECKING:
+    from dambench.engine import Job
+
+# Commands that need torch import the engine themselves: `dambench runs` must answer at once.
+
+app = Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = Typer(rich_markup_mode=None, help="Real datasets.")
+app.add_typer(data_app, name="data")
+
+EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
+
+Db = Annotated[Path | None, Option("--db", help="The database [default: DAMBENCH_DB, else ./runs.db].")]
+Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
+
+
+def main() -> NoReturn:
+    """The `dambench` program."""
+    sys.exit(run_cli(sys.argv[1:]))
+
+
+def run_cli(arguments: Sequence[str]) -> int:
+    """Run one command; what is wrong with the request becomes one sentence on stderr and exit code 2."""
+    try:
+        result = app(list(arguments), prog_name="dambench", standalone_mode=False)
+        return int(result or 0)
+    except BadInput as error:
+        return _complain(str(error))
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return EXIT_CODES["SIGINT"]
+    except typer.TyperException as error:
+        return _complain(f"{error.format_message()} Try: dambench --help")
+    except BrokenPipeError:
+        # Whoever read our output has gone (`dambench runs | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _complain(sentence: str) -> int:
+    print(f"dambench: {display.display(sentence, 1000)}", file=sys.stderr)
+    return 2
+
+
+@app.callback(invoke_without_command=True)
+def console(
+    context: typer.Context,
+    version: Annotated[bool, Option("--version", help="Say the version and stop.")] = False,
+) -> None:
+    """Benchmark dataset distillation: run the methods, store every run, compare them."""
+    if version:
+        print(f"dambench {__version__}")
+    elif context.invoked_subcommand is None:
+        raise BadInput(
+            "The console is not built yet. `dambench run --headless` runs, `dambench report` compares, "
+            "`dambench --help` lists all commands."
+        )
+
+
+@app.command()
+def run(
+    file: Annotated[Path | None, Argument(metavar="[FILE.toml]", help="Settings; flags go over them.")] = None,
+    headless: Annotated[bool, Option("--headless", help="Run here, in the foreground.")] = False,
+    method: Annotated[str | None, Option(help="See `dambench methods`.")] = None,
+    dataset: Annotated[str | None, Option(help="See `dambench data list`.")] = None,
+    ipc: Annotated[int | None, Option(help="Images per class [default: 1].")] = None,
+    network: Annotated[str | None, Option(help="The network to match on, such as convnet-d3-w128.")] = None,
+    evaluate_on: Annotated[
+        str | None,
+        Option(help="Networks to train on the set, with commas [default: the ConvNet matched on]."),
+    ] = None,
+    eval_repeats: Annotated[int | None, Option(help="How many of each [default: 5].")] = None,
+    evaluate_every: Annotated[int | None, Option(help="Also evaluate each N iterations.")] = None,
+    protocol: Annotated[str | None, Option(help="See `dambench protocols` [default: quick].")] = None,
+    recipe: Annotated[str | None, Option(help="Another of the method's recipes.")] = None,
+    iterations: Annotated[int | None, Option(help="Short for --set method.iterations=N.")] = None,
+    seed: Annotated[int | None, Option(help="Everything random follows from it [default: 0].")] = None,
+    seeds: Annotated[str | None, Option(help="Several runs, one per seed: 0-4 or 0,3,7.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        Option("--set", metavar="NAME=VALUE", help="method.lr_images=0.1, dataset.size=32, …"),
+    ] = None,
+    data: Annotated[str | None, Option(help="Where raw data are [default: DAMBENCH_DATA].")] = None,
+    device: Annotated[str | None, Option(help="auto, cpu or cuda:N [default: auto].")] = None,
+    threads: Annotated[int | None, Option(help="CPU threads [default: torch's choice].")] = None,
+    deterministic: Annotated[bool | None, Option(help="Deterministic operations only, also on CUDA.")] = None,
+    name: Annotated[str, Option(help="What to call the run.")] = "",
+    tag: Annotated[list[str] | None, Option(help="A tag; may be repeated.")] = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> int:
+    """Distil a dataset, train networks on the result, test them, store everything."""
+    if not headless:
+        raise BadInput("Without --headless a run opens in the console, which is not built yet: add --headless.")
+    fields = config.read_toml(file) if file else {}
+    fields = config.overlay(fields, {"data": os.environ.get("DAMBENCH_DATA") or None})
+    flags = {
+        "method": method,
+        "dataset": dataset,
+        "ipc": ipc,
+        "network": network,
+        "evaluate_on": None if evaluate_on is None else [n.strip() for n in evaluate_on.split(",")],
+        "eval_repeats": eval_repeats,
+        "evaluate_every": evaluate_every,
+        "protocol": protocol,
+        "recipe": recipe,
+        "iterations": iterations,
+        "seed": seed,
+        "data": data,
+        "device": device,
+        "threads": threads,
+        "deterministic": deterministic,
+    }
+    fields = config.overlay(config.overlay(fields, flags), config.settings(set_ or []))
+    if seed is not None and seeds is not None:
+        raise BadInput("--seed and --seeds exclude each other: --seeds 0-4 makes five runs.")
+    wanted = [{"seed": s} for s in _seeds(seeds)] if seeds is not None else [{}]
+    requests = [config.read(config.Request, fields | seed_field, "the request") for seed_field in wanted]
+    path = db or stored.default_path()
+    stored.check(path)
+    stderr = Console(stderr=True, highlight=False)
+
+    def say(line: str) -> None:
+        stderr.print(Text(line), soft_wrap=True)
+
+    from dambench import engine
+
+    jobs = [engine.prepare(request, say) for request in requests]
+    with _opened(path, write=True) as store, _told_to_stop() as told:
+        code = 0
+        for job in jobs:
+            run_id = store.create(job.config, job.card, name, tag or [])
+            say(f"run {run_id}: {job.recipe.source if job.recipe else job.config.method.name}")
+            code = _record(store, run_id, job, told, stderr, as_json)
+            if code not in (0, 1):
+                break
+        return code
+
+
+def _record(store: Store, run_id: str, job: "Job", told: Callable[[], str], stderr: Console, as_json: bool) -> int:
+    """The one place that joins engine, store and screen."""
+    from dambench import engine
+
+    said: list[AnyEvent] = []
+    events = until_told(engine.run(job, " ".join(sys.argv)), told, engine.StopRun)
+    try:
+        with Watch(stderr, getattr(job.options, "iterations", 0)) as watch:
+            for event in store.record(run_id, events):
+                watch.hear(event)
+                if isinstance(event, Evaluated | Finished | Failed | Stopped | Warned):
+                    said.append(event)
+    except sqlite3.Error as error:
+        print(f"dambench: The database {str(store.path)!r} could not be written: {error}.", file=sys.stderr)
+        return 1
+    if as_json:
+        print(json.dumps(_result(store, run_id, said)), flush=True)
+    match said[-1]:
+        case Stopped(signal=signal_name):
+            return EXIT_CODES[signal_name]
+        case Failed():
+            return 1
+        case _:
+            return 0
+
+
+def until_told(events: Iterator[AnyEvent], told: Callable[[], str], stop: type[Exception]) -> Iterator[AnyEvent]:
+    """The events of a run; once `told` answers with a reason, it is thrown into the run, which then says its last."""
+    thrown = False
+    generator: Any = events
+    try:
+        event = next(generator)
+        while True:
+            yield event
+            reason = told()
+            if reason and not thrown:
+                thrown = True
+                event = generator.throw(stop(reason))
+            else:
+                event = next(generator)
+    except StopIteration:
+        return
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[Callable[[], str]]:
+    """Which of INT and TERM has come so far, if one has. A second one ends the process at once."""
+    heard: list[str] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if heard:
+            os._exit(128 + number)
+        heard.append(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: heard[0] if heard else ""
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
+    row = store.run(run_id)
+    final = [event for event in said if isinstance(event, Evaluated) and event.final]
+    accuracies = [event.accuracy for event in final]
+    mean = sum(accuracies) / len(accuracies) if accuracies else None
+    spread = sum((a - (mean or 0)) ** 2 for a in accuracies)
+    ending = said[-1]
+    costs = ending.costs if isinstance(ending, Finished | Failed | Stopped) else []
+    keep = (
+        "network",
+        "repeat",
+        "accuracy",
+        "balanced_accuracy",
+        "loss",
+        "train_accuracy",
+        "seconds",
+        "peak_memory_bytes",
+    )
+    result = {
+        "run": run_id,
+        "state": row["state"],
+        "method": row["method"],
+        "dataset": row["dataset"],
+        "ipc": row["ipc"],
+        "network": row["network"],
+        "protocol": row["protocol"],
+        "seed": row["seed"],
+        "accuracy": mean,
+        "std": (spread / (len(accuracies) - 1)) ** 0.5 if len(accuracies) > 1 else None,
+        "n": len(accuracies),
+        "scores": [{key: getattr(event, key) for key in keep} for event in final],
+        "seconds": {cost.phase: cost.seconds for cost in costs},
+        "peak_memory_bytes": {cost.phase: cost.peak_memory_bytes for cost in costs},
+        "synthetic_sha256": row["set_sha256"],
+        "warnings": [event.message for event in said if isinstance(event, Warned)],
+    }
+    return result | ({"error": row["error"]} if row["error"] else {})
+
+
+def _seeds(text: str) -> list[int]:
+    """`0-4` or `0,3,7` → the seeds."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise BadInput(f"--seeds {text!r} is not of the form 0-4 or 0,3,7.")
+        found += range(int(first), int(last or first) + 1) if dash else [int(first)]
+    if len(set(found)) < len(found):
+        raise BadInput(f"--seeds {text!r} names a seed twice.")
+    if len(found) > 1000:
+        raise BadInput(f"--seeds {text!r} asks for {len(found)} runs; at most 1000 at once.")
+    return found
+
+
+@contextmanager
+def _opened(db: Path | None, *, write: bool = False) -> Iterator[Store]:
+    store = Store.open(db or stored.default_path(), write=write)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@app.command()
+def report(
+    rows: Annotated[str, Option(help="What rows stand for: method, dataset, ipc, network, protocol.")] = "method",
+    columns: Annotated[str, Option(help="What columns stand for.")] = "dataset,ipc",
+    output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
+    db: Db = None,
+) -> None:
+    """Compare all finished runs, in markdown."""
+    axes = [tuple(part.strip() for part in text.split(",") if part.strip()) for text in (rows, columns)]
+    twice = set(axes[0]) & set(axes[1])
+    if twice or not all(axes):
+        raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be on both.")
+    path = db or stored.default_path()
+    if path.exists():
+        with _opened(path) as store:
+            text = to_markdown(leaderboard(store, *axes), *axes)
+    else:
+        text = (
+            f"There is no database {str(path)!r} yet. A first run makes it:\n\n"
+            "    dambench run --headless --method dm --dataset digits --ipc 1\n"
+        )
+    if output is None:
+        print(text, end="")
+        return
+    with files.writing("The report", output.absolute().parent):
+        if not output.absolute().parent.is_dir():
+            raise BadInput(f"The report {str(output)!r} cannot be written: there is no such folder.")
+        files.write_whole(output, text.encode())
+    print(f"Written: {output}", file=sys.stderr)
+
+
+@app.command()
+def runs(db: Db = None, as_json: Json = False) -> None:
+    """List the runs, newest first."""
+    with _opened(db) as store:
+        found = store.query("""
+            select runs.id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
+                created_at, avg(accuracy) as accuracy, count(accuracy) as n
+            from runs left join scores on scores.run = runs.number and scores.final = 1
+            group by runs.number order by runs.number desc
+        """)
+    if as_json:
+        print(json.dumps(found))
+        return
+    if not found:
+        print("No runs yet: dambench run --headless --method dm --dataset digits --ipc 1")
+        return
+    _table(
+        [
+            "id",
+            "state",
+            "method",
+            "dataset",
+            "ipc",
+            "protocol",
+            "seed",
+            "accuracy",
+            "n",
+            "begun (UTC)",
+            "name",
+        ],
+        [
+            [
+                row["id"],
+                row["state"] if row["state"] != "running" else f"{row['phase']} {row['done']}/{row['total']}",
+                method_label(row["method"], row["overrides"]),
+                row["dataset"],
+                row["ipc"],
+                row["protocol"],
+                row["seed"],
+                None if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %",
+                row["n"],
+                row["created_at"][:16].replace("T", " "),
+                row["name"],
+            ]
+            for row in found
+        ],
+    )
+
+
+@app.command()
+def show(
+    run_id: Annotated[str, Argument(metavar="ID", help="Or the beginning of one.")],
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Everything that is known of one run."""
+    with _opened(db) as store:
+        row = store.run(run_id)
+        number = row.pop("number")
+        parts: dict[str, Any] = {
+            "run": row | {key: json.loads(row[key]) for key in ("config", "overrides")},
+            "tags": [tag["tag"] for tag in store.query("select tag from tags where run = ? order by tag", number)],
+            "environment": next(iter(store.query("select * from environments where run = ?", number)), {}),
+            "costs": store.query("select phase, seconds, peak_memory_bytes from costs where run = ?", number),
+            "scores": store.query("select * from scores where run = ? order by iteration, network, repeat", number),
+            "sets": store.query(
+                "select iteration, sha256, bytes, shape, dtype from artifacts where run = ? order by iteration",
+                number,
+            ),
+            "warnings": [event.message for _, event in store.tail(row["id"]) if isinstance(event, Warned)],
+        }
+    for part in (parts["environment"], *parts["scores"]):
+        part.pop("run", None)
+    for made in parts["sets"]:
+        made["here"] = files.set_path(made["sha256"]).exists()
+    if as_json:
+        print(json.dumps(parts))
+        return
+    skipped = ("config", "traceback", "dataset_sha256", "protocol_sha256", "overrides")
+    facts = {key: value for key, value in parts["run"].items() if key not in skipped and value not in ("", None)}
+    facts["settings"] = ", ".join(f"{k} {v}" for k, v in parts["run"]["config"]["method"].get("options", {}).items())
+    facts["evaluated on"] = ", ".join(parts["run"]["config"]["evaluate_on"])
+    facts["tags"] = ", ".join(parts["tags"])
+    _table(["", ""], [[key, value] for key, value in facts.items() if value != ""])
+    for cost in parts["costs"]:
+        peak = f"{cost['peak_memory_bytes'] / 1e6:.0f} MB peak"
+        print(f"  {cost['phase']}: {cost['seconds']:.1f} s, {peak}")
+    _table(
+        ["iteration", "network", "#", "accuracy", "balanced", "train", "loss", "seconds"],
+        [
+            [
+                score["iteration"],
+                score["network"],
+                score["repeat"],
+                f"{100 * score['accuracy']:.2f} %",
+                f"{100 * score['balanced_accuracy']:.2f} %",
+                f"{100 * score['train_accuracy']:.2f} %",
+                score["loss_state"] if score["loss"] is None else f"{score['loss']:.4f}",
+                f"{score['seconds']:.1f}",
+            ]
+            for score in parts["scores"]
+        ],
+    )
+    for made in parts["sets"]:
+        where = files.set_path(made["sha256"]) if made["here"] else "its tensors are not on this machine"
+        print(
+            f"set after iteration {made['iteration']}: {made['shape']} {made['dtype']}, {made['bytes']} bytes: {where}"
+        )
+    for warning in parts["warnings"]:
+        print(f"note: {display.display(warning, 400)}")
+    environment = parts["environment"]
+    if environment:
+        print("made with: " + ", ".join(f"{k} {display.display(str(v))}" for k, v in environment.items() if v != ""))
+    if parts["run"]["traceback"]:
+        for line in parts["run"]["traceback"].splitlines():
+            print(display.display(line, 400))
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """The methods, their options and recipes."""
+    found = [(name, registry.load("methods", name)) for name in registry.names("methods")]
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    {
+                        "name": name,
+                        "what": registry.headline(module),
+                        "paper": module.PAPER,
+                        "matches_on_network": module.MATCHES_ON_NETWORK,
+                        "options": msgspec.json.schema(module.Options),
+                        "recipes": [msgspec.to_builtins(recipe) for recipe in module.RECIPES],
+                    }
+                    for name, module in found
+                ]
+            )
+        )
+        return
+    _table(
+        ["method", "what", "paper", "options and their defaults"],
+        [[name, registry.headline(m), m.PAPER, _options(m)] for name, m in found],
+    )
+
+
+@app.command()
+def networks(as_json: Json = False) -> None:
+    """The networks, and how their names are made."""
+    from dambench.networks import parts
+
+    found = [(name, registry.load("networks", name)) for name in registry.names("networks")]
+    if as_json:
+        rows = [
+            {
+                "name": n,
+                "what": registry.headline(m),
+                "parts": parts(m),
+                "options": msgspec.json.schema(m.Options),
+            }
+            for n, m in found
+        ]
+        print(json.dumps(rows))
+        return
+    _table(
+        ["network", "what", "parts of a name, in any order"],
+        [[name, registry.headline(module), " ".join(parts(module).values())] for name, module in found],
+    )
+
+
+@app.command()
+def protocols(as_json: Json = False) -> None:
+    """The protocols: how networks are trained and tested."""
+    if as_json:
+        print(json.dumps([msgspec.to_builtins(p) | {"sha256": p.sha256} for p in PRESETS.values()]))
+        return
+    _table(
+        ["protocol", "epochs", "whole", "batch", "rate", "augmentation", "source"],
+        [
+            [
+                p.label,
+                p.synthetic.epochs,
+                p.whole.epochs,
+                p.batch,
+                p.lr,
+                "DSA" if p.augmentation else "none",
+                p.source,
+            ]
+            for p in PRESETS.values()
+        ],
+    )
+
+
+@data_app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """The datasets, and which are prepared."""
+    from dambench import datasets
+
+    cards = datasets.prepared()
+    found: list[dict[str, Any]] = []
+    for name in registry.names("datasets"):
+        what = registry.headline(registry.load("datasets", name))
+        ready = [msgspec.to_builtins(card) for card in cards if card.name == name]
+        found.append({"name": name, "what": what, "prepared": ready})
+    if as_json:
+        print(json.dumps(found))
+        return
+    rows = []
+    for entry in found:
+        ready = [
+            f"{c['label']}: {sum(c['train_counts'])} + {sum(c['test_counts'])} images, "
+            f"{c['channels']}×{c['height']}×{c['width']}, {len(c['classes'])} classes"
+            for c in entry["prepared"]
+        ]
+        rows.append([entry["name"], entry["what"], "; ".join(ready) or "not yet"])
+    _table(["dataset", "what", "prepared"], rows)
+
+
+@app.command()
+def doctor(as_json: Json = False, db: Db = None) -> int:
+    """What this machine has, and where things lie. Exit code 1 if something is wrong."""
+    checks: list[tuple[str, str, str]] = [("dambench", "ok", f"{__version__}, Python {sys.version.split()[0]}")]
+    try:
+        import torch
+        import torchvision
+
+        build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        checks.append(("torch", "ok", f"{torch.__version__} ({build}), torchvision {torchvision.__version__}"))
+        from dambench.engine import environment
+        from dambench.precision import Policy, choose_device
+
+        here = environment(Policy(torch.device(choose_device("auto"))), "")
+        driver = f", driver {here.driver}" if here.driver else ""
+        checks.append(("device", "ok", f"{here.device}: {here.device_name}, {here.threads} threads{driver}"))
+        if here.device == "cpu":
+            checks.append(("GPU", "ok", "none that torch can use: runs take the CPU"))
+    except (ImportError, RuntimeError) as error:
+        checks.append(("torch", "wrong", f"cannot be imported: {error}"))
+    race = (3, 7, 0) <= sqlite3.sqlite_version_info < (3, 51, 3)
+    note = ", has the WAL-reset race of 3.7.0 to 3.51.2: do not write one database from many processes" if race else ""
+    checks.append(("SQLite", "ok", sqlite3.sqlite_version + note))
+    path = db or stored.default_path()
+    try:
+        stored.check(path)
+        checks.append(("database", "ok", f"{path.absolute()}{'' if path.exists() else ', not made yet'}"))
+    except BadInput as error:
+        checks.append(("database", "wrong", str(error)))
+    place = files.home()
+    existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    free = f"{shutil.disk_usage(existing).free / 1e9:.0f} GB free"
+    writable = os.access(existing, os.W_OK)
+    checks.append(("files", "ok" if writable else "wrong", f"{place}, {free}{'' if writable else ', not writable'}"))
+    raw = os.environ.get("DAMBENCH_DATA")
+    checks.append(("raw data", "ok", raw or "DAMBENCH_DATA is not set: datasets need --data, but for digits"))
+    if as_json:
+        print(json.dumps([{"what": what, "state": state, "detail": detail} for what, state, detail in checks]))
+    else:
+        _table(["what", "", "detail"], [list(check) for check in checks])
+    return 1 if any(state == "wrong" for _, state, _ in checks) else 0
+
+
+def _options(module: ModuleType) -> str:
+    fields = module.Options.__struct_fields__
+    return ", ".join(f"{name} {value}" for name, value in zip(fields, module.Options.__struct_defaults__, strict=True))
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> None:
+    """Rows on stdout. Where that is no terminal nothing is wrapped, so lines stay lines."""
+    table = Table(*head, box=box.SIMPLE_HEAD, show_header=any(head), pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text("–" if value is None else display.display(str(value), 400)) for value in row))
+    stdout = Console(highlight=False)
+    if not stdout.is_terminal:
+        stdout = Console(highlight=False, width=10_000)
+        table.expand = False
+    stdout.print(table)

@@ -1,0 +1,216 @@
+"""RunConfig: everything one run depends on. Request: what somebody asked for, from a file or from flags.
+
+A request may leave nearly everything out; the engine settles it against the method's recipe and the data into
+a RunConfig, in which nothing is left open. Only a RunConfig is ever run, stored, hashed or compared.
+"""
+
+import hashlib
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast
+
+import msgspec
+from msgspec import Meta, Struct
+
+from dambench.errors import BadInput, unknown
+from dambench.protocol import Protocol
+
+MAX_SEED = 2**63 - 1
+Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every method's, dataset's and network's options."""
+
+
+class Choice(Struct, frozen=True, forbid_unknown_fields=True):
+    """A method or a dataset, by name, with its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class Recipe(Struct, frozen=True, kw_only=True):
+    """Settings of a method that somebody published or measured. The first that fits is the default."""
+
+    source: str
+    """The paper's table, the repository's command, or the measurement that it comes from."""
+    name: str = "default"
+    datasets: tuple[str, ...] = ()
+    """The datasets it is for; empty: any."""
+    ipc: tuple[int, int | None] = (1, None)
+    """The smallest and largest IPC it is for; None: no largest."""
+    options: dict[str, Any] = {}
+    network: str = ""
+    """The network to match on; empty: the dataset's default."""
+
+    def fits(self, dataset: str, ipc: int) -> bool:
+        low, high = self.ipc
+        return (not self.datasets or dataset in self.datasets) and low <= ipc and (high is None or ipc <= high)
+
+
+class Where(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a run happens: it decides how fast the result comes, not what the result is.
+
+    The last bits of a float do depend on the device and the thread count; both are recorded with the run.
+    """
+
+    data: str = ""
+    """A folder or file with the raw data, for datasets that do not come with a package."""
+    device: str = "cpu"
+    threads: Annotated[int, Meta(ge=0)] = 0
+    """CPU threads of torch; 0: torch's own choice."""
+
+
+class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Everything one run depends on, nothing left open."""
+
+    dataset: Choice
+    method: Choice
+    network: str
+    """The network that the method matches on, in full: `convnet-d3-w128`."""
+    ipc: int | None
+    """Images per class; None for `whole`, which takes them all."""
+    protocol: Protocol
+    evaluate_on: tuple[str, ...]
+    """The networks that are trained on the set, in full."""
+    eval_repeats: Count = 5
+    """How many of each."""
+    evaluate_every: Annotated[int, Meta(ge=0)] = 0
+    """Also evaluate each time so many iterations are done; 0: only at the end."""
+    seed: Seed = 0
+    deterministic: bool = False
+    """Only operations with a deterministic form, where the device has others too (CUDA)."""
+    where: Where = Where()
+
+    @property
+    def sha256(self) -> str:
+        """The identity of the run: every field but `where`, those at their default left out."""
+        fields = msgspec.to_builtins(self)
+        fields.pop("where", None)
+        return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
+
+
+class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What somebody asked for. None: not said."""
+
+    dataset: str | dict[str, Any] | None = None
+    method: str | dict[str, Any] | None = None
+    ipc: int | None = None
+    network: str | None = None
+    protocol: str | None = None
+    evaluate_on: list[str] | None = None
+    eval_repeats: int | None = None
+    evaluate_every: int | None = None
+    iterations: int | None = None
+    recipe: str | None = None
+    seed: int | None = None
+    deterministic: bool | None = None
+    data: str | None = None
+    device: str | None = None
+    threads: int | None = None
+
+    def choice(self, kind: str) -> Choice:
+        """The dataset or method asked for, with the options said so far.
+
+        Raises:
+            BadInput: none was named.
+        """
+        said = getattr(self, kind)
+        if isinstance(said, str):
+            return Choice(said)
+        options = dict(said or {})
+        name = options.pop("name", None)
+        if not isinstance(name, str):
+            raise BadInput(f'No {kind} was named: say --{kind} NAME, or {kind} = "NAME" in the TOML file.')
+        return Choice(name, options)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A request's fields from a TOML file.
+
+    Raises:
+        BadInput: the file is not there, is not TOML, or has a key or a type that a request does not have.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"The file {str(path)!r} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"The file {str(path)!r} is not valid TOML: {error}.") from None
+    for key in fields:
+        if key not in Request.__struct_fields__:
+            raise BadInput(f"In {str(path)!r}: {unknown('setting', key, Request.__struct_fields__)}")
+    read(Request, fields, f"{str(path)!r}")
+    return fields
+
+
+def overlay(fields: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The same fields with those of `over` that are not None on top; options of a method or dataset are merged.
+
+    Naming another method or dataset drops the options that were meant for the first.
+    """
+    merged = dict(fields)
+    for key, value in over.items():
+        if value is None:
+            continue
+        if key in ("method", "dataset"):
+            below = merged.get(key) or {}
+            below = {"name": below} if isinstance(below, str) else dict(below)
+            above = {"name": value} if isinstance(value, str) else dict(value)
+            if "name" in above and above["name"] != below.get("name"):
+                below = {}
+            value = below | above
+        merged[key] = value
+    return merged
+
+
+def settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
+    """`["method.lr_images=0.1"]` → `{"method": {"lr_images": 0.1}}`; values are read as TOML, else as text.
+
+    Raises:
+        BadInput: a pair is not of the form method.NAME=VALUE or dataset.NAME=VALUE.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        group, dot, option = name.strip().partition(".")
+        if not (equals and dot and option) or group not in ("method", "dataset"):
+            raise BadInput(f"--set {pair!r} is not of the form method.NAME=VALUE or dataset.NAME=VALUE.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        found.setdefault(group, {})[option] = value
+    return found
+
+
+T = TypeVar("T")
+
+
+def read(kind: type[T], fields: Mapping[str, Any], whose: str) -> T:
+    """`fields` as a strict, frozen struct.
+
+    Args:
+        whose: how the sentence of an error calls them: "method dm".
+
+    Raises:
+        BadInput: a key is unknown (the nearest is named), or a value has the wrong type or is out of bounds.
+    """
+    known = cast(Any, kind).__struct_fields__
+    for key, value in fields.items():
+        if key not in known:
+            raise BadInput(f"In {whose}: {unknown('option', key, known)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadInput(f"In {whose}: {key} = {value} is not a finite number.")
+    try:
+        return msgspec.convert(dict(fields), kind)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at ")
+        key = place.strip("`").removeprefix("$.").removeprefix("$") or "a value"
+        said = fields.get(key, "…") if key.isidentifier() else "…"
+        what = f"{key} = {said!r}" if key in fields else key
+        raise BadInput(f"In {whose}: {what} is not allowed: {reason[:1].lower()}{reason[1:]}.") from None

@@ -1,0 +1,185 @@
+"""Real data: one file per dataset. Prepared once into a class-sorted tensor file that loads in a moment.
+
+A dataset's module says what it is (docstring), whether a mirror image keeps its class (`MIRRORS`), which network
+suits it (`NETWORK`), how its source is recognised again (`fingerprint`) and how it is read (`load`).
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import safetensors.numpy
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+
+from dambench import files, registry
+from dambench.config import Choice, read
+from dambench.display import display
+from dambench.errors import BadInput
+from dambench.events import DataCard
+from dambench.problem import Normalisation, RealSet
+
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+FORMAT = 1
+"""Of prepared files. Raise it when preparing changes: older files are then made anew."""
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A dataset as its module reads it."""
+
+    train_images: Pixels
+    """(N, C, H, W)."""
+    train_labels: Labels
+    """(N,) in 0 … classes-1."""
+    test_images: Pixels
+    test_labels: Labels
+    classes: list[str]
+    label: str = ""
+    """How tables call it; empty: the dataset's name."""
+    mirrors: bool = True
+    mean: list[float] = field(default_factory=list)
+    """Published mean per channel of pixels in [0, 1]; empty: that of the training images."""
+    std: list[float] = field(default_factory=list)
+
+
+def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lambda text: None) -> DataCard:
+    """Make sure that the dataset lies prepared in DAMBENCH_HOME, and tell what it is.
+
+    Args:
+        data: where the raw data are, for datasets that need to be told.
+        say: hears that preparing has begun, which can take a while.
+
+    Raises:
+        BadInput: the dataset or an option is unknown, the raw data are missing or damaged, or the disk is full.
+    """
+    module = registry.load("datasets", choice.name)
+    options = read(module.Options, choice.options, f"dataset {choice.name}")
+    with _reading(choice.name, data):
+        source = module.fingerprint(options, data)
+    identity = json.dumps([FORMAT, choice.name, msgspec.to_builtins(options), source], sort_keys=True)
+    stem = f"{choice.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    card = _intact(files.data_folder() / f"{stem}.json")
+    if card is not None:
+        return card
+    say(f"Preparing {choice.name}: this is done once.")
+    with _reading(choice.name, data):
+        raw: Raw = module.load(options, data)
+    _check(raw, choice.name)
+    with files.writing(f"The prepared dataset {choice.name}", files.data_folder()):
+        return _write(raw, choice.name, stem, source)
+
+
+def path_of(card: DataCard) -> Path:
+    """The tensor file of a prepared dataset."""
+    for path in files.data_folder().glob(f"{card.name}-*.json"):
+        if (found := _read_card(path)) is not None and found.sha256 == card.sha256:
+            return path.with_suffix(".safetensors")
+    raise BadInput(f"The prepared dataset {card.name} is no longer in {str(files.data_folder())!r}.")
+
+
+def open_sets(card: DataCard, device: torch.device) -> tuple[RealSet, RealSet]:
+    """The training set and the test set on the device, as bytes."""
+    tensors = safetensors.torch.load_file(path_of(card))
+    normalisation = Normalisation(tuple(card.mean), tuple(card.std))
+    return (
+        RealSet(tensors["train_images"].to(device), tuple(card.train_counts), normalisation),
+        RealSet(tensors["test_images"].to(device), tuple(card.test_counts), normalisation),
+    )
+
+
+def prepared() -> list[DataCard]:
+    """All prepared datasets, by name."""
+    found = (_read_card(path) for path in sorted(files.data_folder().glob("*.json")))
+    return [card for card in found if card is not None]
+
+
+@contextmanager
+def _reading(name: str, data: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        place = f" in {str(data)!r}" if data else ""
+        raise BadInput(f"The data of {name}{place} cannot be read: {error.strerror or error}.") from error
+
+
+def _read_card(path: Path) -> DataCard | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=DataCard)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _intact(path: Path) -> DataCard | None:
+    """The card, if its tensor file is there and is what the card says. Otherwise it is prepared anew."""
+    card = _read_card(path)
+    tensors = path.with_suffix(".safetensors")
+    if card is None or not tensors.is_file() or tensors.stat().st_size != card.size_bytes:
+        return None
+    return card if files.sha256(tensors) == card.sha256 else None
+
+
+def _check(raw: Raw, name: str) -> None:
+    for part, images, labels in (
+        ("training", raw.train_images, raw.train_labels),
+        ("test", raw.test_images, raw.test_labels),
+    ):
+        if len(images) != len(labels):
+            raise BadInput(f"The {part} set of {name} has {len(images)} images but {len(labels)} labels.")
+        if not len(images):
+            raise BadInput(f"The {part} set of {name} is empty.")
+    if raw.train_images.shape[1:] != raw.test_images.shape[1:]:
+        shapes = [" × ".join(map(str, images.shape[1:])) for images in (raw.train_images, raw.test_images)]
+        raise BadInput(f"The training images of {name} are {shapes[0]} (C × H × W), its test images {shapes[1]}.")
+    if len(raw.classes) < 2:
+        raise BadInput(f"{name} has {len(raw.classes)} class; at least 2 are needed.")
+    counts = np.bincount(raw.train_labels, minlength=len(raw.classes))
+    if counts.min() == 0:
+        empty = display(raw.classes[int(counts.argmin())])
+        raise BadInput(f"Class {empty!r} of {name} has test images but no training image.")
+
+
+def _write(raw: Raw, name: str, stem: str, source: str) -> DataCard:
+    tensors, counts = {}, {}
+    for part, images, labels in (
+        ("train", raw.train_images, raw.train_labels),
+        ("test", raw.test_images, raw.test_labels),
+    ):
+        order = np.argsort(labels, kind="stable")
+        tensors[f"{part}_images"] = np.ascontiguousarray(images[order])
+        counts[part] = np.bincount(labels, minlength=len(raw.classes)).tolist()
+    content = safetensors.numpy.save(tensors)
+    mean, std = raw.mean, raw.std
+    if not mean:
+        pixels = raw.train_images.reshape(len(raw.train_images), raw.train_images.shape[1], -1)
+        mean = [round(float(pixels[:, c].mean(dtype=np.float64)) / 255, 4) for c in range(pixels.shape[1])]
+        # An image of one colour has std 0: it stays as it is.
+        std = [round(float(pixels[:, c].std(dtype=np.float64)) / 255, 4) or 1.0 for c in range(pixels.shape[1])]
+    card = DataCard(
+        name=name,
+        label=display(raw.label or name),
+        train_counts=counts["train"],
+        test_counts=counts["test"],
+        classes=[display(c) for c in raw.classes],
+        channels=raw.train_images.shape[1],
+        height=raw.train_images.shape[2],
+        width=raw.train_images.shape[3],
+        mean=mean,
+        std=std,
+        mirrors=raw.mirrors,
+        source=source,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size_bytes=len(content),
+    )
+    # The card last: a tensor file without one is not taken for prepared data.
+    files.write_whole(files.data_folder() / f"{stem}.safetensors", content)
+    files.write_whole(files.data_folder() / f"{stem}.json", msgspec.json.format(msgspec.json.encode(card)))
+    return card

@@ -1,0 +1,474 @@
+"""run(job) → events: distil, evaluate, and say every step of the way.
+
+The engine is a generator. It knows no database, no screen and no signal: who reads its events keeps them, and
+stops a run by throwing `StopRun` into it.
+"""
+
+import io
+import os
+import platform
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import torch
+from PIL import Image
+
+from dambench import __version__, datasets, events, files, networks, registry
+from dambench.config import Choice, Options, Recipe, Request, RunConfig, Where, read
+from dambench.errors import BadInput, unknown
+from dambench.evaluation.accuracy import evaluate
+from dambench.events import (
+    AnyEvent,
+    Cost,
+    DataCard,
+    Environment,
+    Failed,
+    Finished,
+    Progressed,
+    Snapshot,
+    Started,
+    Stepped,
+    Stopped,
+    Warned,
+)
+from dambench.precision import Policy, choose_device
+from dambench.problem import Problem, RealSet, Seeds, Step, SyntheticSet
+from dambench.protocol import preset
+
+LOGGED_STEPS = 1000
+"""About how many of a run's iterations have their losses logged: enough for any screen, and no more waiting."""
+
+SILENCE = 0.5
+"""Seconds after which a sign of life is given. A run can be stopped only where it yields."""
+
+
+class StopRun(Exception):
+    """Thrown into `run` to make it stop: the name of the signal, or whatever else asked for it."""
+
+
+class Diverged(ArithmeticError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that can begin: nothing is left open, and its data are ready."""
+
+    config: RunConfig
+    card: DataCard
+    recipe: Recipe | None
+    method: ModuleType
+    options: Options
+    policy: Policy
+    overrides: dict[str, Any]
+    """The method's settings that differ from the recipe's, and its network if it is not the default one."""
+    notes: list[str]
+    """What was asked for and has no effect."""
+
+
+def prepare(request: Request, say: Callable[[str], None] = lambda text: None) -> Job:
+    """Settle a request: recipe below, the request on top, the data and the device looked at.
+
+    Args:
+        say: hears what takes long.
+
+    Raises:
+        BadInput: it cannot be met.
+    """
+    wanted, dataset = request.choice("method"), request.choice("dataset")
+    method = registry.load("methods", wanted.name)
+    protocol = preset(request.protocol or "quick")
+    policy = Policy(
+        torch.device(choose_device(request.device or "auto")),
+        bool(request.deterministic),
+        request.threads or 0,
+    )
+    # Before the data are prepared, which may take minutes: an unknown option shows here.
+    read(method.Options, wanted.options, f"method {wanted.name}")
+    data = Path(request.data).expanduser() if request.data else None
+    card = datasets.prepare(dataset, data, say)
+    notes = []
+    ipc = _ipc(request.ipc, wanted.name, card)
+    if request.ipc is not None and ipc is None:
+        notes.append(f"The method whole takes every image: --ipc {request.ipc} has no effect.")
+    recipe = _recipe(method, wanted.name, request.recipe, dataset.name, ipc)
+    chosen = (recipe.options if recipe else {}) | wanted.options
+    if request.iterations is not None:
+        if "iterations" in method.Options.__struct_fields__:
+            chosen |= {"iterations": request.iterations}
+        else:
+            notes.append(f"The method {wanted.name} has no iterations: --iterations has no effect.")
+    options: Options = read(method.Options, chosen, f"method {wanted.name}")
+    standard: Options = read(method.Options, recipe.options if recipe else {}, f"the recipe of {wanted.name}")
+    overrides = {k: v for k, v in _fields(options).items() if v != getattr(standard, k)}
+    usual = networks.settle(
+        (recipe.network if recipe else "") or registry.load("datasets", dataset.name).NETWORK or "convnet",
+        card,
+    )
+    network = networks.settle(request.network, card) if request.network else usual
+    evaluate_on = tuple(networks.settle(name, card) for name in request.evaluate_on or [_plain(network, card)])
+    if len(set(evaluate_on)) < len(evaluate_on):
+        raise BadInput(f"--evaluate-on names a network twice: {', '.join(evaluate_on)}.")
+    for name in {network, *evaluate_on}:
+        networks.build(name, card)
+    if not method.MATCHES_ON_NETWORK:
+        network = ""
+        if request.network:
+            notes.append(f"The method {wanted.name} matches on no network: --network decides its evaluation only.")
+    elif network != usual:
+        overrides["network"] = network
+    config = read(
+        RunConfig,
+        {
+            "dataset": Choice(dataset.name, dataset.options),
+            "method": Choice(wanted.name, _fields(options)),
+            "network": network,
+            "ipc": ipc,
+            "protocol": protocol,
+            "evaluate_on": evaluate_on,
+            "eval_repeats": 5 if request.eval_repeats is None else request.eval_repeats,
+            "evaluate_every": request.evaluate_every or 0,
+            "seed": request.seed or 0,
+            "deterministic": policy.deterministic,
+            "where": Where(data=str(data.resolve()) if data else "", device=str(policy.device), threads=policy.threads),
+        },
+        "the run",
+    )
+    return Job(config, card, recipe, method, options, policy, overrides, notes)
+
+
+def _fields(options: Options) -> dict[str, object]:
+    return {name: getattr(options, name) for name in options.__struct_fields__}
+
+
+def _ipc(asked: int | None, method: str, card: DataCard) -> int | None:
+    if method == "whole":
+        return None
+    ipc = 1 if asked is None else asked
+    smallest = min(card.train_counts)
+    if ipc < 1:
+        raise BadInput(f"--ipc {ipc} is not allowed: at least 1 image per class is needed.")
+    if ipc > smallest:
+        name = card.classes[card.train_counts.index(smallest)]
+        raise BadInput(f"--ipc {ipc} is too many: class {name!r} of {card.label} has {smallest} training images.")
+    return ipc
+
+
+def _recipe(method: ModuleType, name: str, wanted: str | None, dataset: str, ipc: int | None) -> Recipe | None:
+    """The first recipe of that name that fits; without a name, the first `default` one."""
+    recipes: tuple[Recipe, ...] = method.RECIPES
+    called = [recipe for recipe in recipes if recipe.name == (wanted or "default")]
+    if wanted and not called:
+        raise unknown(f"recipe of {name}", wanted, {recipe.name for recipe in recipes})
+    fitting = [recipe for recipe in called if recipe.fits(dataset, ipc or 1)]
+    if wanted and not fitting:
+        raise BadInput(f"The recipe {wanted!r} of {name} is not for {dataset} at IPC {ipc}.")
+    return fitting[0] if fitting else None
+
+
+def _plain(network: str, card: DataCard) -> str:
+    """The network that is evaluated on where none is named: the matching ConvNet with instance norm.
+
+    (A set is comparable only on the same network, whatever norm it was matched with. Networks of other families
+    fall back to the ConvNet that suits the images.)
+    """
+    module, options = networks.parse(network)
+    if not module.__name__.endswith(".convnet"):
+        return networks.settle("convnet", card)
+    return networks.spell(module, module.Options(**{key: getattr(options, key) for key in ("depth", "width")}))
+
+
+@dataclass
+class _Clock:
+    """Seconds and peak memory of each phase, in the order in which the phases began."""
+
+    policy: Policy
+    phase: str = "prepare"
+    seconds: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
+    _since: float = field(default_factory=time.perf_counter)
+
+    def enter(self, phase: str) -> None:
+        """End the current phase and begin, or go on with, another."""
+        self.close()
+        self.phase = phase
+        self.policy.restart_peak()
+        self._since = time.perf_counter()
+
+    def note_peak(self, peak: int) -> None:
+        """A peak of the current phase that was measured by someone who then began a new measurement."""
+        self.peaks[self.phase] = max(peak, self.peaks.get(self.phase, 0))
+
+    def close(self) -> None:
+        self.policy.synchronise()
+        now = time.perf_counter()
+        self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + now - self._since
+        self._since = now
+        self.note_peak(self.policy.peak_bytes())
+
+    def spent(self, phase: str) -> float:
+        running = time.perf_counter() - self._since if phase == self.phase else 0.0
+        return self.seconds.get(phase, 0.0) + running
+
+    def costs(self) -> list[Cost]:
+        self.close()
+        return [
+            Cost(phase=phase, seconds=seconds, peak_memory_bytes=self.peaks[phase])
+            for phase, seconds in self.seconds.items()
+        ]
+
+
+def run(job: Job, command_line: str = "") -> Iterator[AnyEvent]:
+    """Distil a set, train networks on it, test them.
+
+    Ends with Finished, Failed or Stopped, and raises nothing: what goes wrong is an event.
+    """
+    job.policy.apply()
+    clock = _Clock(job.policy)
+    position = _Position()
+    try:
+        yield Started(
+            config=job.config,
+            config_sha256=job.config.sha256,
+            data=job.card,
+            recipe=job.recipe.source if job.recipe else "",
+            overrides=job.overrides,
+            environment=environment(job.policy, command_line),
+        )
+        for note in job.notes:
+            yield Warned(message=note)
+        yield from _distil_and_evaluate(job, clock, position)
+    except StopRun as stop:
+        yield Stopped(signal=str(stop), phase=clock.phase, iteration=position.iteration, costs=clock.costs())
+    except Exception as error:
+        said = str(error).strip() or "no message"
+        text = said if isinstance(error, Diverged | BadInput) else f"{type(error).__name__}: {said}"
+        yield Failed(error=text, traceback=traceback.format_exc(), costs=clock.costs())
+    else:
+        yield Finished(set_sha256=position.set_sha256, costs=clock.costs())
+
+
+@dataclass
+class _Position:
+    iteration: int = 0
+    set_sha256: str = ""
+
+
+def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position) -> Iterator[AnyEvent]:
+    config, policy, card = job.config, job.policy, job.card
+    real, test = datasets.open_sets(card, policy.device)
+    warnings: list[str] = []
+    problem = Problem(
+        real=real,
+        card=card,
+        ipc=config.ipc or 0,
+        seeds=Seeds(config.seed),
+        build_network=lambda: networks.build(config.network, card),
+        device=policy.device,
+        warn=lambda message: warnings.append(message),
+    )
+    total: int = getattr(job.options, "iterations", 0)
+    every = max(1, total // LOGGED_STEPS)
+    heard = time.perf_counter()
+    step: Step | None = None
+    clock.enter("distil")
+    for step in job.method.distill(problem, job.options):
+        position.iteration = step.iteration
+        while warnings:
+            yield Warned(message=warnings.pop(0))
+        last = step.iteration >= total
+        if step.losses and (step.iteration % every == 0 or step.iteration == 1 or last):
+            yield _stepped(step, clock.spent("distil"), policy)
+            heard = time.perf_counter()
+        if time.perf_counter() - heard > SILENCE:
+            yield Progressed(phase="distil", done=step.iteration, total=total, memory_bytes=policy.used_bytes())
+            heard = time.perf_counter()
+        if config.evaluate_every and step.iteration % config.evaluate_every == 0 and not last:
+            yield from _judge(job, step.synthetic, step.iteration, False, test, clock, position)
+            clock.enter("distil")
+            heard = time.perf_counter()
+    if step is None:
+        raise BadInput(f"The method {config.method.name} gave no synthetic set.")
+    yield from _judge(job, step.synthetic, step.iteration, True, test, clock, position)
+
+
+def _stepped(step: Step, seconds: float, policy: Policy) -> Stepped:
+    # The only place where the host waits for the device.
+    losses = {name: events.real(float(value)) for name, value in step.losses.items()}
+    for name, value in losses.items():
+        if isinstance(value, str):
+            raise Diverged(
+                f"The {name} loss is {value} at iteration {step.iteration}: the run diverged. "
+                "A smaller step size may help."
+            )
+    return Stepped(iteration=step.iteration, losses=losses, seconds=seconds, memory_bytes=policy.used_bytes())
+
+
+def _judge(
+    job: Job,
+    synthetic: SyntheticSet,
+    iteration: int,
+    final: bool,
+    test: RealSet,
+    clock: _Clock,
+    position: _Position,
+) -> Iterator[AnyEvent]:
+    """Keep the set, then evaluate it."""
+    clock.enter("evaluate")
+    # Its tensors are the method's own, and valid until it goes on.
+    snapshot = _keep(synthetic, iteration, job.card)
+    position.set_sha256 = snapshot.sha256
+    yield snapshot
+    heard = time.perf_counter()
+    for event in evaluate(
+        synthetic,
+        snapshot.sha256,
+        test,
+        job.card,
+        iteration=iteration,
+        final=final,
+        network_names=job.config.evaluate_on,
+        repeats=job.config.eval_repeats,
+        protocol=job.config.protocol,
+        seeds=Seeds(job.config.seed),
+        policy=job.policy,
+    ):
+        if isinstance(event, Progressed):
+            if time.perf_counter() - heard < SILENCE:
+                continue
+            event = msgspec.structs.replace(event, memory_bytes=job.policy.used_bytes())
+        heard = time.perf_counter()
+        if isinstance(event, events.Evaluated):
+            clock.note_peak(event.peak_memory_bytes)
+        yield event
+
+
+def _keep(synthetic: SyntheticSet, iteration: int, card: DataCard) -> Snapshot:
+    """Write the set to its file, unless it is the prepared dataset itself."""
+    if synthetic.whole:
+        path = datasets.path_of(card)
+        digest, size = card.sha256, path.stat().st_size
+    else:
+        content = synthetic.to_bytes()
+        digest, size = files.digest(content), len(content)
+        path = files.set_path(digest)
+        if not path.exists():
+            files.write_whole(path, content)
+    return Snapshot(
+        iteration=iteration,
+        sha256=digest,
+        size_bytes=size,
+        shape=list(synthetic.images.shape),
+        dtype=str(synthetic.images.dtype).removeprefix("torch."),
+        preview=preview(synthetic),
+    )
+
+
+def preview(synthetic: SyntheticSet, most_bytes: int = 64_000) -> bytes:
+    """A PNG of the set: a row per class, at most ten images of each, one pixel of black between them.
+
+    Classes are left out from the end, and large images made smaller, until it fits `most_bytes`.
+    """
+    images, labels = synthetic.images, synthetic.hard_labels
+    rows = [torch.nonzero(labels == c).flatten()[:10] for c in range(len(synthetic.classes))]
+    columns = max(len(row) for row in rows)
+    shrink = max(1, images.shape[-1] // 32)
+    while True:
+        height, width = (-(-side // shrink) for side in images.shape[-2:])
+        sheet = torch.zeros(images.shape[1], len(rows) * (height + 1), columns * (width + 1), dtype=torch.uint8)
+        for r, row in enumerate(rows):
+            chosen = images[row]
+            pixels = chosen if chosen.dtype == torch.uint8 else synthetic.normalisation.invert(chosen)
+            for c, image in enumerate(pixels[..., ::shrink, ::shrink].cpu()):
+                top, left = r * (height + 1), c * (width + 1)
+                sheet[:, top : top + height, left : left + width] = image
+        array = sheet[0].numpy() if len(sheet) == 1 else sheet.permute(1, 2, 0).contiguous().numpy()
+        file = io.BytesIO()
+        Image.fromarray(array).save(file, "PNG", optimize=True)
+        if len(file.getvalue()) <= most_bytes or len(rows) == 1:
+            return file.getvalue()
+        rows = rows[: max(1, len(rows) // 2)]
+
+
+def environment(policy: Policy, command_line: str) -> Environment:
+    """What a number may depend on besides its configuration."""
+    cuda = policy.device.type == "cuda"
+    commit, dirty = _git()
+    return Environment(
+        dambench=__version__,
+        python=platform.python_version(),
+        torch=str(torch.__version__),  # a subclass of str that JSON does not know
+        torchvision=_version("torchvision"),
+        cuda=torch.version.cuda or "",
+        cudnn=str(torch.backends.cudnn.version() or "") if cuda else "",
+        driver=_driver() if cuda else "",
+        device=str(policy.device),
+        device_name=torch.cuda.get_device_name(policy.device) if cuda else _cpu_name(),
+        host=socket.gethostname(),
+        platform=platform.platform(),
+        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
+        cudnn_benchmark=torch.backends.cudnn.benchmark,
+        tf32_matmul=torch.backends.cuda.matmul.allow_tf32,
+        tf32_convolution=torch.backends.cudnn.allow_tf32,
+        matmul_precision=torch.get_float32_matmul_precision(),
+        cublas_workspace=os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
+        sqlite=sqlite3.sqlite_version,
+        git_commit=commit,
+        git_dirty=dirty,
+        command_line=command_line,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _git() -> tuple[str, bool]:
+    """The commit of the checkout that this package lies in, and whether the package differs from it."""
+    package = Path(__file__).parent
+    if not (package.parent / ".git").exists():
+        return "", False
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(package), *words], capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+
+    with suppress(OSError, subprocess.SubprocessError):
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "."))
+    return "", False
+
+
+def _driver() -> str:
+    import pynvml
+
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    return ""
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        with suppress(OSError):
+            for line in Path("/proc/cpuinfo").read_text().splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

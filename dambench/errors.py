@@ -1,0 +1,19 @@
+"""What goes wrong because of what was asked, said in one sentence to the person who asked."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BadInput(ValueError):
+    """The request cannot be met. The text says what was asked, what is wrong and what would be right.
+
+    Raised before a run begins: the command line prints it and exits with 2, having changed nothing.
+    """
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
+    """The error for a name that nobody answers to, naming the nearest one and all the others."""
+    known = sorted(known)
+    near = get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return BadInput(f"No {kind} is called {name!r}. {hint}Known: {', '.join(known) or 'none'}.")

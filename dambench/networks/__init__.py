@@ -1,0 +1,81 @@
+"""The zoo: one family of networks per file.
+
+A network's name says all of it: `convnet-d3-w128` is the ConvNet of depth 3 and width 128 with the family's
+default norm, activation and pooling; `convnet-d3-w128-bn` has BatchNorm. A name may leave parts out, which are
+then filled in from the size of the images.
+"""
+
+from types import ModuleType
+from typing import Any
+
+from dambench import registry
+from dambench.config import Options, read
+from dambench.errors import BadInput
+from dambench.events import DataCard
+from dambench.problem import Network
+
+
+def parse(name: str) -> tuple[ModuleType, Options]:
+    """`convnet-d2-bn` → the family's module and its options.
+
+    A family's `PARTS` says how each option is spelled: a prefix for a number, a word for each choice.
+
+    Raises:
+        BadInput: no such family, or a part that the family does not know.
+    """
+    family, *words = name.lower().split("-")
+    module = registry.load("networks", family)
+    options: dict[str, Any] = {}
+    for part in words:
+        for option, spelling in module.PARTS.items():
+            if isinstance(spelling, str):
+                if part.startswith(spelling) and part.removeprefix(spelling).isdecimal():
+                    options[option] = int(part.removeprefix(spelling))
+                    break
+            elif part in spelling:
+                options[option] = spelling[part]
+                break
+        else:
+            known = ", ".join(parts(module).values())
+            raise BadInput(f"In network {name!r}: no part is called {part!r}. A {family} has {known}.")
+    return module, read(module.Options, options, f"network {name!r}")
+
+
+def parts(module: ModuleType) -> dict[str, str]:
+    """How each option of a family is spelled in a name: `{"depth": "dN", "norm": "in|bn|ln|gn|nn", …}`."""
+    return {name: f"{s}N" if isinstance(s, str) else "|".join(s) for name, s in module.PARTS.items()}
+
+
+def spell(module: ModuleType, options: Options) -> str:
+    """The other way: numbers always, choices where they are not the default."""
+    name = module.__name__.rpartition(".")[2]
+    default = module.Options()
+    for option, spelling in module.PARTS.items():
+        value = getattr(options, option)
+        if isinstance(spelling, str):
+            name += f"-{spelling}{value}"
+        elif value != getattr(default, option):
+            name += "-" + next(word for word, meaning in spelling.items() if meaning == value)
+    return name
+
+
+def settle(name: str, card: DataCard) -> str:
+    """The full name of a network for these images: `convnet` → `convnet-d3-w128`.
+
+    Raises:
+        BadInput: the network does not suit the images.
+    """
+    module, options = parse(name)
+    return spell(module, module.fit(options, (card.height, card.width)))
+
+
+def build(name: str, card: DataCard) -> Network:
+    """The network of that (full) name for these images. Draw its weights with `reset` before use."""
+    module, options = parse(name)
+    network: Network = module.build(
+        card.channels,
+        (card.height, card.width),
+        len(card.classes),
+        module.fit(options, (card.height, card.width)),
+    )
+    return network

@@ -1,0 +1,135 @@
+"""ConvNet: blocks of 3×3 convolution, norm, activation and 2×2 pooling, then one linear layer.
+
+The field's standard network (Gidaris and Komodakis, CVPR 2018; Zhao et al., ICLR 2021). What most papers call
+«instance norm» is a GroupNorm with as many groups as channels: affine, and the same in training and testing.
+
+Where the released codes differ: they pad the first convolution by 3 whenever the image has one channel, meant
+to make 28×28 into 32×32, which breaks other sizes. Here the size decides, so published parameter counts hold
+and grey images of any size work. In DataDAM's code the name `ConvNet` means BatchNorm; here `convnet` is
+always instance norm and `convnet-bn` BatchNorm.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+
+from dambench import config
+from dambench.errors import BadInput
+from dambench.problem import Network
+
+PARTS = {
+    "depth": "d",
+    "width": "w",
+    "norm": {"in": "instance", "bn": "batch", "ln": "layer", "gn": "group", "nn": "none"},
+    "activation": {"relu": "relu", "sigmoid": "sigmoid", "leakyrelu": "leakyrelu", "swish": "swish"},
+    "pooling": {"ap": "average", "mp": "max", "np": "none"},
+}
+
+
+class Options(config.Options, frozen=True):
+    depth: Annotated[int, Meta(ge=1, le=8, description="blocks")] | None = None
+    """None: halve the image until it is 4 to 7 pixels small."""
+    width: Annotated[int, Meta(ge=1, le=4096, description="channels of every convolution")] = 128
+    norm: Annotated[
+        Literal["instance", "batch", "layer", "group", "none"], Meta(description="after each convolution")
+    ] = "instance"
+    activation: Literal["relu", "sigmoid", "leakyrelu", "swish"] = "relu"
+    pooling: Literal["average", "max", "none"] = "average"
+
+
+def _padding(size: tuple[int, int]) -> int:
+    # 28 + 2 * 3 - 2 = 32: MNIST becomes as large as CIFAR, and halves three times to 4.
+    return 3 if size == (28, 28) else 1
+
+
+def fit(options: Options, size: tuple[int, int]) -> Options:
+    """The options with the depth that suits images of that (height, width).
+
+    Raises:
+        BadInput: so many halvings leave nothing of the image.
+    """
+    smallest = min(size) + 2 * _padding(size) - 2
+    deepest = smallest.bit_length() - 1
+    depth = options.depth or min(8, max(1, deepest - 2))
+    if depth > deepest and options.pooling != "none":
+        height, width = size
+        raise BadInput(
+            f"A convnet of depth {depth} halves {height}×{width} images to nothing: at most depth {deepest}."
+        )
+    return Options(
+        depth=depth,
+        width=options.width,
+        norm=options.norm,
+        activation=options.activation,
+        pooling=options.pooling,
+    )
+
+
+def build(channels: int, size: tuple[int, int], classes: int, options: Options) -> "ConvNet":
+    return ConvNet(channels, size, classes, fit(options, size))
+
+
+class ConvNet(Network):
+    """The network; `depth` must be given."""
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, options: Options):
+        super().__init__()
+        width, depth = options.width, options.depth or 1
+        padding = _padding(size)
+        self.blocks = nn.ModuleList()
+        for index in range(depth):
+            size = (size[0] + 2 * padding - 2, size[1] + 2 * padding - 2)
+            self.blocks.append(
+                nn.Sequential(
+                    nn.Conv2d(channels if index == 0 else width, width, 3, padding=padding),
+                    _norm(options.norm, width, size),
+                    _activation(options.activation),
+                )
+            )
+            padding = 1
+            if options.pooling != "none":
+                size = (size[0] // 2, size[1] // 2)
+        self.pool = {"average": nn.AvgPool2d(2), "max": nn.MaxPool2d(2), "none": nn.Identity()}[options.pooling]
+        self.classifier = nn.Linear(width * size[0] * size[1], classes)
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        maps = []
+        for block in self.blocks:
+            maps.append(block(images))
+            images = self.pool(maps[-1])
+        return [*maps, images]
+
+    def embed(self, images: Tensor) -> Tensor:
+        for block in self.blocks:
+            images = self.pool(block(images))
+        return torch.flatten(images, 1)
+
+
+def _norm(name: str, width: int, size: tuple[int, int]) -> nn.Module:
+    match name:
+        case "instance":
+            return nn.GroupNorm(width, width)
+        case "batch":
+            return nn.BatchNorm2d(width)
+        case "layer":
+            return nn.LayerNorm([width, *size])
+        case "group":
+            if width % 4:
+                raise BadInput(f"A convnet with group norm has 4 groups: width {width} is not a multiple of 4.")
+            return nn.GroupNorm(4, width)
+        case _:
+            return nn.Identity()
+
+
+def _activation(name: str) -> nn.Module:
+    match name:
+        case "relu":
+            return nn.ReLU(inplace=True)
+        case "sigmoid":
+            return nn.Sigmoid()
+        case "leakyrelu":
+            return nn.LeakyReLU(0.01)
+        case _:
+            return nn.SiLU()

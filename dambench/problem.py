@@ -1,0 +1,286 @@
+"""What a method works on and what it gives back: RealSet, SyntheticSet, Network, Problem, Step."""
+
+import hashlib
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from dambench.config import Options, Recipe
+from dambench.errors import BadInput
+from dambench.events import DataCard
+
+SET_FORMAT = 1
+
+
+def derived_seed(seed: int, purpose: str, *indices: int) -> int:
+    """A seed in [0, 2^63) for one purpose: the same for the same words, unrelated for any others.
+
+    Every random draw of a run comes from (run seed, purpose, iteration, index), so a resumed run needs to
+    remember no generator, and no draw depends on how many were made before it.
+    """
+    words = json.dumps([seed, purpose, *indices]).encode()
+    return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "big") >> 1
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Where generators come from. Nothing in dambench touches torch's global generator."""
+
+    seed: int
+
+    def generator(self, purpose: str, *indices: int, device: torch.device | str = "cpu") -> torch.Generator:
+        return torch.Generator(device).manual_seed(derived_seed(self.seed, purpose, *indices))
+
+    def child(self, purpose: str, *indices: int) -> "Seeds":
+        return Seeds(derived_seed(self.seed, purpose, *indices))
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Pixels in [0, 255] → (x / 255 − mean) / std, per channel; what networks and methods see."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, pixels: Tensor) -> Tensor:
+        """(…, C, H, W) uint8 → float32."""
+        mean, std = self._columns(pixels)
+        return (pixels.float() - 255 * mean) / (255 * std)
+
+    def invert(self, images: Tensor) -> Tensor:
+        """(…, C, H, W) float → uint8, clamped: for looking at, not for training."""
+        mean, std = self._columns(images)
+        return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+    def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            torch.tensor(self.mean, device=like.device).view(-1, 1, 1),
+            torch.tensor(self.std, device=like.device).view(-1, 1, 1),
+        )
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """Real images, sorted by class, as bytes on the device."""
+
+    images: Tensor
+    """(N, C, H, W) uint8."""
+    counts: tuple[int, ...]
+    """Images of each class; class c's are those from sum(counts[:c]) on."""
+    normalisation: Normalisation
+
+    @property
+    def classes(self) -> int:
+        return len(self.counts)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64."""
+        counts = torch.tensor(self.counts, device=self.images.device)
+        return torch.repeat_interleave(torch.arange(self.classes, device=self.images.device), counts)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Indices of `count` random images of every class, all classes at once.
+
+        Without replacement; a class that has fewer than `count` is drawn from with replacement.
+
+        Returns:
+            (classes, count) int64, on the generator's device.
+        """
+        device = generator.device
+        sizes = torch.tensor(self.counts, device=device).unsqueeze(1)
+        offsets = sizes.cumsum(0) - sizes
+        # A random key for each image: the largest `count` keys of a class are a sample without replacement.
+        width = max(count, max(self.counts))
+        keys = torch.rand(self.classes, width, generator=generator, device=device)
+        keys = keys.masked_fill(torch.arange(width, device=device) >= sizes, -1.0)
+        chosen = keys.topk(count, dim=1).indices
+        if min(self.counts) < count:
+            uniform = torch.rand(self.classes, count, generator=generator, device=device)
+            again = (uniform * sizes).long().clamp_max(sizes - 1)
+            chosen = torch.where(sizes < count, again, chosen)
+        return chosen + offsets
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` random images of every class, normalised: (classes, count, C, H, W) float32."""
+        indices = self.draw(count, generator).to(self.images.device)
+        return self.normalisation.apply(self.images[indices])
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A small set to train on. It explains itself: what its pixels mean, and how it wants to be trained on."""
+
+    images: Tensor
+    """(N, C, H, W), sorted by class: float32 as networks see them, or uint8 pixels of real images."""
+    labels: Tensor
+    """(N,) int64 classes, or (N, classes) float32 logits of soft labels."""
+    normalisation: Normalisation
+    """What was done to the real images, and must be done to the test images."""
+    classes: tuple[str, ...]
+    lr: float | None = None
+    """The learning rate that was distilled with the images."""
+    whole: bool = False
+    """Whether this is every real image: trained on for the protocol's whole-set budget."""
+
+    @property
+    def hard_labels(self) -> Tensor:
+        """(N,) int64."""
+        return self.labels if self.labels.dim() == 1 else self.labels.argmax(1)
+
+    def inputs(self, indices: Tensor) -> Tensor:
+        """Those images as networks see them: (n, C, H, W) float32."""
+        images = self.images[indices]
+        return self.normalisation.apply(images) if images.dtype == torch.uint8 else images
+
+    def to_bytes(self) -> bytes:
+        """As a safetensors file. The same set gives the same bytes."""
+        about = {
+            "format": SET_FORMAT,
+            "mean": self.normalisation.mean,
+            "std": self.normalisation.std,
+            "classes": self.classes,
+            "lr": self.lr,
+        }
+        tensors = {
+            "images": self.images.detach().cpu().contiguous(),
+            "labels": self.labels.cpu().contiguous(),
+        }
+        # One key: safetensors writes several in no fixed order.
+        return safetensors.torch.save(tensors, {"dambench": json.dumps(about, sort_keys=True)})
+
+    @classmethod
+    def read(cls, path: Path) -> "SyntheticSet":
+        """From a file that `to_bytes` made.
+
+        Raises:
+            BadInput: it is not such a file.
+        """
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                about = json.loads(file.metadata()["dambench"])
+                images, labels = file.get_tensor("images"), file.get_tensor("labels")
+            if about["format"] != SET_FORMAT:
+                raise BadInput(f"The set {path.name!r} has format {about['format']}: a newer dambench made it.")
+            normalisation = Normalisation(tuple(about["mean"]), tuple(about["std"]))
+            return cls(images, labels, normalisation, tuple(about["classes"]), about["lr"])
+        except (OSError, safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise BadInput(f"{str(path)!r} is not a synthetic set of dambench: {error}.") from None
+
+
+class Network(nn.Module, ABC):
+    """A classifier that shows what it sees on the way."""
+
+    classifier: nn.Linear
+
+    @abstractmethod
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """What each stage sees, shallow to deep.
+
+        Returns:
+            The activations (B, C, H, W) of each block, before pooling; last, what the classifier reads, (B, …).
+        """
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """What the classifier reads, flattened: (B, features). Keeps no intermediate map alive."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) → logits (B, classes)."""
+        return self.classifier(self.embed(images))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw all weights anew, in place, as torch's layers do by default.
+
+        Weights and biases of convolutions and linear layers ~ U(±1/√fan_in); norms become the identity.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                for parameter in module.parameters(recurse=False):
+                    parameter.uniform_(-bound, bound, generator=generator)
+            elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+                module.reset_parameters()
+
+
+@dataclass
+class Problem:
+    """What a method is given."""
+
+    real: RealSet
+    card: DataCard
+    ipc: int
+    seeds: Seeds
+    build_network: Callable[[], Network]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    warn: Callable[[str], None] = lambda message: None
+    """Says something once that a reader of the result should know."""
+    _network: Network | None = None
+
+    def generator(self, purpose: str, *indices: int) -> torch.Generator:
+        """A generator on the device, for one purpose at one iteration."""
+        return self.seeds.generator(purpose, *indices, device=self.device)
+
+    def new_network(self, iteration: int) -> Network:
+        """The random network of this iteration, its weights frozen, in train mode.
+
+        It is one module whose weights are drawn anew: the network of the call before is gone.
+        """
+        if self._network is None:
+            self._network = self.build_network().to(self.device).requires_grad_(False)
+        self._network.reset(self.generator("network", iteration))
+        return self._network.train()
+
+    def random_subset(self) -> Tensor:
+        """IPC random real images per class as pixels, (classes * IPC, C, H, W) uint8: where most methods start.
+
+        For one seed it is the same in every method, so a method is compared with its own starting point.
+        """
+        indices = self.real.draw(self.ipc, self.generator("subset")).to(self.real.images.device)
+        return self.real.images[indices.flatten()]
+
+    def labels(self) -> Tensor:
+        """(classes * IPC,) int64: IPC times 0, IPC times 1, …"""
+        return torch.arange(self.real.classes, device=self.device).repeat_interleave(self.ipc)
+
+    def synthetic_set(self, images: Tensor, labels: Tensor | None = None) -> SyntheticSet:
+        labels = self.labels() if labels is None else labels
+        return SyntheticSet(images, labels, self.real.normalisation, tuple(self.card.classes))
+
+
+State = dict[str, Any]
+"""Tensors and numbers, all that a method needs to go on bit for bit."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a method yields after each iteration. Its tensors are valid until the next one."""
+
+    iteration: int
+    """How many iterations are done."""
+    synthetic: SyntheticSet
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    """By name, scalars on the device: a float would make it wait for each step."""
+    state: Callable[[], State] = dict
+    """Asked only when somebody wants to keep it; `distill(…, resume=state)` goes on from there."""
+
+
+class Method(Protocol):
+    """A module of `dambench.methods`."""
+
+    PAPER: str
+    MATCHES_ON_NETWORK: bool
+    """Whether the synthetic set depends on a network."""
+    Options: type[Options]
+    RECIPES: tuple[Recipe, ...]
+
+    def distill(self, problem: Problem, options: Any, resume: State | None = None) -> Iterator[Step]: ...

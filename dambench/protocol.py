@@ -1,0 +1,109 @@
+"""How a network is trained and tested on a set: named, versioned, hashed.
+
+Most published accuracies of this field cannot be compared because each paper trains its test networks in
+another way. Here every score carries the hash of the protocol that produced it, and no table mixes two.
+A protocol does not contain the network: a score belongs to (set, evaluation network, protocol, seed).
+"""
+
+import hashlib
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from dambench.errors import unknown
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class Budget(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """For how long a network is trained."""
+
+    epochs: Positive
+    """Passes over the set that are really made. (DC's code, asked for 300, makes 301.)"""
+    drops: tuple[Positive, ...] = ()
+    """After how many epochs the learning rate is multiplied by the protocol's `decay`."""
+
+
+class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """How a network is trained and tested on a set. The test set selects nothing: the last epoch is the score."""
+
+    name: str
+    version: int = 1
+    """Raised when the code that carries this protocol out changes what it computes."""
+    synthetic: Budget
+    whole: Budget
+    """The budget for the whole real set, under the same hash: the papers rarely state theirs."""
+    batch: Positive = 256
+    lr: float | Literal["as the set carries"] = 0.01
+    """Step size of SGD, or the learning rate that was distilled with the set (0.01 where there is none)."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay: float = 0.1
+    keeps_momentum: bool = False
+    """Whether the momentum survives a drop of the learning rate. In the code of DC and all that descend
+    from it it does not: a new optimiser is made."""
+    augmentation: tuple[str, ...] = ()
+    """Of each batch, one of these operations of DSA is drawn and applied with parameters of its own to each
+    image. `flip` is left out for data whose mirror image is another class, as DC's README prescribes."""
+    labels: Literal["hard", "as the set carries"] = "hard"
+    """Hard: the class with the largest logit, where the set carries soft labels."""
+    source: str = ""
+    """Where these settings were read."""
+
+    @property
+    def sha256(self) -> str:
+        """The identity of what is computed: every field but `name` and `source`, those at their default left out.
+
+        (Left out so that a field added later, with a default that changes nothing, keeps every older hash.)
+        """
+        fields = msgspec.to_builtins(self)
+        del fields["name"]
+        fields.pop("source", None)
+        return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """Name and the start of the hash: `dsa-dm#1f3a`."""
+        return f"{self.name}#{self.sha256[:4]}"
+
+
+DSA = ("color", "crop", "cutout", "flip", "scale", "rotate")
+
+PRESETS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="quick",
+            synthetic=Budget(epochs=200, drops=(100,)),
+            whole=Budget(epochs=50, drops=(25,)),
+            augmentation=DSA,
+            source="ours, for a first look: as dsa-dm, a fifth of the epochs",
+        ),
+        Protocol(
+            name="dc",
+            synthetic=Budget(epochs=301, drops=(152,)),
+            whole=Budget(epochs=200, drops=(100,)),
+            source="DC (ICLR 2021), released code, without its augmentation; whole-set epochs are ours",
+        ),
+        Protocol(
+            name="dsa-dm",
+            synthetic=Budget(epochs=1001, drops=(502,)),
+            whole=Budget(epochs=200, drops=(100,)),
+            augmentation=DSA,
+            source="DSA (ICML 2021) and DM (WACV 2023), released code; whole-set epochs are ours",
+        ),
+    )
+}
+
+
+def preset(name: str) -> Protocol:
+    """The protocol of that name, with or without its hash (`dsa-dm`, `dsa-dm#1f3a`).
+
+    Raises:
+        BadInput: nobody answers to the name, or the hash is another version's.
+    """
+    for protocol in PRESETS.values():
+        if name in (protocol.name, protocol.label):
+            return protocol
+    raise unknown("protocol", name, PRESETS)

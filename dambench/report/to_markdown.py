@@ -1,0 +1,154 @@
+"""The leaderboard as markdown. The same runs give the same bytes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dambench import __version__
+from dambench.display import markdown
+from dambench.store.leaderboard import Cell, Cost, Key, Leaderboard, Table
+
+MISSING = "–"
+
+
+def to_markdown(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> str:
+    """A report: tables of accuracy, what each method took, and how the numbers came about."""
+    if not board.finished:
+        return (
+            "No finished runs yet. Start one, for example:\n\n"
+            "    dambench run --headless --method dm --dataset digits --ipc 1\n"
+        )
+    left_out = f"; {board.left_out} unfinished ones are left out" if board.left_out else ""
+    runs = f"{board.finished} finished run{'s' if board.finished > 1 else ''}"
+    parts = ["# Dataset distillation benchmark", f"{runs}{left_out}. Written by dambench {__version__}."]
+    for table in board.tables:
+        parts += [_heading(table), _accuracy(table, rows, columns)]
+        if table.notes:
+            parts.append("\n".join(f"- {markdown(note)}" for note in table.notes))
+    parts += ["## What it took", _costs(board.costs), _reading(board)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _heading(table: Table) -> str:
+    said = []
+    for axis, value in table.fixed.items():
+        if value:
+            prefix = {"protocol": "protocol ", "network": "trained network ", "ipc": "IPC "}.get(axis, "")
+            said.append(prefix + markdown(value))
+    title = ", ".join(reversed(said)) or "all"
+    return f"## Accuracy in %, {title}"
+
+
+def _accuracy(table: Table, rows: Sequence[str], columns: Sequence[str]) -> str:
+    lines = [[", ".join(rows), *(_name(columns, column) for column in table.columns)]]
+    for row in table.rows:
+        line = [_name(rows, row)]
+        for column in table.columns:
+            cell = table.cells.get((row, column))
+            line.append(MISSING if cell is None else value(cell, bold=(row, column) in table.best))
+        lines.append(line)
+    if table.majority:
+        rates = (table.majority.get(column) for column in table.columns)
+        lines.append(["majority class", *(MISSING if rate is None else f"{100 * rate:.1f}" for rate in rates)])
+    return grid(lines)
+
+
+def _name(axes: Sequence[str], key: Key) -> str:
+    named = (f"IPC {v}" if axis == "ipc" else v for axis, v in zip(axes, key, strict=True) if v)
+    return markdown(" ".join(named))
+
+
+def value(cell: Cell, *, bold: bool = False) -> str:
+    """`92.6 ± 1.1 (5)`: mean ± sample standard deviation in percent, and from how many networks.
+
+    `(3×5)` where they were trained on 3 different sets.
+    """
+    spread = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
+    number = f"{100 * cell.mean:.1f}{spread}"
+    n = str(cell.n)
+    if cell.sets > 1:
+        n = f"{cell.sets}×{cell.n // cell.sets}" if cell.n % cell.sets == 0 else f"{cell.n}, {cell.sets} sets"
+    return f"**{number}** ({n})" if bold else f"{number} ({n})"
+
+
+def grid(lines: list[list[str]]) -> str:
+    """A markdown table whose columns line up in a terminal too. The first line is the head."""
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(lines[0]))]
+    rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    padded = [
+        [text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))]
+        for line in [lines[0], rule, *lines[1:]]
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in padded)
+
+
+def _costs(costs: list[Cost]) -> str:
+    lines = [["method", "dataset", "runs", "distil, s", "peak", "evaluate, s per network", "peak", "device"]]
+    for cost in costs:
+        ipc = "" if cost.ipc is None else f" IPC {cost.ipc}"
+        lines.append(
+            [
+                markdown(cost.method),
+                markdown(f"{cost.dataset}{ipc}"),
+                str(cost.runs),
+                seconds(cost.distil_seconds),
+                megabytes(cost.distil_peak_bytes),
+                seconds(cost.evaluate_seconds),
+                megabytes(cost.evaluate_peak_bytes),
+                markdown(cost.device),
+            ]
+        )
+    return grid(lines)
+
+
+def seconds(number: float) -> str:
+    return f"{number:.2f}" if number < 10 else f"{number:.0f}"
+
+
+def megabytes(number: int) -> str:
+    return f"{number / 1e6:.0f} MB" if number else MISSING
+
+
+def _reading(board: Leaderboard) -> str:
+    cells = [cell for table in board.tables for cell in table.cells.values()]
+    notes = [
+        "Accuracy on the real test set after the last epoch; nothing was selected on it. Mean ± sample standard "
+        "deviation (n) over n networks trained from different initial weights.",
+    ]
+    if any(cell.sets == 1 for cell in cells):
+        notes.append(
+            "(n) is the number of networks trained on one set: ± then does not say how much another "
+            "distillation seed would change. (s×n) means s sets with n networks each."
+        )
+    notes.append(
+        "Bold: the highest mean, where Welch's t-test tells it from every other row of its column at 5 % "
+        "(Holm-corrected, n ≥ 3 each, networks taken as independent); whole does not compete."
+    )
+    for label, definition in board.protocols.items():
+        notes.append(f"Protocol {markdown(label)}: {_protocol(definition)}")
+    for method, source in board.recipes.items():
+        notes.append(f"Settings of {markdown(method)}: {markdown(source)}. A row names those that differ.")
+    notes.append(
+        "Seconds and peaks are medians over runs; distilling and evaluating are separate. Peak: the allocator's on "
+        "a GPU, the whole process's resident memory on a CPU."
+    )
+    return "## How to read this\n\n" + "\n".join(f"- {note}" for note in notes)
+
+
+def _protocol(definition: dict[str, Any]) -> str:
+    def budget(part: dict[str, Any]) -> str:
+        drops = ", ".join(map(str, part.get("drops", ())))
+        return f"{part['epochs']} epochs" + (f" (rate × {definition.get('decay', 0.1)} after {drops})" if drops else "")
+
+    operations = "/".join(definition.get("augmentation", ()))
+    augmentation = (
+        f"DSA {operations}, one per batch, without flip where a mirror image is another class"
+        if operations
+        else "no augmentation"
+    )
+    return (
+        f"{budget(definition['synthetic'])} on a synthetic set, {budget(definition['whole'])} on the whole set; "
+        f"SGD, rate {definition.get('lr', 0.01)}, momentum {definition.get('momentum', 0.9)}, "
+        f"weight decay {definition.get('weight_decay', 0.0005)}, batch {definition.get('batch', 256)}; "
+        f"{definition.get('labels', 'hard')} labels; {augmentation}. "
+        f"Source: {markdown(definition.get('source', 'unknown'))}."
+    )

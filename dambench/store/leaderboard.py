@@ -1,0 +1,369 @@
+"""The leaderboard: scores → cells of mean ± std (n). The only place where numbers are aggregated.
+
+Each cell holds the scores of networks that were trained under one protocol on sets made with the same settings.
+The same network trained on the same set counts once, however often it was run: repeating a command adds no
+evidence. Nothing with another protocol, evaluation network or dataset is ever in the same table unless it has a
+row or a column of its own.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import Any
+
+from scipy.special import stdtr
+
+from dambench.errors import unknown
+from dambench.store.runs import Store
+
+AXES = ("method", "dataset", "ipc", "network", "protocol")
+"""What rows and columns can stand for. `network` is the one trained on the set."""
+
+BASELINES = ("random", "whole")
+SIGNIFICANCE = 0.05
+ENOUGH = 3
+"""Scores below which no difference is called one."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One network trained on one set."""
+
+    method: str
+    """With the settings that differ from its recipe: `dm (iterations 50)`."""
+    dataset: str
+    ipc: int | None
+    network: str
+    protocol: str
+    accuracy: float
+    base_method: str
+    settings: str
+    """All settings of the method, as JSON."""
+    set_sha256: str
+    dataset_sha256: str
+    run: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The scores that belong to one row and one column."""
+
+    scores: tuple[Score, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.scores)
+
+    @property
+    def sets(self) -> int:
+        """How many different synthetic sets the networks were trained on."""
+        return len({score.set_sha256 for score in self.scores})
+
+    @property
+    def mean(self) -> float:
+        return sum(score.accuracy for score in self.scores) / self.n
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation (n − 1) over all networks of all sets; None for a single one."""
+        if self.n < 2:
+            return None
+        return sqrt(sum((score.accuracy - self.mean) ** 2 for score in self.scores) / (self.n - 1))
+
+
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method took for one column, median over its runs."""
+
+    method: str
+    dataset: str
+    ipc: int | None
+    distil_seconds: float
+    distil_peak_bytes: int
+    evaluate_seconds: float
+    """Per network."""
+    evaluate_peak_bytes: int
+    device: str
+    runs: int
+
+
+@dataclass
+class Table:
+    """All that is comparable, and what a reader must know of it."""
+
+    title: str
+    fixed: dict[str, str]
+    """The axes that are neither rows nor columns, with the one value that the whole table has."""
+    rows: list[Key]
+    columns: list[Key]
+    cells: dict[tuple[Key, Key], Cell]
+    majority: dict[Key, float]
+    """By column: test accuracy of always answering the most frequent class."""
+    best: set[tuple[Key, Key]] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Leaderboard:
+    tables: list[Table]
+    costs: list[Cost]
+    protocols: dict[str, dict[str, Any]]
+    """Label → definition."""
+    recipes: dict[str, str]
+    """Method → where its settings come from."""
+    finished: int
+    left_out: int
+    """Runs that did not finish."""
+
+
+def leaderboard(
+    store: Store, rows: Sequence[str] = ("method",), columns: Sequence[str] = ("dataset", "ipc")
+) -> Leaderboard:
+    """Tables of all finished runs.
+
+    Args:
+        rows, columns: of AXES. The axes that are on neither make tables of their own, one per value.
+
+    Raises:
+        BadInput: an axis is unknown.
+    """
+    for axis in (*rows, *columns):
+        if axis not in AXES:
+            raise unknown("axis", axis, AXES)
+    scores = list(_scores(store))
+    rest = [axis for axis in AXES if axis not in (*rows, *columns)]
+    groups: dict[Key, list[Score]] = {}
+    for score in scores:
+        groups.setdefault(_key(score, rest), []).append(score)
+    states = {row["state"]: row["n"] for row in store.query("select state, count(*) n from runs group by state")}
+    finished = states.pop("finished", 0)
+    return Leaderboard(
+        tables=[_table(store, rest, key, group, rows, columns) for key, group in sorted(groups.items())],
+        costs=_costs(store),
+        protocols={
+            f"{row['name']}#{row['sha256'][:4]}": json.loads(row["definition"])
+            for row in store.query("select * from protocols order by name, sha256")
+        },
+        recipes={
+            row["method"]: row["recipe"]
+            for row in store.query("select distinct method, recipe from runs where recipe <> '' order by number")
+        },
+        finished=finished,
+        left_out=sum(states.values()),
+    )
+
+
+def _scores(store: Store) -> Iterator[Score]:
+    """Every final score of a finished run, the same one only once, newest run first."""
+    rows = store.query("""
+        select runs.id, runs.method, runs.dataset, runs.dataset_sha256, runs.ipc, runs.overrides, runs.seed,
+            runs.config, protocols.name as protocol, scores.*
+        from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
+        where scores.final = 1 and runs.state = 'finished'
+        order by runs.number desc, scores.network, scores.repeat
+    """)
+    labels = _labels(rows)
+    seen = set()
+    for row in rows:
+        identity = (
+            row["set_sha256"],
+            row["dataset_sha256"],
+            row["network"],
+            row["protocol_sha256"],
+            row["seed"],
+        )
+        if (*identity, row["repeat"]) in seen:
+            continue
+        seen.add((*identity, row["repeat"]))
+        yield Score(
+            method=method_label(row["method"], row["overrides"]),
+            dataset=labels[row["dataset_sha256"]],
+            ipc=row["ipc"],
+            network=row["network"],
+            protocol=f"{row['protocol']}#{row['protocol_sha256'][:4]}",
+            accuracy=row["accuracy"],
+            base_method=row["method"],
+            settings=json.dumps(json.loads(row["config"])["method"], sort_keys=True),
+            set_sha256=row["set_sha256"],
+            dataset_sha256=row["dataset_sha256"],
+            run=row["id"],
+        )
+
+
+def _labels(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """How each dataset is called; two of the same name are told apart by the start of their hash."""
+    names = {row["dataset_sha256"]: row["dataset"] for row in rows}
+    twins = {name for name in names.values() if list(names.values()).count(name) > 1}
+    return {sha: f"{name}#{sha[:4]}" if name in twins else name for sha, name in names.items()}
+
+
+def method_label(method: str, overrides: str) -> str:
+    """`dm`, or `dm (iterations 50, lr_images 0.1)` where settings differ from the recipe's."""
+    changed = json.loads(overrides)
+    if not changed:
+        return method
+    return f"{method} ({', '.join(f'{name} {value}' for name, value in sorted(changed.items()))})"
+
+
+def _key(score: Score, axes: Sequence[str]) -> Key:
+    return tuple("" if getattr(score, axis) is None else str(getattr(score, axis)) for axis in axes)
+
+
+def _order(axes: Sequence[str], key: Key) -> tuple[Any, ...]:
+    """Random first, whole last, numbers as numbers."""
+    parts: list[Any] = []
+    for axis, value in zip(axes, key, strict=True):
+        base = value.partition(" ")[0]
+        rank = {"random": 0, "whole": 2}.get(base, 1) if axis == "method" else 1
+        parts.append((rank, int(value) if axis == "ipc" and value else 0, value))
+    return tuple(parts)
+
+
+def _table(
+    store: Store,
+    rest: Sequence[str],
+    fixed: Key,
+    scores: list[Score],
+    rows: Sequence[str],
+    columns: Sequence[str],
+) -> Table:
+    notes: list[str] = []
+    found: dict[tuple[Key, Key], list[Score]] = {}
+    spread: list[Score] = []
+    for score in scores:
+        # The whole set has no IPC: it stands in every column of its dataset.
+        if score.ipc is None and "ipc" in (*rows, *columns):
+            spread.append(score)
+        else:
+            found.setdefault((_key(score, rows), _key(score, columns)), []).append(score)
+    for score in spread:
+        key = _key(score, rows), _key(score, columns)
+        places = {(r, c) for r, c in found if _matches(key, (r, c), rows, columns)}
+        for r, c in {(_fill(key[0], r, rows), _fill(key[1], c, columns)) for r, c in places} or {key}:
+            found.setdefault((r, c), []).append(score)
+    cells = {place: Cell(tuple(_newest(group, place, notes))) for place, group in found.items()}
+    table = Table(
+        title=", ".join(value for value in fixed if value),
+        fixed=dict(zip(rest, fixed, strict=True)),
+        rows=sorted({row for row, _ in cells}, key=lambda key: _order(rows, key)),
+        columns=sorted({column for _, column in cells}, key=lambda key: _order(columns, key)),
+        cells=cells,
+        majority={},
+        notes=notes,
+    )
+    rates = {row["sha256"]: row["majority"] for row in store.query("select sha256, majority from datasets")}
+    for column in table.columns:
+        present = {s.dataset_sha256 for (_, c), cell in cells.items() if c == column for s in cell.scores}
+        if len(present) == 1:
+            table.majority[column] = rates[present.pop()]
+        if best := _best({row: cells[row, column] for row in table.rows if (row, column) in cells}):
+            table.best.add((best, column))
+    _missing_baselines(table, rows, columns)
+    return table
+
+
+def _matches(key: tuple[Key, Key], place: tuple[Key, Key], rows: Sequence[str], columns: Sequence[str]) -> bool:
+    """Whether a place differs from a key in nothing but method and IPC."""
+    for axes, mine, theirs in ((rows, key[0], place[0]), (columns, key[1], place[1])):
+        for axis, a, b in zip(axes, mine, theirs, strict=True):
+            if axis not in ("ipc", "method") and a != b:
+                return False
+    return True
+
+
+def _fill(key: Key, place: Key, axes: Sequence[str]) -> Key:
+    return tuple(b if axis == "ipc" else a for axis, a, b in zip(axes, key, place, strict=True))
+
+
+def _newest(scores: list[Score], place: tuple[Key, Key], notes: list[str]) -> list[Score]:
+    """Those made with the settings of the newest run: a recipe may have changed since older ones."""
+    kept = [score for score in scores if score.settings == scores[0].settings]
+    if len(kept) < len(scores):
+        where = " ".join(part for key in place for part in key if part)
+        notes.append(f"{where}: {len(scores) - len(kept)} older scores with other settings are left out.")
+    return kept
+
+
+def _best(cells: dict[Key, Cell]) -> Key | None:
+    """The row whose mean is highest and differs from each other row's beyond chance; none otherwise.
+
+    Welch's t-test against each other row, Holm's correction over them, at 5 %. The whole set does not compete.
+    """
+    rivals = {row: cell for row, cell in cells.items() if cell.scores[0].base_method != "whole"}
+    if len(rivals) < 2 or any(cell.n < ENOUGH for cell in rivals.values()):
+        return None
+    best = max(rivals, key=lambda row: rivals[row].mean)
+    values = sorted(welch(rivals[best], cell) for row, cell in rivals.items() if row != best)
+    held = all(p < SIGNIFICANCE / (len(values) - rank) for rank, p in enumerate(values))
+    return best if held else None
+
+
+def welch(a: Cell, b: Cell) -> float:
+    """Two-sided p-value of Welch's t-test for equal means. Both cells have at least two scores."""
+    spread_a, spread_b = (a.std or 0.0) ** 2 / a.n, (b.std or 0.0) ** 2 / b.n
+    if spread_a + spread_b == 0:
+        return 1.0 if a.mean == b.mean else 0.0
+    t = abs(a.mean - b.mean) / sqrt(spread_a + spread_b)
+    freedom = (spread_a + spread_b) ** 2 / (spread_a**2 / (a.n - 1) + spread_b**2 / (b.n - 1))
+    return float(2 * stdtr(freedom, -t))
+
+
+def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """A result without its floor and ceiling cannot be read: say so."""
+    if "method" not in rows:
+        return
+    position = list(rows).index("method")
+    for column in table.columns:
+        present = {row[position] for row in table.rows if (row, column) in table.cells}
+        absent = [name for name in BASELINES if name not in present]
+        if absent and present - set(BASELINES):
+            where = " ".join(f"IPC {v}" if a == "ipc" else v for a, v in zip(columns, column, strict=True) if v)
+            table.notes.append(f"{where}: {' and '.join(absent)} not run under this protocol yet.")
+
+
+def _costs(store: Store) -> list[Cost]:
+    rows = store.query("""
+        select method, runs.overrides, runs.dataset, runs.ipc, device_name, threads, device, runs.number,
+            distil.seconds as distil_seconds, distil.peak_memory_bytes as distil_peak,
+            avg(scores.seconds) as evaluate_seconds, max(scores.peak_memory_bytes) as evaluate_peak
+        from runs
+            join environments on environments.run = runs.number
+            join costs as distil on distil.run = runs.number and distil.phase = 'distil'
+            join scores on scores.run = runs.number
+        where runs.state = 'finished'
+        group by runs.number order by runs.number
+    """)
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        device = row["device_name"] if row["device"] != "cpu" else f"{row['device_name']}, {row['threads']} threads"
+        key = (method_label(row["method"], row["overrides"]), row["dataset"], row["ipc"], device)
+        groups.setdefault(key, []).append(row)
+    found = []
+    for (method, dataset, ipc, device), group in groups.items():
+
+        def middle(column: str, group: list[dict[str, Any]] = group) -> float:
+            values = sorted(row[column] for row in group)
+            return float(values[len(values) // 2] + values[(len(values) - 1) // 2]) / 2
+
+        found.append(
+            Cost(
+                method=method,
+                dataset=dataset,
+                ipc=ipc,
+                distil_seconds=middle("distil_seconds"),
+                distil_peak_bytes=int(middle("distil_peak")),
+                evaluate_seconds=middle("evaluate_seconds"),
+                evaluate_peak_bytes=int(middle("evaluate_peak")),
+                device=device,
+                runs=len(group),
+            )
+        )
+    axes = ("method", "dataset", "ipc")
+    return sorted(
+        found,
+        key=lambda c: (*_order(axes, (c.method, c.dataset, "" if c.ipc is None else str(c.ipc))), c.device),
+    )

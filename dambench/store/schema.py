@@ -1,0 +1,174 @@
+"""The tables of runs.db, as ordered migrations. Named for people: `datasette runs.db` and plain SQL read well."""
+
+from sqlite_utils import Database, Migrations
+
+APPLICATION_ID = 0x64616D62  # «damb»
+"""Written into the file's header, so that another program's database is never taken for ours."""
+
+VERSION = 1
+"""How many migrations this dambench knows: the file's `user_version`."""
+
+migrations = Migrations("dambench")
+
+
+@migrations()
+def m001_runs(db: Database) -> None:
+    """Runs, what they ran on, what they said and what they scored."""
+    for statement in _M001.split(";\n\n"):
+        db.conn.execute(statement)
+
+
+_M001 = """
+create table protocols (
+    sha256 text primary key,
+    name text not null,
+    version integer not null,
+    definition text not null  -- JSON
+) strict, without rowid;
+
+create table datasets (
+    sha256 text primary key,  -- of the prepared tensor file
+    name text not null,
+    label text not null,      -- as tables call it
+    train_images integer not null,
+    test_images integer not null,
+    classes integer not null,
+    smallest_class integer not null,   -- training images
+    majority real not null,   -- test accuracy of always answering the most frequent class
+    channels integer not null,
+    height integer not null,
+    width integer not null,
+    card text not null        -- JSON: all that is known of it
+) strict, without rowid;
+
+create table runs (
+    number integer primary key,
+    id text not null unique,  -- what people type
+    name text not null default '',
+    state text not null check (state in ('waiting', 'running', 'finished', 'failed', 'stopped')),
+    method text not null,
+    dataset text not null,    -- label
+    ipc integer,              -- null: the whole set
+    network text not null,    -- that the method matches on; empty: none
+    protocol text not null,
+    seed integer not null,
+    overrides text not null,  -- JSON: method settings that differ from the recipe
+    recipe text not null default '',
+    phase text not null default '',
+    done integer not null default 0,   -- of the phase
+    total integer not null default 0,
+    set_sha256 text,          -- of the resulting set's file
+    error text not null default '',
+    traceback text not null default '',
+    created_at text not null, -- UTC, ISO 8601
+    ended_at text,
+    config text not null,     -- JSON
+    config_sha256 text not null,
+    dataset_sha256 text not null references datasets,
+    protocol_sha256 text not null references protocols
+) strict;
+
+create index runs_by_what on runs (method, dataset, ipc);
+
+create index runs_by_state on runs (state, created_at);
+
+create index runs_by_dataset on runs (dataset_sha256);
+
+create index runs_by_protocol on runs (protocol_sha256);
+
+create table environments (
+    run integer primary key references runs on delete cascade,
+    dambench text not null,
+    python text not null,
+    torch text not null,
+    torchvision text not null,
+    cuda text not null,
+    cudnn text not null,
+    driver text not null,
+    device text not null,
+    device_name text not null,
+    host text not null,
+    platform text not null,
+    cpus integer not null,
+    threads integer not null,
+    deterministic_algorithms integer not null,
+    cudnn_benchmark integer not null,
+    tf32_matmul integer not null,
+    tf32_convolution integer not null,
+    matmul_precision text not null,
+    cublas_workspace text not null,
+    sqlite text not null,
+    git_commit text not null,
+    git_dirty integer not null,
+    command_line text not null
+) strict;
+
+create table tags (
+    tag text not null,
+    run integer not null references runs on delete cascade,
+    primary key (tag, run)
+) strict, without rowid;
+
+create index tags_by_run on tags (run);
+
+create table events (
+    run integer not null references runs on delete cascade,
+    sequence integer not null,
+    at text not null,
+    kind text not null,
+    body text not null,       -- JSON
+    primary key (run, sequence)
+) strict, without rowid;
+
+create table scores (
+    run integer not null references runs on delete cascade,
+    iteration integer not null,
+    final integer not null,   -- 1: of the method's result, 0: of a set on the way
+    network text not null,
+    repeat integer not null,
+    accuracy real not null,   -- test accuracy after the last epoch, in [0, 1]
+    balanced_accuracy real not null,
+    loss real,                -- on the test set; null where loss_state is not finite
+    loss_state text not null default 'finite' check (loss_state in ('finite', 'nan', 'inf', '-inf')),
+    train_accuracy real not null,
+    seconds real not null,
+    peak_memory_bytes integer not null,
+    set_sha256 text not null,
+    protocol_sha256 text not null references protocols,
+    primary key (run, iteration, network, protocol_sha256, repeat)
+) strict, without rowid;
+
+create index scores_by_set on scores (set_sha256);
+
+create index scores_by_protocol on scores (protocol_sha256);
+
+create table artifacts (
+    run integer not null references runs on delete cascade,
+    iteration integer not null,
+    sha256 text not null,     -- of the file, which is named by it
+    bytes integer not null,
+    shape text not null,      -- JSON
+    dtype text not null,
+    preview blob not null,    -- PNG: a row per class
+    primary key (run, iteration)
+) strict, without rowid;
+
+create index artifacts_by_sha256 on artifacts (sha256);
+
+create table costs (
+    run integer not null references runs on delete cascade,
+    phase text not null,
+    seconds real not null,
+    peak_memory_bytes integer not null,  -- GPU: the allocator's; CPU: of the process; 0: unknown
+    primary key (run, phase)
+) strict, without rowid;
+
+create view losses as
+    select events.run, runs.id, cast(json_extract(body, '$.iteration') as integer) as iteration,
+        json_each.key as loss,
+        case when json_each.type in ('real', 'integer') then json_each.value end as value,
+        case when json_each.type in ('real', 'integer') then 'finite' else json_each.value end as state,
+        json_extract(body, '$.seconds') as seconds
+    from events join runs on runs.number = events.run, json_each(events.body, '$.losses')
+    where kind = 'stepped'
+"""

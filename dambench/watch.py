@@ -1,0 +1,135 @@
+"""A run's events in a terminal: a progress bar where there is one, plain lines where there is not."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from dambench.display import display
+from dambench.events import (
+    AnyEvent,
+    Evaluated,
+    Failed,
+    Finished,
+    Progressed,
+    Real,
+    Started,
+    Stepped,
+    Stopped,
+    Warned,
+)
+
+LINE_EVERY = 5.0
+"""Seconds between two plain lines about losses."""
+
+
+def summary(event: AnyEvent) -> str | None:
+    """The event in one line, or None if it is not worth one."""
+    match event:
+        case Started(config=config, data=data, environment=environment):
+            ipc = "" if config.ipc is None else f" at IPC {config.ipc}"
+            on = f" on {config.network}" if config.network else ""
+            where = f"{environment.device} ({environment.device_name}, {environment.threads} threads)"
+            return f"{config.method.name} of {data.label}{ipc}{on}, seed {config.seed}, {where}"
+        case Evaluated():
+            return (
+                f"{event.network} #{event.repeat}: accuracy {100 * event.accuracy:.2f} %, "
+                f"train {100 * event.train_accuracy:.2f} %, loss {number(event.loss)}, {event.seconds:.1f} s"
+            )
+        case Warned():
+            return f"note: {display(event.message, 400)}"
+        case Finished():
+            spent = ", ".join(f"{cost.phase} {cost.seconds:.1f} s" for cost in event.costs)
+            return f"finished: {spent}"
+        case Failed():
+            return f"failed: {display(event.error, 400)}"
+        case Stopped():
+            return f"stopped by {display(event.signal)} in phase {event.phase}, iteration {event.iteration}"
+        case _:
+            return None
+
+
+def number(value: Real) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def losses(event: Stepped) -> str:
+    return "  ".join(f"{display(name)} {number(value)}" for name, value in event.losses.items())
+
+
+class Watch:
+    """Shows what it hears on the console, which is stderr: stdout is for data.
+
+    Args:
+        total: iterations of the method; 0: it has none.
+    """
+
+    def __init__(self, console: Console, total: int = 0, clock: Callable[[], float] = time.monotonic):
+        self.console = console
+        self.total = total
+        self.clock = clock
+        self.began = self.last_line = clock()
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+        self.phase = ""
+
+    def __enter__(self) -> "Watch":
+        if self.console.is_terminal:
+            self.progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[said]}", markup=False),
+                TimeRemainingColumn(compact=True),
+                console=self.console,
+                refresh_per_second=4,
+                expand=True,
+            )
+            self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+
+    def hear(self, event: AnyEvent) -> None:
+        """Show an event."""
+        if line := summary(event):
+            self.say(line)
+        if isinstance(event, Stepped):
+            self._step(event)
+        elif isinstance(event, Progressed):
+            self._move(event.phase, event.done, event.total, _side(event.note, event.memory_bytes))
+
+    def say(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
+
+    def _step(self, event: Stepped) -> None:
+        rate = event.iteration / event.seconds if event.seconds else 0.0
+        said = f"{losses(event)}  {rate:.3g} it/s"
+        self._move("distil", event.iteration, self.total, _side(said, event.memory_bytes))
+        now = self.clock()
+        if self.progress is None and (now - self.last_line >= LINE_EVERY or event.iteration in (1, self.total)):
+            self.last_line = now
+            left = (self.total - event.iteration) / rate if rate else 0.0
+            place = f"{event.iteration}/{self.total}"
+            self.say(f"iteration {place}  {_side(said, event.memory_bytes)}  {left:.0f} s left")
+
+    def _move(self, phase: str, done: int, total: int, said: str) -> None:
+        if self.progress is None:
+            return
+        if self.task is None or phase != self.phase:
+            if self.task is not None:
+                self.progress.remove_task(self.task)
+            self.phase = phase
+            self.task = self.progress.add_task(phase, total=total or None, said=said)
+        self.progress.update(self.task, completed=done, total=total or None, said=said)
+
+
+def _side(said: str, memory_bytes: int) -> str:
+    return f"{display(said)}  {memory_bytes / 1e6:.0f} MB" if memory_bytes else display(said)
