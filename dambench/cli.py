@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 the run failed, 2 bad input, 130 stopped by INT, 143 by TE
 
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import sys
@@ -17,10 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import msgspec
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from typer import Argument, Option, Typer
 
 from dambench import __version__, config, display, files, registry
@@ -31,7 +27,7 @@ from dambench.report.to_markdown import to_markdown
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, method_label
 from dambench.store.runs import Store
-from dambench.watch import Watch
+from dambench.terminal import Watch, has_room, table
 
 if TYPE_CHECKING:
     from dambench.engine import Job
@@ -125,7 +121,7 @@ def run(
     device: Annotated[str | None, Option(help="auto, cpu or cuda:N [default: auto].")] = None,
     threads: Annotated[int | None, Option(help="CPU threads [default: torch's choice].")] = None,
     deterministic: Annotated[bool | None, Option(help="Deterministic operations only, also on CUDA.")] = None,
-    name: Annotated[str, Option(help="What to call the run.")] = "",
+    name: Annotated[str | None, Option(help="What to call the run.")] = None,
     tag: Annotated[list[str] | None, Option(help="A tag; may be repeated.")] = None,
     db: Db = None,
     as_json: Json = False,
@@ -151,27 +147,25 @@ def run(
         "device": device,
         "threads": threads,
         "deterministic": deterministic,
+        "seeds": seeds,
+        "name": name,
+        "tags": tag or None,
     }
     fields = config.overlay(config.overlay(fields, flags), config.settings(set_ or []))
-    if seed is not None and seeds is not None:
-        raise BadInput("--seed and --seeds exclude each other: --seeds 0-4 makes five runs.")
-    wanted = [{"seed": s} for s in _seeds(seeds)] if seeds is not None else [{}]
-    requests = [config.read(config.Request, fields | seed_field, "the request") for seed_field in wanted]
+    requests = config.read(config.Request, fields, "the request").each_seed()
     path = db or stored.default_path()
     stored.check(path)
     stderr = Console(stderr=True, highlight=False)
 
-    def say(line: str) -> None:
-        stderr.print(Text(line), soft_wrap=True)
-
+    watch = Watch(stderr)
     from dambench import engine
 
-    jobs = [engine.prepare(request, say) for request in requests]
+    jobs = [engine.prepare(request, watch.say) for request in requests]
     with _opened(path, write=True) as store, _told_to_stop() as told:
         code = 0
-        for job in jobs:
-            run_id = store.create(job.config, job.card, name, tag or [])
-            say(f"run {run_id}: {job.recipe.source if job.recipe else job.config.method.name}")
+        for request, job in zip(requests, jobs, strict=True):
+            run_id = store.create(job.config, job.card, request.name or "", request.tags or [])
+            watch.say(f"run {run_id}" + (f", settings: {job.recipe.source}" if job.recipe else ""))
             code = _record(store, run_id, job, told, stderr, as_json)
             if code not in (0, 1):
                 break
@@ -279,21 +273,6 @@ def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
     return result | ({"error": row["error"]} if row["error"] else {})
 
 
-def _seeds(text: str) -> list[int]:
-    """`0-4` or `0,3,7` → the seeds."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise BadInput(f"--seeds {text!r} is not of the form 0-4 or 0,3,7.")
-        found += range(int(first), int(last or first) + 1) if dash else [int(first)]
-    if len(set(found)) < len(found):
-        raise BadInput(f"--seeds {text!r} names a seed twice.")
-    if len(found) > 1000:
-        raise BadInput(f"--seeds {text!r} asks for {len(found)} runs; at most 1000 at once.")
-    return found
-
-
 @contextmanager
 def _opened(db: Path | None, *, write: bool = False) -> Iterator[Store]:
     store = Store.open(db or stored.default_path(), write=write)
@@ -350,37 +329,26 @@ def runs(db: Db = None, as_json: Json = False) -> None:
     if not found:
         print("No runs yet: dambench run --headless --method dm --dataset digits --ipc 1")
         return
-    _table(
+    head = ["id", "state", "method", "dataset", "ipc", "seed", "accuracy", "n", "name"]
+    lines = [
         [
-            "id",
-            "state",
-            "method",
-            "dataset",
-            "ipc",
-            "protocol",
-            "seed",
-            "accuracy",
-            "n",
-            "begun (UTC)",
-            "name",
-        ],
-        [
-            [
-                row["id"],
-                row["state"] if row["state"] != "running" else f"{row['phase']} {row['done']}/{row['total']}",
-                method_label(row["method"], row["overrides"]),
-                row["dataset"],
-                row["ipc"],
-                row["protocol"],
-                row["seed"],
-                None if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %",
-                row["n"],
-                row["created_at"][:16].replace("T", " "),
-                row["name"],
-            ]
-            for row in found
-        ],
-    )
+            row["id"],
+            row["state"] if row["state"] != "running" else f"{row['phase']} {row['done']}/{row['total']}",
+            method_label(row["method"], row["overrides"]),
+            row["dataset"],
+            row["ipc"],
+            row["seed"],
+            None if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %",
+            row["n"],
+            row["name"],
+        ]
+        for row in found
+    ]
+    if has_room():
+        head += ["protocol", "begun (UTC)"]
+        for line, row in zip(lines, found, strict=True):
+            line += [row["protocol"], row["created_at"][:16].replace("T", " ")]
+    table(head, lines)
 
 
 @app.command()
@@ -397,7 +365,11 @@ def show(
             "run": row | {key: json.loads(row[key]) for key in ("config", "overrides")},
             "tags": [tag["tag"] for tag in store.query("select tag from tags where run = ? order by tag", number)],
             "environment": next(iter(store.query("select * from environments where run = ?", number)), {}),
-            "costs": store.query("select phase, seconds, peak_memory_bytes from costs where run = ?", number),
+            "costs": store.query(
+                "select phase, seconds, peak_memory_bytes from costs where run = ? "
+                "order by instr('prepare distil evaluate', phase)",
+                number,
+            ),
             "scores": store.query("select * from scores where run = ? order by iteration, network, repeat", number),
             "sets": store.query(
                 "select iteration, sha256, bytes, shape, dtype from artifacts where run = ? order by iteration",
@@ -412,16 +384,17 @@ def show(
     if as_json:
         print(json.dumps(parts))
         return
-    skipped = ("config", "traceback", "dataset_sha256", "protocol_sha256", "overrides")
+    skipped = ["config", "traceback", "dataset_sha256", "protocol_sha256", "overrides"]
+    skipped += [] if parts["run"]["phase"] else ["done", "total"]
     facts = {key: value for key, value in parts["run"].items() if key not in skipped and value not in ("", None)}
     facts["settings"] = ", ".join(f"{k} {v}" for k, v in parts["run"]["config"]["method"].get("options", {}).items())
     facts["evaluated on"] = ", ".join(parts["run"]["config"]["evaluate_on"])
     facts["tags"] = ", ".join(parts["tags"])
-    _table(["", ""], [[key, value] for key, value in facts.items() if value != ""])
+    table(["", ""], [[key, value] for key, value in facts.items() if value != ""])
     for cost in parts["costs"]:
         peak = f"{cost['peak_memory_bytes'] / 1e6:.0f} MB peak"
         print(f"  {cost['phase']}: {cost['seconds']:.1f} s, {peak}")
-    _table(
+    table(
         ["iteration", "network", "#", "accuracy", "balanced", "train", "loss", "seconds"],
         [
             [
@@ -473,7 +446,7 @@ def methods(as_json: Json = False) -> None:
             )
         )
         return
-    _table(
+    table(
         ["method", "what", "paper", "options and their defaults"],
         [[name, registry.headline(m), m.PAPER, _options(m)] for name, m in found],
     )
@@ -497,7 +470,7 @@ def networks(as_json: Json = False) -> None:
         ]
         print(json.dumps(rows))
         return
-    _table(
+    table(
         ["network", "what", "parts of a name, in any order"],
         [[name, registry.headline(module), " ".join(parts(module).values())] for name, module in found],
     )
@@ -509,7 +482,7 @@ def protocols(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([msgspec.to_builtins(p) | {"sha256": p.sha256} for p in PRESETS.values()]))
         return
-    _table(
+    table(
         ["protocol", "epochs", "whole", "batch", "rate", "augmentation", "source"],
         [
             [
@@ -548,64 +521,22 @@ def data_list(as_json: Json = False) -> None:
             for c in entry["prepared"]
         ]
         rows.append([entry["name"], entry["what"], "; ".join(ready) or "not yet"])
-    _table(["dataset", "what", "prepared"], rows)
+    table(["dataset", "what", "prepared"], rows)
 
 
 @app.command()
 def doctor(as_json: Json = False, db: Db = None) -> int:
     """What this machine has, and where things lie. Exit code 1 if something is wrong."""
-    checks: list[tuple[str, str, str]] = [("dambench", "ok", f"{__version__}, Python {sys.version.split()[0]}")]
-    try:
-        import torch
-        import torchvision
+    from dambench.doctor import examine
 
-        build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-        checks.append(("torch", "ok", f"{torch.__version__} ({build}), torchvision {torchvision.__version__}"))
-        from dambench.engine import environment
-        from dambench.precision import Policy, choose_device
-
-        here = environment(Policy(torch.device(choose_device("auto"))), "")
-        driver = f", driver {here.driver}" if here.driver else ""
-        checks.append(("device", "ok", f"{here.device}: {here.device_name}, {here.threads} threads{driver}"))
-        if here.device == "cpu":
-            checks.append(("GPU", "ok", "none that torch can use: runs take the CPU"))
-    except (ImportError, RuntimeError) as error:
-        checks.append(("torch", "wrong", f"cannot be imported: {error}"))
-    race = (3, 7, 0) <= sqlite3.sqlite_version_info < (3, 51, 3)
-    note = ", has the WAL-reset race of 3.7.0 to 3.51.2: do not write one database from many processes" if race else ""
-    checks.append(("SQLite", "ok", sqlite3.sqlite_version + note))
-    path = db or stored.default_path()
-    try:
-        stored.check(path)
-        checks.append(("database", "ok", f"{path.absolute()}{'' if path.exists() else ', not made yet'}"))
-    except BadInput as error:
-        checks.append(("database", "wrong", str(error)))
-    place = files.home()
-    existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
-    free = f"{shutil.disk_usage(existing).free / 1e9:.0f} GB free"
-    writable = os.access(existing, os.W_OK)
-    checks.append(("files", "ok" if writable else "wrong", f"{place}, {free}{'' if writable else ', not writable'}"))
-    raw = os.environ.get("DAMBENCH_DATA")
-    checks.append(("raw data", "ok", raw or "DAMBENCH_DATA is not set: datasets need --data, but for digits"))
+    checks = examine(db or stored.default_path())
     if as_json:
         print(json.dumps([{"what": what, "state": state, "detail": detail} for what, state, detail in checks]))
     else:
-        _table(["what", "", "detail"], [list(check) for check in checks])
+        table(["what", "", "detail"], [list(check) for check in checks])
     return 1 if any(state == "wrong" for _, state, _ in checks) else 0
 
 
 def _options(module: ModuleType) -> str:
     fields = module.Options.__struct_fields__
     return ", ".join(f"{name} {value}" for name, value in zip(fields, module.Options.__struct_defaults__, strict=True))
-
-
-def _table(head: list[str], rows: list[list[Any]]) -> None:
-    """Rows on stdout. Where that is no terminal nothing is wrapped, so lines stay lines."""
-    table = Table(*head, box=box.SIMPLE_HEAD, show_header=any(head), pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text("–" if value is None else display.display(str(value), 400)) for value in row))
-    stdout = Console(highlight=False)
-    if not stdout.is_terminal:
-        stdout = Console(highlight=False, width=10_000)
-        table.expand = False
-    stdout.print(table)

@@ -18,6 +18,8 @@ from dambench.errors import BadInput, unknown
 from dambench.protocol import Protocol
 
 MAX_SEED = 2**63 - 1
+MAX_RUNS = 1000
+"""That one command may start."""
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 Count = Annotated[int, Meta(ge=1)]
 
@@ -112,6 +114,25 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     data: str | None = None
     device: str | None = None
     threads: int | None = None
+    seeds: str | list[int] | None = None
+    """Several runs, one per seed: `[0, 1, 2]` or "0-2"."""
+    name: str | None = None
+    tags: list[str] | None = None
+
+    def each_seed(self) -> list["Request"]:
+        """One request per seed.
+
+        Raises:
+            BadInput: `seeds` is not of the form 0-4 or 0,3,7, names a seed twice, or `seed` is said too.
+        """
+        if self.seeds is None:
+            return [self]
+        if self.seed is not None:
+            raise BadInput("seed and seeds exclude each other: --seeds 0-4 makes five runs.")
+        seeds = _seeds(self.seeds) if isinstance(self.seeds, str) else self.seeds
+        if len(set(seeds)) < len(seeds) or not seeds:
+            raise BadInput(f"seeds {self.seeds!r}: each must be there once, and at least one.")
+        return [msgspec.structs.replace(self, seed=seed, seeds=None) for seed in seeds]
 
     def choice(self, kind: str) -> Choice:
         """The dataset or method asked for, with the options said so far.
@@ -185,6 +206,20 @@ def settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
         except tomllib.TOMLDecodeError:
             value = text.strip()
         found.setdefault(group, {})[option] = value
+    return found
+
+
+def _seeds(text: str) -> list[int]:
+    """`0-4` or `0,3,7` → the seeds."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise BadInput(f"--seeds {text!r} is not of the form 0-4 or 0,3,7.")
+        span = range(int(first), int(last or first) + 1)
+        if len(span) > MAX_RUNS or len(found) + len(span) > MAX_RUNS:
+            raise BadInput(f"--seeds {text!r} asks for more than {MAX_RUNS} runs at once.")
+        found += span
     return found
 
 

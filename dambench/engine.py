@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from dambench import __version__, datasets, events, files, networks, registry
-from dambench.config import Choice, Options, Recipe, Request, RunConfig, Where, read
+from dambench.config import Choice, Options, Recipe, Request, RunConfig, read
 from dambench.errors import BadInput, unknown
 from dambench.evaluation.accuracy import evaluate
 from dambench.events import (
@@ -142,7 +142,11 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
             "evaluate_every": request.evaluate_every or 0,
             "seed": request.seed or 0,
             "deterministic": policy.deterministic,
-            "where": Where(data=str(data.resolve()) if data else "", device=str(policy.device), threads=policy.threads),
+            "where": {
+                "data": str(data.resolve()) if data else "",
+                "device": str(policy.device),
+                "threads": policy.threads,
+            },
         },
         "the run",
     )
@@ -235,10 +239,10 @@ def run(job: Job, command_line: str = "") -> Iterator[AnyEvent]:
 
     Ends with Finished, Failed or Stopped, and raises nothing: what goes wrong is an event.
     """
-    job.policy.apply()
     clock = _Clock(job.policy)
     position = _Position()
     try:
+        job.policy.apply()
         yield Started(
             config=job.config,
             config_sha256=job.config.sha256,

@@ -14,6 +14,7 @@ class BadInput(ValueError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
     """The error for a name that nobody answers to, naming the nearest one and all the others."""
     known = sorted(known)
-    near = get_close_matches(name, known, n=1)
+    longer = [other for other in known if name and other.startswith(name)]
+    near = longer[:1] or get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     return BadInput(f"No {kind} is called {name!r}. {hint}Known: {', '.join(known) or 'none'}.")

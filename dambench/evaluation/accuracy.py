@@ -51,10 +51,9 @@ def evaluate(
                 )
             logits = predict(network, testing, policy.test_batch)
             loss = F.cross_entropy(logits, testing.labels).item()
-            right = (logits.argmax(1) == testing.labels).float()
-            recalls = [part.mean().item() for part in right.split(list(test.counts)) if len(part)]
+            right = [int(part.sum()) for part in (logits.argmax(1) == testing.labels).split(list(test.counts))]
+            recalls = [hits / count for hits, count in zip(right, test.counts, strict=True) if count]
             trained = predict(network, data, policy.test_batch).argmax(1) == data.hard_labels
-            accuracy, train_accuracy = right.mean().item(), trained.float().mean().item()
             yield Evaluated(
                 iteration=iteration,
                 final=final,
@@ -62,10 +61,10 @@ def evaluate(
                 network=name,
                 protocol_sha256=protocol.sha256,
                 repeat=repeat,
-                accuracy=accuracy,
+                accuracy=sum(right) / sum(test.counts),
                 balanced_accuracy=sum(recalls) / len(recalls),
                 loss=real(loss),
-                train_accuracy=train_accuracy,
+                train_accuracy=int(trained.sum()) / len(trained),
                 seconds=time.perf_counter() - began,
                 peak_memory_bytes=policy.peak_bytes(),
             )

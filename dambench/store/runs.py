@@ -318,7 +318,7 @@ class Store:
                     score |= {"loss": None, "loss_state": event.loss}
                 self._insert("insert or replace into", "scores", score)
             case Finished():
-                self._update(number, state="finished", ended_at=at, set_sha256=event.set_sha256)
+                self._update(number, state="finished", phase="", ended_at=at, set_sha256=event.set_sha256)
                 self._costs(number, event.costs)
             case Failed():
                 self._update(

@@ -1,11 +1,16 @@
-"""A run's events in a terminal: a progress bar where there is one, plain lines where there is not."""
+"""What the commands draw: a run's events (a bar in a terminal, plain lines elsewhere) and tables."""
 
+import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 from dambench.display import display
@@ -21,6 +26,12 @@ from dambench.events import (
     Stopped,
     Warned,
 )
+
+WIDE = 120
+"""Columns of a terminal that has room for every detail."""
+
+FIRM = 12
+"""Columns of a table up to this width are never broken; longer ones share what is left, and wrap."""
 
 LINE_EVERY = 5.0
 """Seconds between two plain lines about losses."""
@@ -87,6 +98,7 @@ class Watch:
                 console=self.console,
                 refresh_per_second=4,
                 expand=True,
+                transient=True,
             )
             self.progress.start()
         return self
@@ -107,7 +119,8 @@ class Watch:
             self._move(event.phase, event.done, event.total, _side(event.note, event.memory_bytes))
 
     def say(self, line: str) -> None:
-        self.console.print(Text(line), soft_wrap=True)
+        # Outside a terminal a line stays one line.
+        self.console.print(Text(line), soft_wrap=not self.console.is_terminal)
 
     def _step(self, event: Stepped) -> None:
         rate = event.iteration / event.seconds if event.seconds else 0.0
@@ -133,3 +146,26 @@ class Watch:
 
 def _side(said: str, memory_bytes: int) -> str:
     return f"{display(said)}  {memory_bytes / 1e6:.0f} MB" if memory_bytes else display(said)
+
+
+def has_room() -> bool:
+    """Whether stdout takes long lines: it is wide, or no terminal at all."""
+    return not sys.stdout.isatty() or Console().width >= WIDE
+
+
+def table(head: list[str], rows: list[list[Any]]) -> None:
+    """Rows on stdout. Where that is no terminal nothing is wrapped: a row is a line."""
+    texts = [["–" if value is None else display(str(value), 400) for value in row] for row in rows]
+    drawn = Table(box=box.SIMPLE_HEAD, show_header=any(head), pad_edge=False, padding=(0, 1, 0, 0))
+    for index, title in enumerate(head):
+        longest = max(cell_len(line[index]) for line in [head, *texts])
+        firm = longest <= FIRM
+        drawn.add_column(Text(title), no_wrap=firm, min_width=longest if firm else None)
+    for line in texts:
+        drawn.add_row(*map(Text, line))
+    stdout = Console(highlight=False)
+    if not stdout.is_terminal:
+        stdout = Console(highlight=False, width=10_000)
+    with stdout.capture() as lines:
+        stdout.print(drawn)
+    print("\n".join(line.rstrip() for line in lines.get().splitlines() if line.strip()))

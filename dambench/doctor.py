@@ -1,0 +1,55 @@
+"""What this machine has, and where things lie."""
+
+import os
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+
+from dambench import __version__, files
+from dambench.errors import BadInput
+from dambench.store import runs as stored
+
+Check = tuple[str, str, str]
+"""What was looked at, `ok` or `wrong`, and what was found."""
+
+
+def examine(path: Path) -> list[Check]:
+    """Look at everything a run needs.
+
+    Args:
+        path: the database.
+    """
+    checks: list[tuple[str, str, str]] = [("dambench", "ok", f"{__version__}, Python {sys.version.split()[0]}")]
+    try:
+        import torch
+        import torchvision
+
+        build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        checks.append(("torch", "ok", f"{torch.__version__} ({build}), torchvision {torchvision.__version__}"))
+        from dambench.engine import environment
+        from dambench.precision import Policy, choose_device
+
+        here = environment(Policy(torch.device(choose_device("auto"))), "")
+        driver = f", driver {here.driver}" if here.driver else ""
+        checks.append(("device", "ok", f"{here.device}: {here.device_name}, {here.threads} threads{driver}"))
+        if here.device == "cpu":
+            checks.append(("GPU", "ok", "none that torch can use: runs take the CPU"))
+    except (ImportError, RuntimeError) as error:
+        checks.append(("torch", "wrong", f"cannot be imported: {error}"))
+    race = (3, 7, 0) <= sqlite3.sqlite_version_info < (3, 51, 3)
+    note = ", has the WAL-reset race of 3.7.0 to 3.51.2: do not write one database from many processes" if race else ""
+    checks.append(("SQLite", "ok", sqlite3.sqlite_version + note))
+    try:
+        stored.check(path)
+        checks.append(("database", "ok", f"{path.absolute()}{'' if path.exists() else ', not made yet'}"))
+    except BadInput as error:
+        checks.append(("database", "wrong", str(error)))
+    place = files.home()
+    existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    free = f"{shutil.disk_usage(existing).free / 1e9:.0f} GB free"
+    writable = os.access(existing, os.W_OK)
+    checks.append(("files", "ok" if writable else "wrong", f"{place}, {free}{'' if writable else ', not writable'}"))
+    raw = os.environ.get("DAMBENCH_DATA")
+    checks.append(("raw data", "ok", raw or "DAMBENCH_DATA is not set: datasets need --data, but for digits"))
+    return checks
