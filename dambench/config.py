@@ -4,7 +4,6 @@ A request may leave nearly everything out; the engine settles it against the met
 a RunConfig, in which nothing is left open. Only a RunConfig is ever run, stored, hashed or compared.
 """
 
-import hashlib
 import math
 import tomllib
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from dambench.errors import BadInput, unknown
-from dambench.protocol import Protocol
+from dambench.protocol import Protocol, identity
 
 MAX_SEED = 2**63 - 1
 MAX_RUNS = 1000
@@ -67,7 +66,7 @@ class Where(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """CPU threads of torch; 0: torch's own choice."""
 
 
-class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything one run depends on, nothing left open."""
 
     dataset: Choice
@@ -90,10 +89,8 @@ class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, o
 
     @property
     def sha256(self) -> str:
-        """The identity of the run: every field but `where`, those at their default left out."""
-        fields = msgspec.to_builtins(self)
-        fields.pop("where", None)
-        return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
+        """The identity of the run: every field but `where`."""
+        return identity(self, but=("where",))
 
 
 class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

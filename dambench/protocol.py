@@ -6,12 +6,34 @@ A protocol does not contain the network: a score belongs to (set, evaluation net
 """
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from dambench.errors import unknown
+
+
+def identity(struct: Struct, but: tuple[str, ...] = ()) -> str:
+    """SHA-256 of the canonical JSON of a struct, fields equal to their default left out.
+
+    They are left out so that a field added later, with a default that changes nothing, keeps every older hash.
+
+    Args:
+        but: fields of the outermost struct that do not count.
+    """
+    return hashlib.sha256(msgspec.json.encode(_said(struct, but), order="sorted")).hexdigest()
+
+
+def _said(value: Any, but: tuple[str, ...] = ()) -> Any:
+    if not isinstance(value, Struct):
+        return value
+    return {
+        field.name: _said(getattr(value, field.name))
+        for field in msgspec.structs.fields(value)
+        if field.name not in but and getattr(value, field.name) != field.default
+    }
+
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -25,7 +47,7 @@ class Budget(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """After how many epochs the learning rate is multiplied by the protocol's `decay`."""
 
 
-class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a network is trained and tested on a set. The test set selects nothing: the last epoch is the score."""
 
     name: str
@@ -53,14 +75,8 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, om
 
     @property
     def sha256(self) -> str:
-        """The identity of what is computed: every field but `name` and `source`, those at their default left out.
-
-        (Left out so that a field added later, with a default that changes nothing, keeps every older hash.)
-        """
-        fields = msgspec.to_builtins(self)
-        del fields["name"]
-        fields.pop("source", None)
-        return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
+        """The identity of what is computed: every field but `name` and `source`."""
+        return identity(self, but=("name", "source"))
 
     @property
     def label(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from dambench import config, files
 from dambench.datasets import Labels, Pixels, Raw
@@ -17,6 +18,7 @@ from dambench.errors import BadInput
 
 MIRRORS = True
 NETWORK = ""
+KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 class Options(config.Options, frozen=True):
@@ -36,11 +38,11 @@ def load(options: Options, data: Path | None) -> Raw:
     path = _path(data)
     try:
         # No pickles: an array of Python objects could run code.
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in archive]
+        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
+            missing = [key for key in KEYS if key not in archive]
             if missing:
                 raise BadInput(f"{str(path)!r} has no array {missing[0]!r}; it has {', '.join(archive) or 'none'}.")
-            found = {key: archive[key] for key in ("x_train", "y_train", "x_test", "y_test")}
+            found = {key: archive[key] for key in KEYS}
             named = archive.get("classes")
     except BadInput:
         raise

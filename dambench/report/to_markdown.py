@@ -1,10 +1,10 @@
 """The leaderboard as markdown. The same runs give the same bytes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from dambench import __version__
 from dambench.display import markdown
+from dambench.protocol import Budget, Protocol
 from dambench.store.leaderboard import Cell, Cost, Key, Leaderboard, Table
 
 MISSING = "–"
@@ -123,8 +123,8 @@ def _reading(board: Leaderboard) -> str:
         "Bold: the highest mean, where Welch's t-test tells it from every other row of its column at 5 % "
         "(Holm-corrected, n ≥ 3 each, networks taken as independent); whole does not compete."
     )
-    for label, definition in board.protocols.items():
-        notes.append(f"Protocol {markdown(label)}: {_protocol(definition)}")
+    for protocol in board.protocols:
+        notes.append(f"Protocol {markdown(protocol.label)}: {_protocol(protocol)}")
     for method, source in board.recipes.items():
         notes.append(f"Settings of {markdown(method)}: {markdown(source)}. A row names those that differ.")
     notes.append(
@@ -134,21 +134,19 @@ def _reading(board: Leaderboard) -> str:
     return "## How to read this\n\n" + "\n".join(f"- {note}" for note in notes)
 
 
-def _protocol(definition: dict[str, Any]) -> str:
-    def budget(part: dict[str, Any]) -> str:
-        drops = ", ".join(map(str, part.get("drops", ())))
-        return f"{part['epochs']} epochs" + (f" (rate × {definition.get('decay', 0.1)} after {drops})" if drops else "")
+def _protocol(protocol: Protocol) -> str:
+    def budget(part: Budget) -> str:
+        drops = ", ".join(map(str, part.drops))
+        return f"{part.epochs} epochs" + (f" (rate × {protocol.decay} after {drops})" if drops else "")
 
-    operations = "/".join(definition.get("augmentation", ()))
+    operations = "/".join(protocol.augmentation)
     augmentation = (
         f"DSA {operations}, one per batch, without flip where a mirror image is another class"
         if operations
         else "no augmentation"
     )
     return (
-        f"{budget(definition['synthetic'])} on a synthetic set, {budget(definition['whole'])} on the whole set; "
-        f"SGD, rate {definition.get('lr', 0.01)}, momentum {definition.get('momentum', 0.9)}, "
-        f"weight decay {definition.get('weight_decay', 0.0005)}, batch {definition.get('batch', 256)}; "
-        f"{definition.get('labels', 'hard')} labels; {augmentation}. "
-        f"Source: {markdown(definition.get('source', 'unknown'))}."
+        f"{budget(protocol.synthetic)} on a synthetic set, {budget(protocol.whole)} on the whole set; "
+        f"SGD, rate {protocol.lr}, momentum {protocol.momentum}, weight decay {protocol.weight_decay}, "
+        f"batch {protocol.batch}; labels: {protocol.labels}; {augmentation}. Source: {markdown(protocol.source)}."
     )

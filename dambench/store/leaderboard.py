@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
 
+import msgspec
 from scipy.special import stdtr
 
 from dambench.errors import unknown
+from dambench.protocol import Protocol
 from dambench.store.runs import Store
 
 AXES = ("method", "dataset", "ipc", "network", "protocol")
@@ -111,8 +113,7 @@ class Table:
 class Leaderboard:
     tables: list[Table]
     costs: list[Cost]
-    protocols: dict[str, dict[str, Any]]
-    """Label → definition."""
+    protocols: list[Protocol]
     recipes: dict[str, str]
     """Method → where its settings come from."""
     finished: int
@@ -144,10 +145,10 @@ def leaderboard(
     return Leaderboard(
         tables=[_table(store, rest, key, group, rows, columns) for key, group in sorted(groups.items())],
         costs=_costs(store),
-        protocols={
-            f"{row['name']}#{row['sha256'][:4]}": json.loads(row["definition"])
-            for row in store.query("select * from protocols order by name, sha256")
-        },
+        protocols=[
+            msgspec.json.decode(row["definition"], type=Protocol)
+            for row in store.query("select definition from protocols order by name, sha256")
+        ],
         recipes={
             row["method"]: row["recipe"]
             for row in store.query("select distinct method, recipe from runs where recipe <> '' order by number")

@@ -18,6 +18,8 @@ def m001_runs(db: Database) -> None:
         db.conn.execute(statement)
 
 
+# The columns of a primary key come first and in its order: SQLite 3.40's integrity_check misreads a table without
+# rowid otherwise, and calls it damaged.
 _M001 = """
 create table protocols (
     sha256 text primary key,
@@ -123,9 +125,10 @@ create table events (
 create table scores (
     run integer not null references runs on delete cascade,
     iteration integer not null,
-    final integer not null,   -- 1: of the method's result, 0: of a set on the way
     network text not null,
+    protocol_sha256 text not null references protocols,
     repeat integer not null,
+    final integer not null,   -- 1: of the method's result, 0: of a set on the way
     accuracy real not null,   -- test accuracy after the last epoch, in [0, 1]
     balanced_accuracy real not null,
     loss real,                -- on the test set; null where loss_state is not finite
@@ -134,7 +137,6 @@ create table scores (
     seconds real not null,
     peak_memory_bytes integer not null,
     set_sha256 text not null,
-    protocol_sha256 text not null references protocols,
     primary key (run, iteration, network, protocol_sha256, repeat)
 ) strict, without rowid;
 
@@ -163,6 +165,7 @@ create table costs (
     primary key (run, phase)
 ) strict, without rowid;
 
+-- For people. (Of SQLite 3.38 to 3.40, a connection with trusted_schema off, such as ours, may not use it.)
 create view losses as
     select events.run, runs.id, cast(json_extract(body, '$.iteration') as integer) as iteration,
         json_each.key as loss,

@@ -1,0 +1,106 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dambench import datasets
+from dambench.config import Choice
+from dambench.errors import BadInput
+
+
+def _arrays(**changes: Any) -> dict[str, Any]:
+    return {
+        "x_train": np.zeros((4, 8, 8), np.uint8),
+        "y_train": np.array([0, 0, 1, 1]),
+        "x_test": np.zeros((2, 8, 8), np.uint8),
+        "y_test": np.array([0, 1]),
+    } | changes
+
+
+def _save(path: Path, **changes: Any) -> Path:
+    found = {key: value for key, value in _arrays(**changes).items() if value is not None}
+    np.savez(path / "mine.npz", **found)
+    return path / "mine.npz"
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((8, 6), (1, 8, 6)),
+        ((8, 6, 1), (1, 8, 6)),
+        ((8, 6, 3), (3, 8, 6)),
+        ((3, 8, 6), (3, 8, 6)),
+        ((1, 8, 6), (1, 8, 6)),
+    ],
+)
+def test_grey_and_colour_in_either_layout_are_taken(
+    tmp_path: Path, shape: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    path = _save(tmp_path, x_train=np.zeros((4, *shape), np.uint8), x_test=np.zeros((2, *shape), np.uint8))
+    card = datasets.prepare(Choice("arrays"), path)
+    assert (card.channels, card.height, card.width) == expected
+
+
+def test_labels_may_be_any_whole_numbers_and_may_have_names(tmp_path: Path) -> None:
+    labels = {
+        "y_train": np.array([[-3], [7], [7], [7]], np.int16),
+        "y_test": np.array([7, -3]),
+    }
+    card = datasets.prepare(Choice("arrays"), _save(tmp_path, **labels))
+    assert card.classes == ["-3", "7"]
+    assert card.train_counts == [1, 3]
+    named = _save(tmp_path, **labels, classes=np.array(["cat", "d\x1bog"]))
+    assert datasets.prepare(Choice("arrays"), named).classes == ["cat", "d\ufffdog"]
+
+
+def test_another_file_of_the_same_name_is_another_dataset(tmp_path: Path) -> None:
+    first = datasets.prepare(Choice("arrays"), _save(tmp_path))
+    second = datasets.prepare(Choice("arrays"), _save(tmp_path, x_train=np.ones((4, 8, 8), np.uint8)))
+    assert first.sha256 != second.sha256
+    assert first.label == second.label == "mine"
+    assert len(datasets.prepared()) == 2
+
+
+def test_it_can_be_told_that_mirror_images_are_other_classes(tmp_path: Path) -> None:
+    assert not datasets.prepare(Choice("arrays", {"mirrors": False}), _save(tmp_path)).mirrors
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"x_test": None}, "has no array 'x_test'"),
+        ({"x_train": np.zeros((4, 8, 8), np.float32)}, "x_train is float32, not uint8"),
+        ({"x_train": np.zeros((4, 8), np.uint8)}, "x_train has shape"),
+        ({"x_train": np.zeros((4, 8, 8, 2), np.uint8)}, "x_train has shape"),
+        ({"x_train": np.zeros((5, 8, 8), np.uint8)}, "5 images but 4 labels"),
+        ({"x_test": np.zeros((2, 9, 8), np.uint8)}, "training images of arrays are 1 × 8 × 8"),
+        ({"y_train": np.array([0.0, 0.0, 1.0, 1.0])}, "y_train is float64"),
+        ({"y_train": np.array([0, 0, 0, 0])}, "Class '1' of arrays has test images but no training image"),
+        ({"y_train": np.zeros(4, int), "y_test": np.zeros(2, int)}, "at least 2 are needed"),
+        ({"x_test": np.zeros((0, 8, 8), np.uint8), "y_test": np.zeros(0, int)}, "test set of arrays is empty"),
+        ({"y_test": np.array([{}, {}], object)}, "is not a whole .npz file of plain arrays"),
+        ({"classes": np.array(["a"])}, "names 1 classes but the labels have 2"),
+    ],
+)
+def test_what_is_wrong_with_the_arrays_is_said(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput) as error:
+        datasets.prepare(Choice("arrays"), _save(tmp_path, **changes))
+    assert said in str(error.value)
+    assert datasets.prepared() == []
+
+
+def test_a_truncated_or_foreign_file_is_bad_input(tmp_path: Path) -> None:
+    path = _save(tmp_path)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:10], b"", b"hello", b"\x80\x04K\x01."):
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match="is not a whole .npz file"):
+            datasets.prepare(Choice("arrays"), path)
+
+
+def test_it_says_which_file_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"--data FILE\.npz"):
+        datasets.prepare(Choice("arrays"), None)
+    with pytest.raises(BadInput, match="is not a file"):
+        datasets.prepare(Choice("arrays"), tmp_path)

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dambench import datasets
+from dambench.config import Choice
+from dambench.errors import BadInput
+
+
+def _image(path: Path, pixels: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    draw = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for label in ("ant", "bee"):
+            for n in range(2):
+                _image(tmp_path / "mine" / part / label / f"{n}.png", draw.integers(0, 256, (9, 12), dtype=np.uint8))
+    return tmp_path / "mine"
+
+
+def test_grey_images_stay_grey_and_keep_their_size(data: Path) -> None:
+    card = datasets.prepare(Choice("folder"), data)
+    assert (card.channels, card.height, card.width) == (1, 9, 12)
+    assert (card.label, card.classes) == ("mine", ["ant", "bee"])
+    train, _ = datasets.open_sets(card, torch.device("cpu"))
+    first = np.asarray(Image.open(data / "train" / "ant" / "0.png"))
+    assert np.array_equal(train.images[0, 0].numpy(), first)
+
+
+def test_one_colour_image_makes_all_colour(data: Path) -> None:
+    _image(data / "train" / "ant" / "2.png", np.zeros((9, 12, 3), np.uint8))
+    assert datasets.prepare(Choice("folder"), data).channels == 3
+    assert datasets.prepare(Choice("folder", {"channels": 1}), data).channels == 1
+
+
+def test_images_of_different_sizes_need_a_size(data: Path) -> None:
+    _image(data / "train" / "ant" / "2.png", np.zeros((20, 10), np.uint8))
+    with pytest.raises(BadInput, match=r"2 different sizes \(10×20, 12×9, …\): say --set dataset\.size=32"):
+        datasets.prepare(Choice("folder"), data)
+    card = datasets.prepare(Choice("folder", {"size": 16}), data)
+    assert (card.height, card.width) == (16, 16)
+
+
+def test_sixteen_bits_are_scaled_to_eight_not_clipped(data: Path) -> None:
+    for path in data.rglob("*.png"):
+        _image(path, np.full((9, 12), 32896, np.uint16))
+    train, _ = datasets.open_sets(datasets.prepare(Choice("folder"), data), torch.device("cpu"))
+    assert set(train.images.flatten().tolist()) == {128}
+
+
+def test_hidden_and_other_files_are_passed_over_and_val_is_a_test_part(data: Path) -> None:
+    (data / "train" / "ant" / "notes.txt").write_text("x")
+    (data / "train" / "ant" / "._0.png").write_bytes(b"x")
+    (data / "train" / ".cache").mkdir()
+    (data / "test").rename(data / "val")
+    assert datasets.prepare(Choice("folder"), data).train_counts == [2, 2]
+
+
+def test_a_changed_image_is_noticed(data: Path) -> None:
+    before = datasets.prepare(Choice("folder"), data)
+    _image(data / "train" / "ant" / "0.png", np.zeros((9, 12), np.uint8))
+    assert datasets.prepare(Choice("folder"), data).sha256 != before.sha256
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", "half"])
+def test_a_damaged_image_is_named(data: Path, content: bytes | str) -> None:
+    path = data / "train" / "bee" / "1.png"
+    path.write_bytes(path.read_bytes()[:60] if isinstance(content, str) else content)
+    with pytest.raises(BadInput, match=r"bee/1\.png"):
+        datasets.prepare(Choice("folder"), data)
+    assert datasets.prepared() == []
+
+
+def test_what_is_missing_is_said(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(BadInput, match="say --data DIR"):
+        datasets.prepare(Choice("folder"), None)
+    with pytest.raises(BadInput, match="has no folder 'train'"):
+        datasets.prepare(Choice("folder"), tmp_path / "none")
+    for path in (data / "test").rglob("*.png"):
+        path.unlink()
+    with pytest.raises(BadInput, match="has no image in a class folder"):
+        datasets.prepare(Choice("folder"), data)
+
+
+def test_a_class_without_training_images_is_named(data: Path) -> None:
+    for path in (data / "train" / "bee").iterdir():
+        path.unlink()
+    with pytest.raises(BadInput, match="Class 'bee' of folder has test images but no training image"):
+        datasets.prepare(Choice("folder"), data)

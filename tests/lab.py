@@ -1,0 +1,285 @@
+"""What the tests of the lab share: tiny problems, cards and sets, and slow literal transcriptions to compare with."""
+
+import ast
+import inspect
+import io
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dambench import networks
+from dambench.augment import Draw
+from dambench.config import Options, read
+from dambench.events import DataCard
+from dambench.problem import Normalisation, Problem, RealSet, Seeds, State, Step, SyntheticSet
+
+TINY_NETWORK = "convnet-d1-w8"
+
+QUICK: dict[str, Any] = {"iterations": 4, "batch_real": 4}
+"""Settings that make any method quick; each method takes those that it knows."""
+
+QUICK_OF: dict[str, dict[str, Any]] = {}
+"""By method: further settings that it needs to be quick."""
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """N(0, 1), from a generator of its own."""
+    return torch.randn(shape, generator=generator(seed), dtype=dtype)
+
+
+def spread(count: int) -> Tensor:
+    """`count` numbers that divide [0, 1) evenly: what a uniform distribution gives when there is no chance in it."""
+    return (torch.arange(count, dtype=torch.float64).add(0.5) / count).float()
+
+
+@contextmanager
+def global_generator_untouched() -> Iterator[None]:
+    """Fails where the code inside draws from torch's global generator."""
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(torch.get_rng_state(), before), "torch's global generator was used"
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Inside, torch's global generator is seeded so; afterwards it is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def data_card(
+    counts: Sequence[int] = (5, 6, 7),
+    *,
+    test_counts: Sequence[int] | None = None,
+    channels: int = 1,
+    size: tuple[int, int] = (8, 8),
+    mirrors: bool = True,
+) -> DataCard:
+    return DataCard(
+        name="made-up",
+        label="made-up",
+        train_counts=list(counts),
+        test_counts=list(test_counts or counts),
+        classes=[f"class {c}" for c in range(len(counts))],
+        channels=channels,
+        height=size[0],
+        width=size[1],
+        mean=[0.4, 0.5, 0.6][:channels],
+        std=[0.2, 0.25, 0.3][:channels],
+        mirrors=mirrors,
+        source="made up",
+        sha256="0" * 64,
+        size_bytes=0,
+    )
+
+
+def real_set(card: DataCard, seed: int = 0) -> RealSet:
+    """Random pixels, as many of each class as the card says."""
+    shape = (sum(card.train_counts), card.channels, card.height, card.width)
+    pixels = torch.randint(256, shape, generator=generator(seed), dtype=torch.uint8)
+    return RealSet(pixels, tuple(card.train_counts), Normalisation(tuple(card.mean), tuple(card.std)))
+
+
+def tiny_problem(
+    *,
+    seed: int = 0,
+    ipc: int = 2,
+    card: DataCard | None = None,
+    network: str = TINY_NETWORK,
+) -> Problem:
+    """A few random images of three classes, and a network that takes a millisecond."""
+    card = card or data_card()
+    return Problem(
+        real=real_set(card),
+        card=card,
+        ipc=ipc,
+        seeds=Seeds(seed),
+        build_network=lambda: networks.build(network, card),
+    )
+
+
+def synthetic_set(
+    images: Tensor, labels: Tensor, classes: int, *, lr: float | None = None, whole: bool = False
+) -> SyntheticSet:
+    """A set whose pixels are normalised by (x / 255 - 0.5) / 0.25."""
+    channels = images.shape[1]
+    return SyntheticSet(
+        images,
+        labels,
+        Normalisation((0.5,) * channels, (0.25,) * channels),
+        tuple(f"class {c}" for c in range(classes)),
+        lr=lr,
+        whole=whole,
+    )
+
+
+# Methods.
+
+
+def quick_options(method: ModuleType, **changes: Any) -> Options:
+    """The method's options, at settings that take no time."""
+    known = method.Options.__struct_fields__
+    name = method.__name__.rpartition(".")[2]
+    chosen = {key: value for key, value in QUICK.items() if key in known} | QUICK_OF.get(name, {}) | changes
+    options: Options = read(method.Options, chosen, f"method {name}")
+    return options
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A step of a method, copied: the method's own tensors are valid until its next step."""
+
+    iteration: int
+    synthetic: SyntheticSet
+    images: Tensor
+    labels: Tensor
+    losses: dict[str, float]
+    state: State
+
+
+def watch(method: ModuleType, problem: Problem, options: Options, resume: State | None = None) -> list[Seen]:
+    """All steps of a method. The state of each went through a file, as that of an interrupted run does."""
+    return [_seen(step) for step in method.distill(problem, options, resume)]
+
+
+def _seen(step: Step) -> Seen:
+    return Seen(
+        step.iteration,
+        step.synthetic,
+        step.synthetic.images.clone(),
+        step.synthetic.labels.clone(),
+        {name: float(value) for name, value in step.losses.items()},
+        through_a_file(step.state()),
+    )
+
+
+def through_a_file(state: State) -> State:
+    """The state as it is read again: tensors, numbers and text, nothing that would have to be executed."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    read_again: State = torch.load(file, weights_only=True)
+    return read_again
+
+
+def undocumented(kind: type[Options]) -> list[str]:
+    """Fields that neither a `Meta(description=…)` nor a docstring under the field explains."""
+    schema = msgspec.json.schema(kind)
+    properties = schema["$defs"][kind.__name__]["properties"]
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef)
+    explained = {
+        field.target.id
+        for field, text in pairwise(body.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+    return [name for name in kind.__struct_fields__ if not _described(properties[name]) and name not in explained]
+
+
+def _described(schema: dict[str, Any]) -> bool:
+    return bool(schema.get("description")) or any(_described(part) for part in schema.get("anyOf", []))
+
+
+# Augmentation, one image at a time: spec 1.4 word by word, in the image's own precision.
+
+
+def literally_augmented(images: Tensor, drawn: Draw) -> Tensor:
+    """(G, n, C, H, W): the group's operation on one image after another."""
+    groups = []
+    for group, choice, uniforms in zip(images, drawn.choice.tolist(), drawn.uniforms.tolist(), strict=True):
+        operation = drawn.strategy[choice]
+        groups.append(torch.stack([literal_operation(operation, image, uniforms) for image in group]))
+    return torch.stack(groups)
+
+
+def literal_operation(operation: str, image: Tensor, uniforms: Sequence[float]) -> Tensor:
+    """One operation on one image (C, H, W)."""
+    literal = {
+        "color": _color,
+        "crop": _crop,
+        "cutout": _cutout,
+        "flip": _flip,
+        "scale": _scale,
+        "rotate": _rotate,
+    }[operation]
+    return literal(image, uniforms)
+
+
+def _color(image: Tensor, uniforms: Sequence[float]) -> Tensor:
+    channels, height, width = image.shape
+    brightness = uniforms[0] - 0.5
+    saturation = 2 * uniforms[1]
+    contrast = uniforms[2] + 0.5
+    pixels = {}
+    for row in range(height):
+        for column in range(width):
+            colours = [image[c, row, column] + brightness for c in range(channels)]
+            grey = sum(colours, torch.zeros(())) / channels
+            for c in range(channels):
+                pixels[c, row, column] = (colours[c] - grey) * saturation + grey
+    mean = sum(pixels.values(), torch.zeros(())) / len(pixels)
+    flat = [(pixels[place] - mean) * contrast + mean for place in sorted(pixels)]
+    return torch.stack(flat).view(channels, height, width)
+
+
+def _crop(image: Tensor, uniforms: Sequence[float]) -> Tensor:
+    _, height, width = image.shape
+    border = [int(size * 0.125 + 0.5) for size in (height, width)]
+    padded = F.pad(image, (border[1], border[1], border[0], border[0]))
+    top, left = (math.floor(u * (2 * most + 1)) for u, most in zip(uniforms, border, strict=False))
+    return padded[:, top : top + height, left : left + width]
+
+
+def _cutout(image: Tensor, uniforms: Sequence[float]) -> Tensor:
+    _, height, width = image.shape
+    places = []
+    for size, u in zip((height, width), uniforms, strict=False):
+        side = int(size * 0.5 + 0.5)
+        offset = math.floor(u * (size + 1 if side % 2 == 0 else size))
+        first, last = offset - side // 2, offset - side // 2 + side - 1
+        places.append([min(max(place, 0), size - 1) for place in range(first, last + 1)])
+    mask = torch.ones(height, width, dtype=image.dtype)
+    for row in places[0]:
+        for column in places[1]:
+            mask[row, column] = 0
+    return image * mask
+
+
+def _flip(image: Tensor, uniforms: Sequence[float]) -> Tensor:
+    if uniforms[0] >= 0.5:
+        return image
+    return torch.stack([image[:, :, column] for column in reversed(range(image.shape[2]))], dim=2)
+
+
+def _scale(image: Tensor, uniforms: Sequence[float]) -> Tensor:
+    across, down = (1 / 1.2 + u * (1.2 - 1 / 1.2) for u in uniforms[:2])
+    return _affine(image, [[across, 0, 0], [0, down, 0]])
+
+
+def _rotate(image: Tensor, uniforms: Sequence[float]) -> Tensor:
+    angle = math.radians(-15 + 30 * uniforms[0])
+    return _affine(image, [[math.cos(angle), math.sin(angle), 0], [-math.sin(angle), math.cos(angle), 0]])
+
+
+def _affine(image: Tensor, theta: list[list[float]]) -> Tensor:
+    batch = image.unsqueeze(0)
+    grid = F.affine_grid(torch.tensor([theta], dtype=image.dtype), list(batch.shape), align_corners=False)
+    return F.grid_sample(batch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]

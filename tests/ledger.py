@@ -1,0 +1,162 @@
+"""A stand-in for the engine: runs with any scores, in any store."""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from dambench.config import Choice, RunConfig
+from dambench.events import (
+    AnyEvent,
+    Cost,
+    DataCard,
+    Environment,
+    Evaluated,
+    Failed,
+    Finished,
+    Progressed,
+    Snapshot,
+    Started,
+    Stepped,
+    Stopped,
+    Warned,
+)
+from dambench.files import digest
+from dambench.protocol import PRESETS, Protocol
+from dambench.store.runs import Store
+
+CARD = DataCard(
+    name="digits",
+    label="digits",
+    train_counts=[5, 5],
+    test_counts=[6, 4],
+    classes=["0", "1"],
+    channels=1,
+    height=8,
+    width=8,
+    mean=[0.5],
+    std=[0.25],
+    mirrors=False,
+    source="s",
+    sha256="d" * 64,
+    size_bytes=640,
+)
+
+ENVIRONMENT = Environment(
+    dambench="0.1.0",
+    python="3.11",
+    torch="2.15.0",
+    torchvision="0.29.2",
+    cuda="",
+    cudnn="",
+    driver="",
+    device="cpu",
+    device_name="a CPU",
+    host="here",
+    platform="Linux",
+    cpus=2,
+    threads=2,
+    deterministic_algorithms=False,
+    cudnn_benchmark=False,
+    tf32_matmul=False,
+    tf32_convolution=True,
+    matmul_precision="highest",
+    cublas_workspace="",
+    sqlite="3.40.1",
+    git_commit="",
+    git_dirty=False,
+    command_line="dambench run",
+)
+
+
+def config(
+    method: str = "dm",
+    ipc: int | None = 1,
+    seed: int = 0,
+    protocol: Protocol = PRESETS["quick"],
+    network: str = "convnet-d1-w8",
+    options: dict[str, object] | None = None,
+) -> RunConfig:
+    return RunConfig(
+        dataset=Choice("digits"),
+        method=Choice(method, options or {}),
+        network="" if method in ("random", "whole") else network,
+        ipc=None if method == "whole" else ipc,
+        protocol=protocol,
+        evaluate_on=(network,),
+        seed=seed,
+    )
+
+
+def costs(seconds: float = 1.0) -> list[Cost]:
+    return [Cost(phase=phase, seconds=seconds, peak_memory_bytes=10**6) for phase in ("prepare", "distil", "evaluate")]
+
+
+def words(
+    run: RunConfig,
+    accuracies: Sequence[float] = (0.5,),
+    *,
+    card: DataCard = CARD,
+    overrides: dict[str, object] | None = None,
+    recipe: str = "",
+    made: str = "",
+    end: AnyEvent | None = None,
+    seconds: float = 1.0,
+) -> Iterator[AnyEvent]:
+    """What an engine would say of a run with these accuracies, one network each.
+
+    Args:
+        made: two runs with the same words here made the same set; by default the configuration decides.
+    """
+    yield Started(
+        config=run,
+        config_sha256=run.sha256,
+        data=card,
+        recipe=recipe,
+        overrides=overrides or {},
+        environment=ENVIRONMENT,
+    )
+    yield Warned(message="a note")
+    yield Stepped(iteration=1, losses={"matching": 2.5}, seconds=0.1)
+    yield Progressed(phase="distil", done=1, total=2)
+    yield Stepped(iteration=2, losses={"matching": 1.25}, seconds=0.2)
+    what = made or f"{run.method} {run.ipc} {0 if run.method.name == 'whole' else run.seed} {card.sha256}"
+    sha256 = digest(what.encode())
+    yield Snapshot(iteration=2, sha256=sha256, size_bytes=10, shape=[2, 1, 8, 8], dtype="float32", preview=b"PNG")
+    for repeat, accuracy in enumerate(accuracies):
+        yield Evaluated(
+            iteration=2,
+            final=True,
+            set_sha256=sha256,
+            network=run.evaluate_on[0],
+            protocol_sha256=run.protocol.sha256,
+            repeat=repeat,
+            accuracy=accuracy,
+            balanced_accuracy=accuracy,
+            loss=0.5,
+            train_accuracy=1.0,
+            seconds=seconds,
+            peak_memory_bytes=10**6,
+        )
+    yield end or Finished(set_sha256=sha256, costs=costs(seconds))
+
+
+def add(store: Store, run: RunConfig, accuracies: Sequence[float] = (0.5,), **more: object) -> str:
+    """Record such a run; returns its id."""
+    card = more.get("card", CARD)
+    assert isinstance(card, DataCard)
+    run_id = store.create(run, card)
+    for _ in store.record(run_id, words(run, accuracies, **more)):  # type: ignore[arg-type]
+        pass
+    return run_id
+
+
+def failed() -> Failed:
+    return Failed(error="it broke", traceback="Traceback …", costs=costs())
+
+
+def stopped() -> Stopped:
+    return Stopped(signal="SIGTERM", phase="distil", iteration=1, costs=costs())
+
+
+def other_data(letter: str, label: str = "digits") -> DataCard:
+    return msgspec.structs.replace(CARD, sha256=letter * 64, label=label)

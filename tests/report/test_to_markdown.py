@@ -1,0 +1,106 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dambench.report.to_markdown import grid, to_markdown, value
+from dambench.store.leaderboard import Cell, Score, leaderboard
+from dambench.store.runs import Store
+from tests.ledger import add, config, other_data
+
+ROWS, COLUMNS = ("method",), ("dataset", "ipc")
+LOW, HIGH = [0.60, 0.61, 0.62, 0.60, 0.61], [0.90, 0.91, 0.92, 0.90, 0.91]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store.open(tmp_path / "runs.db", write=True)
+    yield store
+    store.close()
+
+
+def _report(store: Store) -> str:
+    return to_markdown(leaderboard(store, ROWS, COLUMNS), ROWS, COLUMNS)
+
+
+def _cell(sets: int, each: int) -> Cell:
+    return Cell(
+        tuple(Score("m", "d", 1, "n", "p", 0.5, "m", "{}", str(s), "d", "r") for s in range(sets) for _ in range(each))
+    )
+
+
+def test_an_empty_database_gives_one_friendly_sentence_and_a_command(store: Store) -> None:
+    assert _report(store).startswith("No finished runs yet.")
+    assert "dambench run --headless --method dm --dataset digits" in _report(store)
+
+
+def test_the_table_reads_as_it_should(store: Store) -> None:
+    for ipc in (1, 10):
+        add(store, config("random", ipc=ipc), LOW)
+        add(store, config("dm", ipc=ipc), HIGH, recipe="the paper")
+    add(store, config("whole"), [0.99] * 5)
+    assert """
+## Accuracy in %, protocol quick\\#3528, trained network convnet-d1-w8
+
+| method         |       digits IPC 1 |      digits IPC 10 |
+| -------------- | -----------------: | -----------------: |
+| random         |     60.8 ± 0.8 (5) |     60.8 ± 0.8 (5) |
+| dm             | **90.8 ± 0.8** (5) | **90.8 ± 0.8** (5) |
+| whole          |     99.0 ± 0.0 (5) |     99.0 ± 0.0 (5) |
+| majority class |               60.0 |               60.0 |
+""" in _report(store)
+
+
+def test_every_protocol_and_recipe_has_a_footnote(store: Store) -> None:
+    add(store, config("dm"), HIGH, recipe="DM, Table 1")
+    text = _report(store)
+    assert "Protocol quick\\#3528: 200 epochs (rate × 0.1 after 100) on a synthetic set, 50 epochs" in text
+    assert "Settings of dm: DM, Table 1." in text
+    assert "digits IPC 1: random and whole not run under this protocol yet." in text
+
+
+def test_seconds_peaks_and_device_of_each_method_are_there(store: Store) -> None:
+    add(store, config("dm"), HIGH, seconds=12.0)
+    line = next(line for line in _report(store).splitlines() if "a CPU, 2 threads" in line)
+    assert [cell.strip() for cell in line.strip("|").split("|")] == [
+        "dm",
+        "digits IPC 1",
+        "1",
+        "12",
+        "1 MB",
+        "12",
+        "1 MB",
+        "a CPU, 2 threads",
+    ]
+
+
+def test_the_same_runs_give_the_same_bytes(store: Store) -> None:
+    add(store, config("dm"), HIGH)
+    assert _report(store) == _report(store)
+
+
+def test_small_n_is_shown_as_small_n() -> None:
+    assert value(_cell(1, 1)) == "50.0 (1)"
+    assert value(_cell(1, 2)) == "50.0 ± 0.0 (2)"
+    assert value(_cell(3, 5)) == "50.0 ± 0.0 (3×5)"
+
+
+def test_a_hostile_dataset_name_forges_no_row(store: Store) -> None:
+    add(store, config("dm"), HIGH)
+    honest = len(_report(store).splitlines())
+    store.db.conn.execute("update runs set dataset = ?", ["x |\n| dm | **100.0** (5) |\n<img src=y> [a](b) \x1b[2J"])
+    text = _report(store)
+    assert len(text.splitlines()) == honest
+    assert "\x1b" not in text
+    assert "<img" not in text.replace("\\<", "")
+
+
+def test_a_dataset_of_ones_own_has_a_column_of_its_own(store: Store) -> None:
+    add(store, config("dm"), HIGH)
+    add(store, config("dm"), LOW, card=other_data("e", "flowers"))
+    assert "|   digits IPC 1 |  flowers IPC 1 |" in _report(store)
+
+
+def test_columns_line_up_in_a_terminal() -> None:
+    lines = grid([["a", "bb"], ["ccc", "d"]]).splitlines()
+    assert len({len(line) for line in lines}) == 1

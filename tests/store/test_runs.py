@@ -1,0 +1,306 @@
+import hashlib
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+from sqlite_utils import Database
+
+from dambench.errors import BadInput
+from dambench.events import AnyEvent, Evaluated, Progressed, Snapshot, Stepped
+from dambench.store import runs as stored
+from dambench.store.runs import Store
+from dambench.store.schema import APPLICATION_ID, VERSION, migrations
+from tests import ledger
+from tests.ledger import CARD, add, config, words
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store.open(tmp_path / "runs.db", write=True)
+    yield store
+    store.close()
+
+
+def _losses(store: Store, columns: str) -> list[tuple[object, ...]]:
+    """From the view, as people read it: with a plain connection."""
+    with closing(sqlite3.connect(store.path)) as plain:
+        return plain.execute(f"select {columns} from losses order by iteration, loss").fetchall()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_run_is_kept_and_told_again_word_for_word(store: Store) -> None:
+    run = config()
+    said = list(words(run, [0.25, 0.75]))
+    run_id = store.create(run, CARD, name="first", tags=["a", "b", "a"])
+    assert list(store.record(run_id, iter(said))) == said
+    kept = [event for event in said if not isinstance(event, Progressed)]
+    told = [event for _, event in store.tail(run_id)]
+    bare = [msgspec.structs.replace(e, preview=b"") if isinstance(e, Snapshot) else e for e in kept]
+    assert told == bare
+    row = store.run(run_id)
+    assert (row["state"], row["name"], row["method"], row["ipc"], row["seed"]) == ("finished", "first", "dm", 1, 0)
+    assert row["config_sha256"] == run.sha256
+    assert msgspec.json.decode(row["config"], type=type(run)) == run
+    assert [r["accuracy"] for r in store.query("select accuracy from scores order by repeat")] == [0.25, 0.75]
+    assert [r["tag"] for r in store.query("select tag from tags order by tag")] == ["a", "b"]
+    assert store.query("select preview from artifacts")[0]["preview"] == b"PNG"
+    assert store.query("select host, threads from environments") == [{"host": "here", "threads": 2}]
+    assert len(store.query("select * from costs")) == 3
+
+
+def test_a_viewer_reads_on_from_where_it_was(store: Store) -> None:
+    run_id = add(store, config())
+    numbers = [number for number, _ in store.tail(run_id)]
+    assert numbers == sorted(set(numbers))
+    assert [number for number, _ in store.tail(run_id, after=numbers[1])] == numbers[2:]
+
+
+def test_plain_sql_reads_the_losses(store: Store) -> None:
+    run_id = add(store, config())
+    assert _losses(store, "id, iteration, loss, value, state, seconds") == [
+        (run_id, 1, "matching", 2.5, "finite", 0.1),
+        (run_id, 2, "matching", 1.25, "finite", 0.2),
+    ]
+
+
+def test_numbers_that_are_none_are_kept_as_states_not_as_unknown(store: Store) -> None:
+    run = config()
+    run_id = store.create(run, CARD)
+    said: list[AnyEvent] = []
+    for event in words(run):
+        if isinstance(event, Stepped):
+            event = msgspec.structs.replace(event, losses={"a": "nan", "b": "-inf", "c": 1.0})
+        if isinstance(event, Evaluated):
+            event = msgspec.structs.replace(event, loss="inf")
+        said.append(event)
+    list(store.record(run_id, iter(said)))
+    assert store.query("select loss, loss_state from scores") == [{"loss": None, "loss_state": "inf"}]
+    assert _losses(store, "value, state")[:3] == [(None, "nan"), (None, "-inf"), (1.0, "finite")]
+
+
+def test_how_a_run_ended_is_in_its_row(store: Store) -> None:
+    broken = store.run(add(store, config(seed=1), end=ledger.failed()))
+    assert (broken["state"], broken["error"], broken["traceback"]) == ("failed", "it broke", "Traceback …")
+    halted = store.run(add(store, config(seed=2), end=ledger.stopped()))
+    assert (halted["state"], halted["error"]) == ("stopped", "stopped by SIGTERM")
+    assert halted["ended_at"] >= halted["created_at"]
+
+
+def test_what_matters_is_on_disk_before_it_is_handed_on(store: Store, tmp_path: Path) -> None:
+    run = config()
+    run_id = store.create(run, CARD)
+    with closing(Store.open(tmp_path / "runs.db")) as viewer:
+        for event in store.record(run_id, words(run)):
+            if isinstance(event, Evaluated):
+                assert viewer.query("select count(*) n from scores")[0]["n"] == 1
+                assert [type(e).__name__ for _, e in viewer.tail(run_id)].count("Stepped") == 2
+
+
+def test_progress_is_in_the_runs_row_and_only_the_latest(store: Store) -> None:
+    run_id = store.create(config(), CARD)
+    said = [Progressed(phase="evaluate", done=n, total=9) for n in range(5)]
+    list(store.record(run_id, iter(said)))
+    row = store.run(run_id)
+    assert (row["phase"], row["done"], row["total"]) == ("evaluate", 4, 9)
+    assert not list(store.tail(run_id))
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(store: Store) -> None:
+    first = add(store, config())
+    assert store.run(first)["id"] == first
+    others = {add(store, config(seed=seed)) for seed in range(1, 40)}
+    same = [other for other in others if other[0] == first[0]]
+    if same:
+        with pytest.raises(BadInput, match="type more of it"):
+            store.run(first[0])
+    assert store.run(first[:5])["id"].startswith(first[:5])
+    for nothing in ("", "zzzzzzz", "%", "_", "' or 1"):
+        with pytest.raises(BadInput):
+            store.run(nothing)
+
+
+def test_hostile_text_is_harmless_once_stored(store: Store) -> None:
+    run_id = store.create(config(), CARD, name="a\x1b]52;c;aGk=\x07\nb", tags=["\x1b[2J", "'); drop table runs; --"])
+    assert "\x1b" not in store.run(run_id)["name"]
+    assert "\n" not in store.run(run_id)["name"]
+    tags = [row["tag"] for row in store.query("select tag from tags")]
+    assert "'); drop table runs; --" in tags
+    assert not any("\x1b" in tag for tag in tags)
+
+
+def test_ids_are_short_and_nobody_mistakes_them_for_numbers() -> None:
+    found = {stored.new_id() for _ in range(2000)}
+    assert len(found) > 1990
+    assert all(len(run_id) == 6 and run_id[0].isalpha() and not set(run_id) & set("0oil1") for run_id in found)
+
+
+def test_the_version_counts_the_migrations() -> None:
+    db = Database(memory=True)
+    assert len(migrations.pending(db)) == VERSION
+    db.close()
+
+
+def test_a_new_database_says_whose_it_is(store: Store, tmp_path: Path) -> None:
+    assert store.query("pragma application_id")[0]["application_id"] == APPLICATION_ID
+    assert store.query("pragma user_version")[0]["user_version"] == VERSION
+    assert store.query("pragma journal_mode")[0]["journal_mode"] == "wal"
+    assert store.query("pragma foreign_keys")[0]["foreign_keys"] == 1
+    assert store.query("pragma synchronous")[0]["synchronous"] == 2
+    strict = store.query("select name, strict from pragma_table_list where type = 'table' and schema = 'main'")
+    ours = [row for row in strict if not row["name"].startswith(("sqlite_", "_sqlite"))]
+    assert len(ours) == 9
+    assert all(row["strict"] for row in ours)
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")]
+
+
+def test_deleting_a_run_takes_all_that_is_its_own(store: Store) -> None:
+    add(store, config())
+    store.db.conn.execute("delete from runs")
+    for name in ("events", "scores", "artifacts", "costs", "environments", "tags"):
+        assert store.query(f"select count(*) n from {name}") == [{"n": 0}]
+    assert store.query("pragma foreign_key_check") == []
+
+
+def _foreign(path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.execute("create table theirs (x)")
+    db.execute("pragma user_version = 3")
+    db.commit()
+    db.close()
+
+
+def _newer(path: Path) -> None:
+    Store.open(path, write=True).close()
+    db = sqlite3.connect(path)
+    db.execute(f"pragma user_version = {VERSION + 1}")
+    db.execute("pragma journal_mode = delete")
+    db.close()
+
+
+def _truncated(path: Path) -> None:
+    Store.open(path, write=True).close()
+    db = sqlite3.connect(path)
+    db.execute("pragma journal_mode = delete")
+    db.close()
+    path.write_bytes(path.read_bytes()[:2048])
+
+
+def _text(path: Path) -> None:
+    path.write_text("not a database at all, but a long text file " * 20)
+
+
+def _empty(path: Path) -> None:
+    path.touch()
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (_foreign, "is not a database of dambench"),
+        (_newer, "a newer dambench made it; update dambench"),
+        (_truncated, "damaged"),
+        (_text, "is not a database of dambench"),
+        (_empty, "is an empty file, not a database"),
+        (_folder, "Is a directory"),
+    ],
+)
+@pytest.mark.parametrize("write", [False, True])
+def test_a_file_that_is_not_ours_is_refused_and_stays_as_it_is(
+    tmp_path: Path, make: object, said: str, write: bool
+) -> None:
+    path = tmp_path / "their.db"
+    make(path)  # type: ignore[operator]
+    before = None if path.is_dir() else _digest(path)
+    with pytest.raises(BadInput, match=said):
+        Store.open(path, write=write)
+    assert (None if path.is_dir() else _digest(path)) == before
+    assert os.listdir(tmp_path) == ["their.db"]
+
+
+def test_a_missing_database_is_not_made_by_looking(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="There is no database"):
+        Store.open(tmp_path / "none.db")
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(BadInput, match="there is no folder"):
+        Store.open(tmp_path / "no" / "x.db", write=True)
+
+
+def test_a_database_that_may_only_be_read_is_refused_before_a_run(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.close()
+    # As root everything may be written: ask the question that another user would get answered with no.
+    monkeypatch.setattr("dambench.store.runs.os.access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(BadInput, match="may only be read"):
+        stored.check(tmp_path / "runs.db")
+    with pytest.raises(BadInput, match="may not be written"):
+        stored.check(tmp_path / "new.db")
+
+
+def test_checking_changes_nothing(tmp_path: Path) -> None:
+    stored.check(tmp_path / "new.db")
+    assert os.listdir(tmp_path) == []
+
+
+def test_several_processes_may_make_the_same_database_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from dambench.store.runs import Store; from tests.ledger import *\n"
+        "add(Store.open(Path(sys.argv[1]), write=True), config(seed=int(sys.argv[2])))"
+    )
+    root = Path(__file__).parents[2]
+    path = str(tmp_path / "runs.db")
+    makers = [
+        subprocess.Popen([sys.executable, "-c", code, path, str(n)], cwd=root, stderr=subprocess.DEVNULL)
+        for n in range(4)
+    ]
+    assert [maker.wait(60) for maker in makers] == [0, 0, 0, 0]
+    with closing(Store.open(tmp_path / "runs.db")) as viewer:
+        assert {row["seed"] for row in viewer.query("select seed from runs where state = 'finished'")} == {0, 1, 2, 3}
+        assert viewer.query("pragma integrity_check") == [{"integrity_check": "ok"}]
+
+
+def test_two_writers_wait_for_each_other(store: Store, tmp_path: Path) -> None:
+    def work(seed: int) -> None:
+        with closing(Store.open(tmp_path / "runs.db", write=True)) as mine:
+            for n in range(20):
+                add(mine, config(seed=100 * seed + n))
+
+    threads = [threading.Thread(target=work, args=[n]) for n in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.query("select count(*) n from runs where state = 'finished'") == [{"n": 40}]
+
+
+def test_a_batch_is_written_whole_or_not_at_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = config()
+    run_id = store.create(run, CARD)
+    real = Store._insert
+
+    def fail(self: Store, verb: str, table: str, row: dict[str, object]) -> int:
+        if table == "scores":
+            raise sqlite3.OperationalError("database or disk is full")
+        return real(self, verb, table, row)
+
+    monkeypatch.setattr(Store, "_insert", fail)
+    with pytest.raises(sqlite3.OperationalError):
+        list(store.record(run_id, words(run)))
+    monkeypatch.undo()
+    assert store.query("select count(*) n from scores") == [{"n": 0}]
+    kinds = [type(event).__name__ for _, event in store.tail(run_id)]
+    assert kinds == ["Started", "Warned", "Stepped", "Stepped", "Snapshot"]

@@ -1,0 +1,364 @@
+import copy
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dambench import networks
+from dambench.problem import Network, Seeds, SyntheticSet
+from dambench.protocol import DSA, Budget, Protocol
+from dambench.train import predict, train
+from tests.lab import data_card, generator, global_generator_untouched, global_seed, noise, synthetic_set
+
+CLASSES = 3
+CARD = data_card((1,) * CLASSES, channels=2, size=(6, 6))
+
+
+def protocol(epochs: int = 3, *drops: int, **changes: Any) -> Protocol:
+    return Protocol(
+        name="made-up",
+        synthetic=Budget(epochs=epochs, drops=drops),
+        whole=Budget(epochs=epochs + 4, drops=(1,)),
+        **{"lr": 0.1, **changes},
+    )
+
+
+def small_network(name: str = "convnet-d1-w8", dtype: torch.dtype = torch.float32) -> Network:
+    return networks.build(name, CARD).to(dtype)
+
+
+def labelled(count: int = 12, *, soft: bool = False, dtype: torch.dtype = torch.float32, **said: Any) -> SyntheticSet:
+    images = noise(count, 2, 6, 6, dtype=dtype)
+    labels = noise(count, CLASSES, seed=1, dtype=dtype) * 3 if soft else torch.arange(count) % CLASSES
+    return synthetic_set(images, labels, CLASSES, **said)
+
+
+def trained(data: SyntheticSet, how: Protocol, *, seed: int = 0, name: str = "convnet-d1-w8") -> Network:
+    """A network of the set's precision, trained."""
+    dtype = torch.float32 if data.images.dtype == torch.uint8 else data.images.dtype
+    network = small_network(name, dtype)
+    list(train(network, data, how, Seeds(seed), mirrors=True))
+    return network
+
+
+def weights(network: Network) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+class Watcher(Network):
+    """Sees nothing in its images, and notes each batch that it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(1, CLASSES)
+        self.batches: list[Tensor] = []
+        self.modes: list[bool] = []
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        return [self.embed(images)]
+
+    def embed(self, images: Tensor) -> Tensor:
+        self.batches.append(images.detach().clone())
+        self.modes.append(self.training)
+        return images.new_ones(len(images), 1)
+
+
+def numbered(count: int, size: int = 6) -> SyntheticSet:
+    """Image n is n everywhere."""
+    images = torch.arange(1.0, count + 1).view(-1, 1, 1, 1).expand(count, 2, size, size).contiguous()
+    return synthetic_set(images, torch.arange(count) % CLASSES, CLASSES)
+
+
+def watched(data: SyntheticSet, how: Protocol, *, mirrors: bool = True, seed: int = 0) -> Watcher:
+    network = Watcher()
+    list(train(network, data, how, Seeds(seed), mirrors=mirrors))
+    return network
+
+
+# Against a loop written by hand. All images in one batch, so that their order does not matter.
+
+
+def by_hand(
+    network: Network,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    epochs: int,
+    drops: Iterable[int],
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    decay: float,
+    keeps_momentum: bool,
+) -> Tensor:
+    """Spec 1.8, from the network's present weights on; targets are probabilities."""
+    velocities = [torch.zeros_like(parameter) for parameter in network.parameters()]
+    for epoch in range(epochs):
+        if epoch in drops:
+            lr *= decay
+            if not keeps_momentum:
+                velocities = [torch.zeros_like(parameter) for parameter in network.parameters()]
+        log_probabilities = network(images).log_softmax(1)
+        loss = -(targets * log_probabilities).sum() / len(images)
+        gradients = torch.autograd.grad(loss, list(network.parameters()))
+        with torch.no_grad():
+            for parameter, gradient, velocity in zip(network.parameters(), gradients, velocities, strict=True):
+                velocity.mul_(momentum).add_(gradient + weight_decay * parameter)
+                parameter.sub_(lr * velocity)
+    return weights(network)
+
+
+@pytest.mark.parametrize("keeps_momentum", [False, True])
+@pytest.mark.parametrize("drops", [(), (3,), (2, 4)])
+@pytest.mark.parametrize("soft", [False, True])
+def test_training_is_descent_with_momentum_that_a_drop_of_the_rate_makes_forget(
+    soft: bool, drops: tuple[int, ...], keeps_momentum: bool
+) -> None:
+    data = labelled(soft=soft, dtype=torch.float64)
+    settings: dict[str, Any] = {
+        "lr": 0.2,
+        "momentum": 0.8,
+        "weight_decay": 0.01,
+        "decay": 0.3,
+        "keeps_momentum": keeps_momentum,
+    }
+    how = protocol(6, *drops, labels="as the set carries", **settings)
+    # Without a step, the network keeps the weights that were drawn for it.
+    start = trained(data, protocol(1, lr=0.0))
+    targets = data.labels.softmax(1) if soft else torch.eye(CLASSES, dtype=torch.float64)[data.labels]
+    expected = by_hand(start, data.images, targets, epochs=6, drops=drops, **settings)
+    torch.testing.assert_close(weights(trained(data, how)), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_momentum_that_is_lost_makes_a_difference() -> None:
+    data = labelled(dtype=torch.float64)
+    lost, kept = (trained(data, protocol(4, 2, keeps_momentum=keeps)) for keeps in (False, True))
+    assert (weights(lost) - weights(kept)).abs().max() > 1e-3
+
+
+def test_the_default_settings_are_those_of_the_field() -> None:
+    how = Protocol(name="made-up", synthetic=Budget(epochs=1), whole=Budget(epochs=1))
+    settings = (how.batch, how.lr, how.momentum, how.weight_decay, how.decay, how.keeps_momentum, how.labels)
+    assert settings == (256, 0.01, 0.9, 5e-4, 0.1, False, "hard")
+
+
+def test_small_batches_are_steps_of_their_own() -> None:
+    data = labelled(8, dtype=torch.float64)
+    network = trained(data, protocol(1, lr=0.0))
+    network.train()
+    order = watched(numbered(8), protocol(1, batch=3)).batches
+    velocities = [torch.zeros_like(parameter) for parameter in network.parameters()]
+    for batch in order:
+        chosen = batch[:, 0, 0, 0].long() - 1
+        loss = -network(data.images[chosen]).log_softmax(1)[range(len(chosen)), data.labels[chosen]].mean()
+        gradients = torch.autograd.grad(loss, list(network.parameters()))
+        with torch.no_grad():
+            for parameter, gradient, velocity in zip(network.parameters(), gradients, velocities, strict=True):
+                velocity.mul_(0.9).add_(gradient + 5e-4 * parameter)
+                parameter.sub_(0.1 * velocity)
+    torch.testing.assert_close(weights(trained(data, protocol(1, batch=3))), weights(network), rtol=1e-9, atol=1e-12)
+
+
+# Epochs and batches.
+
+
+def test_each_epoch_shows_every_image_once_in_an_order_of_its_own() -> None:
+    network = watched(numbered(10), protocol(4, batch=4))
+    assert [len(batch) for batch in network.batches] == [4, 4, 2] * 4
+    shown = torch.cat(network.batches)[:, 0, 0, 0].view(4, 10)
+    for epoch in shown:
+        assert epoch.sort().values.tolist() == list(range(1, 11))
+    assert len(shown.unique(dim=0)) == 4
+    assert network.modes == [True] * 12
+
+
+def test_every_epoch_is_reported() -> None:
+    network, data = small_network(), labelled()
+    assert list(train(network, data, protocol(3), Seeds(0), mirrors=True)) == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_whole_set_is_trained_on_for_the_whole_budget() -> None:
+    how = protocol(3)
+    data = labelled(whole=True)
+    network = small_network()
+    assert [done for done, _ in train(network, data, how, Seeds(0), mirrors=True)] == [1, 2, 3, 4, 5, 6, 7]
+    # With the whole budget's drop, too.
+    same = Protocol(name="made-up", synthetic=how.whole, whole=how.synthetic, lr=0.1)
+    assert torch.equal(weights(network), weights(trained(labelled(), same)))
+    assert not torch.equal(weights(network), weights(trained(labelled(), protocol(7))))
+
+
+def test_what_the_network_was_before_does_not_matter() -> None:
+    name = "convnet-d1-w8-bn"
+    network = trained(labelled(soft=True), protocol(4), seed=5, name=name)
+    list(train(network.eval(), labelled(), protocol(2), Seeds(0), mirrors=True))
+    fresh = trained(labelled(), protocol(2), name=name)
+    for key, tensor in fresh.state_dict().items():
+        assert torch.equal(network.state_dict()[key], tensor), key
+
+
+# Labels.
+
+
+def test_hard_labels_are_the_classes_of_the_largest_logits() -> None:
+    soft = labelled(soft=True)
+    hard = synthetic_set(soft.images, soft.labels.argmax(1), CLASSES)
+    how = protocol(3, labels="hard", batch=5)
+    assert torch.equal(weights(trained(soft, how)), weights(trained(hard, how)))
+    softly = protocol(3, labels="as the set carries", batch=5)
+    assert not torch.equal(weights(trained(soft, softly)), weights(trained(hard, softly)))
+    assert torch.equal(weights(trained(hard, softly)), weights(trained(hard, how)))
+
+
+def test_soft_labels_are_logits() -> None:
+    # The same number added to all logits of an image changes no probability.
+    soft = labelled(soft=True, dtype=torch.float64)
+    moved = synthetic_set(soft.images, soft.labels + noise(12, 1, seed=9), CLASSES)
+    how = protocol(3, labels="as the set carries")
+    torch.testing.assert_close(weights(trained(soft, how)), weights(trained(moved, how)))
+
+
+# The learning rate.
+
+
+def test_the_learning_rate_may_be_the_one_that_was_distilled_with_the_set() -> None:
+    carried = protocol(3, 2, lr="as the set carries")
+    assert torch.equal(
+        weights(trained(labelled(lr=0.3), carried)), weights(trained(labelled(), protocol(3, 2, lr=0.3)))
+    )
+    assert torch.equal(weights(trained(labelled(), carried)), weights(trained(labelled(), protocol(3, 2, lr=0.01))))
+
+
+@pytest.mark.parametrize("lr", [0.1, 1])
+def test_the_protocol_s_learning_rate_counts_where_it_says_one(lr: float) -> None:
+    data, carrying = labelled(), labelled(lr=0.3)
+    how = protocol(2, lr=lr)
+    assert torch.equal(weights(trained(data, how)), weights(trained(carrying, how)))
+    assert (weights(trained(data, how)) - weights(trained(data, protocol(2, lr=0.0)))).abs().max() > lr / 10
+
+
+# Augmentation.
+
+
+def test_without_augmentation_images_are_shown_as_they_are() -> None:
+    data = labelled()
+    network = watched(data, protocol(1))
+    (batch,) = network.batches
+    assert {tuple(image.flatten().tolist()) for image in batch} == {
+        tuple(image.flatten().tolist()) for image in data.images
+    }
+
+
+def test_each_batch_has_one_operation_with_parameters_of_its_own_for_each_image() -> None:
+    data = synthetic_set(torch.ones(40, 1, 16, 16), torch.arange(40) % CLASSES, CLASSES)
+    network = watched(data, protocol(60, augmentation=("crop", "cutout"), batch=40))
+    kinds = []
+    for batch in network.batches:
+        assert len(batch.flatten(1).unique(dim=0)) > 10
+        blank = batch[:, 0] == 0
+        # A square of 8 lies inside or over a border; a shift blanks whole rows or columns, two at most.
+        rows = blank.all(2).any(1) | blank.all(1).any(1)
+        assert int(rows.sum()) in range(20, 41) if rows.any() else True
+        kinds.append(bool(rows.any()))
+    assert 15 < sum(kinds) < 45
+
+
+def test_images_are_mirrored_only_where_their_class_allows_it() -> None:
+    ramp = torch.arange(6.0).expand(40, 2, 6, 6).contiguous()
+    data = synthetic_set(ramp, torch.arange(40) % CLASSES, CLASSES)
+    how = protocol(2, augmentation=("flip",))
+    mirrored = torch.cat(watched(data, how).batches)[:, 0, 0, 0] == 5
+    assert 25 < int(mirrored.sum()) < 55
+    assert torch.equal(torch.cat(watched(data, how, mirrors=False).batches), torch.cat([ramp, ramp]))
+
+
+def test_each_batch_and_epoch_is_augmented_anew() -> None:
+    data = synthetic_set(torch.ones(20, 2, 8, 8), torch.arange(20) % CLASSES, CLASSES)
+    batches = watched(data, protocol(3, augmentation=("color",), batch=10)).batches
+    assert len(batches) == 6
+    assert len(torch.stack(batches).flatten(1).unique(dim=0)) == 6
+
+
+def test_the_set_itself_is_not_augmented() -> None:
+    data = labelled()
+    before = data.images.clone()
+    trained(data, protocol(6, augmentation=DSA, batch=4))
+    assert torch.equal(data.images, before)
+
+
+# Seeds.
+
+
+@pytest.mark.parametrize("name", ["convnet-d1-w8", "convnet-d1-w8-bn"])
+def test_the_same_seeds_give_the_same_bits(name: str) -> None:
+    how = protocol(3, 2, augmentation=DSA, batch=5)
+    results = []
+    for unrelated in (1, 2):
+        with global_seed(unrelated):
+            results.append(weights(trained(labelled(), how, seed=7, name=name)))
+    assert torch.equal(*results)
+    assert not torch.equal(results[0], weights(trained(labelled(), how, seed=8, name=name)))
+
+
+def test_weights_order_and_augmentation_depend_on_the_seeds() -> None:
+    data = labelled()
+    start = [weights(trained(data, protocol(1, lr=0.0), seed=seed)) for seed in (0, 1)]
+    assert not torch.equal(*start)
+    order = [torch.cat(watched(numbered(10), protocol(1), seed=seed).batches)[:, 0, 0, 0] for seed in (0, 1)]
+    assert not torch.equal(*order)
+    same = synthetic_set(torch.ones(10, 2, 8, 8), torch.arange(10) % CLASSES, CLASSES)
+    colours = [watched(same, protocol(1, augmentation=("color",)), seed=seed).batches[0] for seed in (0, 1)]
+    assert not torch.equal(*colours)
+
+
+def test_torch_s_global_generator_is_left_alone() -> None:
+    network, data = small_network(), labelled()
+    with global_generator_untouched():
+        list(train(network, data, protocol(2, augmentation=DSA, batch=5), Seeds(0), mirrors=True))
+        predict(network, data, 5)
+
+
+# Testing.
+
+
+def test_a_trained_network_knows_its_images() -> None:
+    data = labelled()
+    network = trained(data, protocol(60, lr=0.05))
+    assert predict(network, data, 100).argmax(1).tolist() == data.labels.tolist()
+
+
+@pytest.mark.parametrize("batch", [1, 5, 12, 100])
+@pytest.mark.parametrize("name", ["convnet-d1-w8", "convnet-d1-w8-bn"])
+def test_predictions_in_chunks_are_those_of_one_pass_in_evaluation_mode(name: str, batch: int) -> None:
+    data = labelled()
+    network = trained(data, protocol(3), name=name)
+    logits = predict(network, data, batch)
+    untouched = copy.deepcopy(network).eval()
+    assert logits.shape == (12, CLASSES)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, untouched(data.images).detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(predict(network, data, 12), logits, rtol=1e-5, atol=1e-5)
+    assert not network.training
+    assert not logits.requires_grad
+
+
+def test_a_network_predicts_in_chunks_of_the_size_asked_for() -> None:
+    network = Watcher()
+    predict(network, numbered(10), 4)
+    assert [batch[:, 0, 0, 0].tolist() for batch in network.batches] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
+    assert network.modes == [False] * 3
+
+
+def test_pixels_are_trained_and_tested_on_as_if_they_had_been_normalised_before() -> None:
+    pixels = torch.randint(256, (12, 2, 6, 6), dtype=torch.uint8, generator=generator())
+    labels = torch.arange(12) % CLASSES
+    stored = synthetic_set(pixels, labels, CLASSES)
+    normalised = synthetic_set(stored.normalisation.apply(pixels), labels, CLASSES)
+    how = protocol(3, batch=5)
+    networks_trained = [trained(data, how) for data in (stored, normalised)]
+    assert torch.equal(weights(networks_trained[0]), weights(networks_trained[1]))
+    assert torch.equal(predict(networks_trained[0], stored, 5), predict(networks_trained[0], normalised, 5))
+    assert math.isfinite(weights(networks_trained[0]).sum().item())
