@@ -22,8 +22,11 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from dambench import __version__, datasets, events, files, networks, registry
 from dambench.config import Choice, Options, Recipe, Request, RunConfig, read
@@ -255,13 +258,15 @@ def run(job: Job, command_line: str = "") -> Iterator[AnyEvent]:
             yield Warned(message=note)
         yield from _distil_and_evaluate(job, clock, position)
     except StopRun as stop:
-        yield Stopped(signal=str(stop), phase=clock.phase, iteration=position.iteration, costs=clock.costs())
+        last: AnyEvent = Stopped(signal=str(stop), phase=clock.phase, iteration=position.iteration, costs=clock.costs())
     except Exception as error:
         said = str(error).strip() or "no message"
         text = said if isinstance(error, Diverged | BadInput) else f"{type(error).__name__}: {said}"
-        yield Failed(error=text, traceback=traceback.format_exc(), costs=clock.costs())
+        last = Failed(error=text, traceback=traceback.format_exc(), costs=clock.costs())
     else:
-        yield Finished(set_sha256=position.set_sha256, costs=clock.costs())
+        last = Finished(set_sha256=position.set_sha256, costs=clock.costs())
+    with suppress(StopRun):  # too late to stop
+        yield last
 
 
 @dataclass
@@ -381,29 +386,39 @@ def _keep(synthetic: SyntheticSet, iteration: int, card: DataCard) -> Snapshot:
 
 
 def preview(synthetic: SyntheticSet, most_bytes: int = 64_000) -> bytes:
-    """A PNG of the set: a row per class, at most ten images of each, one pixel of black between them.
+    """A PNG of the set: a row per class, at most ten images of each, a black line between images.
 
-    Classes are left out from the end, and large images made smaller, until it fits `most_bytes`.
+    Large images are thinned out to 32 pixels. Where that is still more than `most_bytes`, fewer images of each
+    class are shown, and at last fewer classes.
     """
-    images, labels = synthetic.images, synthetic.hard_labels
-    rows = [torch.nonzero(labels == c).flatten()[:10] for c in range(len(synthetic.classes))]
-    columns = max(len(row) for row in rows)
-    shrink = max(1, images.shape[-1] // 32)
+    thin = max(1, min(synthetic.images.shape[-2:]) // 32)
+    labels = synthetic.hard_labels
+    rows = [torch.nonzero(labels == label).flatten() for label in range(len(synthetic.classes))]
+    each = 10
     while True:
-        height, width = (-(-side // shrink) for side in images.shape[-2:])
-        sheet = torch.zeros(images.shape[1], len(rows) * (height + 1), columns * (width + 1), dtype=torch.uint8)
-        for r, row in enumerate(rows):
-            chosen = images[row]
-            pixels = chosen if chosen.dtype == torch.uint8 else synthetic.normalisation.invert(chosen)
-            for c, image in enumerate(pixels[..., ::shrink, ::shrink].cpu()):
-                top, left = r * (height + 1), c * (width + 1)
-                sheet[:, top : top + height, left : left + width] = image
-        array = sheet[0].numpy() if len(sheet) == 1 else sheet.permute(1, 2, 0).contiguous().numpy()
+        sheet = _sheet(synthetic, [row[:each] for row in rows], thin)
         file = io.BytesIO()
-        Image.fromarray(array).save(file, "PNG", optimize=True)
-        if len(file.getvalue()) <= most_bytes or len(rows) == 1:
+        Image.fromarray(sheet).save(file, "PNG", optimize=True)
+        if len(file.getvalue()) <= most_bytes or each == len(rows) == 1:
             return file.getvalue()
-        rows = rows[: max(1, len(rows) // 2)]
+        if each > 1:
+            each //= 2
+        else:
+            rows = rows[: len(rows) // 2]
+
+
+def _sheet(synthetic: SyntheticSet, rows: list[Tensor], thin: int) -> NDArray[np.uint8]:
+    """Images side by side: (H, W) or (H, W, 3)."""
+    height, width = (-(-side // thin) + 1 for side in synthetic.images.shape[-2:])
+    columns = max(len(row) for row in rows)
+    sheet = torch.zeros(synthetic.images.shape[1], len(rows) * height, columns * width, dtype=torch.uint8)
+    for r, row in enumerate(rows):
+        images = synthetic.images[row]
+        pixels = images if images.dtype == torch.uint8 else synthetic.normalisation.invert(images)
+        for c, image in enumerate(pixels[..., ::thin, ::thin].cpu()):
+            sheet[:, r * height : r * height + height - 1, c * width : c * width + width - 1] = image
+    array: NDArray[np.uint8] = (sheet[0] if len(sheet) == 1 else sheet.permute(1, 2, 0)).contiguous().numpy()
+    return array
 
 
 def environment(policy: Policy, command_line: str) -> Environment:

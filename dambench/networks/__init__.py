@@ -8,6 +8,8 @@ then filled in from the size of the images.
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from dambench import registry
 from dambench.config import Options, read
 from dambench.errors import BadInput
@@ -72,10 +74,8 @@ def settle(name: str, card: DataCard) -> str:
 def build(name: str, card: DataCard) -> Network:
     """The network of that (full) name for these images. Draw its weights with `reset` before use."""
     module, options = parse(name)
-    network: Network = module.build(
-        card.channels,
-        (card.height, card.width),
-        len(card.classes),
-        module.fit(options, (card.height, card.width)),
-    )
+    size = (card.height, card.width)
+    # torch's layers draw their first weights from the global generator: it is put back as it was.
+    with torch.random.fork_rng(devices=[]):
+        network: Network = module.build(card.channels, size, len(card.classes), module.fit(options, size))
     return network

@@ -1,0 +1,323 @@
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dambench import engine, files
+from dambench.config import Request
+from dambench.engine import Job, StopRun, prepare, preview, run
+from dambench.errors import BadInput
+from dambench.events import (
+    AnyEvent,
+    Evaluated,
+    Failed,
+    Finished,
+    Snapshot,
+    Started,
+    Stepped,
+    Stopped,
+    Warned,
+)
+from dambench.methods import dm
+from dambench.problem import Normalisation, Problem, Step, SyntheticSet
+
+
+def _request(**changes: Any) -> Request:
+    settings: dict[str, Any] = {
+        "method": {"name": "dm", "batch_real": 8},
+        "dataset": "digits",
+        "ipc": 1,
+        "network": "convnet-d1-w4",
+        "iterations": 4,
+        "eval_repeats": 1,
+        "device": "cpu",
+    }
+    return Request(**(settings | changes))
+
+
+def _run(**changes: Any) -> list[AnyEvent]:
+    return list(run(prepare(_request(**changes))))
+
+
+def _names(events: list[AnyEvent]) -> list[str]:
+    return [type(event).__name__ for event in events if type(event).__name__ != "Progressed"]
+
+
+def _only(events: list[AnyEvent], kind: type[Any]) -> Any:
+    found = [event for event in events if isinstance(event, kind)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_run_tells_its_story_in_order() -> None:
+    events = _run(eval_repeats=2)
+    steps = ["Stepped"] * 4
+    assert _names(events) == ["Started", *steps, "Snapshot", "Evaluated", "Evaluated", "Finished"]
+    assert [event.iteration for event in events if isinstance(event, Stepped)] == [1, 2, 3, 4]
+    assert [cost.phase for cost in _only(events, Finished).costs] == ["prepare", "distil", "evaluate"]
+    assert all(cost.peak_memory_bytes > 10**6 for cost in _only(events, Finished).costs)
+
+
+def test_the_same_request_gives_the_same_set_to_the_bit_and_the_same_scores() -> None:
+    first, second = _run(), _run()
+    assert _only(first, Finished).set_sha256 == _only(second, Finished).set_sha256
+    for field in ("accuracy", "balanced_accuracy", "loss", "train_accuracy"):
+        assert getattr(_only(first, Evaluated), field) == getattr(_only(second, Evaluated), field)
+    other = _run(seed=1)
+    assert _only(other, Finished).set_sha256 != _only(first, Finished).set_sha256
+
+
+def test_a_run_touches_no_global_generator() -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    _run()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_set_is_in_a_file_named_by_its_content() -> None:
+    snapshot = _only(_run(), Snapshot)
+    path = files.set_path(snapshot.sha256)
+    assert files.sha256(path) == snapshot.sha256
+    assert path.stat().st_size == snapshot.size_bytes
+    kept = SyntheticSet.read(path)
+    assert kept.images.shape == (10, 1, 8, 8)
+    assert kept.classes == tuple("0123456789")
+    assert kept.labels.tolist() == list(range(10))
+
+
+def test_the_whole_set_is_not_copied() -> None:
+    events = _run(method="whole", ipc=None, iterations=None)
+    started, snapshot = _only(events, Started), _only(events, Snapshot)
+    assert snapshot.sha256 == started.data.sha256
+    assert not (files.home() / "sets").exists()
+
+
+def test_ipc_and_iterations_without_effect_are_noted_not_refused() -> None:
+    events = _run(method="whole", ipc=3, iterations=5)
+    notes = [event.message for event in events if isinstance(event, Warned)]
+    assert len(notes) == 3
+    assert all("no effect" in note or "evaluation only" in note for note in notes)
+    assert _only(events, Started).config.ipc is None
+
+
+def test_sampling_with_replacement_is_said_once() -> None:
+    notes = [e.message for e in _run(method={"name": "dm", "batch_real": 200}) if isinstance(e, Warned)]
+    assert len(notes) == 1
+    assert "with replacement" in notes[0]
+
+
+def test_sets_on_the_way_are_evaluated_when_asked() -> None:
+    events = _run(evaluate_every=2)
+    scores = [(e.iteration, e.final) for e in events if isinstance(e, Evaluated)]
+    assert scores == [(2, False), (4, True)]
+    assert len({e.set_sha256 for e in events if isinstance(e, Evaluated)}) == 2
+    # Looking at it on the way changes nothing.
+    assert _only(events, Finished).set_sha256 == _only(_run(), Finished).set_sha256
+
+
+def test_a_method_without_iterations_is_evaluated_once() -> None:
+    events = _run(method="random", iterations=None, evaluate_every=1)
+    assert [e.final for e in events if isinstance(e, Evaluated)] == [True]
+
+
+@pytest.mark.parametrize("after", range(7))
+def test_a_run_can_be_stopped_wherever_it_speaks(after: int) -> None:
+    events = run(prepare(_request()))
+    assert isinstance(events, Iterator)
+    heard = [next(events) for _ in range(after + 1)]
+    last = events.throw(StopRun("SIGTERM"))  # type: ignore[attr-defined]
+    assert isinstance(last, Stopped)
+    assert last.signal == "SIGTERM"
+    assert last.costs
+    assert last.iteration == max([0, *(e.iteration for e in heard if isinstance(e, Stepped))])
+    assert list(events) == []
+
+
+def test_a_run_that_is_done_is_not_stopped_any_more() -> None:
+    events = run(prepare(_request()))
+    while not isinstance(next(events), Finished):
+        pass
+    with pytest.raises(StopIteration):
+        events.throw(StopRun("SIGTERM"))  # type: ignore[attr-defined]
+
+
+def _with(monkeypatch: pytest.MonkeyPatch, distill: Any) -> list[AnyEvent]:
+    monkeypatch.setattr(dm, "distill", distill)
+    return _run()
+
+
+def test_what_breaks_in_a_method_is_an_event_not_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(problem: Problem, options: object, resume: object = None) -> Iterator[Step]:
+        raise RuntimeError("CUDA out of memory [red]")
+        yield
+
+    failed = _with(monkeypatch, broken)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.error == "RuntimeError: CUDA out of memory [red]"
+    assert "in broken" in failed.traceback
+    assert [cost.phase for cost in failed.costs] == ["prepare", "distil"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_run_that_diverges_says_when_and_has_no_score(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    def diverging(problem: Problem, options: object, resume: object = None) -> Iterator[Step]:
+        data = problem.synthetic_set(problem.random_subset())
+        yield Step(1, data, {"matching": torch.tensor(1.0)})
+        yield Step(2, data, {"matching": torch.tensor(value)})
+
+    events = _with(monkeypatch, diverging)
+    failed = _only(events, Failed)
+    assert failed.error.startswith(f"The matching loss is {value} at iteration 2: the run diverged.")
+    assert not [e for e in events if isinstance(e, Evaluated | Finished)]
+
+
+def test_a_method_that_gives_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = _with(monkeypatch, lambda problem, options, resume=None: iter(()))
+    assert _only(events, Failed).error == "The method dm gave no synthetic set."
+
+
+def test_a_recipe_is_the_default_and_is_named() -> None:
+    job = prepare(Request(method="dm", dataset="digits", device="cpu"))
+    assert job.config.method.options["iterations"] == 200
+    assert job.config.network == "convnet-d2-w32"
+    assert job.recipe is not None
+    assert "ours" in job.recipe.source
+    assert job.overrides == {}
+    assert job.config.ipc == 1
+    assert job.config.evaluate_on == ("convnet-d2-w32",)
+
+
+def test_what_differs_from_the_recipe_is_known() -> None:
+    job = prepare(_request(method={"name": "dm", "lr_images": 1.0, "init": "noise"}, iterations=200))
+    assert job.overrides == {"init": "noise", "network": "convnet-d1-w4"}
+
+
+def test_a_set_is_evaluated_on_the_instance_norm_twin_of_the_network_it_was_matched_on() -> None:
+    job = prepare(_request(network="convnet-d1-w4-bn-mp"))
+    assert job.config.network == "convnet-d1-w4-bn-mp"
+    assert job.config.evaluate_on == ("convnet-d1-w4",)
+
+
+def test_a_setting_at_its_default_is_the_same_run_however_it_was_said() -> None:
+    assert (
+        prepare(_request(network="convnet-w4-d1", seed=None)).config.sha256
+        == prepare(_request(network="convnet-d1-w4-in", seed=0)).config.sha256
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "dn"}, "No method is called 'dn'. Did you mean 'dm'"),
+        ({"dataset": "digit"}, "No dataset is called 'digit'. Did you mean 'digits'"),
+        ({"dataset": {"name": "digits", "size": 3}}, "No option is called 'size'. Known: none"),
+        ({"network": "convnett"}, "No network is called 'convnett'. Did you mean 'convnet'"),
+        ({"network": "convnet-d1-x4"}, "no part is called 'x4'"),
+        ({"network": "convnet-d5"}, "at most depth 3"),
+        ({"network": "convnet-d1-w6-gn"}, "width 6 is not a multiple of 4"),
+        ({"evaluate_on": ["convnet-d5"]}, "at most depth 3"),
+        ({"evaluate_on": ["convnet-d1-w4", "convnet-w4-d1"]}, "names a network twice"),
+        ({"protocol": "dsadm"}, "No protocol is called 'dsadm'. Did you mean 'dsa-dm'"),
+        ({"recipe": "papr"}, "No recipe of dm is called 'papr'"),
+        ({"ipc": 0}, "--ipc 0 is not allowed: at least 1"),
+        ({"ipc": -2}, "--ipc -2 is not allowed: at least 1"),
+        ({"ipc": 132}, "--ipc 132 is too many: class '8' of digits has 131 training images"),
+        ({"iterations": 0}, "iterations = 0 is not allowed"),
+        ({"eval_repeats": 0}, "eval_repeats = 0 is not allowed"),
+        ({"evaluate_every": -1}, "evaluate_every = -1 is not allowed"),
+        ({"seed": -1}, "seed = -1 is not allowed"),
+        ({"seed": 2**63}, "seed = 9223372036854775808 is not allowed"),
+        ({"threads": -1}, "where.threads"),
+        ({"device": "cuda:99"}, "--device cuda:99 is not there"),
+        ({"device": "tpu"}, "--device 'tpu' is not a device: use auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_what_cannot_be_met_is_refused_before_a_run_begins(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput) as error:
+        prepare(_request(**changes))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_while_data_are_prepared_is_bad_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_whole", full)
+    with pytest.raises(BadInput, match="the disk is full"):
+        prepare(_request())
+
+
+def test_a_full_disk_later_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = prepare(_request())
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_whole", full)
+    assert "No space left on device" in _only(list(run(job)), Failed).error
+
+
+def test_the_environment_says_what_a_number_may_depend_on() -> None:
+    started = _only(_run(), Started)
+    assert started.environment.torch == torch.__version__
+    assert started.environment.device == "cpu"
+    assert started.environment.threads == torch.get_num_threads()
+    assert started.environment.host
+    assert started.config_sha256 == started.config.sha256
+
+
+def test_threads_are_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        assert _only(_run(threads=1), Started).environment.threads == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def _set(classes: int, each: int, channels: int, side: int) -> SyntheticSet:
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(classes * each, channels, side, side, generator=draw)
+    labels = torch.arange(classes).repeat_interleave(each)
+    return SyntheticSet(images, labels, Normalisation((0.5,) * channels, (0.25,) * channels), ("x",) * classes)
+
+
+@pytest.mark.parametrize(
+    ("classes", "each", "channels", "side", "size", "mode"),
+    [
+        (10, 1, 1, 8, (9, 90), "L"),
+        (10, 3, 1, 28, (87, 290), "L"),
+        (3, 50, 3, 32, (165, 99), "RGB"),
+    ],
+)
+def test_a_preview_has_a_row_per_class_and_at_most_ten_images_each(
+    classes: int, each: int, channels: int, side: int, size: tuple[int, int], mode: str
+) -> None:
+    data = _set(classes, each, channels, side)
+    image = Image.open(io.BytesIO(preview(data)))
+    assert image.size == size
+    assert image.mode == mode
+    first = data.normalisation.invert(data.images[0])[0].numpy()
+    assert np.array_equal(
+        np.asarray(image.convert("L" if channels == 1 else "RGB"))[:side, :side, ...].reshape(side, side, channels)[
+            ..., 0
+        ],
+        first,
+    )
+
+
+def test_a_preview_of_much_is_still_small() -> None:
+    data = _set(100, 20, 3, 64)
+    assert len(preview(data)) <= 64_000
+
+
+def test_a_job_is_all_that_a_run_needs() -> None:
+    job = prepare(_request())
+    assert isinstance(job, Job)
+    assert _names(list(engine.run(job)))[-1] == "Finished"
+    assert _names(list(engine.run(job)))[-1] == "Finished"
