@@ -68,10 +68,6 @@ def run_cli(arguments: Sequence[str]) -> int:
         return EXIT_CODES["SIGINT"]
     except typer.TyperException as error:
         return _complain(f"{error.format_message()} Try: dambench --help")
-    except BrokenPipeError:
-        # Whoever read our output has gone (`dambench runs | head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _complain(sentence: str) -> int:

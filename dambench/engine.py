@@ -98,21 +98,24 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         bool(request.deterministic),
         request.threads or 0,
     )
-    # Before the data are prepared, which may take minutes: an unknown option shows here.
-    read(method.Options, wanted.options, f"method {wanted.name}")
+    notes = []
+    asked = wanted.options
+    if request.iterations is not None:
+        if "iterations" in method.Options.__struct_fields__:
+            asked = asked | {"iterations": request.iterations}
+        else:
+            notes.append(f"The method {wanted.name} has no iterations: --iterations has no effect.")
+    # What needs no data is looked at before they are prepared, which may take minutes.
+    read(method.Options, asked, f"method {wanted.name}")
+    if request.ipc is not None and request.ipc < 1:
+        raise BadInput(f"--ipc {request.ipc} is not allowed: at least 1 image per class is needed.")
     data = Path(request.data).expanduser() if request.data else None
     card = datasets.prepare(dataset, data, say)
-    notes = []
     ipc = _ipc(request.ipc, wanted.name, card)
     if request.ipc is not None and ipc is None:
         notes.append(f"The method whole takes every image: --ipc {request.ipc} has no effect.")
     recipe = _recipe(method, wanted.name, request.recipe, dataset.name, ipc)
-    chosen = (recipe.options if recipe else {}) | wanted.options
-    if request.iterations is not None:
-        if "iterations" in method.Options.__struct_fields__:
-            chosen |= {"iterations": request.iterations}
-        else:
-            notes.append(f"The method {wanted.name} has no iterations: --iterations has no effect.")
+    chosen = (recipe.options if recipe else {}) | asked
     options: Options = read(method.Options, chosen, f"method {wanted.name}")
     standard: Options = read(method.Options, recipe.options if recipe else {}, f"the recipe of {wanted.name}")
     overrides = {k: v for k, v in _fields(options).items() if v != getattr(standard, k)}
@@ -165,8 +168,6 @@ def _ipc(asked: int | None, method: str, card: DataCard) -> int | None:
         return None
     ipc = 1 if asked is None else asked
     smallest = min(card.train_counts)
-    if ipc < 1:
-        raise BadInput(f"--ipc {ipc} is not allowed: at least 1 image per class is needed.")
     if ipc > smallest:
         name = card.classes[card.train_counts.index(smallest)]
         raise BadInput(f"--ipc {ipc} is too many: class {name!r} of {card.label} has {smallest} training images.")

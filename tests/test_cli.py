@@ -1,0 +1,348 @@
+import hashlib
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dambench.cli import run_cli, until_told
+from dambench.engine import StopRun
+from dambench.store.runs import Store
+from tests.ledger import CARD, add, config
+
+SMALL = [
+    *("run", "--headless", "--dataset", "digits", "--network", "convnet-d1-w4", "--eval-repeats", "2"),
+    *("--device", "cpu", "--set", "method.batch_real=8", "--iterations", "3"),
+]
+DM = [*SMALL, "--method", "dm"]
+
+
+def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    assert run_cli([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def ledger_path(tmp_path: Path) -> Path:
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        add(store, config("dm", ipc=1), [0.90, 0.91, 0.92])
+        add(store, config("random", ipc=1), [0.60, 0.61, 0.62])
+        add(store, config("whole"), [0.98, 0.99, 0.98])
+    return tmp_path / "runs.db"
+
+
+def test_run_prints_one_object_and_stores_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    result = _json(capsys, *DM)
+    assert set(result) == {
+        *("run", "state", "method", "dataset", "ipc", "network", "protocol", "seed", "accuracy", "std", "n", "scores"),
+        *("seconds", "peak_memory_bytes", "synthetic_sha256", "warnings"),
+    }
+    assert (result["state"], result["method"], result["ipc"], result["n"]) == ("finished", "dm", 1, 2)
+    assert 0 <= result["accuracy"] <= 1
+    assert result["accuracy"] == pytest.approx(sum(s["accuracy"] for s in result["scores"]) / 2)
+    shown = _json(capsys, "show", result["run"][:4])
+    assert [s["accuracy"] for s in shown["scores"]] == [s["accuracy"] for s in result["scores"]]
+    assert shown["sets"][0]["sha256"] == result["synthetic_sha256"]
+    assert shown["sets"][0]["here"] is True
+    assert shown["run"]["config"]["method"]["options"]["iterations"] == 3
+
+
+def test_the_same_command_twice_gives_the_same_set_and_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = _json(capsys, *DM), _json(capsys, *DM)
+    assert first["run"] != second["run"]
+    assert first["synthetic_sha256"] == second["synthetic_sha256"]
+    for a, b in zip(first["scores"], second["scores"], strict=True):
+        assert {k: v for k, v in a.items() if k not in ("seconds", "peak_memory_bytes")} == {
+            k: v for k, v in b.items() if k not in ("seconds", "peak_memory_bytes")
+        }
+
+
+def test_a_toml_file_gives_the_same_run_as_flags(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(
+        'dataset = "digits"\nnetwork = "convnet-d1-w4"\neval_repeats = 2\ndevice = "cpu"\nname = "from a file"\n'
+        '[method]\nname = "dm"\nbatch_real = 8\niterations = 99\n'
+    )
+    by_file = _json(capsys, "run", "run.toml", "--headless", "--iterations", "3")
+    assert by_file["synthetic_sha256"] == _json(capsys, *DM)["synthetic_sha256"]
+    assert _json(capsys, "runs")[1]["name"] == "from a file"
+
+
+def test_several_seeds_are_several_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli([*DM, "--seeds", "0-2", "--tag", "sweep", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["seed"] for line in lines] == [0, 1, 2]
+    assert len({line["synthetic_sha256"] for line in lines}) == 3
+    assert _json(capsys, "show", lines[0]["run"])["tags"] == ["sweep"]
+
+
+def test_narration_goes_to_stderr_and_only_data_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(DM) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "dm of digits at IPC 1 on convnet-d1-w4, seed 0, cpu" in captured.err
+    assert "iteration 1/3" in captured.err
+    assert "finished: prepare" in captured.err
+    assert "\x1b" not in captured.err
+
+
+def test_ones_own_arrays_run_from_end_to_end(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "flowers.npz",
+        x_train=draw.integers(0, 256, (30, 11, 9, 3), dtype=np.uint8),
+        y_train=np.repeat([0, 1, 2], [20, 7, 3]),
+        x_test=draw.integers(0, 256, (9, 11, 9, 3), dtype=np.uint8),
+        y_test=np.repeat([0, 1, 2], 3),
+    )
+    arguments = ["run", "--headless", "--method", "dm", "--dataset", "arrays", "--data", "flowers.npz", "--ipc", "3"]
+    small = ["--iterations", "2", "--network", "convnet-d1-w4", "--eval-repeats", "1", "--set", "method.batch_real=8"]
+    result = _json(capsys, *arguments, *small)
+    assert result["dataset"] == "flowers"
+    assert any("with replacement" in warning for warning in result["warnings"])
+
+
+BAD = [
+    ([], "The console is not built yet. `dambench run --headless` runs"),
+    (["run", "--method", "dm", "--dataset", "digits"], "add --headless"),
+    (["rum"], "Did you mean 'run'"),
+    (["run", "--headless"], "say --method NAME"),
+    ([*DM, "--ipcs", "3"], "--ipcs"),
+    ([*DM, "--ipc", "three"], "--ipc"),
+    ([*DM, "--ipc", "0"], "at least 1"),
+    ([*DM, "--set", "method.lr_image=1"], "Did you mean 'lr_images'"),
+    ([*DM, "--set", "method.lr_images=nan"], "not a finite number"),
+    ([*DM, "--set", "method.lr_images=-1"], "lr_images = -1"),
+    ([*DM, "--set", "lr_images=1"], "is not of the form"),
+    ([*DM, "--seeds", "4-2"], "seeds"),
+    ([*DM, "--seed", "1", "--seeds", "0-2"], "exclude each other"),
+    ([*DM, "--db", "no/such/folder/runs.db"], "there is no folder"),
+    (["run", "none.toml", "--headless"], "No such file"),
+    (["run", "bad.toml", "--headless"], "not valid TOML"),
+    (["show", "zzzzzz"], "No run has the id 'zzzzzz'"),
+    (["report", "--rows", "metod"], "Did you mean 'method'"),
+    (["report", "--rows", "method", "--columns", "method"], "none may be on both"),
+    (["report", "-o", "no/such/folder/report.md"], "no such folder"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD, ids=[" ".join(a)[-40:] or "nothing" for a, _ in BAD])
+@pytest.mark.parametrize("exists", [False, True])
+def test_bad_input_is_one_sentence_exit_code_2_and_an_untouched_database(
+    arguments: list[str], said: str, exists: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.toml").write_text("ipc = ")
+    path = tmp_path / "runs.db"
+    if exists:
+        Store.open(path, write=True).close()
+    before = hashlib.sha256(path.read_bytes()).hexdigest() if exists else None
+    if arguments[:1] == ["show"] and not exists:
+        said = "There is no database"
+    if arguments[:2] == ["report", "--rows"] and not exists and said.startswith("Did"):
+        said = ""  # nothing to report on: the sentence about that comes first
+    code = run_cli(arguments)
+    captured = capsys.readouterr()
+    if said:
+        assert code == 2
+        assert said in captured.err
+        assert captured.err.startswith("dambench: ")
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+    assert (hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None) == before
+
+
+def test_a_foreign_database_stops_a_run_before_anything_is_prepared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs.db").write_text("mine " * 100)
+    assert run_cli(DM) == 2
+    assert "is not a database of dambench" in capsys.readouterr().err
+    assert (tmp_path / "runs.db").read_text() == "mine " * 100
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_run_that_fails_has_exit_code_1_and_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dambench.methods import dm
+
+    def broken(*arguments: object) -> Iterator[object]:
+        raise RuntimeError("it \x1b[2J broke")
+        yield
+
+    monkeypatch.setattr(dm, "distill", broken)
+    assert run_cli([*DM, "--json"]) == 1
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert result["state"] == "failed"
+    assert result["n"] == 0
+    assert "it \ufffd[2J broke" in result["error"]
+    assert "\x1b" not in captured.err
+    assert run_cli(["show", result["run"]]) == 0
+    assert "Traceback" in capsys.readouterr().out
+
+
+def test_a_database_that_cannot_be_written_ends_the_run_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(self: Store, number: int, events: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Store, "_flush", full)
+    assert run_cli(DM) == 1
+    assert "could not be written: database or disk is full." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("phase", ["distil", "evaluate"])
+def test_a_signal_ends_a_run_cleanly_and_is_recorded(
+    number: signal.Signals, code: int, phase: str, tmp_path: Path
+) -> None:
+    long = ["--iterations", "1000000"] if phase == "distil" else ["--eval-repeats", "1000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dambench", *DM, *long], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("iteration" if phase == "distil" else "convnet"):
+                break
+        process.send_signal(number)
+        assert process.wait(30) == code
+        assert "stopped by" in process.stderr.read()
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        (row,) = store.query("select state, error, ended_at from runs")
+        assert (row["state"], row["error"]) == ("stopped", f"stopped by {number.name}")
+        assert store.query("select seconds from costs where phase = 'distil'")[0]["seconds"] > 0
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys, time; from dambench.cli import _told_to_stop\n"
+        "with _told_to_stop() as told:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1); assert told() == 'SIGTERM'\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
+    )
+    began = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 143
+    assert time.monotonic() - began < 30
+
+
+def test_a_reason_to_stop_is_thrown_into_the_run_once() -> None:
+    heard = []
+
+    def run() -> Iterator[Any]:
+        try:
+            yield from range(100)
+        except StopRun as stop:
+            heard.append(str(stop))
+            yield "stopping"
+            yield "stopped"
+
+    told = iter(["", "", "SIGINT", "SIGINT", "SIGINT"])
+    assert list(until_told(run(), lambda: next(told), StopRun)) == [0, 1, 2, "stopping", "stopped"]
+    assert heard == ["SIGINT"]
+
+
+def test_the_report_is_written_to_stdout_or_to_a_file(
+    ledger_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["report"]) == 0
+    text = capsys.readouterr().out
+    assert "| dm " in text
+    assert run_cli(["report", "-o", "report.md"]) == 0
+    assert (tmp_path / "report.md").read_text() == text
+    assert capsys.readouterr().out == ""
+    assert run_cli(["report", "--rows", "dataset,ipc", "--columns", "method"]) == 0
+    assert "| dataset, ipc " in capsys.readouterr().out
+
+
+def test_no_runs_yet_is_a_friendly_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["report"]) == 0
+    assert "There is no database" in capsys.readouterr().out
+    assert not (tmp_path / "runs.db").exists()
+    Store.open(tmp_path / "runs.db", write=True).close()
+    assert run_cli(["report"]) == 0
+    assert "No finished runs yet" in capsys.readouterr().out
+    assert run_cli(["runs"]) == 0
+    assert "No runs yet" in capsys.readouterr().out
+
+
+def test_runs_lists_the_newest_first_with_mean_accuracy(ledger_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = _json(capsys, "runs")
+    assert [row["method"] for row in found] == ["whole", "random", "dm"]
+    assert found[2]["accuracy"] == pytest.approx(0.91)
+    assert run_cli(["runs"]) == 0
+    assert "91.00 %" in capsys.readouterr().out
+
+
+def test_hostile_names_reach_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "\x1b]52;c;aGk=\x07[red]x[/] \u202e\x9b31m"
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        run_id = store.create(config(), CARD, name=hostile, tags=[hostile])
+        # Even where something else wrote them into the database.
+        store.db.conn.execute("update runs set name = ?, dataset = ?, error = ?", [hostile] * 3)
+    for command in (["runs"], ["show", run_id], ["report"]):
+        assert run_cli(command) == 0
+        out = capsys.readouterr().out
+        assert not set("\x1b\x07\x9b\u202e") & set(out)
+    assert run_cli(["show", hostile]) == 2
+    assert not set("\x1b\x07\x9b\u202e") & set(capsys.readouterr().err)
+
+
+def test_a_set_that_is_not_on_this_machine_is_said_to_be_missing(
+    ledger_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = _json(capsys, "runs")
+    assert run_cli(["show", found[0]["id"]]) == 0
+    assert "its tensors are not on this machine" in capsys.readouterr().out
+
+
+def test_methods_tell_their_options_as_json_schema_and_their_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {entry["name"]: entry for entry in _json(capsys, "methods")}
+    assert {"dm", "random", "whole"} <= set(found)
+    schema = found["dm"]["options"]
+    options = schema["$defs"]["Options"]["properties"]
+    assert options["iterations"] == {
+        "description": "updates of the synthetic images",
+        "type": "integer",
+        "minimum": 1,
+        "default": 20_000,
+    }
+    assert found["dm"]["paper"].startswith("https://")
+    assert all(recipe["source"] for recipe in found["dm"]["recipes"])
+
+
+@pytest.mark.parametrize("command", [["methods"], ["networks"], ["protocols"], ["data", "list"], ["doctor"]])
+def test_every_list_can_be_read_by_people_and_programs(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(command) == 0
+    assert capsys.readouterr().out.strip()
+    assert _json(capsys, *command)
+
+
+def test_doctor_says_what_is_wrong_and_has_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs.db").write_text("no " * 100)
+    assert run_cli(["doctor", "--json"]) == 1
+    states = {check["what"]: check["state"] for check in json.loads(capsys.readouterr().out)}
+    assert states["database"] == "wrong"
+    assert states["torch"] == "ok"
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("dambench 0.")
+    assert run_cli(["run", "--help"]) == 0
+    assert "--evaluate-on" in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_early_is_no_error(ledger_path: Path) -> None:
+    command = f"{sys.executable} -m dambench report | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stderr == ""

@@ -1,0 +1,83 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from dambench.events import Progressed, Stepped, Warned
+from dambench.terminal import Watch, summary, table
+from tests import ledger
+
+
+def _console(terminal: bool) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=80, color_system=None)
+
+
+def _said(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_outside_a_terminal_losses_are_plain_lines_not_too_often() -> None:
+    console = _console(terminal=False)
+    clock = iter([0.0, *(n * 0.1 for n in range(1, 101))])
+    with Watch(console, total=100, clock=lambda: next(clock)) as watch:
+        for iteration in range(1, 101):
+            watch.hear(Stepped(iteration=iteration, losses={"matching": 2.0}, seconds=0.1 * iteration))
+    lines = _said(console).splitlines()
+    assert lines[0] == "iteration 1/100  matching 2  10 it/s  10 s left"
+    assert [line.split()[1] for line in lines] == ["1/100", "51/100", "100/100"]
+
+
+def test_in_a_terminal_a_bar_shows_iteration_losses_rate_memory_and_eta() -> None:
+    console = _console(terminal=True)
+    with Watch(console, total=100) as watch:
+        watch.hear(Stepped(iteration=50, losses={"matching": 2.0}, seconds=5.0, memory_bytes=300_000_000))
+        assert watch.progress is not None
+        watch.progress.refresh()
+    assert "50/100 matching 2  10 it/s  300 MB" in _said(console)
+
+
+def test_phases_follow_each_other_on_one_bar() -> None:
+    with Watch(_console(terminal=True), total=100) as watch:
+        watch.hear(Stepped(iteration=50, losses={"matching": 2.0}, seconds=5.0))
+        watch.hear(Progressed(phase="evaluate", done=3, total=10, note="convnet 1/5"))
+        assert watch.progress is not None
+        (task,) = watch.progress.tasks
+        assert (task.description, task.completed, task.total) == ("evaluate", 3, 10)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_markup_and_escape_codes_of_messages_are_text(terminal: bool) -> None:
+    console = _console(terminal)
+    with Watch(console) as watch:
+        watch.hear(Warned(message="[/] [bold]x[/bold] \x1b]52;c;aGk=\x07"))
+        watch.hear(Stepped(iteration=1, losses={"[red]\x1b[2J": 1.0}, seconds=1.0))
+        if watch.progress is not None:
+            watch.progress.refresh()
+    said = _said(console)
+    assert "[/] [bold]x[/bold] \ufffd]52;c;aGk=\ufffd" in said
+    assert "\x1b]" not in said
+    assert "\x1b[2J" not in said
+
+
+def test_every_event_that_matters_has_a_line() -> None:
+    lines = [summary(event) for event in ledger.words(ledger.config(), [0.5])]
+    assert lines == [
+        "dm of digits at IPC 1 on convnet-d1-w8, seed 0, cpu (a CPU, 2 threads)",
+        "note: a note",
+        None,
+        None,
+        None,
+        None,
+        "convnet-d1-w8 #0: accuracy 50.00 %, train 100.00 %, loss 0.5, 1.0 s",
+        "finished: prepare 1.0 s, distil 1.0 s, evaluate 1.0 s",
+    ]
+    assert summary(ledger.failed()) == "failed: it broke"
+    assert summary(ledger.stopped()) == "stopped by SIGTERM in phase distil, iteration 1"
+
+
+def test_a_table_outside_a_terminal_keeps_each_row_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    table(["id", "text"], [["a", "word " * 60], ["b", None]])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[-1].split() == ["b", "–"]
