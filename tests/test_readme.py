@@ -1,0 +1,57 @@
+"""What the README shows must exist. (`make test-slow` runs its commands.)"""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from dambench import config
+from dambench.cli import run_cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = [shlex.split(line.partition("#")[0]) for line in re.findall(r"^    (dambench .*)$", README, re.M)]
+
+
+def test_it_shows_commands() -> None:
+    assert len(COMMANDS) > 6
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_each_command_and_option_exists(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli([command[1], "--help"]) == 0
+    known = capsys.readouterr().out
+    for word in command[2:]:
+        if word.startswith("-"):
+            assert re.search(rf"(^|\s|,){re.escape(word)}\b", known), word
+
+
+def test_each_command_is_in_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["--help"]) == 0
+    listed = capsys.readouterr().out.rpartition("Commands:")[2]
+    for name in re.findall(r"^  (\w+) ", listed, re.M):
+        assert re.search(rf"`[^`]*\b{name}\b|dambench {name}\b", README), name
+
+
+def test_its_toml_file_is_a_request(tmp_path: Path) -> None:
+    (tmp_path / "dm.toml").write_text(re.findall(r"```toml\n(.*?)```", README, re.S)[0])
+    request = config.read(config.Request, config.read_toml(tmp_path / "dm.toml"), "the README")
+    assert [each.seed for each in request.each_seed()] == [0, 1, 2, 3, 4]
+    assert request.choice("method").options == {"iterations": 500}
+
+
+def test_both_commands_are_in_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^    make (\S+)", README, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M)
+
+
+@pytest.mark.slow
+def test_its_commands_do_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        if "folder" in command or "arrays" in command:
+            continue  # somebody else's flowers
+        arguments = command[1:]
+        assert run_cli(arguments) == 0, arguments
+    assert "| dm " in (tmp_path / "report.md").read_text()
