@@ -100,7 +100,7 @@ def crop(images: Tensor, uniforms: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     rows = _whole(uniforms[:, 0], -_share(height, CROP), _share(height, CROP))
     columns = _whole(uniforms[:, 1], -_share(width, CROP), _share(width, CROP))
-    return _warp(images, _positions(height) + rows, _positions(width) + columns)
+    return _warp(images, _positions(height, rows) + rows, _positions(width, rows) + columns)
 
 
 def cutout(images: Tensor, uniforms: Tensor) -> Tensor:
@@ -127,8 +127,8 @@ def scale(images: Tensor, uniforms: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     return _warp(
         images,
-        _about_centre(_positions(height), factors[:, 1:2]),
-        _about_centre(_positions(width), factors[:, :1]),
+        _about_centre(height, factors[:, 1:2]),
+        _about_centre(width, factors[:, :1]),
     )
 
 
@@ -166,14 +166,22 @@ def _whole(uniform: Tensor, low: int, high: int) -> Tensor:
     return ((uniform * (high - low + 1)).floor() + low).clamp_max(high).unsqueeze(1)
 
 
-def _positions(size: int) -> Tensor:
-    return torch.arange(size, dtype=torch.float32)
+def _positions(size: int, like: Tensor) -> Tensor:
+    """0, 1, …, size - 1, on the device of `like`."""
+    return torch.arange(size, dtype=torch.float32, device=like.device)
 
 
-def _about_centre(positions: Tensor, factors: Tensor) -> Tensor:
-    """Pixel centres moved away from the image's centre by a factor: what affine_grid does to one axis."""
-    centre = (len(positions) - 1) / 2
-    return (positions.to(factors.device) - centre) * factors + centre
+def _about_centre(size: int, factors: Tensor) -> Tensor:
+    """Pixel centres moved away from the image's centre by a factor: what affine_grid does to one axis.
+
+    Args:
+        factors: (G, 1).
+
+    Returns:
+        (G, size) positions in pixels.
+    """
+    centre = (size - 1) / 2
+    return (_positions(size, factors) - centre) * factors + centre
 
 
 def _warp(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -186,8 +194,7 @@ def _warp(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """
     weights = []
     for positions in (rows, columns):
-        pixels = _positions(positions.shape[1]).to(images.device)
-        distance = (positions.to(images.device).unsqueeze(2) - pixels).abs()
+        distance = (positions.unsqueeze(2) - _positions(positions.shape[1], images)).abs()
         weights.append((1 - distance).clamp_min(0).to(images.dtype))  # (G, out, in)
     # As one product per group and axis: einsum would make a batch of tiny ones.
     groups, count, channels, height, width = images.shape
@@ -204,8 +211,7 @@ def _sample_by_matrix(images: Tensor, grid: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     column = ((grid[..., 0] + 1) * width - 1) / 2
     row = ((grid[..., 1] + 1) * height - 1) / 2
-    pixels = [_positions(size).to(images.device) for size in (height, width)]
-    by_row = (1 - (row.flatten(1).unsqueeze(2) - pixels[0]).abs()).clamp_min(0)
-    by_column = (1 - (column.flatten(1).unsqueeze(2) - pixels[1]).abs()).clamp_min(0)
+    by_row = (1 - (row.flatten(1).unsqueeze(2) - _positions(height, images)).abs()).clamp_min(0)
+    by_column = (1 - (column.flatten(1).unsqueeze(2) - _positions(width, images)).abs()).clamp_min(0)
     matrix = (by_row.unsqueeze(3) * by_column.unsqueeze(2)).flatten(2).to(images.dtype)
     return (images.flatten(3).flatten(1, 2) @ matrix.mT).view_as(images)

@@ -65,6 +65,7 @@ def run_cli(arguments: Sequence[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
+        print("dambench: stopped before a run began.", file=sys.stderr)
         return EXIT_CODES["SIGINT"]
     except typer.TyperException as error:
         return _complain(f"{error.format_message()} Try: dambench --help")
@@ -320,7 +321,7 @@ def runs(db: Db = None, as_json: Json = False) -> None:
             group by runs.number order by runs.number desc
         """)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps([row | {"overrides": json.loads(row["overrides"])} for row in found]))
         return
     if not found:
         print("No runs yet: dambench run --headless --method dm --dataset digits --ipc 1")

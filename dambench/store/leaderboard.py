@@ -138,12 +138,19 @@ def leaderboard(
     scores = list(_scores(store))
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
     groups: dict[Key, list[Score]] = {}
-    for score in scores:
-        groups.setdefault(_key(score, rest), []).append(score)
+    for score in sorted(scores, key=lambda score: score.ipc is None):
+        key = _key(score, rest)
+        # The whole set has no IPC: where each IPC has its own table, it is in all of them.
+        same = [k for k in groups if score.ipc is None and "ipc" in rest and _but_ipc(k, rest) == _but_ipc(key, rest)]
+        for k in same or [key]:
+            groups.setdefault(k, []).append(score)
     states = {row["state"]: row["n"] for row in store.query("select state, count(*) n from runs group by state")}
     finished = states.pop("finished", 0)
     return Leaderboard(
-        tables=[_table(store, rest, key, group, rows, columns) for key, group in sorted(groups.items())],
+        tables=[
+            _table(store, rest, key, group, rows, columns)
+            for key, group in sorted(groups.items(), key=lambda item: _order(rest, item[0]))
+        ],
         costs=_costs(store),
         protocols=[
             msgspec.json.decode(row["definition"], type=Protocol)
@@ -212,6 +219,10 @@ def method_label(method: str, overrides: str) -> str:
 
 def _key(score: Score, axes: Sequence[str]) -> Key:
     return tuple("" if getattr(score, axis) is None else str(getattr(score, axis)) for axis in axes)
+
+
+def _but_ipc(key: Key, axes: Sequence[str]) -> Key:
+    return tuple(value for axis, value in zip(axes, key, strict=True) if axis != "ipc")
 
 
 def _order(axes: Sequence[str], key: Key) -> tuple[Any, ...]:

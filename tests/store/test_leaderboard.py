@@ -90,6 +90,15 @@ def test_the_whole_set_stands_in_every_column_of_its_dataset_and_in_no_other(sto
     assert (("whole",), ("flowers", "1")) not in table.cells
 
 
+def test_the_whole_set_stands_in_the_table_of_every_ipc(store: Store) -> None:
+    add(store, config("whole"), HIGH)
+    add(store, config("dm", ipc=10), HIGH)
+    add(store, config("dm", ipc=2), HIGH)
+    tables = leaderboard(store, columns=("dataset",)).tables
+    assert [table.fixed["ipc"] for table in tables] == ["2", "10"]
+    assert all(table.rows == [("dm",), ("whole",)] for table in tables)
+
+
 def test_the_whole_set_alone_has_a_column_of_its_own(store: Store) -> None:
     add(store, config("whole"), HIGH)
     assert _only(store).columns == [("digits", "")]
