@@ -35,7 +35,7 @@ def train(
     labels = data.hard_labels if protocol.labels == "hard" else data.labels
     if labels.is_floating_point():
         labels = labels.softmax(1)
-    lr = protocol.lr if isinstance(protocol.lr, float) else data.lr or DEFAULT_LR
+    lr = (data.lr or DEFAULT_LR) if isinstance(protocol.lr, str) else protocol.lr
     network.reset(seeds.generator("weights", device=device))
     network.train()
     optimizer = _optimizer(network, protocol, lr)

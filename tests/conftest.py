@@ -7,7 +7,7 @@ from pathlib import Path
 # on the machine too, waiting for it is 10 times slower than doing without.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture(autouse=True)

@@ -131,11 +131,11 @@ def synthetic_set(
 # Methods.
 
 
-def quick_options(method: ModuleType, **changes: Any) -> Options:
+def quick_options(method: ModuleType) -> Options:
     """The method's options, at settings that take no time."""
     known = method.Options.__struct_fields__
     name = method.__name__.rpartition(".")[2]
-    chosen = {key: value for key, value in QUICK.items() if key in known} | QUICK_OF.get(name, {}) | changes
+    chosen = {key: value for key, value in QUICK.items() if key in known} | QUICK_OF.get(name, {})
     options: Options = read(method.Options, chosen, f"method {name}")
     return options
 

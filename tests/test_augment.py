@@ -367,3 +367,10 @@ def test_sampling_by_a_matrix_is_grid_sample(size: tuple[int, int]) -> None:
     torch.testing.assert_close(
         value_and_gradient(lambda images: dsa._sample_by_matrix(images, grid)), value_and_gradient(by_grid)
     )
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_operation_makes_all_its_tensors_on_the_images_device(operation: str) -> None:
+    """The meta device computes nothing, but like a GPU it refuses tensors that lie on the CPU."""
+    images, uniforms = torch.zeros(4, 2, 3, 8, 10, device="meta"), torch.zeros(4, 3, device="meta")
+    assert OPERATIONS[operation](images, uniforms).shape == images.shape

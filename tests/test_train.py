@@ -226,10 +226,9 @@ def test_soft_labels_are_logits() -> None:
 
 def test_the_learning_rate_may_be_the_one_that_was_distilled_with_the_set() -> None:
     carried = protocol(3, 2, lr="as the set carries")
-    assert torch.equal(
-        weights(trained(labelled(lr=0.3), carried)), weights(trained(labelled(), protocol(3, 2, lr=0.3)))
-    )
-    assert torch.equal(weights(trained(labelled(), carried)), weights(trained(labelled(), protocol(3, 2, lr=0.01))))
+    for said, lr in ((0.3, 0.3), (None, 0.01)):
+        followed = trained(labelled(lr=said), carried)
+        assert torch.equal(weights(followed), weights(trained(labelled(), protocol(3, 2, lr=lr))))
 
 
 @pytest.mark.parametrize("lr", [0.1, 1])
@@ -259,10 +258,10 @@ def test_each_batch_has_one_operation_with_parameters_of_its_own_for_each_image(
     for batch in network.batches:
         assert len(batch.flatten(1).unique(dim=0)) > 10
         blank = batch[:, 0] == 0
-        # A square of 8 lies inside or over a border; a shift blanks whole rows or columns, two at most.
-        rows = blank.all(2).any(1) | blank.all(1).any(1)
-        assert int(rows.sum()) in range(20, 41) if rows.any() else True
-        kinds.append(bool(rows.any()))
+        # A shift blanks whole rows or columns (except one in 25, by nothing), a square never does.
+        shifted = int((blank.all(2).any(1) | blank.all(1).any(1)).sum())
+        assert shifted == 0 or shifted >= 33
+        kinds.append(shifted > 0)
     assert 15 < sum(kinds) < 45
 
 

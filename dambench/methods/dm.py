@@ -93,12 +93,14 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
     if resume is not None:
         done = resume["iteration"]
         images.data.copy_(resume["images"])
-        optimizer.state[images]["momentum_buffer"] = resume["momentum"].to(images.device)
+        if resume["momentum"] is not None:
+            optimizer.state[images]["momentum_buffer"] = resume["momentum"].to(images.device)
     strategy = strategy_for(DSA, problem.card.mirrors)
 
     def state() -> dict[str, Any]:
-        momentum = optimizer.state[images]["momentum_buffer"]
-        return {"iteration": iteration, "images": images.detach().clone(), "momentum": momentum.clone()}
+        momentum = optimizer.state[images].get("momentum_buffer")  # none where momentum is 0
+        momentum = None if momentum is None else momentum.clone()
+        return {"iteration": iteration, "images": images.detach().clone(), "momentum": momentum}
 
     for iteration in range(done + 1, options.iterations + 1):
         # A fresh random network each time: matching one network's features would fit that network only.

@@ -30,13 +30,17 @@ def parse(name: str) -> tuple[ModuleType, Options]:
     options: dict[str, Any] = {}
     for part in words:
         for option, spelling in module.PARTS.items():
-            if isinstance(spelling, str):
-                if part.startswith(spelling) and part.removeprefix(spelling).isdecimal():
-                    options[option] = int(part.removeprefix(spelling))
-                    break
-            elif part in spelling:
-                options[option] = spelling[part]
-                break
+            number = part.removeprefix(spelling) if isinstance(spelling, str) and part.startswith(spelling) else ""
+            if number.isascii() and number.isdecimal():
+                value: Any = int(number)
+            elif isinstance(spelling, dict) and part in spelling:
+                value = spelling[part]
+            else:
+                continue
+            if option in options:
+                raise BadInput(f"Network {name!r} says its {option} twice: {part!r} is one too many.")
+            options[option] = value
+            break
         else:
             known = ", ".join(parts(module).values())
             raise BadInput(f"In network {name!r}: no part is called {part!r}. A {family} has {known}.")

@@ -35,8 +35,10 @@ class Options(config.Options, frozen=True):
     norm: Annotated[
         Literal["instance", "batch", "layer", "group", "none"], Meta(description="after each convolution")
     ] = "instance"
-    activation: Literal["relu", "sigmoid", "leakyrelu", "swish"] = "relu"
-    pooling: Literal["average", "max", "none"] = "average"
+    activation: Annotated[
+        Literal["relu", "sigmoid", "leakyrelu", "swish"], Meta(description="after each norm; leakyrelu has slope 0.01")
+    ] = "relu"
+    pooling: Annotated[Literal["average", "max", "none"], Meta(description="2×2, after each activation")] = "average"
 
 
 def _padding(size: tuple[int, int]) -> int:

@@ -95,7 +95,7 @@ def test_a_truncated_or_foreign_file_is_bad_input(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], whole[:10], b"", b"hello", b"\x80\x04K\x01."):
         path.write_bytes(content)
-        with pytest.raises(BadInput, match="is not a whole .npz file"):
+        with pytest.raises(BadInput, match=r"is not a whole \.npz file"):
             datasets.prepare(Choice("arrays"), path)
 
 

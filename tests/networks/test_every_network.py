@@ -1,0 +1,180 @@
+import copy
+from types import ModuleType
+
+import pytest
+import torch
+from scipy.stats import ks_2samp
+from torch import nn
+
+from dambench import networks, registry
+from dambench.events import DataCard
+from dambench.problem import Network
+from tests.lab import data_card, generator, global_generator_untouched, global_seed, noise
+
+CARDS = {
+    "cifar": data_card((1,) * 10, channels=3, size=(32, 32)),
+    "mnist": data_card((1,) * 10, channels=1, size=(28, 28)),
+}
+
+
+@pytest.fixture(params=registry.names("networks"))
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def module(family: str) -> ModuleType:
+    return registry.load("networks", family)
+
+
+@pytest.fixture(params=CARDS)
+def card(request: pytest.FixtureRequest) -> DataCard:
+    return CARDS[request.param]
+
+
+@pytest.fixture
+def network(family: str, card: DataCard) -> Network:
+    network = networks.build(networks.settle(family, card), card)
+    network.reset(generator())
+    return network
+
+
+def words(module: ModuleType) -> list[str]:
+    """Every choice that a name of the family can spell."""
+    return [word for spelling in module.PARTS.values() if not isinstance(spelling, str) for word in spelling]
+
+
+def test_logits_are_finite_and_one_per_class(network: Network, card: DataCard) -> None:
+    images = noise(4, card.channels, card.height, card.width, dtype=torch.float32)
+    logits = network(images)
+    assert logits.shape == (4, 10)
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+    assert len(logits.unique(dim=0)) == 4
+
+
+def test_gradients_reach_the_images_and_every_weight(network: Network, card: DataCard) -> None:
+    images = noise(4, card.channels, card.height, card.width, dtype=torch.float32).requires_grad_()
+    network(images).square().sum().backward()
+    for tensor in (images, *network.parameters()):
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
+
+
+def test_the_embedding_is_the_last_map_flattened_and_what_the_classifier_reads(
+    network: Network, card: DataCard
+) -> None:
+    images = noise(3, card.channels, card.height, card.width, dtype=torch.float32)
+    network.eval()
+    embedding, maps = network.embed(images), network.feature_maps(images)
+    assert embedding.shape == (3, network.classifier.in_features)
+    torch.testing.assert_close(embedding, maps[-1].flatten(1))
+    torch.testing.assert_close(network(images), network.classifier(embedding))
+    for seen in maps[:-1]:
+        assert (seen.dim(), len(seen)) == (4, 3)
+
+
+def test_images_are_not_changed(network: Network, card: DataCard) -> None:
+    images = noise(2, card.channels, card.height, card.width, dtype=torch.float32)
+    before = images.clone()
+    network(images)
+    network.feature_maps(images)
+    assert torch.equal(images, before)
+
+
+def test_every_choice_of_a_name_can_be_built_and_is_another_network(module: ModuleType, family: str) -> None:
+    card = CARDS["cifar"]
+    spelled = {networks.settle(f"{family}-{word}", card) for word in words(module)}
+    for name in spelled:
+        network = networks.build(name, card)
+        network.reset(generator())
+        assert network(noise(2, 3, 32, 32, dtype=torch.float32)).isfinite().all()
+    # Each option has one word for its default, which the full name leaves out.
+    choices = [spelling for spelling in module.PARTS.values() if not isinstance(spelling, str)]
+    assert len(spelled) == len(words(module)) - len(choices) + bool(choices)
+
+
+def test_a_full_name_is_its_own_full_name(family: str, card: DataCard) -> None:
+    name = networks.settle(family, card)
+    assert networks.settle(name, card) == name
+    assert name.startswith(family)
+
+
+def test_every_part_of_a_name_is_an_option(module: ModuleType) -> None:
+    assert set(module.PARTS) <= set(module.Options.__struct_fields__)
+    assert len(words(module)) == len(set(words(module)))
+
+
+# Drawing weights.
+
+
+def test_the_same_generator_gives_the_same_bits_whatever_was_there_before(network: Network) -> None:
+    before = copy.deepcopy(network.state_dict())
+    with torch.no_grad():
+        for tensor in (*network.parameters(), *network.buffers()):
+            tensor.fill_(7)
+    network.reset(generator())
+    after = network.state_dict()
+    assert before.keys() == after.keys()
+    for key, tensor in after.items():
+        assert torch.equal(tensor, before[key]), key
+
+
+def test_another_generator_gives_other_weights(network: Network) -> None:
+    before = copy.deepcopy(network)
+    network.reset(generator(1))
+    for old, layer in zip(before.modules(), network.modules(), strict=True):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            assert isinstance(old, nn.Conv2d | nn.Linear)
+            assert (layer.weight != old.weight).float().mean() > 0.99
+
+
+def test_weights_are_drawn_as_torch_draws_them_by_default(network: Network, family: str, card: DataCard) -> None:
+    """Layer by layer against the layers of a network just built, which torch has initialised."""
+    with global_seed(3):
+        fresh = networks.build(networks.settle(family, card), card)
+        for layer in fresh.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.reset_parameters()
+    for theirs, ours in zip(fresh.modules(), network.modules(), strict=True):
+        assert type(theirs) is type(ours)
+        if isinstance(ours, nn.Conv2d | nn.Linear):
+            for name, parameter in theirs.named_parameters():
+                drawn, expected = ours.get_parameter(name).detach().flatten(), parameter.detach().flatten()
+                assert ks_2samp(drawn.numpy(), expected.numpy()).pvalue > 1e-5
+                if len(drawn) > 1000:
+                    assert drawn.abs().max().item() == pytest.approx(expected.abs().max().item(), rel=0.01)
+                    assert drawn.std().item() == pytest.approx(expected.std().item(), rel=0.1)
+
+
+def test_norms_and_their_running_statistics_begin_anew(module: ModuleType, family: str) -> None:
+    card = CARDS["cifar"]
+    for name in [family, *(f"{family}-{word}" for word in words(module))]:
+        network = networks.build(networks.settle(name, card), card)
+        network.reset(generator())
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        network.train()(noise(2, 3, 32, 32, dtype=torch.float32)).square().sum().backward()
+        optimizer.step()
+        network.reset(generator(1))
+        for layer in network.modules():
+            if isinstance(layer, nn.GroupNorm | nn.LayerNorm | nn.BatchNorm2d):
+                assert torch.equal(layer.weight, torch.ones_like(layer.weight))
+                assert torch.equal(layer.bias, torch.zeros_like(layer.bias))
+            if isinstance(layer, nn.BatchNorm2d):
+                assert layer.running_mean is not None
+                assert layer.running_var is not None
+                assert layer.num_batches_tracked is not None
+                assert layer.running_mean.abs().max() == 0
+                assert torch.equal(layer.running_var, torch.ones_like(layer.running_var))
+                assert layer.num_batches_tracked == 0
+
+
+def test_drawing_weights_works_on_frozen_networks(network: Network) -> None:
+    network.requires_grad_(False)
+    network.reset(generator(1))
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_torch_s_global_generator_is_left_alone(family: str, card: DataCard) -> None:
+    with global_generator_untouched():
+        networks.build(networks.settle(family, card), card).reset(generator())
