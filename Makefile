@@ -14,10 +14,11 @@ run: .venv/ready  ## distil digits at IPC 1 and 10, compare with a random subset
 	$(RUN) --method dm --ipc 1
 	$(RUN) --method dm --ipc 10
 	$(RUN) --method whole
-	@echo && $(BIN) dambench report
+	@echo && $(BIN) dambench report --short
 	@echo && echo "Try next:" && \
 	echo "  . .venv/bin/activate" && \
-	echo "  dambench runs                                    # every run is in $${DAMBENCH_DB:-runs.db}" && \
+	echo "  dambench report                  # with seconds, memory and how to read it" && \
+	echo "  dambench runs                    # every run is in $${DAMBENCH_DB:-runs.db}" && \
 	echo "  dambench run --headless --method dm --dataset digits --ipc 5 --seeds 0-2" && \
 	echo "  dambench run --headless --method dm --dataset folder --data YOUR/IMAGES --ipc 1" && \
 	echo "  dambench --help"

@@ -155,6 +155,9 @@ def run(
     stderr = Console(stderr=True, highlight=False)
 
     watch = Watch(stderr)
+    # Threads of OpenMP that wait for each other spin: on a machine where something else runs too, that made a run
+    # on digits 6 times slower (2 cores, 2 busy neighbours). They are to spin briefly. Read when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from dambench import engine
 
     jobs = [engine.prepare(request, watch.say) for request in requests]
@@ -283,6 +286,7 @@ def _opened(db: Path | None, *, write: bool = False) -> Iterator[Store]:
 def report(
     rows: Annotated[str, Option(help="What rows stand for: method, dataset, ipc, network, protocol.")] = "method",
     columns: Annotated[str, Option(help="What columns stand for.")] = "dataset,ipc",
+    short: Annotated[bool, Option("--short", help="Only the tables of accuracy.")] = False,
     output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
     db: Db = None,
 ) -> None:
@@ -294,7 +298,7 @@ def report(
     path = db or stored.default_path()
     if path.exists():
         with _opened(path) as store:
-            text = to_markdown(leaderboard(store, *axes), *axes)
+            text = to_markdown(leaderboard(store, *axes), *axes, short=short)
     else:
         text = (
             f"There is no database {str(path)!r} yet. A first run makes it:\n\n"

@@ -10,20 +10,26 @@ from dambench.store.leaderboard import Cell, Cost, Key, Leaderboard, Table
 MISSING = "–"
 
 
-def to_markdown(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> str:
-    """A report: tables of accuracy, what each method took, and how the numbers came about."""
+def to_markdown(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *, short: bool = False) -> str:
+    """A report: tables of accuracy, what each method took, and how the numbers came about.
+
+    Args:
+        short: the tables of accuracy alone.
+    """
     if not board.finished:
         return (
             "No finished runs yet. Start one, for example:\n\n"
             "    dambench run --headless --method dm --dataset digits --ipc 1\n"
         )
-    left_out = f"; {board.left_out} unfinished ones are left out" if board.left_out else ""
+    left_out = f"; unfinished runs left out: {board.left_out}" if board.left_out else ""
     runs = f"{board.finished} finished run{'s' if board.finished > 1 else ''}"
     parts = ["# Dataset distillation benchmark", f"{runs}{left_out}. Written by dambench {__version__}."]
     for table in board.tables:
         parts += [_heading(table), _accuracy(table, rows, columns)]
         if table.notes:
             parts.append("\n".join(f"- {markdown(note)}" for note in table.notes))
+    if short:
+        return "\n\n".join([*parts[2:], f"mean ± sample standard deviation (n networks); {parts[1]}"]) + "\n"
     parts += ["## What it took", _costs(board.costs), _reading(board)]
     return "\n\n".join(parts) + "\n"
 

@@ -51,6 +51,17 @@ def test_the_table_reads_as_it_should(store: Store) -> None:
 """ in _report(store)
 
 
+def test_a_short_report_is_the_tables_alone(store: Store) -> None:
+    add(store, config("dm"), HIGH)
+    board = leaderboard(store, ROWS, COLUMNS)
+    text = to_markdown(board, ROWS, COLUMNS, short=True)
+    assert text.startswith("## Accuracy in %")
+    assert "| dm " in text
+    assert "random and whole not run" in text
+    assert "What it took" not in text
+    assert text.endswith("(n networks); 1 finished run. Written by dambench 0.1.0.\n")
+
+
 def test_every_protocol_and_recipe_has_a_footnote(store: Store) -> None:
     add(store, config("dm"), HIGH, recipe="DM, Table 1")
     text = _report(store)
