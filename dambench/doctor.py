@@ -27,7 +27,7 @@ def examine(path: Path) -> list[Check]:
 
         build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         checks.append(("torch", "ok", f"{torch.__version__} ({build}), torchvision {torchvision.__version__}"))
-        from dambench.engine import environment
+        from dambench.environment import environment
         from dambench.precision import Policy, choose_device
 
         here = environment(Policy(torch.device(choose_device("auto"))), "")

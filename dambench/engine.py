@@ -4,39 +4,27 @@ The engine is a generator. It knows no database, no screen and no signal: who re
 stops a run by throwing `StopRun` into it.
 """
 
-import io
-import os
-import platform
-import socket
-import sqlite3
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
-from dambench import __version__, datasets, events, files, networks, registry
+from dambench import datasets, events, files, networks, registry
 from dambench.config import Choice, Options, Recipe, Request, RunConfig, read
+from dambench.environment import environment
 from dambench.errors import BadInput, unknown
 from dambench.evaluation.accuracy import evaluate
 from dambench.events import (
     AnyEvent,
     Cost,
     DataCard,
-    Environment,
     Failed,
     Finished,
     Progressed,
@@ -47,6 +35,7 @@ from dambench.events import (
     Warned,
 )
 from dambench.precision import Policy, choose_device
+from dambench.preview import preview
 from dambench.problem import Problem, RealSet, Seeds, Step, SyntheticSet
 from dambench.protocol import preset
 
@@ -231,9 +220,11 @@ class _Clock:
         return self.seconds.get(phase, 0.0) + running
 
     def costs(self) -> list[Cost]:
-        self.close()
+        # After an error of the device it may not answer any more.
+        with suppress(RuntimeError):
+            self.close()
         return [
-            Cost(phase=phase, seconds=seconds, peak_memory_bytes=self.peaks[phase])
+            Cost(phase=phase, seconds=seconds, peak_memory_bytes=self.peaks.get(phase, 0))
             for phase, seconds in self.seconds.items()
         ]
 
@@ -384,111 +375,3 @@ def _keep(synthetic: SyntheticSet, iteration: int, card: DataCard) -> Snapshot:
         dtype=str(synthetic.images.dtype).removeprefix("torch."),
         preview=preview(synthetic),
     )
-
-
-def preview(synthetic: SyntheticSet, most_bytes: int = 64_000) -> bytes:
-    """A PNG of the set: a row per class, at most ten images of each, a black line between images.
-
-    Large images are thinned out to 32 pixels. Where that is still more than `most_bytes`, fewer images of each
-    class are shown, and at last fewer classes.
-    """
-    thin = max(1, min(synthetic.images.shape[-2:]) // 32)
-    labels = synthetic.hard_labels
-    rows = [torch.nonzero(labels == label).flatten() for label in range(len(synthetic.classes))]
-    each = 10
-    while True:
-        sheet = _sheet(synthetic, [row[:each] for row in rows], thin)
-        file = io.BytesIO()
-        Image.fromarray(sheet).save(file, "PNG", optimize=True)
-        if len(file.getvalue()) <= most_bytes or each == len(rows) == 1:
-            return file.getvalue()
-        if each > 1:
-            each //= 2
-        else:
-            rows = rows[: len(rows) // 2]
-
-
-def _sheet(synthetic: SyntheticSet, rows: list[Tensor], thin: int) -> NDArray[np.uint8]:
-    """Images side by side: (H, W) or (H, W, 3)."""
-    height, width = (-(-side // thin) + 1 for side in synthetic.images.shape[-2:])
-    columns = max(len(row) for row in rows)
-    sheet = torch.zeros(synthetic.images.shape[1], len(rows) * height, columns * width, dtype=torch.uint8)
-    for r, row in enumerate(rows):
-        images = synthetic.images[row]
-        pixels = images if images.dtype == torch.uint8 else synthetic.normalisation.invert(images)
-        for c, image in enumerate(pixels[..., ::thin, ::thin].cpu()):
-            sheet[:, r * height : r * height + height - 1, c * width : c * width + width - 1] = image
-    array: NDArray[np.uint8] = (sheet[0] if len(sheet) == 1 else sheet.permute(1, 2, 0)).contiguous().numpy()
-    return array
-
-
-def environment(policy: Policy, command_line: str) -> Environment:
-    """What a number may depend on besides its configuration."""
-    cuda = policy.device.type == "cuda"
-    commit, dirty = _git()
-    return Environment(
-        dambench=__version__,
-        python=platform.python_version(),
-        torch=str(torch.__version__),  # a subclass of str that JSON does not know
-        torchvision=_version("torchvision"),
-        cuda=torch.version.cuda or "",
-        cudnn=str(torch.backends.cudnn.version() or "") if cuda else "",
-        driver=_driver() if cuda else "",
-        device=str(policy.device),
-        device_name=torch.cuda.get_device_name(policy.device) if cuda else _cpu_name(),
-        host=socket.gethostname(),
-        platform=platform.platform(),
-        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        threads=torch.get_num_threads(),
-        deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
-        cudnn_benchmark=torch.backends.cudnn.benchmark,
-        tf32_matmul=torch.backends.cuda.matmul.allow_tf32,
-        tf32_convolution=torch.backends.cudnn.allow_tf32,
-        matmul_precision=torch.get_float32_matmul_precision(),
-        cublas_workspace=os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
-        sqlite=sqlite3.sqlite_version,
-        git_commit=commit,
-        git_dirty=dirty,
-        command_line=command_line,
-    )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
-def _git() -> tuple[str, bool]:
-    """The commit of the checkout that this package lies in, and whether the package differs from it."""
-    package = Path(__file__).parent
-    if not (package.parent / ".git").exists():
-        return "", False
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(package), *words], capture_output=True, text=True, timeout=5, check=True
-        ).stdout.strip()
-
-    with suppress(OSError, subprocess.SubprocessError):
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "."))
-    return "", False
-
-
-def _driver() -> str:
-    import pynvml
-
-    with suppress(pynvml.NVMLError):
-        pynvml.nvmlInit()
-        return str(pynvml.nvmlSystemGetDriverVersion())
-    return ""
-
-
-def _cpu_name() -> str:
-    if sys.platform == "linux":
-        with suppress(OSError):
-            for line in Path("/proc/cpuinfo").read_text().splitlines():
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

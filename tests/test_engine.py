@@ -1,16 +1,13 @@
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from dambench import engine, files
 from dambench.config import Request
-from dambench.engine import Job, StopRun, prepare, preview, run
+from dambench.engine import Job, StopRun, prepare, run
 from dambench.errors import BadInput
 from dambench.events import (
     AnyEvent,
@@ -24,7 +21,7 @@ from dambench.events import (
     Warned,
 )
 from dambench.methods import dm
-from dambench.problem import Normalisation, Problem, Step, SyntheticSet
+from dambench.problem import Problem, Step, SyntheticSet
 
 
 def _request(**changes: Any) -> Request:
@@ -278,42 +275,6 @@ def test_threads_are_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         assert _only(_run(threads=1), Started).environment.threads == 1
     finally:
         torch.set_num_threads(before)
-
-
-def _set(classes: int, each: int, channels: int, side: int) -> SyntheticSet:
-    draw = torch.Generator().manual_seed(0)
-    images = torch.randn(classes * each, channels, side, side, generator=draw)
-    labels = torch.arange(classes).repeat_interleave(each)
-    return SyntheticSet(images, labels, Normalisation((0.5,) * channels, (0.25,) * channels), ("x",) * classes)
-
-
-@pytest.mark.parametrize(
-    ("classes", "each", "channels", "side", "size", "mode"),
-    [
-        (10, 1, 1, 8, (9, 90), "L"),
-        (10, 3, 1, 28, (87, 290), "L"),
-        (3, 50, 3, 32, (165, 99), "RGB"),
-    ],
-)
-def test_a_preview_has_a_row_per_class_and_at_most_ten_images_each(
-    classes: int, each: int, channels: int, side: int, size: tuple[int, int], mode: str
-) -> None:
-    data = _set(classes, each, channels, side)
-    image = Image.open(io.BytesIO(preview(data)))
-    assert image.size == size
-    assert image.mode == mode
-    first = data.normalisation.invert(data.images[0])[0].numpy()
-    assert np.array_equal(
-        np.asarray(image.convert("L" if channels == 1 else "RGB"))[:side, :side, ...].reshape(side, side, channels)[
-            ..., 0
-        ],
-        first,
-    )
-
-
-def test_a_preview_of_much_is_still_small() -> None:
-    data = _set(100, 20, 3, 64)
-    assert len(preview(data)) <= 64_000
 
 
 def test_a_job_is_all_that_a_run_needs() -> None:

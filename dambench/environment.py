@@ -1,0 +1,93 @@
+"""What a number may depend on besides its configuration: versions, device, flags, commit."""
+
+import os
+import platform
+import socket
+import sqlite3
+import subprocess
+import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from dambench import __version__
+from dambench.events import Environment
+from dambench.precision import Policy
+
+
+def environment(policy: Policy, command_line: str) -> Environment:
+    """Look at this process, this machine and this checkout.
+
+    Args:
+        command_line: how the run was asked for.
+    """
+    cuda = policy.device.type == "cuda"
+    commit, dirty = _git()
+    return Environment(
+        dambench=__version__,
+        python=platform.python_version(),
+        torch=str(torch.__version__),  # a subclass of str that JSON does not know
+        torchvision=_version("torchvision"),
+        cuda=torch.version.cuda or "",
+        cudnn=str(torch.backends.cudnn.version() or "") if cuda else "",
+        driver=_driver() if cuda else "",
+        device=str(policy.device),
+        device_name=torch.cuda.get_device_name(policy.device) if cuda else _cpu_name(),
+        host=socket.gethostname(),
+        platform=platform.platform(),
+        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
+        cudnn_benchmark=torch.backends.cudnn.benchmark,
+        tf32_matmul=torch.backends.cuda.matmul.allow_tf32,
+        tf32_convolution=torch.backends.cudnn.allow_tf32,
+        matmul_precision=torch.get_float32_matmul_precision(),
+        cublas_workspace=os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
+        sqlite=sqlite3.sqlite_version,
+        git_commit=commit,
+        git_dirty=dirty,
+        command_line=command_line,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _git() -> tuple[str, bool]:
+    """The commit of the checkout that this package lies in, and whether the package differs from it."""
+    package = Path(__file__).parent
+    if not (package.parent / ".git").exists():
+        return "", False
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(package), *words], capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+
+    with suppress(OSError, subprocess.SubprocessError):
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "."))
+    return "", False
+
+
+def _driver() -> str:
+    import pynvml
+
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    return ""
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        with suppress(OSError):
+            for line in Path("/proc/cpuinfo").read_text().splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
