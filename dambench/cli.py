@@ -27,7 +27,7 @@ from dambench.report.to_markdown import to_markdown
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, method_label
 from dambench.store.runs import Store
-from dambench.terminal import Watch, has_room, table
+from dambench.terminal import Watch, describe, has_room, table
 
 if TYPE_CHECKING:
     from dambench.engine import Job
@@ -360,70 +360,11 @@ def show(
 ) -> None:
     """Everything that is known of one run."""
     with _opened(db) as store:
-        row = store.run(run_id)
-        number = row.pop("number")
-        parts: dict[str, Any] = {
-            "run": row | {key: json.loads(row[key]) for key in ("config", "overrides")},
-            "tags": [tag["tag"] for tag in store.query("select tag from tags where run = ? order by tag", number)],
-            "environment": next(iter(store.query("select * from environments where run = ?", number)), {}),
-            "costs": store.query(
-                "select phase, seconds, peak_memory_bytes from costs where run = ? "
-                "order by instr('prepare distil evaluate', phase)",
-                number,
-            ),
-            "scores": store.query("select * from scores where run = ? order by iteration, network, repeat", number),
-            "sets": store.query(
-                "select iteration, sha256, bytes, shape, dtype from artifacts where run = ? order by iteration",
-                number,
-            ),
-            "warnings": [event.message for _, event in store.tail(row["id"]) if isinstance(event, Warned)],
-        }
-    for part in (parts["environment"], *parts["scores"]):
-        part.pop("run", None)
-    for made in parts["sets"]:
-        made["here"] = files.set_path(made["sha256"]).exists()
+        details = store.describe(run_id)
     if as_json:
-        print(json.dumps(parts))
-        return
-    skipped = ["config", "traceback", "dataset_sha256", "protocol_sha256", "overrides"]
-    skipped += [] if parts["run"]["phase"] else ["done", "total"]
-    facts = {key: value for key, value in parts["run"].items() if key not in skipped and value not in ("", None)}
-    facts["settings"] = ", ".join(f"{k} {v}" for k, v in parts["run"]["config"]["method"].get("options", {}).items())
-    facts["evaluated on"] = ", ".join(parts["run"]["config"]["evaluate_on"])
-    facts["tags"] = ", ".join(parts["tags"])
-    table(["", ""], [[key, value] for key, value in facts.items() if value != ""])
-    for cost in parts["costs"]:
-        peak = f"{cost['peak_memory_bytes'] / 1e6:.0f} MB peak"
-        print(f"  {cost['phase']}: {cost['seconds']:.1f} s, {peak}")
-    table(
-        ["iteration", "network", "#", "accuracy", "balanced", "train", "loss", "seconds"],
-        [
-            [
-                score["iteration"],
-                score["network"],
-                score["repeat"],
-                f"{100 * score['accuracy']:.2f} %",
-                f"{100 * score['balanced_accuracy']:.2f} %",
-                f"{100 * score['train_accuracy']:.2f} %",
-                score["loss_state"] if score["loss"] is None else f"{score['loss']:.4f}",
-                f"{score['seconds']:.1f}",
-            ]
-            for score in parts["scores"]
-        ],
-    )
-    for made in parts["sets"]:
-        where = files.set_path(made["sha256"]) if made["here"] else "its tensors are not on this machine"
-        print(
-            f"set after iteration {made['iteration']}: {made['shape']} {made['dtype']}, {made['bytes']} bytes: {where}"
-        )
-    for warning in parts["warnings"]:
-        print(f"note: {display.display(warning, 400)}")
-    environment = parts["environment"]
-    if environment:
-        print("made with: " + ", ".join(f"{k} {display.display(str(v))}" for k, v in environment.items() if v != ""))
-    if parts["run"]["traceback"]:
-        for line in parts["run"]["traceback"].splitlines():
-            print(display.display(line, 400))
+        print(json.dumps(details))
+    else:
+        describe(details)
 
 
 @app.command()

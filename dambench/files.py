@@ -34,6 +34,17 @@ def set_path(sha256: str) -> Path:
     return home() / "sets" / f"{sha256}.safetensors"
 
 
+def find_set(sha256: str) -> Path | None:
+    """The file of a set, if it is on this machine: a synthetic set, or a prepared dataset (the whole set)."""
+    path = set_path(sha256)
+    if path.is_file():
+        return path
+    for card in data_folder().glob("*.json"):
+        if f'"{sha256}"' in card.read_text(errors="replace") and card.with_suffix(".safetensors").is_file():
+            return card.with_suffix(".safetensors")
+    return None
+
+
 def sha256(path: Path) -> str:
     """Of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:

@@ -169,3 +169,44 @@ def table(head: list[str], rows: list[list[Any]]) -> None:
     with stdout.capture() as lines:
         stdout.print(drawn)
     print("\n".join(line.rstrip() for line in lines.get().splitlines() if line.strip()))
+
+
+def describe(details: dict[str, Any]) -> None:
+    """What `Store.describe` knows of a run, on stdout."""
+    run = details["run"]
+    skipped = ["config", "traceback", "dataset_sha256", "protocol_sha256", "overrides"]
+    skipped += [] if run["phase"] else ["done", "total"]
+    facts = {key: value for key, value in run.items() if key not in skipped and value not in ("", None)}
+    facts["settings"] = ", ".join(f"{k} {v}" for k, v in run["config"]["method"].get("options", {}).items())
+    facts["evaluated on"] = ", ".join(run["config"]["evaluate_on"])
+    facts["tags"] = ", ".join(details["tags"])
+    table(["", ""], [[key, value] for key, value in facts.items() if value != ""])
+    table(
+        ["phase", "seconds", "peak memory"],
+        [[c["phase"], f"{c['seconds']:.1f}", f"{c['peak_memory_bytes'] / 1e6:.0f} MB"] for c in details["costs"]],
+    )
+    table(
+        ["iteration", "network", "#", "accuracy", "balanced", "train", "loss", "seconds"],
+        [
+            [
+                score["iteration"],
+                score["network"],
+                score["repeat"],
+                f"{100 * score['accuracy']:.2f} %",
+                f"{100 * score['balanced_accuracy']:.2f} %",
+                f"{100 * score['train_accuracy']:.2f} %",
+                score["loss_state"] if score["loss"] is None else f"{score['loss']:.4f}",
+                f"{score['seconds']:.1f}",
+            ]
+            for score in details["scores"]
+        ],
+    )
+    for made in details["sets"]:
+        where = display(made["file"]) or "its tensors are not on this machine"
+        print(f"set after iteration {made['iteration']}, {made['shape']} {made['dtype']}: {where}")
+    for warning in details["warnings"]:
+        print(f"note: {display(warning, 400)}")
+    made_with = (f"{key} {display(str(value))}" for key, value in details["environment"].items() if value != "")
+    print("made with: " + ", ".join(made_with))
+    for line in run["traceback"].splitlines():
+        print(display(line, 400))

@@ -51,7 +51,7 @@ def test_run_prints_one_object_and_stores_the_same(capsys: pytest.CaptureFixture
     shown = _json(capsys, "show", result["run"][:4])
     assert [s["accuracy"] for s in shown["scores"]] == [s["accuracy"] for s in result["scores"]]
     assert shown["sets"][0]["sha256"] == result["synthetic_sha256"]
-    assert shown["sets"][0]["here"] is True
+    assert Path(shown["sets"][0]["file"]).name == f"{result['synthetic_sha256']}.safetensors"
     assert shown["run"]["config"]["method"]["options"]["iterations"] == 3
 
 
@@ -303,6 +303,12 @@ def test_a_set_that_is_not_on_this_machine_is_said_to_be_missing(
     found = _json(capsys, "runs")
     assert run_cli(["show", found[0]["id"]]) == 0
     assert "its tensors are not on this machine" in capsys.readouterr().out
+
+
+def test_the_file_of_the_whole_set_is_the_prepared_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+    result = _json(capsys, *SMALL[:2], "--dataset", "digits", "--method", "whole", "--eval-repeats", "1")
+    (made,) = _json(capsys, "show", result["run"])["sets"]
+    assert Path(made["file"]).parent.name == "data"
 
 
 def test_methods_tell_their_options_as_json_schema_and_their_recipes(capsys: pytest.CaptureFixture[str]) -> None:

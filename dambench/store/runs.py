@@ -1,5 +1,6 @@
 """Store: runs.db, the ledger of all runs. Writes what a run says, reads it back."""
 
+import json
 import os
 import secrets
 import sqlite3
@@ -15,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 from sqlite_utils import Database
 
+from dambench import files
 from dambench.config import RunConfig
 from dambench.display import display
 from dambench.errors import BadInput
@@ -30,6 +32,7 @@ from dambench.events import (
     Started,
     Stepped,
     Stopped,
+    Warned,
 )
 from dambench.store.schema import APPLICATION_ID, VERSION, migrations
 
@@ -360,6 +363,26 @@ class Store:
         if not prefix or not rows:
             raise BadInput(f"No run has the id {display(prefix)!r}: `dambench runs` lists them.")
         raise BadInput(f"{len(rows)} runs have an id that begins with {display(prefix)!r}: type more of it.")
+
+    def describe(self, prefix: str) -> dict[str, Any]:
+        """Everything that is known of one run, in parts that JSON can hold."""
+        row = self.run(prefix)
+        number = row.pop("number")
+
+        def part(table: str, order: str) -> list[dict[str, Any]]:
+            rows = self.query(f"select * from {table} where run = ? order by {order}", number)
+            return [{key: value for key, value in found.items() if key not in ("run", "preview")} for found in rows]
+
+        sets = part("artifacts", "iteration")
+        return {
+            "run": row | {key: json.loads(row[key]) for key in ("config", "overrides")},
+            "tags": [found["tag"] for found in part("tags", "tag")],
+            "environment": next(iter(part("environments", "run")), {}),
+            "costs": part("costs", "instr('prepare distil evaluate', phase)"),
+            "scores": part("scores", "iteration, network, repeat"),
+            "sets": [made | {"file": str(files.find_set(made["sha256"]) or "")} for made in sets],
+            "warnings": [event.message for _, event in self.tail(row["id"]) if isinstance(event, Warned)],
+        }
 
     def tail(self, run: str, after: int = 0) -> Iterator[tuple[int, AnyEvent]]:
         """What a run has said since its event number `after`, in order."""
