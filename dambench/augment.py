@@ -31,6 +31,9 @@ CUTOUT = 0.5
 SCALE = 1.2
 ROTATION = 15.0 / 180 * pi
 
+MATRIX_ELEMENTS = 2**26
+"""Of the matrices by which a deterministic rotation is made at once: 256 MiB."""
+
 _UNIFORMS = 3
 """Random numbers that the hungriest operation (color) takes."""
 
@@ -140,7 +143,9 @@ def rotate(images: Tensor, uniforms: Tensor) -> Tensor:
     theta = torch.stack([torch.stack([cos, sin, zero], 1), torch.stack([-sin, cos, zero], 1)], 1)
     grid = F.affine_grid(theta, [groups, 1, height, width], align_corners=False)
     if images.is_cuda and torch.are_deterministic_algorithms_enabled():
-        return _sample_by_matrix(images, grid)
+        few = max(1, MATRIX_ELEMENTS // (height * width) ** 2)
+        parts = zip(images.split(few), grid.split(few), strict=True)
+        return torch.cat([_sample_by_matrix(part, here) for part, here in parts])
     # One grid per group: its images and channels are the channels of one image.
     flat = images.reshape(groups, count * channels, height, width)
     return F.grid_sample(flat, grid.to(images.dtype), align_corners=False).view_as(images)

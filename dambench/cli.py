@@ -3,11 +3,13 @@
 Exit codes: 0 done, 1 the run failed, 2 bad input, 130 stopped by INT, 143 by TERM.
 """
 
+import io
 import json
 import os
 import signal
 import sqlite3
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,28 +54,42 @@ Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
 
 def main() -> NoReturn:
     """The `dambench` program."""
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the life of the process)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no × shows a question mark
     sys.exit(run_cli(sys.argv[1:]))
 
 
 def run_cli(arguments: Sequence[str]) -> int:
     """Run one command; what is wrong with the request becomes one sentence on stderr and exit code 2."""
     try:
+        for argument in arguments:
+            if any("\ud800" <= character <= "\udfff" for character in argument):
+                raise BadInput(f"The argument {display.display(argument)!r} is not valid UTF-8.")
         result = app(list(arguments), prog_name="dambench", standalone_mode=False)
+        sys.stdout.flush()
         return int(result or 0)
     except BadInput as error:
         return _complain(str(error))
+    except Told as told:
+        _complain(f"stopped by {told}, before a run began.")
+        return EXIT_CODES[str(told)]
     except typer.Exit as stop:
         return stop.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        print("dambench: stopped before a run began.", file=sys.stderr)
-        return EXIT_CODES["SIGINT"]
     except typer.TyperException as error:
         return _complain(f"{error.format_message()} Try: dambench --help")
+    except sqlite3.Error as error:
+        return _complain(f"The database cannot be used: {error}.")
+    except OSError as error:
+        where = f"{error.filename!r} cannot be used" if error.filename else "The output cannot be written"
+        return _complain(f"{where}: {error.strerror}.") if error.filename else _complain(f"{where}: {error}.", 1)
 
 
-def _complain(sentence: str) -> int:
+def _complain(sentence: str, code: int = 2) -> int:
     print(f"dambench: {display.display(sentence, 1000)}", file=sys.stderr)
-    return 2
+    return code
 
 
 @app.callback(invoke_without_command=True)
@@ -152,41 +168,51 @@ def run(
     requests = config.read(config.Request, fields, "the request").each_seed()
     path = db or stored.default_path()
     stored.check(path)
-    stderr = Console(stderr=True, highlight=False)
-
-    watch = Watch(stderr)
+    watch = Watch(Console(stderr=True, highlight=False))
     # Threads of OpenMP that wait for each other spin: on a machine where something else runs too, that made a run
     # on digits 6 times slower (2 cores, 2 busy neighbours). They are to spin briefly. Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    from dambench import engine
+    with Signals() as signals:
+        from dambench import engine
 
-    jobs = [engine.prepare(request, watch.say) for request in requests]
-    with _opened(path, write=True) as store, _told_to_stop() as told:
-        code = 0
-        for request, job in zip(requests, jobs, strict=True):
-            run_id = store.create(job.config, job.card, request.name or "", request.tags or [])
-            watch.say(f"run {run_id}" + (f", settings: {job.recipe.source}" if job.recipe else ""))
-            code = _record(store, run_id, job, told, stderr, as_json)
-            if code not in (0, 1):
-                break
-        return code
+        jobs = [engine.prepare(request, watch.say) for request in requests]
+        with _opened(path, write=True) as store:
+            code = 0
+            for request, job in zip(requests, jobs, strict=True):
+                if signals.heard:
+                    return EXIT_CODES[signals.heard]
+                run_id = store.create(job.config, job.card, request.name or "", request.tags or [])
+                watch.say(f"run {run_id}" + (f", settings: {job.recipe.source}" if job.recipe else ""))
+                code = max(code, _record(store, run_id, job, signals, watch.console, as_json))
+            return code
 
 
-def _record(store: Store, run_id: str, job: "Job", told: Callable[[], str], stderr: Console, as_json: bool) -> int:
+def _record(store: Store, run_id: str, job: "Job", signals: "Signals", console: Console, as_json: bool) -> int:
     """The one place that joins engine, store and screen."""
     from dambench import engine
 
     said: list[AnyEvent] = []
-    events = until_told(engine.run(job, " ".join(sys.argv)), told, engine.StopRun)
+
+    def keep(events: Iterator[AnyEvent]) -> None:
+        for event in store.record(run_id, events):
+            watch.hear(event)
+            if isinstance(event, Evaluated | Finished | Failed | Stopped | Warned):
+                said.append(event)
+
     try:
-        with Watch(stderr, getattr(job.options, "iterations", 0)) as watch:
-            for event in store.record(run_id, events):
-                watch.hear(event)
-                if isinstance(event, Evaluated | Finished | Failed | Stopped | Warned):
-                    said.append(event)
+        with Watch(console, getattr(job.options, "iterations", 0)) as watch, signals.kept_for_the_run():
+            try:
+                keep(until_told(engine.run(job, " ".join(sys.argv)), lambda: signals.heard, engine.StopRun))
+            except Told as told:
+                keep(iter([Stopped(signal=str(told), phase="", iteration=0, costs=[])]))
+            except sqlite3.Error:
+                raise
+            except Exception as error:
+                # The engine raises nothing: this is a fault of ours outside it. The run must not look alive.
+                text = f"{type(error).__name__}: {error}"
+                keep(iter([Failed(error=text, traceback=traceback.format_exc(), costs=[])]))
     except sqlite3.Error as error:
-        print(f"dambench: The database {str(store.path)!r} could not be written: {error}.", file=sys.stderr)
-        return 1
+        return _complain(f"The database {str(store.path)!r} could not be written: {error}.", 1)
     if as_json:
         print(json.dumps(_result(store, run_id, said)), flush=True)
     match said[-1]:
@@ -216,22 +242,42 @@ def until_told(events: Iterator[AnyEvent], told: Callable[[], str], stop: type[E
         return
 
 
-@contextmanager
-def _told_to_stop() -> Iterator[Callable[[], str]]:
-    """Which of INT and TERM has come so far, if one has. A second one ends the process at once."""
-    heard: list[str] = []
+class Told(BaseException):
+    """INT or TERM came, and there is no time for a run to end by itself."""
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        if heard:
-            os._exit(128 + number)
-        heard.append(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: heard[0] if heard else ""
-    finally:
-        for number, handler in before.items():
+class Signals:
+    """INT and TERM: they end the program, but while a run is recorded the first is only a reason to stop it."""
+
+    def __init__(self) -> None:
+        self.heard = ""
+        """Which came first; empty: none yet."""
+        self._recording = False
+        self._count = 0
+
+    def __enter__(self) -> "Signals":
+        self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @contextmanager
+    def kept_for_the_run(self) -> Iterator[None]:
+        self._recording = True
+        try:
+            yield
+        finally:
+            self._recording = False
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        self.heard = self.heard or signal.Signals(number).name
+        if self._count > 2:
+            os._exit(EXIT_CODES[self.heard])  # it was asked three times: whatever hangs, hangs
+        if self._count == 2 or not self._recording:
+            raise Told(self.heard)
 
 
 def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
@@ -292,9 +338,8 @@ def report(
 ) -> None:
     """Compare all finished runs, in markdown."""
     axes = [tuple(part.strip() for part in text.split(",") if part.strip()) for text in (rows, columns)]
-    twice = set(axes[0]) & set(axes[1])
-    if twice or not all(axes):
-        raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be on both.")
+    if len({*axes[0], *axes[1]}) < len(axes[0]) + len(axes[1]) or not all(axes):
+        raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be there twice.")
     path = db or stored.default_path()
     if path.exists():
         with _opened(path) as store:
@@ -307,10 +352,14 @@ def report(
     if output is None:
         print(text, end="")
         return
-    with files.writing("The report", output.absolute().parent):
-        if not output.absolute().parent.is_dir():
+    target = output.resolve()  # a link stays a link
+    with files.writing("The report", target.parent):
+        if not target.parent.is_dir():
             raise BadInput(f"The report {str(output)!r} cannot be written: there is no such folder.")
-        files.write_whole(output, text.encode())
+        if target.exists() and not target.is_file():
+            target.write_text(text)  # a pipe or a device
+        else:
+            files.write_whole(target, text.encode())
     print(f"Written: {output}", file=sys.stderr)
 
 
@@ -462,7 +511,7 @@ def data_list(as_json: Json = False) -> None:
             f"{c['channels']}×{c['height']}×{c['width']}, {len(c['classes'])} classes"
             for c in entry["prepared"]
         ]
-        rows.append([entry["name"], entry["what"], "; ".join(ready) or "not yet"])
+        rows += [[entry["name"], entry["what"], (ready or ["not yet"])[0]], *(["", "", more] for more in ready[1:])]
     table(["dataset", "what", "prepared"], rows)
 
 

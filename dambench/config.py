@@ -20,7 +20,9 @@ MAX_SEED = 2**63 - 1
 MAX_RUNS = 1000
 """That one command may start."""
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=10**9)]
+Every = Annotated[int, Meta(ge=0, le=10**9)]
+Threads = Annotated[int, Meta(ge=0, le=4096)]
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,7 +64,7 @@ class Where(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     data: str = ""
     """A folder or file with the raw data, for datasets that do not come with a package."""
     device: str = "cpu"
-    threads: Annotated[int, Meta(ge=0)] = 0
+    threads: Threads = 0
     """CPU threads of torch; 0: torch's own choice."""
 
 
@@ -80,7 +82,7 @@ class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The networks that are trained on the set, in full."""
     eval_repeats: Count = 5
     """How many of each."""
-    evaluate_every: Annotated[int, Meta(ge=0)] = 0
+    evaluate_every: Every = 0
     """Also evaluate each time so many iterations are done; 0: only at the end."""
     seed: Seed = 0
     deterministic: bool = False
@@ -98,19 +100,19 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     dataset: str | dict[str, Any] | None = None
     method: str | dict[str, Any] | None = None
-    ipc: int | None = None
+    ipc: Count | None = None
     network: str | None = None
     protocol: str | None = None
-    evaluate_on: list[str] | None = None
-    eval_repeats: int | None = None
-    evaluate_every: int | None = None
-    iterations: int | None = None
+    evaluate_on: Annotated[list[str], Meta(min_length=1)] | None = None
+    eval_repeats: Count | None = None
+    evaluate_every: Every | None = None
+    iterations: Count | None = None
     recipe: str | None = None
-    seed: int | None = None
+    seed: Seed | None = None
     deterministic: bool | None = None
     data: str | None = None
     device: str | None = None
-    threads: int | None = None
+    threads: Threads | None = None
     seeds: str | list[int] | None = None
     """Several runs, one per seed: `[0, 1, 2]` or "0-2"."""
     name: str | None = None
@@ -142,7 +144,9 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             return Choice(said)
         options = dict(said or {})
         name = options.pop("name", None)
-        if not isinstance(name, str):
+        if name is not None and not isinstance(name, str):
+            raise BadInput(f"The name of the {kind} is {name!r}, which is not a text.")
+        if name is None:
             raise BadInput(f'No {kind} was named: say --{kind} NAME, or {kind} = "NAME" in the TOML file.')
         return Choice(name, options)
 
@@ -154,10 +158,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         BadInput: the file is not there, is not TOML, or has a key or a type that a request does not have.
     """
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        fields = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadInput(f"The file {str(path)!r} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or numbers and nesting beyond reason
         raise BadInput(f"The file {str(path)!r} is not valid TOML: {error}.") from None
     for key in fields:
         if key not in Request.__struct_fields__:
@@ -169,9 +173,16 @@ def read_toml(path: Path) -> dict[str, Any]:
 def overlay(fields: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """The same fields with those of `over` that are not None on top; options of a method or dataset are merged.
 
-    Naming another method or dataset drops the options that were meant for the first.
+    Naming another method or dataset drops the options that were meant for the first, and what is said in another
+    way (`seed` and `seeds`, `iterations` and the method's own) goes over what was said before.
     """
     merged = dict(fields)
+    said = {key for key, value in over.items() if value is not None}
+    for key, other in (("seed", "seeds"), ("seeds", "seed")):
+        if key in said and other not in said:
+            merged.pop(other, None)
+    if isinstance(over.get("method"), Mapping) and "iterations" in over["method"]:
+        merged.pop("iterations", None)
     for key, value in over.items():
         if value is None:
             continue
@@ -200,7 +211,7 @@ def settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
             raise BadInput(f"--set {pair!r} is not of the form method.NAME=VALUE or dataset.NAME=VALUE.")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             value = text.strip()
         found.setdefault(group, {})[option] = value
     return found
@@ -211,10 +222,10 @@ def _seeds(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > 2 * len(str(MAX_SEED)):
             raise BadInput(f"--seeds {text!r} is not of the form 0-4 or 0,3,7.")
         span = range(int(first), int(last or first) + 1)
-        if len(span) > MAX_RUNS or len(found) + len(span) > MAX_RUNS:
+        if len(found) + span.stop - span.start > MAX_RUNS:
             raise BadInput(f"--seeds {text!r} asks for more than {MAX_RUNS} runs at once.")
         found += span
     return found

@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -41,6 +40,9 @@ from dambench.protocol import preset
 
 LOGGED_STEPS = 1000
 """About how many of a run's iterations have their losses logged: enough for any screen, and no more waiting."""
+
+MOST_PIXELS = 128 * 128
+"""Of an image that can be turned by a matrix."""
 
 SILENCE = 0.5
 """Seconds after which a sign of life is given. A run can be stopped only where it yields."""
@@ -81,9 +83,9 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     """
     wanted, dataset = request.choice("method"), request.choice("dataset")
     method = registry.load("methods", wanted.name)
-    protocol = preset(request.protocol or "quick")
+    protocol = preset("quick" if request.protocol is None else request.protocol)
     policy = Policy(
-        torch.device(choose_device(request.device or "auto")),
+        torch.device(choose_device("auto" if request.device is None else request.device)),
         bool(request.deterministic),
         request.threads or 0,
     )
@@ -96,10 +98,18 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
             notes.append(f"The method {wanted.name} has no iterations: --iterations has no effect.")
     # What needs no data is looked at before they are prepared, which may take minutes.
     read(method.Options, asked, f"method {wanted.name}")
-    if request.ipc is not None and request.ipc < 1:
-        raise BadInput(f"--ipc {request.ipc} is not allowed: at least 1 image per class is needed.")
-    data = Path(request.data).expanduser() if request.data else None
+    if request.recipe is not None and request.recipe not in {recipe.name for recipe in method.RECIPES}:
+        raise unknown(f"recipe of {wanted.name}", request.recipe, {recipe.name for recipe in method.RECIPES})
+    for name in (*([] if request.network is None else [request.network]), *(request.evaluate_on or [])):
+        networks.parse(name)
+    data = files.user_path(request.data) if request.data else None
+    files.can_keep_sets()
     card = datasets.prepare(dataset, data, say)
+    if policy.deterministic and policy.device.type == "cuda" and card.height * card.width > MOST_PIXELS:
+        raise BadInput(
+            f"--deterministic on a GPU turns images by a matrix, which {card.height}×{card.width} images are too large "
+            "for: leave it out, or use --device cpu."
+        )
     ipc = _ipc(request.ipc, wanted.name, card)
     if request.ipc is not None and ipc is None:
         notes.append(f"The method whole takes every image: --ipc {request.ipc} has no effect.")
@@ -112,7 +122,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         (recipe.network if recipe else "") or registry.load("datasets", dataset.name).NETWORK or "convnet",
         card,
     )
-    network = networks.settle(request.network, card) if request.network else usual
+    network = usual if request.network is None else networks.settle(request.network, card)
     evaluate_on = tuple(networks.settle(name, card) for name in request.evaluate_on or [_plain(network, card)])
     if len(set(evaluate_on)) < len(evaluate_on):
         raise BadInput(f"--evaluate-on names a network twice: {', '.join(evaluate_on)}.")
@@ -166,11 +176,9 @@ def _ipc(asked: int | None, method: str, card: DataCard) -> int | None:
 def _recipe(method: ModuleType, name: str, wanted: str | None, dataset: str, ipc: int | None) -> Recipe | None:
     """The first recipe of that name that fits; without a name, the first `default` one."""
     recipes: tuple[Recipe, ...] = method.RECIPES
-    called = [recipe for recipe in recipes if recipe.name == (wanted or "default")]
-    if wanted and not called:
-        raise unknown(f"recipe of {name}", wanted, {recipe.name for recipe in recipes})
+    called = [recipe for recipe in recipes if recipe.name == ("default" if wanted is None else wanted)]
     fitting = [recipe for recipe in called if recipe.fits(dataset, ipc or 1)]
-    if wanted and not fitting:
+    if wanted is not None and not fitting:
         raise BadInput(f"The recipe {wanted!r} of {name} is not for {dataset} at IPC {ipc}.")
     return fitting[0] if fitting else None
 
@@ -327,6 +335,8 @@ def _judge(
     position: _Position,
 ) -> Iterator[AnyEvent]:
     """Keep the set, then evaluate it."""
+    if synthetic.images.is_floating_point() and not bool(synthetic.images.isfinite().all()):
+        raise Diverged(f"The images after iteration {iteration} are not finite: the run diverged.")
     clock.enter("evaluate")
     # Its tensors are the method's own, and valid until it goes on.
     snapshot = _keep(synthetic, iteration, job.card)
@@ -353,6 +363,8 @@ def _judge(
         heard = time.perf_counter()
         if isinstance(event, events.Evaluated):
             clock.note_peak(event.peak_memory_bytes)
+            if isinstance(event.loss, str):
+                yield Warned(message=f"{event.network} #{event.repeat}: its loss on the test set is {event.loss}.")
         yield event
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from dambench import __version__
+from dambench.display import display
 from dambench.events import Environment
 from dambench.precision import Policy
 
@@ -48,7 +49,7 @@ def environment(policy: Policy, command_line: str) -> Environment:
         sqlite=sqlite3.sqlite_version,
         git_commit=commit,
         git_dirty=dirty,
-        command_line=command_line,
+        command_line=display(command_line, 1000),
     )
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from dambench.display import display
+
 
 class BadInput(ValueError):
     """The request cannot be met. The text says what was asked, what is wrong and what would be right.
@@ -17,4 +19,4 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
     longer = [other for other in known if name and other.startswith(name)]
     near = longer[:1] or get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
-    return BadInput(f"No {kind} is called {name!r}. {hint}Known: {', '.join(known) or 'none'}.")
+    return BadInput(f"No {kind} is called {display(name, 60)!r}. {hint}Known: {', '.join(known) or 'none'}.")

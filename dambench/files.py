@@ -16,14 +16,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dambench.display import display
 from dambench.errors import BadInput
+
+HOME_HINT = ", or choose another folder with DAMBENCH_HOME"
 
 
 def home() -> Path:
     """DAMBENCH_HOME, else `dambench` in the user's data folder."""
     if chosen := os.environ.get("DAMBENCH_HOME"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "dambench"
+        return user_path(chosen)
+    return user_path(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "dambench"
+
+
+def user_path(text: str) -> Path:
+    """A path as a person writes it: `~` is their home, where there is one.
+
+    Raises:
+        BadInput: no file can have such a name.
+    """
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise BadInput(f"{display(text)!r} is not a path that can be kept: it must be UTF-8 without NUL characters.")
+    return Path(os.path.expanduser(text))
+
+
+def can_keep_sets() -> None:
+    """See to it that a synthetic set can be kept at the end of a run.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    folder = home() / "sets"
+    with writing("Synthetic sets", folder, HOME_HINT):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def data_folder() -> Path:
@@ -66,12 +93,13 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         OSError: the disk is full, or the folder cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException:
@@ -85,8 +113,11 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 
 @contextmanager
-def writing(what: str, where: Path) -> Iterator[None]:
+def writing(what: str, where: Path, instead: str = "") -> Iterator[None]:
     """Turns an OSError of the block into a sentence.
+
+    Args:
+        instead: what else can be done when the disk is full.
 
     Raises:
         BadInput: what could not be written, where, and why.
@@ -95,7 +126,7 @@ def writing(what: str, where: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            why = "the disk is full. Free some space, or choose another folder with DAMBENCH_HOME"
+            why = f"the disk is full. Free some space{instead}"
         else:
             why = error.strerror or str(error)
         raise BadInput(f"{what} cannot be written in {str(where)!r}: {why}.") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from dambench.display import display
 from dambench.errors import BadInput
 
 
@@ -38,10 +39,10 @@ class Policy:
             torch.backends.cudnn.deterministic = self.deterministic
             torch.cuda.set_device(self.device)
 
-    @property
-    def test_batch(self) -> int:
-        """Images per forward pass when testing: the activations of few enough fit a CPU's cache."""
-        return 64 if self.device.type == "cpu" else 2048
+    def test_batch(self, pixels: int) -> int:
+        """Images of so many pixels per forward pass when testing: on a CPU the activations of few fit the cache."""
+        most = (64 if self.device.type == "cpu" else 2048) * 32 * 32
+        return min(1024, max(1, most // pixels))
 
     def synchronise(self) -> None:
         """Wait until the device has done all it was given. For the borders of timed phases only."""
@@ -87,9 +88,9 @@ def choose_device(name: str) -> str:
     if name == "cpu":
         return name
     kind, _, index = name.partition(":")
-    if kind == "cuda" and (not index or index.isdecimal()):
+    if kind == "cuda" and (not index or (index.isdecimal() and len(index) < 5)):
         if int(index or 0) < count:
             return f"cuda:{int(index or 0)}"
         here = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device that torch can use"
         raise BadInput(f"--device {name} is not there: this machine has {here}. Use --device auto or cpu.")
-    raise BadInput(f"--device {name!r} is not a device: use auto, cpu, cuda or cuda:N.")
+    raise BadInput(f"--device {display(name, 60)!r} is not a device: use auto, cpu, cuda or cuda:N.")

@@ -86,9 +86,11 @@ class Watch:
         self.progress: Progress | None = None
         self.task: TaskID | None = None
         self.phase = ""
+        self.deaf = False
+        """Whether the screen has gone."""
 
     def __enter__(self) -> "Watch":
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
             self.progress = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
@@ -107,20 +109,32 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.progress is not None:
-            self.progress.stop()
+            self._try(self.progress.stop)
 
     def hear(self, event: AnyEvent) -> None:
         """Show an event."""
+        self._try(lambda: self._show(event))
+
+    def say(self, line: str) -> None:
+        """Show a line. Outside a terminal a line stays one line."""
+        self._try(lambda: self.console.print(Text(line), soft_wrap=not self.console.is_terminal))
+
+    def _try(self, draw: Callable[[], None]) -> None:
+        """Draw, unless nobody can see it any more: a run goes on without its screen."""
+        if self.deaf:
+            return
+        try:
+            draw()
+        except (OSError, SystemExit):  # rich leaves the program when a pipe is broken
+            self.deaf = True
+
+    def _show(self, event: AnyEvent) -> None:
         if line := summary(event):
             self.say(line)
         if isinstance(event, Stepped):
             self._step(event)
         elif isinstance(event, Progressed):
             self._move(event.phase, event.done, event.total, _side(event.note, event.memory_bytes))
-
-    def say(self, line: str) -> None:
-        # Outside a terminal a line stays one line.
-        self.console.print(Text(line), soft_wrap=not self.console.is_terminal)
 
     def _step(self, event: Stepped) -> None:
         rate = event.iteration / event.seconds if event.seconds else 0.0
@@ -160,7 +174,7 @@ def table(head: list[str], rows: list[list[Any]]) -> None:
     for index, title in enumerate(head):
         longest = max(cell_len(line[index]) for line in [head, *texts])
         firm = longest <= FIRM
-        drawn.add_column(Text(title), no_wrap=firm, min_width=longest if firm else None)
+        drawn.add_column(Text(title), no_wrap=firm, min_width=longest if firm else None, overflow="fold")
     for line in texts:
         drawn.add_row(*map(Text, line))
     stdout = Console(highlight=False)

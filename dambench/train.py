@@ -27,7 +27,7 @@ def train(
         mirrors: whether a mirror image belongs to the same class.
 
     Yields:
-        After each epoch, how many are done and how many there will be.
+        After each step, how many are done and how many there will be.
     """
     device = data.images.device
     budget = protocol.whole if data.whole else protocol.synthetic
@@ -39,6 +39,7 @@ def train(
     network.reset(seeds.generator("weights", device=device))
     network.train()
     optimizer = _optimizer(network, protocol, lr)
+    steps = -(-len(labels) // protocol.batch)
     for epoch in range(budget.epochs):
         if epoch in budget.drops:
             lr *= protocol.decay
@@ -57,7 +58,7 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        yield epoch + 1, budget.epochs
+            yield epoch * steps + index + 1, budget.epochs * steps
 
 
 def _optimizer(network: Network, protocol: Protocol, lr: float) -> torch.optim.SGD:

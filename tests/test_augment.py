@@ -374,3 +374,12 @@ def test_an_operation_makes_all_its_tensors_on_the_images_device(operation: str)
     """The meta device computes nothing, but like a GPU it refuses tensors that lie on the CPU."""
     images, uniforms = torch.zeros(4, 2, 3, 8, 10, device="meta"), torch.zeros(4, 3, device="meta")
     assert OPERATIONS[operation](images, uniforms).shape == images.shape
+
+
+def test_a_rotation_by_matrices_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, uniforms = noise(5, 2, 3, 8, 8), torch.rand(5, 3, generator=generator(1))
+    expected = OPERATIONS["rotate"](images, uniforms)
+    monkeypatch.setattr(Tensor, "is_cuda", True)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    monkeypatch.setattr(dsa, "MATRIX_ELEMENTS", 2 * 64 * 64)
+    torch.testing.assert_close(OPERATIONS["rotate"](images, uniforms), expected, atol=1e-5, rtol=1e-5)

@@ -1,10 +1,10 @@
 import hashlib
 import json
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 
 from dambench.cli import run_cli, until_told
 from dambench.engine import StopRun
+from dambench.events import Evaluated
 from dambench.store.runs import Store
 from tests.ledger import CARD, add, config
 
@@ -116,7 +117,25 @@ BAD = [
     (["run", "--headless"], "say --method NAME"),
     ([*DM, "--ipcs", "3"], "--ipcs"),
     ([*DM, "--ipc", "three"], "--ipc"),
-    ([*DM, "--ipc", "0"], "at least 1"),
+    ([*DM, "--ipc", "0"], "ipc = 0 is not allowed: expected `int` >= 1"),
+    ([*DM, "--ipc", "9" * 30], "ipc = 999"),
+    ([*DM, "--iterations", "9" * 25], "iterations = 999"),
+    ([*DM, "--threads", "-1"], "threads = -1 is not allowed"),
+    ([*DM, "--threads", "99999999999"], "threads = 99999999999 is not allowed"),
+    ([*DM, "--seeds", "0-99999999999999999999"], "more than 1000 runs"),
+    ([*DM, "--device", "cuda:" + "9" * 5000], "is not a device"),
+    ([*DM, "--network", "convnet-d" + "9" * 5000], "no part is called"),
+    ([*DM, "--set", "method.lr_images=" + "[" * 3000], "lr_images"),
+    ([*DM, "--set", "method.lr_images=" + "9" * 5000], "lr_images"),
+    ([*DM, "--protocol", ""], "No protocol is called ''"),
+    ([*DM, "--recipe", ""], "No recipe of dm is called ''"),
+    ([*DM, "--device", ""], "--device '' is not a device"),
+    ([*DM, "--name", "\udcff"], "is not valid UTF-8"),
+    ([*DM, "--data", "a\0b"], "is not a path that can be kept"),
+    ([*DM, "--db", "x" * 300], "File name too long"),
+    (["run", "deep.toml", "--headless"], "not valid TOML"),
+    (["show", "\udcff"], "is not valid UTF-8"),
+    (["report", "--rows", "method,method"], "none may be there twice"),
     ([*DM, "--set", "method.lr_image=1"], "Did you mean 'lr_images'"),
     ([*DM, "--set", "method.lr_images=nan"], "not a finite number"),
     ([*DM, "--set", "method.lr_images=-1"], "lr_images = -1"),
@@ -128,22 +147,23 @@ BAD = [
     (["run", "bad.toml", "--headless"], "not valid TOML"),
     (["show", "zzzzzz"], "No run has the id 'zzzzzz'"),
     (["report", "--rows", "metod"], "Did you mean 'method'"),
-    (["report", "--rows", "method", "--columns", "method"], "none may be on both"),
+    (["report", "--rows", "method", "--columns", "method"], "none may be there twice"),
     (["report", "-o", "no/such/folder/report.md"], "no such folder"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), BAD, ids=[" ".join(a)[-40:] or "nothing" for a, _ in BAD])
+@pytest.mark.parametrize(("arguments", "said"), BAD, ids=[ascii(" ".join(a))[-40:] or "nothing" for a, _ in BAD])
 @pytest.mark.parametrize("exists", [False, True])
 def test_bad_input_is_one_sentence_exit_code_2_and_an_untouched_database(
     arguments: list[str], said: str, exists: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad.toml").write_text("ipc = ")
+    (tmp_path / "deep.toml").write_text("x = " + "[" * 3000)
     path = tmp_path / "runs.db"
     if exists:
         Store.open(path, write=True).close()
     before = hashlib.sha256(path.read_bytes()).hexdigest() if exists else None
-    if arguments[:1] == ["show"] and not exists:
+    if arguments == ["show", "zzzzzz"] and not exists:
         said = "There is no database"
     if arguments[:2] == ["report", "--rows"] and not exists and said.startswith("Did"):
         said = ""  # nothing to report on: the sentence about that comes first
@@ -223,16 +243,88 @@ def test_a_signal_ends_a_run_cleanly_and_is_recorded(
         assert store.query("select seconds from costs where phase = 'distil'")[0]["seconds"] > 0
 
 
-def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+def test_a_second_signal_does_not_wait_for_the_run_and_is_recorded_all_the_same(tmp_path: Path) -> None:
+    """The run here never comes to a place where it could stop."""
     code = (
-        "import os, signal, sys, time; from dambench.cli import _told_to_stop\n"
-        "with _told_to_stop() as told:\n"
-        "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1); assert told() == 'SIGTERM'\n"
-        "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
+        "import sys; from dambench.methods import dm; from dambench.cli import run_cli\n"
+        "def endless(*arguments):\n"
+        "    print('begun', file=sys.stderr, flush=True)\n"
+        "    while True: pass\n"
+        "    yield\n"
+        f"dm.distill = endless; sys.exit(run_cli({DM!r}))"
     )
-    began = time.monotonic()
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 143
-    assert time.monotonic() - began < 30
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any(line == "begun\n" for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130
+        assert "Traceback" not in process.stderr.read()
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        assert store.query("select state, error from runs") == [{"state": "stopped", "error": "stopped by SIGINT"}]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_a_run_begins_leaves_nothing(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from dambench.datasets import digits; from dambench.cli import run_cli\n"
+        "def slow(*arguments):\n"
+        "    print('begun', file=sys.stderr, flush=True)\n"
+        "    time.sleep(60)\n"
+        f"digits.load = slow; sys.exit(run_cli({DM!r}))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any(line == "begun\n" for line in process.stderr)
+        process.send_signal(number)
+        assert process.wait(30) == code
+        assert process.stderr.read() == f"dambench: stopped by {number.name}, before a run began.\n"
+    assert not (tmp_path / "runs.db").exists()
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
+
+
+def test_a_run_outlives_its_screen(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m dambench {' '.join(DM)} 2>&1 >/dev/null | head -1"
+    subprocess.run(["bash", "-c", command], capture_output=True, check=True)
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        assert store.query("select state, total from runs") == [{"state": "finished", "total": 3}]
+
+
+def test_a_fault_outside_the_engine_is_recorded_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = Store._view
+
+    def faulty(self: Store, number: int, at: str, event: object) -> None:
+        if isinstance(event, Evaluated):
+            raise KeyError("ours")
+        real(self, number, at, event)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "_view", faulty)
+    assert run_cli(DM) == 1
+    (row,) = _json(capsys, "runs")
+    assert row["state"] == "failed"
+
+
+def test_a_locked_database_is_said_before_a_run_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Store.open(tmp_path / "runs.db", write=True).close()
+    monkeypatch.setattr("dambench.store.runs.WAIT_SECONDS", 0.1)
+    with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as other:
+        other.execute("begin immediate")
+        assert run_cli(DM) == 2
+    assert "database is locked" in capsys.readouterr().err
+
+
+def test_later_words_win(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("iterations = 5\nseeds = [1, 2]\n")
+    dm = [*DM[:1], "run.toml", *DM[1:-4], "--method", "dm"]
+    result = _json(capsys, *dm, "--set", "method.iterations=2", "--seed", "3")
+    assert result["seed"] == 3
+    assert _json(capsys, "show", result["run"])["run"]["config"]["method"]["options"]["iterations"] == 2
 
 
 def test_a_reason_to_stop_is_thrown_into_the_run_once() -> None:
@@ -262,6 +354,36 @@ def test_the_report_is_written_to_stdout_or_to_a_file(
     assert capsys.readouterr().out == ""
     assert run_cli(["report", "--rows", "dataset,ipc", "--columns", "method"]) == 0
     assert "| dataset, ipc " in capsys.readouterr().out
+
+
+def test_a_report_leaves_links_and_permissions_as_they_are(ledger_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "real.md").write_text("old")
+    (tmp_path / "real.md").chmod(0o600)
+    (tmp_path / "link.md").symlink_to("real.md")
+    assert run_cli(["report", "-o", "link.md"]) == 0
+    assert (tmp_path / "link.md").is_symlink()
+    assert (tmp_path / "real.md").read_text().startswith("# Dataset")
+    assert (tmp_path / "real.md").stat().st_mode & 0o777 == 0o600
+    assert run_cli(["report", "-o", "/dev/null"]) == 0
+    assert Path("/dev/null").is_char_device()
+
+
+def test_output_that_cannot_be_written_is_a_sentence(ledger_path: Path) -> None:
+    for command in ("report >/dev/full", "runs >&-"):
+        done = subprocess.run(["bash", "-c", f"{sys.executable} -m dambench {command}"], capture_output=True, text=True)
+        assert "Traceback" not in done.stderr
+        assert done.returncode == (1 if "full" in command else 0)
+
+
+def test_a_terminal_that_knows_only_ascii_is_no_error(ledger_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dambench", "report"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0
+    assert "| dm " in done.stdout
 
 
 def test_no_runs_yet_is_a_friendly_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,6 +442,7 @@ def test_methods_tell_their_options_as_json_schema_and_their_recipes(capsys: pyt
         "description": "updates of the synthetic images",
         "type": "integer",
         "minimum": 1,
+        "maximum": 10**9,
         "default": 20_000,
     }
     assert found["dm"]["paper"].startswith("https://")

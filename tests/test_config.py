@@ -135,6 +135,19 @@ def test_flags_go_over_the_file_and_another_method_drops_the_files_options() -> 
     }
 
 
+def test_what_is_said_later_in_another_way_wins() -> None:
+    assert overlay({"seeds": "0-4"}, {"seed": 3}) == {"seed": 3}
+    assert overlay({"seed": 3}, {"seeds": "0-4"}) == {"seeds": "0-4"}
+    assert overlay({}, {"seed": 3, "seeds": "0-4"}) == {"seed": 3, "seeds": "0-4"}  # together they are refused
+    assert "iterations" not in overlay({"iterations": 5}, {"method": {"iterations": 3}})
+    assert overlay({"iterations": 5}, {"method": "dm"})["iterations"] == 5
+
+
+def test_a_toml_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "bom.toml").write_text("ipc = 3", encoding="utf-8-sig")
+    assert read_toml(tmp_path / "bom.toml") == {"ipc": 3}
+
+
 def test_settings_are_read_as_toml_values_and_else_as_text() -> None:
     found = settings(["method.lr_images=0.1", "method.init=noise", "dataset.mirrors=false", "method.init='real'"])
     assert found == {"method": {"lr_images": 0.1, "init": "real"}, "dataset": {"mirrors": False}}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dambench import engine, files
-from dambench.config import Request
+from dambench.config import Request, read
 from dambench.engine import Job, StopRun, prepare, run
 from dambench.errors import BadInput
 from dambench.events import (
@@ -34,7 +34,7 @@ def _request(**changes: Any) -> Request:
         "eval_repeats": 1,
         "device": "cpu",
     }
-    return Request(**(settings | changes))
+    return read(Request, settings | changes, "the request")
 
 
 def _run(**changes: Any) -> list[AnyEvent]:
@@ -91,7 +91,7 @@ def test_the_whole_set_is_not_copied() -> None:
     events = _run(method="whole", ipc=None, iterations=None)
     started, snapshot = _only(events, Started), _only(events, Snapshot)
     assert snapshot.sha256 == started.data.sha256
-    assert not (files.home() / "sets").exists()
+    assert list((files.home() / "sets").iterdir()) == []
 
 
 def test_ipc_and_iterations_without_effect_are_noted_not_refused() -> None:
@@ -173,6 +173,34 @@ def test_a_run_that_diverges_says_when_and_has_no_score(monkeypatch: pytest.Monk
     assert not [e for e in events if isinstance(e, Evaluated | Finished)]
 
 
+def test_images_that_diverged_after_the_last_loss_are_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverging(problem: Problem, options: object, resume: object = None) -> Iterator[Step]:
+        pixels = problem.real.normalisation.apply(problem.random_subset())
+        yield Step(4, problem.synthetic_set(pixels / 0), {"matching": torch.tensor(1.0)})
+
+    events = _with(monkeypatch, diverging)
+    assert _only(events, Failed).error == "The images after iteration 4 are not finite: the run diverged."
+    assert not list((files.home() / "sets").iterdir())
+
+
+def test_a_loss_that_is_no_number_on_the_test_set_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def huge(problem: Problem, options: object, resume: object = None) -> Iterator[Step]:
+        pixels = problem.real.normalisation.apply(problem.random_subset())
+        yield Step(4, problem.synthetic_set(pixels * 1e30), {"matching": torch.tensor(1.0)})
+
+    events = _with(monkeypatch, huge)
+    assert isinstance(events[-1], Finished)
+    assert _only(events, Evaluated).loss == "nan"
+    assert "its loss on the test set is nan" in _only(events, Warned).message
+
+
+def test_a_folder_for_sets_that_cannot_be_written_is_said_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    files.home().mkdir()
+    (files.home() / "sets").write_text("in the way")
+    with pytest.raises(BadInput, match="Synthetic sets cannot be written"):
+        prepare(_request())
+
+
 def test_a_method_that_gives_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     events = _with(monkeypatch, lambda problem, options, resume=None: iter(()))
     assert _only(events, Failed).error == "The method dm gave no synthetic set."
@@ -221,15 +249,17 @@ def test_a_setting_at_its_default_is_the_same_run_however_it_was_said() -> None:
         ({"evaluate_on": ["convnet-d1-w4", "convnet-w4-d1"]}, "names a network twice"),
         ({"protocol": "dsadm"}, "No protocol is called 'dsadm'. Did you mean 'dsa-dm'"),
         ({"recipe": "papr"}, "No recipe of dm is called 'papr'"),
-        ({"ipc": 0}, "--ipc 0 is not allowed: at least 1"),
-        ({"ipc": -2}, "--ipc -2 is not allowed: at least 1"),
+        ({"ipc": 0}, "ipc = 0 is not allowed: expected `int` >= 1"),
+        ({"ipc": -2}, "ipc = -2 is not allowed: expected `int` >= 1"),
+        ({"evaluate_on": []}, "evaluate_on = [] is not allowed"),
+        ({"dataset": {"name": 5}}, "The name of the dataset is 5, which is not a text"),
         ({"ipc": 132}, "--ipc 132 is too many: class '8' of digits has 131 training images"),
         ({"iterations": 0}, "iterations = 0 is not allowed"),
         ({"eval_repeats": 0}, "eval_repeats = 0 is not allowed"),
         ({"evaluate_every": -1}, "evaluate_every = -1 is not allowed"),
         ({"seed": -1}, "seed = -1 is not allowed"),
         ({"seed": 2**63}, "seed = 9223372036854775808 is not allowed"),
-        ({"threads": -1}, "where.threads"),
+        ({"threads": -1}, "threads = -1 is not allowed"),
         ({"device": "cuda:99"}, "--device cuda:99 is not there"),
         ({"device": "tpu"}, "--device 'tpu' is not a device: use auto, cpu, cuda or cuda:N"),
     ],

@@ -81,3 +81,26 @@ def test_a_table_outside_a_terminal_keeps_each_row_on_a_line(capsys: pytest.Capt
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[-1].split() == ["b", "–"]
+
+
+def test_a_terminal_that_cannot_draw_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    console = _console(terminal=True)
+    with Watch(console, total=1) as watch:
+        watch.hear(Stepped(iteration=1, losses={"matching": 2.0}, seconds=0.1))
+    assert _said(console).startswith("iteration 1/1  matching 2")
+
+
+def test_a_watch_whose_screen_has_gone_stays_silent() -> None:
+    class Gone(io.StringIO):
+        calls = 0
+
+        def write(self, text: str) -> int:
+            Gone.calls += 1
+            raise OSError("gone")
+
+    with Watch(Console(file=Gone(), width=80)) as watch:
+        for _ in range(3):
+            watch.hear(Warned(message="x"))
+    assert watch.deaf
+    assert Gone.calls == 1

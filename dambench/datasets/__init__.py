@@ -74,7 +74,7 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
     with _reading(choice.name, data):
         raw: Raw = module.load(options, data)
     _check(raw, choice.name)
-    with files.writing(f"The prepared dataset {choice.name}", files.data_folder()):
+    with files.writing(f"The prepared dataset {choice.name}", files.data_folder(), files.HOME_HINT):
         return _write(raw, choice.name, stem, source)
 
 
@@ -108,7 +108,8 @@ def _reading(name: str, data: Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         place = f" in {str(data)!r}" if data else ""
-        raise BadInput(f"The data of {name}{place} cannot be read: {error.strerror or error}.") from error
+        which = f": {error.filename!r}" if error.filename and str(error.filename) != str(data) else ""
+        raise BadInput(f"The data of {name}{place} cannot be read{which}: {error.strerror or error}.") from error
 
 
 def _read_card(path: Path) -> DataCard | None:
@@ -134,8 +135,8 @@ def _check(raw: Raw, name: str) -> None:
     ):
         if len(images) != len(labels):
             raise BadInput(f"The {part} set of {name} has {len(images)} images but {len(labels)} labels.")
-        if not len(images):
-            raise BadInput(f"The {part} set of {name} is empty.")
+        if not images.size:
+            raise BadInput(f"The {part} set of {name} is empty, or its images have no pixels.")
     if raw.train_images.shape[1:] != raw.test_images.shape[1:]:
         shapes = [" × ".join(map(str, images.shape[1:])) for images in (raw.train_images, raw.test_images)]
         raise BadInput(f"The training images of {name} are {shapes[0]} (C × H × W), its test images {shapes[1]}.")
@@ -156,13 +157,15 @@ def _write(raw: Raw, name: str, stem: str, source: str) -> DataCard:
         order = np.argsort(labels, kind="stable")
         tensors[f"{part}_images"] = np.ascontiguousarray(images[order])
         counts[part] = np.bincount(labels, minlength=len(raw.classes)).tolist()
-    content = safetensors.numpy.save(tensors)
     mean, std = raw.mean, raw.std
     if not mean:
         pixels = raw.train_images.reshape(len(raw.train_images), raw.train_images.shape[1], -1)
         mean = [round(float(pixels[:, c].mean(dtype=np.float64)) / 255, 4) for c in range(pixels.shape[1])]
         # An image of one colour has std 0: it stays as it is.
         std = [round(float(pixels[:, c].std(dtype=np.float64)) / 255, 4) or 1.0 for c in range(pixels.shape[1])]
+    # All that a result depends on is in the file, so that its hash is the identity of the data.
+    about = {"classes": raw.classes, "counts": counts, "mean": mean, "std": std, "mirrors": raw.mirrors}
+    content = safetensors.numpy.save(tensors, {"dambench": json.dumps(about, sort_keys=True)})
     card = DataCard(
         name=name,
         label=display(raw.label or name),

@@ -4,7 +4,6 @@
 channels, of any size; labels are whole numbers. An array `classes` of texts may name the classes.
 """
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ class Options(config.Options, frozen=True):
 def fingerprint(options: Options, data: Path | None) -> str:
     path = _path(data)
     try:
-        return files.sha256(path)
+        return f"{files.sha256(path)} {display(path.stem)}"
     except OSError as error:
         raise BadInput(f"The arrays {str(path)!r} cannot be read: {error.strerror}.") from None
 
@@ -46,8 +45,11 @@ def load(options: Options, data: Path | None) -> Raw:
             named = archive.get("classes")
     except BadInput:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, zlib and numpy have a dozen kinds for files that are damaged or hostile
         raise BadInput(f"{str(path)!r} is not a whole .npz file of plain arrays: {display(str(error))}.") from None
+    for key, array in found.items():
+        if not isinstance(array, np.ndarray):
+            raise BadInput(f"In {str(path)!r}, {key} is not an array.")
     y_train, y_test = (_labels(found[key], key) for key in ("y_train", "y_test"))
     values, positions = np.unique(np.concatenate([y_train, y_test]), return_inverse=True)
     if named is not None and named.shape != (len(values),):

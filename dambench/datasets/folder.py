@@ -5,6 +5,7 @@ cropped to a square and resized to `--set dataset.size=N`. The test part may als
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +24,7 @@ MIRRORS = True
 NETWORK = ""
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-GREY = {"1", "L", "LA", "I;16", "I;16B", "I;16L"}
+GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"}
 
 
 class Options(config.Options, frozen=True):
@@ -36,12 +37,14 @@ class Options(config.Options, frozen=True):
 
 
 def fingerprint(options: Options, data: Path | None) -> str:
-    """Names, sizes and times of all images: a changed file is noticed without reading any."""
+    """Places, sizes and times of all images: a changed file is noticed without reading any."""
     found = hashlib.sha256()
     for part in _parts(data):
         for label, path in _files(part):
             status = path.stat()
-            found.update(f"{part.name}/{label}/{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            # The time of the last change of any kind cannot be set back, as unpacking an archive sets the other.
+            known = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            found.update(os.fsencode(path.resolve()) + f"\0{label}\0{known}\n".encode(errors="surrogateescape"))
     return found.hexdigest()
 
 
@@ -80,7 +83,9 @@ def load(options: Options, data: Path | None) -> Raw:
 def _parts(data: Path | None) -> tuple[Path, Path]:
     if data is None:
         raise BadInput("The dataset folder needs a folder: say --data DIR, with train/CLASS/* and test/CLASS/* in it.")
-    test = data / "test" if (data / "test").is_dir() else data / "val"
+    if not data.is_dir():
+        raise BadInput(f"--data {str(data)!r} is not a folder: one with train/CLASS/* and test/CLASS/* is needed.")
+    test = data / "val" if (data / "val").is_dir() and not (data / "test").is_dir() else data / "test"
     for part in (data / "train", test):
         if not part.is_dir():
             raise BadInput(f"{str(data)!r} has no folder {part.name!r}: train/CLASS/* and test/CLASS/* are needed.")
@@ -110,13 +115,24 @@ def _pixels(path: Path, size: tuple[int, int], channels: int) -> Pixels:
     """(C, H, W)."""
     try:
         with Image.open(path) as image:
-            # Pillow would clip 16 bits to 8, not scale them.
-            deep = image.mode.startswith("I;16")
-            byte = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8)) if deep else image
-            plain = byte.convert("L" if channels == 1 else "RGB")
+            plain = (_byte(image) if image.mode.startswith(("I", "F")) else image).convert(
+                "L" if channels == 1 else "RGB"
+            )
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadInput(f"{str(path)!r} is damaged: {display(str(error))}.") from None
+        raise BadInput(f"{str(path)!r} is damaged or cannot be used: {display(str(error))}.") from None
     if plain.size != size:
         plain = ImageOps.fit(plain, size, Image.Resampling.BILINEAR)
     array = np.asarray(plain)
     return array[None] if channels == 1 else np.moveaxis(array, 2, 0)
+
+
+def _byte(image: Image.Image) -> Image.Image:
+    """16 bits per pixel, scaled to 8: Pillow itself would clip them.
+
+    Raises:
+        ValueError: more than 16 bits, or fractions: nobody knows what would be white.
+    """
+    pixels = np.asarray(image)
+    if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError(f"it has {pixels.dtype} pixels; 8 or 16 bits are needed")
+    return Image.fromarray((pixels.astype(np.uint32) // 257).astype(np.uint8))

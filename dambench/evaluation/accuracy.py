@@ -49,11 +49,12 @@ def evaluate(
                     total=len(network_names) * repeats * total,
                     note=note,
                 )
-            logits = predict(network, testing, policy.test_batch)
+            batch = policy.test_batch(card.height * card.width)
+            logits = predict(network, testing, batch)
             loss = F.cross_entropy(logits, testing.labels).item()
             right = [int(part.sum()) for part in (logits.argmax(1) == testing.labels).split(list(test.counts))]
             recalls = [hits / count for hits, count in zip(right, test.counts, strict=True) if count]
-            trained = predict(network, data, policy.test_batch).argmax(1) == data.hard_labels
+            trained = predict(network, data, batch).argmax(1) == data.hard_labels
             yield Evaluated(
                 iteration=iteration,
                 final=final,

@@ -31,10 +31,10 @@ MATCHES_ON_NETWORK = True
 
 
 class Options(config.Options, frozen=True):
-    iterations: Annotated[int, Meta(ge=1, description="updates of the synthetic images")] = 20_000
+    iterations: Annotated[int, Meta(ge=1, le=10**9, description="updates of the synthetic images")] = 20_000
     lr_images: Annotated[float, Meta(gt=0, description="step size for the images")] = 1.0
     momentum_images: Annotated[float, Meta(ge=0, lt=1, description="momentum of the images' SGD")] = 0.5
-    batch_real: Annotated[int, Meta(ge=1, description="real images per class and iteration")] = 256
+    batch_real: Annotated[int, Meta(ge=1, le=10**6, description="real images per class and iteration")] = 256
     init: Annotated[Literal["real", "noise"], Meta(description="start from random real images or from N(0, 1)")] = (
         "real"
     )

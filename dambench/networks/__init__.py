@@ -12,6 +12,7 @@ import torch
 
 from dambench import registry
 from dambench.config import Options, read
+from dambench.display import display
 from dambench.errors import BadInput
 from dambench.events import DataCard
 from dambench.problem import Network
@@ -31,7 +32,7 @@ def parse(name: str) -> tuple[ModuleType, Options]:
     for part in words:
         for option, spelling in module.PARTS.items():
             number = part.removeprefix(spelling) if isinstance(spelling, str) and part.startswith(spelling) else ""
-            if number.isascii() and number.isdecimal():
+            if number.isascii() and number.isdecimal() and len(number) < 7:
                 value: Any = int(number)
             elif isinstance(spelling, dict) and part in spelling:
                 value = spelling[part]
@@ -43,7 +44,9 @@ def parse(name: str) -> tuple[ModuleType, Options]:
             break
         else:
             known = ", ".join(parts(module).values())
-            raise BadInput(f"In network {name!r}: no part is called {part!r}. A {family} has {known}.")
+            raise BadInput(
+                f"In network {display(name, 60)!r}: no part is called {display(part, 60)!r}. A {family} has {known}."
+            )
     return module, read(module.Options, options, f"network {name!r}")
 
 

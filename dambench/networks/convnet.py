@@ -57,9 +57,8 @@ def fit(options: Options, size: tuple[int, int]) -> Options:
     depth = options.depth or min(8, max(1, deepest - 2))
     if depth > deepest and options.pooling != "none":
         height, width = size
-        raise BadInput(
-            f"A convnet of depth {depth} halves {height}×{width} images to nothing: at most depth {deepest}."
-        )
+        most = f"at most depth {deepest}" if deepest > 0 else "use pooling np, or larger images"
+        raise BadInput(f"A convnet of depth {depth} halves {height}×{width} images to nothing: {most}.")
     return Options(
         depth=depth,
         width=options.width,

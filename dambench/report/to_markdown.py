@@ -72,7 +72,7 @@ def value(cell: Cell, *, bold: bool = False) -> str:
     number = f"{100 * cell.mean:.1f}{spread}"
     n = str(cell.n)
     if cell.sets > 1:
-        n = f"{cell.sets}×{cell.n // cell.sets}" if cell.n % cell.sets == 0 else f"{cell.n}, {cell.sets} sets"
+        n = f"{cell.n}, {cell.sets} sets" if cell.networks_per_set is None else f"{cell.sets}×{cell.networks_per_set}"
     return f"**{number}** ({n})" if bold else f"{number} ({n})"
 
 
@@ -88,7 +88,8 @@ def grid(lines: list[list[str]]) -> str:
 
 
 def _costs(costs: list[Cost]) -> str:
-    lines = [["method", "dataset", "runs", "distil, s", "peak", "evaluate, s per network", "peak", "device"]]
+    head = ["method", "dataset", "runs", "distil, s", "peak", "trained network", "protocol", "s each", "peak", "device"]
+    lines = [head]
     for cost in costs:
         ipc = "" if cost.ipc is None else f" IPC {cost.ipc}"
         lines.append(
@@ -98,6 +99,8 @@ def _costs(costs: list[Cost]) -> str:
                 str(cost.runs),
                 seconds(cost.distil_seconds),
                 megabytes(cost.distil_peak_bytes),
+                markdown(cost.network),
+                markdown(cost.protocol),
                 seconds(cost.evaluate_seconds),
                 megabytes(cost.evaluate_peak_bytes),
                 markdown(cost.device),
@@ -126,16 +129,16 @@ def _reading(board: Leaderboard) -> str:
             "distillation seed would change. (s×n) means s sets with n networks each."
         )
     notes.append(
-        "Bold: the highest mean, where Welch's t-test tells it from every other row of its column at 5 % "
+        "Bold: the highest mean, where Welch's t-test tells it from every other method in the same place at 5 % "
         "(Holm-corrected, n ≥ 3 each, networks taken as independent); whole does not compete."
     )
     for protocol in board.protocols:
         notes.append(f"Protocol {markdown(protocol.label)}: {_protocol(protocol)}")
-    for method, source in board.recipes.items():
-        notes.append(f"Settings of {markdown(method)}: {markdown(source)}. A row names those that differ.")
+    for source, what in board.recipes.items():
+        notes.append(f"Settings of {markdown(', '.join(what))}: {markdown(source)}. A row names those that differ.")
     notes.append(
-        "Seconds and peaks are medians over runs; distilling and evaluating are separate. Peak: the allocator's on "
-        "a GPU, the whole process's resident memory on a CPU."
+        "Seconds and peaks are medians over runs: of distilling, then of each network trained and tested. Peak: the "
+        "allocator's on a GPU, the whole process's resident memory on a CPU."
     )
     return "## How to read this\n\n" + "\n".join(f"- {note}" for note in notes)
 

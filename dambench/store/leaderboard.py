@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -42,6 +43,8 @@ class Score:
     base_method: str
     settings: str
     """All settings of the method, as JSON."""
+    recipe: str
+    """Where those come from that the row does not name."""
     set_sha256: str
     dataset_sha256: str
     run: str
@@ -60,7 +63,16 @@ class Cell:
     @property
     def sets(self) -> int:
         """How many different synthetic sets the networks were trained on."""
-        return len({score.set_sha256 for score in self.scores})
+        return len(set(self._per_set()))
+
+    @property
+    def networks_per_set(self) -> int | None:
+        """How many networks were trained on each set; None if not the same number."""
+        numbers = {self._per_set().count(sha256) for sha256 in self._per_set()}
+        return numbers.pop() if len(numbers) == 1 else None
+
+    def _per_set(self) -> list[str]:
+        return [score.set_sha256 for score in self.scores]
 
     @property
     def mean(self) -> float:
@@ -75,6 +87,8 @@ class Cell:
 
 
 Key = tuple[str, ...]
+Place = tuple[Key, Key]
+"""A row and a column."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,8 @@ class Cost:
     method: str
     dataset: str
     ipc: int | None
+    network: str
+    protocol: str
     distil_seconds: float
     distil_peak_bytes: int
     evaluate_seconds: float
@@ -102,10 +118,10 @@ class Table:
     """The axes that are neither rows nor columns, with the one value that the whole table has."""
     rows: list[Key]
     columns: list[Key]
-    cells: dict[tuple[Key, Key], Cell]
+    cells: dict[Place, Cell]
     majority: dict[Key, float]
     """By column: test accuracy of always answering the most frequent class."""
-    best: set[tuple[Key, Key]] = field(default_factory=set)
+    best: set[Place] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
 
@@ -114,8 +130,9 @@ class Leaderboard:
     tables: list[Table]
     costs: list[Cost]
     protocols: list[Protocol]
-    recipes: dict[str, str]
-    """Method → where its settings come from."""
+    """Those of the scores that are shown."""
+    recipes: dict[str, list[str]]
+    """Where settings come from → for what: `dm on digits`."""
     finished: int
     left_out: int
     """Runs that did not finish."""
@@ -146,20 +163,23 @@ def leaderboard(
             groups.setdefault(k, []).append(score)
     states = {row["state"]: row["n"] for row in store.query("select state, count(*) n from runs group by state")}
     finished = states.pop("finished", 0)
+    recipes: dict[str, list[str]] = {}
+    for what, recipe in sorted({(f"{score.base_method} on {score.dataset}", score.recipe) for score in scores}):
+        if recipe:
+            recipes.setdefault(recipe, []).append(what)
+    shown = {score.protocol for score in scores}
+    protocols = [
+        msgspec.json.decode(row["definition"], type=Protocol)
+        for row in store.query("select definition from protocols order by name, sha256")
+    ]
     return Leaderboard(
         tables=[
             _table(store, rest, key, group, rows, columns)
             for key, group in sorted(groups.items(), key=lambda item: _order(rest, item[0]))
         ],
         costs=_costs(store),
-        protocols=[
-            msgspec.json.decode(row["definition"], type=Protocol)
-            for row in store.query("select definition from protocols order by name, sha256")
-        ],
-        recipes={
-            row["method"]: row["recipe"]
-            for row in store.query("select distinct method, recipe from runs where recipe <> '' order by number")
-        },
+        protocols=[protocol for protocol in protocols if protocol.label in shown],
+        recipes=recipes,
         finished=finished,
         left_out=sum(states.values()),
     )
@@ -169,7 +189,7 @@ def _scores(store: Store) -> Iterator[Score]:
     """Every final score of a finished run, the same one only once, newest run first."""
     rows = store.query("""
         select runs.id, runs.method, runs.dataset, runs.dataset_sha256, runs.ipc, runs.overrides, runs.seed,
-            runs.config, protocols.name as protocol, scores.*
+            runs.config, runs.recipe, protocols.name as protocol, scores.*
         from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
         where scores.final = 1 and runs.state = 'finished'
         order by runs.number desc, scores.network, scores.repeat
@@ -177,18 +197,14 @@ def _scores(store: Store) -> Iterator[Score]:
     labels = _labels(rows)
     seen = set()
     for row in rows:
-        identity = (
-            row["set_sha256"],
-            row["dataset_sha256"],
-            row["network"],
-            row["protocol_sha256"],
-            row["seed"],
-        )
-        if (*identity, row["repeat"]) in seen:
+        method = method_label(row["method"], row["overrides"])
+        network = (row["network"], row["protocol_sha256"], row["seed"], row["repeat"])
+        identity = (method, row["set_sha256"], row["dataset_sha256"], *network)
+        if identity in seen:
             continue
-        seen.add((*identity, row["repeat"]))
+        seen.add(identity)
         yield Score(
-            method=method_label(row["method"], row["overrides"]),
+            method=method,
             dataset=labels[row["dataset_sha256"]],
             ipc=row["ipc"],
             network=row["network"],
@@ -196,6 +212,7 @@ def _scores(store: Store) -> Iterator[Score]:
             accuracy=row["accuracy"],
             base_method=row["method"],
             settings=json.dumps(json.loads(row["config"])["method"], sort_keys=True),
+            recipe=row["recipe"],
             set_sha256=row["set_sha256"],
             dataset_sha256=row["dataset_sha256"],
             run=row["id"],
@@ -244,7 +261,7 @@ def _table(
     columns: Sequence[str],
 ) -> Table:
     notes: list[str] = []
-    found: dict[tuple[Key, Key], list[Score]] = {}
+    found: dict[Place, list[Score]] = {}
     spread: list[Score] = []
     for score in scores:
         # The whole set has no IPC: it stands in every column of its dataset.
@@ -272,13 +289,29 @@ def _table(
         present = {s.dataset_sha256 for (_, c), cell in cells.items() if c == column for s in cell.scores}
         if len(present) == 1:
             table.majority[column] = rates[present.pop()]
-        if best := _best({row: cells[row, column] for row in table.rows if (row, column) in cells}):
-            table.best.add((best, column))
-    _missing_baselines(table, rows, columns)
+    if "method" in (*rows, *columns):
+        for rivals in _alike(table, rows, columns).values():
+            if (best := _best(rivals)) is not None:
+                table.best.add(best)
+        _missing_baselines(table, rows, columns)
     return table
 
 
-def _matches(key: tuple[Key, Key], place: tuple[Key, Key], rows: Sequence[str], columns: Sequence[str]) -> bool:
+def _alike(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[Key, dict[Place, Cell]]:
+    """The cells that differ in nothing but the method, by what they share."""
+    found: dict[Key, dict[Place, Cell]] = {}
+    for (row, column), cell in table.cells.items():
+        axes = zip((*rows, *columns), (*row, *column), strict=True)
+        shared = tuple(_named(axis, value) for axis, value in axes if axis != "method" and value)
+        found.setdefault(shared, {})[row, column] = cell
+    return found
+
+
+def _named(axis: str, value: str) -> str:
+    return f"IPC {value}" if axis == "ipc" else value
+
+
+def _matches(key: Place, place: Place, rows: Sequence[str], columns: Sequence[str]) -> bool:
     """Whether a place differs from a key in nothing but method and IPC."""
     for axes, mine, theirs in ((rows, key[0], place[0]), (columns, key[1], place[1])):
         for axis, a, b in zip(axes, mine, theirs, strict=True):
@@ -291,7 +324,7 @@ def _fill(key: Key, place: Key, axes: Sequence[str]) -> Key:
     return tuple(b if axis == "ipc" else a for axis, a, b in zip(axes, key, place, strict=True))
 
 
-def _newest(scores: list[Score], place: tuple[Key, Key], notes: list[str]) -> list[Score]:
+def _newest(scores: list[Score], place: Place, notes: list[str]) -> list[Score]:
     """Those made with the settings of the newest run: a recipe may have changed since older ones."""
     kept = [score for score in scores if score.settings == scores[0].settings]
     if len(kept) < len(scores):
@@ -300,16 +333,16 @@ def _newest(scores: list[Score], place: tuple[Key, Key], notes: list[str]) -> li
     return kept
 
 
-def _best(cells: dict[Key, Cell]) -> Key | None:
-    """The row whose mean is highest and differs from each other row's beyond chance; none otherwise.
+def _best(cells: dict[Place, Cell]) -> Place | None:
+    """The cell whose mean is highest and differs from each other's beyond chance; none otherwise.
 
-    Welch's t-test against each other row, Holm's correction over them, at 5 %. The whole set does not compete.
+    Welch's t-test against each other cell, Holm's correction over them, at 5 %. The whole set does not compete.
     """
-    rivals = {row: cell for row, cell in cells.items() if cell.scores[0].base_method != "whole"}
+    rivals = {place: cell for place, cell in cells.items() if cell.scores[0].base_method != "whole"}
     if len(rivals) < 2 or any(cell.n < ENOUGH for cell in rivals.values()):
         return None
-    best = max(rivals, key=lambda row: rivals[row].mean)
-    values = sorted(welch(rivals[best], cell) for row, cell in rivals.items() if row != best)
+    best = max(rivals, key=lambda place: rivals[place].mean)
+    values = sorted(welch(rivals[best], cell) for place, cell in rivals.items() if place != best)
     held = all(p < SIGNIFICANCE / (len(values) - rank) for rank, p in enumerate(values))
     return best if held else None
 
@@ -326,20 +359,18 @@ def welch(a: Cell, b: Cell) -> float:
 
 def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]) -> None:
     """A result without its floor and ceiling cannot be read: say so."""
-    if "method" not in rows:
-        return
-    position = list(rows).index("method")
-    for column in table.columns:
-        present = {row[position] for row in table.rows if (row, column) in table.cells}
+    for shared, cells in sorted(_alike(table, rows, columns).items()):
+        present = {cell.scores[0].base_method for cell in cells.values()}
         absent = [name for name in BASELINES if name not in present]
         if absent and present - set(BASELINES):
-            where = " ".join(f"IPC {v}" if a == "ipc" else v for a, v in zip(columns, column, strict=True) if v)
-            table.notes.append(f"{where}: {' and '.join(absent)} not run under this protocol yet.")
+            where = f"{' '.join(shared)}: " if shared else ""
+            table.notes.append(f"{where}{' and '.join(absent)} not run under this protocol yet.")
 
 
 def _costs(store: Store) -> list[Cost]:
     rows = store.query("""
-        select method, runs.overrides, runs.dataset, runs.ipc, device_name, threads, device, runs.number,
+        select method, runs.overrides, runs.dataset, runs.dataset_sha256, runs.ipc, runs.protocol, scores.network,
+            device_name, threads, device, runs.number,
             distil.seconds as distil_seconds, distil.peak_memory_bytes as distil_peak,
             avg(scores.seconds) as evaluate_seconds, max(scores.peak_memory_bytes) as evaluate_peak
         from runs
@@ -347,35 +378,36 @@ def _costs(store: Store) -> list[Cost]:
             join costs as distil on distil.run = runs.number and distil.phase = 'distil'
             join scores on scores.run = runs.number
         where runs.state = 'finished'
-        group by runs.number order by runs.number
+        group by runs.number, scores.network order by runs.number
     """)
+    labels = _labels(rows)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         device = row["device_name"] if row["device"] != "cpu" else f"{row['device_name']}, {row['threads']} threads"
-        key = (method_label(row["method"], row["overrides"]), row["dataset"], row["ipc"], device)
+        method = method_label(row["method"], row["overrides"])
+        key = (method, labels[row["dataset_sha256"]], row["ipc"], row["network"], row["protocol"], device)
         groups.setdefault(key, []).append(row)
-    found = []
-    for (method, dataset, ipc, device), group in groups.items():
-
-        def middle(column: str, group: list[dict[str, Any]] = group) -> float:
-            values = sorted(row[column] for row in group)
-            return float(values[len(values) // 2] + values[(len(values) - 1) // 2]) / 2
-
-        found.append(
-            Cost(
-                method=method,
-                dataset=dataset,
-                ipc=ipc,
-                distil_seconds=middle("distil_seconds"),
-                distil_peak_bytes=int(middle("distil_peak")),
-                evaluate_seconds=middle("evaluate_seconds"),
-                evaluate_peak_bytes=int(middle("evaluate_peak")),
-                device=device,
-                runs=len(group),
-            )
+    found = [
+        Cost(
+            method=method,
+            dataset=dataset,
+            ipc=ipc,
+            network=network,
+            protocol=protocol,
+            distil_seconds=median(row["distil_seconds"] for row in group),
+            distil_peak_bytes=int(median(row["distil_peak"] for row in group)),
+            evaluate_seconds=median(row["evaluate_seconds"] for row in group),
+            evaluate_peak_bytes=int(median(row["evaluate_peak"] for row in group)),
+            device=device,
+            runs=len(group),
         )
-    axes = ("method", "dataset", "ipc")
+        for (method, dataset, ipc, network, protocol, device), group in groups.items()
+    ]
+    axes = ("method", "dataset", "ipc", "network", "protocol")
     return sorted(
         found,
-        key=lambda c: (*_order(axes, (c.method, c.dataset, "" if c.ipc is None else str(c.ipc))), c.device),
+        key=lambda c: (
+            _order(axes, (c.method, c.dataset, "" if c.ipc is None else str(c.ipc), c.network, c.protocol)),
+            c.device,
+        ),
     )

@@ -51,7 +51,7 @@ def new_id() -> str:
 
 def default_path() -> Path:
     """DAMBENCH_DB, else runs.db here."""
-    return Path(os.environ.get("DAMBENCH_DB") or "runs.db").expanduser()
+    return files.user_path(os.environ.get("DAMBENCH_DB") or "runs.db")
 
 
 def check(path: Path) -> None:
@@ -61,7 +61,11 @@ def check(path: Path) -> None:
         BadInput: it is not a database of dambench, a newer dambench made it, it is damaged, or it (or the folder
             where it would be made) cannot be written.
     """
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise BadInput(f"The database {str(path)!r} cannot be reached: {error.strerror}.") from None
+    if not exists:
         folder = path.absolute().parent
         if not folder.is_dir():
             raise BadInput(f"The database {str(path)!r} cannot be made: there is no folder {str(folder)!r}.")
@@ -74,48 +78,69 @@ def check(path: Path) -> None:
         raise BadInput(f"The database {str(path)!r} may only be read: choose another with --db or DAMBENCH_DB.")
 
 
-def _identify(path: Path) -> int:
-    """The version of the schema in the file, found without writing a byte."""
+def _identify(path: Path) -> None:
+    """See that the file is a database of dambench that this dambench knows, without changing or adding a file."""
     try:
         with path.open("rb") as file:
             header = file.read(100)
+        size = path.stat().st_size
     except OSError as error:
         raise BadInput(f"The database {str(path)!r} cannot be read: {error.strerror}.") from None
-    if not header:
+    if not size:
         raise BadInput(f"{str(path)!r} is an empty file, not a database: remove it, or choose another with --db.")
-    foreign = f"{str(path)!r} is not a database of dambench: choose another with --db or DAMBENCH_DB."
-    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-        raise BadInput(foreign)
-    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
-        raise BadInput(foreign)
-    try:
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=WAIT_SECONDS)
-        try:
-            version = int(connection.execute("pragma user_version").fetchone()[0])
-            connection.execute("select count(*) from sqlite_master").fetchone()
-        finally:
-            connection.close()
-    except sqlite3.DatabaseError as error:
-        raise BadInput(f"The database {str(path)!r} is damaged or cannot be opened: {error}.") from None
+    if len(header) < 100 or not header.startswith(b"SQLite format 3\0") or _field(header, 68) != APPLICATION_ID:
+        raise BadInput(f"{str(path)!r} is not a database of dambench: choose another with --db or DAMBENCH_DB.")
+    page = int.from_bytes(header[16:18], "big")
+    if size < _field(header, 28) * (65536 if page == 1 else page):
+        raise BadInput(f"The database {str(path)!r} is damaged: its end is missing.")
+    _check_version(path, _field(header, 60))
+
+
+def _field(header: bytes, offset: int) -> int:
+    return int.from_bytes(header[offset : offset + 4], "big")
+
+
+def _check_version(path: Path, version: int) -> None:
     if version > VERSION:
         raise BadInput(
             f"The database {str(path)!r} has schema {version}, this dambench knows {VERSION}: "
             "a newer dambench made it; update dambench."
         )
-    return version
 
 
 def _connect(path: Path, mode: str) -> Database:
     connection = sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?mode={mode}",
-        uri=True,
-        timeout=WAIT_SECONDS,
-        isolation_level=None,
+        f"file://{quote(os.path.abspath(path))}?{mode}", uri=True, timeout=WAIT_SECONDS, isolation_level=None
     )
     connection.row_factory = sqlite3.Row
     for pragma in ("foreign_keys = on", "synchronous = full", "mmap_size = 0", "trusted_schema = off"):
         connection.execute(f"pragma {pragma}")
     return Database(connection)
+
+
+def _open(path: Path, mode: str) -> Database:
+    """Connect, and see that it is whole: the log may hold more than the file's header told."""
+    db = _connect(path, mode)
+    try:
+        _check_version(path, int(db.conn.execute("pragma user_version").fetchone()[0]))
+        ours = "select count(*) from sqlite_master where name in ('runs', 'events', 'scores')"
+        if db.conn.execute(ours).fetchone()[0] != 3:
+            raise BadInput(f"The database {str(path)!r} is damaged: its tables are missing.")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _open_to_read(path: Path) -> Database:
+    try:
+        return _open(path, "mode=ro")
+    except sqlite3.OperationalError:
+        # In a folder that may not be written SQLite cannot make the files it shares with writers. Where there is
+        # no log, nobody writes, and it can do without.
+        if path.with_name(f"{path.name}-wal").exists():
+            raise
+        return _open(path, "mode=ro&immutable=1")
 
 
 @contextmanager
@@ -141,7 +166,7 @@ def _create(path: Path) -> None:
     handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".new")
     os.close(handle)
     try:
-        db = _connect(Path(name), "rw")
+        db = _connect(Path(name), "mode=rw")
         db.conn.execute(f"pragma application_id = {APPLICATION_ID}")
         _migrate(db)
         db.close()
@@ -167,23 +192,23 @@ class Store:
             BadInput: it is missing (to read), foreign, empty, damaged, newer, or cannot be written.
         """
         try:
-            if write:
-                check(path)
+            if not write:
                 if not path.exists():
-                    _create(path)
-                db = _connect(path, "rw")
-                db.conn.execute("pragma journal_mode = wal")
-                if _identify(path) < VERSION:
-                    _migrate(db)
-                return cls(path, db)
+                    raise BadInput(f"There is no database {str(path)!r} yet: `dambench run` makes it.")
+                _identify(path)
+                return cls(path, _open_to_read(path))
+            check(path)
             if not path.exists():
-                raise BadInput(f"There is no database {str(path)!r} yet: `dambench run` makes it.")
-            _identify(path)
-            return cls(path, _connect(path, "ro"))
+                _create(path)
+            db = _open(path, "mode=rw")
+            db.conn.execute("pragma journal_mode = wal")
+            if int(db.conn.execute("pragma user_version").fetchone()[0]) < VERSION:
+                _migrate(db)
+            return cls(path, db)
         except sqlite3.Error as error:
-            raise BadInput(f"The database {str(path)!r} cannot be opened: {error}.") from None
+            raise BadInput(f"The database {str(path)!r} cannot be used: {error}.") from None
         except OSError as error:
-            raise BadInput(f"The database {str(path)!r} cannot be made: {error.strerror}.") from None
+            raise BadInput(f"The database {str(path)!r} cannot be used: {error.strerror}.") from None
 
     def close(self) -> None:
         self.db.close()
@@ -293,6 +318,7 @@ class Store:
                 self._update(
                     number,
                     state="running",
+                    total=event.config.method.options.get("iterations", 0),
                     recipe=event.recipe,
                     overrides=msgspec.json.encode(event.overrides).decode(),
                 )

@@ -1,3 +1,5 @@
+import contextlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +64,18 @@ def test_another_file_of_the_same_name_is_another_dataset(tmp_path: Path) -> Non
     assert len(datasets.prepared()) == 2
 
 
-def test_it_can_be_told_that_mirror_images_are_other_classes(tmp_path: Path) -> None:
-    assert not datasets.prepare(Choice("arrays", {"mirrors": False}), _save(tmp_path)).mirrors
+def test_whether_mirror_images_are_other_classes_makes_another_dataset(tmp_path: Path) -> None:
+    path = _save(tmp_path)
+    one, other = (datasets.prepare(Choice("arrays", {"mirrors": mirrors}), path) for mirrors in (True, False))
+    assert (one.mirrors, other.mirrors) == (True, False)
+    assert one.sha256 != other.sha256  # they are augmented otherwise: their scores must not be taken for the same
+    assert datasets.path_of(one) != datasets.path_of(other)
+
+
+def test_a_renamed_file_has_its_new_name(tmp_path: Path) -> None:
+    path = _save(tmp_path)
+    assert datasets.prepare(Choice("arrays"), path).label == "mine"
+    assert datasets.prepare(Choice("arrays"), path.rename(tmp_path / "yours.npz")).label == "yours"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +93,7 @@ def test_it_can_be_told_that_mirror_images_are_other_classes(tmp_path: Path) -> 
         ({"x_test": np.zeros((0, 8, 8), np.uint8), "y_test": np.zeros(0, int)}, "test set of arrays is empty"),
         ({"y_test": np.array([{}, {}], object)}, "is not a whole .npz file of plain arrays"),
         ({"classes": np.array(["a"])}, "names 1 classes but the labels have 2"),
+        ({"x_train": np.zeros((4, 0, 8), np.uint8), "x_test": np.zeros((2, 0, 8), np.uint8)}, "have no pixels"),
     ],
 )
 def test_what_is_wrong_with_the_arrays_is_said(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -104,3 +117,34 @@ def test_it_says_which_file_it_needs(tmp_path: Path) -> None:
         datasets.prepare(Choice("arrays"), None)
     with pytest.raises(BadInput, match="is not a file"):
         datasets.prepare(Choice("arrays"), tmp_path)
+
+
+def test_a_member_that_is_no_array_is_refused(tmp_path: Path) -> None:
+    path = _save(tmp_path, x_test=None)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x_test", b"not an array")
+    with pytest.raises(BadInput, match="x_test is not an array"):
+        datasets.prepare(Choice("arrays"), path)
+
+
+def test_a_header_that_claims_the_impossible_is_refused(tmp_path: Path) -> None:
+    path = _save(tmp_path, x_test=None)
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (10000000000000, 8, 8), }"
+    npy = b"\x93NUMPY\x01\x00" + len(header + b"\n").to_bytes(2, "little") + header + b"\n"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x_test.npy", npy)
+    with pytest.raises(BadInput, match=r"is not a whole \.npz file"):
+        datasets.prepare(Choice("arrays"), path)
+
+
+def test_every_damage_to_a_compressed_file_is_a_sentence(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    arrays = _arrays(x_train=draw.integers(0, 256, (40, 8, 8), dtype=np.uint8), y_train=np.arange(40) % 2)
+    np.savez_compressed(tmp_path / "mine.npz", **arrays)
+    whole = (tmp_path / "mine.npz").read_bytes()
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[draw.integers(len(whole))] ^= 1 << draw.integers(8)
+        (tmp_path / "mine.npz").write_bytes(damaged)
+        with contextlib.suppress(BadInput):
+            datasets.prepare(Choice("arrays"), tmp_path / "mine.npz")

@@ -8,5 +8,5 @@ def test_the_split_is_fixed_for_all_times() -> None:
     assert sum(card.train_counts) == 1347
     assert sum(card.test_counts) == 450
     assert max(card.test_counts) - min(card.test_counts) <= 3
-    assert card.sha256 == "9bb79bee8862f32b3ade714113920803c126fcc53655d2c2307b11dc55d45040"
+    assert card.sha256 == "f470f69c8c3166dde5a9d9725343c13b02c56c1ef173c909d9ecf3ff8e78e693"
     assert not card.mirrors

@@ -1,3 +1,5 @@
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -81,8 +83,14 @@ def test_a_damaged_image_is_named(data: Path, content: bytes | str) -> None:
 def test_what_is_missing_is_said(tmp_path: Path, data: Path) -> None:
     with pytest.raises(BadInput, match="say --data DIR"):
         datasets.prepare(Choice("folder"), None)
-    with pytest.raises(BadInput, match="has no folder 'train'"):
+    with pytest.raises(BadInput, match="is not a folder"):
         datasets.prepare(Choice("folder"), tmp_path / "none")
+    with pytest.raises(BadInput, match="has no folder 'train'"):
+        datasets.prepare(Choice("folder"), tmp_path)
+    (tmp_path / "half" / "train" / "ant").mkdir(parents=True)
+    _image(tmp_path / "half" / "train" / "ant" / "0.png", np.zeros((9, 12), np.uint8))
+    with pytest.raises(BadInput, match="has no folder 'test'"):
+        datasets.prepare(Choice("folder"), tmp_path / "half")
     for path in (data / "test").rglob("*.png"):
         path.unlink()
     with pytest.raises(BadInput, match="has no image in a class folder"):
@@ -94,3 +102,39 @@ def test_a_class_without_training_images_is_named(data: Path) -> None:
         path.unlink()
     with pytest.raises(BadInput, match="Class 'bee' of folder has test images but no training image"):
         datasets.prepare(Choice("folder"), data)
+
+
+def test_another_folder_is_another_dataset_even_if_names_sizes_and_times_agree(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "twin")
+    for path in (tmp_path / "twin").rglob("*.png"):
+        _image(path, np.zeros((9, 12), np.uint8))
+        path.write_bytes(path.read_bytes().ljust((data / path.relative_to(tmp_path / "twin")).stat().st_size, b"\0"))
+    for path in [*data.rglob("*.png"), *(tmp_path / "twin").rglob("*.png")]:
+        os.utime(path, (0, 0))
+    first, second = (datasets.prepare(Choice("folder"), folder) for folder in (data, tmp_path / "twin"))
+    assert first.sha256 != second.sha256
+    assert second.label == "twin"
+
+
+def test_sixteen_bit_pgm_is_scaled_too(data: Path) -> None:
+    for path in list(data.rglob("*.png")):
+        path.unlink()
+        header = b"P5 12 9 65535\n"
+        path.with_suffix(".pgm").write_bytes(header + np.full((9, 12), 32896, ">u2").tobytes())
+    card = datasets.prepare(Choice("folder"), data)
+    train, _ = datasets.open_sets(card, torch.device("cpu"))
+    assert card.channels == 1
+    assert set(train.images.flatten().tolist()) == {128}
+
+
+def test_pixels_that_have_no_known_white_are_refused(data: Path) -> None:
+    Image.fromarray(np.zeros((9, 12), np.float32)).save(data / "train" / "ant" / "2.tif")
+    with pytest.raises(BadInput, match=r"2\.tif.*float32 pixels; 8 or 16 bits are needed"):
+        datasets.prepare(Choice("folder"), data)
+
+
+def test_names_that_are_not_utf8_are_taken(data: Path) -> None:
+    folder = os.fsencode(data / "train") + b"/\xff"
+    os.mkdir(folder)
+    shutil.copy(os.fsencode(data / "train" / "ant" / "0.png"), folder + b"/\xfe.png")
+    assert datasets.prepare(Choice("folder"), data).classes == ["ant", "bee", "\ufffd"]

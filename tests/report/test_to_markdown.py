@@ -24,9 +24,8 @@ def _report(store: Store) -> str:
 
 
 def _cell(sets: int, each: int) -> Cell:
-    return Cell(
-        tuple(Score("m", "d", 1, "n", "p", 0.5, "m", "{}", str(s), "d", "r") for s in range(sets) for _ in range(each))
-    )
+    names = [str(s) for s in range(sets) for _ in range(each)]
+    return Cell(tuple(Score("m", "d", 1, "n", "p", 0.5, "m", "{}", "", name, "d", "r") for name in names))
 
 
 def test_an_empty_database_gives_one_friendly_sentence_and_a_command(store: Store) -> None:
@@ -66,7 +65,8 @@ def test_every_protocol_and_recipe_has_a_footnote(store: Store) -> None:
     add(store, config("dm"), HIGH, recipe="DM, Table 1")
     text = _report(store)
     assert "Protocol quick\\#3528: 200 epochs (rate × 0.1 after 100) on a synthetic set, 50 epochs" in text
-    assert "Settings of dm: DM, Table 1." in text
+    assert "Settings of dm on digits: DM, Table 1." in text
+    assert "dsa-dm" not in text.partition("Protocol")[2].replace("as dsa-dm", "")
     assert "digits IPC 1: random and whole not run under this protocol yet." in text
 
 
@@ -79,6 +79,8 @@ def test_seconds_peaks_and_device_of_each_method_are_there(store: Store) -> None
         "1",
         "12",
         "1 MB",
+        "convnet-d1-w8",
+        "quick\\#3528",
         "12",
         "1 MB",
         "a CPU, 2 threads",
@@ -94,6 +96,8 @@ def test_small_n_is_shown_as_small_n() -> None:
     assert value(_cell(1, 1)) == "50.0 (1)"
     assert value(_cell(1, 2)) == "50.0 ± 0.0 (2)"
     assert value(_cell(3, 5)) == "50.0 ± 0.0 (3×5)"
+    uneven = Cell((*_cell(1, 5).scores, *_cell(2, 3).scores[3:]))
+    assert value(uneven) == "50.0 ± 0.0 (8, 2 sets)"
 
 
 def test_a_hostile_dataset_name_forges_no_row(store: Store) -> None:
@@ -115,3 +119,11 @@ def test_a_dataset_of_ones_own_has_a_column_of_its_own(store: Store) -> None:
 def test_columns_line_up_in_a_terminal() -> None:
     lines = grid([["a", "bb"], ["ccc", "d"]]).splitlines()
     assert len({len(line) for line in lines}) == 1
+
+
+def test_each_dataset_has_the_recipe_that_was_used_on_it(store: Store) -> None:
+    add(store, config("dm"), HIGH, recipe="ours, for digits")
+    add(store, config("dm"), HIGH, recipe="the paper's", card=other_data("e", "flowers"))
+    text = _report(store)
+    assert "Settings of dm on digits: ours, for digits." in text
+    assert "Settings of dm on flowers: the paper's." in text

@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def _cell(accuracies: list[float]) -> Cell:
-    return Cell(tuple(Score("m", "d", 1, "n", "p", a, "m", "{}", "s", "d", "r") for a in accuracies))
+    return Cell(tuple(Score("m", "d", 1, "n", "p", a, "m", "{}", "", "s", "d", "r") for a in accuracies))
 
 
 def _only(store: Store, **axes: tuple[str, ...]) -> Table:
@@ -200,6 +200,35 @@ def test_costs_are_medians_over_runs(store: Store) -> None:
     (cost,) = leaderboard(store).costs
     assert (cost.method, cost.runs, cost.distil_seconds, cost.evaluate_seconds) == ("dm", 3, 2.0, 2.0)
     assert cost.device == "a CPU, 2 threads"
+
+
+def test_two_methods_that_made_the_same_set_both_have_it(store: Store) -> None:
+    add(store, config("dm"), HIGH, made="the same")
+    add(store, config("dm", options={"lr": 0.1}), HIGH, made="the same", overrides={"lr": 0.1})
+    assert {cell.n for cell in _only(store).cells.values()} == {5}
+    assert len(_only(store).cells) == 2
+
+
+def test_only_methods_compete_not_ipcs_or_protocols(store: Store) -> None:
+    for ipc, accuracies in ((1, LOW), (10, HIGH)):
+        add(store, config("random", ipc=ipc), accuracies)
+    (table,) = leaderboard(store, rows=("dataset", "ipc"), columns=("method",)).tables
+    assert table.best == set()
+    add(store, config("dm", ipc=10), [0.5] * 5)
+    (table,) = leaderboard(store, rows=("dataset", "ipc"), columns=("method",)).tables
+    assert table.best == {(("digits", "10"), ("random",))}
+    assert table.notes == ["digits IPC 10: whole not run under this protocol yet."]
+    assert all(not t.best for t in leaderboard(store, rows=("dataset",), columns=("ipc",)).tables)
+
+
+def test_costs_of_different_protocols_networks_and_datasets_are_not_averaged(store: Store) -> None:
+    add(store, config("random"), LOW, seconds=1.0)
+    add(store, config("random", protocol=PRESETS["dc"]), LOW, seconds=5.0)
+    add(store, config("random", network="convnet-d2-w8"), LOW, seconds=7.0)
+    add(store, config("random"), LOW, seconds=9.0, card=other_data("e"))
+    costs = leaderboard(store).costs
+    assert sorted(cost.evaluate_seconds for cost in costs) == [1.0, 5.0, 7.0, 9.0]
+    assert {cost.dataset for cost in costs} == {"digits#dddd", "digits#eeee"}
 
 
 def test_an_unknown_axis_names_the_known_ones(store: Store) -> None:

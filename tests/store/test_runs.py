@@ -203,6 +203,15 @@ def _empty(path: Path) -> None:
     path.touch()
 
 
+def _bare(path: Path) -> None:
+    """Somebody else took our number."""
+    db = sqlite3.connect(path)
+    db.execute(f"pragma application_id = {APPLICATION_ID}")
+    db.execute("create table theirs (x)")
+    db.commit()
+    db.close()
+
+
 def _folder(path: Path) -> None:
     path.mkdir()
 
@@ -212,10 +221,11 @@ def _folder(path: Path) -> None:
     [
         (_foreign, "is not a database of dambench"),
         (_newer, "a newer dambench made it; update dambench"),
-        (_truncated, "damaged"),
+        (_truncated, "damaged: its end is missing"),
         (_text, "is not a database of dambench"),
         (_empty, "is an empty file, not a database"),
         (_folder, "Is a directory"),
+        (_bare, "its tables are missing"),
     ],
 )
 @pytest.mark.parametrize("write", [False, True])
@@ -249,6 +259,29 @@ def test_a_database_that_may_only_be_read_is_refused_before_a_run(
         stored.check(tmp_path / "runs.db")
     with pytest.raises(BadInput, match="may not be written"):
         stored.check(tmp_path / "new.db")
+
+
+def test_a_database_in_a_folder_that_may_not_be_written_can_be_read(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = add(store, config())
+    store.close()
+    real = stored._open
+
+    def refused(path: Path, mode: str) -> Database:
+        if "immutable" not in mode:
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+        return real(path, mode)
+
+    monkeypatch.setattr(stored, "_open", refused)
+    with closing(Store.open(tmp_path / "runs.db")) as viewer:
+        assert viewer.run(run_id)["state"] == "finished"
+
+
+def test_a_path_may_begin_with_two_slashes_or_hold_anything(tmp_path: Path) -> None:
+    for name in (f"/{tmp_path}/a.db", f"{tmp_path}/b #?%20 ü.db"):
+        with closing(Store.open(Path(name), write=True)):
+            assert Path(name).exists()
 
 
 def test_checking_changes_nothing(tmp_path: Path) -> None:
