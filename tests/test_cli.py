@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -286,7 +287,7 @@ def test_a_signal_before_a_run_begins_leaves_nothing(number: signal.Signals, cod
 
 
 def test_a_run_outlives_its_screen(tmp_path: Path) -> None:
-    command = f"{sys.executable} -m dambench {' '.join(DM)} 2>&1 >/dev/null | head -1"
+    command = f"{shlex.quote(sys.executable)} -m dambench {' '.join(DM)} 2>&1 >/dev/null | head -1"
     subprocess.run(["bash", "-c", command], capture_output=True, check=True)
     with closing(Store.open(tmp_path / "runs.db")) as store:
         assert store.query("select state, total from runs") == [{"state": "finished", "total": 3}]
@@ -370,7 +371,9 @@ def test_a_report_leaves_links_and_permissions_as_they_are(ledger_path: Path, tm
 
 def test_output_that_cannot_be_written_is_a_sentence(ledger_path: Path) -> None:
     for command in ("report >/dev/full", "runs >&-"):
-        done = subprocess.run(["bash", "-c", f"{sys.executable} -m dambench {command}"], capture_output=True, text=True)
+        done = subprocess.run(
+            ["bash", "-c", f"{shlex.quote(sys.executable)} -m dambench {command}"], capture_output=True, text=True
+        )
         assert "Traceback" not in done.stderr
         assert done.returncode == (1 if "full" in command else 0)
 
@@ -472,6 +475,6 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_reader_that_leaves_early_is_no_error(ledger_path: Path) -> None:
-    command = f"{sys.executable} -m dambench report | true"
+    command = f"{shlex.quote(sys.executable)} -m dambench report | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""

@@ -2,12 +2,18 @@
 
 import re
 import shlex
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from dambench import config
 from dambench.cli import run_cli
+from dambench.store.runs import Store
+from tests import ledger
+from tests.ledger import add
+from tests.ledger import config as run_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,6 +45,15 @@ def test_its_toml_file_is_a_request(tmp_path: Path) -> None:
     request = config.read(config.Request, config.read_toml(tmp_path / "dm.toml"), "the README")
     assert [each.seed for each in request.each_seed()] == [0, 1, 2, 3, 4]
     assert request.choice("method").options == {"iterations": 500}
+
+
+def test_its_sql_answers(tmp_path: Path) -> None:
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        add(store, run_config("dm"), [0.5, 0.7])
+        add(store, run_config("dm", seed=1), [0.1], end=ledger.failed())
+    (sql,) = re.findall(r'sqlite3 runs.db "(.*)"', README)
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as plain:
+        assert plain.execute(sql).fetchall() == [("dm", "digits", 1, "quick#3528", "convnet-d1-w8", 0.6, 2)]
 
 
 def test_both_commands_are_in_the_makefile() -> None:

@@ -165,7 +165,17 @@ create table costs (
     primary key (run, phase)
 ) strict, without rowid;
 
--- For people. (Of SQLite 3.38 to 3.40, a connection with trusted_schema off, such as ours, may not use it.)
+-- For people: the final scores of finished runs.
+create view results as
+    select runs.id as run, runs.method, runs.overrides, runs.dataset, runs.ipc, scores.network,
+        protocols.name || '#' || substr(protocols.sha256, 1, 4) as protocol, runs.seed, scores.repeat,
+        scores.accuracy, scores.balanced_accuracy, scores.loss, scores.train_accuracy, scores.seconds,
+        scores.peak_memory_bytes
+    from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
+    where scores.final = 1 and runs.state = 'finished';
+
+-- For people: the losses as they were logged.
+-- (Of SQLite 3.38 to 3.40, a connection with trusted_schema off, such as ours, may not use it.)
 create view losses as
     select events.run, runs.id, cast(json_extract(body, '$.iteration') as integer) as iteration,
         json_each.key as loss,
