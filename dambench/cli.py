@@ -204,7 +204,9 @@ def _record(store: Store, run_id: str, job: "Job", signals: "Signals", console: 
             try:
                 keep(until_told(engine.run(job, " ".join(sys.argv)), lambda: signals.heard, engine.StopRun))
             except Told as told:
-                keep(iter([Stopped(signal=str(told), phase="", iteration=0, costs=[])]))
+                row = store.run(run_id)
+                iteration = row["done"] if row["phase"] == "distil" else 0
+                keep(iter([Stopped(signal=str(told), phase=row["phase"], iteration=iteration, costs=[])]))
             except sqlite3.Error:
                 raise
             except Exception as error:

@@ -58,7 +58,8 @@ def summary(event: AnyEvent) -> str | None:
         case Failed():
             return f"failed: {display(event.error, 400)}"
         case Stopped():
-            return f"stopped by {display(event.signal)} in phase {event.phase}, iteration {event.iteration}"
+            where = f" in phase {event.phase}, iteration {event.iteration}" if event.phase else ""
+            return f"stopped by {display(event.signal)}{where}"
         case _:
             return None
 
