@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -226,20 +226,21 @@ def _record(store: Store, run_id: str, job: "Job", signals: "Signals", console: 
             return 0
 
 
-def until_told(events: Iterator[AnyEvent], told: Callable[[], str], stop: type[Exception]) -> Iterator[AnyEvent]:
+def until_told(
+    events: Generator[AnyEvent, None, None], told: Callable[[], str], stop: type[Exception]
+) -> Iterator[AnyEvent]:
     """The events of a run; once `told` answers with a reason, it is thrown into the run, which then says its last."""
     thrown = False
-    generator: Any = events
     try:
-        event = next(generator)
+        event = next(events)
         while True:
             yield event
             reason = told()
             if reason and not thrown:
                 thrown = True
-                event = generator.throw(stop(reason))
+                event = events.throw(stop(reason))
             else:
-                event = next(generator)
+                event = next(events)
     except StopIteration:
         return
 

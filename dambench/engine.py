@@ -6,7 +6,7 @@ stops a run by throwing `StopRun` into it.
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -237,7 +237,7 @@ class _Clock:
         ]
 
 
-def run(job: Job, command_line: str = "") -> Iterator[AnyEvent]:
+def run(job: Job, command_line: str = "") -> Generator[AnyEvent, None, None]:
     """Distil a set, train networks on it, test them.
 
     Ends with Finished, Failed or Stopped, and raises nothing: what goes wrong is an event.

@@ -83,7 +83,7 @@ class Watch:
         self.console = console
         self.total = total
         self.clock = clock
-        self.began = self.last_line = clock()
+        self.last_line = clock()
         self.progress: Progress | None = None
         self.task: TaskID | None = None
         self.phase = ""

@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -331,7 +331,7 @@ def test_later_words_win(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 def test_a_reason_to_stop_is_thrown_into_the_run_once() -> None:
     heard = []
 
-    def run() -> Iterator[Any]:
+    def run() -> Generator[Any, None, None]:
         try:
             yield from range(100)
         except StopRun as stop:

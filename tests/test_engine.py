@@ -125,9 +125,8 @@ def test_a_method_without_iterations_is_evaluated_once() -> None:
 @pytest.mark.parametrize("after", range(7))
 def test_a_run_can_be_stopped_wherever_it_speaks(after: int) -> None:
     events = run(prepare(_request()))
-    assert isinstance(events, Iterator)
     heard = [next(events) for _ in range(after + 1)]
-    last = events.throw(StopRun("SIGTERM"))  # type: ignore[attr-defined]
+    last = events.throw(StopRun("SIGTERM"))
     assert isinstance(last, Stopped)
     assert last.signal == "SIGTERM"
     assert last.costs
@@ -140,7 +139,7 @@ def test_a_run_that_is_done_is_not_stopped_any_more() -> None:
     while not isinstance(next(events), Finished):
         pass
     with pytest.raises(StopIteration):
-        events.throw(StopRun("SIGTERM"))  # type: ignore[attr-defined]
+        events.throw(StopRun("SIGTERM"))
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, distill: Any) -> list[AnyEvent]:

@@ -8,8 +8,8 @@ moves the synthetic images so that the class means of the network's embeddings a
 The released code has two forms: a loop over classes, and for BatchNorm networks one forward pass of all classes
 together, so that the statistics come from the mixed batch. Here all classes always go together: for networks
 without batch statistics the two are the same. The released code says 20,000 iterations and takes one more after
-its last evaluation; here it is 20,000. The paper's augmentation keeps `flip` for digits only where its README
-forgets to say so; here the data decide.
+its last evaluation; here it is 20,000. Its README drops `flip` for digits by hand; here the dataset says whether a
+mirror image keeps its class.
 """
 
 from collections.abc import Iterator
