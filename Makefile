@@ -30,7 +30,7 @@ test: .venv/ready  ## format, lint, types, import contracts, tests
 	.venv/bin/lint-imports --no-logo
 	$(BIN) pytest
 
-test-slow: .venv/ready  ## what takes minutes: a wheel in an environment of its own, kill -9, published epochs
+test-slow: .venv/ready  ## what takes longer: a wheel in an environment of its own, the README's commands
 	$(BIN) pytest -m slow
 
 test-gpu: .venv/ready  ## what needs a CUDA device
