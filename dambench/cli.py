@@ -11,7 +11,7 @@ import sqlite3
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -83,8 +83,13 @@ def run_cli(arguments: Sequence[str]) -> int:
     except sqlite3.Error as error:
         return _complain(f"The database cannot be used: {error}.")
     except OSError as error:
-        where = f"{error.filename!r} cannot be used" if error.filename else "The output cannot be written"
-        return _complain(f"{where}: {error.strerror}.") if error.filename else _complain(f"{where}: {error}.", 1)
+        if error.filename:
+            return _complain(f"{error.filename!r} cannot be used: {error.strerror}.")
+        # It was stdout. What is still in its buffer would fail once more when Python ends.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # A reader that has gone (`dambench runs | head`) knows it.
+        return 1 if isinstance(error, BrokenPipeError) else _complain(f"The output cannot be written: {error}.", 1)
 
 
 def _complain(sentence: str, code: int = 2) -> int:

@@ -474,7 +474,8 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--evaluate-on" in capsys.readouterr().out
 
 
-def test_a_reader_that_leaves_early_is_no_error(ledger_path: Path) -> None:
-    command = f"{shlex.quote(sys.executable)} -m dambench report | true"
+@pytest.mark.parametrize("reader", ["true", "head -1", "sleep 1"])
+def test_a_reader_that_leaves_early_is_no_error(ledger_path: Path, reader: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m dambench report | {reader}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
