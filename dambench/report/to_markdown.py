@@ -123,10 +123,12 @@ def _reading(board: Leaderboard) -> str:
         "Accuracy on the real test set after the last epoch; nothing was selected on it. Mean ± sample standard "
         "deviation (n) over n networks trained from different initial weights.",
     ]
+    if any(cell.sets > 1 for cell in cells):
+        notes.append("(s×n): s sets, made with different seeds, with n networks each.")
     if any(cell.sets == 1 for cell in cells):
         notes.append(
-            "(n) is the number of networks trained on one set: ± then does not say how much another "
-            "distillation seed would change. (s×n) means s sets with n networks each."
+            "(n): the networks were trained on one set. ± then does not say how much another distillation seed "
+            "would change."
         )
     notes.append(
         "Bold: the highest mean, where Welch's t-test tells it from every other method in the same place at 5 % "
