@@ -27,7 +27,7 @@ from dambench.events import AnyEvent, Evaluated, Failed, Finished, Stopped, Warn
 from dambench.protocol import PRESETS
 from dambench.report.to_markdown import to_markdown
 from dambench.store import runs as stored
-from dambench.store.leaderboard import leaderboard, method_label
+from dambench.store.leaderboard import leaderboard, mean, method_label, std
 from dambench.store.runs import Store
 from dambench.terminal import Watch, describe, has_room, table
 
@@ -55,7 +55,7 @@ Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
 def main() -> NoReturn:
     """The `dambench` program."""
     if sys.stdout is None:  # closed by whoever started us
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the life of the process)
+        sys.stdout = io.StringIO()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no × shows a question mark
@@ -180,12 +180,13 @@ def run(
     with Signals() as signals:
         from dambench import engine
 
-        jobs = [engine.prepare(request, watch.say) for request in requests]
+        job = engine.prepare(requests[0], watch.say)
         with _opened(path, write=True) as store:
             code = 0
-            for request, job in zip(requests, jobs, strict=True):
+            for request in requests:
                 if signals.heard:
                     return EXIT_CODES[signals.heard]
+                job = job.with_seed(request.seed or 0)
                 run_id = store.create(job.config, job.card, request.name or "", request.tags or [])
                 watch.say(f"run {run_id}" + (f", settings: {job.recipe.source}" if job.recipe else ""))
                 code = max(code, _record(store, run_id, job, signals, watch.console, as_json))
@@ -292,8 +293,6 @@ def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
     row = store.run(run_id)
     final = [event for event in said if isinstance(event, Evaluated) and event.final]
     accuracies = [event.accuracy for event in final]
-    mean = sum(accuracies) / len(accuracies) if accuracies else None
-    spread = sum((a - (mean or 0)) ** 2 for a in accuracies)
     ending = said[-1]
     costs = ending.costs if isinstance(ending, Finished | Failed | Stopped) else []
     keep = (
@@ -315,8 +314,8 @@ def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
         "network": row["network"],
         "protocol": row["protocol"],
         "seed": row["seed"],
-        "accuracy": mean,
-        "std": (spread / (len(accuracies) - 1)) ** 0.5 if len(accuracies) > 1 else None,
+        "accuracy": mean(accuracies) if accuracies else None,
+        "std": std(accuracies),
         "n": len(accuracies),
         "scores": [{key: getattr(event, key) for key in keep} for event in final],
         "seconds": {cost.phase: cost.seconds for cost in costs},

@@ -113,7 +113,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     data: str | None = None
     device: str | None = None
     threads: Threads | None = None
-    seeds: str | list[int] | None = None
+    seeds: str | list[Seed] | None = None
     """Several runs, one per seed: `[0, 1, 2]` or "0-2"."""
     name: str | None = None
     tags: list[str] | None = None
@@ -227,6 +227,8 @@ def _seeds(text: str) -> list[int]:
         span = range(int(first), int(last or first) + 1)
         if len(found) + span.stop - span.start > MAX_RUNS:
             raise BadInput(f"--seeds {text!r} asks for more than {MAX_RUNS} runs at once.")
+        if span.stop > MAX_SEED:
+            raise BadInput(f"--seeds {text!r}: a seed is at most {MAX_SEED}.")
         found += span
     return found
 

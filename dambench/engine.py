@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
@@ -70,6 +70,10 @@ class Job:
     """The method's settings that differ from the recipe's, and its network if it is not the default one."""
     notes: list[str]
     """What was asked for and has no effect."""
+
+    def with_seed(self, seed: int) -> "Job":
+        """The same run under another seed: on nothing else that was settled does it depend."""
+        return replace(self, config=msgspec.structs.replace(self.config, seed=seed))
 
 
 def prepare(request: Request, say: Callable[[str], None] = lambda text: None) -> Job:

@@ -10,10 +10,11 @@ A file appears under its name only when it is whole and on disk.
 
 import errno
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dambench.display import display
@@ -67,8 +68,10 @@ def find_set(sha256: str) -> Path | None:
     if path.is_file():
         return path
     for card in data_folder().glob("*.json"):
-        if f'"{sha256}"' in card.read_text(errors="replace") and card.with_suffix(".safetensors").is_file():
-            return card.with_suffix(".safetensors")
+        tensors = card.with_suffix(".safetensors")
+        with suppress(OSError, ValueError, TypeError, KeyError):  # what is no card is passed over
+            if json.loads(card.read_bytes())["sha256"] == sha256 and tensors.is_file():
+                return tensors
     return None
 
 

@@ -1,6 +1,7 @@
 """A stand-in for the engine: runs with any scores, in any store."""
 
 from collections.abc import Iterator, Sequence
+from typing import TypedDict, Unpack
 
 import msgspec
 
@@ -140,12 +141,21 @@ def words(
     yield end or Finished(set_sha256=sha256, costs=costs(seconds))
 
 
-def add(store: Store, run: RunConfig, accuracies: Sequence[float] = (0.5,), **more: object) -> str:
+class More(TypedDict, total=False):
+    """What `words` can be told."""
+
+    card: DataCard
+    overrides: dict[str, object]
+    recipe: str
+    made: str
+    end: AnyEvent
+    seconds: float
+
+
+def add(store: Store, run: RunConfig, accuracies: Sequence[float] = (0.5,), **more: Unpack[More]) -> str:
     """Record such a run; returns its id."""
-    card = more.get("card", CARD)
-    assert isinstance(card, DataCard)
-    run_id = store.create(run, card)
-    for _ in store.record(run_id, words(run, accuracies, **more)):  # type: ignore[arg-type]
+    run_id = store.create(run, more.get("card", CARD))
+    for _ in store.record(run_id, words(run, accuracies, **more)):
         pass
     return run_id
 

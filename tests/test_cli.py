@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 
 from dambench.cli import run_cli, until_told
 from dambench.engine import StopRun
-from dambench.events import Evaluated
+from dambench.events import AnyEvent, Evaluated
 from dambench.store.runs import Store
 from tests.ledger import CARD, add, config
 
@@ -244,24 +244,31 @@ def test_a_signal_ends_a_run_cleanly_and_is_recorded(
         assert store.query("select seconds from costs where phase = 'distil'")[0]["seconds"] > 0
 
 
-def test_a_second_signal_does_not_wait_for_the_run_and_is_recorded_all_the_same(tmp_path: Path) -> None:
-    """The run here never comes to a place where it could stop."""
+@contextmanager
+def _stuck(where: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that runs dambench and never comes back from a function of it; entered once it is there."""
+    module, _, function = where.rpartition(".")
     code = (
-        "import sys; from dambench.methods import dm; from dambench.cli import run_cli\n"
-        "def endless(*arguments):\n"
+        f"import sys, time, importlib; from dambench.cli import run_cli; module = importlib.import_module({module!r})\n"
+        "def stuck(*arguments):\n"
         "    print('begun', file=sys.stderr, flush=True)\n"
-        "    while True: pass\n"
-        "    yield\n"
-        f"dm.distill = endless; sys.exit(run_cli({DM!r}))"
+        "    while True: time.sleep(0.01)\n"
+        f"setattr(module, {function!r}, stuck); sys.exit(run_cli({DM!r}))"
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert any(line == "begun\n" for line in process.stderr)
+        yield process
+
+
+def test_a_second_signal_does_not_wait_for_the_run_and_is_recorded_all_the_same(tmp_path: Path) -> None:
+    with _stuck("dambench.methods.dm.distill") as process:
         process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.5)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 130
+        assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
     with closing(Store.open(tmp_path / "runs.db")) as store:
         assert store.query("select state, error from runs") == [{"state": "stopped", "error": "stopped by SIGINT"}]
@@ -269,18 +276,10 @@ def test_a_second_signal_does_not_wait_for_the_run_and_is_recorded_all_the_same(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_before_a_run_begins_leaves_nothing(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    program = (
-        "import sys, time; from dambench.datasets import digits; from dambench.cli import run_cli\n"
-        "def slow(*arguments):\n"
-        "    print('begun', file=sys.stderr, flush=True)\n"
-        "    time.sleep(60)\n"
-        f"digits.load = slow; sys.exit(run_cli({DM!r}))"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        assert any(line == "begun\n" for line in process.stderr)
+    with _stuck("dambench.datasets.digits.load") as process:
         process.send_signal(number)
         assert process.wait(30) == code
+        assert process.stderr is not None
         assert process.stderr.read() == f"dambench: stopped by {number.name}, before a run began.\n"
     assert not (tmp_path / "runs.db").exists()
     assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
@@ -298,10 +297,10 @@ def test_a_fault_outside_the_engine_is_recorded_too(
 ) -> None:
     real = Store._view
 
-    def faulty(self: Store, number: int, at: str, event: object) -> None:
+    def faulty(self: Store, number: int, at: str, event: AnyEvent) -> None:
         if isinstance(event, Evaluated):
             raise KeyError("ours")
-        real(self, number, at, event)  # type: ignore[arg-type]
+        real(self, number, at, event)
 
     monkeypatch.setattr(Store, "_view", faulty)
     assert run_cli(DM) == 1

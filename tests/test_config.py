@@ -172,7 +172,9 @@ def test_seeds_make_one_request_each() -> None:
     assert [r.seed for r in Request(seed=4).each_seed()] == [4]
 
 
-@pytest.mark.parametrize("text", ["", "a", "3-", "-1", "1-x", "4-2", "1,1", "0-5000", "0-99999999999"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "3-", "-1", "1-x", "4-2", "1,1", "0-5000", "0-99999999999", "9223372036854775808"]
+)
 def test_seeds_of_another_form_are_bad_input(text: str) -> None:
     with pytest.raises(BadInput):
         Request(seeds=text).each_seed()

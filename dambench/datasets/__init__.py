@@ -80,9 +80,8 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
 
 def path_of(card: DataCard) -> Path:
     """The tensor file of a prepared dataset."""
-    for path in files.data_folder().glob(f"{card.name}-*.json"):
-        if (found := _read_card(path)) is not None and found.sha256 == card.sha256:
-            return path.with_suffix(".safetensors")
+    if (path := files.find_set(card.sha256)) is not None:
+        return path
     raise BadInput(f"The prepared dataset {card.name} is no longer in {str(files.data_folder())!r}.")
 
 

@@ -29,6 +29,17 @@ ENOUGH = 3
 """Scores below which no difference is called one."""
 
 
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def std(values: Sequence[float]) -> float | None:
+    """Sample standard deviation (n − 1); None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    return sqrt(sum((value - mean(values)) ** 2 for value in values) / (len(values) - 1))
+
+
 @dataclass(frozen=True)
 class Score:
     """One network trained on one set."""
@@ -76,14 +87,12 @@ class Cell:
 
     @property
     def mean(self) -> float:
-        return sum(score.accuracy for score in self.scores) / self.n
+        return mean([score.accuracy for score in self.scores])
 
     @property
     def std(self) -> float | None:
         """Sample standard deviation (n − 1) over all networks of all sets; None for a single one."""
-        if self.n < 2:
-            return None
-        return sqrt(sum((score.accuracy - self.mean) ** 2 for score in self.scores) / (self.n - 1))
+        return std([score.accuracy for score in self.scores])
 
 
 Key = tuple[str, ...]

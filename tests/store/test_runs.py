@@ -4,7 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -230,10 +230,10 @@ def _folder(path: Path) -> None:
 )
 @pytest.mark.parametrize("write", [False, True])
 def test_a_file_that_is_not_ours_is_refused_and_stays_as_it_is(
-    tmp_path: Path, make: object, said: str, write: bool
+    tmp_path: Path, make: Callable[[Path], None], said: str, write: bool
 ) -> None:
     path = tmp_path / "their.db"
-    make(path)  # type: ignore[operator]
+    make(path)
     before = None if path.is_dir() else _digest(path)
     with pytest.raises(BadInput, match=said):
         Store.open(path, write=write)
