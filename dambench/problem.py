@@ -195,7 +195,8 @@ class Network(nn.Module, ABC):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) → logits (B, classes)."""
-        return self.classifier(self.embed(images))  # type: ignore[no-any-return]
+        logits: Tensor = self.classifier(self.embed(images))
+        return logits
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:

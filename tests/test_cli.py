@@ -82,6 +82,7 @@ def test_several_seeds_are_several_runs(capsys: pytest.CaptureFixture[str]) -> N
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["seed"] for line in lines] == [0, 1, 2]
     assert len({line["synthetic_sha256"] for line in lines}) == 3
+    assert _json(capsys, *DM, "--seed", "2")["synthetic_sha256"] == lines[2]["synthetic_sha256"]
     assert _json(capsys, "show", lines[0]["run"])["tags"] == ["sweep"]
 
 
