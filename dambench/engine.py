@@ -207,6 +207,7 @@ class _Clock:
     phase: str = "prepare"
     seconds: dict[str, float] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
+    reserved: dict[str, int] = field(default_factory=dict)
     _since: float = field(default_factory=time.perf_counter)
 
     def enter(self, phase: str) -> None:
@@ -217,8 +218,9 @@ class _Clock:
         self._since = time.perf_counter()
 
     def note_peak(self, peak: int) -> None:
-        """A peak of the current phase that was measured by someone who then began a new measurement."""
+        """A peak of the current phase that was measured by someone who will begin a new measurement."""
         self.peaks[self.phase] = max(peak, self.peaks.get(self.phase, 0))
+        self.reserved[self.phase] = max(self.policy.peak_reserved_bytes(), self.reserved.get(self.phase, 0))
 
     def close(self) -> None:
         self.policy.synchronise()
@@ -236,7 +238,12 @@ class _Clock:
         with suppress(RuntimeError):
             self.close()
         return [
-            Cost(phase=phase, seconds=seconds, peak_memory_bytes=self.peaks.get(phase, 0))
+            Cost(
+                phase=phase,
+                seconds=seconds,
+                peak_memory_bytes=self.peaks.get(phase, 0),
+                peak_reserved_bytes=self.reserved.get(phase, 0),
+            )
             for phase, seconds in self.seconds.items()
         ]
 

@@ -36,6 +36,7 @@ def environment(policy: Policy, command_line: str) -> Environment:
         driver=_driver() if cuda else "",
         device=str(policy.device),
         device_name=torch.cuda.get_device_name(policy.device) if cuda else _cpu_name(),
+        device_uuid=str(torch.cuda.get_device_properties(policy.device).uuid) if cuda else "",
         host=socket.gethostname(),
         platform=platform.platform(),
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

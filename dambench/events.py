@@ -34,6 +34,8 @@ class Environment(Struct, frozen=True, kw_only=True):
     """Of the GPU; empty where there is none."""
     device: str
     device_name: str
+    device_uuid: str = ""
+    """Of the GPU, as torch gives it: CUDA_VISIBLE_DEVICES changes numbers, not this. Empty on a CPU."""
     host: str
     platform: str
     cpus: int
@@ -89,6 +91,8 @@ class Cost(Struct, frozen=True, kw_only=True):
     seconds: float
     peak_memory_bytes: int
     """The allocator's peak on a GPU, the process's peak resident memory on a CPU; 0: unknown."""
+    peak_reserved_bytes: int = 0
+    """What the allocator had taken from the GPU at most, whether in use or kept for later; 0 on a CPU."""
 
 
 class Event(Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -127,6 +131,44 @@ class Stepped(Event, frozen=True, kw_only=True):
     seconds: float
     """Since the method began, evaluations left out."""
     memory_bytes: int = 0
+
+
+class Neighbour(Struct, frozen=True, kw_only=True):
+    """Another process that computes on the run's GPU."""
+
+    pid: int
+    """As the host counts them: in a container not as `ps` there does."""
+    name: str
+    """Empty: it may not be read from here."""
+    memory_bytes: int | None
+
+
+class Sampled(Event, frozen=True, kw_only=True):
+    """What the run's machine was doing at one moment. None: not known, or not supported by the GPU.
+
+    Several samples may come at once, after the engine was silent; `seconds` says when they were taken.
+    """
+
+    seconds: float
+    """Since the run said Started. The same clock for another event: its `at` less that of Started."""
+    gpu_memory_used_bytes: int | None = None
+    """Of the card, by all who use it, driver and contexts too; under MIG of the instance."""
+    gpu_memory_total_bytes: int | None = None
+    gpu_busy_percent: int | None = None
+    """Of the last moments, the share in which anything ran on it. Under MIG there is no such figure."""
+    gpu_watts: float | None = None
+    """Of the board; on Ampere (except GA100) and newer a mean over one second."""
+    gpu_celsius: int | None = None
+    gpu_millijoules: int | None = None
+    """The board's counter, since the driver was loaded: a difference of two is energy."""
+    gpu_neighbours: list[Neighbour] | None = None
+    process_memory_bytes: int | None = None
+    """Resident, of this process."""
+    process_cpu_percent: float | None = None
+    """Since the sample before; 100: one core."""
+    host_memory_used_bytes: int | None = None
+    """All that could not be had by a new process."""
+    host_memory_total_bytes: int | None = None
 
 
 class Snapshot(Event, frozen=True, kw_only=True):
@@ -195,4 +237,4 @@ class Stopped(Event, frozen=True, kw_only=True):
     costs: list[Cost]
 
 
-AnyEvent = Started | Progressed | Stepped | Snapshot | Evaluated | Warned | Finished | Failed | Stopped
+AnyEvent = Started | Progressed | Stepped | Sampled | Snapshot | Evaluated | Warned | Finished | Failed | Stopped

@@ -75,6 +75,10 @@ class Policy:
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
+    def peak_reserved_bytes(self) -> int:
+        """What the allocator had taken from the GPU at most since `restart_peak`; 0 on a CPU, where nothing is kept."""
+        return torch.cuda.max_memory_reserved(self.device) if self.device.type == "cuda" else 0
+
 
 def choose_device(name: str) -> str:
     """`auto`, `cpu`, `cuda` or `cuda:N` → the device in full (`cpu`, `cuda:0`).

@@ -27,7 +27,9 @@ from dambench.events import (
     Evaluated,
     Failed,
     Finished,
+    Neighbour,
     Progressed,
+    Sampled,
     Snapshot,
     Started,
     Stepped,
@@ -35,6 +37,7 @@ from dambench.events import (
     Warned,
 )
 from dambench.store.schema import APPLICATION_ID, VERSION, migrations
+from dambench.store.usage import usage
 
 FLUSH_SECONDS = 1.0
 FLUSH_EVENTS = 500
@@ -275,15 +278,16 @@ class Store:
         Losses are written about once a second, all else at once: what was handed on and is not a loss is on disk.
         """
         number = int(self.run(run)["number"])
-        last = self.db.conn.execute("select max(sequence) from events where run = ?", [number]).fetchone()[0]
-        sequence = last or 0
+        both = "select sequence from events where run = ?1 union all select sequence from samples where run = ?1"
+        sequence = self.db.conn.execute(f"select coalesce(max(sequence), 0) from ({both})", [number]).fetchone()[0]
         waiting: list[tuple[int, str, AnyEvent]] = []
         flushed = time.monotonic()
         for event in events:
             sequence += 1
             waiting.append((sequence, _now(), event))
             late = time.monotonic() - flushed > FLUSH_SECONDS or len(waiting) >= FLUSH_EVENTS
-            if late or not isinstance(event, Stepped | Progressed):
+            # A sample never has a transaction of its own: it goes with the event that it came with.
+            if not isinstance(event, Sampled) and (late or not isinstance(event, Stepped | Progressed)):
                 self._flush(number, waiting)
                 waiting.clear()
                 flushed = time.monotonic()
@@ -294,6 +298,9 @@ class Store:
     def _flush(self, number: int, events: list[tuple[int, str, AnyEvent]]) -> None:
         with _transaction(self.db):
             for sequence, at, event in events:
+                if isinstance(event, Sampled):
+                    self._sample(number, sequence, event)
+                    continue
                 self._view(number, at, event)
                 if isinstance(event, Progressed):
                     continue  # only the latest matters, and the run's row has it
@@ -362,6 +369,12 @@ class Store:
                 self._update(number, state="stopped", ended_at=at, error=f"stopped by {display(event.signal)}")
                 self._costs(number, event.costs)
 
+    def _sample(self, number: int, sequence: int, sample: Sampled) -> None:
+        row = {"run": number, "sequence": sequence} | msgspec.structs.asdict(sample)
+        if sample.gpu_neighbours is not None:
+            row["gpu_neighbours"] = msgspec.json.encode(sample.gpu_neighbours).decode()
+        self._insert("insert into", "samples", row)
+
     def _costs(self, number: int, costs: list[Cost]) -> None:
         for cost in costs:
             self._insert("insert or replace into", "costs", {"run": number, **msgspec.structs.asdict(cost)})
@@ -405,13 +418,17 @@ class Store:
             "tags": [found["tag"] for found in part("tags", "tag")],
             "environment": next(iter(part("environments", "run")), {}),
             "costs": part("costs", "instr('prepare distil evaluate', phase)"),
+            "usage": msgspec.to_builtins(usage(sample for _, sample in self.samples(row["id"]))),
             "scores": part("scores", "iteration, network, repeat"),
             "sets": [made | {"file": str(files.find_set(made["sha256"]) or "")} for made in sets],
             "warnings": [event.message for _, event in self.tail(row["id"]) if isinstance(event, Warned)],
         }
 
     def tail(self, run: str, after: int = 0) -> Iterator[tuple[int, AnyEvent]]:
-        """What a run has said since its event number `after`, in order."""
+        """What a run has said since its event number `after`, in order.
+
+        Left out are Progressed, of which only the latest is kept, and Sampled, which `samples` tells.
+        """
         number = self.run(run)["number"]
         rows = self.query(
             "select sequence, body from events where run = ? and sequence > ? order by sequence",
@@ -420,6 +437,26 @@ class Store:
         )
         for row in rows:
             yield row["sequence"], msgspec.json.decode(row["body"], type=AnyEvent)
+
+    def samples(self, run: str, after: int = 0) -> Iterator[tuple[int, Sampled]]:
+        """What a run's machine was doing since its event number `after`, in order.
+
+        A file of schema 1, which is brought up to date only when it is opened to write, holds none.
+        """
+        number = self.run(run)["number"]
+        if not self.query("select 1 from sqlite_master where name = 'samples'"):
+            return
+        fields = Sampled.__struct_fields__
+        rows = self.query(
+            f"select sequence, {', '.join(fields)} from samples where run = ? and sequence > ? order by sequence",
+            number,
+            after,
+        )
+        for row in rows:
+            known = {name: row[name] for name in fields}
+            if known["gpu_neighbours"] is not None:
+                known["gpu_neighbours"] = msgspec.json.decode(known["gpu_neighbours"], type=list[Neighbour])
+            yield row["sequence"], Sampled(**known)
 
     def query(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         """All rows at once: no cursor stays open, which would keep the log from being folded in."""

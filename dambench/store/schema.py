@@ -5,7 +5,7 @@ from sqlite_utils import Database, Migrations
 APPLICATION_ID = 0x64616D62  # «damb»
 """Written into the file's header, so that another program's database is never taken for ours."""
 
-VERSION = 1
+VERSION = 2
 """How many migrations this dambench knows: the file's `user_version`."""
 
 migrations = Migrations("dambench")
@@ -15,6 +15,13 @@ migrations = Migrations("dambench")
 def m001_runs(db: Database) -> None:
     """Runs, what they ran on, what they said and what they scored."""
     for statement in _M001.split(";\n\n"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m002_samples(db: Database) -> None:
+    """What the machine of a run was doing. A dambench that knows only m001 can still add its runs: all has defaults."""
+    for statement in _M002.split(";\n\n"):
         db.conn.execute(statement)
 
 
@@ -184,4 +191,29 @@ create view losses as
         json_extract(body, '$.seconds') as seconds
     from events join runs on runs.number = events.run, json_each(events.body, '$.losses')
     where kind = 'stepped'
+"""
+
+_M002 = """
+alter table environments add column device_uuid text not null default '';
+
+alter table costs add column peak_reserved_bytes integer not null default 0;
+
+-- Null: not known, or not supported by the GPU.
+create table samples (
+    run integer not null references runs on delete cascade,
+    sequence integer not null,            -- counted together with those of events
+    seconds real not null,                -- since the run's first event
+    gpu_memory_used_bytes integer,        -- of the card, by all who use it
+    gpu_memory_total_bytes integer,
+    gpu_busy_percent integer,
+    gpu_watts real,
+    gpu_celsius integer,
+    gpu_millijoules integer,              -- a counter: a difference of two is energy
+    gpu_neighbours text,                  -- JSON: other processes on the card
+    process_memory_bytes integer,         -- resident
+    process_cpu_percent real,             -- since the sample before; 100: one core
+    host_memory_used_bytes integer,
+    host_memory_total_bytes integer,
+    primary key (run, sequence)
+) strict, without rowid
 """

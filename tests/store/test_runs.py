@@ -13,7 +13,7 @@ import pytest
 from sqlite_utils import Database
 
 from dambench.errors import BadInput
-from dambench.events import AnyEvent, Evaluated, Progressed, Snapshot, Stepped
+from dambench.events import AnyEvent, Evaluated, Neighbour, Progressed, Sampled, Snapshot, Stepped, Warned
 from dambench.store import runs as stored
 from dambench.store.runs import Store
 from dambench.store.schema import APPLICATION_ID, VERSION, migrations
@@ -115,6 +115,49 @@ def test_progress_is_in_the_runs_row_and_only_the_latest(store: Store) -> None:
     assert not list(store.tail(run_id))
 
 
+SAMPLE = Sampled(
+    seconds=1.5,
+    gpu_memory_used_bytes=41 * 10**9,
+    gpu_memory_total_bytes=80 * 10**9,
+    gpu_busy_percent=93,
+    gpu_watts=310.5,
+    gpu_celsius=71,
+    gpu_millijoules=10**12,
+    gpu_neighbours=[Neighbour(pid=7, name="python", memory_bytes=10**9), Neighbour(pid=8, name="", memory_bytes=None)],
+    process_memory_bytes=612 * 10**6,
+    process_cpu_percent=183.5,
+    host_memory_used_bytes=10**10,
+    host_memory_total_bytes=10**11,
+)
+
+
+def test_samples_are_told_again_word_for_word_and_are_no_rows_of_events(store: Store) -> None:
+    run = config()
+    said = list(words(run))
+    samples = [SAMPLE, Sampled(seconds=2.5), Sampled(seconds=3.5, gpu_neighbours=[])]
+    run_id = store.create(run, CARD)
+    assert list(store.record(run_id, iter([*said[:2], *samples, *said[2:]])))
+    told = list(store.samples(run_id))
+    assert [sample for _, sample in told] == samples
+    assert [sample for _, sample in store.samples(run_id, after=told[0][0])] == samples[1:]
+    assert store.query("select count(*) n from events where kind = 'sampled'") == [{"n": 0}]
+    numbers = [number for number, _ in told] + [number for number, _ in store.tail(run_id)]
+    assert len(numbers) == len(set(numbers))
+    usage = store.describe(run_id)["usage"]
+    assert (usage["samples"], usage["gpu_peak_celsius"], usage["gpu_shared"]) == (3, 71, True)
+
+
+def test_samples_wait_for_an_event_to_be_written_with(store: Store, tmp_path: Path) -> None:
+    run_id = store.create(config(), CARD)
+    said: list[AnyEvent] = [Sampled(seconds=1.0), Warned(message="x"), Sampled(seconds=2.0)]
+    with closing(Store.open(tmp_path / "runs.db")) as viewer:
+        written = [len(list(viewer.samples(run_id))) for _ in store.record(run_id, iter(said))]
+        assert written == [0, 1, 1]
+        assert len(list(viewer.samples(run_id))) == 2
+        list(store.record(run_id, iter([SAMPLE])))
+        assert [sample.seconds for _, sample in viewer.samples(run_id)] == [1.0, 2.0, 1.5]
+
+
 def test_a_run_is_found_by_the_beginning_of_its_id(store: Store) -> None:
     first = add(store, config())
     assert store.run(first)["id"] == first
@@ -158,15 +201,17 @@ def test_a_new_database_says_whose_it_is(store: Store, tmp_path: Path) -> None:
     assert store.query("pragma synchronous")[0]["synchronous"] == 2
     strict = store.query("select name, strict from pragma_table_list where type = 'table' and schema = 'main'")
     ours = [row for row in strict if not row["name"].startswith(("sqlite_", "_sqlite"))]
-    assert len(ours) == 9
+    assert len(ours) == 10
     assert all(row["strict"] for row in ours)
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")]
 
 
 def test_deleting_a_run_takes_all_that_is_its_own(store: Store) -> None:
-    add(store, config())
+    run_id = add(store, config())
+    list(store.record(run_id, iter([Sampled(seconds=1.0)])))
+    assert list(store.samples(run_id))
     store.db.conn.execute("delete from runs")
-    for name in ("events", "scores", "artifacts", "costs", "environments", "tags"):
+    for name in ("events", "samples", "scores", "artifacts", "costs", "environments", "tags"):
         assert store.query(f"select count(*) n from {name}") == [{"n": 0}]
     assert store.query("pragma foreign_key_check") == []
 
