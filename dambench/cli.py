@@ -11,7 +11,7 @@ import sqlite3
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -194,8 +194,9 @@ def run(
 
 
 def _record(store: Store, run_id: str, job: "Job", signals: "Signals", console: Console, as_json: bool) -> int:
-    """The one place that joins engine, store and screen."""
+    """The one place that joins engine, monitor, store and screen."""
     from dambench import engine
+    from dambench.gpu import sampled
 
     said: list[AnyEvent] = []
 
@@ -208,7 +209,9 @@ def _record(store: Store, run_id: str, job: "Job", signals: "Signals", console: 
     try:
         with Watch(console, getattr(job.options, "iterations", 0)) as watch, signals.kept_for_the_run():
             try:
-                keep(until_told(engine.run(job, " ".join(sys.argv)), lambda: signals.heard, engine.StopRun))
+                words = until_told(engine.run(job, " ".join(sys.argv)), lambda: signals.heard, engine.StopRun)
+                with closing(sampled(words)) as events:
+                    keep(events)
             except Told as told:
                 row = store.run(run_id)
                 iteration = row["done"] if row["phase"] == "distil" else 0

@@ -6,7 +6,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from dambench import __version__, files
+from dambench import __version__, files, gpu
 from dambench.errors import BadInput
 from dambench.store import runs as stored
 
@@ -33,8 +33,10 @@ def examine(path: Path) -> list[Check]:
         here = environment(Policy(torch.device(choose_device("auto"))), "")
         driver = f", driver {here.driver}" if here.driver else ""
         checks.append(("device", "ok", f"{here.device}: {here.device_name}, {here.threads} threads{driver}"))
-        if here.device == "cpu":
-            checks.append(("GPU", "ok", "none that torch can use: runs take the CPU"))
+        devices = torch.cuda.device_count() if here.device != "cpu" else 0
+        if why := gpu.explain(torch.version.cuda or "", devices):
+            follows = "Runs take it all the same, without samples of it." if devices else "Runs take the CPU."
+            checks.append(("GPU", "ok", f"{why} {follows}"))
     except (ImportError, RuntimeError) as error:
         checks.append(("torch", "wrong", f"cannot be imported: {error}"))
     race = (3, 7, 0) <= sqlite3.sqlite_version_info < (3, 51, 3)

@@ -195,10 +195,14 @@ def describe(details: dict[str, Any]) -> None:
     facts["settings"] = ", ".join(f"{k} {v}" for k, v in run["config"]["method"].get("options", {}).items())
     facts["evaluated on"] = ", ".join(run["config"]["evaluate_on"])
     facts["tags"] = ", ".join(details["tags"])
+    reserved = [key for key in ("peak_reserved_bytes",) if any(cost.get(key) for cost in details["costs"])]
     table(["", ""], [[key, value] for key, value in facts.items() if value != ""])
     table(
-        ["phase", "seconds", "peak memory"],
-        [[c["phase"], f"{c['seconds']:.1f}", f"{c['peak_memory_bytes'] / 1e6:.0f} MB"] for c in details["costs"]],
+        ["phase", "seconds", "peak memory", *(["reserved"] if reserved else [])],
+        [
+            [c["phase"], f"{c['seconds']:.1f}", *(f"{c[key] / 1e6:.0f} MB" for key in ("peak_memory_bytes", *reserved))]
+            for c in details["costs"]
+        ],
     )
     table(
         ["iteration", "network", "#", "accuracy", "balanced", "train", "loss", "seconds"],
@@ -216,6 +220,8 @@ def describe(details: dict[str, Any]) -> None:
             for score in details["scores"]
         ],
     )
+    for line in machine(details["usage"]):
+        print(line)
     for made in details["sets"]:
         where = display(made["file"]) or "its tensors are not on this machine"
         print(f"set after iteration {made['iteration']}, {made['shape']} {made['dtype']}: {where}")
@@ -225,3 +231,31 @@ def describe(details: dict[str, Any]) -> None:
     print("made with: " + ", ".join(made_with))
     for line in run["traceback"].splitlines():
         print(display(line, 400))
+
+
+def machine(usage: dict[str, Any]) -> list[str]:
+    """What a run took of the GPU and of the host, a line each, from its samples; n/a: not supported, or not known."""
+
+    def known(name: str, unit: str, form: str, missing: str, scale: float = 1.0) -> str:
+        value = usage[name]
+        return f"{missing} n/a" if value is None else f"{value / scale:{form}} {unit}"
+
+    lines = []
+    if any(usage[name] is not None for name in usage if name.startswith("gpu_")):
+        total = usage["gpu_memory_total_bytes"]
+        memory = known("gpu_peak_memory_bytes", "GB", ".1f", "memory", 1e9)
+        if total is not None:
+            memory = f"peak {memory} of the card's {total / 1e9:.1f} GB in use"
+        parts = [
+            memory,
+            known("gpu_busy_percent", "% busy", ".0f", "utilisation"),
+            known("gpu_watts", "W", ".0f", "power"),
+            known("gpu_peak_celsius", "°C", ".0f", "temperature"),
+            known("gpu_joules", "kJ", ".3g", "energy", 1e3),
+        ]
+        shared = {None: "not known whether the card was shared", True: "card was shared", False: "card was not shared"}
+        lines.append(f"GPU: {', '.join(parts)} ({shared[usage['gpu_shared']]})")
+    if usage["process_peak_memory_bytes"] is not None:
+        memory = known("process_peak_memory_bytes", "MB", ".0f", "", 1e6)
+        lines.append(f"host: process peak {memory}, {known('process_cpu_percent', '% CPU', '.0f', 'CPU')}")
+    return lines

@@ -1,10 +1,12 @@
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
-from dambench.events import Progressed, Stepped, Warned
-from dambench.terminal import Watch, summary, table
+from dambench.events import Progressed, Sampled, Stepped, Warned
+from dambench.store.usage import usage
+from dambench.terminal import Watch, machine, summary, table
 from tests import ledger
 
 
@@ -104,3 +106,36 @@ def test_a_watch_whose_screen_has_gone_stays_silent() -> None:
             watch.hear(Warned(message="x"))
     assert watch.deaf
     assert Gone.calls == 1
+
+
+SAMPLE = Sampled(
+    seconds=1.0,
+    gpu_memory_used_bytes=41 * 10**9,
+    gpu_memory_total_bytes=80 * 10**9,
+    gpu_busy_percent=93,
+    gpu_watts=310.0,
+    gpu_celsius=71,
+    gpu_neighbours=[],
+    process_memory_bytes=612_000_000,
+    process_cpu_percent=183.2,
+)
+
+
+def test_what_a_run_took_of_its_machine_is_a_line_for_the_gpu_and_one_for_the_host() -> None:
+    used = [
+        msgspec.structs.replace(SAMPLE, gpu_millijoules=10**9),
+        msgspec.structs.replace(SAMPLE, seconds=9.0, gpu_millijoules=10**9 + 2_500_000),
+    ]
+    assert machine(msgspec.to_builtins(usage(used))) == [
+        "GPU: peak 41.0 GB of the card's 80.0 GB in use, 93 % busy, 310 W, 71 °C, 2.5 kJ (card was not shared)",
+        "host: process peak 612 MB, 183 % CPU",
+    ]
+
+
+def test_what_a_gpu_does_not_tell_is_not_available_rather_than_zero() -> None:
+    instance = Sampled(seconds=1.0, gpu_memory_used_bytes=3 * 10**9, gpu_memory_total_bytes=10**10)
+    assert machine(msgspec.to_builtins(usage([instance]))) == [
+        "GPU: peak 3.0 GB of the card's 10.0 GB in use, utilisation n/a, power n/a, temperature n/a, energy n/a "
+        "(not known whether the card was shared)"
+    ]
+    assert machine(msgspec.to_builtins(usage([]))) == []
