@@ -53,5 +53,7 @@ def examine(path: Path) -> list[Check]:
     writable = os.access(existing, os.W_OK)
     checks.append(("files", "ok" if writable else "wrong", f"{place}, {free}{'' if writable else ', not writable'}"))
     raw = os.environ.get("DAMBENCH_DATA")
-    checks.append(("raw data", "ok", raw or "DAMBENCH_DATA is not set: datasets need --data, but for digits"))
+    checks.append(
+        ("raw data", "ok", raw or "DAMBENCH_DATA is not set: standard sets are downloaded, others need --data")
+    )
     return checks

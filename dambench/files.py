@@ -2,7 +2,9 @@
 
 Everything lies under DAMBENCH_HOME:
 
+    raw/                                    what was downloaded, as torchvision lays it out
     data/NAME-KEY.safetensors and .json     prepared datasets and what is known of them
+    data/NAME-KEY.intact                    how the prepared file looked when it was last found intact
     sets/SHA256.safetensors                 synthetic sets, named by their content
 
 A file appears under its name only when it is whole and on disk.

@@ -1,13 +1,15 @@
 """Real data: one file per dataset. Prepared once into a class-sorted tensor file that loads in a moment.
 
 A dataset's module says what it is (docstring), whether a mirror image keeps its class (`MIRRORS`), which network
-suits it (`NETWORK`), how its source is recognised again (`fingerprint`) and how it is read (`load`).
+suits it (`NETWORK`; empty: `convnet`), where its images come from (`SOURCE`: with a "package", by "download" or from
+the user's own "path"), how these are recognised again (`fingerprint`) and how they are read (`load`).
 """
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +32,9 @@ Labels = NDArray[np.int64]
 
 FORMAT = 1
 """Of prepared files. Raise it when preparing changes: older files are then made anew."""
+
+SETTLED = 3_000_000_000
+"""Nanoseconds after which a further change of a file shows in its times: the clocks of file systems tick up to 2 s."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
     """Make sure that the dataset lies prepared in DAMBENCH_HOME, and tell what it is.
 
     Args:
-        data: where the raw data are, for datasets that need to be told.
+        data: where the raw data are, or are to be downloaded to; None: DAMBENCH_HOME/raw, where that will do.
         say: hears that preparing has begun, which can take a while.
 
     Raises:
@@ -70,7 +75,8 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
     card = _intact(files.data_folder() / f"{stem}.json")
     if card is not None:
         return card
-    say(f"Preparing {choice.name}: this is done once.")
+    note = " What is missing is downloaded." if module.SOURCE == "download" else ""
+    say(f"Preparing {choice.name}: this is done once.{note}")
     with _reading(choice.name, data):
         raw: Raw = module.load(options, data)
     _check(raw, choice.name)
@@ -119,12 +125,33 @@ def _read_card(path: Path) -> DataCard | None:
 
 
 def _intact(path: Path) -> DataCard | None:
-    """The card, if its tensor file is there and is what the card says. Otherwise it is prepared anew."""
+    """The card, if its tensor file is there and is what the card says. Otherwise it is prepared anew.
+
+    Reading gigabytes for their checksum takes seconds: what a file looked like when it was found intact is kept
+    beside it, and a file that still looks so is not read again.
+    """
     card = _read_card(path)
-    tensors = path.with_suffix(".safetensors")
+    tensors, note = path.with_suffix(".safetensors"), path.with_suffix(".intact")
     if card is None or not tensors.is_file() or tensors.stat().st_size != card.size_bytes:
         return None
-    return card if files.sha256(tensors) == card.sha256 else None
+    looks = _looks(tensors)
+    found = f"{card.sha256} {looks}".encode()
+    with suppress(OSError):
+        if note.read_bytes() == found:
+            return card
+    if files.sha256(tensors) != card.sha256:
+        return None
+    # Of two changes within one tick of the clock the second cannot be seen: what is that new is not relied on.
+    status = tensors.stat()
+    if _looks(tensors) == looks and time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED:
+        with suppress(OSError):  # it can be done without
+            files.write_whole(note, found)
+    return card
+
+
+def _looks(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def _check(raw: Raw, name: str) -> None:
@@ -153,8 +180,9 @@ def _write(raw: Raw, name: str, stem: str, source: str) -> DataCard:
         ("train", raw.train_images, raw.train_labels),
         ("test", raw.test_images, raw.test_labels),
     ):
-        order = np.argsort(labels, kind="stable")
-        tensors[f"{part}_images"] = np.ascontiguousarray(images[order])
+        if (np.diff(labels) < 0).any():
+            images = images[np.argsort(labels, kind="stable")]
+        tensors[f"{part}_images"] = np.ascontiguousarray(images)
         counts[part] = np.bincount(labels, minlength=len(raw.classes)).tolist()
     mean, std = raw.mean, raw.std
     if not mean:

@@ -17,6 +17,7 @@ from dambench.errors import BadInput
 
 MIRRORS = True
 NETWORK = ""
+SOURCE = "path"
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 

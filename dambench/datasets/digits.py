@@ -13,6 +13,7 @@ from dambench.datasets import Raw
 
 MIRRORS = False
 NETWORK = "convnet-d2-w32"
+SOURCE = "package"
 
 
 class Options(config.Options, frozen=True):

@@ -1,49 +1,39 @@
-"""Promises that all datasets make. The raw data of each are made here, in its own layout."""
+"""Promises that all datasets make. The raw data of each are made by `stand_ins`, in its own layout."""
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from dambench import datasets, files, networks, registry
 from dambench.config import Choice
-from dambench.events import DataCard
-
-
-def _npz(folder: Path) -> Path:
-    draw = np.random.default_rng(0)
-    path = folder / "flowers.npz"
-    np.savez(
-        path,
-        x_train=draw.integers(0, 256, (12, 9, 8, 3), dtype=np.uint8),
-        y_train=np.repeat([3, 5, 9], [7, 4, 1]),
-        x_test=draw.integers(0, 256, (6, 9, 8, 3), dtype=np.uint8),
-        y_test=np.array([3, 3, 3, 5, 5, 9]),
-    )
-    return path
-
-
-def _folder(folder: Path) -> Path:
-    draw = np.random.default_rng(1)
-    for part, counts in (("train", (5, 3)), ("test", (2, 2))):
-        for label, count in zip(("ant", "bee"), counts, strict=True):
-            (folder / "insects" / part / label).mkdir(parents=True)
-            for n in range(count):
-                pixels = draw.integers(0, 256, (10, 10, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / "insects" / part / label / f"{n}.png")
-    return folder / "insects"
-
-
-SOURCES = {"digits": lambda folder: None, "arrays": _npz, "folder": _folder}
-
-
-def _prepare(name: str, folder: Path) -> DataCard:
-    return datasets.prepare(Choice(name), SOURCES[name](folder))
-
+from tests.datasets.stand_ins import SOURCES
 
 NAMES = registry.names("datasets")
+
+PUBLISHED: dict[str, tuple[list[float], list[float]]] = {
+    "mnist": ([0.1307], [0.3081]),
+    "fashionmnist": ([0.2861], [0.3530]),
+    "svhn": ([0.4377, 0.4438, 0.4728], [0.1980, 0.2010, 0.1970]),
+    "cifar10": ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
+    "cifar100": ([0.5071, 0.4866, 0.4409], [0.2673, 0.2564, 0.2762]),
+    "tinyimagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "mhist": ([0.73943309, 0.65267006, 0.77742641], [0.19637706, 0.24239548, 0.16935587]),
+}
+"""Mean and std that papers print and codes use."""
+
+
+@pytest.fixture
+def data(name: str, tmp_path: Path) -> Iterator[Path | None]:
+    """The raw data of the dataset that a test is about."""
+    # A patch of its own: a test may undo its own.
+    with pytest.MonkeyPatch.context() as patch:
+        (tmp_path / "raw").mkdir()
+        yield SOURCES[name](tmp_path / "raw", patch)
 
 
 def test_each_dataset_has_a_source_to_test_it_on() -> None:
@@ -51,8 +41,7 @@ def test_each_dataset_has_a_source_to_test_it_on() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_prepared_is_what_the_module_reads(name: str, tmp_path: Path) -> None:
-    data = SOURCES[name](tmp_path)
+def test_what_is_prepared_is_what_the_module_reads(name: str, data: Path | None) -> None:
     module = registry.load("datasets", name)
     raw = module.load(module.Options(), data)
     card = datasets.prepare(Choice(name), data)
@@ -72,18 +61,25 @@ def test_what_is_prepared_is_what_the_module_reads(name: str, tmp_path: Path) ->
     assert card.mirrors == module.MIRRORS
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_normalised_training_images_have_mean_zero_and_std_one(name: str, tmp_path: Path) -> None:
-    train, _ = datasets.open_sets(_prepare(name, tmp_path), torch.device("cpu"))
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in PUBLISHED])
+def test_normalised_training_images_have_mean_zero_and_std_one(name: str, data: Path | None) -> None:
+    train, _ = datasets.open_sets(datasets.prepare(Choice(name), data), torch.device("cpu"))
     images = train.normalisation.apply(train.images)
     assert images.mean((0, 2, 3)).abs().max() < 1e-3
     assert (images.std((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_standard_dataset_is_normalised_as_its_papers_do(name: str, data: Path | None) -> None:
+    card = datasets.prepare(Choice(name), data)
+    assert (card.mean, card.std) == PUBLISHED[name]
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_prepared_once_and_the_same_each_time(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_prepared_once_and_the_same_each_time(
+    name: str, data: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard: list[str] = []
-    data = SOURCES[name](tmp_path)
     first = datasets.prepare(Choice(name), data, heard.append)
     assert len(heard) == 1
     assert datasets.prepare(Choice(name), data, heard.append) == first
@@ -93,8 +89,7 @@ def test_it_is_prepared_once_and_the_same_each_time(name: str, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_damaged_or_half_written_files_are_not_taken_for_whole(name: str, tmp_path: Path) -> None:
-    data = SOURCES[name](tmp_path)
+def test_damaged_or_half_written_files_are_not_taken_for_whole(name: str, data: Path | None) -> None:
     card = datasets.prepare(Choice(name), data)
     tensors = datasets.path_of(card)
     whole = tensors.read_bytes()
@@ -112,9 +107,8 @@ def test_damaged_or_half_written_files_are_not_taken_for_whole(name: str, tmp_pa
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("written", [0, 1])
 def test_an_interrupted_preparation_leaves_nothing_that_counts(
-    name: str, written: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, written: int, data: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = SOURCES[name](tmp_path)
     real = files.write_whole
     calls: list[Path] = []
 
@@ -134,9 +128,58 @@ def test_an_interrupted_preparation_leaves_nothing_that_counts(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_network_suits_it(name: str, tmp_path: Path) -> None:
-    card = _prepare(name, tmp_path)
+def test_its_network_suits_it(name: str, data: Path | None) -> None:
+    card = datasets.prepare(Choice(name), data)
     full = networks.settle(registry.load("datasets", name).NETWORK or "convnet", card)
     network = networks.build(full, card)
     images = torch.zeros(2, card.channels, card.height, card.width)
     assert network(images).shape == (2, len(card.classes))
+    depths = {28: 3, 32: 3, 64: 4, 128: 5, 224: 7}
+    if name in PUBLISHED:
+        assert full == f"convnet-d{depths[card.height]}-w128"  # as the field chooses them
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_where_its_images_come_from(name: str) -> None:
+    assert registry.load("datasets", name).SOURCE in ("package", "download", "path")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if registry.load("datasets", name).SOURCE == "download"])
+def test_what_can_be_downloaded_needs_its_raw_files_only_once(name: str, data: Path | None, tmp_path: Path) -> None:
+    card = datasets.prepare(Choice(name), data)
+    for elsewhere in (None, tmp_path / "nowhere"):
+        assert datasets.prepare(Choice(name), elsewhere) == card
+
+
+@pytest.fixture
+def read_for_its_checksum(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files whose checksum was taken, as it goes."""
+    real, paths = files.sha256, []
+
+    def taken(path: Path) -> str:
+        paths.append(path)
+        return real(path)
+
+    monkeypatch.setattr(files, "sha256", taken)
+    return paths
+
+
+def test_a_prepared_file_that_looks_as_it_did_when_intact_is_not_read_again(
+    read_for_its_checksum: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = datasets.prepare(Choice("digits"), None)
+    for _ in range(2):  # too new: a second change in the same tick of the clock could not be seen
+        assert datasets.prepare(Choice("digits"), None) == card
+    tensors = datasets.path_of(card)
+    assert read_for_its_checksum == [tensors] * 2
+    monkeypatch.setattr(datasets, "SETTLED", -1)
+    for _ in range(3):
+        assert datasets.prepare(Choice("digits"), None) == card
+    assert read_for_its_checksum == [tensors] * 3
+    whole = tensors.read_bytes()
+    time.sleep(0.02)  # a tick
+    tensors.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert datasets.prepare(Choice("digits"), None) == card
+    assert tensors.read_bytes() == whole
+    tensors.with_suffix(".intact").write_bytes(b"\xff")
+    assert datasets.prepare(Choice("digits"), None) == card

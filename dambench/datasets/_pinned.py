@@ -1,0 +1,97 @@
+"""Files whose content everybody knows: downloaded where they are missing, verified before anything parses them.
+
+torchvision only downloads. The bytes that were verified are the bytes that are parsed: nothing can come between,
+and torchvision's own reader of MNIST would prefer a folder `processed` that old releases made and nobody verifies.
+"""
+
+import errno
+import hashlib
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dambench import files
+from dambench.display import display
+from dambench.errors import BadInput
+
+TIMEOUT = 15.0
+"""Seconds without a byte after which a server is taken for unreachable."""
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM}
+KINDS = {32: ("md5", "MD5"), 64: ("sha256", "SHA-256")}
+"""By the number of hexadecimal digits."""
+
+
+def place(data: Path | None) -> Path:
+    """Where raw files are looked for, in the layout of torchvision's root: `data`, else DAMBENCH_HOME/raw."""
+    return files.home() / "raw" if data is None else data
+
+
+def read(name: str, data: Path | None, known: Mapping[str, str], fetch: Callable[[str], object]) -> dict[str, bytes]:
+    """The bytes of each file, by its path.
+
+    Args:
+        known: path below the place → MD5 or SHA-256.
+        fetch: downloads the files into a folder of the same layout.
+
+    Raises:
+        BadInput: a file is not what it should be, or is missing and cannot be downloaded.
+    """
+    folder = place(data)
+    missing = [path for path in known if not (folder / path).is_file()]
+    if missing:
+        if data is not None and not data.is_dir():
+            raise BadInput(f"--data {str(data)!r} is not a folder: {name} needs one with {missing[0]!r} in it.")
+        what = f"{missing[0]!r} of {name}, which is not there and has to be downloaded,"
+        with files.writing(what, folder, files.HOME_HINT):
+            _download(name, folder, known, missing, fetch)
+    return {path: _verified(name, folder / path, digest) for path, digest in known.items()}
+
+
+def _download(
+    name: str, folder: Path, known: Mapping[str, str], missing: list[str], fetch: Callable[[str], object]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    # What is here under its own name is whole: downloads and archives are elsewhere until they are verified.
+    with TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
+        try:
+            # A progress bar belongs to stderr; torchvision's may go either way.
+            with _impatient(), redirect_stdout(sys.stderr):
+                fetch(temporary)
+        except Exception as error:  # urllib, http, ssl, gzip, tarfile and torchvision have a dozen kinds
+            if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+                raise
+            why = display(" ".join(str(getattr(error, "reason", error)).split()), 300)
+            raise BadInput(
+                f"{name} needs {str(folder / missing[0])!r}, which is not there and could not be downloaded "
+                f"({why}): put it there, or say --data DIR with a folder that has {missing[0]!r}."
+            ) from error
+        for path in missing:
+            _verified(name, Path(temporary) / path, known[path])
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(Path(temporary) / path, folder / path)
+
+
+def _verified(name: str, path: Path, digest: str) -> bytes:
+    content = path.read_bytes()
+    kind, called = KINDS[len(digest)]
+    found = hashlib.new(kind, content, usedforsecurity=False).hexdigest()
+    if found != digest:
+        raise BadInput(
+            f"{str(path)!r} is damaged, or is not the official file of {name}: its {called} is {found}, not "
+            f"{digest}. Delete it to have it downloaded again."
+        )
+    return content
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,194 @@
+"""Ten classes of ImageNet, 128×128 colour: imagenette, imagewoof, imagemeow, imagesquawk, …; by path.
+
+Deng et al., CVPR 2009; for research, by ImageNet's terms. The subsets are those of MTT (Cazenavette et al., CVPR 2022),
+whose code names them by positions in ImageNet's sorted 1,000 classes. `--data DIR` has `train/CLASS/*` and
+`val/CLASS/*` (the test set), or has them in a folder `imagenet`: with all 1,000 classes, of which ten are taken, or
+with the subset's ten alone. Labels follow the sorted class folders, so both give the same prepared file.
+
+Resized so that the shorter side is `size`, then cropped around the centre, as torchvision's Resize and CenterCrop do
+on Pillow's images. fastai's `imagenette2` has these classes too but splits them another way: its scores cannot be
+compared with ImageNet's validation part.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
+from PIL import Image
+
+from dambench import config
+from dambench.datasets import Pixels, Raw, _images
+from dambench.errors import BadInput
+
+MIRRORS = True
+NETWORK = ""
+SOURCE = "path"
+
+SUBSETS = {
+    "imagenette": {
+        0: "n01440764",
+        217: "n02102040",
+        482: "n02979186",
+        491: "n03000684",
+        497: "n03028079",
+        566: "n03394916",
+        569: "n03417042",
+        571: "n03425413",
+        574: "n03445777",
+        701: "n03888257",
+    },
+    "imagewoof": {
+        155: "n02086240",
+        159: "n02087394",
+        162: "n02088364",
+        167: "n02089973",
+        182: "n02093754",
+        193: "n02096294",
+        207: "n02099601",
+        229: "n02105641",
+        258: "n02111889",
+        273: "n02115641",
+    },
+    "imagemeow": {
+        281: "n02123045",
+        282: "n02123159",
+        283: "n02123394",
+        284: "n02123597",
+        285: "n02124075",
+        287: "n02127052",
+        289: "n02128757",
+        290: "n02128925",
+        291: "n02129165",
+        292: "n02129604",
+    },
+    "imagesquawk": {
+        9: "n01518878",
+        22: "n01614925",
+        84: "n01806143",
+        88: "n01818515",
+        89: "n01819313",
+        96: "n01843383",
+        100: "n01860187",
+        130: "n02007558",
+        144: "n02051845",
+        145: "n02056570",
+    },
+    "imagefruit": {
+        943: "n07718472",
+        945: "n07720875",
+        948: "n07742313",
+        949: "n07745940",
+        950: "n07747607",
+        951: "n07749582",
+        952: "n07753113",
+        953: "n07753275",
+        954: "n07753592",
+        957: "n07768694",
+    },
+    "imageyellow": {
+        11: "n01531178",
+        72: "n01773157",
+        291: "n02129165",
+        309: "n02206856",
+        599: "n03530642",
+        779: "n04146614",
+        951: "n07749582",
+        954: "n07753592",
+        986: "n12057211",
+        987: "n12144580",
+    },
+}
+"""Position among ImageNet's 1,000 classes → WordNet id, which is what the class folder is usually called."""
+ALL = 1000
+WORDNET = re.compile(r"n\d{8}")
+
+
+class Options(config.Options, frozen=True):
+    subset: Literal["imagenette", "imagewoof", "imagemeow", "imagesquawk", "imagefruit", "imageyellow"] = "imagenette"
+    """Which ten classes."""
+    size: Annotated[int, Meta(ge=32, le=512)] = 128
+    """Side of the square that images are made."""
+
+
+def fingerprint(options: Options, data: Path | None) -> str:
+    return _images.fingerprint(item for part in _parts(options, data) for item in part)
+
+
+def load(options: Options, data: Path | None) -> Raw:
+    train, test = _parts(options, data)
+    classes = sorted({label for label, _ in train})
+    size = options.size
+
+    def pixels(path: str) -> Pixels:
+        return _images.planes(_cropped(_images.decoded(path), size))
+
+    return Raw(
+        train_images=_images.read(train, (3, size, size), pixels),
+        train_labels=_images.labels(train, classes),
+        test_images=_images.read(test, (3, size, size), pixels),
+        test_labels=_images.labels(test, classes),
+        classes=_names(options.subset, classes),
+        label=options.subset if size == 128 else f"{options.subset} {size}",
+        mirrors=MIRRORS,
+        mean=[0.485, 0.456, 0.406],
+        std=[0.229, 0.224, 0.225],
+    )
+
+
+def _parts(options: Options, data: Path | None) -> tuple[list[_images.Item], list[_images.Item]]:
+    """The images of the ten classes in the training and in the validation part, class by class."""
+    root = _images.place("imagenet", data, "imagenet", "train")
+    classes = _chosen(options.subset, root / "train")
+
+    def images(part: str) -> list[_images.Item]:
+        items = []
+        for folder in (root / part / label for label in classes):
+            found = _images.in_folder(folder) if folder.is_dir() else []
+            if not found:
+                raise BadInput(f"{options.subset} needs images in {str(folder)!r}: there are none.")
+            items += [(folder.name, path) for path in found]
+        return items
+
+    return images("train"), images("val")
+
+
+def _chosen(subset: str, part: Path) -> list[str]:
+    """The folders of the subset's classes, sorted."""
+    found = _images.folders(part)
+    wanted = SUBSETS[subset]
+    if set(wanted.values()) <= set(found):
+        return sorted(wanted.values())
+    if len(found) == ALL:
+        return [found[position] for position in sorted(wanted)]
+    others = [other for other, classes in SUBSETS.items() if set(found) == set(classes.values())]
+    if others:
+        raise BadInput(f"{str(part)!r} has the classes of {others[0]}: say --set dataset.subset={others[0]}.")
+    if len(found) == len(wanted) and not any(WORDNET.fullmatch(label) for label in found):
+        return found
+    missing = next(label for label in wanted.values() if label not in found)
+    raise BadInput(
+        f"{str(part)!r} has {len(found)} class folders, and {missing!r} is not among them: {subset} needs its "
+        f"{len(wanted)} classes, or all {ALL} of ImageNet."
+    )
+
+
+def _names(subset: str, classes: list[str]) -> list[str]:
+    """ImageNet's names; folders that have names of their own keep them."""
+    # torchvision takes a second to import, and is needed once.
+    from torchvision.models import ResNet18_Weights
+
+    names = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    positions = {label: position for position, label in SUBSETS[subset].items()}
+    return [names[positions[label]] if label in positions else label for label in classes]
+
+
+def _cropped(image: Image.Image, size: int) -> Image.Image:
+    width, height = image.size
+    shorter = min(width, height)
+    if shorter != size:
+        # The longer side is rounded down, as torchvision does.
+        width, height = (size if side == shorter else size * side // shorter for side in (width, height))
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
