@@ -48,6 +48,10 @@ class Draw:
     uniforms: Tensor
     """(G, 3) float32 in [0, 1), on the CPU."""
 
+    def of(self, groups: slice) -> "Draw":
+        """The draw of some groups."""
+        return Draw(self.strategy, self.choice[groups], self.uniforms[groups])
+
 
 def strategy_for(operations: Sequence[str], mirrors: bool) -> tuple[str, ...]:
     """The operations that suit the data: no flip where a mirror image is another class."""

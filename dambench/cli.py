@@ -54,12 +54,27 @@ Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
 
 def main() -> NoReturn:
     """The `dambench` program."""
+    if sys.argv[1:2] == ["run"]:
+        _keep_freed_memory()
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = io.StringIO()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no × shows a question mark
     sys.exit(run_cli(sys.argv[1:]))
+
+
+def _keep_freed_memory() -> None:
+    """Start this process anew with glibc told to keep freed memory, unless the environment already says how.
+
+    By default it gives the pages of every large tensor back to the system, and each operation waits for fresh ones:
+    distilling on a CPU took 1.4 to 1.8 times as long. It has to be said before the process begins.
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    kept = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(10**11), "MALLOC_TOP_PAD_": str(2**28)}
+    with suppress(OSError):  # it works without, only slower
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | kept)
 
 
 def run_cli(arguments: Sequence[str]) -> int:

@@ -49,6 +49,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
     network: str = ""
     """The network to match on; empty: the dataset's default."""
+    norm: str = ""
+    """The norm of the network to match on, where its name does not say one; empty: the family's default."""
 
     def fits(self, dataset: str, ipc: int) -> bool:
         low, high = self.ipc

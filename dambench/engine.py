@@ -67,7 +67,8 @@ class Job:
     options: Options
     policy: Policy
     overrides: dict[str, Any]
-    """The method's settings that differ from the recipe's, and its network if it is not the default one."""
+    """The method's settings that differ from the recipe's, its network if it is not the default one, and the
+    recipe's name if that is not the default."""
     notes: list[str]
     """What was asked for and has no effect."""
 
@@ -122,11 +123,15 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     options: Options = read(method.Options, chosen, f"method {wanted.name}")
     standard: Options = read(method.Options, recipe.options if recipe else {}, f"the recipe of {wanted.name}")
     overrides = {k: v for k, v in _fields(options).items() if v != getattr(standard, k)}
+    if recipe is not None and recipe.name != "default":
+        overrides["recipe"] = recipe.name
+    norm = recipe.norm if recipe else ""
     usual = networks.settle(
         (recipe.network if recipe else "") or registry.load("datasets", dataset.name).NETWORK or "convnet",
         card,
+        norm,
     )
-    network = usual if request.network is None else networks.settle(request.network, card)
+    network = usual if request.network is None else networks.settle(request.network, card, norm)
     evaluate_on = tuple(networks.settle(name, card) for name in request.evaluate_on or [_plain(network, card)])
     if len(set(evaluate_on)) < len(evaluate_on):
         raise BadInput(f"--evaluate-on names a network twice: {', '.join(evaluate_on)}.")
@@ -296,7 +301,7 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position) -> Iterat
         ipc=config.ipc or 0,
         seeds=Seeds(config.seed),
         build_network=lambda: networks.build(config.network, card),
-        device=policy.device,
+        policy=policy,
         warn=lambda message: warnings.append(message),
     )
     total: int = getattr(job.options, "iterations", 0)

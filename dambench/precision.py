@@ -39,6 +39,20 @@ class Policy:
             torch.backends.cudnn.deterministic = self.deterministic
             torch.cuda.set_device(self.device)
 
+    @property
+    def real_chunk(self) -> int:
+        """Real images that go through a network at once while distilling.
+
+        On a CPU the activations of few stay in the cache; a GPU wants them all. (The sums are the same but for the
+        order in which they are added.)
+        """
+        return 16 if self.device.type == "cpu" else 2**31
+
+    @property
+    def synthetic_chunk(self) -> int:
+        """Synthetic images whose gradient is taken at once; never less than those of one class."""
+        return 64 if self.device.type == "cpu" else 2**31
+
     def test_batch(self, pixels: int) -> int:
         """Images of so many pixels per forward pass when testing: on a CPU the activations of few fit the cache."""
         most = (64 if self.device.type == "cpu" else 2048) * 32 * 32

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dambench.config import Options, Recipe
 from dambench.errors import BadInput
 from dambench.events import DataCard
+from dambench.precision import Policy
 
 SET_FORMAT = 1
 
@@ -181,17 +182,32 @@ class Network(nn.Module, ABC):
 
     classifier: nn.Linear
 
-    @abstractmethod
-    def feature_maps(self, images: Tensor) -> list[Tensor]:
-        """What each stage sees, shallow to deep.
+    levels: int
+    """How many maps `look` yields."""
 
-        Returns:
+    @abstractmethod
+    def look(self, images: Tensor) -> Iterator[Tensor]:
+        """What each stage sees, shallow to deep, one after the other: none is kept alive for the next.
+
+        Yields:
             The activations (B, C, H, W) of each block, before pooling; last, what the classifier reads, (B, …).
         """
 
-    @abstractmethod
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """All that `look` yields."""
+        return list(self.look(images))
+
     def embed(self, images: Tensor) -> Tensor:
-        """What the classifier reads, flattened: (B, features). Keeps no intermediate map alive."""
+        """What the classifier reads, flattened: (B, features)."""
+        last = images
+        for maps in self.look(images):
+            last = maps
+        return torch.flatten(last, 1)
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether what is seen of an image now depends on the others of its batch: batch norm in train mode."""
+        return any(isinstance(module, nn.BatchNorm2d) and module.training for module in self.modules())
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) → logits (B, classes)."""
@@ -222,10 +238,14 @@ class Problem:
     ipc: int
     seeds: Seeds
     build_network: Callable[[], Network]
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    policy: Policy = field(default_factory=lambda: Policy(torch.device("cpu")))
     warn: Callable[[str], None] = lambda message: None
     """Says something once that a reader of the result should know."""
     _network: Network | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.policy.device
 
     def generator(self, purpose: str, *indices: int) -> torch.Generator:
         """A generator on the device, for one purpose at one iteration."""

@@ -97,6 +97,13 @@ PRESETS = {
             source="ours, for a first look: as dsa-dm, a fifth of the epochs",
         ),
         Protocol(
+            name="brief",
+            synthetic=Budget(epochs=200, drops=(100,)),
+            whole=Budget(epochs=3, drops=(2,)),
+            augmentation=DSA,
+            source="ours, for tens of thousands of real images on a CPU: as quick, but 3 epochs on the whole set",
+        ),
+        Protocol(
             name="dc",
             synthetic=Budget(epochs=301, drops=(152,)),
             whole=Budget(epochs=200, drops=(100,)),
@@ -108,6 +115,26 @@ PRESETS = {
             whole=Budget(epochs=200, drops=(100,)),
             augmentation=DSA,
             source="DSA (ICML 2021) and DM (WACV 2023), released code; whole-set epochs are ours",
+        ),
+        Protocol(
+            name="datadam",
+            synthetic=Budget(epochs=1801, drops=(902,)),
+            whole=Budget(epochs=200, drops=(100,)),
+            batch=64,
+            augmentation=DSA,
+            source="DataDAM (ICCV 2023), released code, which tests on BatchNorm: add --evaluate-on convnet-bn; "
+            "whole-set epochs are ours",
+        ),
+        Protocol(
+            name="datadam-table",
+            synthetic=Budget(epochs=1801, drops=tuple(range(15, 1801, 15))),
+            whole=Budget(epochs=200, drops=tuple(range(15, 200, 15))),
+            batch=64,
+            decay=0.5,
+            keeps_momentum=True,
+            augmentation=DSA,
+            source="DataDAM (ICCV 2023), table of hyper-parameters: lr halved every 15 epochs; epochs and batch are "
+            "the code's, whole-set epochs ours",
         ),
     )
 }

@@ -7,7 +7,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -18,10 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dambench import networks
-from dambench.augment import Draw
+from dambench.augment import Draw, augment
 from dambench.config import Options, read
 from dambench.events import DataCard
-from dambench.problem import Normalisation, Problem, RealSet, Seeds, State, Step, SyntheticSet
+from dambench.matching.means import RealBatch, Term, pull
+from dambench.precision import Policy
+from dambench.problem import Network, Normalisation, Problem, RealSet, Seeds, State, Step, SyntheticSet
 
 TINY_NETWORK = "convnet-d1-w8"
 
@@ -283,3 +285,53 @@ def _affine(image: Tensor, theta: list[list[float]]) -> Tensor:
     batch = image.unsqueeze(0)
     grid = F.affine_grid(torch.tensor([theta], dtype=image.dtype), list(batch.shape), align_corners=False)
     return F.grid_sample(batch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+
+
+# Matching by class means, on images that are given.
+
+
+@dataclass(frozen=True)
+class GivenBatch(RealBatch):
+    """These images, (classes, n, C, H, W), in their own precision."""
+
+    given: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def images(self, classes: slice) -> Tensor:
+        images = self.given[classes]
+        return images if self.drawn is None else augment(images, self.drawn.of(classes))
+
+
+@dataclass(frozen=True)
+class Chunked(Policy):
+    """A policy that sends so many images through a network at once."""
+
+    chunk: int = 2**31
+
+    @property
+    def real_chunk(self) -> int:
+        return self.chunk
+
+    @property
+    def synthetic_chunk(self) -> int:
+        return self.chunk
+
+
+def pulled(
+    network: Network,
+    terms: Sequence[Term],
+    real: Tensor,
+    synthetic: Tensor,
+    drawn: Draw | None = None,
+    chunk: int = 2**31,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """`pull` on given images: the losses, and the gradient (classes, ipc, C, H, W).
+
+    Args:
+        real: (classes, n, C, H, W); synthetic: (classes, ipc, C, H, W).
+    """
+    indices = torch.zeros(real.shape[:2], dtype=torch.int64)
+    batch = GivenBatch(real_set(data_card()), indices, drawn, real)
+    free = synthetic.detach().flatten(0, 1).clone().requires_grad_()
+    losses = pull(network, terms, batch, free, Chunked(torch.device("cpu"), chunk=chunk))
+    assert free.grad is not None
+    return losses, free.grad.view_as(synthetic)

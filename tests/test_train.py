@@ -1,6 +1,6 @@
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -57,10 +57,10 @@ class Watcher(Network):
         self.batches: list[Tensor] = []
         self.modes: list[bool] = []
 
-    def feature_maps(self, images: Tensor) -> list[Tensor]:
-        return [self.embed(images)]
+    def look(self, images: Tensor) -> Iterator[Tensor]:
+        yield self.see(images)
 
-    def embed(self, images: Tensor) -> Tensor:
+    def see(self, images: Tensor) -> Tensor:
         self.batches.append(images.detach().clone())
         self.modes.append(self.training)
         return images.new_ones(len(images), 1)

@@ -8,6 +8,7 @@ then filled in from the size of the images.
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import torch
 
 from dambench import registry
@@ -68,13 +69,19 @@ def spell(module: ModuleType, options: Options) -> str:
     return name
 
 
-def settle(name: str, card: DataCard) -> str:
+def settle(name: str, card: DataCard, norm: str = "") -> str:
     """The full name of a network for these images: `convnet` → `convnet-d3-w128`.
+
+    Args:
+        norm: for a network whose name says none, and whose family can have this one.
 
     Raises:
         BadInput: the network does not suit the images.
     """
     module, options = parse(name)
+    words: dict[str, str] = module.PARTS.get("norm", {})
+    if norm in words.values() and not set(name.lower().split("-")) & set(words):
+        options = msgspec.structs.replace(options, norm=norm)
     return spell(module, module.fit(options, (card.height, card.width)))
 
 

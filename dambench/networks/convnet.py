@@ -9,9 +9,9 @@ and grey images of any size work. In DataDAM's code the name `ConvNet` means Bat
 always instance norm and `convnet-bn` BatchNorm.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
@@ -78,6 +78,7 @@ class ConvNet(Network):
     def __init__(self, channels: int, size: tuple[int, int], classes: int, options: Options):
         super().__init__()
         width, depth = options.width, options.depth or 1
+        self.levels = depth + 1
         padding = _padding(size)
         self.blocks = nn.ModuleList()
         for index in range(depth):
@@ -95,17 +96,13 @@ class ConvNet(Network):
         self.pool = {"average": nn.AvgPool2d(2), "max": nn.MaxPool2d(2), "none": nn.Identity()}[options.pooling]
         self.classifier = nn.Linear(width * size[0] * size[1], classes)
 
-    def feature_maps(self, images: Tensor) -> list[Tensor]:
-        maps = []
+    def look(self, images: Tensor) -> Iterator[Tensor]:
         for block in self.blocks:
-            maps.append(block(images))
-            images = self.pool(maps[-1])
-        return [*maps, images]
-
-    def embed(self, images: Tensor) -> Tensor:
-        for block in self.blocks:
-            images = self.pool(block(images))
-        return torch.flatten(images, 1)
+            maps = block(images)
+            yield maps
+            images = self.pool(maps)
+            del maps
+        yield images
 
 
 def _norm(name: str, width: int, size: tuple[int, int]) -> nn.Module:

@@ -195,10 +195,14 @@ def leaderboard(
 
 
 def _scores(store: Store) -> Iterator[Score]:
-    """Every final score of a finished run, the same one only once, newest run first."""
+    """Every final score of a finished run, newest run first.
+
+    A run of the same configuration and seed as another adds no evidence, on this machine or on another whose last
+    bits differ: the newest counts.
+    """
     rows = store.query("""
         select runs.id, runs.method, runs.dataset, runs.dataset_sha256, runs.ipc, runs.overrides, runs.seed,
-            runs.config, runs.recipe, protocols.name as protocol, scores.*
+            runs.config, runs.recipe, runs.network as matched_on, protocols.name as protocol, scores.*
         from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
         where scores.final = 1 and runs.state = 'finished'
         order by runs.number desc, scores.network, scores.repeat
@@ -207,8 +211,9 @@ def _scores(store: Store) -> Iterator[Score]:
     seen = set()
     for row in rows:
         method = method_label(row["method"], row["overrides"])
-        network = (row["network"], row["protocol_sha256"], row["seed"], row["repeat"])
-        identity = (method, row["set_sha256"], row["dataset_sha256"], *network)
+        settings = json.dumps(json.loads(row["config"])["method"], sort_keys=True)
+        made = (settings, row["matched_on"], row["dataset_sha256"], row["ipc"], row["seed"])
+        identity = (*made, row["network"], row["protocol_sha256"], row["repeat"])
         if identity in seen:
             continue
         seen.add(identity)
@@ -220,7 +225,7 @@ def _scores(store: Store) -> Iterator[Score]:
             protocol=f"{row['protocol']}#{row['protocol_sha256'][:4]}",
             accuracy=row["accuracy"],
             base_method=row["method"],
-            settings=json.dumps(json.loads(row["config"])["method"], sort_keys=True),
+            settings=settings,
             recipe=row["recipe"],
             set_sha256=row["set_sha256"],
             dataset_sha256=row["dataset_sha256"],

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -69,10 +70,10 @@ class Reader(Network):
         super().__init__()
         self.classifier = nn.Linear(3, 3)
 
-    def feature_maps(self, images: Tensor) -> list[Tensor]:
-        return [self.embed(images)]
+    def look(self, images: Tensor) -> Iterator[Tensor]:
+        yield self.see(images)
 
-    def embed(self, images: Tensor) -> Tensor:
+    def see(self, images: Tensor) -> Tensor:
         return images.flatten(1)
 
     @torch.no_grad()

@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +11,12 @@ from dambench import networks
 from dambench.augment import Draw, draw
 from dambench.config import read
 from dambench.errors import BadInput
+from dambench.matching.means import RealBatch, Term, pull
 from dambench.methods import dm
+from dambench.precision import Policy
 from dambench.problem import Network
 from dambench.protocol import DSA
-from tests.lab import data_card, generator, literally_augmented, noise, real_set, tiny_problem, watch
+from tests.lab import data_card, generator, literally_augmented, noise, pulled, real_set, tiny_problem, watch
 
 CARD = data_card(channels=3)
 
@@ -51,6 +54,12 @@ def with_gradient(loss: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     return loss.detach(), torch.autograd.grad(loss, images)[0]
 
 
+def of_dm(network: Network, real: Tensor, synthetic: Tensor, drawn: Draw | None = None) -> tuple[Tensor, Tensor]:
+    """DM's loss and its gradient."""
+    losses, gradient = pulled(network, dm.terms(network), real, synthetic, drawn)
+    return losses["matching"], gradient
+
+
 @pytest.mark.parametrize(("network", "together"), [("convnet-d2-w8", False), ("convnet-d2-w8-bn", True)])
 @pytest.mark.parametrize("augmented", [False, True])
 def test_loss_and_gradient_are_those_of_the_released_code(network: str, together: bool, augmented: bool) -> None:
@@ -58,7 +67,7 @@ def test_loss_and_gradient_are_those_of_the_released_code(network: str, together
     model = random_network(network)
     for seed in range(3 if augmented else 1):
         drawn = draw(DSA, 3, generator(seed)) if augmented else None
-        ours = with_gradient(dm.loss_of(model, real, synthetic, drawn), synthetic)
+        ours = of_dm(model, real, synthetic, drawn)
         expected = with_gradient(literal_loss(model, real, synthetic, drawn, together=together), synthetic)
         # Augmentation's parameters are float32 numbers.
         torch.testing.assert_close(ours, expected, rtol=1e-4 if augmented else 1e-10, atol=1e-5 if augmented else 1e-12)
@@ -69,7 +78,7 @@ def test_batch_norm_sees_the_batch_of_all_classes() -> None:
     real, synthetic = noise(3, 5, 3, 8, 8), noise(3, 2, 3, 8, 8, seed=1)
     model = random_network("convnet-d2-w8-bn")
     apart = literal_loss(model, real, synthetic, None, together=False)
-    assert (dm.loss_of(model, real, synthetic, None) / apart - 1).abs() > 0.01
+    assert (of_dm(model, real, synthetic)[0] / apart - 1).abs() > 0.01
 
 
 @pytest.mark.parametrize("network", ["convnet-d2-w8", "convnet-d2-w8-bn"])
@@ -78,25 +87,18 @@ def test_the_loss_is_zero_where_the_synthetic_images_are_the_real_ones(network: 
     model = random_network(network)
     for seed in range(5):
         drawn = draw(DSA, 3, generator(seed))
-        assert dm.loss_of(model, real, real.clone(), drawn).item() == pytest.approx(0, abs=1e-20)
-        assert dm.loss_of(model, real, noise(3, 5, 3, 8, 8, seed=1), drawn).item() > 0.01
+        assert of_dm(model, real, real.clone(), drawn)[0].item() == pytest.approx(0, abs=1e-20)
+        assert of_dm(model, real, noise(3, 5, 3, 8, 8, seed=1), drawn)[0].item() > 0.01
 
 
 def test_the_order_of_the_images_of_a_class_does_not_matter() -> None:
     real, synthetic = noise(3, 5, 3, 8, 8), noise(3, 4, 3, 8, 8, seed=1)
     model, drawn = random_network("convnet-d2-w8-bn"), draw(DSA, 3, generator())
-    loss = dm.loss_of(model, real, synthetic, drawn)
-    torch.testing.assert_close(dm.loss_of(model, real, synthetic[:, [2, 0, 3, 1]], drawn), loss)
-    torch.testing.assert_close(dm.loss_of(model, real[:, [4, 3, 2, 1, 0]], synthetic, drawn), loss)
+    loss = of_dm(model, real, synthetic, drawn)[0]
+    torch.testing.assert_close(of_dm(model, real, synthetic[:, [2, 0, 3, 1]], drawn)[0], loss)
+    torch.testing.assert_close(of_dm(model, real[:, [4, 3, 2, 1, 0]], synthetic, drawn)[0], loss)
     # The order of the classes does.
-    assert (dm.loss_of(model, real, synthetic[[1, 2, 0]], drawn) / loss - 1).abs() > 0.01
-
-
-def test_real_images_have_no_part_in_the_gradient() -> None:
-    real, synthetic = noise(3, 5, 3, 8, 8).requires_grad_(), noise(3, 2, 3, 8, 8, seed=1).requires_grad_()
-    dm.loss_of(random_network("convnet-d2-w8"), real, synthetic, draw(DSA, 3, generator())).backward()
-    assert real.grad is None
-    assert synthetic.grad is not None
+    assert (of_dm(model, real, synthetic[[1, 2, 0]], drawn)[0] / loss - 1).abs() > 0.01
 
 
 # The loop.
@@ -104,28 +106,28 @@ def test_real_images_have_no_part_in_the_gradient() -> None:
 
 @dataclass
 class Recorder:
-    """Stands in for `dm.loss_of`, and notes what it was asked."""
+    """Stands in for `pull`, and notes what it was asked."""
 
     networks: list[Network] = field(default_factory=list)
     reals: list[Tensor] = field(default_factory=list)
     synthetics: list[Tensor] = field(default_factory=list)
     drawns: list[Draw | None] = field(default_factory=list)
 
-    def __call__(self, network: Network, real: Tensor, synthetic: Tensor, drawn: Draw | None) -> Tensor:
+    def __call__(
+        self, network: Network, terms: Sequence[Term], batch: RealBatch, synthetic: Tensor, policy: Policy
+    ) -> dict[str, Tensor]:
         self.networks.append(copy.deepcopy(network))
-        self.reals.append(real.clone())
-        self.synthetics.append(synthetic.detach().clone())
-        self.drawns.append(drawn)
-        return original_loss(network, real, synthetic, drawn)
-
-
-original_loss = dm.loss_of
+        classes = slice(0, len(batch.indices))
+        self.reals.append(RealBatch(batch.real, batch.indices).images(classes))
+        self.synthetics.append(synthetic.detach().clone().unflatten(0, (len(batch.indices), -1)))
+        self.drawns.append(batch.drawn)
+        return pull(network, terms, batch, synthetic, policy)
 
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
-    monkeypatch.setattr(dm, "loss_of", recorder)
+    monkeypatch.setattr(dm, "pull", recorder)
     return recorder
 
 

@@ -1,0 +1,20 @@
+"""Spatial attention: where in the image a layer is active.
+
+Sajedi et al., "DataDAM: Efficient Dataset Distillation with Attention Matching", ICCV 2023.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attention(maps: Tensor, power: float = 1.0) -> Tensor:
+    """The attention map of each image, as a vector of length 1: z = vec(A) / ‖vec(A)‖₂, A = Σ_channels |f|^power.
+
+    Args:
+        maps: (n, C, H, W), a layer's activations.
+
+    Returns:
+        (n, H * W). An image that the layer does not react to at all has the zero vector.
+    """
+    strength = maps.abs() if power == 1 else maps.abs().pow(power)
+    return F.normalize(strength.sum(1).flatten(1), dim=1)
