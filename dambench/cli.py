@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the run failed, 2 bad input, 130 stopped by INT, 143 by TE
 import io
 import json
 import os
+import shlex
 import signal
 import sqlite3
 import sys
@@ -29,7 +30,7 @@ from dambench.report.to_markdown import to_markdown
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, mean, method_label, std
 from dambench.store.runs import Store
-from dambench.terminal import Watch, describe, has_room, table
+from dambench.terminal import Watch, describe, draw, has_room, table
 
 if TYPE_CHECKING:
     from dambench.engine import Job
@@ -224,7 +225,9 @@ def _record(store: Store, run_id: str, job: "Job", signals: "Signals", console: 
     try:
         with Watch(console, getattr(job.options, "iterations", 0)) as watch, signals.kept_for_the_run():
             try:
-                words = until_told(engine.run(job, " ".join(sys.argv)), lambda: signals.heard, engine.StopRun)
+                words = until_told(
+                    engine.run(job, shlex.join(["dambench", *sys.argv[1:]])), lambda: signals.heard, engine.StopRun
+                )
                 with closing(sampled(words)) as events:
                     keep(events)
             except Told as told:
@@ -429,16 +432,28 @@ def runs(db: Db = None, as_json: Json = False) -> None:
 @app.command()
 def show(
     run_id: Annotated[str, Argument(metavar="ID", help="Or the beginning of one.")],
+    preview: Annotated[Path | None, Option(help="Write the picture of its latest set to this PNG file.")] = None,
     db: Db = None,
     as_json: Json = False,
 ) -> None:
     """Everything that is known of one run."""
     with _opened(db) as store:
         details = store.describe(run_id)
+        png = store.preview(run_id)
+    if preview is not None:
+        if not png:
+            raise BadInput(f"The run {details['run']['id']} has no set yet, and so no preview.")
+        with files.writing("The preview", preview.absolute().parent):
+            if not preview.absolute().parent.is_dir():
+                raise BadInput(f"The preview {str(preview)!r} cannot be written: there is no such folder.")
+            files.write_whole(preview, png)
+        print(f"Written: {preview}", file=sys.stderr)
     if as_json:
         print(json.dumps(details))
-    else:
-        describe(details)
+        return
+    describe(details)
+    if png and sys.stdout.isatty():
+        draw(png, details["sets"][-1]["shape"])
 
 
 @app.command()
@@ -463,8 +478,8 @@ def methods(as_json: Json = False) -> None:
         )
         return
     table(
-        ["method", "what", "paper", "options and their defaults"],
-        [[name, registry.headline(m), m.PAPER, _options(m)] for name, m in found],
+        ["method", "what", "paper", "options and their defaults", "--recipe"],
+        [[name, registry.headline(m), m.PAPER, _options(m), _recipes(m)] for name, m in found],
     )
 
 
@@ -551,6 +566,15 @@ def doctor(as_json: Json = False, db: Db = None) -> int:
     else:
         table(["what", "", "detail"], [list(check) for check in checks])
     return 1 if any(state == "wrong" for _, state, _ in checks) else 0
+
+
+def _recipes(module: ModuleType) -> str:
+    """The recipes that have to be asked for, and their datasets."""
+    called: dict[str, list[str]] = {}
+    for recipe in module.RECIPES:
+        if recipe.name != "default":
+            called.setdefault(recipe.name, []).extend(recipe.datasets or ["any"])
+    return ", ".join(f"{name} ({'any' if 'any' in of else ', '.join(of)})" for name, of in called.items())
 
 
 def _options(module: ModuleType) -> str:

@@ -1,10 +1,12 @@
 """What the commands draw: a run's events (a bar in a terminal, plain lines elsewhere) and tables."""
 
+import io
+import json
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from rich import box
 from rich.cells import cell_len
@@ -29,6 +31,9 @@ from dambench.events import (
 
 WIDE = 120
 """Columns of a terminal that has room for every detail."""
+
+SIGNS = " .:-=+*#%@"
+"""From dark to bright."""
 
 FIRM = 12
 """Columns of a table up to this width are never broken; longer ones share what is left, and wrap."""
@@ -223,7 +228,7 @@ def describe(details: dict[str, Any]) -> None:
     for line in machine(details["usage"]):
         print(line)
     for made in details["sets"]:
-        where = display(made["file"]) or "its tensors are not on this machine"
+        where = display(made["file"]) or "its tensors are not on this machine, a picture is (--preview FILE.png)"
         print(f"set after iteration {made['iteration']}, {made['shape']} {made['dtype']}: {where}")
     for warning in details["warnings"]:
         print(f"note: {display(warning, 400)}")
@@ -231,6 +236,43 @@ def describe(details: dict[str, Any]) -> None:
     print("made with: " + ", ".join(made_with))
     for line in run["traceback"].splitlines():
         print(display(line, 400))
+
+
+def draw(png: bytes, shape: str) -> None:
+    """The preview of a set, a column per class, in half blocks; in signs where the terminal has no colours.
+
+    Args:
+        shape: of the set, (N, C, H, W) as JSON.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        sheet = Image.open(io.BytesIO(png)).convert("RGB")
+    except (UnidentifiedImageError, OSError):
+        return
+    stdout = Console(highlight=False)
+    # The sheet has a row per class, each image with a black line below and at its right.
+    high, wide = json.loads(shape)[2:]
+    thin = max(1, min(high, wide) // 32)
+    high, wide = -(-high // thin) + 1, -(-wide // thin) + 1
+    rows, columns = sheet.height // high, sheet.width // wide
+    turned = Image.new("RGB", (rows * wide, columns * high))
+    for row in range(rows):
+        for column in range(columns):
+            part = sheet.crop((column * wide, row * high, (column + 1) * wide, (row + 1) * high))
+            turned.paste(part, (row * wide, column * high))
+    fit = min(1.0, stdout.width / turned.width)
+    size = (max(1, int(turned.width * fit)), max(2, int(turned.height * fit) // 2 * 2))
+    small = turned.resize(size, Image.Resampling.BOX)
+    for top in range(0, size[1], 2):
+        line = Text()
+        for x in range(size[0]):
+            (r, g, b), (u, v, w) = (cast(tuple[int, int, int], small.getpixel((x, top + half))) for half in (0, 1))
+            if stdout.color_system is None or stdout.no_color:
+                line.append(SIGNS[(r + g + b + u + v + w) * len(SIGNS) // (6 * 256)])
+            else:
+                line.append("▀", f"rgb({r},{g},{b}) on rgb({u},{v},{w})")
+        stdout.print(line, no_wrap=True, overflow="crop")
 
 
 def machine(usage: dict[str, Any]) -> list[str]:

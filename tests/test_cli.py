@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from dambench import cli
 from dambench.cli import run_cli, until_told
 from dambench.engine import StopRun
 from dambench.events import AnyEvent, Evaluated
@@ -290,7 +292,7 @@ def test_a_run_outlives_its_screen(tmp_path: Path) -> None:
     command = f"{shlex.quote(sys.executable)} -m dambench {' '.join(DM)} 2>&1 >/dev/null | head -1"
     subprocess.run(["bash", "-c", command], capture_output=True, check=True)
     with closing(Store.open(tmp_path / "runs.db")) as store:
-        assert store.query("select state, total from runs") == [{"state": "finished", "total": 3}]
+        assert store.query("select state, count(*) as n from runs, scores") == [{"state": "finished", "n": 2}]
 
 
 def test_a_fault_outside_the_engine_is_recorded_too(
@@ -428,6 +430,59 @@ def test_a_set_that_is_not_on_this_machine_is_said_to_be_missing(
     found = _json(capsys, "runs")
     assert run_cli(["show", found[0]["id"]]) == 0
     assert "its tensors are not on this machine" in capsys.readouterr().out
+
+
+def test_a_set_that_is_not_on_this_machine_is_shown_by_its_preview(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _json(capsys, *DM)["run"]
+    monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "another machine"))
+    assert run_cli(["show", run, "--preview", str(tmp_path / "set.png")]) == 0
+    assert "its tensors are not on this machine" in capsys.readouterr().out
+    with Image.open(tmp_path / "set.png") as picture:
+        assert picture.size == (9, 90)
+    for wrong in ([run, "--preview", str(tmp_path / "no" / "set.png")], ["none", "--preview", "set.png"]):
+        assert run_cli(["show", *wrong]) == 2
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_run_without_a_set_has_no_preview(ledger_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(Store.open(ledger_path, write=True)) as store:
+        run = store.create(config("dm", seed=77), CARD)
+    assert run_cli(["show", run]) == 0
+    assert run_cli(["show", run, "--preview", "set.png"]) == 2
+    assert "no set yet" in capsys.readouterr().err
+
+
+def test_methods_name_the_recipes_that_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["methods"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("datadam")]
+    assert line.endswith("paper (any), seed (mnist, mhist), brief (mnist, fashionmnist)")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone knows these settings")
+def test_only_the_program_run_starts_anew_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda path, words, environment: begun.append((words, environment)))
+    monkeypatch.setattr(cli, "run_cli", lambda arguments: 0)
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "dambench", "run", "x y"])
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+
+    def start(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["dambench", *arguments])
+        with pytest.raises(SystemExit):
+            cli.main()
+
+    start("report")
+    assert begun == []
+    start("run", "x y")
+    ((words, environment),) = begun
+    assert words == [sys.executable, "-m", "dambench", "run", "x y"]
+    assert environment.items() > os.environ.items()
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")  # somebody has an opinion
+    start("run", "x y")
+    assert len(begun) == 1
 
 
 def test_the_file_of_the_whole_set_is_the_prepared_dataset(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,12 @@ import io
 
 import msgspec
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from dambench.events import Progressed, Sampled, Stepped, Warned
 from dambench.store.usage import usage
-from dambench.terminal import Watch, machine, summary, table
+from dambench.terminal import Watch, draw, machine, summary, table
 from tests import ledger
 
 
@@ -139,3 +140,38 @@ def test_what_a_gpu_does_not_tell_is_not_available_rather_than_zero() -> None:
         "(not known whether the card was shared)"
     ]
     assert machine(msgspec.to_builtins(usage([]))) == []
+
+
+def _png(rows: list[list[int]]) -> bytes:
+    """A sheet of 2×2 images of one grey each: a row per class."""
+    sheet = Image.new("L", (3 * len(rows[0]), 3 * len(rows)))
+    for y, row in enumerate(rows):
+        for x, grey in enumerate(row):
+            sheet.paste(grey, (3 * x, 3 * y, 3 * x + 2, 3 * y + 2))
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_preview_has_a_column_per_class_and_needs_no_colours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    draw(_png([[255, 0], [0, 255], [0, 0]]), "[6, 1, 2, 2]")
+    lines = capsys.readouterr().out.splitlines()
+    # Three classes of two images; 6 rows of pixels are 3 lines. A dark image is blank.
+    assert [line.rstrip() for line in lines] == ["@@", "   ==", "   =="]
+
+
+def test_a_preview_is_as_wide_as_the_terminal_at_most(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    draw(_png([[255]] * 30), "[30, 1, 2, 2]")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) == 20
+
+
+def test_what_is_no_picture_is_not_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    draw(b"PNG", "[6, 1, 2, 2]")
+    assert capsys.readouterr().out == ""

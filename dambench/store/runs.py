@@ -424,6 +424,12 @@ class Store:
             "warnings": [event.message for _, event in self.tail(row["id"]) if isinstance(event, Warned)],
         }
 
+    def preview(self, prefix: str) -> bytes:
+        """A PNG of the run's latest set, a row per class, which needs no tensors; empty: it has none yet."""
+        number = self.run(prefix)["number"]
+        rows = self.query("select preview from artifacts where run = ? order by iteration desc limit 1", number)
+        return bytes(rows[0]["preview"]) if rows else b""
+
     def tail(self, run: str, after: int = 0) -> Iterator[tuple[int, AnyEvent]]:
         """What a run has said since its event number `after`, in order.
 

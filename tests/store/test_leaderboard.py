@@ -2,6 +2,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
 
+import msgspec
 import pytest
 from scipy import stats
 
@@ -60,6 +61,20 @@ def test_running_the_same_command_again_adds_no_evidence(store: Store) -> None:
     for _ in range(3):
         add(store, config("dm"), HIGH)
     assert _only(store).cells[("dm",), ("digits", "1")].n == 5
+
+
+def test_the_same_command_on_another_machine_adds_no_evidence_though_its_bits_differ(store: Store) -> None:
+    add(store, config("dm"), [0.1, 0.2], made="over there")
+    add(store, config("dm"), [0.3, 0.5], made="here")
+    (cell,) = leaderboard(store).tables[0].cells.values()
+    assert (cell.n, cell.sets, cell.mean) == (2, 1, 0.4)
+
+
+def test_another_network_to_match_on_is_another_run(store: Store) -> None:
+    add(store, config("dm"), [0.1], made="one")
+    bn = msgspec.structs.replace(config("dm"), network="convnet-d1-w8-bn")
+    add(store, bn, [0.3], made="other", overrides={"network": "convnet-d1-w8-bn"})
+    assert len(leaderboard(store).tables[0].cells) == 2
 
 
 def test_another_seed_adds_another_set(store: Store) -> None:
