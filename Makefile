@@ -39,7 +39,9 @@ test-gpu: .venv/ready  ## what needs a CUDA device
 # Made beside the old one and then put in its place: one file in rollback-journal mode, as git can keep it.
 ledger: .venv/ready  ## make runs.db anew: every run of ledger.txt, whose figures the README shows
 	rm -f ledger.db ledger.db-wal ledger.db-shm
-	grep -v '^#' ledger.txt | while read -r line; do $(BIN) dambench run --headless --db ledger.db $$line < /dev/null || exit 1; done
+	grep -v '^#' ledger.txt | while read -r line; do \
+		DAMBENCH_DATA= $(BIN) dambench run --headless --db ledger.db $$line < /dev/null || exit 1; \
+	done
 	$(BIN) sqlite_utils disable-wal ledger.db
 	$(BIN) sqlite_utils vacuum ledger.db
 	mv ledger.db runs.db

@@ -65,8 +65,8 @@ def test_both_commands_are_in_the_makefile() -> None:
 @pytest.mark.slow
 def test_its_commands_do_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in COMMANDS:
-        if "folder" in command or "arrays" in command:
-            continue  # somebody else's flowers
+        if "folder" in command or "arrays" in command or "mnist" in command:
+            continue  # somebody else's flowers, and what has to be downloaded
         arguments = command[1:]
         assert run_cli(arguments) == 0, arguments
     assert "| dm " in (tmp_path / "report.md").read_text()
