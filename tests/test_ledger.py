@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """Of the ledger as it is committed: whoever works in this checkout may have added runs since."""
+    """Of the ledger as git has it: whoever works in this checkout may have added runs since."""
     path = tmp_path / "ledger.db"
-    committed = subprocess.run(["git", "-C", ROOT, "show", "HEAD:runs.db"], capture_output=True)
+    committed = subprocess.run(["git", "-C", ROOT, "show", ":runs.db"], capture_output=True)
     path.write_bytes(committed.stdout if committed.returncode == 0 else (ROOT / "runs.db").read_bytes())
     return path
 
