@@ -12,6 +12,8 @@ always instance norm and `convnet-bn` BatchNorm.
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
+import torch
+import torch.nn.functional as F
 from msgspec import Meta
 from torch import Tensor, nn
 
@@ -93,7 +95,7 @@ class ConvNet(Network):
             padding = 1
             if options.pooling != "none":
                 size = (size[0] // 2, size[1] // 2)
-        self.pool = {"average": nn.AvgPool2d(2), "max": nn.MaxPool2d(2), "none": nn.Identity()}[options.pooling]
+        self.pool = {"average": AveragePool(), "max": nn.MaxPool2d(2), "none": nn.Identity()}[options.pooling]
         self.classifier = nn.Linear(width * size[0] * size[1], classes)
 
     def look(self, images: Tensor) -> Iterator[Tensor]:
@@ -103,6 +105,27 @@ class ConvNet(Network):
             images = self.pool(maps)
             del maps
         yield images
+
+
+class AveragePool(nn.Module):
+    """The mean of each 2×2 pixels; a last odd row or column is left out.
+
+    On a CPU by other means than torch's own pooling, which takes 4 to 10 times as long and was a fifth of a network's
+    forward pass: rows are added and then columns, or, where gradients are wanted and for bfloat16, two rows at once are
+    multiplied by a matrix of quarters.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.device.type != "cpu" or torch.compiler.is_compiling():
+            return F.avg_pool2d(images, 2)
+        batch, channels, height, width = images.shape
+        if height % 2 or width % 2:
+            images = images[..., : height // 2 * 2, : width // 2 * 2]
+        if images.dtype == torch.bfloat16 or images.requires_grad:
+            quarters = torch.eye(width // 2, dtype=images.dtype).repeat_interleave(2, 0).repeat(2, 1) / 4
+            return (images.reshape(-1, len(quarters)) @ quarters).view(batch, channels, height // 2, width // 2)
+        rows = images[:, :, ::2] + images[:, :, 1::2]
+        return (rows[..., ::2] + rows[..., 1::2]).mul_(0.25)
 
 
 def _norm(name: str, width: int, size: tuple[int, int]) -> nn.Module:

@@ -338,3 +338,20 @@ def test_a_part_said_twice_is_refused(name: str) -> None:
 def test_digits_of_other_scripts_are_no_numbers() -> None:
     with pytest.raises(BadInput, match="no part is called"):
         networks.parse("convnet-d\N{ARABIC-INDIC DIGIT THREE}")
+
+
+# Pooling.
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 8), (9, 5), (2, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("graded", [False, True])
+def test_average_pooling_is_torch_s(size: tuple[int, int], dtype: torch.dtype, graded: bool) -> None:
+    images = noise(3, 4, *size).to(dtype).requires_grad_(graded)
+    pooled, expected = convnet.AveragePool()(images), F.avg_pool2d(images, 2)
+    tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-6
+    torch.testing.assert_close(pooled, expected, rtol=tolerance, atol=tolerance)
+    if graded:
+        weights = noise(*expected.shape).to(dtype)
+        ours, theirs = (torch.autograd.grad((y * weights).sum(), images)[0] for y in (pooled, expected))
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
