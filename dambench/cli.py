@@ -22,15 +22,15 @@ import typer
 from rich.console import Console
 from typer import Argument, Option, Typer
 
-from dambench import __version__, config, display, files, registry
+from dambench import __version__, allocator, config, display, files, registry
 from dambench.errors import BadInput
-from dambench.events import AnyEvent, Evaluated, Failed, Finished, Stopped, Warned
+from dambench.events import Adapted, AnyEvent, Evaluated, Failed, Finished, Stopped, Warned, remark
 from dambench.protocol import PRESETS
 from dambench.report.to_markdown import to_markdown
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, mean, method_label, std
 from dambench.store.runs import Store
-from dambench.terminal import Watch, describe, draw, has_room, table
+from dambench.terminal import Watch, describe, draw, duration, has_room, size, table
 
 if TYPE_CHECKING:
     from dambench.engine import Job
@@ -56,26 +56,13 @@ Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
 def main() -> NoReturn:
     """The `dambench` program."""
     if sys.argv[1:2] == ["run"]:
-        _keep_freed_memory()
+        allocator.keep_freed_memory()
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = io.StringIO()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no × shows a question mark
     sys.exit(run_cli(sys.argv[1:]))
-
-
-def _keep_freed_memory() -> None:
-    """Start this process anew with glibc told to keep freed memory, unless the environment already says how.
-
-    By default it gives the pages of every large tensor back to the system, and each operation waits for fresh ones:
-    distilling on a CPU took 1.4 to 1.8 times as long. It has to be said before the process begins.
-    """
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    kept = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(10**11), "MALLOC_TOP_PAD_": str(2**28)}
-    with suppress(OSError):  # it works without, only slower
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | kept)
 
 
 def run_cli(arguments: Sequence[str]) -> int:
@@ -154,14 +141,23 @@ def run(
     data: Annotated[str | None, Option(help="Where raw data are [default: DAMBENCH_DATA].")] = None,
     device: Annotated[str | None, Option(help="auto, cpu or cuda:N [default: auto].")] = None,
     threads: Annotated[int | None, Option(help="CPU threads [default: torch's choice].")] = None,
+    precision: Annotated[
+        str | None, Option(help="auto, fp32, tf32 (GPU) or bf16 (real images) [default: auto].")
+    ] = None,
+    compile_: Annotated[
+        str | None, Option("--compile", metavar="auto|on|off", help="Compile the networks [default: auto, long runs].")
+    ] = None,
     deterministic: Annotated[bool | None, Option(help="Deterministic operations only, also on CUDA.")] = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Measure a few steps, say what the run would take, and keep nothing.")
+    ] = False,
     name: Annotated[str | None, Option(help="What to call the run.")] = None,
     tag: Annotated[list[str] | None, Option(help="A tag; may be repeated.")] = None,
     db: Db = None,
     as_json: Json = False,
 ) -> int:
     """Distil a dataset, train networks on the result, test them, store everything."""
-    if not headless:
+    if not (headless or dry_run):
         raise BadInput("Without --headless a run opens in the console, which is not built yet: add --headless.")
     fields = config.read_toml(file) if file else {}
     fields = config.overlay(fields, {"data": os.environ.get("DAMBENCH_DATA") or None})
@@ -180,6 +176,8 @@ def run(
         "data": data,
         "device": device,
         "threads": threads,
+        "precision": precision,
+        "compile": compile_,
         "deterministic": deterministic,
         "seeds": seeds,
         "name": name,
@@ -197,6 +195,8 @@ def run(
         from dambench import engine
 
         job = engine.prepare(requests[0], watch.say)
+        if dry_run:
+            return _estimated(job, len(requests), as_json)
         with _opened(path, write=True) as store:
             code = 0
             for request in requests:
@@ -209,6 +209,39 @@ def run(
             return code
 
 
+def _estimated(job: "Job", runs: int, as_json: bool) -> int:
+    from dambench.estimate import estimate
+
+    found = estimate(job)
+    if as_json:
+        print(json.dumps({"runs": runs} | msgspec.to_builtins(found)))
+        return 0
+    each = f", {found.iteration_seconds:.3g} s each after the first ({found.first_iteration_seconds:.3g} s)"
+    total = sum(found.seconds.values())
+    rows = [
+        [
+            "distil",
+            duration(found.seconds["distil"]),
+            f"{found.iterations} iterations{each}" if found.iterations else "",
+        ],
+        [
+            "evaluate",
+            duration(found.seconds["evaluate"]),
+            f"{found.networks} networks: "
+            + ", ".join(f"{name} {seconds:.3g} s each" for name, seconds in found.network_seconds.items()),
+        ],
+        ["in all", duration(total * runs), f"{runs} runs of {duration(total)}" if runs > 1 else ""],
+        [
+            "peak memory",
+            size(max(found.peak_memory_bytes.values())),
+            ", ".join(f"{phase} {size(peak)}" for phase, peak in found.peak_memory_bytes.items()),
+        ],
+        ["disk", size(found.disk_bytes * runs), "synthetic sets, and about what the database grows by"],
+    ]
+    table(["", "estimate", "from a few measured steps; nothing was kept"], rows)
+    return 0
+
+
 def _record(store: Store, run_id: str, job: "Job", signals: "Signals", console: Console, as_json: bool) -> int:
     """The one place that joins engine, monitor, store and screen."""
     from dambench import engine
@@ -219,7 +252,7 @@ def _record(store: Store, run_id: str, job: "Job", signals: "Signals", console: 
     def keep(events: Iterator[AnyEvent]) -> None:
         for event in store.record(run_id, events):
             watch.hear(event)
-            if isinstance(event, Evaluated | Finished | Failed | Stopped | Warned):
+            if isinstance(event, Evaluated | Finished | Failed | Stopped | Warned | Adapted):
                 said.append(event)
 
     try:
@@ -342,7 +375,7 @@ def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
         "seconds": {cost.phase: cost.seconds for cost in costs},
         "peak_memory_bytes": {cost.phase: cost.peak_memory_bytes for cost in costs},
         "synthetic_sha256": row["set_sha256"],
-        "warnings": [event.message for event in said if isinstance(event, Warned)],
+        "warnings": [remark(event) for event in said if isinstance(event, Warned | Adapted)],
     }
     return result | ({"error": row["error"]} if row["error"] else {})
 

@@ -8,7 +8,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -23,6 +23,9 @@ Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 Every = Annotated[int, Meta(ge=0, le=10**9)]
 Threads = Annotated[int, Meta(ge=0, le=4096)]
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Of a network's products. bf16: of the real branch while a set is made, elsewhere as the device does by default."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -68,6 +71,12 @@ class Where(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     device: str = "cpu"
     threads: Threads = 0
     """CPU threads of torch; 0: torch's own choice."""
+    compiled: bool = False
+    real_chunk: Every = 0
+    """Real images that go through a network at once; 0: all."""
+    synthetic_chunk: Every = 0
+    stack: Count = 1
+    """Networks that are trained at once on a set."""
 
 
 class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -89,6 +98,7 @@ class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed: Seed = 0
     deterministic: bool = False
     """Only operations with a deterministic form, where the device has others too (CUDA)."""
+    precision: Precision = "fp32"
     where: Where = Where()
 
     @property
@@ -112,6 +122,10 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     recipe: str | None = None
     seed: Seed | None = None
     deterministic: bool | None = None
+    precision: str | None = None
+    """auto, fp32, tf32 or bf16."""
+    compile: str | None = None
+    """auto, on or off."""
     data: str | None = None
     device: str | None = None
     threads: Threads | None = None

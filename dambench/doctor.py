@@ -6,7 +6,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from dambench import __version__, files, gpu
+from dambench import __version__, allocator, files, gpu
 from dambench.errors import BadInput
 from dambench.store import runs as stored
 
@@ -27,18 +27,30 @@ def examine(path: Path) -> list[Check]:
 
         build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         checks.append(("torch", "ok", f"{torch.__version__} ({build}), torchvision {torchvision.__version__}"))
-        from dambench.environment import environment
-        from dambench.precision import Policy, choose_device
+        from dambench.environment import compiler, environment
+        from dambench.precision import WORTH_COMPILING, Policy, choose_device
 
         here = environment(Policy(torch.device(choose_device("auto"))), "")
         driver = f", driver {here.driver}" if here.driver else ""
         checks.append(("device", "ok", f"{here.device}: {here.device_name}, {here.threads} threads{driver}"))
         devices = torch.cuda.device_count() if here.device != "cpu" else 0
+        kind = here.device.partition(":")[0]
+        found = compiler(kind)
+        follows = f"runs of {WORTH_COMPILING[kind]:,} iterations and more are compiled"
+        checks.append(("compiler", "ok", f"{found}: {follows}" if found else "none: runs are not compiled"))
+        if kind != "cpu":
+            checks.append(("engine", "ok", "the GPU path has not been measured yet: no figure of the README is of it"))
         if why := gpu.explain(torch.version.cuda or "", devices):
             follows = "Runs take it all the same, without samples of it." if devices else "Runs take the CPU."
             checks.append(("GPU", "ok", f"{why} {follows}"))
     except (ImportError, RuntimeError) as error:
         checks.append(("torch", "wrong", f"cannot be imported: {error}"))
+    if allocator.applies():
+        settings = " ".join(f"{name}={value}" for name, value in allocator.KEPT.items())
+        checks.append(("memory", "ok", f"`dambench run` starts itself anew with {settings}, so that glibc keeps pages"))
+    else:
+        why = f"{allocator.told()} is set" if allocator.told() else "this is not Linux"
+        checks.append(("memory", "ok", f"`dambench run` leaves the allocator as it is: {why}"))
     race = (3, 7, 0) <= sqlite3.sqlite_version_info < (3, 51, 3)
     note = ", has the WAL-reset race of 3.7.0 to 3.51.2: do not write one database from many processes" if race else ""
     checks.append(("SQLite", "ok", sqlite3.sqlite_version + note))

@@ -13,12 +13,11 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
-import torch
 
 from dambench import datasets, events, files, networks, registry
-from dambench.config import Choice, Options, Recipe, Request, RunConfig, read
+from dambench.config import Choice, Options, Recipe, Request, RunConfig, Where, read
 from dambench.environment import environment
-from dambench.errors import BadInput, unknown
+from dambench.errors import BadInput, NotEnoughMemory, unknown
 from dambench.evaluation.accuracy import evaluate
 from dambench.events import (
     AnyEvent,
@@ -33,7 +32,7 @@ from dambench.events import (
     Stopped,
     Warned,
 )
-from dambench.precision import Policy, choose_device
+from dambench.precision import STACK, Policy, choose_compiling, choose_device, choose_precision, micro_batch
 from dambench.preview import preview
 from dambench.problem import Problem, RealSet, Seeds, Step, SyntheticSet
 from dambench.protocol import preset
@@ -89,11 +88,10 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     wanted, dataset = request.choice("method"), request.choice("dataset")
     method = registry.load("methods", wanted.name)
     protocol = preset("quick" if request.protocol is None else request.protocol)
-    policy = Policy(
-        torch.device(choose_device("auto" if request.device is None else request.device)),
-        bool(request.deterministic),
-        request.threads or 0,
-    )
+    device = choose_device("auto" if request.device is None else request.device)
+    on_gpu = device != "cpu"
+    precision = choose_precision(request.precision, device)
+    choose_compiling(request.compile, device, 0)
     notes = []
     asked = wanted.options
     if request.iterations is not None:
@@ -110,7 +108,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     data = files.user_path(request.data) if request.data else None
     files.can_keep_sets()
     card = datasets.prepare(dataset, data, say)
-    if policy.deterministic and policy.device.type == "cuda" and card.height * card.width > MOST_PIXELS:
+    if request.deterministic and on_gpu and card.height * card.width > MOST_PIXELS:
         raise BadInput(
             f"--deterministic on a GPU turns images by a matrix, which {card.height}×{card.width} images are too large "
             "for: leave it out, or use --device cpu."
@@ -143,6 +141,27 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
             notes.append(f"The method {wanted.name} matches on no network: --network decides its evaluation only.")
     elif network != usual:
         overrides["network"] = network
+    compiled = False
+    if method.MATCHES_ON_NETWORK:
+        compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0))
+        notes += [note] if note else []
+        if precision == "bf16":
+            overrides["precision"] = precision
+    elif request.precision == "bf16" or request.compile == "on":
+        notes.append(
+            f"The method {wanted.name} matches on no network: --precision and --compile are for those that do."
+        )
+    chunk = micro_batch(device, networks.map_bytes(network, card)) if network else 0
+    repeats = 5 if request.eval_repeats is None else request.eval_repeats
+    where = Where(
+        data=str(data.resolve()) if data else "",
+        device=device,
+        threads=request.threads or 0,
+        compiled=compiled,
+        real_chunk=chunk,
+        synthetic_chunk=chunk,
+        stack=min(repeats, STACK) if on_gpu else 1,
+    )
     config = read(
         RunConfig,
         {
@@ -152,18 +171,16 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
             "ipc": ipc,
             "protocol": protocol,
             "evaluate_on": evaluate_on,
-            "eval_repeats": 5 if request.eval_repeats is None else request.eval_repeats,
+            "eval_repeats": repeats,
             "evaluate_every": request.evaluate_every or 0,
             "seed": request.seed or 0,
-            "deterministic": policy.deterministic,
-            "where": {
-                "data": str(data.resolve()) if data else "",
-                "device": str(policy.device),
-                "threads": policy.threads,
-            },
+            "deterministic": bool(request.deterministic),
+            "precision": precision if method.MATCHES_ON_NETWORK or precision != "bf16" else "fp32",
+            "where": where,
         },
         "the run",
     )
+    policy = Policy.of(config.where, config.precision, config.deterministic)
     return Job(config, card, recipe, method, options, policy, overrides, notes)
 
 
@@ -277,7 +294,7 @@ def run(job: Job, command_line: str = "") -> Generator[AnyEvent, None, None]:
         last: AnyEvent = Stopped(signal=str(stop), phase=clock.phase, iteration=position.iteration, costs=clock.costs())
     except Exception as error:
         said = str(error).strip() or "no message"
-        text = said if isinstance(error, Diverged | BadInput) else f"{type(error).__name__}: {said}"
+        text = said if isinstance(error, Diverged | BadInput | NotEnoughMemory) else f"{type(error).__name__}: {said}"
         last = Failed(error=text, traceback=traceback.format_exc(), costs=clock.costs())
     else:
         last = Finished(set_sha256=position.set_sha256, costs=clock.costs())
@@ -291,19 +308,24 @@ class _Position:
     set_sha256: str = ""
 
 
-def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position) -> Iterator[AnyEvent]:
-    config, policy, card = job.config, job.policy, job.card
-    real, test = datasets.open_sets(card, policy.device)
-    warnings: list[str] = []
-    problem = Problem(
+def open_problem(job: Job, real: RealSet) -> Problem:
+    """What the job's method is given."""
+    return Problem(
         real=real,
-        card=card,
-        ipc=config.ipc or 0,
-        seeds=Seeds(config.seed),
-        build_network=lambda: networks.build(config.network, card),
-        policy=policy,
-        warn=lambda message: warnings.append(message),
+        card=job.card,
+        ipc=job.config.ipc or 0,
+        seeds=Seeds(job.config.seed),
+        build_network=lambda: networks.build(job.config.network, job.card),
+        policy=job.policy,
     )
+
+
+def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position) -> Iterator[AnyEvent]:
+    config, policy = job.config, job.policy
+    real, test = datasets.open_sets(job.card, policy.device)
+    said: list[AnyEvent] = []
+    problem = open_problem(job, real)
+    problem.warn, problem.adapted = (lambda message: said.append(Warned(message=message))), said.append
     total: int = getattr(job.options, "iterations", 0)
     every = max(1, total // LOGGED_STEPS)
     heard = time.perf_counter()
@@ -311,8 +333,8 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position) -> Iterat
     clock.enter("distil")
     for step in job.method.distill(problem, job.options):
         position.iteration = step.iteration
-        while warnings:
-            yield Warned(message=warnings.pop(0))
+        while said:
+            yield said.pop(0)
         last = step.iteration >= total
         if step.losses and (step.iteration % every == 0 or step.iteration == 1 or last):
             yield _stepped(step, clock.spent("distil"), policy)

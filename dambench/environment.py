@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from dambench import __version__
+from dambench import __version__, allocator
 from dambench.display import display
 from dambench.events import Environment
-from dambench.precision import Policy
+from dambench.precision import CPP, Policy
 
 
 def environment(policy: Policy, command_line: str) -> Environment:
@@ -47,11 +47,23 @@ def environment(policy: Policy, command_line: str) -> Environment:
         tf32_convolution=torch.backends.cudnn.allow_tf32,
         matmul_precision=torch.get_float32_matmul_precision(),
         cublas_workspace=os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
+        allocator=allocator.told(),
+        compiler=compiler(policy.device.type) if policy.compiled else "",
         sqlite=sqlite3.sqlite_version,
         git_commit=commit,
         git_dirty=dirty,
         command_line=display(command_line, 1000),
     )
+
+
+def compiler(kind: str) -> str:
+    """Version of what torch compiles with for a kind of device; empty: it is not there."""
+    if kind == "cuda":
+        return f"triton {_version('triton')}" if _version("triton") else ""
+    with suppress(OSError, subprocess.SubprocessError):
+        said = subprocess.run([CPP, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+        return said.partition("\n")[0]
+    return ""
 
 
 def _version(package: str) -> str:

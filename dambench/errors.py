@@ -13,6 +13,10 @@ class BadInput(ValueError):
     """
 
 
+class NotEnoughMemory(RuntimeError):
+    """The device has too little memory for what was asked, in any way that gives the same result. Ends a run."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
     """The error for a name that nobody answers to, naming the nearest one and all the others."""
     known = sorted(known)

@@ -46,6 +46,10 @@ class Environment(Struct, frozen=True, kw_only=True):
     tf32_convolution: bool
     matmul_precision: str
     cublas_workspace: str
+    allocator: str = ""
+    """How the C library hands out memory, where the environment says so."""
+    compiler: str = ""
+    """With which torch compiled; empty: it did not."""
     sqlite: str
     git_commit: str
     """Of the checkout that dambench runs from; empty for an installed package."""
@@ -213,6 +217,24 @@ class Warned(Event, frozen=True, kw_only=True):
     message: str
 
 
+class Adapted(Event, frozen=True, kw_only=True):
+    """How the run computes was changed while it ran. The maths is the same; last bits may differ."""
+
+    iteration: int
+    """The first that was computed so."""
+    what: str
+    """`real_chunk`, `synthetic_chunk` or `compiled`."""
+    value: int
+    reason: str
+
+
+def remark(event: Warned | Adapted) -> str:
+    """What a reader of the result should know, in a sentence."""
+    if isinstance(event, Warned):
+        return event.message
+    return f"From iteration {event.iteration} on with {event.what} {event.value}: {event.reason}"
+
+
 class Finished(Event, frozen=True, kw_only=True):
     """The run did all it was asked."""
 
@@ -237,4 +259,6 @@ class Stopped(Event, frozen=True, kw_only=True):
     costs: list[Cost]
 
 
-AnyEvent = Started | Progressed | Stepped | Sampled | Snapshot | Evaluated | Warned | Finished | Failed | Stopped
+AnyEvent = (
+    Started | Progressed | Stepped | Sampled | Snapshot | Evaluated | Warned | Adapted | Finished | Failed | Stopped
+)

@@ -1,57 +1,115 @@
-"""Device policy: where tensors live, how many threads work on them, and what that costs in memory.
+"""The policy of a run: where tensors live, in which precision, how many images at once, compiled or not.
 
-Everything that could change the bits of a result is decided here once, from the configuration.
+Everything that could change the bits of a result is decided here once, from the configuration. What was measured to
+pay: on a CPU micro-batches whose activations stay in the cache, sets of networks one after another; on a GPU one batch
+of all classes, and few launches.
 """
 
+import logging
 import os
 import resource
+import shutil
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar, cast
 
 import psutil
 import torch
 
+from dambench import files
+from dambench.config import PRECISIONS, Precision, Where
 from dambench.display import display
-from dambench.errors import BadInput
+from dambench.errors import BadInput, unknown
+
+ALL = 10**9
+"""Images at once, where a device wants them all."""
+
+CACHED_BYTES = 2**24
+"""Of the largest map of a micro-batch on a CPU. (Measured at widths 32 to 128: half of it and twice as much cost the
+same, a tenth costs small networks a factor of 4, and without a limit peak memory grows with classes and batch.)"""
+
+WORTH_COMPILING = {"cpu": 1_000, "cuda": 5_000}
+"""Iterations from which on `--compile auto` compiles. Compiling takes up to half a minute."""
+
+STACK = 20
+"""Most networks that a GPU trains at once."""
+
+CPP = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+"""What torch compiles with for a CPU."""
+
+F = TypeVar("F", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How a run computes."""
+    """How a run computes. As it is made by hand it suits a test on the CPU."""
 
     device: torch.device
     deterministic: bool = False
     threads: int = 0
     """0: torch's own choice."""
+    precision: Precision = "fp32"
+    """Of networks. `bf16` is that of the real branch: real images seen by a network, without gradients."""
+    compiled: bool = False
+    real_chunk: int = ALL
+    """Real images that go through a network at once while distilling: the sums are the same but for their order."""
+    synthetic_chunk: int = ALL
+    """Synthetic images whose gradient is taken at once; never less than those of one class."""
+    stack: int = 1
+    """Networks of one architecture that are trained at once on a set."""
+
+    @classmethod
+    def of(cls, where: Where, precision: Precision, deterministic: bool) -> "Policy":
+        """As a configuration says."""
+        return cls(
+            torch.device(where.device),
+            deterministic,
+            where.threads,
+            precision,
+            where.compiled,
+            where.real_chunk or ALL,
+            where.synthetic_chunk or ALL,
+            where.stack,
+        )
+
+    @property
+    def real_dtype(self) -> torch.dtype:
+        """Of the real branch."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def compile(self, function: F) -> F:
+        """The function, compiled at its first call for each shape that it is called with, if this is the policy."""
+        if not self.compiled:
+            return function
+        import torch._dynamo.config
+        import torch._inductor.config
+
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that a CPU is no GPU
+        # In this process: a pool of compilers costs more than these few kernels, and outlives a kill.
+        torch._inductor.config.compile_threads = 1
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        return cast(F, torch.compile(function, dynamic=False))
 
     def apply(self) -> None:
         """Set what torch keeps per process. Called once, before the first tensor of a run."""
         if self.threads:
             torch.set_num_threads(self.threads)
         torch.use_deterministic_algorithms(self.deterministic)
+        if self.compiled:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.home() / "compiled"))
         if self.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = self.precision != "fp32"
+            torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
             if self.deterministic:
                 # cuBLAS reads it when its first handle is made, which is after this.
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.backends.cudnn.benchmark = not self.deterministic
             torch.backends.cudnn.deterministic = self.deterministic
             torch.cuda.set_device(self.device)
-
-    @property
-    def real_chunk(self) -> int:
-        """Real images that go through a network at once while distilling.
-
-        On a CPU the activations of few stay in the cache; a GPU wants them all. (The sums are the same but for the
-        order in which they are added.)
-        """
-        return 16 if self.device.type == "cpu" else 2**31
-
-    @property
-    def synthetic_chunk(self) -> int:
-        """Synthetic images whose gradient is taken at once; never less than those of one class."""
-        return 64 if self.device.type == "cpu" else 2**31
 
     def test_batch(self, pixels: int) -> int:
         """Images of so many pixels per forward pass when testing: on a CPU the activations of few fit the cache."""
@@ -112,3 +170,51 @@ def choose_device(name: str) -> str:
         here = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device that torch can use"
         raise BadInput(f"--device {name} is not there: this machine has {here}. Use --device auto or cpu.")
     raise BadInput(f"--device {display(name, 60)!r} is not a device: use auto, cpu, cuda or cuda:N.")
+
+
+def choose_precision(name: str | None, device: str) -> Precision:
+    """`auto` is float32 on a CPU, and on a GPU float32 tensors whose products are rounded to TF32.
+
+    Raises:
+        BadInput: there is no such precision on this device.
+    """
+    if name is None or name == "auto":
+        return "fp32" if device == "cpu" else "tf32"
+    if name not in PRECISIONS:
+        raise unknown("precision", name, ("auto", *PRECISIONS))
+    if name == "tf32" and device == "cpu":
+        raise BadInput("--precision tf32 is for GPUs: a CPU has fp32 and bf16.")
+    return name
+
+
+def choose_compiling(asked: str | None, device: str, iterations: int) -> tuple[bool, str]:
+    """Whether to compile, and what has to be said about it.
+
+    Args:
+        asked: `auto`, `on` or `off`; auto compiles runs that are long enough, where a compiler is at hand.
+
+    Raises:
+        BadInput: it is none of the three.
+    """
+    if asked not in (None, "auto", "on", "off"):
+        raise unknown("way to compile", asked, ("auto", "on", "off"))
+    kind = device.partition(":")[0]
+    if asked == "off" or (asked != "on" and iterations < WORTH_COMPILING[kind]):
+        return False, ""
+    missing = _missing_compiler(kind)
+    return not missing, f"It runs uncompiled: {missing}." if missing else ""
+
+
+def _missing_compiler(kind: str) -> str:
+    if kind == "cuda" and find_spec("triton") is None:
+        return "torch compiles for a GPU with triton, which is not installed"
+    return "" if shutil.which(CPP) else f"torch compiles with {CPP}, which is not there"
+
+
+def micro_batch(device: str, map_bytes: int) -> int:
+    """How many images should go through a network at once; 0: all.
+
+    Args:
+        map_bytes: of the largest map that the network makes of one image, in float32.
+    """
+    return max(1, CACHED_BYTES // map_bytes) if device == "cpu" else 0

@@ -4,10 +4,10 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import safetensors.torch
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dambench.config import Options, Recipe
 from dambench.errors import BadInput
-from dambench.events import DataCard
+from dambench.events import Adapted, DataCard
 from dambench.precision import Policy
 
 SET_FORMAT = 1
@@ -177,6 +177,15 @@ class SyntheticSet:
             raise BadInput(f"{str(path)!r} is not a synthetic set of dambench: {error}.") from None
 
 
+class Stage(NamedTuple):
+    """Of a network that is a chain: the maps are activation(norm(convolution(x))), and the next sees pool(maps)."""
+
+    convolution: nn.Conv2d
+    norm: nn.Module
+    activation: nn.Module
+    pool: nn.Module
+
+
 class Network(nn.Module, ABC):
     """A classifier that shows what it sees on the way."""
 
@@ -184,6 +193,14 @@ class Network(nn.Module, ABC):
 
     levels: int
     """How many maps `look` yields."""
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """The network as a chain, if it is one and `look` yields the maps of each stage and then the last one pooled.
+
+        Of a chain the statistics of batch norm can be had without all maps at once. Empty: it is none.
+        """
+        return ()
 
     @abstractmethod
     def look(self, images: Tensor) -> Iterator[Tensor]:
@@ -241,11 +258,19 @@ class Problem:
     policy: Policy = field(default_factory=lambda: Policy(torch.device("cpu")))
     warn: Callable[[str], None] = lambda message: None
     """Says something once that a reader of the result should know."""
+    adapted: Callable[[Adapted], None] = lambda event: None
+    """Hears what `adapt` changed."""
     _network: Network | None = None
 
     @property
     def device(self) -> torch.device:
         return self.policy.device
+
+    def adapt(self, iteration: int, reason: str, **changes: int) -> None:
+        """Compute otherwise from this iteration on: fields of the policy that do not change the maths."""
+        self.policy = replace(self.policy, **cast(dict[str, Any], changes))
+        for what, value in changes.items():
+            self.adapted(Adapted(iteration=iteration, what=what, value=int(value), reason=reason))
 
     def generator(self, purpose: str, *indices: int) -> torch.Generator:
         """A generator on the device, for one purpose at one iteration."""

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from dambench.display import display
 from dambench.events import (
+    Adapted,
     AnyEvent,
     Evaluated,
     Failed,
@@ -27,6 +28,7 @@ from dambench.events import (
     Stepped,
     Stopped,
     Warned,
+    remark,
 )
 
 WIDE = 120
@@ -55,8 +57,8 @@ def summary(event: AnyEvent) -> str | None:
                 f"{event.network} #{event.repeat}: accuracy {100 * event.accuracy:.2f} %, "
                 f"train {100 * event.train_accuracy:.2f} %, loss {number(event.loss)}, {event.seconds:.1f} s"
             )
-        case Warned():
-            return f"note: {display(event.message, 400)}"
+        case Warned() | Adapted():
+            return f"note: {display(remark(event), 400)}"
         case Finished():
             spent = ", ".join(f"{cost.phase} {cost.seconds:.1f} s" for cost in event.costs)
             return f"finished: {spent}"
@@ -166,6 +168,23 @@ class Watch:
 
 def _side(said: str, memory_bytes: int) -> str:
     return f"{display(said)}  {memory_bytes / 1e6:.0f} MB" if memory_bytes else display(said)
+
+
+def duration(seconds: float) -> str:
+    """`12.3 s`, `4 min 10 s`, `3 h 20 min`, `2 d 4 h`."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    whole = round(seconds)
+    for large, small, names in ((86400, 3600, "d h"), (3600, 60, "h min"), (60, 1, "min s")):
+        if whole >= large:
+            first, second = names.split()
+            return f"{whole // large} {first} {whole % large // small} {second}"
+    raise AssertionError
+
+
+def size(count: int) -> str:
+    """Bytes for people: `820 MB`, `1.6 GB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
 def has_room() -> bool:

@@ -21,8 +21,8 @@ from dambench import networks
 from dambench.augment import Draw, augment
 from dambench.config import Options, read
 from dambench.events import DataCard
-from dambench.matching.means import RealBatch, Term, pull
-from dambench.precision import Policy
+from dambench.matching.means import ClassMeans, RealBatch, Term
+from dambench.precision import ALL, Policy
 from dambench.problem import Network, Normalisation, Problem, RealSet, Seeds, State, Step, SyntheticSet
 
 TINY_NETWORK = "convnet-d1-w8"
@@ -301,30 +301,16 @@ class GivenBatch(RealBatch):
         return images if self.drawn is None else augment(images, self.drawn.of(classes))
 
 
-@dataclass(frozen=True)
-class Chunked(Policy):
-    """A policy that sends so many images through a network at once."""
-
-    chunk: int = 2**31
-
-    @property
-    def real_chunk(self) -> int:
-        return self.chunk
-
-    @property
-    def synthetic_chunk(self) -> int:
-        return self.chunk
-
-
 def pulled(
     network: Network,
     terms: Sequence[Term],
     real: Tensor,
     synthetic: Tensor,
     drawn: Draw | None = None,
-    chunk: int = 2**31,
+    chunk: int = ALL,
+    **policy: Any,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """`pull` on given images: the losses, and the gradient (classes, ipc, C, H, W).
+    """`ClassMeans.pull` on given images: the losses, and the gradient (classes, ipc, C, H, W).
 
     Args:
         real: (classes, n, C, H, W); synthetic: (classes, ipc, C, H, W).
@@ -332,6 +318,7 @@ def pulled(
     indices = torch.zeros(real.shape[:2], dtype=torch.int64)
     batch = GivenBatch(real_set(data_card()), indices, drawn, real)
     free = synthetic.detach().flatten(0, 1).clone().requires_grad_()
-    losses = pull(network, terms, batch, free, Chunked(torch.device("cpu"), chunk=chunk))
-    assert free.grad is not None
-    return losses, free.grad.view_as(synthetic)
+    how = Policy(torch.device("cpu"), real_chunk=chunk, synthetic_chunk=chunk, **policy)
+    gradient = torch.full_like(free, torch.nan, requires_grad=False)
+    losses = ClassMeans(network, terms, how).pull(batch, free, gradient)
+    return losses, gradient.view_as(synthetic)

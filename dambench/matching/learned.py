@@ -1,4 +1,4 @@
-"""The images that a method learns, and the SGD that moves them."""
+"""The images that a method learns, and the SGD that moves them: v ← momentum · v + gradient, images −= lr · v."""
 
 from typing import Literal
 
@@ -28,23 +28,27 @@ class LearnedImages:
             images = torch.randn(pixels.shape, generator=problem.generator("noise"), device=pixels.device)
         self.tensor: Tensor = images.requires_grad_()
         """(classes * ipc, C, H, W) float32, normalised."""
-        self.optimizer = torch.optim.SGD([self.tensor], lr=lr, momentum=momentum)
+        self.gradient = torch.zeros_like(images, requires_grad=False)
+        """The method's to fill."""
+        self.velocity = torch.zeros_like(self.gradient)
+        self.lr, self.momentum = lr, momentum
         self.iteration = 0
         """How many steps were taken."""
         if resume is not None:
             self.iteration = resume["iteration"]
             self.tensor.data.copy_(resume["images"])
-            if resume["momentum"] is not None:
-                self.optimizer.state[self.tensor]["momentum_buffer"] = resume["momentum"].to(self.tensor.device)
+            self.velocity.copy_(resume["velocity"])
 
-    def step(self) -> None:
-        """Go down the gradient that has gathered."""
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.iteration += 1
+    @torch.no_grad()
+    def descend(self) -> None:
+        """Go down the gradient. Always the same tensors are changed, so a graph of the GPU can do it."""
+        self.velocity.mul_(self.momentum).add_(self.gradient)
+        self.tensor.sub_(self.velocity, alpha=self.lr)
 
     def state(self) -> State:
         """Copies of all that `resume` needs."""
-        momentum = self.optimizer.state[self.tensor].get("momentum_buffer")  # none where momentum is 0
-        momentum = None if momentum is None else momentum.clone()
-        return {"iteration": self.iteration, "images": self.tensor.detach().clone(), "momentum": momentum}
+        return {
+            "iteration": self.iteration,
+            "images": self.tensor.detach().clone(),
+            "velocity": self.velocity.clone(),
+        }

@@ -9,20 +9,26 @@ with v the vector that a term makes of what the network sees of one image.
 
 A class's mean is a sum over its images, so the real images go through the network a few at a time where that is
 faster or all would not fit, and the gradient is taken for some classes after the other: the loss is a sum over
-classes. A network whose maps depend on the other images of the batch (BatchNorm) sees all classes at once, as in
-the released codes, or its statistics would be others.
+classes. With BatchNorm the maps of an image depend on all others. Its statistics are of the mixed batch of all
+classes, as in the released codes; where the network is a chain of stages they are had stage by stage, a few images
+at a time, otherwise all images go through at once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dambench.augment import Draw, augment, draw, strategy_for
+from dambench.errors import NotEnoughMemory
+from dambench.matching.learned import LearnedImages
 from dambench.precision import Policy
-from dambench.problem import Network, Problem, RealSet
+from dambench.problem import Network, Problem, RealSet, Stage
 from dambench.protocol import DSA
 
 
@@ -58,11 +64,6 @@ class RealBatch:
 def real_batch(problem: Problem, count: int, augmentation: Literal["dsa", "none"], iteration: int) -> RealBatch:
     """`count` random real images of every class, and one augmentation per class, of this iteration."""
     real = problem.real
-    if min(real.counts) < count and iteration == 1:
-        problem.warn(
-            f"The smallest class has {min(real.counts)} images, fewer than the real batch of {count}: "
-            "such classes are sampled with replacement."
-        )
     indices = real.draw(count, problem.generator("real batch", iteration)).to(real.images.device)
     if augmentation == "none":
         return RealBatch(real, indices)
@@ -70,73 +71,294 @@ def real_batch(problem: Problem, count: int, augmentation: Literal["dsa", "none"
     return RealBatch(real, indices, draw(strategy, real.classes, problem.seeds.generator("augmentation", iteration)))
 
 
-def pull(
-    network: Network, terms: Sequence[Term], batch: RealBatch, synthetic: Tensor, policy: Policy
-) -> dict[str, Tensor]:
-    """The matching loss; its gradient is added to that of the synthetic images.
+class Matching:
+    """Moves synthetic images so that their class means approach the real ones, one iteration after the other.
 
     Args:
-        network: in train mode, its weights frozen.
-        synthetic: (classes * ipc, C, H, W), sorted by class, a leaf. It is augmented as the real batch is.
-
-    Returns:
-        By name what the terms give, weighted, and `matching`, their sum: detached scalars.
+        terms: what is compared, of the problem's network.
+        count: real images per class and iteration.
     """
-    classes = len(batch.indices)
-    targets = real_means(network, terms, batch, policy.real_chunk)
-    ipc = len(synthetic) // classes
-    most = classes if network.mixes_images else max(1, policy.synthetic_chunk // ipc)
-    losses = {term.name: synthetic.new_zeros(()) for term in terms}
-    for some in _slices(classes, most):
-        images = synthetic.unflatten(0, (classes, ipc))[some]
-        if batch.drawn is not None:
-            images = augment(images, batch.drawn.of(some))
-        total = synthetic.new_zeros(())
-        for position, vectors in _seen(network, terms, images.flatten(0, 1)):
-            term, means = terms[position], vectors.unflatten(0, images.shape[:2]).mean(1)
-            part = term.weight * (targets[position][some] - means).square().sum()
-            losses[term.name] = losses[term.name] + part.detach()
-            total = total + part
-        torch.autograd.backward(total, inputs=[synthetic])
-    if "matching" not in losses:
-        losses = {"matching": torch.stack(list(losses.values())).sum(), **losses}
-    return losses
+
+    def __init__(
+        self,
+        problem: Problem,
+        images: LearnedImages,
+        terms: Callable[[Network], list[Term]],
+        count: int,
+        augmentation: Literal["dsa", "none"],
+    ):
+        if min(problem.real.counts) < count:
+            problem.warn(
+                f"The smallest class has {min(problem.real.counts)} images, fewer than the real batch of {count}: "
+                "such classes are sampled with replacement."
+            )
+        self.problem, self.images, self.count, self.augmentation = problem, images, count, augmentation
+        network = problem.new_network(images.iteration + 1)
+        self.means = ClassMeans(network, terms(network), problem.policy)
+        if problem.policy.compiled:
+            self._compile()
+
+    def step(self) -> dict[str, Tensor]:
+        """Take the next iteration.
+
+        Returns:
+            By name what the terms give, weighted, and `matching`, their sum: detached scalars, valid until the next.
+
+        Raises:
+            NotEnoughMemory: the GPU has too little, and fewer images at once would be another loss.
+        """
+        iteration = self.images.iteration + 1
+        self.problem.new_network(iteration)
+        batch = real_batch(self.problem, self.count, self.augmentation, iteration)
+        while True:
+            try:
+                losses = self._iterate(batch)
+                break
+            except torch.OutOfMemoryError as error:
+                reason = str(error).partition("\n")[0]
+            # Outside of `except`: what the error keeps alive is to be freed first.
+            self._take_less(iteration, reason)
+        self.images.iteration = iteration
+        return losses
+
+    def _iterate(self, batch: RealBatch) -> dict[str, Tensor]:
+        losses = self.means.pull(batch, self.images.tensor, self.images.gradient)
+        self.images.descend()
+        return losses
+
+    def _compile(self) -> None:
+        """Compile for all shapes that will come; where that fails, go on without, from the first iteration on."""
+        first = self.images.iteration + 1
+        try:
+            self.means.pull(
+                real_batch(self.problem, self.count, self.augmentation, first),
+                self.images.tensor,
+                self.images.gradient,
+            )
+        except torch.OutOfMemoryError:
+            return  # iterations deal with it
+        except Exception as error:  # whatever a compiler that is half installed may raise
+            said = str(error).strip().partition("\n")[0]
+            self.problem.adapt(first, f"compiling failed: {type(error).__name__}: {said[:200]}", compiled=False)
+            self.means = self.means.under(self.problem.policy)
+
+    def _take_less(self, iteration: int, reason: str) -> None:
+        """Halve what goes through the network at once, after the GPU's memory was too small for it."""
+        policy, means = self.problem.policy, self.means
+        most = self.count * self.problem.real.classes
+        if means.phase == "synthetic":
+            what, least = "synthetic_chunk", self.problem.ipc
+            now = max(least, min(policy.synthetic_chunk, len(self.images.tensor)) // least * least)
+            fixed = means.network.mixes_images
+        else:
+            what, now, least = "real_chunk", min(policy.real_chunk, most), 1
+            fixed = means.network.mixes_images and not means.network.stages
+        if fixed or now <= least:
+            raise NotEnoughMemory(_too_little(means.phase, now, fixed, reason, policy))
+        if policy.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.problem.adapt(iteration, reason, **{what: max(least, -(-now // 2))})
+        self.means = means.under(self.problem.policy)
 
 
-@torch.no_grad()
-def real_means(network: Network, terms: Sequence[Term], batch: RealBatch, chunk: int) -> list[Tensor]:
-    """The mean vector of each class, for each term.
+def _too_little(phase: str, images: int, fixed: bool, reason: str, policy: Policy) -> str:
+    asked = re.search(r"Tried to allocate ([\d.]+) (\w+)", reason)
+    held = policy.used_bytes() / 2**30
+    unit = {"KiB": 2**-20, "MiB": 2**-10, "GiB": 1.0}.get(asked[2], 0.0) if asked else 0.0
+    needed = f"at least {held + float(asked[1]) * unit:.1f} GiB" if asked and unit else "more memory"
+    why = "BatchNorm needs them all at once" if fixed else "they are the fewest that can go through at once"
+    return (
+        f"{images} {phase} images do not fit the GPU's memory, and {why}: this run needs {needed}. "
+        "Take a smaller real batch, a lower IPC, or a network without BatchNorm."
+    )
+
+
+class ClassMeans:
+    """The mean vectors of each class for a network and some terms, and how to approach them.
 
     Args:
-        chunk: about how many images go through the network at once, where it lets itself be asked so.
-
-    Returns:
-        (classes, D) each.
+        network: in train mode, its weights frozen; they may change from call to call, in place.
     """
-    classes, count = batch.indices.shape
-    whole = network.mixes_images
-    together, part = (classes, count) if whole else (max(1, chunk // count), min(chunk, count))
-    sums: list[list[Tensor]] = [[] for _ in terms]
-    for some in _slices(classes, together):
-        images = batch.images(some)
-        of_these: list[Tensor | None] = [None] * len(terms)
-        for few in images.split(part, dim=1):
-            for position, vectors in _seen(network, terms, few.flatten(0, 1)):
-                added = vectors.unflatten(0, few.shape[:2]).sum(1)
-                before = of_these[position]
-                of_these[position] = added if before is None else before + added
-        for found, total in zip(sums, of_these, strict=True):
-            if total is not None:
+
+    def __init__(self, network: Network, terms: Sequence[Term], policy: Policy):
+        self.network, self.terms, self.policy = network, terms, policy
+        self.phase = "real"
+        """Which images were being looked at last: `real` or `synthetic`."""
+        # The real branch may have a precision of its own: the same network, its weights rounded.
+        rounded = policy.real_dtype != torch.float32
+        self._real_network = deepcopy(network).to(policy.real_dtype) if rounded else network
+        self._real_dtype = next(self._real_network.parameters()).dtype
+        self._sums = policy.compile(self._class_sums)
+        self._part = policy.compile(self._losses)
+        self._stages = [
+            _Staged(stage, stage.norm, level, terms, policy)
+            for level, stage in enumerate(self._real_network.stages)
+            if isinstance(stage.norm, nn.BatchNorm2d)
+        ]
+
+    def under(self, policy: Policy) -> "ClassMeans":
+        """The same under another policy."""
+        return ClassMeans(self.network, self.terms, policy)
+
+    def pull(self, batch: RealBatch, synthetic: Tensor, gradient: Tensor) -> dict[str, Tensor]:
+        """The matching loss, and its gradient with respect to the synthetic images.
+
+        Args:
+            synthetic: (classes * ipc, C, H, W), sorted by class, a leaf. It is augmented as the real batch is.
+            gradient: the same shape; overwritten.
+        """
+        classes = len(batch.indices)
+        self.phase = "real"
+        targets = self.of_real(batch)
+        self.phase = "synthetic"
+        ipc = len(synthetic) // classes
+        most = classes if self.network.mixes_images else max(1, self.policy.synthetic_chunk // ipc)
+        given = [term.name for term in self.terms]
+        found = [synthetic.new_zeros(()) for _ in self.terms]
+        for some in _slices(classes, most):
+            images = synthetic.unflatten(0, (classes, ipc))[some]
+            if batch.drawn is not None:
+                images = augment(images, batch.drawn.of(some))
+            parts = self._part(images, [target[some] for target in targets])
+            (slope,) = torch.autograd.grad(torch.stack(parts).sum(), synthetic)
+            gradient.copy_(slope) if some.start == 0 else gradient.add_(slope)
+            found = [total + part.detach() for total, part in zip(found, parts, strict=True)]
+        losses = {name: synthetic.new_zeros(()) for name in given}
+        for name, part in zip(given, found, strict=True):
+            losses[name] = losses[name] + part
+        if "matching" not in losses:
+            losses = {"matching": torch.stack(found).sum(), **losses}
+        return losses
+
+    @torch.no_grad()
+    def of_real(self, batch: RealBatch) -> list[Tensor]:
+        """The mean vector of each class, for each term: (classes, D) each."""
+        if self._real_network is not self.network:
+            torch._foreach_copy_(list(self._real_network.parameters()), list(self.network.parameters()))
+        classes, count = batch.indices.shape
+        chunk = self.policy.real_chunk
+        if self.network.mixes_images and chunk < classes * count and self._stages:
+            return self._by_stages(batch)
+        whole = self.network.mixes_images or chunk >= classes * count
+        together, part = (classes, count) if whole else (max(1, chunk // count), _even(count, chunk))
+        sums: list[list[Tensor]] = [[] for _ in self.terms]
+        for some in _slices(classes, together):
+            of_these: list[Tensor] = []
+            for few in batch.images(some).split(part, dim=1):
+                more = self._sums(few)
+                of_these = [a + b for a, b in zip(of_these, more, strict=True)] if of_these else more
+            for found, total in zip(sums, of_these, strict=True):
                 found.append(total)
-    return [torch.cat(found) / count for found in sums]
+        return [torch.cat(found) / count for found in sums]
+
+    def _by_stages(self, batch: RealBatch) -> list[Tensor]:
+        """What batch norm makes of all real images, a few of them at a time."""
+        classes, count = batch.indices.shape
+        images = torch.cat([batch.images(some).flatten(0, 1) for some in _slices(classes, 1)])
+        of_class = torch.arange(classes, device=images.device).repeat_interleave(count)
+        part = _even(len(images), self.policy.real_chunk)
+        parts, labels = list(images.to(self._real_dtype).split(part)), of_class.split(part)
+        del images
+        sums: list[Tensor | None] = [None] * len(self.terms)
+        for staged in self._stages:
+            for position, total in staged.advance(parts, labels, classes):
+                sums[position] = total
+        for position, term in enumerate(self.terms):
+            if term.level == len(self._stages):
+                found = [_class_sums(term.vectors(p), of, classes) for p, of in zip(parts, labels, strict=True)]
+                sums[position] = torch.stack(found).sum(0)
+        return [total / count for total in sums if total is not None]
+
+    def _class_sums(self, images: Tensor) -> list[Tensor]:
+        """(c, n, C, H, W) → the sum of each class's vectors, for each term: (c, D)."""
+        seen = self._vectors(self._real_network, images.flatten(0, 1).to(self._real_dtype))
+        return [_exact(vectors).unflatten(0, images.shape[:2]).sum(1) for vectors in seen]
+
+    def _losses(self, images: Tensor, targets: list[Tensor]) -> list[Tensor]:
+        """What each term gives for these synthetic images (c, ipc, C, H, W), weighted."""
+        seen = self._vectors(self.network, images.flatten(0, 1))
+        means = [vectors.unflatten(0, images.shape[:2]).mean(1) for vectors in seen]
+        return [
+            term.weight * (target - mean).square().sum()
+            for term, target, mean in zip(self.terms, targets, means, strict=True)
+        ]
+
+    def _vectors(self, network: Network, images: Tensor) -> list[Tensor]:
+        """The vectors of each term; no map is kept longer than it is needed."""
+        found: dict[int, Tensor] = {}
+        for level, maps in enumerate(network.look(images)):
+            for position, term in enumerate(self.terms):
+                if term.level == level:
+                    found[position] = term.vectors(maps)
+        return [found[position] for position in range(len(self.terms))]
 
 
-def _seen(network: Network, terms: Sequence[Term], images: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """The vectors of each term, with the term's position; no map is kept longer than it is needed."""
-    for level, maps in enumerate(network.look(images)):
-        for position, term in enumerate(terms):
-            if term.level == level:
-                yield position, term.vectors(maps)
+class _Staged:
+    """One stage of a network with BatchNorm, for images that come in parts: first their statistics, then their maps."""
+
+    def __init__(self, stage: Stage, norm: nn.BatchNorm2d, level: int, terms: Sequence[Term], policy: Policy):
+        self.stage, self.norm = stage, norm
+        self.terms = [(position, term) for position, term in enumerate(terms) if term.level == level]
+        self._measure = policy.compile(self._measured)
+        self._finish = policy.compile(self._finished)
+
+    def advance(self, parts: list[Tensor], labels: Sequence[Tensor], classes: int) -> list[tuple[int, Tensor]]:
+        """Replace the parts, what the stage before saw, by what this one sees of them.
+
+        Returns:
+            The position of each term at this level, and the sum of each class's vectors, (classes, D).
+        """
+        statistics: list[tuple[Tensor, Tensor]] = []
+        kept = True
+        for index, part in enumerate(parts):
+            seen, *of_each = self._measure(part)
+            statistics.append((of_each[0], of_each[1]))
+            # A map that is larger than what it is made of is made again: that takes less than to keep all of them.
+            kept = seen.numel() <= part.numel()
+            if kept:
+                parts[index] = seen
+        # All images are of one size, so the moments of all are the means of theirs. (Their difference is one of large
+        # numbers where a channel hardly varies.)
+        first, second = (torch.cat(rows).double().mean(0) for rows in zip(*statistics, strict=True))
+        exact = statistics[0][0].dtype
+        mean, variance = first.to(exact), (second - first.square()).clamp_min(0).to(exact)
+        sums: list[Tensor] = []
+        for index, (part, of) in enumerate(zip(parts, labels, strict=True)):
+            seen = part if kept else self.stage.convolution(part)
+            parts[index], *vectors = self._finish(seen, mean, variance)
+            more = [_class_sums(seen, of, classes) for seen in vectors]
+            sums = [a + b for a, b in zip(sums, more, strict=True)] if sums else more
+        return [(position, total) for (position, _), total in zip(self.terms, sums, strict=True)]
+
+    def _measured(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the convolution sees of n images, and the mean and mean square of each map, (n, channels)."""
+        seen = self.stage.convolution(images)
+        maps = _exact(seen).flatten(2)
+        # Not torch.var_mean, which takes 9 times as long on a CPU.
+        return seen, maps.mean(2), torch.linalg.vecdot(maps, maps) / maps.shape[2]
+
+    def _finished(self, seen: Tensor, mean: Tensor, variance: Tensor) -> list[Tensor]:
+        """The maps, pooled for the next stage, and the vectors of each term."""
+        norm = self.norm
+        maps = F.batch_norm(seen, mean, variance, _exact(norm.weight), _exact(norm.bias), eps=norm.eps)
+        maps = self.stage.activation(maps)
+        return [self.stage.pool(maps), *(term.vectors(maps) for _, term in self.terms)]
+
+
+def _class_sums(vectors: Tensor, of_class: Tensor, classes: int) -> Tensor:
+    """(n, D) vectors of images of these classes → their sum for each class, (classes, D)."""
+    exact = _exact(vectors)
+    return exact.new_zeros(classes, exact.shape[1]).index_add_(0, of_class, exact)
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    """To add up many: sums of bfloat16 lose what is added late."""
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
+def _even(count: int, most: int) -> int:
+    """The size of the parts, at most so large, that `count` is cut into: as few as possible, as even as they can be."""
+    return -(-count // -(-count // most))
 
 
 def _slices(count: int, most: int) -> list[slice]:

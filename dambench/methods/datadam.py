@@ -30,7 +30,7 @@ from dambench import config
 from dambench.config import Recipe
 from dambench.matching.attention import attention
 from dambench.matching.learned import LearnedImages
-from dambench.matching.means import Term, pull, real_batch
+from dambench.matching.means import Matching, Term
 from dambench.problem import Network, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2310.00093"
@@ -134,14 +134,12 @@ def terms(network: Network, options: Options) -> list[Term]:
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step]:
     """Pull the mean attention maps and the mean embedding of each synthetic class towards the real ones."""
     images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
-    for iteration in range(images.iteration + 1, options.iterations + 1):
-        network = problem.new_network(iteration)
-        if network.levels < 3 and iteration == 1:
-            problem.warn(
-                "A network of one block has no layer but the last, so there is no attention to match: only the "
-                "features are matched."
-            )
-        batch = real_batch(problem, options.batch_real, options.augmentation, iteration)
-        losses = pull(network, terms(network, options), batch, images.tensor, problem.policy)
-        images.step()
-        yield Step(iteration, problem.synthetic_set(images.tensor.detach()), losses, images.state)
+    matching = Matching(problem, images, partial(terms, options=options), options.batch_real, options.augmentation)
+    if len(matching.means.terms) == 1:
+        problem.warn(
+            "A network of one block has no layer but the last, so there is no attention to match: only the features "
+            "are matched."
+        )
+    while images.iteration < options.iterations:
+        losses = matching.step()
+        yield Step(images.iteration, problem.synthetic_set(images.tensor.detach()), losses, images.state)

@@ -16,12 +16,11 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from msgspec import Meta
-from torch import Tensor
 
 from dambench import config
 from dambench.config import Recipe
 from dambench.matching.learned import LearnedImages
-from dambench.matching.means import Term, pull, real_batch
+from dambench.matching.means import Matching, Term
 from dambench.problem import Network, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2110.04181"
@@ -73,10 +72,8 @@ def terms(network: Network) -> list[Term]:
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step]:
     """Pull the mean embedding of each synthetic class towards the real one."""
     images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
-    for iteration in range(images.iteration + 1, options.iterations + 1):
+    matching = Matching(problem, images, terms, options.batch_real, options.augmentation)
+    while images.iteration < options.iterations:
         # A fresh random network each time: matching one network's features would fit that network only.
-        network = problem.new_network(iteration)
-        batch = real_batch(problem, options.batch_real, options.augmentation, iteration)
-        losses: dict[str, Tensor] = pull(network, terms(network), batch, images.tensor, problem.policy)
-        images.step()
-        yield Step(iteration, problem.synthetic_set(images.tensor.detach()), losses, images.state)
+        losses = matching.step()
+        yield Step(images.iteration, problem.synthetic_set(images.tensor.detach()), losses, images.state)

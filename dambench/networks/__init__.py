@@ -85,6 +85,13 @@ def settle(name: str, card: DataCard, norm: str = "") -> str:
     return spell(module, module.fit(options, (card.height, card.width)))
 
 
+@torch.inference_mode()
+def map_bytes(name: str, card: DataCard) -> int:
+    """The size of the largest map that the network of that (full) name makes of one image, in float32."""
+    image = torch.zeros(1, card.channels, card.height, card.width)
+    return max(4 * maps.numel() for maps in build(name, card).eval().look(image))
+
+
 def build(name: str, card: DataCard) -> Network:
     """The network of that (full) name for these images. Draw its weights with `reset` before use."""
     module, options = parse(name)

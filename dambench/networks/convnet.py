@@ -9,8 +9,8 @@ and grey images of any size work. In DataDAM's code the name `ConvNet` means Bat
 always instance norm and `convnet-bn` BatchNorm.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dambench import config
 from dambench.errors import BadInput
-from dambench.problem import Network
+from dambench.problem import Network, Stage
 
 PARTS = {
     "depth": "d",
@@ -97,6 +97,10 @@ class ConvNet(Network):
                 size = (size[0] // 2, size[1] // 2)
         self.pool = {"average": AveragePool(), "max": nn.MaxPool2d(2), "none": nn.Identity()}[options.pooling]
         self.classifier = nn.Linear(width * size[0] * size[1], classes)
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        return [Stage._make([*cast(nn.Sequential, block), self.pool]) for block in self.blocks]
 
     def look(self, images: Tensor) -> Iterator[Tensor]:
         for block in self.blocks:

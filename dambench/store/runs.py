@@ -21,6 +21,7 @@ from dambench.config import RunConfig
 from dambench.display import display
 from dambench.errors import BadInput
 from dambench.events import (
+    Adapted,
     AnyEvent,
     Cost,
     DataCard,
@@ -35,6 +36,7 @@ from dambench.events import (
     Stepped,
     Stopped,
     Warned,
+    remark,
 )
 from dambench.store.schema import APPLICATION_ID, VERSION, migrations
 from dambench.store.usage import usage
@@ -421,7 +423,7 @@ class Store:
             "usage": msgspec.to_builtins(usage(sample for _, sample in self.samples(row["id"]))),
             "scores": part("scores", "iteration, network, repeat"),
             "sets": [made | {"file": str(files.find_set(made["sha256"]) or "")} for made in sets],
-            "warnings": [event.message for _, event in self.tail(row["id"]) if isinstance(event, Warned)],
+            "warnings": [remark(event) for _, event in self.tail(row["id"]) if isinstance(event, Warned | Adapted)],
         }
 
     def preview(self, prefix: str) -> bytes:

@@ -5,7 +5,7 @@ from sqlite_utils import Database, Migrations
 APPLICATION_ID = 0x64616D62  # «damb»
 """Written into the file's header, so that another program's database is never taken for ours."""
 
-VERSION = 2
+VERSION = 3
 """How many migrations this dambench knows: the file's `user_version`."""
 
 migrations = Migrations("dambench")
@@ -22,6 +22,13 @@ def m001_runs(db: Database) -> None:
 def m002_samples(db: Database) -> None:
     """What the machine of a run was doing. A dambench that knows only m001 can still add its runs: all has defaults."""
     for statement in _M002.split(";\n\n"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m003_engine(db: Database) -> None:
+    """How a run was computed. A dambench that knows only m002 can still add its runs: all has defaults."""
+    for statement in _M003.split(";\n\n"):
         db.conn.execute(statement)
 
 
@@ -216,4 +223,12 @@ create table samples (
     host_memory_total_bytes integer,
     primary key (run, sequence)
 ) strict, without rowid
+"""
+
+_M003 = """
+-- How the C library hands out memory, where the environment says so.
+alter table environments add column allocator text not null default '';
+
+-- With which torch compiled; empty: it did not.
+alter table environments add column compiler text not null default ''
 """

@@ -1,5 +1,4 @@
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +10,8 @@ from dambench import networks
 from dambench.augment import Draw, draw
 from dambench.config import read
 from dambench.errors import BadInput
-from dambench.matching.means import RealBatch, Term, pull
+from dambench.matching.means import ClassMeans, RealBatch
 from dambench.methods import dm
-from dambench.precision import Policy
 from dambench.problem import Network
 from dambench.protocol import DSA
 from tests.lab import data_card, generator, literally_augmented, noise, pulled, real_set, tiny_problem, watch
@@ -106,28 +104,30 @@ def test_the_order_of_the_images_of_a_class_does_not_matter() -> None:
 
 @dataclass
 class Recorder:
-    """Stands in for `pull`, and notes what it was asked."""
+    """Stands in for `ClassMeans.pull`, and notes what it was asked."""
 
     networks: list[Network] = field(default_factory=list)
     reals: list[Tensor] = field(default_factory=list)
     synthetics: list[Tensor] = field(default_factory=list)
     drawns: list[Draw | None] = field(default_factory=list)
 
-    def __call__(
-        self, network: Network, terms: Sequence[Term], batch: RealBatch, synthetic: Tensor, policy: Policy
-    ) -> dict[str, Tensor]:
-        self.networks.append(copy.deepcopy(network))
+    def note(self, means: ClassMeans, batch: RealBatch, synthetic: Tensor) -> None:
+        self.networks.append(copy.deepcopy(means.network))
         classes = slice(0, len(batch.indices))
         self.reals.append(RealBatch(batch.real, batch.indices).images(classes))
         self.synthetics.append(synthetic.detach().clone().unflatten(0, (len(batch.indices), -1)))
         self.drawns.append(batch.drawn)
-        return pull(network, terms, batch, synthetic, policy)
 
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    recorder = Recorder()
-    monkeypatch.setattr(dm, "pull", recorder)
+    recorder, pull = Recorder(), ClassMeans.pull
+
+    def noted(means: ClassMeans, batch: RealBatch, synthetic: Tensor, gradient: Tensor) -> dict[str, Tensor]:
+        recorder.note(means, batch, synthetic)
+        return pull(means, batch, synthetic, gradient)
+
+    monkeypatch.setattr(ClassMeans, "pull", noted)
     return recorder
 
 
@@ -265,7 +265,7 @@ def test_a_state_does_not_change_when_the_method_goes_on() -> None:
     for state, before in zip(states, copies, strict=True):
         assert state["iteration"] == before["iteration"]
         assert torch.equal(state["images"], before["images"])
-        assert torch.equal(state["momentum"], before["momentum"])
+        assert torch.equal(state["velocity"], before["velocity"])
 
 
 def test_real_images_stay_as_they_are() -> None:
