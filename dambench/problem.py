@@ -62,10 +62,12 @@ class Normalisation:
         return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
     def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            torch.tensor(self.mean, device=like.device).view(-1, 1, 1),
-            torch.tensor(self.std, device=like.device).view(-1, 1, 1),
+        # Filled where they are: a copy of numbers from the host could be part of no CUDA graph.
+        mean, std = (
+            torch.stack([torch.full((1, 1), value, device=like.device) for value in values])
+            for values in (self.mean, self.std)
         )
+        return mean, std
 
 
 @dataclass(frozen=True)

@@ -5,44 +5,13 @@ import torch
 from torch import Tensor
 
 from dambench.replay import WARM_UPS, Replayed
-from tests.lab import noise
+from tests.lab import Tape, noise
 
 CPU = torch.device("cpu")
 
 
-class StandIn:
-    """Records on a CPU as a graph does: what was noted is done when it is replayed, into the same outputs."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.warmed_up = 0
-        self.recorded = 0
-        self.replayed = 0
-        self.error: BaseException | None = None
-
-    def warm_up(self, function: Callable[[], list[Tensor]]) -> list[Tensor]:
-        self.warmed_up += 1
-        return function()
-
-    def record(self, function: Callable[[], list[Tensor]]) -> tuple[Callable[[], None], list[Tensor]]:
-        if self.error:
-            raise self.error
-        self.recorded += 1
-        outputs: list[Tensor] = []
-
-        def replay() -> None:
-            self.replayed += 1
-            fresh = function()
-            if not outputs:
-                outputs.extend(tensor.clone() for tensor in fresh)
-            for place, tensor in zip(outputs, fresh, strict=True):
-                place.copy_(tensor)
-
-        return replay, outputs
-
-
 class Counter:
-    """Changes a tensor in place, and counts how often it did."""
+    """Changes a tensor in place, and counts how often Python did it."""
 
     def __init__(self) -> None:
         self.total = torch.zeros(())
@@ -56,11 +25,11 @@ class Counter:
 
 def replayed(
     function: Callable[..., Sequence[Tensor]], *, on: bool = True, said: Callable[[str], None] = lambda message: None
-) -> tuple[Replayed, list[StandIn]]:
-    made: list[StandIn] = []
+) -> tuple[Replayed, list[Tape]]:
+    made: list[Tape] = []
 
-    def make(device: torch.device) -> StandIn:
-        made.append(StandIn(device))
+    def make(device: torch.device) -> Tape:
+        made.append(Tape(device))
         return made[-1]
 
     return Replayed(function, CPU, on=on, said=said, recorder=make), made
@@ -75,6 +44,7 @@ def test_every_call_has_its_effects_once_and_gives_its_own_outputs() -> None:
         assert doubled.tolist() == [2.0 * number]
     assert counter.total.item() == 55
     assert (recorder.warmed_up, recorder.recorded, recorder.replayed) == (WARM_UPS, 1, 10 - WARM_UPS)
+    assert counter.calls == WARM_UPS + 1
 
 
 def test_inputs_are_copied_to_where_they_were_when_it_was_recorded_and_the_caller_s_own_stay_as_they_are() -> None:
@@ -170,7 +140,7 @@ def test_what_was_forgotten_is_recorded_again() -> None:
     step.forget()
     for _ in range(WARM_UPS + 2):
         (total, _) = step(torch.ones(()))
-    assert total.item() == counter.calls == 2 * WARM_UPS + 4
+    assert total.item() == 2 * WARM_UPS + 4
     assert [recorder.recorded for recorder in made] == [1, 1]
 
 

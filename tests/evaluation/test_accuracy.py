@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dambench import networks
 from dambench.evaluation.accuracy import evaluate
-from dambench.events import DataCard, Evaluated, Progressed
+from dambench.events import DataCard, Evaluated, Progressed, Warned
 from dambench.precision import Policy
 from dambench.problem import Network, Normalisation, RealSet, Seeds, SyntheticSet
 from dambench.protocol import DSA, Budget, Protocol
@@ -34,7 +34,7 @@ def judged(
     repeats: int = 1,
     how: Protocol | None = None,
     seed: int = 0,
-) -> list[Progressed | Evaluated]:
+) -> list[Progressed | Evaluated | Warned]:
     events = evaluate(
         data,
         "f" * 64,
@@ -51,7 +51,7 @@ def judged(
     return list(events)
 
 
-def rows(events: list[Progressed | Evaluated]) -> list[Evaluated]:
+def rows(events: list[Progressed | Evaluated | Warned]) -> list[Evaluated]:
     return [event for event in events if isinstance(event, Evaluated)]
 
 
