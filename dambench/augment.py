@@ -11,8 +11,11 @@ The released codes re-seed torch's global generator from the wall clock before e
 small table of uniform numbers from a generator that is passed in. All operations act on normalised images, so
 what leaves the frame becomes the mean colour.
 
-The warps that keep rows and columns apart (crop, flip, scale) are products with two small matrices: exact where
-no interpolation is needed, and deterministic on every device. Rotation interpolates on a grid.
+Two forms of the same. On a CPU each operation is code of its own (`OPERATIONS`), and the images of a group go through
+the one that was drawn: warps that keep rows and columns apart (crop, flip, scale) are products with two small
+matrices, exact where no interpolation is needed, and rotation interpolates on a grid. On a GPU all images go through
+one sequence (`augment_by`: recolour, warp, blank) with numbers from a table (`parameters`) that change nothing where
+the operation was not drawn: nothing on the host depends on what was drawn, so a CUDA graph can hold it.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,8 +34,8 @@ CUTOUT = 0.5
 SCALE = 1.2
 ROTATION = 15.0 / 180 * pi
 
-MATRIX_ELEMENTS = 2**26
-"""Of the matrices by which a deterministic rotation is made at once: 256 MiB."""
+MATRIX_ELEMENTS = 2**25
+"""Of the matrices by which deterministic warps are made at once: 256 MiB."""
 
 _UNIFORMS = 3
 """Random numbers that the hungriest operation (color) takes."""
@@ -78,59 +81,112 @@ def augment(images: Tensor, drawn: Draw) -> Tensor:
     Returns:
         The same shape; differentiable in `images`.
     """
-    uniforms = drawn.uniforms.to(images.device, non_blocking=True)
+    if images.device.type != "cpu":
+        table = parameters(drawn, images.shape[-2], images.shape[-1])
+        return augment_by(images, table.to(images.device, non_blocking=True))
     parts, order = [], []
     for index, operation in enumerate(drawn.strategy):
-        groups = (drawn.choice == index).nonzero().squeeze(1)  # on the CPU: waits for no device
+        groups = (drawn.choice == index).nonzero().squeeze(1)
         if len(groups) == len(drawn.choice):
-            return OPERATIONS[operation](images, uniforms)
+            return OPERATIONS[operation](images, drawn.uniforms)
         if len(groups):
-            here = groups.to(images.device, non_blocking=True)
-            parts.append(OPERATIONS[operation](images[here], uniforms[here]))
+            parts.append(OPERATIONS[operation](images[groups], drawn.uniforms[groups]))
             order.append(groups)
-    back = torch.cat(order).argsort().to(images.device, non_blocking=True)
-    return torch.cat(parts)[back]
+    return torch.cat(parts)[torch.cat(order).argsort()]
+
+
+NEUTRAL = (0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+"""A row of the table that changes nothing."""
+
+
+def parameters(drawn: Draw, height: int, width: int) -> Tensor:
+    """A draw as a table of numbers by which `augment_by` changes images of that size.
+
+    Returns:
+        (G, 13) float32 on the CPU. What is added to brightness; the factors of saturation and of contrast; a 2×3 map
+        from where a pixel is to where it is read, ((across, down, 1) → across, … → down), in pixels from the image's
+        centre; the first row and the row after the last, the first column and the column after the last of the hole.
+    """
+    table = list(torch.tensor(NEUTRAL).expand(len(drawn.choice), -1).unbind(1))
+    first, second, _ = uniforms = drawn.uniforms.unbind(1)
+    for index, operation in enumerate(drawn.strategy):
+        groups = drawn.choice == index
+        if not groups.any():
+            continue
+        match operation:
+            case "color":
+                columns = dict(enumerate(_colours(*uniforms)))
+            case "crop":
+                columns = {5: _shift(width, second), 8: _shift(height, first)}
+            case "cutout":
+                top, left = _hole(height, first), _hole(width, second)
+                columns = {9: top, 10: top + _share(height, CUTOUT), 11: left, 12: left + _share(width, CUTOUT)}
+            case "flip":
+                columns = {3: torch.where(_mirrored(first), -1.0, 1.0)}
+            case "scale":
+                columns = {3: _factor(first), 7: _factor(second)}
+            case "rotate":
+                cos, sin = _turn(first)
+                # It turns the unit square, as affine_grid does: an oblong image is sheared a little.
+                columns = {3: cos, 4: sin * (width / height), 6: -sin * (height / width), 7: cos}
+        for column, values in columns.items():
+            table[column] = torch.where(groups, values, table[column])
+    return torch.stack(table, 1)
+
+
+def augment_by(images: Tensor, table: Tensor) -> Tensor:
+    """Change the images of each group as its row of the table says: the same work whatever was drawn.
+
+    Args:
+        images: (G, n, C, H, W), normalised.
+        table: (G, 13) float32, on the images' device; see `parameters`.
+
+    Returns:
+        The same shape; differentiable in `images`.
+    """
+    height, width = images.shape[-2:]
+    numbers = table.unsqueeze(2).unbind(1)
+    recoloured = _recolour(images, *(column.view(-1, 1, 1, 1, 1) for column in numbers[:3]))
+    centre = (width - 1) / 2, (height - 1) / 2
+    across, down = _positions(width, table) - centre[0], _positions(height, table).unsqueeze(1) - centre[1]
+    # By elementwise operations: affine_grid's is a matrix product, which a GPU may round to TF32. And within a frame
+    # whose sides are powers of two, by which whole positions are divided exactly: what is not moved stays as it is.
+    frame = _power_of_two(width), _power_of_two(height)
+    grid = [
+        ((a.unsqueeze(2) * across + b.unsqueeze(2) * down + c.unsqueeze(2) + middle) * 2 + 1) / side - 1
+        for (a, b, c), middle, side in zip((numbers[3:6], numbers[6:9]), centre, frame, strict=True)
+    ]
+    framed = F.pad(recoloured, (0, frame[0] - width, 0, frame[1] - height))
+    return _blank(_sample(framed, torch.stack(grid, 3)), (numbers[9], numbers[11]), (numbers[10], numbers[12]))
 
 
 def color(images: Tensor, uniforms: Tensor) -> Tensor:
     """Brightness, then saturation, then contrast."""
-    brightness, saturation, contrast = (u.view(-1, 1, 1, 1, 1) for u in uniforms.unbind(1))
-    images = images + (brightness - 0.5) * BRIGHTNESS
-    grey = images.mean(2, keepdim=True)
-    images = (images - grey) * (saturation * SATURATION) + grey
-    mean = images.mean((2, 3, 4), keepdim=True)
-    return (images - mean) * (contrast + CONTRAST) + mean
+    return _recolour(images, *_colours(*(u.view(-1, 1, 1, 1, 1) for u in uniforms.unbind(1))))
 
 
 def crop(images: Tensor, uniforms: Tensor) -> Tensor:
     """Shift by up to an eighth of the image in each direction, whole pixels."""
     height, width = images.shape[-2:]
-    rows = _whole(uniforms[:, 0], -_share(height, CROP), _share(height, CROP))
-    columns = _whole(uniforms[:, 1], -_share(width, CROP), _share(width, CROP))
+    rows, columns = _shift(height, uniforms[:, :1]), _shift(width, uniforms[:, 1:2])
     return _warp(images, _positions(height, rows) + rows, _positions(width, rows) + columns)
 
 
 def cutout(images: Tensor, uniforms: Tensor) -> Tensor:
     """Blank a square of half the image's side; it may hang over the border."""
-    masks = []
-    for axis, size in enumerate(images.shape[-2:]):
-        side = _share(size, CUTOUT)
-        offset = _whole(uniforms[:, axis], 0, size - side % 2)
-        position = torch.arange(size, device=images.device)
-        first = offset - side // 2
-        masks.append((position >= first) & (position < first + side))
-    hole = masks[0].unsqueeze(2) & masks[1].unsqueeze(1)
-    return images * ~hole[:, None, None]
+    height, width = images.shape[-2:]
+    top, left = _hole(height, uniforms[:, :1]), _hole(width, uniforms[:, 1:2])
+    return _blank(images, (top, left), (top + _share(height, CUTOUT), left + _share(width, CUTOUT)))
 
 
 def flip(images: Tensor, uniforms: Tensor) -> Tensor:
     """Mirror left and right, every second time."""
-    return torch.where((uniforms[:, 0] < 0.5).view(-1, 1, 1, 1, 1), images.flip(-1), images)
+    return torch.where(_mirrored(uniforms[:, 0]).view(-1, 1, 1, 1, 1), images.flip(-1), images)
 
 
 def scale(images: Tensor, uniforms: Tensor) -> Tensor:
     """Stretch or shrink height and width, each by its own factor from U(1/1.2, 1.2)."""
-    factors = uniforms * (SCALE - 1 / SCALE) + 1 / SCALE
+    factors = _factor(uniforms)
     height, width = images.shape[-2:]
     return _warp(
         images,
@@ -141,18 +197,10 @@ def scale(images: Tensor, uniforms: Tensor) -> Tensor:
 
 def rotate(images: Tensor, uniforms: Tensor) -> Tensor:
     """Turn by an angle from U(-15°, 15°) about the centre, bilinear."""
-    groups, count, channels, height, width = images.shape
-    angle = (uniforms[:, 0] - 0.5) * 2 * ROTATION
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    cos, sin = _turn(uniforms[:, 0])
+    zero = torch.zeros_like(cos)
     theta = torch.stack([torch.stack([cos, sin, zero], 1), torch.stack([-sin, cos, zero], 1)], 1)
-    grid = F.affine_grid(theta, [groups, 1, height, width], align_corners=False)
-    if images.is_cuda and torch.are_deterministic_algorithms_enabled():
-        few = max(1, MATRIX_ELEMENTS // (height * width) ** 2)
-        parts = zip(images.split(few), grid.split(few), strict=True)
-        return torch.cat([_sample_by_matrix(part, here) for part, here in parts])
-    # One grid per group: its images and channels are the channels of one image.
-    flat = images.reshape(groups, count * channels, height, width)
-    return F.grid_sample(flat, grid.to(images.dtype), align_corners=False).view_as(images)
+    return _sample(images, F.affine_grid(theta, [len(images), 1, *images.shape[-2:]], align_corners=False))
 
 
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -166,13 +214,68 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """By name: (G, n, C, H, W) images and (G, 3) uniforms → images."""
 
 
+# What is drawn, from uniform numbers of any shape.
+
+
+def _colours(brightness: Tensor, saturation: Tensor, contrast: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return (brightness - 0.5) * BRIGHTNESS, saturation * SATURATION, contrast + CONTRAST
+
+
+def _shift(size: int, uniform: Tensor) -> Tensor:
+    return _whole(uniform, -_share(size, CROP), _share(size, CROP))
+
+
+def _hole(size: int, uniform: Tensor) -> Tensor:
+    """Its first row or column."""
+    side = _share(size, CUTOUT)
+    return _whole(uniform, 0, size - side % 2) - side // 2
+
+
+def _mirrored(uniform: Tensor) -> Tensor:
+    return uniform < 0.5
+
+
+def _factor(uniform: Tensor) -> Tensor:
+    return uniform * (SCALE - 1 / SCALE) + 1 / SCALE
+
+
+def _turn(uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine."""
+    angle = (uniform - 0.5) * 2 * ROTATION
+    return angle.cos(), angle.sin()
+
+
 def _share(size: int, ratio: float) -> int:
     return int(size * ratio + 0.5)
 
 
+def _power_of_two(size: int) -> int:
+    """The smallest that is not less."""
+    return 1 << (size - 1).bit_length()
+
+
 def _whole(uniform: Tensor, low: int, high: int) -> Tensor:
-    """(G,) uniform numbers → (G, 1) whole numbers in [low, high]."""
-    return ((uniform * (high - low + 1)).floor() + low).clamp_max(high).unsqueeze(1)
+    """Uniform numbers → whole numbers in [low, high]."""
+    return ((uniform * (high - low + 1)).floor() + low).clamp_max(high)
+
+
+# What is done with it.
+
+
+def _recolour(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
+    images = images + brightness
+    grey = images.mean(2, keepdim=True)
+    images = (images - grey) * saturation + grey
+    mean = images.mean((2, 3, 4), keepdim=True)
+    return (images - mean) * contrast + mean
+
+
+def _blank(images: Tensor, first: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> Tensor:
+    """Zero between the first row and column and the end ones, each (G, 1)."""
+    positions = [_positions(size, images) for size in images.shape[-2:]]
+    rows, columns = ((p >= a) & (p < b) for p, a, b in zip(positions, first, end, strict=True))
+    hole = rows.unsqueeze(2) & columns.unsqueeze(1)
+    return images * ~hole[:, None, None]
 
 
 def _positions(size: int, like: Tensor) -> Tensor:
@@ -212,15 +315,35 @@ def _warp(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return (weights[0].unsqueeze(1) @ down).view_as(images)
 
 
-def _sample_by_matrix(images: Tensor, grid: Tensor) -> Tensor:
-    """What grid_sample computes, as a product with a (H*W, H*W) matrix per group.
+def _sample(images: Tensor, grid: Tensor) -> Tensor:
+    """Read the images of each group where its grid says, bilinear; beyond the border all is zero.
 
-    The backward of grid_sample has no deterministic form on CUDA; this has one. For small images only.
+    Args:
+        grid: (G, height, width, 2), as grid_sample wants it.
+
+    Returns:
+        (G, n, C, height, width).
+    """
+    # The backward of grid_sample has no deterministic form on CUDA.
+    if images.is_cuda and images.requires_grad and torch.are_deterministic_algorithms_enabled():
+        few = max(1, MATRIX_ELEMENTS // (grid[0].numel() * images[0, 0, 0].numel()))
+        parts = zip(images.split(few), grid.split(few), strict=True)
+        return torch.cat([_sample_by_matrix(part, here) for part, here in parts])
+    # One grid per group: its images and channels are the channels of one image.
+    sampled = F.grid_sample(images.flatten(1, 2), grid.to(images.dtype), align_corners=False)
+    return sampled.view(*images.shape[:3], *grid.shape[1:3])
+
+
+def _sample_by_matrix(images: Tensor, grid: Tensor) -> Tensor:
+    """What grid_sample computes, as a product with a (height * width, H * W) matrix per group. For small images only.
+
+    In float64: a GPU may round the factors of a float32 product to TF32, forward and, later, backward.
     """
     height, width = images.shape[-2:]
-    column = ((grid[..., 0] + 1) * width - 1) / 2
-    row = ((grid[..., 1] + 1) * height - 1) / 2
+    column = ((grid[..., 0].double() + 1) * width - 1) / 2
+    row = ((grid[..., 1].double() + 1) * height - 1) / 2
     by_row = (1 - (row.flatten(1).unsqueeze(2) - _positions(height, images)).abs()).clamp_min(0)
     by_column = (1 - (column.flatten(1).unsqueeze(2) - _positions(width, images)).abs()).clamp_min(0)
-    matrix = (by_row.unsqueeze(3) * by_column.unsqueeze(2)).flatten(2).to(images.dtype)
-    return (images.flatten(3).flatten(1, 2) @ matrix.mT).view_as(images)
+    matrix = (by_row.unsqueeze(3) * by_column.unsqueeze(2)).flatten(2)
+    sampled = images.double().flatten(3).flatten(1, 2) @ matrix.mT
+    return sampled.view(*images.shape[:3], *grid.shape[1:3]).to(images.dtype)

@@ -208,7 +208,9 @@ class Evaluated(Event, frozen=True, kw_only=True):
     train_accuracy: float
     """On the set it was trained on, not augmented."""
     seconds: float
+    """Of training and testing; of networks trained together, each one's share."""
     peak_memory_bytes: int
+    """Of networks trained together, that of all of them."""
 
 
 class Warned(Event, frozen=True, kw_only=True):

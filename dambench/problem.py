@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -44,6 +45,13 @@ class Seeds:
         return Seeds(derived_seed(self.seed, purpose, *indices))
 
 
+@lru_cache(maxsize=256)
+def constant(values: tuple[float, ...] | tuple[int, ...], device: torch.device) -> Tensor:
+    """These numbers on a device, (n,) float32 or int64; not to be changed. Moved there once: a move waits for a GPU."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device)
+
+
 @dataclass(frozen=True)
 class Normalisation:
     """Pixels in [0, 255] → (x / 255 − mean) / std, per channel; what networks and methods see."""
@@ -62,10 +70,7 @@ class Normalisation:
         return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
     def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            torch.tensor(self.mean, device=like.device).view(-1, 1, 1),
-            torch.tensor(self.std, device=like.device).view(-1, 1, 1),
-        )
+        return constant(self.mean, like.device).view(-1, 1, 1), constant(self.std, like.device).view(-1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,8 @@ class RealSet:
     @property
     def labels(self) -> Tensor:
         """(N,) int64."""
-        counts = torch.tensor(self.counts, device=self.images.device)
-        return torch.repeat_interleave(torch.arange(self.classes, device=self.images.device), counts)
+        classes = torch.arange(self.classes, device=self.images.device)
+        return torch.repeat_interleave(classes, constant(self.counts, self.images.device))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Indices of `count` random images of every class, all classes at once.
@@ -97,7 +102,7 @@ class RealSet:
             (classes, count) int64, on the generator's device.
         """
         device = generator.device
-        sizes = torch.tensor(self.counts, device=device).unsqueeze(1)
+        sizes = constant(self.counts, device).unsqueeze(1)
         offsets = sizes.cumsum(0) - sizes
         # A random key for each image: the largest `count` keys of a class are a sample without replacement.
         width = max(count, max(self.counts))

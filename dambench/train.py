@@ -1,17 +1,24 @@
 """Train networks on one labelled set: the only such loop.
 
 SGD with cross-entropy, as in the code of DC and its descendants; the protocol says for how long and with what.
+
+A small network on a GPU waits for its launches, so there networks of one architecture take their steps together, with
+their weights stacked, and each step is a CUDA graph. Each has its own weights, batches and augmentations, those that
+it would have alone; only sums are rounded otherwise. On a CPU that would gain nothing, and a network that trains alone
+takes the steps of torch's own optimiser.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call, stack_module_state
 
-from dambench.augment import augment, draw, strategy_for
+from dambench.augment import Draw, augment, augment_by, draw, parameters, strategy_for
 from dambench.problem import Network, Seeds, SyntheticSet
 from dambench.protocol import Protocol
+from dambench.replay import Replayed
 
 DEFAULT_LR = 0.01
 
@@ -19,12 +26,27 @@ DEFAULT_LR = 0.01
 def train(
     network: Network, data: SyntheticSet, protocol: Protocol, seeds: Seeds, *, mirrors: bool
 ) -> Iterator[tuple[int, int]]:
-    """Draw the network's weights, then train it on the set for the protocol's budget, in place.
+    """`train_together`, one network."""
+    return train_together([network], data, protocol, [seeds], mirrors=mirrors)
+
+
+def train_together(
+    networks: Sequence[Network],
+    data: SyntheticSet,
+    protocol: Protocol,
+    seeds: Sequence[Seeds],
+    *,
+    mirrors: bool,
+    said: Callable[[str], None] = lambda message: None,
+) -> Iterator[tuple[int, int]]:
+    """Draw the networks' weights, then train each on the set for the protocol's budget, in place.
 
     Args:
-        data: on the network's device.
-        seeds: of this network. Weights, the order of the batches and their augmentation come from them.
+        networks: of one architecture.
+        data: on the networks' device.
+        seeds: of each network. Weights, the order of the batches and their augmentation come from them.
         mirrors: whether a mirror image belongs to the same class.
+        said: told once, if a GPU cannot take the step as a graph.
 
     Yields:
         After each step, how many are done and how many there will be.
@@ -36,33 +58,103 @@ def train(
     if labels.is_floating_point():
         labels = labels.softmax(1)
     lr = (data.lr or DEFAULT_LR) if isinstance(protocol.lr, str) else protocol.lr
-    network.reset(seeds.generator("weights", device=device))
-    network.train()
-    optimizer = _optimizer(network, protocol, lr)
+    for network, own in zip(networks, seeds, strict=True):
+        network.reset(own.generator("weights", device=device))
+        network.train()
+    if len(networks) == 1 and device.type == "cpu":
+        learner: _Single | _Stack = _Single(networks[0], data, labels, protocol)
+    else:
+        learner = _Stack(networks, data, labels, protocol, said)
     steps = -(-len(labels) // protocol.batch)
     for epoch in range(budget.epochs):
         if epoch in budget.drops:
             lr *= protocol.decay
-            if protocol.keeps_momentum:
-                optimizer.param_groups[0]["lr"] = lr
-            else:
-                optimizer = _optimizer(network, protocol, lr)
-        order = torch.randperm(len(labels), generator=seeds.generator("order", epoch)).to(device)
-        for index, chosen in enumerate(order.split(protocol.batch)):
-            images = data.inputs(chosen)
-            if strategy:
-                generator = seeds.generator("augmentation", epoch, index)
-                drawn = draw(strategy, len(chosen), generator, one_operation=True)
-                images = augment(images.unsqueeze(1), drawn).squeeze(1)
-            loss = F.cross_entropy(network(images), labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            if not protocol.keeps_momentum:
+                learner.forget_momentum()
+        orders = torch.stack([torch.randperm(len(labels), generator=own.generator("order", epoch)) for own in seeds])
+        for index, chosen in enumerate(orders.split(protocol.batch, dim=1)):
+            generators = [own.generator("augmentation", epoch, index) for own in seeds] if strategy else []
+            drawn = [draw(strategy, chosen.shape[1], generator, one_operation=True) for generator in generators]
+            learner.step(chosen, drawn, lr)
             yield epoch * steps + index + 1, budget.epochs * steps
 
 
-def _optimizer(network: Network, protocol: Protocol, lr: float) -> torch.optim.SGD:
-    return torch.optim.SGD(network.parameters(), lr=lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay)
+class _Single:
+    """One network on a CPU."""
+
+    def __init__(self, network: Network, data: SyntheticSet, labels: Tensor, protocol: Protocol) -> None:
+        self._network, self._data, self._labels = network, data, labels
+        self._optimizer = torch.optim.SGD(
+            network.parameters(), momentum=protocol.momentum, weight_decay=protocol.weight_decay
+        )
+
+    def step(self, chosen: Tensor, drawn: Sequence[Draw], lr: float) -> None:
+        """One step on the images `chosen` (1, B), each batch augmented as drawn for it, if anything was."""
+        images = self._data.inputs(chosen[0])
+        for one in drawn:
+            images = augment(images.unsqueeze(1), one).squeeze(1)
+        loss = F.cross_entropy(self._network(images), self._labels[chosen[0]])
+        self._optimizer.param_groups[0]["lr"] = lr
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+
+    def forget_momentum(self) -> None:
+        self._optimizer.state.clear()
+
+
+class _Stack:
+    """Networks that take their steps together.
+
+    Their weights become rows of one tensor for each parameter, and what the stack learns the networks know at once.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        data: SyntheticSet,
+        labels: Tensor,
+        protocol: Protocol,
+        said: Callable[[str], None],
+    ) -> None:
+        self._network, self._data, self._labels, self._protocol = networks[0], data, labels, protocol
+        self._parameters, self._buffers = stack_module_state(list(networks))
+        for row, network in enumerate(networks):
+            for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+                tensor.data = (self._parameters | self._buffers)[name].detach()[row]
+        self._velocities = {name: torch.zeros_like(stacked) for name, stacked in self._parameters.items()}
+        self._step = Replayed(self._descend, data.images.device, said=said)
+
+    def step(self, chosen: Tensor, drawn: Sequence[Draw], lr: float) -> None:
+        """One step of each network on its images `chosen` (networks, B), augmented as drawn for it."""
+        tables = []
+        if drawn:
+            groups = torch.cat([one.choice for one in drawn]), torch.cat([one.uniforms for one in drawn])
+            tables = [parameters(Draw(drawn[0].strategy, *groups), *self._data.images.shape[-2:])]
+        self._step(chosen, torch.tensor(lr, dtype=torch.float64), *tables)
+
+    def forget_momentum(self) -> None:
+        for velocity in self._velocities.values():
+            velocity.zero_()
+
+    def _descend(self, chosen: Tensor, lr: Tensor, *tables: Tensor) -> list[Tensor]:
+        images = self._data.inputs(chosen)
+        for table in tables:
+            images = augment_by(images.flatten(0, 1).unsqueeze(1), table).view_as(images)
+        logits = torch.vmap(self._forward)(self._parameters, self._buffers, images)
+        # A sum over networks of what each would have alone, so that each gets its own gradient.
+        losses = F.cross_entropy(logits.flatten(0, 1), self._labels[chosen].flatten(0, 1), reduction="sum")
+        gradients = torch.autograd.grad(losses / chosen.shape[1], list(self._parameters.values()))
+        with torch.no_grad():
+            for (name, parameter), gradient in zip(self._parameters.items(), gradients, strict=True):
+                velocity = self._velocities[name]
+                velocity.mul_(self._protocol.momentum).add_(gradient.add(parameter, alpha=self._protocol.weight_decay))
+                parameter.sub_(velocity * lr)
+        return []
+
+    def _forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
+        logits: Tensor = functional_call(self._network, (parameters, buffers), (images,))
+        return logits
 
 
 @torch.inference_mode()

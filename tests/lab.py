@@ -5,7 +5,7 @@ import inspect
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -16,6 +16,8 @@ import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dambench import networks
 from dambench.augment import Draw, augment
@@ -316,9 +318,86 @@ def pulled(
         real: (classes, n, C, H, W); synthetic: (classes, ipc, C, H, W).
     """
     indices = torch.zeros(real.shape[:2], dtype=torch.int64)
-    batch = GivenBatch(real_set(data_card()), indices, drawn, real)
+    batch = GivenBatch(real_set(data_card()), indices, drawn, given=real)
     free = synthetic.detach().flatten(0, 1).clone().requires_grad_()
     how = Policy(torch.device("cpu"), real_chunk=chunk, synthetic_chunk=chunk, **policy)
     gradient = torch.full_like(free, torch.nan, requires_grad=False)
     losses = ClassMeans(network, terms, how).pull(batch, free, gradient)
     return losses, gradient.view_as(synthetic)
+
+
+# What a CUDA graph does, on a CPU.
+
+
+class Tape:
+    """Records, for `Replayed`, as a CUDA graph does: the operations, on the memory that they had then.
+
+    No Python of the function's runs when it is replayed, so a number that it did not get as a tensor stays as it was.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.warmed_up = 0
+        self.recorded = 0
+        self.replayed = 0
+        self.error: BaseException | None = None
+        """What recording raises."""
+
+    def warm_up(self, function: Callable[[], list[Tensor]]) -> list[Tensor]:
+        self.warmed_up += 1
+        return function()
+
+    def record(self, function: Callable[[], list[Tensor]]) -> tuple[Callable[[], None], list[Tensor]]:
+        if self.error:
+            raise self.error
+        self.recorded += 1
+        with _Operations() as operations:
+            outputs = function()
+        operations.undo()
+
+        def replay() -> None:
+            self.replayed += 1
+            operations.replay()
+
+        return replay, outputs
+
+
+class _Operations(TorchDispatchMode):
+    """All operations that were done while it was on, to be done again."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._done: list[tuple[Any, Any, Any, Any]] = []
+        self._made: set[int] = set()
+        """The memory of their results …"""
+        self._found: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        """… and that which was there before them, with a copy of what it held."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in _tensors(args, kwargs):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self._made and storage.data_ptr() not in self._found:
+                self._found[storage.data_ptr()] = storage, storage.clone()
+        result = func(*args, **(kwargs or {}))
+        for tensor in _tensors(result):
+            if tensor.untyped_storage().data_ptr() not in self._found:
+                self._made.add(tensor.untyped_storage().data_ptr())
+        # Kept alive, all of it, so that its memory is nobody else's.
+        self._done.append((func, args, kwargs or {}, result))
+        return result
+
+    def undo(self) -> None:
+        for storage, before in self._found.values():
+            storage.copy_(before)
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for func, args, kwargs, result in self._done:
+            taken = {tensor.untyped_storage().data_ptr() for tensor in _tensors(args, kwargs)}
+            again = func(*args, **kwargs)
+            for place, tensor in zip(_tensors(result), _tensors(again), strict=True):
+                if place.untyped_storage().data_ptr() not in taken:
+                    place.copy_(tensor)
+
+
+def _tensors(*things: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(things) if isinstance(leaf, Tensor)]

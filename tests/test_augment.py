@@ -7,18 +7,27 @@ from scipy.stats import chisquare, kstest
 from torch import Tensor
 
 from dambench import augment as dsa
-from dambench.augment import OPERATIONS, Draw, augment, draw, strategy_for
+from dambench.augment import OPERATIONS, Draw, augment, augment_by, draw, parameters, strategy_for
 from dambench.protocol import DSA
 from tests.lab import generator, global_generator_untouched, literal_operation, literally_augmented, noise, spread
 
 EXACT = ("crop", "cutout", "flip")
 SIZES = [(8, 8), (7, 10), (20, 28)]
+Form = Callable[[Tensor, Draw], Tensor]
 ALMOST_ONE = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0)).item()
 
 
 def one(operation: str, groups: int, seed: int = 0) -> Draw:
     """A draw of that operation for each group, with parameters of its own for each."""
     return draw((operation,), groups, generator(seed))
+
+
+def tabled(images: Tensor, drawn: Draw) -> Tensor:
+    """The form that a GPU takes."""
+    return augment_by(images, parameters(drawn, images.shape[-2], images.shape[-1]))
+
+
+both_forms = pytest.mark.parametrize("form", [augment, tabled])
 
 
 def coordinates(groups: int, height: int, width: int) -> Tensor:
@@ -31,57 +40,64 @@ def coordinates(groups: int, height: int, width: int) -> Tensor:
 # Each operation, against a transcription that takes one image at a time.
 
 
+@both_forms
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("operation", DSA)
 def test_an_operation_is_what_the_paper_s_code_does_image_by_image(
-    operation: str, channels: int, size: tuple[int, int]
+    operation: str, channels: int, size: tuple[int, int], form: Form
 ) -> None:
     images = noise(6, 2, channels, *size)
     drawn = one(operation, 6, seed=channels)
     expected = literally_augmented(images, drawn)
     # The parameters are float32 numbers, whatever the images are.
-    torch.testing.assert_close(augment(images, drawn), expected, rtol=0, atol=0 if operation in EXACT else 2e-5)
+    exact = 0 if form is augment else 1e-12
+    torch.testing.assert_close(form(images, drawn), expected, rtol=0, atol=exact if operation in EXACT else 2e-5)
 
 
+@both_forms
 @pytest.mark.parametrize("operation", DSA)
 @pytest.mark.parametrize("u", [0.0, 0.25, 0.5, 0.75, ALMOST_ONE])
-def test_an_operation_is_right_at_the_ends_of_its_range(operation: str, u: float) -> None:
+def test_an_operation_is_right_at_the_ends_of_its_range(operation: str, u: float, form: Form) -> None:
     images = noise(3, 1, 3, 12, 8)
     uniforms = torch.tensor([[u, 0.3, 0.6], [0.3, u, 0.6], [0.3, 0.6, u]])
     drawn = Draw((operation,), torch.zeros(3, dtype=torch.int64), uniforms)
-    torch.testing.assert_close(augment(images, drawn), literally_augmented(images, drawn), rtol=0, atol=2e-5)
+    torch.testing.assert_close(form(images, drawn), literally_augmented(images, drawn), rtol=0, atol=2e-5)
 
 
+@both_forms
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("operation", DSA)
-def test_an_operation_keeps_shape_and_precision(operation: str, dtype: torch.dtype) -> None:
+def test_an_operation_keeps_shape_and_precision(operation: str, dtype: torch.dtype, form: Form) -> None:
     images = noise(4, 3, 2, 9, 11, dtype=dtype)
-    changed = augment(images, one(operation, 4))
+    changed = form(images, one(operation, 4))
     assert (changed.shape, changed.dtype) == (images.shape, dtype)
     expected = literally_augmented(images.double(), one(operation, 4))
     torch.testing.assert_close(changed.double(), expected, rtol=0, atol=2e-5)
 
 
+@both_forms
 @pytest.mark.parametrize("operation", DSA)
-def test_an_operation_leaves_its_input_alone(operation: str) -> None:
+def test_an_operation_leaves_its_input_alone(operation: str, form: Form) -> None:
     images = noise(4, 2, 3, 8, 8)
     before = images.clone()
-    augment(images, one(operation, 4))
+    form(images, one(operation, 4))
     assert torch.equal(images, before)
 
 
+@both_forms
 @pytest.mark.parametrize("operation", DSA)
-def test_the_gradient_of_an_operation_is_right(operation: str) -> None:
+def test_the_gradient_of_an_operation_is_right(operation: str, form: Form) -> None:
     images = noise(3, 1, 2, 6, 5).requires_grad_()
     drawn = one(operation, 3, seed=4)
-    assert torch.autograd.gradcheck(lambda x: augment(x, drawn), images)
+    assert torch.autograd.gradcheck(lambda x: form(x, drawn), images)
 
 
-def test_the_gradient_of_mixed_operations_is_right() -> None:
+@both_forms
+def test_the_gradient_of_mixed_operations_is_right(form: Form) -> None:
     images = noise(6, 1, 1, 5, 6).requires_grad_()
     drawn = Draw(DSA, torch.tensor([3, 0, 5, 1, 4, 2]), torch.rand(6, 3, generator=generator()))
-    assert torch.autograd.gradcheck(lambda x: augment(x, drawn), images)
+    assert torch.autograd.gradcheck(lambda x: form(x, drawn), images)
 
 
 # What each operation's parameters are.
@@ -327,11 +343,12 @@ def test_all_images_of_a_class_get_the_same_operation_with_the_same_parameters()
     assert len(changed[:, 0].flatten(1).unique(dim=0)) > 30
 
 
+@both_forms
 @pytest.mark.parametrize("seed", range(5))
-def test_groups_of_different_operations_come_back_in_their_order(seed: int) -> None:
+def test_groups_of_different_operations_come_back_in_their_order(seed: int, form: Form) -> None:
     drawn = draw(DSA, 25, generator(seed))
     images = noise(25, 2, 2, 8, 6, seed=seed)
-    torch.testing.assert_close(augment(images, drawn), literally_augmented(images, drawn), rtol=0, atol=2e-5)
+    torch.testing.assert_close(form(images, drawn), literally_augmented(images, drawn), rtol=0, atol=2e-5)
 
 
 def test_an_operation_that_nobody_drew_changes_nothing() -> None:
@@ -369,17 +386,73 @@ def test_sampling_by_a_matrix_is_grid_sample(size: tuple[int, int]) -> None:
     )
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_an_operation_makes_all_its_tensors_on_the_images_device(operation: str) -> None:
-    """The meta device computes nothing, but like a GPU it refuses tensors that lie on the CPU."""
-    images, uniforms = torch.zeros(4, 2, 3, 8, 10, device="meta"), torch.zeros(4, 3, device="meta")
-    assert OPERATIONS[operation](images, uniforms).shape == images.shape
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_warp_by_matrices_in_parts_is_the_same(requires_grad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, drawn = noise(9, 2, 3, 8, 7).requires_grad_(requires_grad), draw(DSA, 9, generator(1))
+    expected = tabled(images, drawn)
+    parts: list[int] = []
+    by_matrix = dsa._sample_by_matrix
 
+    def counted(part: Tensor, grid: Tensor) -> Tensor:
+        parts.append(len(part))
+        return by_matrix(part, grid)
 
-def test_a_rotation_by_matrices_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, uniforms = noise(5, 2, 3, 8, 8), torch.rand(5, 3, generator=generator(1))
-    expected = OPERATIONS["rotate"](images, uniforms)
+    monkeypatch.setattr(dsa, "_sample_by_matrix", counted)
     monkeypatch.setattr(Tensor, "is_cuda", True)
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
-    monkeypatch.setattr(dsa, "MATRIX_ELEMENTS", 2 * 64 * 64)
-    torch.testing.assert_close(OPERATIONS["rotate"](images, uniforms), expected, atol=1e-5, rtol=1e-5)
+    monkeypatch.setattr(dsa, "MATRIX_ELEMENTS", 4 * (2 * 56) * 64)
+    torch.testing.assert_close(tabled(images, drawn), expected, atol=1e-12, rtol=0)
+    # Without a backward pass, grid_sample is as deterministic as a product.
+    assert parts == ([4, 4, 1] if requires_grad else [])
+
+
+# The form that a GPU takes: all images go through the same work.
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [*SIZES, (28, 28), (32, 32), (33, 21), (1, 5)])
+def test_both_forms_give_the_same_images_and_gradients_in_single_precision(
+    size: tuple[int, int], channels: int
+) -> None:
+    images = noise(120, 2, channels, *size, dtype=torch.float32).requires_grad_()
+    weights = noise(120, 2, channels, *size, seed=1, dtype=torch.float32)
+    drawn = draw(DSA, 120, generator(2))
+    results = []
+    for form in (augment, tabled):
+        changed = form(images, drawn)
+        results.append((changed, *torch.autograd.grad((changed * weights).sum(), images)))
+    # Where only rotation rounds: its positions are float32 numbers of up to 33 pixels, its images differ by up to 6.
+    torch.testing.assert_close(*results, rtol=0, atol=3e-5)
+    still = [group for group, choice in enumerate(drawn.choice) if DSA[choice] not in ("scale", "rotate")]
+    torch.testing.assert_close(*([part[still] for part in result] for result in results), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (28, 21), (1, 5)])
+def test_a_neutral_row_changes_nothing(size: tuple[int, int]) -> None:
+    images = noise(2, 3, 3, *size)
+    torch.testing.assert_close(augment_by(images, torch.tensor([dsa.NEUTRAL] * 2)), images, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("operation", "numbers"), [("color", 3), ("crop", 2), ("cutout", 4), ("flip", 1), ("scale", 2)]
+)
+def test_an_operation_sets_only_its_own_numbers(operation: str, numbers: int) -> None:
+    table = parameters(one(operation, 200), 28, 21)
+    assert (table.shape, table.dtype) == ((200, 13), torch.float32)
+    assert int((table != torch.tensor(dsa.NEUTRAL)).any(0).sum()) == numbers
+
+
+def test_a_strategy_without_an_operation_has_a_table_too() -> None:
+    drawn = Draw(("rotate", "color"), torch.tensor([1, 0]), torch.rand(2, 3, generator=generator()))
+    images = noise(2, 1, 3, 9, 9)
+    torch.testing.assert_close(tabled(images, drawn), literally_augmented(images, drawn), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_off_a_cpu_all_tensors_are_made_on_the_images_device_and_all_images_go_one_way(
+    operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device computes nothing, but like a GPU it refuses tensors that lie on the CPU."""
+    monkeypatch.setattr(dsa, "OPERATIONS", {})
+    images = torch.zeros(4, 2, 3, 8, 10, device="meta")
+    assert augment(images, one(operation, 4)).shape == images.shape

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from dambench import networks
+from dambench import train as training
 from dambench.problem import Network, Seeds, SyntheticSet
 from dambench.protocol import DSA, Budget, Protocol
-from dambench.train import predict, train
-from tests.lab import data_card, generator, global_generator_untouched, global_seed, noise, synthetic_set
+from dambench.replay import Replayed
+from dambench.train import predict, train, train_together
+from tests.lab import Tape, data_card, generator, global_generator_untouched, global_seed, noise, synthetic_set
 
 CLASSES = 3
 CARD = data_card((1,) * CLASSES, channels=2, size=(6, 6))
@@ -318,6 +320,129 @@ def test_torch_s_global_generator_is_left_alone() -> None:
     with global_generator_untouched():
         list(train(network, data, protocol(2, augmentation=DSA, batch=5), Seeds(0), mirrors=True))
         predict(network, data, 5)
+
+
+# Networks that are trained together.
+
+
+def trained_together(
+    data: SyntheticSet,
+    how: Protocol,
+    seeds: Iterable[int] = (0, 1, 2),
+    name: str = "convnet-d1-w8",
+    mirrors: bool = True,
+) -> list[Network]:
+    """As `trained`, one network for each seed."""
+    dtype = torch.float32 if data.images.dtype == torch.uint8 else data.images.dtype
+    stack = [small_network(name, dtype) for _ in seeds]
+    list(train_together(stack, data, how, [Seeds(seed) for seed in seeds], mirrors=mirrors))
+    return stack
+
+
+def assert_as_if_alone(data: SyntheticSet, how: Protocol, name: str = "convnet-d1-w8", tolerance: float = 1e-9) -> None:
+    """Each of a stack has the weights, the statistics and the logits that it would have without the others."""
+    for seed, network in enumerate(trained_together(data, how, name=name)):
+        alone = trained(data, how, seed=seed, name=name)
+        torch.testing.assert_close(network.state_dict(), alone.state_dict(), rtol=tolerance, atol=tolerance)
+        logits = [predict(each, data, 5) for each in (network, alone)]
+        torch.testing.assert_close(*logits, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("keeps_momentum", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("norm", ["", "-bn", "-nn"])
+def test_a_network_learns_among_others_what_it_learns_alone(norm: str, soft: bool, keeps_momentum: bool) -> None:
+    # 12 images in batches of 5: the last one is smaller.
+    settings: dict[str, Any] = {"batch": 5, "decay": 0.3, "keeps_momentum": keeps_momentum, "weight_decay": 0.01}
+    how = protocol(5, 2, 4, labels="as the set carries", **settings)
+    assert_as_if_alone(labelled(soft=soft, dtype=torch.float64), how, "convnet-d1-w8" + norm)
+
+
+@pytest.mark.parametrize("pooling", ["ap", "mp", "np"])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "leakyrelu", "swish"])
+@pytest.mark.parametrize("norm", ["in", "bn", "ln", "gn", "nn"])
+def test_networks_of_every_kind_can_be_trained_together(norm: str, activation: str, pooling: str) -> None:
+    data = labelled(dtype=torch.float64)
+    assert_as_if_alone(data, protocol(2, batch=7), f"convnet-d2-w8-{norm}-{activation}-{pooling}")
+
+
+@pytest.mark.parametrize("norm", ["", "-bn", "-nn"])
+def test_each_network_of_a_stack_has_the_augmentations_that_it_has_alone(norm: str) -> None:
+    # In single precision, and by the other form of augmentation.
+    assert_as_if_alone(labelled(), protocol(6, 3, batch=5, augmentation=DSA), "convnet-d1-w8" + norm, 1e-3)
+
+
+@pytest.mark.parametrize("mirrors", [False, True])
+def test_a_stack_mirrors_images_only_where_their_class_allows_it(mirrors: bool) -> None:
+    data, how = labelled(dtype=torch.float64), protocol(4, augmentation=("flip",))
+    for seed, network in enumerate(trained_together(data, how, mirrors=mirrors)):
+        alone = small_network(dtype=torch.float64)
+        list(train(alone, data, how, Seeds(seed), mirrors=mirrors))
+        torch.testing.assert_close(weights(network), weights(alone), rtol=1e-9, atol=1e-9)
+
+
+def test_a_stack_follows_a_set_of_pixels_its_rate_and_the_whole_budget() -> None:
+    pixels = torch.randint(256, (12, 2, 6, 6), dtype=torch.uint8, generator=generator())
+    data = synthetic_set(pixels, torch.arange(12) % CLASSES, CLASSES, lr=0.05, whole=True)
+    assert_as_if_alone(data, protocol(2, batch=5, lr="as the set carries"), tolerance=1e-5)
+
+
+def test_a_network_is_the_same_whichever_others_it_is_trained_with() -> None:
+    data, how = labelled(dtype=torch.float64), protocol(3, augmentation=DSA, batch=5)
+    few, many = trained_together(data, how, (4, 2)), trained_together(data, how, (7, 4, 3, 2))
+    torch.testing.assert_close(weights(few[0]), weights(many[1]), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(weights(few[1]), weights(many[3]), rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(weights(few[0]), weights(few[1]), atol=1e-3)
+
+
+def test_a_stack_reports_its_steps_and_knows_what_it_learned_after_each() -> None:
+    data, stack = labelled(), [small_network("convnet-d1-w8-bn") for _ in range(2)]
+    steps, seen = [], []
+    for step in train_together(stack, data, protocol(2, batch=5), [Seeds(0), Seeds(1)], mirrors=True):
+        steps.append(step)
+        seen.append(torch.stack([weights(network) for network in stack]))
+    assert steps == [(n, 6) for n in range(1, 7)]
+    assert len(torch.stack(seen).flatten(0, 1).unique(dim=0)) == 12
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_all_that_changes_from_step_to_step_reaches_a_recorded_step(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where one network is a stack too."""
+    made: list[Tape] = []
+
+    def record(device: torch.device) -> Tape:
+        made.append(Tape(device))
+        return made[-1]
+
+    def replayed(function: Any, device: torch.device, **more: Any) -> Replayed:
+        return Replayed(function, device, recorder=record, **more)
+
+    def single(network: Network, data: SyntheticSet, labels: Tensor, how: Protocol) -> training._Stack:
+        return training._Stack([network], data, labels, how, pytest.fail)
+
+    data, how = labelled(soft=True), protocol(9, 6, 8, batch=5, augmentation=DSA, labels="as the set carries")
+    name, seeds = "convnet-d1-w8-bn", range(count)
+    alone = [trained(data, how, seed=seed, name=name) for seed in seeds]
+    monkeypatch.setattr(training, "Replayed", replayed)
+    monkeypatch.setattr(training, "_Single", single)
+    for network, expected in zip(trained_together(data, how, seeds, name), alone, strict=True):
+        torch.testing.assert_close(weights(network), weights(expected), rtol=1e-3, atol=1e-3)
+        statistics = [dict(each.named_buffers()) for each in (network, expected)]
+        torch.testing.assert_close(*statistics, rtol=1e-3, atol=1e-3)
+    # Whole batches and the last one of an epoch.
+    assert made[0].recorded == 2
+    assert made[0].replayed == 9 * 3 - made[0].warmed_up
+
+
+def test_a_stack_leaves_the_set_and_torch_s_global_generator_alone() -> None:
+    data = labelled()
+    before = data.images.clone()
+    stack = [small_network() for _ in range(2)]
+    with global_generator_untouched():
+        list(train_together(stack, data, protocol(2, augmentation=DSA), [Seeds(0), Seeds(1)], mirrors=True))
+    assert torch.equal(data.images, before)
 
 
 # Testing.

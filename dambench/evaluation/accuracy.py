@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch.nn.functional as F
 
 from dambench import networks
-from dambench.events import DataCard, Evaluated, Progressed, real
+from dambench.events import DataCard, Evaluated, Progressed, Real, Warned, real
 from dambench.precision import Policy
-from dambench.problem import RealSet, Seeds, SyntheticSet
+from dambench.problem import Network, RealSet, Seeds, SyntheticSet
 from dambench.protocol import Protocol
-from dambench.train import predict, train
+from dambench.train import predict, train_together
 
 
 def evaluate(
@@ -26,46 +27,76 @@ def evaluate(
     protocol: Protocol,
     seeds: Seeds,
     policy: Policy,
-) -> Iterator[Progressed | Evaluated]:
-    """Train `repeats` networks of each name on the set, one after another, and test each once, after its last epoch.
+    stack: int = 1,
+) -> Iterator[Progressed | Evaluated | Warned]:
+    """Train `repeats` networks of each name on the set, and test each once, after its last epoch.
 
     Repeat r of a network has the same initial weights whatever set it is trained on, so two methods of one run
     seed are compared on the same networks.
+
+    Args:
+        stack: how many networks of one name are trained together: repeats 0 to stack - 1, then the next, the last
+            ones fewer. Their seconds are shared out evenly, and the peak of memory is that of all of them.
     """
-    testing = SyntheticSet(test.images, test.labels, data.normalisation, data.classes)
+    everything = len(network_names) * repeats
     for position, name in enumerate(network_names):
-        for repeat in range(repeats):
-            before = position * repeats + repeat
-            note = f"{name} {before + 1}/{len(network_names) * repeats}"
+        for first in range(0, repeats, stack):
+            together = range(first, min(first + stack, repeats))
+            before = position * repeats + first
+            last = f"–{before + len(together)}" if len(together) > 1 else ""
+            note = f"{name} {before + 1}{last}/{everything}"
             policy.restart_peak()
             policy.synchronise()
             began = time.perf_counter()
-            network = networks.build(name, card).to(policy.device)
-            own = seeds.child(f"evaluation of {name}", repeat)
-            for done, total in train(network, data, protocol, own, mirrors=card.mirrors):
+            trained = [networks.build(name, card).to(policy.device) for _ in together]
+            own = [seeds.child(f"evaluation of {name}", repeat) for repeat in together]
+            warnings: list[str] = []
+            for done, total in train_together(trained, data, protocol, own, mirrors=card.mirrors, said=warnings.append):
                 yield Progressed(
                     phase="evaluate",
-                    done=before * total + done,
-                    total=len(network_names) * repeats * total,
+                    done=before * total + done * len(together),
+                    total=everything * total,
                     note=note,
                 )
+            for message in warnings:
+                yield Warned(message=message)
             batch = policy.test_batch(card.height * card.width)
-            logits = predict(network, testing, batch)
-            loss = F.cross_entropy(logits, testing.labels).item()
-            right = [int(part.sum()) for part in (logits.argmax(1) == testing.labels).split(list(test.counts))]
-            recalls = [hits / count for hits, count in zip(right, test.counts, strict=True) if count]
-            trained = predict(network, data, batch).argmax(1) == data.hard_labels
-            yield Evaluated(
-                iteration=iteration,
-                final=final,
-                set_sha256=set_sha256,
-                network=name,
-                protocol_sha256=protocol.sha256,
-                repeat=repeat,
-                accuracy=sum(right) / sum(test.counts),
-                balanced_accuracy=sum(recalls) / len(recalls),
-                loss=real(loss),
-                train_accuracy=int(trained.sum()) / len(trained),
-                seconds=time.perf_counter() - began,
-                peak_memory_bytes=policy.peak_bytes(),
-            )
+            scores = [_score(network, data, test, batch) for network in trained]
+            seconds, peak = (time.perf_counter() - began) / len(together), policy.peak_bytes()
+            for repeat, score in zip(together, scores, strict=True):
+                yield Evaluated(
+                    iteration=iteration,
+                    final=final,
+                    set_sha256=set_sha256,
+                    network=name,
+                    protocol_sha256=protocol.sha256,
+                    repeat=repeat,
+                    accuracy=score.accuracy,
+                    balanced_accuracy=score.balanced_accuracy,
+                    loss=score.loss,
+                    train_accuracy=score.train_accuracy,
+                    seconds=seconds,
+                    peak_memory_bytes=peak,
+                )
+
+
+class _Score(NamedTuple):
+    accuracy: float
+    balanced_accuracy: float
+    loss: Real
+    train_accuracy: float
+
+
+def _score(network: Network, data: SyntheticSet, test: RealSet, batch: int) -> _Score:
+    """Of a network that was trained on the set, tested in batches of that size."""
+    testing = SyntheticSet(test.images, test.labels, data.normalisation, data.classes)
+    logits = predict(network, testing, batch)
+    right = [int(part.sum()) for part in (logits.argmax(1) == testing.labels).split(list(test.counts))]
+    recalls = [hits / count for hits, count in zip(right, test.counts, strict=True) if count]
+    known = predict(network, data, batch).argmax(1) == data.hard_labels
+    return _Score(
+        accuracy=sum(right) / sum(test.counts),
+        balanced_accuracy=sum(recalls) / len(recalls),
+        loss=real(F.cross_entropy(logits, testing.labels).item()),
+        train_accuracy=int(known.sum()) / len(known),
+    )

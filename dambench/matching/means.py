@@ -24,12 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dambench.augment import Draw, augment, draw, strategy_for
+from dambench.augment import Draw, augment, augment_by, draw, parameters, strategy_for
 from dambench.errors import NotEnoughMemory
 from dambench.matching.learned import LearnedImages
 from dambench.precision import Policy
 from dambench.problem import Network, Problem, RealSet, Stage
 from dambench.protocol import DSA
+from dambench.replay import Recorder, Replayed
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,19 @@ class RealBatch:
     indices: Tensor
     """(classes, n) int64, on the images' device."""
     drawn: Draw | None = None
-    """One draw per class; None: not augmented."""
+    """One draw per class; None: not augmented, or as `table` says."""
+    table: Tensor | None = None
+    """The same draw as numbers on the device: see `augment_by`."""
+    augment_by: Callable[[Tensor, Tensor], Tensor] = augment_by
 
     def images(self, classes: slice) -> Tensor:
         """Of these classes: (c, n, C, H, W) float32, normalised and augmented."""
-        images = self.real.normalisation.apply(self.real.images[self.indices[classes]])
+        return self.augmented(self.real.normalisation.apply(self.real.images[self.indices[classes]]), classes)
+
+    def augmented(self, images: Tensor, classes: slice) -> Tensor:
+        """Images of these classes, (c, n, C, H, W), after the augmentation of each class."""
+        if self.table is not None:
+            return self.augment_by(images, self.table[classes])
         return images if self.drawn is None else augment(images, self.drawn.of(classes))
 
 
@@ -77,6 +86,7 @@ class Matching:
     Args:
         terms: what is compared, of the problem's network.
         count: real images per class and iteration.
+        recorder: stands in for CUDA's, in tests.
     """
 
     def __init__(
@@ -86,6 +96,7 @@ class Matching:
         terms: Callable[[Network], list[Term]],
         count: int,
         augmentation: Literal["dsa", "none"],
+        recorder: Callable[[torch.device], Recorder] | None = None,
     ):
         if min(problem.real.counts) < count:
             problem.warn(
@@ -95,6 +106,9 @@ class Matching:
         self.problem, self.images, self.count, self.augmentation = problem, images, count, augmentation
         network = problem.new_network(images.iteration + 1)
         self.means = ClassMeans(network, terms(network), problem.policy)
+        self._graphed = problem.device.type == "cuda" or recorder is not None
+        self._replayed = Replayed(self._iterate_on, problem.device, said=problem.warn, recorder=recorder)
+        self._augment_by = problem.policy.compile(augment_by)
         if problem.policy.compiled:
             self._compile()
 
@@ -122,25 +136,38 @@ class Matching:
         return losses
 
     def _iterate(self, batch: RealBatch) -> dict[str, Tensor]:
+        if not self._graphed:
+            losses = self.means.pull(batch, self.images.tensor, self.images.gradient)
+            self.images.descend()
+            return losses
+        table = [] if batch.drawn is None else [self._table(batch.drawn)]
+        return dict(zip(self.means.names, self._replayed(batch.indices, *table), strict=True))
+
+    def _iterate_on(self, indices: Tensor, table: Tensor | None = None) -> list[Tensor]:
+        """An iteration as a function of tensors alone, which changes the images in place."""
+        batch = RealBatch(self.problem.real, indices, table=table, augment_by=self._augment_by)
         losses = self.means.pull(batch, self.images.tensor, self.images.gradient)
         self.images.descend()
-        return losses
+        return [losses[name] for name in self.means.names]
+
+    def _table(self, drawn: Draw) -> Tensor:
+        return parameters(drawn, *self.problem.real.images.shape[-2:])
 
     def _compile(self) -> None:
         """Compile for all shapes that will come; where that fails, go on without, from the first iteration on."""
         first = self.images.iteration + 1
         try:
-            self.means.pull(
-                real_batch(self.problem, self.count, self.augmentation, first),
-                self.images.tensor,
-                self.images.gradient,
-            )
+            batch = real_batch(self.problem, self.count, self.augmentation, first)
+            if self._graphed and batch.drawn is not None:
+                table = self._table(batch.drawn).to(self.problem.device)
+                batch = RealBatch(batch.real, batch.indices, table=table, augment_by=self._augment_by)
+            self.means.pull(batch, self.images.tensor, self.images.gradient)
         except torch.OutOfMemoryError:
             return  # iterations deal with it
         except Exception as error:  # whatever a compiler that is half installed may raise
             said = str(error).strip().partition("\n")[0]
             self.problem.adapt(first, f"compiling failed: {type(error).__name__}: {said[:200]}", compiled=False)
-            self.means = self.means.under(self.problem.policy)
+            self.means, self._augment_by = self.means.under(self.problem.policy), augment_by
 
     def _take_less(self, iteration: int, reason: str) -> None:
         """Halve what goes through the network at once, after the GPU's memory was too small for it."""
@@ -155,6 +182,7 @@ class Matching:
             fixed = means.network.mixes_images and not means.network.stages
         if fixed or now <= least:
             raise NotEnoughMemory(_too_little(means.phase, now, fixed, reason, policy))
+        self._replayed.forget()
         if policy.device.type == "cuda":
             torch.cuda.empty_cache()
         self.problem.adapt(iteration, reason, **{what: max(least, -(-now // 2))})
@@ -184,6 +212,8 @@ class ClassMeans:
         self.network, self.terms, self.policy = network, terms, policy
         self.phase = "real"
         """Which images were being looked at last: `real` or `synthetic`."""
+        self.names = list(dict.fromkeys(["matching", *(term.name for term in terms)]))
+        """Of the losses."""
         # The real branch may have a precision of its own: the same network, its weights rounded.
         rounded = policy.real_dtype != torch.float32
         self._real_network = deepcopy(network).to(policy.real_dtype) if rounded else network
@@ -213,22 +243,18 @@ class ClassMeans:
         self.phase = "synthetic"
         ipc = len(synthetic) // classes
         most = classes if self.network.mixes_images else max(1, self.policy.synthetic_chunk // ipc)
-        given = [term.name for term in self.terms]
         found = [synthetic.new_zeros(()) for _ in self.terms]
         for some in _slices(classes, most):
             images = synthetic.unflatten(0, (classes, ipc))[some]
-            if batch.drawn is not None:
-                images = augment(images, batch.drawn.of(some))
-            parts = self._part(images, [target[some] for target in targets])
+            parts = self._part(batch.augmented(images, some), [target[some] for target in targets])
             (slope,) = torch.autograd.grad(torch.stack(parts).sum(), synthetic)
             gradient.copy_(slope) if some.start == 0 else gradient.add_(slope)
             found = [total + part.detach() for total, part in zip(found, parts, strict=True)]
-        losses = {name: synthetic.new_zeros(()) for name in given}
-        for name, part in zip(given, found, strict=True):
-            losses[name] = losses[name] + part
-        if "matching" not in losses:
-            losses = {"matching": torch.stack(found).sum(), **losses}
-        return losses
+        of_names = {term.name: synthetic.new_zeros(()) for term in self.terms}
+        for term, part in zip(self.terms, found, strict=True):
+            of_names[term.name] = of_names[term.name] + part
+        whole = torch.stack(found).sum()
+        return {name: of_names.get(name, whole) for name in self.names}
 
     @torch.no_grad()
     def of_real(self, batch: RealBatch) -> list[Tensor]:

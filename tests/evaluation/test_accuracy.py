@@ -1,6 +1,6 @@
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -8,13 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dambench import networks
+from dambench import train as training
 from dambench.evaluation.accuracy import evaluate
-from dambench.events import DataCard, Evaluated, Progressed
+from dambench.events import DataCard, Evaluated, Progressed, Warned
 from dambench.precision import Policy
 from dambench.problem import Network, Normalisation, RealSet, Seeds, SyntheticSet
 from dambench.protocol import DSA, Budget, Protocol
+from dambench.replay import Replayed
 from dambench.train import predict, train
-from tests.lab import data_card, global_generator_untouched, noise, real_set, synthetic_set
+from tests.lab import Tape, data_card, global_generator_untouched, noise, real_set, synthetic_set
 
 NORMALISATION = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 CARD = data_card((4, 4, 4), test_counts=(6, 3, 1), channels=3)
@@ -34,7 +36,8 @@ def judged(
     repeats: int = 1,
     how: Protocol | None = None,
     seed: int = 0,
-) -> list[Progressed | Evaluated]:
+    stack: int = 1,
+) -> list[Progressed | Evaluated | Warned]:
     events = evaluate(
         data,
         "f" * 64,
@@ -47,11 +50,12 @@ def judged(
         protocol=how or protocol(),
         seeds=Seeds(seed),
         policy=POLICY,
+        stack=stack,
     )
     return list(events)
 
 
-def rows(events: list[Progressed | Evaluated]) -> list[Evaluated]:
+def rows(events: list[Progressed | Evaluated | Warned]) -> list[Evaluated]:
     return [event for event in events if isinstance(event, Evaluated)]
 
 
@@ -219,6 +223,63 @@ def test_progress_counts_the_epochs_of_all_networks() -> None:
         "convnet-d1-w4 3/4",
         "convnet-d1-w4 4/4",
     ]
+
+
+@pytest.mark.parametrize("stack", [2, 3, 7])
+def test_networks_that_are_trained_together_score_as_one_after_another(stack: int) -> None:
+    data, test = random_sets()
+    names, how = ("convnet-d1-w8", "convnet-d1-w8-bn"), protocol(6, augmentation=DSA, lr=0.05, batch=4)
+    alone, together = (
+        rows(judged(data, test, names=names, repeats=5, how=how, stack=several)) for several in (1, stack)
+    )
+    assert [(row.network, row.repeat) for row in together] == [(name, repeat) for name in names for repeat in range(5)]
+    for row, expected in zip(together, alone, strict=True):
+        assert row.loss == pytest.approx(expected.loss, rel=1e-3)
+        for score in ("accuracy", "balanced_accuracy", "train_accuracy"):
+            assert getattr(row, score) == getattr(expected, score)
+    assert len({row.loss for row in together}) == 10
+
+
+def test_what_networks_cost_together_is_shared_out() -> None:
+    data, test = random_sets()
+    scores = rows(judged(data, test, repeats=5, stack=3))
+    assert [len({(row.seconds, row.peak_memory_bytes) for row in part}) for part in (scores[:3], scores[3:])] == [1, 1]
+    assert scores[0].seconds != scores[3].seconds
+    assert all(row.seconds > 0 and row.peak_memory_bytes > 0 for row in scores)
+
+
+def test_progress_counts_the_epochs_of_networks_that_are_trained_together() -> None:
+    data, test = random_sets()
+    events = judged(data, test, names=("convnet-d1-w8", "convnet-d1-w4"), repeats=3, stack=2)
+    assert [type(event) for event in events] == [
+        *[Progressed, Progressed, Evaluated, Evaluated, Progressed, Progressed, Evaluated] * 2
+    ]
+    progress = [event for event in events if isinstance(event, Progressed)]
+    assert [event.done for event in progress] == [2, 4, 5, 6, 8, 10, 11, 12]
+    assert {event.total for event in progress} == {12}
+    assert [event.note for event in progress[::2]] == [
+        "convnet-d1-w8 1–2/6",
+        "convnet-d1-w8 3/6",
+        "convnet-d1-w4 4–5/6",
+        "convnet-d1-w4 6/6",
+    ]
+
+
+def test_a_step_that_is_no_cuda_graph_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(Tape):
+        def record(self, function: Callable[[], list[Tensor]]) -> NoReturn:
+            raise RuntimeError("not permitted")
+
+    def replayed(function: Any, device: torch.device, said: Callable[[str], None]) -> Replayed:
+        return Replayed(function, device, said=said, recorder=Refusing)
+
+    data, test = random_sets()
+    plain = rows(judged(data, test, repeats=2, stack=2, how=protocol(5)))
+    monkeypatch.setattr(training, "Replayed", replayed)
+    events = judged(data, test, repeats=2, stack=2, how=protocol(5))
+    warnings = [event.message for event in events if isinstance(event, Warned)]
+    assert warnings == ["Without a CUDA graph, which is slower: RuntimeError: not permitted"]
+    assert [row.loss for row in rows(events)] == [row.loss for row in plain]
 
 
 def initial_weights(data: SyntheticSet, test: RealSet, monkeypatch: pytest.MonkeyPatch, **how: Any) -> list[Tensor]:

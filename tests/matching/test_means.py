@@ -1,5 +1,5 @@
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -8,14 +8,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dambench import networks
 from dambench.augment import draw
+from dambench.config import Precision
 from dambench.errors import NotEnoughMemory
 from dambench.events import Adapted
-from dambench.matching.means import ClassMeans, RealBatch, Term
+from dambench.matching.learned import LearnedImages
+from dambench.matching.means import ClassMeans, Matching, RealBatch, Term
 from dambench.methods import datadam, dm
 from dambench.precision import Policy
 from dambench.problem import Network
 from dambench.protocol import DSA
-from tests.lab import GivenBatch, Seen, data_card, generator, noise, pulled, real_set, tiny_problem, watch
+from tests.lab import GivenBatch, Seen, Tape, data_card, generator, noise, pulled, real_set, tiny_problem, watch
 
 CARD = data_card(channels=3)
 
@@ -76,7 +78,7 @@ def test_a_network_mixes_images_while_it_has_batch_norm_and_trains() -> None:
 def test_the_means_are_those_of_each_class() -> None:
     real = noise(3, 5, 3, 8, 8)
     model = random_network("convnet-d2-w8")
-    batch = GivenBatch(real_set(CARD), torch.zeros(3, 5, dtype=torch.int64), None, real)
+    batch = GivenBatch(real_set(CARD), torch.zeros(3, 5, dtype=torch.int64), None, given=real)
     (means,) = ClassMeans(model, dm.terms(model), Policy(torch.device("cpu"), real_chunk=2)).of_real(batch)
     for c in range(3):
         torch.testing.assert_close(means[c], model.embed(real[c]).mean(0))
@@ -97,7 +99,7 @@ def test_weights_add_up_by_name() -> None:
 def test_the_gradient_replaces_what_was_there_and_weights_have_none() -> None:
     model = random_network("convnet-d2-w8")
     real, synthetic = noise(2, 4, 3, 8, 8), noise(2, 1, 3, 8, 8, seed=1)
-    batch = GivenBatch(real_set(CARD), torch.zeros(2, 4, dtype=torch.int64), None, real)
+    batch = GivenBatch(real_set(CARD), torch.zeros(2, 4, dtype=torch.int64), None, given=real)
     images = synthetic.flatten(0, 1).requires_grad_()
     means, gradient = ClassMeans(model, dm.terms(model), Policy(torch.device("cpu"))), torch.zeros_like(images)
     means.pull(batch, images, gradient)
@@ -201,7 +203,9 @@ def test_memory_does_not_grow_with_classes_and_batch() -> None:
         model = random_network(network)
         largest = []
         for count in (40, 400):
-            batch = GivenBatch(real_set(CARD), torch.zeros(4, count, dtype=torch.int64), None, noise(4, count, 3, 8, 8))
+            batch = GivenBatch(
+                real_set(CARD), torch.zeros(4, count, dtype=torch.int64), None, given=noise(4, count, 3, 8, 8)
+            )
             means = ClassMeans(model, dm.terms(model), Policy(torch.device("cpu"), real_chunk=16))
             with Largest() as made:
                 means.of_real(batch)
@@ -283,3 +287,53 @@ def test_a_compiler_that_fails_is_done_without_before_the_first_iteration(monkey
     assert adapted[0].reason == "compiling failed: RuntimeError: g++: internal compiler error"
     for step, other in zip(steps, expected, strict=True):
         assert torch.equal(step.images, other.images)
+
+
+# As a graph of a GPU, which remembers operations and no Python.
+
+
+@pytest.mark.parametrize("network", ["convnet-d2-w8", "convnet-d2-w8-bn"])
+@pytest.mark.parametrize("augmentation", ["dsa", "none"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("chunk", [10**9, 5])
+def test_an_iteration_can_be_replayed(
+    network: str, augmentation: Literal["dsa", "none"], precision: Precision, chunk: int
+) -> None:
+    tapes: list[Tape] = []
+
+    def recorder(device: torch.device) -> Tape:
+        tapes.append(Tape(device))
+        return tapes[-1]
+
+    made = []
+    for record in (recorder, None):
+        problem = tiny_problem(card=data_card((9, 9, 9), channels=3), network=network)
+        problem.policy = Policy(torch.device("cpu"), precision=precision, real_chunk=chunk)
+        images = LearnedImages(problem, "real", 1.0, 0.5, None)
+        matching = Matching(problem, images, dm.terms, 8, augmentation, record)
+        losses = [{name: float(loss) for name, loss in matching.step().items()} for _ in range(7)]
+        assert images.iteration == 7
+        made.append((losses, images.tensor.detach()))
+    ((losses, tensor), (expected_losses, expected)) = made
+    assert (tapes[-1].warmed_up, tapes[-1].recorded, tapes[-1].replayed) == (3, 1, 4)
+    # (The augmentation of a graph is that of a table, which is another order of operations.)
+    torch.testing.assert_close(tensor, expected, rtol=1e-3, atol=1e-3 if precision == "bf16" else 1e-4)
+    assert len({loss["matching"] for loss in losses}) == 7
+    for loss, other in zip(losses, expected_losses, strict=True):
+        assert loss == pytest.approx(other, rel=5e-2 if precision == "bf16" else 1e-3)
+
+
+def test_a_graph_of_fewer_images_at_once_is_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    crowded(monkeypatch, "convnet-d2-w8", 7)
+    tapes: list[Tape] = []
+
+    def recorder(device: torch.device) -> Tape:
+        tapes.append(Tape(device))
+        return tapes[-1]
+
+    problem = tiny_problem(card=data_card((9, 9, 9), channels=3), network="convnet-d2-w8")
+    matching = Matching(problem, LearnedImages(problem, "real", 1.0, 0.5, None), dm.terms, 8, "dsa", recorder)
+    for _ in range(5):
+        matching.step()
+    assert problem.policy.real_chunk == 6
+    assert [tape.recorded for tape in tapes] == [0, 0, 1]
