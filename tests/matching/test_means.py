@@ -257,6 +257,7 @@ def test_each_precision_is_as_near_to_float64_as_it_says(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own code
 @pytest.mark.parametrize("network", ["convnet-d2-w8", "convnet-d2-w8-bn"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 5e-2)])
 def test_compiled_runs_are_as_near_to_float64(network: str, precision: str, tolerance: float) -> None:
