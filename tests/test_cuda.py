@@ -1,16 +1,30 @@
 """What only a CUDA device can show: `make test-gpu`. Needs no network and no data but digits."""
 
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from dambench import networks
+from dambench.augment import augment, draw
 from dambench.config import Request
 from dambench.engine import prepare, run
 from dambench.events import Evaluated, Finished, Sampled, Started, Warned
 from dambench.gpu import sampled
+from dambench.problem import Network, Normalisation, Seeds, SyntheticSet
+from dambench.protocol import DSA, Budget, Protocol
+from dambench.replay import WARM_UPS, Replayed
+from dambench.train import predict, train, train_together
+from tests.lab import data_card, generator, noise, synthetic_set
 
 pytestmark = pytest.mark.gpu
+
+CUDA = torch.device("cuda:0")
+CARD = data_card((4, 4, 4), channels=3, size=(12, 14))
 
 
 def _run(device: str, **more: Any) -> tuple[str, list[float]]:
@@ -47,3 +61,195 @@ def test_a_run_on_the_gpu_is_sampled_or_says_why_not() -> None:
     known = [sample for sample in samples if sample.gpu_memory_used_bytes]
     assert known or any("No samples of the GPU" in note for note in notes)
     assert all(0 < (s.gpu_memory_used_bytes or 0) <= (s.gpu_memory_total_bytes or 0) for s in known)
+
+
+# Functions as CUDA graphs.
+
+
+class Descent:
+    """A network of its own on the GPU, and steps that change it in place."""
+
+    def __init__(self, name: str) -> None:
+        self.network = networks.build(name, CARD)
+        self.network.reset(generator())
+        self.network.double().to(CUDA).train()
+        self.in_python = 0
+
+    def step(self, images: Tensor, labels: Tensor, lr: Tensor) -> Sequence[Tensor]:
+        self.in_python += 1
+        loss = F.cross_entropy(self.network(images), labels)
+        parameters = list(self.network.parameters())
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.sub_(gradient * lr)
+        return [loss, images.amax()]
+
+
+@pytest.mark.parametrize("name", ["convnet-d2-w8", "convnet-d2-w8-bn", "convnet-d2-w8-nn"])
+def test_a_replayed_graph_does_what_its_function_does(name: str) -> None:
+    plain, recorded = Descent(name), Descent(name)
+    step = Replayed(recorded.step, CUDA, said=pytest.fail)
+    for number in range(3 * WARM_UPS + 6):
+        # Two shapes in turn; every third time the inputs come from the CPU.
+        count = 6 if number % 2 else 5
+        images, labels = noise(count, 3, 12, 14, seed=number), torch.arange(count) % 3
+        given = images, labels, torch.tensor(0.1 / (number + 1), dtype=torch.float64)
+        expected = plain.step(*(tensor.to(CUDA) for tensor in given))
+        found = step(*(given if number % 3 == 0 else [tensor.to(CUDA) for tensor in given]))
+        torch.testing.assert_close(found, [tensor.detach() for tensor in expected], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(recorded.network.state_dict(), plain.network.state_dict(), rtol=1e-9, atol=1e-9)
+    assert recorded.in_python == 2 * (WARM_UPS + 1)
+    step.forget()
+    for number in range(WARM_UPS + 3):
+        images, labels = noise(5, 3, 12, 14, seed=number), torch.arange(5) % 3
+        given = images.to(CUDA), labels.to(CUDA), torch.tensor(0.1, dtype=torch.float64, device=CUDA)
+        plain.step(*given)
+        step(*given)
+    torch.testing.assert_close(recorded.network.state_dict(), plain.network.state_dict(), rtol=1e-9, atol=1e-9)
+    assert recorded.in_python == 3 * (WARM_UPS + 1)
+
+
+def test_what_waits_for_the_gpu_is_called_plainly_and_graphs_can_be_recorded_after_it() -> None:
+    total, said = torch.zeros((), device=CUDA), list[str]()
+
+    def wait(x: Tensor) -> Sequence[Tensor]:
+        total.add_(x.sum())
+        return [x * total.item()]
+
+    step = Replayed(wait, CUDA, said=said.append)
+    for number in range(1, WARM_UPS + 5):
+        assert step(torch.ones(2))[0].tolist() == [2.0 * number] * 2
+    assert len(said) == 1
+    fine = Replayed(lambda x: [x + total], CUDA, said=pytest.fail)
+    for number in range(WARM_UPS + 3):
+        assert fine(torch.tensor([float(number)]))[0].item() == number + total.item()
+
+
+def test_graphs_give_their_memory_back() -> None:
+    def hungry(x: Tensor) -> Sequence[Tensor]:
+        return [(x.expand(2**24) + 1).sum()]
+
+    step = Replayed(hungry, CUDA, said=pytest.fail)
+    for _ in range(WARM_UPS + 2):
+        assert step(torch.ones(1))[0].item() == 2**25
+    step.forget()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved(CUDA)
+    for _ in range(WARM_UPS + 2):
+        step(torch.ones(1))
+    step.forget()
+    torch.cuda.empty_cache()
+    # Less than one of its tensors more.
+    assert torch.cuda.memory_reserved(CUDA) < before + 2**26
+
+
+# Training.
+
+
+def _set(soft: bool, dtype: torch.dtype) -> SyntheticSet:
+    images = noise(14, 3, 12, 14, dtype=dtype)
+    labels = noise(14, 3, seed=1, dtype=dtype) * 3 if soft else torch.arange(14) % 3
+    return synthetic_set(images, labels, 3)
+
+
+def _on_gpu(data: SyntheticSet) -> SyntheticSet:
+    return SyntheticSet(data.images.to(CUDA), data.labels.to(CUDA), data.normalisation, data.classes, data.lr)
+
+
+def _networks(count: int, name: str, dtype: torch.dtype) -> list[Network]:
+    return [networks.build(name, CARD).to(dtype) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("name", ["convnet-d2-w8", "convnet-d2-w8-bn", "convnet-d2-w8-nn-swish-mp"])
+def test_networks_learn_in_a_stack_on_the_gpu_what_each_learns_alone_on_the_cpu(
+    name: str, soft: bool, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _weights_from_the_cpu(monkeypatch)
+    how = Protocol(
+        name="made-up",
+        synthetic=Budget(epochs=8, drops=(4, 6)),
+        whole=Budget(epochs=1),
+        batch=5,
+        lr=0.05,
+        augmentation=DSA,
+        labels="as the set carries",
+    )
+    data = _set(soft, torch.float64)
+    stack = [network.to(CUDA) for network in _networks(count, name, torch.float64)]
+    seeds = [Seeds(seed) for seed in range(count)]
+    steps = list(train_together(stack, _on_gpu(data), how, seeds, mirrors=True, said=pytest.fail))
+    assert steps[-1] == (24, 24)
+    for own, network in zip(seeds, stack, strict=True):
+        (alone,) = _networks(1, name, torch.float64)
+        list(train(alone, data, how, own, mirrors=True))
+        found = {key: tensor.cpu() for key, tensor in network.state_dict().items()}
+        # Both compute in float64; what augmentation draws is float32.
+        torch.testing.assert_close(found, dict(alone.state_dict()), rtol=1e-3, atol=1e-3)
+        logits = predict(network, _on_gpu(data), 5).cpu()
+        torch.testing.assert_close(logits, predict(alone, data, 5), rtol=1e-3, atol=1e-3)
+
+
+def test_a_set_of_pixels_is_trained_on_in_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    _weights_from_the_cpu(monkeypatch)
+    pixels = torch.randint(256, (12, 3, 12, 14), dtype=torch.uint8, generator=generator())
+    normalisation = Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    data = SyntheticSet(pixels, torch.arange(12) % 3, normalisation, ("a", "b", "c"))
+    how = Protocol(name="made-up", synthetic=Budget(epochs=8), whole=Budget(epochs=1), batch=5)
+    (alone,), (network,) = (_networks(1, "convnet-d2-w8", torch.float32) for _ in range(2))
+    list(train(alone, data, how, Seeds(0), mirrors=True))
+    list(train_together([network.to(CUDA)], _on_gpu(data), how, [Seeds(0)], mirrors=True, said=pytest.fail))
+    # TF32 or not.
+    torch.testing.assert_close(predict(network, _on_gpu(data), 12).cpu(), predict(alone, data, 12), rtol=0, atol=0.05)
+
+
+def _weights_from_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same initial weights on both: a GPU's generator gives other numbers for the same seed."""
+
+    def reset(network: Network, given: torch.Generator) -> None:
+        on_cpu = copy.deepcopy(network).cpu()
+        original(on_cpu, generator(given.initial_seed()))
+        network.load_state_dict(on_cpu.state_dict())
+
+    original = Network.reset
+    monkeypatch.setattr(Network, "reset", reset)
+
+
+# Augmentation.
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """Products of float32 numbers are rounded, where a GPU can."""
+    before, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    yield
+    torch.set_float32_matmul_precision(before)
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@pytest.mark.usefixtures("tf32")
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (32, 32), (33, 21)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_augmented_on_the_gpu_as_on_the_cpu(
+    channels: int, size: tuple[int, int], deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = noise(60, 2, channels, *size, dtype=torch.float32)
+    weights = noise(60, 2, channels, *size, seed=1, dtype=torch.float32)
+    drawn = draw(DSA, 60, generator(2))
+    results = []
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        for device in (CUDA, torch.device("cpu")):
+            given = images.to(device).requires_grad_()
+            changed = augment(given, drawn)
+            (gradient,) = torch.autograd.grad((changed * weights.to(device)).sum(), given)
+            results.append((changed.detach().cpu(), gradient.cpu()))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(*results, rtol=0, atol=1e-4)

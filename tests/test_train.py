@@ -369,7 +369,7 @@ def test_networks_of_every_kind_can_be_trained_together(norm: str, activation: s
 @pytest.mark.parametrize("norm", ["", "-bn", "-nn"])
 def test_each_network_of_a_stack_has_the_augmentations_that_it_has_alone(norm: str) -> None:
     # In single precision, and by the other form of augmentation.
-    assert_as_if_alone(labelled(), protocol(6, 3, batch=5, augmentation=DSA), "convnet-d1-w8" + norm, 1e-3)
+    assert_as_if_alone(labelled(), protocol(6, 3, batch=5, augmentation=DSA), "convnet-d1-w8" + norm, 1e-5)
 
 
 @pytest.mark.parametrize("mirrors", [False, True])
@@ -428,9 +428,9 @@ def test_all_that_changes_from_step_to_step_reaches_a_recorded_step(
     monkeypatch.setattr(training, "Replayed", replayed)
     monkeypatch.setattr(training, "_Single", single)
     for network, expected in zip(trained_together(data, how, seeds, name), alone, strict=True):
-        torch.testing.assert_close(weights(network), weights(expected), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(weights(network), weights(expected), rtol=1e-4, atol=1e-5)
         statistics = [dict(each.named_buffers()) for each in (network, expected)]
-        torch.testing.assert_close(*statistics, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(*statistics, rtol=1e-4, atol=1e-5)
     # Whole batches and the last one of an epoch.
     assert made[0].recorded == 2
     assert made[0].replayed == 9 * 3 - made[0].warmed_up
