@@ -20,6 +20,7 @@ from dambench.environment import environment
 from dambench.errors import BadInput, NotEnoughMemory, unknown
 from dambench.evaluation.accuracy import evaluate
 from dambench.events import (
+    Adapted,
     AnyEvent,
     Cost,
     DataCard,
@@ -394,6 +395,8 @@ def _judge(
         seeds=Seeds(job.config.seed),
         policy=job.policy,
     ):
+        if isinstance(event, Adapted):
+            job = replace(job, policy=replace(job.policy, stack=event.value))
         if isinstance(event, Progressed):
             if time.perf_counter() - heard < SILENCE:
                 continue

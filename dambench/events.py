@@ -225,7 +225,7 @@ class Adapted(Event, frozen=True, kw_only=True):
     iteration: int
     """The first that was computed so."""
     what: str
-    """`real_chunk`, `synthetic_chunk` or `compiled`."""
+    """`real_chunk`, `synthetic_chunk`, `stack` or `compiled`."""
     value: int
     reason: str
 

@@ -46,10 +46,10 @@ class Seeds:
 
 
 @lru_cache(maxsize=256)
-def constant(values: tuple[float, ...] | tuple[int, ...], device: torch.device) -> Tensor:
-    """These numbers on a device, (n,) float32 or int64; not to be changed. Moved there once: a move waits for a GPU."""
+def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """These numbers on a device, (n,), not to be changed. They are moved there once: a move waits for the GPU."""
     with torch.inference_mode(False):
-        return torch.tensor(values, device=device)
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Normalisation:
         return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
     def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        return constant(self.mean, like.device).view(-1, 1, 1), constant(self.std, like.device).view(-1, 1, 1)
+        mean, std = (constant(values, torch.float32, like.device) for values in (self.mean, self.std))
+        return mean.view(-1, 1, 1), std.view(-1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class RealSet:
     def labels(self) -> Tensor:
         """(N,) int64."""
         classes = torch.arange(self.classes, device=self.images.device)
-        return torch.repeat_interleave(classes, constant(self.counts, self.images.device))
+        return torch.repeat_interleave(classes, constant(self.counts, torch.int64, self.images.device))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Indices of `count` random images of every class, all classes at once.
@@ -102,7 +103,7 @@ class RealSet:
             (classes, count) int64, on the generator's device.
         """
         device = generator.device
-        sizes = constant(self.counts, device).unsqueeze(1)
+        sizes = constant(self.counts, torch.int64, device).unsqueeze(1)
         offsets = sizes.cumsum(0) - sizes
         # A random key for each image: the largest `count` keys of a class are a sample without replacement.
         width = max(count, max(self.counts))

@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 
 from dambench import networks
-from dambench.events import DataCard, Evaluated, Progressed, Real, Warned, real
+from dambench.events import Adapted, DataCard, Evaluated, Progressed, Real, Warned, real
 from dambench.precision import Policy
 from dambench.problem import Network, RealSet, Seeds, SyntheticSet
 from dambench.protocol import Protocol
@@ -27,41 +28,58 @@ def evaluate(
     protocol: Protocol,
     seeds: Seeds,
     policy: Policy,
-    stack: int = 1,
-) -> Iterator[Progressed | Evaluated | Warned]:
+) -> Iterator[Progressed | Evaluated | Warned | Adapted]:
     """Train `repeats` networks of each name on the set, and test each once, after its last epoch.
 
     Repeat r of a network has the same initial weights whatever set it is trained on, so two methods of one run
     seed are compared on the same networks.
 
-    Args:
-        stack: how many networks of one name are trained together: repeats 0 to stack - 1, then the next, the last
-            ones fewer. Their seconds are shared out evenly, and the peak of memory is that of all of them.
+    As many networks of one name as the policy's `stack` says are trained together: repeats 0 to stack - 1, then the
+    next, the last ones fewer; half as many from where the GPU's memory was too small for them. Their seconds are
+    shared out evenly, and the peak of memory is that of all of them.
     """
     everything = len(network_names) * repeats
+    most = policy.stack
     for position, name in enumerate(network_names):
-        for first in range(0, repeats, stack):
-            together = range(first, min(first + stack, repeats))
+        first = 0
+        while first < repeats:
+            together = range(first, min(first + most, repeats))
             before = position * repeats + first
             last = f"–{before + len(together)}" if len(together) > 1 else ""
             note = f"{name} {before + 1}{last}/{everything}"
             policy.restart_peak()
             policy.synchronise()
             began = time.perf_counter()
-            trained = [networks.build(name, card).to(policy.device) for _ in together]
             own = [seeds.child(f"evaluation of {name}", repeat) for repeat in together]
             warnings: list[str] = []
-            for done, total in train_together(trained, data, protocol, own, mirrors=card.mirrors, said=warnings.append):
-                yield Progressed(
-                    phase="evaluate",
-                    done=before * total + done * len(together),
-                    total=everything * total,
-                    note=note,
-                )
+            scores: list[_Score] = []
+            try:
+                trained = [networks.build(name, card).to(policy.device) for _ in together]
+                for done, total in train_together(
+                    trained, data, protocol, own, mirrors=card.mirrors, said=warnings.append
+                ):
+                    yield Progressed(
+                        phase="evaluate",
+                        done=before * total + done * len(together),
+                        total=everything * total,
+                        note=note,
+                    )
+                batch = policy.test_batch(card.height * card.width)
+                scores = [_score(network, data, test, batch) for network in trained]
+            except torch.OutOfMemoryError as error:
+                if len(together) == 1:
+                    raise
+                reason = str(error).partition("\n")[0]
+            if not scores:
+                # Outside of `except`: what the error keeps alive is freed first.
+                trained = []
+                torch.cuda.empty_cache()
+                most = -(-len(together) // 2)
+                yield Adapted(iteration=iteration, what="stack", value=most, reason=reason)
+                continue
+            first = together.stop
             for message in warnings:
                 yield Warned(message=message)
-            batch = policy.test_batch(card.height * card.width)
-            scores = [_score(network, data, test, batch) for network in trained]
             seconds, peak = (time.perf_counter() - began) / len(together), policy.peak_bytes()
             for repeat, score in zip(together, scores, strict=True):
                 yield Evaluated(

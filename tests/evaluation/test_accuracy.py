@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from dambench import networks
 from dambench import train as training
+from dambench.evaluation import accuracy
 from dambench.evaluation.accuracy import evaluate
-from dambench.events import DataCard, Evaluated, Progressed, Warned
+from dambench.events import Adapted, DataCard, Evaluated, Progressed, Warned
 from dambench.precision import Policy
 from dambench.problem import Network, Normalisation, RealSet, Seeds, SyntheticSet
 from dambench.protocol import DSA, Budget, Protocol
 from dambench.replay import Replayed
-from dambench.train import predict, train
+from dambench.train import predict, train, train_together
 from tests.lab import Tape, data_card, global_generator_untouched, noise, real_set, synthetic_set
 
 NORMALISATION = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -37,7 +38,7 @@ def judged(
     how: Protocol | None = None,
     seed: int = 0,
     stack: int = 1,
-) -> list[Progressed | Evaluated | Warned]:
+) -> list[Progressed | Evaluated | Warned | Adapted]:
     events = evaluate(
         data,
         "f" * 64,
@@ -49,13 +50,12 @@ def judged(
         repeats=repeats,
         protocol=how or protocol(),
         seeds=Seeds(seed),
-        policy=POLICY,
-        stack=stack,
+        policy=Policy(torch.device("cpu"), stack=stack),
     )
     return list(events)
 
 
-def rows(events: list[Progressed | Evaluated | Warned]) -> list[Evaluated]:
+def rows(events: list[Progressed | Evaluated | Warned | Adapted]) -> list[Evaluated]:
     return [event for event in events if isinstance(event, Evaluated)]
 
 
@@ -338,3 +338,35 @@ def test_torch_s_global_generator_is_left_alone() -> None:
     data, test = random_sets()
     with global_generator_untouched():
         judged(data, test, how=protocol(augmentation=DSA))
+
+
+def test_out_of_memory_halves_the_stack_and_the_scores_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, test = random_sets()
+    how = protocol(3, lr=0.05)
+    expected = rows(judged(data, test, repeats=5, how=how))
+    original = train_together
+
+    def crowded(networks: Any, *given: Any, **more: Any) -> Iterator[tuple[int, int]]:
+        for progress in original(networks, *given, **more):
+            if len(networks) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nMore")
+            yield progress
+
+    monkeypatch.setattr(accuracy, "train_together", crowded)
+    events = judged(data, test, repeats=5, stack=5, how=how)
+    adapted = [event for event in events if isinstance(event, Adapted)]
+    assert [(event.iteration, event.what, event.value) for event in adapted] == [(40, "stack", 3), (40, "stack", 2)]
+    assert adapted[0].reason == "CUDA out of memory. Tried to allocate 1 GiB."
+    scores = rows(events)
+    assert [row.repeat for row in scores] == [0, 1, 2, 3, 4]
+    assert [row.loss for row in scores] == pytest.approx([row.loss for row in expected], rel=1e-4)
+
+
+def test_one_network_that_does_not_fit_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crowded(*given: Any, **more: Any) -> Iterator[tuple[int, int]]:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+        yield
+
+    monkeypatch.setattr(accuracy, "train_together", crowded)
+    with pytest.raises(torch.OutOfMemoryError):
+        judged(*random_sets(), repeats=3, stack=3)
