@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contest import DEFAULT, KEPT, OFFICIAL, Contest, Form, Measure, Results, Scene, middle, timed
 from benchmarks.images import CIFAR10, MNIST, TINY, Shape, card, real_set
@@ -97,6 +96,9 @@ def official(method: str, norm: str, setting: Setting, device: str) -> Distillat
 
 def flops(setting: Setting, device: str) -> Measure:
     """Counted once, for DataDAM; DM's differ by the classifier, which it leaves out."""
+    # Here, since it brings triton along, which a measurement of memory is not to see.
+    from torch.utils.flop_counter import FlopCounterMode
+
     distillation = official("DataDAM", "instance", setting, device)
     with FlopCounterMode(display=False) as counter:
         distillation.step()

@@ -38,15 +38,19 @@ TINY = Shape("tiny", 1, 28, 12, mirrors=False, classes=3, tests=40)
 @cache
 def pixels(shape: Shape, tests: bool = False) -> Tensor:
     """(N, C, H, W) uint8, sorted by class: the training images, or the test images."""
-    count = shape.tests if tests else shape.classes * shape.per_class
-    generator = torch.Generator().manual_seed(1 if tests else 0)
-    return torch.randint(256, (count, shape.channels, shape.size, shape.size), dtype=torch.uint8, generator=generator)
+    return _random(shape, tests)
 
 
 @cache
 def floats(shape: Shape, device: str, tests: bool = False) -> Tensor:
     """The same, normalised: (N, C, H, W) float32, on the device."""
-    return ((pixels(shape, tests).float() / 255 - MEAN) / STD).to(device)
+    return _random(shape, tests).float().div_(255).sub_(MEAN).div_(STD).to(device)
+
+
+def _random(shape: Shape, tests: bool) -> Tensor:
+    count = shape.tests if tests else shape.classes * shape.per_class
+    generator = torch.Generator().manual_seed(1 if tests else 0)
+    return torch.randint(256, (count, shape.channels, shape.size, shape.size), dtype=torch.uint8, generator=generator)
 
 
 def labels(classes: int, count: int) -> Tensor:

@@ -16,7 +16,7 @@ from benchmarks.contest import DEFAULT, KEPT, OFFICIAL, Contest, Form, Measure, 
 from benchmarks.distil import CASES, MODES, QUICK, Setting, official, ours
 from benchmarks.images import MNIST
 
-PEAK, BEFORE = "peak bytes", "bytes before"
+PEAK, BEFORE, ADDED = "peak bytes", "bytes before", "bytes added"
 
 
 def used_bytes(device: str) -> int:
@@ -46,7 +46,8 @@ def contest(scene: Scene) -> Contest:
             def measure() -> dict[str, float]:
                 for _ in range(2):
                     step()
-                return {PEAK: float(peak_bytes(scene.device)), BEFORE: float(before)}
+                peak = peak_bytes(scene.device)
+                return {PEAK: float(peak), BEFORE: float(before), ADDED: float(peak - before)}
 
             return measure
 
