@@ -171,7 +171,7 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._open.close()
+        self._open.__exit__(kind, error, traceback)
 
     def ask(self, form: Form, warm: bool) -> Measured:
         """Measure a form once, in its worker."""

@@ -80,7 +80,8 @@ def show(records: Iterable[Record], names: Sequence[str] = ()) -> None:
         rows = []
         for name, form in one["forms"].items():
             for quantity, spread in form["measured"].items():
-                rows.append([name, form["allocator"], quantity, _figure(spread["median"]), _figure(spread["min"])])
+                figures = (_figure(spread[key], quantity) for key in ("median", "min"))
+                rows.append([name, form["allocator"], quantity, *figures])
         table(["form", "allocator", "what", "median", "min"], rows)
         if one["ratios"]:
             print()
@@ -94,5 +95,10 @@ def show(records: Iterable[Record], names: Sequence[str] = ()) -> None:
             table(["figure", ""], [[name, _figure(value)] for name, value in one["figures"].items()])
 
 
-def _figure(value: float) -> str:
+def _figure(value: float, quantity: str = "") -> str:
+    """As people read it: memory in MB, FLOPs in GFLOP."""
+    if "bytes" in quantity:
+        return f"{value / 1e6:,.0f} MB"
+    if quantity.startswith("FLOP"):
+        return f"{value / 1e9:.4g} G{quantity}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -111,6 +111,11 @@ def test_a_worker_has_its_allocator_and_its_own_home(monkeypatch: pytest.MonkeyP
         assert environment["DAMBENCH_HOME"] != os.environ["DAMBENCH_HOME"]
 
 
+def test_a_worker_that_breaks_ends_the_contest() -> None:
+    with Workers("testpass", QUICK) as workers, pytest.raises(RuntimeError, match="a worker ended with code 1"):
+        workers.ask(Form("not there", lambda: dict), False)
+
+
 def test_every_second_round_goes_backwards() -> None:
     forms = tuple(Form(name, lambda: dict) for name in "abc")
     asked: list[tuple[str, bool]] = []
