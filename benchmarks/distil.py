@@ -10,6 +10,7 @@ in the same rounds.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -159,12 +160,6 @@ def contest(scene: Scene) -> Contest:
 
         return prepare
 
-    def counted(setting: Setting) -> Callable[[], Measure]:
-        return lambda: flops(setting, scene.device)
-
-    def conv(precision: str) -> Callable[[], Measure]:
-        return lambda: ceiling(precision, scene)
-
     forms: list[Form] = []
     ratios: list[tuple[str, str]] = []
     floors: dict[str, tuple[str, str]] = {}  # by form, where its FLOPs were counted, and the precision of its floor
@@ -185,9 +180,9 @@ def contest(scene: Scene) -> Contest:
                 floors[name] = (count, mode.split()[0])
                 forms.append(Form(name, of_ours(method, norm, mode, setting), warmups=warmups))
                 ratios += [(baseline, name) for baseline in baselines]
-        forms.append(Form(count, counted(setting), OFFICIAL, warmups=0))
+        forms.append(Form(count, partial(flops, setting, scene.device), OFFICIAL, warmups=0))
     for precision in PRECISIONS:
-        forms.append(Form(f"convolution, {precision}", conv(precision), warmups=warmups))
+        forms.append(Form(f"convolution, {precision}", partial(ceiling, precision, scene), warmups=warmups))
 
     def figures(results: Results) -> dict[str, float]:
         found: dict[str, float] = {}

@@ -49,7 +49,7 @@ def check(one: records.Record) -> None:
         assert form["allocator"] in (DEFAULT, KEPT)
         for spread in form["measured"].values():
             assert len(spread["values"]) == one["rounds"]
-            assert 0 < spread["min"] <= spread["median"]
+            assert 0 <= spread["min"] <= spread["median"]
     for name, ratio in one["ratios"].items():
         assert set(name.split(" / ")) <= one["forms"].keys()
         assert 0 < ratio["min"] <= ratio["median"] <= ratio["max"]
