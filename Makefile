@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin/python -m
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: run test test-slow test-gpu ledger clean
+.PHONY: run test test-slow test-gpu bench ledger clean
 .DELETE_ON_ERROR:
 
 # Real digits that come with scikit-learn: nothing to download, no GPU needed.
@@ -35,6 +35,9 @@ test-slow: .venv/ready  ## what takes longer: a wheel in an environment of its o
 
 test-gpu: .venv/ready  ## what needs a CUDA device
 	$(BIN) pytest -m gpu
+
+bench: .venv/ready  ## measure ours beside the official form, about a quarter of an hour; nothing else should run
+	$(BIN) benchmarks
 
 # Made beside the old one and then put in its place: one file in rollback-journal mode, as git can keep it.
 ledger: .venv/ready  ## make runs.db anew: every run of ledger.txt, whose figures the README shows

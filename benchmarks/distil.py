@@ -1,0 +1,200 @@
+"""One iteration of distillation: DM and DataDAM, ours and the official form.
+
+Everything of an iteration is in it: drawing the real images, augmentation, a new network, the loss, its gradient and
+the step of the images.
+
+The floor is what the machine would need for the convolutions alone: the FLOPs that torch counts in the official form
+(real forward, synthetic forward, gradient of the images) at the speed of the network's own inner convolution, measured
+in the same rounds.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from benchmarks.contest import DEFAULT, KEPT, OFFICIAL, Contest, Form, Measure, Results, Scene, middle, timed
+from benchmarks.images import CIFAR10, MNIST, TINY, Shape, card, real_set
+from benchmarks.official import Distillation
+from dambench import networks
+from dambench.config import read
+from dambench.methods import datadam, dm
+from dambench.precision import Policy
+from dambench.problem import Problem, Seeds, Step
+
+MODES = ("fp32",)
+"""How ours computes: a precision, and `compiled` if the network is."""
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Of which the machine's ceiling is measured."""
+
+CASES = (("DataDAM", "instance"), ("DM", "instance"), ("DataDAM", "batch"))
+"""Method and norm; the released DataDAM uses BatchNorm, and its paper says InstanceNorm."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    shape: Shape
+    batch_real: int
+    """Real images per class."""
+    ipc: int = 10
+    width: int = 128
+
+    @property
+    def label(self) -> str:
+        return f"{self.shape.name} n={self.batch_real}"
+
+
+QUICK = Setting(TINY, 6, ipc=2, width=4)
+
+
+# Ours: all that this benchmark knows of dambench.
+
+
+def policy(mode: str, device: str) -> Policy:
+    """`bf16 compiled` → how to compute."""
+    precision, compiled = mode.split()[0], mode.endswith(" compiled")
+    if (precision, compiled) != ("fp32", False):
+        raise NotImplementedError(f"dambench does not compute in the mode {mode!r}.")
+    return Policy(torch.device(device))
+
+
+def ours(method: str, norm: str, mode: str, setting: Setting, device: str) -> Callable[[], Step]:
+    """What takes the next iteration each time it is called."""
+    how = policy(mode, device)
+    how.apply()
+    shape = card(setting.shape)
+    name = f"convnet-d3-w{setting.width}{'-bn' if norm == 'batch' else ''}"
+    problem = Problem(
+        real=real_set(setting.shape, device),
+        card=shape,
+        ipc=setting.ipc,
+        seeds=Seeds(0),
+        build_network=lambda: networks.build(name, shape),
+        policy=how,
+    )
+    module = {"DM": dm, "DataDAM": datadam}[method]
+    options = read(module.Options, {"iterations": 10**9, "batch_real": setting.batch_real}, method)
+    steps: Iterator[Step] = module.distill(problem, options)
+    return lambda: next(steps)
+
+
+# The official form.
+
+
+def official(method: str, norm: str, setting: Setting, device: str) -> Distillation:
+    return Distillation(
+        method,
+        setting.shape,
+        ipc=setting.ipc,
+        batch_real=setting.batch_real,
+        width=setting.width,
+        norm=norm,
+        device=device,
+    )
+
+
+def flops(setting: Setting, device: str) -> Measure:
+    """Counted once, for DataDAM; DM's differ by the classifier, which it leaves out."""
+    # Here, since it brings triton along, which a measurement of memory is not to see.
+    from torch.utils.flop_counter import FlopCounterMode
+
+    distillation = official("DataDAM", "instance", setting, device)
+    with FlopCounterMode(display=False) as counter:
+        distillation.step()
+    return lambda: {"FLOP": float(counter.get_total_flops())}
+
+
+def ceiling(precision: str, scene: Scene) -> Measure:
+    """The inner convolution of the ConvNet, 128 → 128 channels on 16×16 pixels: seconds and its FLOPs per second.
+
+    On a CPU 16 images, whose activations stay in the cache; on a GPU as many as an iteration has, channels last.
+    """
+    dtype = PRECISIONS[precision]
+    batch = 1 if scene.quick else 1280 if scene.cuda else 16
+    order = torch.channels_last if scene.cuda else torch.contiguous_format
+    images = torch.randn(batch, 128, 16, 16).to(scene.device, dtype, memory_format=order)
+    convolution = torch.nn.Conv2d(128, 128, 3, padding=1, bias=False)
+    convolution = convolution.to(scene.device, dtype).to(memory_format=order).requires_grad_(False)
+    work = 2 * 9 * 128 * 128 * 16 * 16 * batch
+
+    def measure() -> dict[str, float]:
+        seconds = min(
+            timed(lambda: convolution(images), scene.device)["seconds"] for _ in range(3 if scene.quick else 30)
+        )
+        return {"seconds": seconds, "FLOP/s": work / seconds}
+
+    return measure
+
+
+# The contest.
+
+
+def contest(scene: Scene) -> Contest:
+    settings = [Setting(MNIST, 128)]
+    if scene.cuda:
+        settings += [Setting(MNIST, 256), Setting(CIFAR10, 256)]
+    if scene.quick:
+        settings = [QUICK]
+    # A GPU does an iteration in milliseconds.
+    repeats = 10 if scene.cuda and not scene.quick else 1
+    warmups = 0 if scene.quick else 2
+
+    def the_official(method: str, norm: str, setting: Setting) -> Callable[[], Measure]:
+        def prepare() -> Measure:
+            distillation = official(method, norm, setting, scene.device)
+            return lambda: timed(distillation.step, scene.device, repeats)
+
+        return prepare
+
+    def of_ours(method: str, norm: str, mode: str, setting: Setting) -> Callable[[], Measure]:
+        def prepare() -> Measure:
+            step = ours(method, norm, mode, setting, scene.device)
+
+            def measure() -> dict[str, float]:
+                policy(mode, scene.device).apply()  # the modes share a process
+                return timed(step, scene.device, repeats)
+
+            return measure
+
+        return prepare
+
+    forms: list[Form] = []
+    ratios: list[tuple[str, str]] = []
+    floors: dict[str, tuple[str, str]] = {}  # by form, where its FLOPs were counted, and the precision of its floor
+    for setting in settings:
+        count = f"{setting.label}, counted"
+        for method, norm in CASES:
+            what = f"{setting.label} {method}{' BatchNorm' if norm == 'batch' else ''}"
+            baselines = []
+            for allocator in scene.allocators:
+                name = f"{what}, official{'' if allocator == KEPT else f' {DEFAULT}'}"
+                baselines.append(name)
+                floors[name] = (count, "fp32")
+                forms.append(Form(name, the_official(method, norm, setting), OFFICIAL, allocator, warmups))
+            if len(baselines) > 1:
+                ratios.append((baselines[0], baselines[1]))
+            for mode in MODES:
+                name = f"{what}, {mode}"
+                floors[name] = (count, mode.split()[0])
+                forms.append(Form(name, of_ours(method, norm, mode, setting), warmups=warmups))
+                ratios += [(baseline, name) for baseline in baselines]
+        forms.append(Form(count, partial(flops, setting, scene.device), OFFICIAL, warmups=0))
+    for precision in PRECISIONS:
+        forms.append(Form(f"convolution, {precision}", partial(ceiling, precision, scene), warmups=warmups))
+
+    def figures(results: Results) -> dict[str, float]:
+        found: dict[str, float] = {}
+        best = {p: max(m["FLOP/s"] for m in results[f"convolution, {p}"]) for p in PRECISIONS}
+        found |= {f"ceiling {precision}, GFLOP/s": speed / 1e9 for precision, speed in best.items()}
+        for count in dict.fromkeys(count for count, _ in floors.values()):
+            of_iteration = middle(results, count, "FLOP")
+            found[f"{count}, GFLOP"] = of_iteration / 1e9
+            found |= {f"{count}, floor {p}, seconds": of_iteration / speed for p, speed in best.items()}
+        for name, (count, precision) in floors.items():
+            floor = found[f"{count}, floor {precision}, seconds"]
+            found[f"{name} / floor {precision}"] = middle(results, name) / floor
+        return found
+
+    return Contest(tuple(forms), tuple(ratios), figures=figures)

@@ -1,0 +1,104 @@
+"""The contests are between forms of the same maths."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import official
+from dambench import networks
+from dambench.augment import OPERATIONS, Draw, augment
+from dambench.matching.means import Term
+from dambench.methods import datadam, dm
+from dambench.problem import Network
+from tests.lab import data_card, generator, global_seed, noise, pulled
+
+CARD = data_card((1, 1, 1), channels=1, size=(28, 28))
+
+
+def both_networks(norm: str) -> tuple[Network, official.ConvNet]:
+    """Ours and the official form, with the same weights."""
+    ours = networks.build("convnet-d3-w6" + ("-bn" if norm == "batch" else ""), CARD)
+    ours.reset(generator(3))
+    with global_seed(0):
+        theirs = official.ConvNet(1, 28, 3, 6, norm)
+    with torch.no_grad():
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            other.copy_(mine)
+    for network in (ours, theirs):
+        network.double().requires_grad_(False).train()
+    return ours, theirs
+
+
+class Given(official.Draws):
+    """These numbers, one after another, for all images."""
+
+    def __init__(self, count: int, uniforms: list[float]):
+        super().__init__(count)
+        self.left = iter(uniforms)
+
+    def uniform(self, device: torch.device | str) -> Tensor:
+        return torch.full((self.count,), next(self.left), device=device)
+
+
+def as_drawn(images: Tensor, drawn: Draw) -> Iterator[Tensor]:
+    """Class after class, augmented by the official form with the numbers of our draw."""
+    for of_class, choice, uniforms in zip(images, drawn.choice.tolist(), drawn.uniforms.tolist(), strict=True):
+        yield official.OPERATIONS[drawn.strategy[choice]](of_class, Given(len(of_class), uniforms))
+
+
+@pytest.mark.parametrize("method", ["DM", "DataDAM"])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("drawn", [None, ("color", "crop", "cutout"), ("flip", "scale", "rotate")])
+def test_losses_and_gradients_of_the_official_form_are_ours(
+    method: str, norm: str, drawn: tuple[str, ...] | None
+) -> None:
+    ours, theirs = both_networks(norm)
+    real, synthetic = noise(3, 5, 1, 28, 28), noise(3, 2, 1, 28, 28, seed=1)
+    terms: list[Term] = dm.terms(ours) if method == "DM" else datadam.terms(ours, datadam.Options())
+    draw = None if drawn is None else Draw(drawn, torch.arange(3), torch.rand(3, 3, generator=generator(4)))
+    losses, gradient = pulled(ours, terms, real, synthetic, draw)
+
+    free = synthetic.clone().requires_grad_()
+    pairs = zip(real, free, strict=True)
+    if draw is not None:
+        pairs = zip(as_drawn(real, draw), as_drawn(free, draw), strict=True)
+    loss = official.LOSSES[method](theirs, pairs)
+    (expected,) = torch.autograd.grad(loss, free)
+
+    # Augmentation's parameters are float32 numbers.
+    rtol, atol = (1e-9, 1e-12) if draw is None else (1e-4, 1e-5)
+    torch.testing.assert_close(losses["matching"], loss.detach(), rtol=rtol, atol=atol)
+    torch.testing.assert_close(gradient, expected, rtol=rtol, atol=atol * float(expected.abs().max()))
+    assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("operation", official.OPERATIONS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_operation_of_the_official_augmentation_is_ours(operation: str, channels: int) -> None:
+    assert official.OPERATIONS.keys() == OPERATIONS.keys()
+    images = noise(8, 2, channels, 28, 28)
+    drawn = Draw((operation,), torch.zeros(8, dtype=torch.int64), torch.rand(8, 3, generator=generator(1)))
+    theirs = torch.stack(list(as_drawn(images, drawn)))
+    torch.testing.assert_close(theirs, augment(images, drawn), rtol=1e-4, atol=1e-4)
+
+
+def test_a_seed_gives_all_images_the_same_operation_and_numbers() -> None:
+    image = noise(1, 1, 28, 28)
+    strategy = tuple(official.OPERATIONS)
+    with global_seed(0):
+        for seed in range(12):
+            few, many = (official.augmented(image.expand(n, -1, -1, -1), strategy, seed) for n in (1, 4))
+            torch.testing.assert_close(many, few.expand(4, -1, -1, -1))
+        drawn = official.Draws(4)
+        assert len(set(drawn.uniform("cpu").tolist())) == 4
+
+
+def test_the_test_pass_counts_what_is_right() -> None:
+    with global_seed(0):
+        network = official.ConvNet(1, 28, 3, 4, "instance")
+    images = noise(300, 1, 28, 28).float()
+    truth = network.eval()(images)[1].argmax(1)
+    assert official.test(network, images, truth) == 1
+    assert official.test(network, images, (truth + 1) % 3) == 0
