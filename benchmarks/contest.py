@@ -22,6 +22,8 @@ from typing import Any, Self
 
 import torch
 
+from dambench import allocator
+
 ROOT = Path(__file__).parents[1]
 
 NAMES = ("distil", "start", "evaluation", "testpass", "recording", "memory")
@@ -31,8 +33,7 @@ DEFAULT, KEPT = "default malloc", "kept malloc"
 
 ALLOCATORS = {
     DEFAULT: {},
-    # What `dambench run` starts itself with; the same as in dambench.cli._keep_freed_memory.
-    KEPT: {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(10**11), "MALLOC_TOP_PAD_": str(2**28)},
+    KEPT: allocator.KEPT,  # what `dambench run` starts itself with
 }
 
 OFFICIAL, OURS = "official", "ours"

@@ -9,7 +9,7 @@ in the same rounds.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -18,16 +18,24 @@ from benchmarks.contest import DEFAULT, KEPT, OFFICIAL, Contest, Form, Measure, 
 from benchmarks.images import CIFAR10, MNIST, TINY, Shape, card, real_set
 from benchmarks.official import Distillation
 from dambench import networks
-from dambench.config import read
+from dambench.config import Precision, read
 from dambench.methods import datadam, dm
-from dambench.precision import Policy
+from dambench.precision import ALL, Policy, choose_precision, micro_batch
 from dambench.problem import Problem, Seeds, Step
 
-MODES = ("fp32",)
-"""How ours computes: a precision, and `compiled` if the network is."""
+PRECISIONS: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("tf32", "bf16", "fp32")}
+"""In which ours computes, by kind of device, the default first; and of which the machine's ceiling is measured."""
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""Of which the machine's ceiling is measured."""
+
+def modes(scene: Scene) -> list[str]:
+    """How ours computes: a precision, and `compiled` if the network is; the default first."""
+    ways = ("",) if scene.quick else ("", " compiled")  # compiling takes longer than all else that is quick
+    return [precision + way for precision in precisions(scene) for way in ways]
+
+
+def precisions(scene: Scene) -> tuple[Precision, ...]:
+    return PRECISIONS["cuda" if scene.cuda else "cpu"]
+
 
 CASES = (("DataDAM", "instance"), ("DM", "instance"), ("DataDAM", "batch"))
 """Method and norm; the released DataDAM uses BatchNorm, and its paper says InstanceNorm."""
@@ -54,18 +62,20 @@ QUICK = Setting(TINY, 6, ipc=2, width=4)
 
 def policy(mode: str, device: str) -> Policy:
     """`bf16 compiled` → how to compute."""
-    precision, compiled = mode.split()[0], mode.endswith(" compiled")
-    if (precision, compiled) != ("fp32", False):
-        raise NotImplementedError(f"dambench does not compute in the mode {mode!r}.")
-    return Policy(torch.device(device))
+    return Policy(
+        torch.device(device),
+        precision=choose_precision(mode.split()[0], device),
+        compiled=mode.endswith(" compiled"),
+    )
 
 
 def ours(method: str, norm: str, mode: str, setting: Setting, device: str) -> Callable[[], Step]:
     """What takes the next iteration each time it is called."""
-    how = policy(mode, device)
-    how.apply()
     shape = card(setting.shape)
     name = f"convnet-d3-w{setting.width}{'-bn' if norm == 'batch' else ''}"
+    chunk = micro_batch(device, networks.map_bytes(name, shape)) or ALL
+    how = replace(policy(mode, device), real_chunk=chunk, synthetic_chunk=chunk)
+    how.apply()
     problem = Problem(
         real=real_set(setting.shape, device),
         card=shape,
@@ -106,12 +116,13 @@ def flops(setting: Setting, device: str) -> Measure:
     return lambda: {"FLOP": float(counter.get_total_flops())}
 
 
-def ceiling(precision: str, scene: Scene) -> Measure:
+def ceiling(precision: Precision, scene: Scene) -> Measure:
     """The inner convolution of the ConvNet, 128 → 128 channels on 16×16 pixels: seconds and its FLOPs per second.
 
     On a CPU 16 images, whose activations stay in the cache; on a GPU as many as an iteration has, channels last.
     """
-    dtype = PRECISIONS[precision]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    Policy(torch.device(scene.device), precision=precision).apply()
     batch = 1 if scene.quick else 1280 if scene.cuda else 16
     order = torch.channels_last if scene.cuda else torch.contiguous_format
     images = torch.randn(batch, 128, 16, 16).to(scene.device, dtype, memory_format=order)
@@ -171,22 +182,22 @@ def contest(scene: Scene) -> Contest:
             for allocator in scene.allocators:
                 name = f"{what}, official{'' if allocator == KEPT else f' {DEFAULT}'}"
                 baselines.append(name)
-                floors[name] = (count, "fp32")
+                floors[name] = (count, modes(scene)[0].split()[0])
                 forms.append(Form(name, the_official(method, norm, setting), OFFICIAL, allocator, warmups))
             if len(baselines) > 1:
                 ratios.append((baselines[0], baselines[1]))
-            for mode in MODES:
+            for mode in modes(scene):
                 name = f"{what}, {mode}"
                 floors[name] = (count, mode.split()[0])
                 forms.append(Form(name, of_ours(method, norm, mode, setting), warmups=warmups))
                 ratios += [(baseline, name) for baseline in baselines]
         forms.append(Form(count, partial(flops, setting, scene.device), OFFICIAL, warmups=0))
-    for precision in PRECISIONS:
+    for precision in precisions(scene):
         forms.append(Form(f"convolution, {precision}", partial(ceiling, precision, scene), warmups=warmups))
 
     def figures(results: Results) -> dict[str, float]:
         found: dict[str, float] = {}
-        best = {p: max(m["FLOP/s"] for m in results[f"convolution, {p}"]) for p in PRECISIONS}
+        best = {p: max(m["FLOP/s"] for m in results[f"convolution, {p}"]) for p in precisions(scene)}
         found |= {f"ceiling {precision}, GFLOP/s": speed / 1e9 for precision, speed in best.items()}
         for count in dict.fromkeys(count for count, _ in floors.values()):
             of_iteration = middle(results, count, "FLOP")

@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from benchmarks.contest import DEFAULT, KEPT, OFFICIAL, Contest, Form, Measure, Scene
-from benchmarks.distil import CASES, MODES, QUICK, Setting, official, ours
+from benchmarks.distil import CASES, QUICK, Setting, modes, official, ours
 from benchmarks.images import MNIST
 
 PEAK, BEFORE, ADDED = "peak bytes", "bytes before", "bytes added"
@@ -67,7 +67,7 @@ def contest(scene: Scene) -> Contest:
             name = f"{what}, official{'' if allocator == KEPT else f' {DEFAULT}'}"
             baselines.append(name)
             forms.append(Form(name, the_official(method, norm), OFFICIAL, allocator, fresh=True))
-        for mode in MODES:
+        for mode in modes(scene)[:2]:
             name = f"{what}, {mode}"
             forms.append(Form(name, of_ours(method, norm, mode), fresh=True))
             ratios += [(baseline, name) for baseline in baselines]

@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from typer import Argument, Option, Typer
 
-from dambench import __version__, allocator, config, display, files, registry
+from dambench import __version__, config, display, files, registry
 from dambench.errors import BadInput
 from dambench.events import Adapted, AnyEvent, Evaluated, Failed, Finished, Stopped, Warned, remark
 from dambench.protocol import PRESETS
@@ -54,9 +54,7 @@ Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
 
 
 def main() -> NoReturn:
-    """The `dambench` program."""
-    if sys.argv[1:2] == ["run"]:
-        allocator.keep_freed_memory()
+    """Run the command that the program was started with."""
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = io.StringIO()
     for stream in (sys.stdout, sys.stderr):

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from dambench import cli
+from dambench.__main__ import main as program
 from dambench.cli import run_cli, until_told
 from dambench.engine import StopRun
 from dambench.events import AnyEvent, Evaluated
@@ -472,7 +473,7 @@ def test_only_the_program_run_starts_anew_and_only_once(monkeypatch: pytest.Monk
     def start(*arguments: str) -> None:
         monkeypatch.setattr(sys, "argv", ["dambench", *arguments])
         with pytest.raises(SystemExit):
-            cli.main()
+            program()
 
     start("report")
     assert begun == []
