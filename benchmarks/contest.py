@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import torch
 
-from dambench import allocator
+from dambench import process
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,7 +33,7 @@ DEFAULT, KEPT = "default malloc", "kept malloc"
 
 ALLOCATORS = {
     DEFAULT: {},
-    KEPT: allocator.KEPT,  # what `dambench run` starts itself with
+    KEPT: process.KEPT,  # what `dambench run` starts itself with
 }
 
 OFFICIAL, OURS = "official", "ours"
@@ -190,7 +190,7 @@ class Workers:
             "DAMBENCH_HOME": f"{self._folder}/home",
             "DAMBENCH_DB": f"{self._folder}/runs.db",
             # As in `dambench run`, and for all sides: they are to differ in the allocator alone.
-            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
+            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", process.SPINS),
         }
         worker = Worker(self.benchmark, self.scene, own | ALLOCATORS[form.allocator])
         self.machine = worker.machine

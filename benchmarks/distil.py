@@ -9,7 +9,7 @@ in the same rounds.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -18,9 +18,9 @@ from benchmarks.contest import DEFAULT, KEPT, OFFICIAL, Contest, Form, Measure, 
 from benchmarks.images import CIFAR10, MNIST, TINY, Shape, card, real_set
 from benchmarks.official import Distillation
 from dambench import networks
-from dambench.config import Precision, read
+from dambench.config import Precision, Where, read
 from dambench.methods import datadam, dm
-from dambench.precision import ALL, Policy, choose_precision, micro_batch
+from dambench.precision import Policy, choose_precision, micro_batches
 from dambench.problem import Problem, Seeds, Step
 
 PRECISIONS: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("tf32", "bf16", "fp32")}
@@ -60,21 +60,23 @@ QUICK = Setting(TINY, 6, ipc=2, width=4)
 # Ours: all that this benchmark knows of dambench.
 
 
-def policy(mode: str, device: str) -> Policy:
+def policy(mode: str, device: str, real_chunk: int = 0, synthetic_chunk: int = 0) -> Policy:
     """`bf16 compiled` → how to compute."""
-    return Policy(
-        torch.device(device),
-        precision=choose_precision(mode.split()[0], device),
+    where = Where(
+        device=device,
         compiled=mode.endswith(" compiled"),
+        real_chunk=real_chunk,
+        synthetic_chunk=synthetic_chunk,
     )
+    return Policy.of(where, choose_precision(mode.split()[0], device), False)
 
 
 def ours(method: str, norm: str, mode: str, setting: Setting, device: str) -> Callable[[], Step]:
     """What takes the next iteration each time it is called."""
     shape = card(setting.shape)
     name = f"convnet-d3-w{setting.width}{'-bn' if norm == 'batch' else ''}"
-    chunk = micro_batch(device, networks.map_bytes(name, shape)) or ALL
-    how = replace(policy(mode, device), real_chunk=chunk, synthetic_chunk=chunk)
+    real_chunk, synthetic_chunk = micro_batches(device, networks.map_bytes(name, shape))
+    how = policy(mode, device, real_chunk, synthetic_chunk)
     how.apply()
     problem = Problem(
         real=real_set(setting.shape, device),

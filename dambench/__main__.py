@@ -3,13 +3,13 @@
 import sys
 from typing import NoReturn
 
-from dambench import allocator
+from dambench import process
 
 
 def main() -> NoReturn:
     """Run a command. `run` starts itself anew first, before anything large is imported twice."""
     if sys.argv[1:2] == ["run"]:
-        allocator.keep_freed_memory()
+        process.keep_freed_memory()
     from dambench import cli
 
     cli.main()

@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from typer import Argument, Option, Typer
 
-from dambench import __version__, config, display, files, registry
+from dambench import __version__, config, display, files, process, registry
 from dambench.errors import BadInput
 from dambench.events import Adapted, AnyEvent, Evaluated, Failed, Finished, Stopped, Warned, remark
 from dambench.protocol import PRESETS
@@ -186,9 +186,7 @@ def run(
     path = db or stored.default_path()
     stored.check(path)
     watch = Watch(Console(stderr=True, highlight=False))
-    # Threads of OpenMP that wait for each other spin: on a machine where something else runs too, that made a run
-    # on digits 6 times slower (2 cores, 2 busy neighbours). They are to spin briefly. Read when torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", process.SPINS)  # read when torch is imported
     with Signals() as signals:
         from dambench import engine
 

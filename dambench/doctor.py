@@ -6,7 +6,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from dambench import __version__, allocator, files, gpu
+from dambench import __version__, files, gpu, process
 from dambench.errors import BadInput
 from dambench.store import runs as stored
 
@@ -45,11 +45,11 @@ def examine(path: Path) -> list[Check]:
             checks.append(("GPU", "ok", f"{why} {follows}"))
     except (ImportError, RuntimeError) as error:
         checks.append(("torch", "wrong", f"cannot be imported: {error}"))
-    if allocator.applies():
-        settings = " ".join(f"{name}={value}" for name, value in allocator.KEPT.items())
+    if process.applies():
+        settings = " ".join(f"{name}={value}" for name, value in process.KEPT.items())
         checks.append(("memory", "ok", f"`dambench run` starts itself anew with {settings}, so that glibc keeps pages"))
     else:
-        why = f"{allocator.told()} is set" if allocator.told() else "this is not Linux"
+        why = f"{process.told()} is set" if process.told() else "this is not Linux"
         checks.append(("memory", "ok", f"`dambench run` leaves the allocator as it is: {why}"))
     race = (3, 7, 0) <= sqlite3.sqlite_version_info < (3, 51, 3)
     note = ", has the WAL-reset race of 3.7.0 to 3.51.2: do not write one database from many processes" if race else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from dambench import __version__, allocator
+from dambench import __version__, process
 from dambench.display import display
 from dambench.events import Environment
 from dambench.precision import CPP, Policy
@@ -47,7 +47,7 @@ def environment(policy: Policy, command_line: str) -> Environment:
         tf32_convolution=torch.backends.cudnn.allow_tf32,
         matmul_precision=torch.get_float32_matmul_precision(),
         cublas_workspace=os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
-        allocator=allocator.told(),
+        allocator=process.told(),
         compiler=compiler(policy.device.type) if policy.compiled else "",
         sqlite=sqlite3.sqlite_version,
         git_commit=commit,

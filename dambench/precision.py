@@ -10,9 +10,11 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar, cast
@@ -28,9 +30,9 @@ from dambench.errors import BadInput, unknown
 ALL = 10**9
 """Images at once, where a device wants them all."""
 
-CACHED_BYTES = 2**24
-"""Of the largest map of a micro-batch on a CPU. (Measured at widths 32 to 128: half of it and twice as much cost the
-same, a tenth costs small networks a factor of 4, and without a limit peak memory grows with classes and batch.)"""
+REAL_BYTES, SYNTHETIC_BYTES = 2**23, 2**24
+"""Of the largest map of a micro-batch on a CPU. (Measured at widths 32 to 128: half of it and twice as much cost about
+the same, a tenth costs small networks a factor of 4, and without a limit peak memory grows with classes and batch.)"""
 
 WORTH_COMPILING = {"cpu": 1_000, "cuda": 5_000}
 """Iterations from which on `--compile auto` compiles. Compiling takes up to half a minute."""
@@ -41,6 +43,8 @@ STACK = 20
 CPP = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
 """What torch compiles with for a CPU."""
 
+T = TypeVar("T")
+R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -61,6 +65,8 @@ class Policy:
     """Synthetic images whose gradient is taken at once; never less than those of one class."""
     stack: int = 1
     """Networks of one architecture that are trained at once on a set."""
+    workers: int = 1
+    """Micro-batches of the real branch that are worked on side by side, each by one thread."""
 
     @classmethod
     def of(cls, where: Where, precision: Precision, deterministic: bool) -> "Policy":
@@ -74,6 +80,9 @@ class Policy:
             where.real_chunk or ALL,
             where.synthetic_chunk or ALL,
             where.stack,
+            # Threads that share an operation wait for each other at its end; those that have one each need not.
+            # (Compiled code has its threads built in.)
+            1 if where.device != "cpu" or where.compiled else where.threads or torch.get_num_threads(),
         )
 
     @property
@@ -93,6 +102,12 @@ class Policy:
         torch._inductor.config.compile_threads = 1
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
         return cast(F, torch.compile(function, dynamic=False))
+
+    def each(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """What the function, which takes no gradients, gives for each item, in their order."""
+        if self.workers == 1 or len(items) == 1:
+            return [function(item) for item in items]
+        return list(_crew(self.workers).map(torch.no_grad()(function), items))
 
     def apply(self) -> None:
         """Set what torch keeps per process. Called once, before the first tensor of a run."""
@@ -150,6 +165,12 @@ class Policy:
     def peak_reserved_bytes(self) -> int:
         """What the allocator had taken from the GPU at most since `restart_peak`; 0 on a CPU, where nothing is kept."""
         return torch.cuda.max_memory_reserved(self.device) if self.device.type == "cuda" else 0
+
+
+@cache
+def _crew(workers: int) -> ThreadPoolExecutor:
+    # A thread's number of threads is its own affair: that of the others stays as it is.
+    return ThreadPoolExecutor(workers, "micro-batch", lambda: torch.set_num_threads(1))
 
 
 def choose_device(name: str) -> str:
@@ -211,10 +232,12 @@ def _missing_compiler(kind: str) -> str:
     return "" if shutil.which(CPP) else f"torch compiles with {CPP}, which is not there"
 
 
-def micro_batch(device: str, map_bytes: int) -> int:
-    """How many images should go through a network at once; 0: all.
+def micro_batches(device: str, map_bytes: int) -> tuple[int, int]:
+    """How many real images should go through a network at once, and how many synthetic ones; 0: all.
 
     Args:
         map_bytes: of the largest map that the network makes of one image, in float32.
     """
-    return max(1, CACHED_BYTES // map_bytes) if device == "cpu" else 0
+    if device != "cpu":
+        return 0, 0
+    return max(1, REAL_BYTES // map_bytes), max(1, SYNTHETIC_BYTES // map_bytes)

@@ -201,6 +201,11 @@ class Network(nn.Module, ABC):
     """How many maps `look` yields."""
 
     @property
+    def rectified(self) -> bool:
+        """Whether no map of a block has a negative value."""
+        return False
+
+    @property
     def stages(self) -> Sequence[Stage]:
         """The network as a chain, if it is one and `look` yields the maps of each stage and then the last one pooled.
 

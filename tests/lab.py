@@ -23,7 +23,7 @@ from dambench import networks
 from dambench.augment import Draw, augment
 from dambench.config import Options, read
 from dambench.events import DataCard
-from dambench.matching.means import ClassMeans, RealBatch, Term
+from dambench.matching.means import EVERY, ClassMeans, RealBatch, Term
 from dambench.precision import ALL, Policy
 from dambench.problem import Network, Normalisation, Problem, RealSet, Seeds, State, Step, SyntheticSet
 
@@ -298,8 +298,8 @@ class GivenBatch(RealBatch):
 
     given: Tensor = field(default_factory=lambda: torch.zeros(0))
 
-    def images(self, classes: slice) -> Tensor:
-        images = self.given[classes]
+    def images(self, classes: slice, some: slice = EVERY) -> Tensor:
+        images = self.given[classes, some]
         return images if self.drawn is None else augment(images, self.drawn.of(classes))
 
 

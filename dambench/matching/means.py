@@ -32,6 +32,8 @@ from dambench.problem import Network, Problem, RealSet, Stage
 from dambench.protocol import DSA
 from dambench.replay import Recorder, Replayed
 
+EVERY = slice(None)
+
 
 @dataclass(frozen=True)
 class Term:
@@ -59,9 +61,9 @@ class RealBatch:
     """The same draw as numbers on the device: see `augment_by`."""
     augment_by: Callable[[Tensor, Tensor], Tensor] = augment_by
 
-    def images(self, classes: slice) -> Tensor:
-        """Of these classes: (c, n, C, H, W) float32, normalised and augmented."""
-        return self.augmented(self.real.normalisation.apply(self.real.images[self.indices[classes]]), classes)
+    def images(self, classes: slice, some: slice = EVERY) -> Tensor:
+        """Of these classes, some of each: (c, n, C, H, W) float32, normalised and augmented."""
+        return self.augmented(self.real.normalisation.apply(self.real.images[self.indices[classes, some]]), classes)
 
     def augmented(self, images: Tensor, classes: slice) -> Tensor:
         """Images of these classes, (c, n, C, H, W), after the augmentation of each class."""
@@ -267,20 +269,22 @@ class ClassMeans:
             return self._by_stages(batch)
         whole = self.network.mixes_images or chunk >= classes * count
         together, part = (classes, count) if whole else (max(1, chunk // count), _even(count, chunk))
-        sums: list[list[Tensor]] = [[] for _ in self.terms]
-        for some in _slices(classes, together):
-            of_these: list[Tensor] = []
-            for few in batch.images(some).split(part, dim=1):
-                more = self._sums(few)
-                of_these = [a + b for a, b in zip(of_these, more, strict=True)] if of_these else more
-            for found, total in zip(sums, of_these, strict=True):
-                found.append(total)
-        return [torch.cat(found) / count for found in sums]
+        pieces = [(of, some) for of in _slices(classes, together) for some in _slices(count, part)]
+        sums = self.policy.each(lambda piece: self._sums(batch.images(*piece)), pieces)
+        means = []
+        for position in range(len(self.terms)):
+            # In the order of the images, so that the last bits do not depend on which was done first.
+            totals: dict[int, Tensor] = {}
+            for (of, _), found in zip(pieces, sums, strict=True):
+                before = totals.get(of.start)
+                totals[of.start] = found[position] if before is None else before + found[position]
+            means.append(torch.cat(list(totals.values())) / count)
+        return means
 
     def _by_stages(self, batch: RealBatch) -> list[Tensor]:
         """What batch norm makes of all real images, a few of them at a time."""
         classes, count = batch.indices.shape
-        images = torch.cat([batch.images(some).flatten(0, 1) for some in _slices(classes, 1)])
+        images = torch.cat(self.policy.each(lambda of: batch.images(of).flatten(0, 1), _slices(classes, 1)))
         of_class = torch.arange(classes, device=images.device).repeat_interleave(count)
         part = _even(len(images), self.policy.real_chunk)
         parts, labels = list(images.to(self._real_dtype).split(part)), of_class.split(part)
@@ -323,7 +327,7 @@ class _Staged:
     """One stage of a network with BatchNorm, for images that come in parts: first their statistics, then their maps."""
 
     def __init__(self, stage: Stage, norm: nn.BatchNorm2d, level: int, terms: Sequence[Term], policy: Policy):
-        self.stage, self.norm = stage, norm
+        self.stage, self.norm, self._policy = stage, norm, policy
         self.terms = [(position, term) for position, term in enumerate(terms) if term.level == level]
         self._measure = policy.compile(self._measured)
         self._finish = policy.compile(self._finished)
@@ -334,27 +338,32 @@ class _Staged:
         Returns:
             The position of each term at this level, and the sum of each class's vectors, (classes, D).
         """
-        statistics: list[tuple[Tensor, Tensor]] = []
-        kept = True
-        for index, part in enumerate(parts):
-            seen, *of_each = self._measure(part)
-            statistics.append((of_each[0], of_each[1]))
-            # A map that is larger than what it is made of is made again: that takes less than to keep all of them.
-            kept = seen.numel() <= part.numel()
+        # A map that is larger than what it is made of is made again: that takes less than to keep all of them.
+        kept = self.stage.convolution.out_channels <= self.stage.convolution.in_channels
+
+        def measure(index: int) -> tuple[Tensor, Tensor]:
+            seen, *moments = self._measure(parts[index])
             if kept:
                 parts[index] = seen
+            return moments[0], moments[1]
+
+        statistics = self._policy.each(measure, range(len(parts)))
         # All images are of one size, so the moments of all are the means of theirs. (Their difference is one of large
         # numbers where a channel hardly varies.)
         first, second = (torch.cat(rows).double().mean(0) for rows in zip(*statistics, strict=True))
         exact = statistics[0][0].dtype
         mean, variance = first.to(exact), (second - first.square()).clamp_min(0).to(exact)
-        sums: list[Tensor] = []
-        for index, (part, of) in enumerate(zip(parts, labels, strict=True)):
-            seen = part if kept else self.stage.convolution(part)
+
+        def finish(index: int) -> list[Tensor]:
+            seen = parts[index] if kept else self.stage.convolution(parts[index])
             parts[index], *vectors = self._finish(seen, mean, variance)
-            more = [_class_sums(seen, of, classes) for seen in vectors]
-            sums = [a + b for a, b in zip(sums, more, strict=True)] if sums else more
-        return [(position, total) for (position, _), total in zip(self.terms, sums, strict=True)]
+            return [_class_sums(seen, labels[index], classes) for seen in vectors]
+
+        sums = self._policy.each(finish, range(len(parts)))
+        return [
+            (position, torch.stack([found[nth] for found in sums]).sum(0))
+            for nth, (position, _) in enumerate(self.terms)
+        ]
 
     def _measured(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the convolution sees of n images, and the mean and mean square of each map, (n, channels)."""

@@ -126,7 +126,7 @@ RECIPES = (
 def terms(network: Network, options: Options) -> list[Term]:
     """The attention of all activations but the last block's, and the embedding."""
     blocks = network.levels - 1  # the last level is what the classifier reads
-    look = partial(attention, power=options.power)
+    look = partial(attention, power=options.power, rectified=network.rectified)
     of_layers = [Term("attention", block, look, options.attention_weight) for block in range(blocks - 1)]
     return [*of_layers, Term("features", blocks, lambda maps: maps.flatten(1), 100 * options.balance)]
 

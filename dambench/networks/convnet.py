@@ -99,6 +99,10 @@ class ConvNet(Network):
         self.classifier = nn.Linear(width * size[0] * size[1], classes)
 
     @property
+    def rectified(self) -> bool:
+        return all(isinstance(stage.activation, nn.ReLU) for stage in self.stages)
+
+    @property
     def stages(self) -> Sequence[Stage]:
         return [Stage._make([*cast(nn.Sequential, block), self.pool]) for block in self.blocks]
 

@@ -1,7 +1,7 @@
-"""How the C library hands out memory: on Linux most of what an operation on large tensors waits for.
+"""What C libraries read from the environment when a process of dambench begins: before torch is imported.
 
 By default glibc gives the pages of every large tensor back to the system, and each operation waits for fresh ones:
-distilling on a CPU took 1.4 to 1.8 times as long. It has to be said before a process begins, so `dambench run`, and
+distilling on a CPU took 1.4 to 1.8 times as long. That has to be said before a process begins, so `dambench run`, and
 nothing else, starts itself anew once.
 """
 
@@ -11,6 +11,11 @@ from contextlib import suppress
 
 KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(10**11), "MALLOC_TOP_PAD_": str(2**28)}
 """Environment under which glibc keeps what was freed. Other C libraries do not know these names."""
+
+SPINS = "10000"
+"""GOMP_SPINCOUNT: how often threads of OpenMP that wait for each other look again before they sleep. (2 cores, ms per
+iteration of DM on digits, alone and beside two busy neighbours: 1,000 took 11-14 and 17-32, 10,000 took 10 and 31-34,
+20,000 took 8 and 20-95, 200,000 took 9 and 600.)"""
 
 
 def told() -> str:
