@@ -36,7 +36,8 @@ def examine(path: Path) -> list[Check]:
         devices = torch.cuda.device_count() if here.device != "cpu" else 0
         kind = here.device.partition(":")[0]
         found = compiler(kind)
-        follows = f"runs of {WORTH_COMPILING[kind]:,} iterations and more are compiled"
+        which = " on networks with BatchNorm" if kind == "cpu" else ""
+        follows = f"runs of {WORTH_COMPILING[kind]:,} iterations and more{which} are compiled"
         checks.append(("compiler", "ok", f"{found}: {follows}" if found else "none: runs are not compiled"))
         if kind != "cpu":
             checks.append(("engine", "ok", "the GPU path has not been measured yet: no figure of the README is of it"))

@@ -92,7 +92,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     device = choose_device("auto" if request.device is None else request.device)
     on_gpu = device != "cpu"
     precision = choose_precision(request.precision, device)
-    choose_compiling(request.compile, device, 0)
+    choose_compiling(request.compile, device, 0, False)
     notes = []
     asked = wanted.options
     if request.iterations is not None:
@@ -144,7 +144,8 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         overrides["network"] = network
     compiled = False
     if method.MATCHES_ON_NETWORK:
-        compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0))
+        batch_norm = networks.build(network, card).mixes_images
+        compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0), batch_norm)
         notes += [note] if note else []
         if precision == "bf16":
             overrides["precision"] = precision

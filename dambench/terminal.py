@@ -218,6 +218,7 @@ def describe(details: dict[str, Any]) -> None:
     facts = {key: value for key, value in run.items() if key not in skipped and value not in ("", None)}
     facts["settings"] = ", ".join(f"{k} {v}" for k, v in run["config"]["method"].get("options", {}).items())
     facts["evaluated on"] = ", ".join(run["config"]["evaluate_on"])
+    facts["computed in"] = _computed(run["config"])
     facts["tags"] = ", ".join(details["tags"])
     reserved = [key for key in ("peak_reserved_bytes",) if any(cost.get(key) for cost in details["costs"])]
     table(["", ""], [[key, value] for key, value in facts.items() if value != ""])
@@ -255,6 +256,18 @@ def describe(details: dict[str, Any]) -> None:
     print("made with: " + ", ".join(made_with))
     for line in run["traceback"].splitlines():
         print(display(line, 400))
+
+
+def _computed(config: dict[str, Any]) -> str:
+    where = config.get("where", {})
+    said = [config.get("precision", "fp32"), "compiled" if where.get("compiled") else ""]
+    said += [
+        f"{where[f'{kind}_chunk']} {kind} images at once"
+        for kind in ("real", "synthetic")
+        if where.get(f"{kind}_chunk")
+    ]
+    said += [f"{where['stack']} networks trained together" if where.get("stack", 1) > 1 else ""]
+    return ", ".join(part for part in said if part)
 
 
 def draw(png: bytes, shape: str) -> None:

@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -8,8 +8,9 @@ import torch
 from dambench import engine, files
 from dambench.config import Request, read
 from dambench.engine import Job, StopRun, prepare, run
-from dambench.errors import BadInput
+from dambench.errors import BadInput, NotEnoughMemory
 from dambench.events import (
+    Adapted,
     AnyEvent,
     Evaluated,
     Failed,
@@ -19,6 +20,7 @@ from dambench.events import (
     Stepped,
     Stopped,
     Warned,
+    remark,
 )
 from dambench.methods import dm
 from dambench.problem import Problem, Step, SyntheticSet
@@ -311,3 +313,71 @@ def test_a_job_is_all_that_a_run_needs() -> None:
     assert isinstance(job, Job)
     assert _names(list(engine.run(job)))[-1] == "Finished"
     assert _names(list(engine.run(job)))[-1] == "Finished"
+
+
+# How it is computed.
+
+
+def test_what_could_change_bits_is_settled_and_stored() -> None:
+    job = prepare(_request(network="convnet-d3-w128", dataset="digits", threads=2))
+    where = job.config.where
+    # Maps of 8×8 pixels, 128 channels, 4 bytes.
+    assert (where.real_chunk, where.synthetic_chunk) == (2**23 // (64 * 128 * 4), 2**24 // (64 * 128 * 4))
+    assert (where.compiled, where.stack, job.config.precision) == (False, 1, "fp32")
+    assert (job.policy.real_chunk, job.policy.synthetic_chunk, job.policy.workers) == (256, 512, 2)
+    assert job.config.sha256 == prepare(_request(network="convnet-d3-w128", threads=1)).config.sha256
+
+
+def test_a_precision_other_than_the_default_is_another_run_and_its_label_says_so() -> None:
+    job = prepare(_request(precision="bf16"))
+    assert job.overrides["precision"] == "bf16"
+    assert job.config.sha256 != prepare(_request()).config.sha256
+    assert "precision" not in prepare(_request(precision="fp32")).overrides
+    said = list(run(job))
+    assert isinstance(said[-1], Finished)
+    assert said[-1].set_sha256 != cast(Finished, list(run(prepare(_request())))[-1]).set_sha256
+
+
+def test_precision_has_no_effect_on_a_method_without_a_network_and_that_is_said() -> None:
+    job = prepare(_request(method="random", iterations=None, precision="bf16"))
+    assert job.config.precision == "fp32"
+    assert job.overrides == {}
+    assert any("--precision and --compile are for those that do" in note for note in job.notes)
+
+
+def test_what_a_run_adapts_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = prepare(_request())
+
+    def crowded(problem: Problem, options: Any, resume: Any = None) -> Iterator[Step]:
+        problem.adapt(2, "CUDA out of memory.", real_chunk=8)
+        yield Step(1, problem.synthetic_set(problem.real.normalisation.apply(problem.random_subset())))
+
+    monkeypatch.setattr(job.method, "distill", crowded)
+    (event,) = [event for event in run(job) if isinstance(event, Adapted)]
+    assert event == Adapted(iteration=2, what="real_chunk", value=8, reason="CUDA out of memory.")
+    assert remark(event) == "From iteration 2 on with real_chunk 8: CUDA out of memory."
+
+
+def test_too_little_memory_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = prepare(_request())
+
+    def crowded(*given: Any) -> Iterator[Step]:
+        raise NotEnoughMemory("640 real images do not fit.")
+        yield
+
+    monkeypatch.setattr(job.method, "distill", crowded)
+    ending = list(run(job))[-1]
+    assert isinstance(ending, Failed)
+    assert ending.error == "640 real images do not fit."
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own code
+def test_a_compiled_run_is_recorded_as_such() -> None:
+    job = prepare(_request(compile="on", network="convnet-d2-w8-bn"))
+    assert job.config.where.compiled
+    said = list(run(job))
+    assert isinstance(said[0], Started)
+    assert said[0].environment.compiler
+    assert isinstance(said[-1], Finished)
+    assert not [event for event in said if isinstance(event, Adapted | Warned)]

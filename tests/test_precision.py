@@ -1,8 +1,13 @@
+import threading
+from typing import cast
+
 import pytest
 import torch
 
+from dambench import precision
+from dambench.config import Precision, Where
 from dambench.errors import BadInput
-from dambench.precision import Policy, choose_device
+from dambench.precision import Policy, choose_compiling, choose_device, choose_precision, micro_batches
 
 
 @pytest.mark.parametrize(("device", "images"), [("cpu", 64), ("cuda", 1024)])
@@ -44,3 +49,92 @@ def test_the_peak_of_memory_is_that_since_it_was_asked_last() -> None:
     policy.restart_peak()
     assert policy.peak_bytes() - low < 40_000_000
     assert policy.used_bytes() > 10_000_000
+
+
+# What is decided from the configuration.
+
+
+def test_a_cpu_takes_few_images_at_once_and_a_gpu_all() -> None:
+    of_mnist, of_digits, of_imagenet = 4 * 128 * 32 * 32, 4 * 32 * 8 * 8, 4 * 128 * 256 * 256
+    assert micro_batches("cpu", of_mnist) == (16, 32)
+    assert micro_batches("cpu", of_digits) == (1024, 2048)
+    assert micro_batches("cpu", of_imagenet) == (1, 1)
+    assert micro_batches("cuda:0", of_mnist) == (0, 0)
+
+
+def test_precision_is_that_of_the_device_unless_it_is_named() -> None:
+    assert [choose_precision(name, "cpu") for name in (None, "auto", "fp32", "bf16")] == [
+        "fp32",
+        "fp32",
+        "fp32",
+        "bf16",
+    ]
+    assert [choose_precision(name, "cuda:0") for name in (None, "tf32", "fp32")] == ["tf32", "tf32", "fp32"]
+    with pytest.raises(BadInput, match="tf32 is for GPUs"):
+        choose_precision("tf32", "cpu")
+    with pytest.raises(BadInput, match="No precision is called 'fp16'"):
+        choose_precision("fp16", "cpu")
+
+
+def test_long_runs_are_compiled_where_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_missing_compiler", lambda kind: "")
+    assert choose_compiling(None, "cpu", 1_000, True) == (True, "")
+    assert choose_compiling("auto", "cpu", 999, True) == (False, "")
+    assert choose_compiling("auto", "cpu", 10**6, False) == (False, "")
+    assert choose_compiling("on", "cpu", 1, False) == (True, "")
+    assert choose_compiling("off", "cpu", 10**6, True) == (False, "")
+    assert choose_compiling("auto", "cuda:0", 5_000, False) == (True, "")
+    with pytest.raises(BadInput, match="No way to compile is called 'yes'"):
+        choose_compiling("yes", "cpu", 1, True)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"), [("cpu", "no-such-g++, which is not there"), ("cuda:0", "triton, which is not installed")]
+)
+def test_without_a_compiler_nothing_is_compiled_and_that_is_said(
+    device: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "CPP", "no-such-g++")
+    monkeypatch.setattr(precision, "find_spec", lambda name: None)
+    compiled, note = choose_compiling("on", device, 10, True)
+    assert not compiled
+    assert note.startswith("It runs uncompiled: ")
+    assert said in note
+    assert choose_compiling("auto", device, 10, True) == (False, "")
+
+
+def test_a_policy_is_what_the_configuration_says() -> None:
+    where = Where(device="cpu", threads=3, real_chunk=16, synthetic_chunk=32)
+    assert Policy.of(where, "bf16", True) == Policy(
+        torch.device("cpu"), True, 3, "bf16", real_chunk=16, synthetic_chunk=32, workers=3
+    )
+    assert Policy.of(Where(compiled=True, threads=3), "fp32", False).workers == 1
+    assert Policy.of(Where(), "fp32", False).real_chunk > 10**8
+
+
+def test_side_by_side_each_has_a_thread_of_its_own_and_results_keep_their_order() -> None:
+    before = torch.get_num_threads()
+    policy = Policy(torch.device("cpu"), workers=3)
+    meeting = threading.Barrier(3, timeout=20)
+
+    def work(item: int) -> tuple[int, int, bool]:
+        meeting.wait()  # all three must be at work
+        return item, torch.get_num_threads(), torch.is_grad_enabled()
+
+    assert policy.each(work, range(3)) == [(0, 1, False), (1, 1, False), (2, 1, False)]
+    assert torch.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError):
+        policy.each(lambda item: 1 // item, range(3))
+
+
+def test_precision_on_a_gpu_is_set_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    try:
+        for name, rounded in (("fp32", False), ("tf32", True), ("bf16", True)):
+            Policy(torch.device("cuda:0"), precision=cast(Precision, name)).apply()
+            assert torch.backends.cuda.matmul.allow_tf32 is rounded
+            assert torch.backends.cudnn.allow_tf32 is rounded
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before[:2]
+        torch.backends.cudnn.benchmark = before[2]

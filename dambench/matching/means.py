@@ -284,7 +284,7 @@ class ClassMeans:
     def _by_stages(self, batch: RealBatch) -> list[Tensor]:
         """What batch norm makes of all real images, a few of them at a time."""
         classes, count = batch.indices.shape
-        images = torch.cat(self.policy.each(lambda of: batch.images(of).flatten(0, 1), _slices(classes, 1)))
+        images = torch.cat([batch.images(of).flatten(0, 1) for of in _slices(classes, 1)])
         of_class = torch.arange(classes, device=images.device).repeat_interleave(count)
         part = _even(len(images), self.policy.real_chunk)
         parts, labels = list(images.to(self._real_dtype).split(part)), of_class.split(part)
@@ -327,7 +327,7 @@ class _Staged:
     """One stage of a network with BatchNorm, for images that come in parts: first their statistics, then their maps."""
 
     def __init__(self, stage: Stage, norm: nn.BatchNorm2d, level: int, terms: Sequence[Term], policy: Policy):
-        self.stage, self.norm, self._policy = stage, norm, policy
+        self.stage, self.norm = stage, norm
         self.terms = [(position, term) for position, term in enumerate(terms) if term.level == level]
         self._measure = policy.compile(self._measured)
         self._finish = policy.compile(self._finished)
@@ -341,29 +341,24 @@ class _Staged:
         # A map that is larger than what it is made of is made again: that takes less than to keep all of them.
         kept = self.stage.convolution.out_channels <= self.stage.convolution.in_channels
 
-        def measure(index: int) -> tuple[Tensor, Tensor]:
-            seen, *moments = self._measure(parts[index])
+        statistics = []
+        for index, part in enumerate(parts):
+            seen, *moments = self._measure(part)
+            statistics.append(moments)
             if kept:
                 parts[index] = seen
-            return moments[0], moments[1]
-
-        statistics = self._policy.each(measure, range(len(parts)))
         # All images are of one size, so the moments of all are the means of theirs. (Their difference is one of large
         # numbers where a channel hardly varies.)
         first, second = (torch.cat(rows).double().mean(0) for rows in zip(*statistics, strict=True))
         exact = statistics[0][0].dtype
         mean, variance = first.to(exact), (second - first.square()).clamp_min(0).to(exact)
-
-        def finish(index: int) -> list[Tensor]:
-            seen = parts[index] if kept else self.stage.convolution(parts[index])
+        sums: list[Tensor] = []
+        for index, (part, of) in enumerate(zip(parts, labels, strict=True)):
+            seen = part if kept else self.stage.convolution(part)
             parts[index], *vectors = self._finish(seen, mean, variance)
-            return [_class_sums(seen, labels[index], classes) for seen in vectors]
-
-        sums = self._policy.each(finish, range(len(parts)))
-        return [
-            (position, torch.stack([found[nth] for found in sums]).sum(0))
-            for nth, (position, _) in enumerate(self.terms)
-        ]
+            more = [_class_sums(seen, of, classes) for seen in vectors]
+            sums = [a + b for a, b in zip(sums, more, strict=True)] if sums else more
+        return [(position, total) for (position, _), total in zip(self.terms, sums, strict=True)]
 
     def _measured(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the convolution sees of n images, and the mean and mean square of each map, (n, channels)."""

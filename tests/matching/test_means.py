@@ -338,3 +338,13 @@ def test_a_graph_of_fewer_images_at_once_is_a_new_one(monkeypatch: pytest.Monkey
         matching.step()
     assert problem.policy.real_chunk == 6
     assert [tape.recorded for tape in tapes] == [0, 0, 1]
+
+
+# Side by side.
+
+
+def test_the_bits_do_not_depend_on_how_many_micro_batches_are_worked_on_at_once() -> None:
+    one, two, three = (distilled("convnet-d2-w8", workers=workers, real_chunk=3)[0] for workers in (1, 2, 3))
+    for first, step, other in zip(one, two, three, strict=True):
+        assert torch.equal(step.images, other.images)
+        torch.testing.assert_close(first.images, step.images, rtol=1e-4, atol=1e-5)
