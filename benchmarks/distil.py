@@ -20,7 +20,7 @@ from benchmarks.official import Distillation
 from dambench import networks
 from dambench.config import Precision, Where, read
 from dambench.methods import datadam, dm
-from dambench.precision import Policy, choose_precision, micro_batches
+from dambench.precision import Policy, choose_precision, micro_batch
 from dambench.problem import Problem, Seeds, Step
 
 PRECISIONS: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("tf32", "bf16", "fp32")}
@@ -60,13 +60,13 @@ QUICK = Setting(TINY, 6, ipc=2, width=4)
 # Ours: all that this benchmark knows of dambench.
 
 
-def policy(mode: str, device: str, real_chunk: int = 0, synthetic_chunk: int = 0) -> Policy:
+def policy(mode: str, device: str, chunk: int = 0) -> Policy:
     """`bf16 compiled` → how to compute."""
     where = Where(
         device=device,
         compiled=mode.endswith(" compiled"),
-        real_chunk=real_chunk,
-        synthetic_chunk=synthetic_chunk,
+        real_chunk=chunk,
+        synthetic_chunk=chunk,
     )
     return Policy.of(where, choose_precision(mode.split()[0], device), False)
 
@@ -75,8 +75,7 @@ def ours(method: str, norm: str, mode: str, setting: Setting, device: str) -> Ca
     """What takes the next iteration each time it is called."""
     shape = card(setting.shape)
     name = f"convnet-d3-w{setting.width}{'-bn' if norm == 'batch' else ''}"
-    real_chunk, synthetic_chunk = micro_batches(device, networks.map_bytes(name, shape))
-    how = policy(mode, device, real_chunk, synthetic_chunk)
+    how = policy(mode, device, micro_batch(device, networks.map_bytes(name, shape)))
     how.apply()
     problem = Problem(
         real=real_set(setting.shape, device),

@@ -27,7 +27,7 @@ OUTSIDE = "seconds outside the engine"
 
 def job(scene: Scene) -> Job:
     """A few seconds of distillation, nearly no evaluation."""
-    method = {"name": "dm", "iterations": 3 if scene.quick else 200}
+    method = {"name": "dm", "iterations": 3 if scene.quick else 1000}
     request = Request(
         method=method, dataset="digits", ipc=10, evaluate_on=["convnet-d1-w1"], eval_repeats=1, device=scene.device
     )

@@ -33,7 +33,7 @@ from dambench.events import (
     Stopped,
     Warned,
 )
-from dambench.precision import STACK, Policy, choose_compiling, choose_device, choose_precision, micro_batches
+from dambench.precision import STACK, Policy, choose_compiling, choose_device, choose_precision, micro_batch
 from dambench.preview import preview
 from dambench.problem import Problem, RealSet, Seeds, Step, SyntheticSet
 from dambench.protocol import preset
@@ -153,15 +153,15 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         notes.append(
             f"The method {wanted.name} matches on no network: --precision and --compile are for those that do."
         )
-    real_chunk, synthetic_chunk = micro_batches(device, networks.map_bytes(network, card)) if network else (0, 0)
+    chunk = micro_batch(device, networks.map_bytes(network, card)) if network else 0
     repeats = 5 if request.eval_repeats is None else request.eval_repeats
     where = Where(
         data=str(data.resolve()) if data else "",
         device=device,
         threads=request.threads or 0,
         compiled=compiled,
-        real_chunk=real_chunk,
-        synthetic_chunk=synthetic_chunk,
+        real_chunk=chunk,
+        synthetic_chunk=chunk,
         stack=min(repeats, STACK) if on_gpu else 1,
     )
     config = read(

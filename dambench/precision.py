@@ -30,7 +30,7 @@ from dambench.errors import BadInput, unknown
 ALL = 10**9
 """Images at once, where a device wants them all."""
 
-REAL_BYTES, SYNTHETIC_BYTES = 2**23, 2**24
+CACHED_BYTES = 2**23
 """Of the largest map of a micro-batch on a CPU. (Measured at widths 32 to 128: half of it and twice as much cost about
 the same, a tenth costs small networks a factor of 4, and without a limit peak memory grows with classes and batch.)"""
 
@@ -67,7 +67,7 @@ class Policy:
     stack: int = 1
     """Networks of one architecture that are trained at once on a set."""
     workers: int = 1
-    """Micro-batches of the real branch that are worked on side by side, each by one thread."""
+    """Micro-batches that are worked on side by side, each by one thread."""
 
     @classmethod
     def of(cls, where: Where, precision: Precision, deterministic: bool) -> "Policy":
@@ -105,10 +105,16 @@ class Policy:
         return cast(F, torch.compile(function, dynamic=False))
 
     def each(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """What the function, which takes no gradients, gives for each item, in their order."""
+        """What the function gives for each item, in their order; whether gradients are recorded is as it is here."""
         if self.workers == 1 or len(items) == 1:
             return [function(item) for item in items]
-        return list(_crew(self.workers).map(torch.no_grad()(function), items))
+        recording = torch.is_grad_enabled()
+
+        def work(item: T) -> R:
+            with torch.set_grad_enabled(recording):
+                return function(item)
+
+        return list(_crew(self.workers).map(work, items))
 
     def apply(self) -> None:
         """Set what torch keeps per process. Called once, before the first tensor of a run."""
@@ -235,12 +241,10 @@ def _missing_compiler(kind: str) -> str:
     return "" if shutil.which(CPP) else f"torch compiles with {CPP}, which is not there"
 
 
-def micro_batches(device: str, map_bytes: int) -> tuple[int, int]:
-    """How many real images should go through a network at once, and how many synthetic ones; 0: all.
+def micro_batch(device: str, map_bytes: int) -> int:
+    """How many images should go through a network at once; 0: all.
 
     Args:
         map_bytes: of the largest map that the network makes of one image, in float32.
     """
-    if device != "cpu":
-        return 0, 0
-    return max(1, REAL_BYTES // map_bytes), max(1, SYNTHETIC_BYTES // map_bytes)
+    return max(1, CACHED_BYTES // map_bytes) if device == "cpu" else 0

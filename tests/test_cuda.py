@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,15 +12,17 @@ from torch import Tensor
 
 from dambench import networks
 from dambench.augment import augment, draw
-from dambench.config import Request
+from dambench.config import Precision, Request, read
 from dambench.engine import prepare, run
-from dambench.events import Evaluated, Finished, Sampled, Started, Warned
+from dambench.events import Adapted, Evaluated, Finished, Sampled, Started, Warned
 from dambench.gpu import sampled
-from dambench.problem import Network, Normalisation, Seeds, SyntheticSet
+from dambench.methods import datadam, dm
+from dambench.precision import Policy
+from dambench.problem import Network, Normalisation, Problem, RealSet, Seeds, SyntheticSet
 from dambench.protocol import DSA, Budget, Protocol
 from dambench.replay import WARM_UPS, Replayed
 from dambench.train import predict, train, train_together
-from tests.lab import data_card, generator, noise, synthetic_set
+from tests.lab import data_card, generator, noise, synthetic_set, tiny_problem
 
 pytestmark = pytest.mark.gpu
 
@@ -253,3 +256,69 @@ def test_images_are_augmented_on_the_gpu_as_on_the_cpu(
     finally:
         torch.use_deterministic_algorithms(False)
     torch.testing.assert_close(*results, rtol=0, atol=1e-4)
+
+
+# Matching.
+
+
+def _matched(device: str, method: ModuleType, network: str, steps: int, **policy: Any) -> tuple[list[float], Tensor]:
+    """The losses of some iterations and the images after them, with random draws and weights of the CPU."""
+    problem = tiny_problem(card=data_card((40,) * 4, channels=3, size=(32, 32)), network=network)
+    problem.policy = Policy(torch.device(device), **policy)
+    problem.warn = pytest.fail
+    real = problem.real
+    problem.real = RealSet(real.images.to(device), real.counts, real.normalisation)
+    problem.policy.apply()
+    options = read(method.Options, {"iterations": steps, "batch_real": 32}, "the method")
+    losses, images = [], torch.zeros(0)
+    for step in method.distill(problem, options):
+        losses.append(float(step.losses["matching"]))
+        images = step.synthetic.images.cpu().clone()
+    return losses, images
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own code
+@pytest.mark.parametrize("network", ["convnet-d3-w32", "convnet-d3-w32-bn"])
+@pytest.mark.parametrize("method", [dm, datadam])
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("tf32", 1e-2), ("bf16", 5e-2)])
+def test_iterations_on_the_gpu_are_those_of_the_cpu(
+    precision: Precision,
+    tolerance: float,
+    compiled: bool,
+    method: ModuleType,
+    network: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _weights_from_the_cpu(monkeypatch)
+    monkeypatch.setattr(Problem, "generator", lambda problem, *words: problem.seeds.generator(*words))
+    # Long enough to be replayed. All differences add up over the iterations.
+    losses, images = _matched("cuda:0", method, network, WARM_UPS + 3, precision=precision, compiled=compiled)
+    expected_losses, expected = _matched("cpu", method, network, WARM_UPS + 3)
+    assert losses == pytest.approx(expected_losses, rel=tolerance)
+    start = _matched("cpu", method, network, 1)[1]
+    moved, difference = (expected - start).norm(), (images - expected).norm()
+    assert difference < 2 * tolerance * moved + 1e-4
+
+
+def test_out_of_memory_on_the_gpu_halves_the_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = data_card((400,) * 4, channels=3, size=(64, 64))
+    problem = tiny_problem(card=card, network="convnet-d2-w128")
+    problem.policy = Policy(CUDA)
+    real = problem.real
+    problem.real = RealSet(real.images.to(CUDA), real.counts, real.normalisation)
+    adapted: list[Adapted] = []
+    problem.adapted = adapted.append
+    total = torch.cuda.get_device_properties(CUDA).total_memory
+    torch.cuda.empty_cache()
+    # All 1,200 images at once need 2.5 GB for one map.
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 2**31 / total), CUDA)
+    try:
+        steps = list(dm.distill(problem, dm.Options(iterations=WARM_UPS + 3, batch_real=300)))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
+    assert len(steps) == WARM_UPS + 3
+    assert adapted
+    assert {event.what for event in adapted} == {"real_chunk"}
+    assert all("out of memory" in event.reason for event in adapted)
+    assert problem.policy.real_chunk < 1200

@@ -322,9 +322,9 @@ def test_what_could_change_bits_is_settled_and_stored() -> None:
     job = prepare(_request(network="convnet-d3-w128", dataset="digits", threads=2))
     where = job.config.where
     # Maps of 8×8 pixels, 128 channels, 4 bytes.
-    assert (where.real_chunk, where.synthetic_chunk) == (2**23 // (64 * 128 * 4), 2**24 // (64 * 128 * 4))
+    assert (where.real_chunk, where.synthetic_chunk) == (2**23 // (64 * 128 * 4), 2**23 // (64 * 128 * 4))
     assert (where.compiled, where.stack, job.config.precision) == (False, 1, "fp32")
-    assert (job.policy.real_chunk, job.policy.synthetic_chunk, job.policy.workers) == (256, 512, 2)
+    assert (job.policy.real_chunk, job.policy.synthetic_chunk, job.policy.workers) == (256, 256, 2)
     assert job.config.sha256 == prepare(_request(network="convnet-d3-w128", threads=1)).config.sha256
 
 

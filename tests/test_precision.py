@@ -7,7 +7,7 @@ import torch
 from dambench import precision
 from dambench.config import Precision, Where
 from dambench.errors import BadInput
-from dambench.precision import Policy, choose_compiling, choose_device, choose_precision, micro_batches
+from dambench.precision import Policy, choose_compiling, choose_device, choose_precision, micro_batch
 
 
 @pytest.mark.parametrize(("device", "images"), [("cpu", 64), ("cuda", 1024)])
@@ -56,10 +56,10 @@ def test_the_peak_of_memory_is_that_since_it_was_asked_last() -> None:
 
 def test_a_cpu_takes_few_images_at_once_and_a_gpu_all() -> None:
     of_mnist, of_digits, of_imagenet = 4 * 128 * 32 * 32, 4 * 32 * 8 * 8, 4 * 128 * 256 * 256
-    assert micro_batches("cpu", of_mnist) == (16, 32)
-    assert micro_batches("cpu", of_digits) == (1024, 2048)
-    assert micro_batches("cpu", of_imagenet) == (1, 1)
-    assert micro_batches("cuda:0", of_mnist) == (0, 0)
+    assert micro_batch("cpu", of_mnist) == 16
+    assert micro_batch("cpu", of_digits) == 1024
+    assert micro_batch("cpu", of_imagenet) == 1
+    assert micro_batch("cuda:0", of_mnist) == 0
 
 
 def test_precision_is_that_of_the_device_unless_it_is_named() -> None:
@@ -121,7 +121,10 @@ def test_side_by_side_each_has_a_thread_of_its_own_and_results_keep_their_order(
         meeting.wait()  # all three must be at work
         return item, torch.get_num_threads(), torch.is_grad_enabled()
 
-    assert policy.each(work, range(3)) == [(0, 1, False), (1, 1, False), (2, 1, False)]
+    for recorded in (True, False):
+        with torch.set_grad_enabled(recorded):
+            results = policy.each(work, range(3))
+        assert results == [(0, 1, recorded), (1, 1, recorded), (2, 1, recorded)]
     assert torch.get_num_threads() == before
     with pytest.raises(ZeroDivisionError):
         policy.each(lambda item: 1 // item, range(3))

@@ -245,18 +245,20 @@ class ClassMeans:
         self.phase = "synthetic"
         ipc = len(synthetic) // classes
         most = classes if self.network.mixes_images else max(1, self.policy.synthetic_chunk // ipc)
-        found = [synthetic.new_zeros(()) for _ in self.terms]
-        for some in _slices(classes, most):
-            images = synthetic.unflatten(0, (classes, ipc))[some]
-            parts = self._part(batch.augmented(images, some), [target[some] for target in targets])
-            (slope,) = torch.autograd.grad(torch.stack(parts).sum(), synthetic)
-            gradient.copy_(slope) if some.start == 0 else gradient.add_(slope)
-            found = [total + part.detach() for total, part in zip(found, parts, strict=True)]
+
+        def descend(some: slice) -> Tensor:
+            images = synthetic.detach().unflatten(0, (classes, ipc))[some].requires_grad_()
+            parts = torch.stack(self._part(batch.augmented(images, some), [target[some] for target in targets]))
+            (slope,) = torch.autograd.grad(parts.sum(), images)
+            gradient.unflatten(0, (classes, ipc))[some] = slope
+            return parts.detach()
+
+        with torch.enable_grad():
+            found = torch.stack(self.policy.each(descend, _slices(classes, most))).sum(0)
         of_names = {term.name: synthetic.new_zeros(()) for term in self.terms}
         for term, part in zip(self.terms, found, strict=True):
             of_names[term.name] = of_names[term.name] + part
-        whole = torch.stack(found).sum()
-        return {name: of_names.get(name, whole) for name in self.names}
+        return {name: of_names.get(name, found.sum()) for name in self.names}
 
     @torch.no_grad()
     def of_real(self, batch: RealBatch) -> list[Tensor]:
