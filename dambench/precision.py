@@ -36,7 +36,7 @@ the same, a tenth costs small networks a factor of 4, and without a limit peak m
 
 WORTH_COMPILING = {"cpu": 1_000, "cuda": 5_000}
 """Iterations from which on `--compile auto` compiles, which takes up to half a minute. On a CPU networks with BatchNorm
-alone: they gain a sixth, and others nothing over micro-batches side by side. (Not measured on a GPU.)"""
+alone: they gain about a tenth, and others nothing over micro-batches side by side. (Not measured on a GPU.)"""
 
 STACK = 20
 """Most networks that a GPU trains at once."""
