@@ -192,6 +192,7 @@ def run(
 
         job = engine.prepare(requests[0], watch.say)
         if dry_run:
+            watch.say("measuring a few steps …")
             return _estimated(job, len(requests), as_json)
         with _opened(path, write=True) as store:
             code = 0
