@@ -23,7 +23,7 @@ from rich.console import Console
 from typer import Argument, Option, Typer
 
 from dambench import __version__, config, display, files, process, registry
-from dambench.errors import BadInput
+from dambench.errors import BadInput, NotEnoughMemory
 from dambench.events import Adapted, AnyEvent, Evaluated, Failed, Finished, Stopped, Warned, remark
 from dambench.protocol import PRESETS
 from dambench.report.to_markdown import to_markdown
@@ -209,7 +209,10 @@ def run(
 def _estimated(job: "Job", runs: int, as_json: bool) -> int:
     from dambench.estimate import estimate
 
-    found = estimate(job)
+    try:
+        found = estimate(job)
+    except NotEnoughMemory as error:
+        return _complain(str(error), 1)
     if as_json:
         print(json.dumps({"runs": runs} | msgspec.to_builtins(found)))
         return 0

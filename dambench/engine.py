@@ -149,7 +149,8 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         notes += [note] if note else []
         if precision == "bf16":
             overrides["precision"] = precision
-    elif request.precision == "bf16" or request.compile == "on":
+    elif precision == "bf16" or request.compile == "on":
+        precision = choose_precision(None if precision == "bf16" else precision, device)
         notes.append(
             f"The method {wanted.name} matches on no network: --precision and --compile are for those that do."
         )
@@ -177,7 +178,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
             "evaluate_every": request.evaluate_every or 0,
             "seed": request.seed or 0,
             "deterministic": bool(request.deterministic),
-            "precision": precision if method.MATCHES_ON_NETWORK or precision != "bf16" else "fp32",
+            "precision": precision,
             "where": where,
         },
         "the run",
@@ -308,6 +309,8 @@ def run(job: Job, command_line: str = "") -> Generator[AnyEvent, None, None]:
 class _Position:
     iteration: int = 0
     set_sha256: str = ""
+    stack: int = 0
+    """Of the evaluation networks, after the GPU's memory was too small for the policy's; 0: it was not."""
 
 
 def open_problem(job: Job, real: RealSet) -> Problem:
@@ -394,10 +397,10 @@ def _judge(
         repeats=job.config.eval_repeats,
         protocol=job.config.protocol,
         seeds=Seeds(job.config.seed),
-        policy=job.policy,
+        policy=replace(job.policy, stack=position.stack or job.policy.stack),
     ):
         if isinstance(event, Adapted):
-            job = replace(job, policy=replace(job.policy, stack=event.value))
+            position.stack = event.value
         if isinstance(event, Progressed):
             if time.perf_counter() - heard < SILENCE:
                 continue

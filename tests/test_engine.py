@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from dambench import engine, files
 from dambench.config import Request, read
 from dambench.engine import Job, StopRun, prepare, run
 from dambench.errors import BadInput, NotEnoughMemory
+from dambench.evaluation import accuracy
 from dambench.events import (
     Adapted,
     AnyEvent,
@@ -24,6 +26,7 @@ from dambench.events import (
 )
 from dambench.methods import dm
 from dambench.problem import Problem, Step, SyntheticSet
+from dambench.train import train_together
 
 
 def _request(**changes: Any) -> Request:
@@ -381,3 +384,19 @@ def test_a_compiled_run_is_recorded_as_such() -> None:
     assert said[0].environment.compiler
     assert isinstance(said[-1], Finished)
     assert not [event for event in said if isinstance(event, Adapted | Warned)]
+
+
+def test_a_stack_that_did_not_fit_once_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = train_together
+
+    def crowded(networks: Any, *given: Any, **more: Any) -> Iterator[tuple[int, int]]:
+        if len(networks) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        yield from original(networks, *given, **more)
+
+    monkeypatch.setattr(accuracy, "train_together", crowded)
+    job = prepare(_request(eval_repeats=4, evaluate_every=2))
+    job = replace(job, policy=replace(job.policy, stack=4))
+    events = list(run(job))
+    assert _only(events, Adapted).value == 2
+    assert len([event for event in events if isinstance(event, Evaluated)]) == 8

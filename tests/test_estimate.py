@@ -10,8 +10,9 @@ import pytest
 from dambench import estimate as estimating
 from dambench.cli import run_cli
 from dambench.config import Request
-from dambench.engine import prepare, run
-from dambench.estimate import estimate
+from dambench.engine import Job, prepare, run
+from dambench.errors import NotEnoughMemory
+from dambench.estimate import Estimate, estimate
 from dambench.events import Finished, Snapshot
 
 SMALL = Request(
@@ -83,3 +84,14 @@ def test_a_dry_run_touches_no_database_and_no_set(tmp_path: Path, capsys: pytest
     assert run_cli([*words, "--db", str(path)]) == 2
     with pytest.raises(sqlite3.DatabaseError):
         sqlite3.connect(path).execute("select 1 from runs")
+
+
+def test_a_dry_run_that_finds_too_little_memory_says_so_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def crowded(job: Job) -> Estimate:
+        raise NotEnoughMemory("640 real images do not fit.")
+
+    monkeypatch.setattr(estimating, "estimate", crowded)
+    assert run_cli(["run", "--dry-run", "--method", "dm", "--dataset", "digits", "--device", "cpu"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "dambench: 640 real images do not fit."
