@@ -1,6 +1,7 @@
 """The commands. Data goes to stdout, narration to stderr.
 
-Exit codes: 0 done, 1 the run failed, 2 bad input, 130 stopped by INT, 143 by TERM.
+Exit codes: 0 done, 1 the run failed, 2 bad input; stopped: 129 by HUP, 130 by INT, 143 by TERM, USR1, USR2 or on
+request.
 """
 
 import io
@@ -10,6 +11,8 @@ import shlex
 import signal
 import sqlite3
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -22,18 +25,31 @@ import typer
 from rich.console import Console
 from typer import Argument, Option, Typer
 
-from dambench import __version__, config, display, files, process, registry
-from dambench.errors import BadInput, NotEnoughMemory
-from dambench.events import Adapted, AnyEvent, Evaluated, Failed, Finished, Stopped, Warned, remark
+from dambench import __version__, config, display, files, launch, process, registry
+from dambench.errors import BadInput, NotEnoughMemory, NotKept
+from dambench.events import (
+    Adapted,
+    AnyEvent,
+    Evaluated,
+    Failed,
+    Finished,
+    Progressed,
+    Resumed,
+    Stopped,
+    Warned,
+    remark,
+)
 from dambench.protocol import PRESETS
 from dambench.report.to_markdown import to_markdown
+from dambench.store import database
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, mean, method_label, std
 from dambench.store.runs import Store
-from dambench.terminal import Watch, describe, draw, duration, has_room, size, table
+from dambench.terminal import Watch, describe, draw, duration, has_room, size, summary, table
 
 if TYPE_CHECKING:
     from dambench.engine import Job
+    from dambench.events import Beginning
 
 # Commands that need torch import the engine themselves: `dambench runs` must answer at once.
 
@@ -47,8 +63,18 @@ app = Typer(
 data_app = Typer(rich_markup_mode=None, help="Real datasets.")
 app.add_typer(data_app, name="data")
 
-EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
+REQUEST = "request"
+"""By which a run is stopped that cannot be signalled from where its user is."""
 
+EXIT_CODES = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 143, "SIGUSR2": 143, REQUEST: 143}
+
+PATIENCE = 10.0
+"""Seconds after which somebody who asked a run to stop is told why it has not yet."""
+
+POLL_SECONDS = 0.25
+"""Between two looks at a run that is watched."""
+
+RunId = Annotated[str, Argument(metavar="ID", help="Or the beginning of one.")]
 Db = Annotated[Path | None, Option("--db", help="The database [default: DAMBENCH_DB, else ./runs.db].")]
 Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
 
@@ -69,7 +95,7 @@ def run_cli(arguments: Sequence[str]) -> int:
         for argument in arguments:
             if any("\ud800" <= character <= "\udfff" for character in argument):
                 raise BadInput(f"The argument {display.display(argument)!r} is not valid UTF-8.")
-        result = app(list(arguments), prog_name="dambench", standalone_mode=False)
+        result = app(list(arguments), prog_name="dambench", standalone_mode=False, obj=list(arguments))
         sys.stdout.flush()
         return int(result or 0)
     except BadInput as error:
@@ -81,6 +107,8 @@ def run_cli(arguments: Sequence[str]) -> int:
         return stop.exit_code
     except typer.TyperException as error:
         return _complain(f"{error.format_message()} Try: dambench --help")
+    except NotKept as error:
+        return _complain(str(error), 1)
     except sqlite3.Error as error:
         return _complain(f"The database cannot be used: {error}.")
     except OSError as error:
@@ -115,8 +143,12 @@ def console(
 
 @app.command()
 def run(
+    context: typer.Context,
     file: Annotated[Path | None, Argument(metavar="[FILE.toml]", help="Settings; flags go over them.")] = None,
     headless: Annotated[bool, Option("--headless", help="Run here, in the foreground.")] = False,
+    detach: Annotated[
+        bool, Option("--detach", help="Run in the background, where a lost terminal ends nothing.")
+    ] = False,
     method: Annotated[str | None, Option(help="See `dambench methods`.")] = None,
     dataset: Annotated[str | None, Option(help="See `dambench data list`.")] = None,
     ipc: Annotated[int | None, Option(help="Images per class [default: 1].")] = None,
@@ -146,6 +178,9 @@ def run(
         str | None, Option("--compile", metavar="auto|on|off", help="Compile the networks [default: auto, long runs].")
     ] = None,
     deterministic: Annotated[bool | None, Option(help="Deterministic operations only, also on CUDA.")] = None,
+    checkpoint_every: Annotated[
+        float | None, Option(help="Seconds between two checkpoints, at least [default: 30].")
+    ] = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Measure a few steps, say what the run would take, and keep nothing.")
     ] = False,
@@ -155,8 +190,10 @@ def run(
     as_json: Json = False,
 ) -> int:
     """Distil a dataset, train networks on the result, test them, store everything."""
-    if not (headless or dry_run):
-        raise BadInput("Without --headless a run opens in the console, which is not built yet: add --headless.")
+    if not (headless or detach or dry_run):
+        raise BadInput("A run would open in the console, which is not built yet: add --headless or --detach.")
+    if headless and detach:
+        raise BadInput("--headless and --detach exclude each other: in the foreground, or in the background.")
     fields = config.read_toml(file) if file else {}
     fields = config.overlay(fields, {"data": os.environ.get("DAMBENCH_DATA") or None})
     flags = {
@@ -177,6 +214,7 @@ def run(
         "precision": precision,
         "compile": compile_,
         "deterministic": deterministic,
+        "checkpoint_every": checkpoint_every,
         "seeds": seeds,
         "name": name,
         "tags": tag or None,
@@ -184,10 +222,13 @@ def run(
     fields = config.overlay(config.overlay(fields, flags), config.settings(set_ or []))
     requests = config.read(config.Request, fields, "the request").each_seed()
     path = db or stored.default_path()
-    stored.check(path)
+    database.check(path)
+    if detach and not dry_run:
+        return _detach(["run", *(a for a in context.obj[1:] if a != "--detach"), "--headless"], as_json)
     watch = Watch(Console(stderr=True, highlight=False))
+    told = launch.detached()
     os.environ.setdefault("GOMP_SPINCOUNT", process.SPINS)  # read when torch is imported
-    with Signals() as signals:
+    with Signals(detached=told is not None, say=watch.say) as signals:
         from dambench import engine
 
         job = engine.prepare(requests[0], watch.say)
@@ -200,10 +241,175 @@ def run(
                 if signals.heard:
                     return EXIT_CODES[signals.heard]
                 job = job.with_seed(request.seed or 0)
-                run_id = store.create(job.config, job.card, request.name or "", request.tags or [])
+                here = launch.this_process(told.log if told else "")
+                run_id = store.create(job.config, job.card, request.name or "", request.tags or [], here)
                 watch.say(f"run {run_id}" + (f", settings: {job.recipe.source}" if job.recipe else ""))
+                if told:
+                    told.announce(run_id)
                 code = max(code, _record(store, run_id, job, signals, watch.console, as_json))
             return code
+
+
+@app.command()
+def resume(
+    context: typer.Context,
+    run_id: Annotated[str, Argument(metavar="ID", help="Of a run that stopped, failed or was lost.")],
+    headless: Annotated[bool, Option("--headless", help="Here, in the foreground, not in the background.")] = False,
+    db: Db = None,
+    as_json: Json = False,
+) -> int:
+    """Go on with a run from its last checkpoint, as if it had never been interrupted."""
+    path = db or stored.default_path()
+    database.check(path)
+    with _opened(path) as store:
+        row = store.run(run_id)
+    _can_resume(row)
+    if not headless:
+        return _detach([*context.obj, "--headless"], as_json)
+    watch = Watch(Console(stderr=True, highlight=False))
+    told = launch.detached()
+    os.environ.setdefault("GOMP_SPINCOUNT", process.SPINS)
+    with Signals(detached=told is not None, say=watch.say) as signals:
+        from dambench import engine
+
+        with _opened(path, write=True) as store:
+            row = store.run(run_id)
+            _can_resume(row)
+            config_ = msgspec.json.decode(row["config"], type=config.RunConfig)
+            begun = store.beginning(row["id"], launch.this_process(told.log if told else ""))
+            job = engine.reopen(
+                config_, row["dataset_sha256"], json.loads(row["overrides"]), begun.environment, watch.say
+            )
+            watch.say(f"run {row['id']}, resumed")
+            return _record(store, row["id"], job, signals, watch.console, as_json, begun, told)
+
+
+def _can_resume(row: dict[str, Any]) -> None:
+    now = launch.state(row)
+    if now == "finished":
+        raise BadInput(f"The run {row['id']} is finished: there is nothing to go on with.")
+    if now in ("waiting", "running", "silent"):
+        quiet = f", silent for {duration(launch.silence(row))}" if now == "silent" else ""
+        raise BadInput(
+            f"The run {row['id']} goes on, as process {row['pid']} on {row['host']}{quiet}: "
+            f"`dambench watch {row['id']}` shows it."
+        )
+    if row["diverged_at"] is not None:
+        raise BadInput(
+            f"The run {row['id']} diverged at iteration {row['diverged_at']}, and would again: begin a new one, with "
+            "a smaller step size."
+        )
+
+
+def _detach(arguments: list[str], as_json: bool) -> int:
+    stderr = Watch(Console(stderr=True, highlight=False))
+    run_id, code = launch.start(arguments, stderr.say)
+    if not run_id:
+        return code
+    print(json.dumps({"run": run_id}) if as_json else run_id, flush=True)
+    stderr.say(f"It goes on without this terminal: dambench watch {run_id}, logs {run_id}, stop {run_id}.")
+    return 0
+
+
+@app.command("watch")
+def watch_run(run_id: RunId, db: Db = None) -> int:
+    """Show a run as it goes on, or went. Leave with Ctrl+C: the run does not notice."""
+    screen = Console(stderr=True, highlight=False)
+    last: AnyEvent | None = None
+    try:
+        with _opened(db) as store:
+            row = store.run(run_id)
+            total = json.loads(row["config"])["method"].get("options", {}).get("iterations", 0)
+            heard = 0
+            with Watch(screen, total) as shown:
+                while True:
+                    row = store.run(row["id"])
+                    for number, event in store.tail(row["id"], heard):
+                        shown.hear(event)
+                        heard, last = number, event
+                    if row["state"] == "running" and row["phase"]:
+                        shown.hear(Progressed(phase=row["phase"], done=row["done"], total=row["total"]))
+                    now = launch.state(row)
+                    if now not in ("waiting", "running", "silent"):
+                        break
+                    time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        screen.print("The run goes on.")
+        return 0
+    if now == "lost":
+        screen.print(f"lost: its process is gone. `dambench resume {row['id']}` goes on from its last checkpoint.")
+        return 1
+    return EXIT_CODES[last.signal] if isinstance(last, Stopped) else int(now == "failed")
+
+
+@app.command()
+def logs(
+    run_id: RunId,
+    follow: Annotated[bool, Option("--follow", "-f", help="Go on as more is written.")] = False,
+    db: Db = None,
+) -> None:
+    """What a run has written; of one in the foreground, what it has said."""
+    with _opened(db) as store:
+        row = store.run(run_id)
+        log = Path(row["log"]) if row["log"] else None
+        if log is None or not log.is_file():
+            if log is not None:
+                print(f"Its log {display.display(str(log))} is not here; this is what it said.", file=sys.stderr)
+            for _, event in store.tail(row["id"]):
+                if line := summary(event):
+                    print(line)
+            return
+        with log.open("rb") as file, suppress(KeyboardInterrupt):
+            rest = b""
+            while True:
+                alive = launch.state(store.run(row["id"])) in ("waiting", "running", "silent")
+                *lines, rest = (rest + file.read()).split(b"\n")
+                for text in lines:
+                    print(display.display(text.decode(errors="replace"), 1000))
+                sys.stdout.flush()
+                if not (follow and alive):
+                    break
+                time.sleep(POLL_SECONDS)
+            if rest:
+                print(display.display(rest.decode(errors="replace"), 1000))
+
+
+@app.command()
+def stop(
+    run_id: RunId,
+    kill: Annotated[bool, Option("--kill", help="With SIGKILL: it goes back to its last checkpoint.")] = False,
+    db: Db = None,
+) -> int:
+    """Ask a run to stop. It writes a checkpoint first, and can be resumed."""
+    with _opened(db) as store:
+        row = store.run(run_id)
+        now = launch.state(row)
+        if now == "lost":
+            raise BadInput(
+                f"The run {row['id']} is lost: there is no process to stop. `dambench resume` goes on with it."
+            )
+        if now not in ("waiting", "running", "silent"):
+            raise BadInput(f"The run {row['id']} is {now}: there is nothing to stop.")
+    if not launch.is_here(row):
+        if kill:
+            raise BadInput(f"The run {row['id']} is on {row['host']}: only there can it be killed.")
+        with _opened(db, write=True) as store:
+            store.edit(row["id"], "stop_asked", 1)
+        print(f"Asked. {row['host']} notices within {launch.BEAT_SECONDS:.0f} s.", file=sys.stderr)
+        return 0
+    launch.send(row, signal.SIGKILL if kill else signal.SIGTERM)
+    until = time.monotonic() + PATIENCE + 5
+    with _opened(db) as store:
+        while time.monotonic() < until:
+            row = store.run(row["id"])
+            now = launch.state(row)
+            if now not in ("waiting", "running"):
+                where = f" at iteration {row['done']}" if row["phase"] == "distil" else ""
+                print(f"{'Killed' if now == 'lost' else now.capitalize()}{where}.", file=sys.stderr)
+                return 0
+            time.sleep(0.1)
+    print("It has been asked, and has not come to the end of an iteration yet.", file=sys.stderr)
+    return 0
 
 
 def _estimated(job: "Job", runs: int, as_json: bool) -> int:
@@ -242,39 +448,59 @@ def _estimated(job: "Job", runs: int, as_json: bool) -> int:
     return 0
 
 
-def _record(store: Store, run_id: str, job: "Job", signals: "Signals", console: Console, as_json: bool) -> int:
+def _record(
+    store: Store,
+    run_id: str,
+    job: "Job",
+    signals: "Signals",
+    console: Console,
+    as_json: bool,
+    beginning: "Beginning | None" = None,
+    told: launch.Detached | None = None,
+) -> int:
     """The one place that joins engine, monitor, store and screen."""
     from dambench import engine
+    from dambench.checkpoints import Keeper
     from dambench.gpu import sampled
 
     said: list[AnyEvent] = []
+    attempt = beginning.attempt if beginning else 1
 
     def keep(events: Iterator[AnyEvent]) -> None:
-        for event in store.record(run_id, events):
+        for event in store.record(run_id, events, attempt):
             watch.hear(event)
+            if isinstance(event, Resumed) and told:
+                told.announce(run_id)
             if isinstance(event, Evaluated | Finished | Failed | Stopped | Warned | Adapted):
                 said.append(event)
 
+    folder = files.run_folder(store.run(run_id)["uid"])
+    keeper = Keeper(folder, job.config.where.checkpoint_every, beginning.checkpoints if beginning else None)
     try:
-        with Watch(console, getattr(job.options, "iterations", 0)) as watch, signals.kept_for_the_run():
+        with (
+            Watch(console, getattr(job.options, "iterations", 0)) as watch,
+            signals.kept_for_the_run(),
+            launch.beating(store.path, run_id, attempt, signals.ask),
+        ):
             try:
+                command_line = shlex.join(["dambench", *sys.argv[1:]])
                 words = until_told(
-                    engine.run(job, shlex.join(["dambench", *sys.argv[1:]])), lambda: signals.heard, engine.StopRun
+                    engine.run(job, command_line, keeper, beginning), lambda: signals.heard, engine.StopRun
                 )
-                with closing(sampled(words)) as events:
+                with closing(sampled(words, since=store.seconds(run_id))) as events:
                     keep(events)
-            except Told as told:
+            except Told as reason:
                 row = store.run(run_id)
                 iteration = row["done"] if row["phase"] == "distil" else 0
-                keep(iter([Stopped(signal=str(told), phase=row["phase"], iteration=iteration, costs=[])]))
-            except sqlite3.Error:
+                keep(iter([Stopped(signal=str(reason), phase=row["phase"], iteration=iteration, costs=[])]))
+            except NotKept:
                 raise
             except Exception as error:
                 # The engine raises nothing: this is a fault of ours outside it. The run must not look alive.
                 text = f"{type(error).__name__}: {error}"
                 keep(iter([Failed(error=text, traceback=traceback.format_exc(), costs=[])]))
-    except sqlite3.Error as error:
-        return _complain(f"The database {str(store.path)!r} could not be written: {error}.", 1)
+    except NotKept as error:
+        return _complain(f"{error} What was kept stays; `dambench resume {run_id}` goes on from there.", 1)
     if as_json:
         print(json.dumps(_result(store, run_id, said)), flush=True)
     match said[-1]:
@@ -306,20 +532,35 @@ def until_told(
 
 
 class Told(BaseException):
-    """INT or TERM came, and there is no time for a run to end by itself."""
+    """A signal came, and there is no time for a run to end by itself."""
 
 
 class Signals:
-    """INT and TERM: they end the program, but while a run is recorded the first is only a reason to stop it."""
+    """They end the program, but while a run is recorded the first is only a reason to stop it.
 
-    def __init__(self) -> None:
+    Args:
+        detached: HUP, which comes when the terminal goes, is ignored.
+        say: tells who waits why it takes long.
+    """
+
+    def __init__(self, *, detached: bool = False, say: Callable[[str], None] = lambda text: None) -> None:
         self.heard = ""
         """Which came first; empty: none yet."""
+        self._detached = detached
+        self._say = say
         self._recording = False
         self._count = 0
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> "Signals":
-        self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before: dict[int, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            before = signal.getsignal(number)
+            if number == signal.SIGHUP and self._detached:
+                self._before[number] = signal.signal(number, signal.SIG_IGN)
+            elif before is not signal.SIG_IGN or number == signal.SIGTERM:
+                # (Whoever started us under nohup, or in the background of a script, wants the others ignored.)
+                self._before[number] = signal.signal(number, self._hear)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -333,6 +574,12 @@ class Signals:
             yield
         finally:
             self._recording = False
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def ask(self) -> None:
+        """Stop the run, as a signal would; may be called by another thread."""
+        self.heard = self.heard or REQUEST
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
@@ -341,6 +588,15 @@ class Signals:
             os._exit(EXIT_CODES[self.heard])  # it was asked three times: whatever hangs, hangs
         if self._count == 2 or not self._recording:
             raise Told(self.heard)
+        self._timer = threading.Timer(PATIENCE, self._explain)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _explain(self) -> None:
+        self._say(
+            f"It stops at the end of an iteration, which takes longer than {PATIENCE:.0f} s here. A second signal ends "
+            "it at once; it can then be resumed from its last checkpoint."
+        )
 
 
 def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
@@ -430,10 +686,13 @@ def runs(db: Db = None, as_json: Json = False) -> None:
     with _opened(db) as store:
         found = store.query("""
             select runs.id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
-                created_at, avg(accuracy) as accuracy, count(accuracy) as n
+                created_at, host, boot, pid, process_started, attempt, beat_at, log,
+                avg(accuracy) as accuracy, count(accuracy) as n
             from runs left join scores on scores.run = runs.number and scores.final = 1
-            group by runs.number order by runs.number desc
+            where deleted_at = '' group by runs.number order by runs.number desc
         """)
+    for row in found:
+        row["state"] = launch.state(row)
     if as_json:
         print(json.dumps([row | {"overrides": json.loads(row["overrides"])} for row in found]))
         return
@@ -464,7 +723,7 @@ def runs(db: Db = None, as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    run_id: Annotated[str, Argument(metavar="ID", help="Or the beginning of one.")],
+    run_id: RunId,
     preview: Annotated[Path | None, Option(help="Write the picture of its latest set to this PNG file.")] = None,
     db: Db = None,
     as_json: Json = False,

@@ -22,6 +22,7 @@ MAX_RUNS = 1000
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 Every = Annotated[int, Meta(ge=0, le=10**9)]
+Seconds = Annotated[float, Meta(ge=0, le=10**6)]
 Threads = Annotated[int, Meta(ge=0, le=4096)]
 Precision = Literal["fp32", "tf32", "bf16"]
 """Of a network's products. bf16: of the real branch while a set is made, elsewhere as the device does by default."""
@@ -77,6 +78,8 @@ class Where(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     synthetic_chunk: Every = 0
     stack: Count = 1
     """Networks that are trained at once on a set."""
+    checkpoint_every: Seconds = 30.0
+    """Seconds between two checkpoints, at least; 0: one after each iteration."""
 
 
 class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -129,6 +132,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     data: str | None = None
     device: str | None = None
     threads: Threads | None = None
+    checkpoint_every: Seconds | None = None
     seeds: str | list[Seed] | None = None
     """Several runs, one per seed: `[0, 1, 2]` or "0-2"."""
     name: str | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dambench import __version__, files, gpu, process
 from dambench.errors import BadInput
-from dambench.store import runs as stored
+from dambench.store import database
 
 Check = tuple[str, str, str]
 """What was looked at, `ok` or `wrong`, and what was found."""
@@ -56,7 +56,7 @@ def examine(path: Path) -> list[Check]:
     note = ", has the WAL-reset race of 3.7.0 to 3.51.2: do not write one database from many processes" if race else ""
     checks.append(("SQLite", "ok", sqlite3.sqlite_version + note))
     try:
-        stored.check(path)
+        database.check(path)
         checks.append(("database", "ok", f"{path.absolute()}{'' if path.exists() else ', not made yet'}"))
     except BadInput as error:
         checks.append(("database", "wrong", str(error)))

@@ -10,11 +10,14 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+import torch
+from torch import Tensor
 
 from dambench import datasets, events, files, networks, registry
+from dambench.checkpoints import Checkpoint, Keeper, newest
 from dambench.config import Choice, Options, Recipe, Request, RunConfig, Where, read
 from dambench.environment import environment
 from dambench.errors import BadInput, NotEnoughMemory, unknown
@@ -22,11 +25,15 @@ from dambench.evaluation.accuracy import evaluate
 from dambench.events import (
     Adapted,
     AnyEvent,
+    Beginning,
+    Checkpointed,
     Cost,
     DataCard,
+    Environment,
     Failed,
     Finished,
     Progressed,
+    Resumed,
     Snapshot,
     Started,
     Stepped,
@@ -44,6 +51,12 @@ LOGGED_STEPS = 1000
 MOST_PIXELS = 128 * 128
 """Of an image that can be turned by a matrix."""
 
+ADAPTABLE = ("compiled", "real_chunk", "synthetic_chunk")
+"""Fields of the policy that may change while a set is made."""
+
+DECIDING = ("torch", "cuda", "cudnn", "driver", "device_name", "threads", "tf32_matmul", "tf32_convolution")
+"""Of the environment, what the last bits depend on."""
+
 SILENCE = 0.5
 """Seconds after which a sign of life is given. A run can be stopped only where it yields."""
 
@@ -53,7 +66,15 @@ class StopRun(Exception):
 
 
 class Diverged(ArithmeticError):
-    """The loss is no longer a number."""
+    """The loss, or an image, is no longer a number.
+
+    Args:
+        iteration: the first of which this is so.
+    """
+
+    def __init__(self, iteration: int, what: str):
+        super().__init__(f"{what}: the run diverged. A smaller step size may help.")
+        self.iteration = iteration
 
 
 @dataclass(frozen=True)
@@ -164,6 +185,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         real_chunk=chunk,
         synthetic_chunk=chunk,
         stack=min(repeats, STACK) if on_gpu else 1,
+        checkpoint_every=Where().checkpoint_every if request.checkpoint_every is None else request.checkpoint_every,
     )
     config = read(
         RunConfig,
@@ -185,6 +207,33 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     )
     policy = Policy.of(config.where, config.precision, config.deterministic)
     return Job(config, card, recipe, method, options, policy, overrides, notes)
+
+
+def reopen(
+    config: RunConfig, dataset_sha256: str, overrides: dict[str, Any], before: Environment, say: Callable[[str], None]
+) -> Job:
+    """A run that was begun, to go on with, in the same way.
+
+    Args:
+        before: what it was begun in.
+
+    Raises:
+        BadInput: it cannot go on here: its method, data or device are not there, or the data are others now.
+    """
+    method = registry.load("methods", config.method.name)
+    options: Options = read(method.Options, config.method.options, f"method {config.method.name}")
+    choose_device(config.where.device)
+    files.can_keep_sets()
+    card = datasets.prepare(config.dataset, files.user_path(config.where.data) if config.where.data else None, say)
+    if card.sha256 != dataset_sha256:
+        raise BadInput(
+            f"The run began on other data: {card.label} was {dataset_sha256[:8]}… and is {card.sha256[:8]}… now. "
+            "Begin a new run."
+        )
+    # As many threads as then, also where there are more cores: sums are in the order of threads.
+    where = msgspec.structs.replace(config.where, threads=before.threads if config.where.device == "cpu" else 0)
+    policy = Policy.of(where, config.precision, config.deterministic)
+    return Job(config, card, None, method, options, policy, overrides, [])
 
 
 def _fields(options: Options) -> dict[str, object]:
@@ -273,36 +322,57 @@ class _Clock:
         ]
 
 
-def run(job: Job, command_line: str = "") -> Generator[AnyEvent, None, None]:
+def run(
+    job: Job, command_line: str = "", keeper: Keeper | None = None, beginning: Beginning | None = None
+) -> Generator[AnyEvent, None, None]:
     """Distil a set, train networks on it, test them.
 
     Ends with Finished, Failed or Stopped, and raises nothing: what goes wrong is an event.
+
+    Args:
+        keeper: keeps checkpoints. Without it a run cannot be resumed.
+        beginning: the run was begun already; it goes on from its last checkpoint.
     """
     clock = _Clock(job.policy)
-    position = _Position()
+    position = _Position(stack=beginning.stack if beginning else 0)
     try:
         job.policy.apply()
-        yield Started(
-            config=job.config,
-            config_sha256=job.config.sha256,
-            data=job.card,
-            recipe=job.recipe.source if job.recipe else "",
-            overrides=job.overrides,
-            environment=environment(job.policy, command_line),
-        )
-        for note in job.notes:
-            yield Warned(message=note)
-        yield from _distil_and_evaluate(job, clock, position)
+        here = environment(job.policy, command_line)
+        if beginning is None:
+            yield Started(
+                config=job.config,
+                config_sha256=job.config.sha256,
+                data=job.card,
+                recipe=job.recipe.source if job.recipe else "",
+                overrides=job.overrides,
+                environment=here,
+            )
+            for note in job.notes:
+                yield Warned(message=note)
+        else:
+            yield from _resumed(job, here, keeper, beginning, clock, position)
+        yield from _distil_and_evaluate(job, clock, position, keeper)
     except StopRun as stop:
-        last: AnyEvent = Stopped(signal=str(stop), phase=clock.phase, iteration=position.iteration, costs=clock.costs())
+        phase, costs = clock.phase, clock.costs()
+        if keeper is not None:
+            with suppress(StopRun):
+                yield from _checkpointed(keeper, clock, position)
+        last: AnyEvent = Stopped(signal=str(stop), phase=phase, iteration=position.iteration, costs=costs)
     except Exception as error:
         said = str(error).strip() or "no message"
-        text = said if isinstance(error, Diverged | BadInput | NotEnoughMemory) else f"{type(error).__name__}: {said}"
-        last = Failed(error=text, traceback=traceback.format_exc(), costs=clock.costs())
+        told = isinstance(error, Diverged | BadInput | NotEnoughMemory)
+        last = Failed(
+            error=said if told else f"{type(error).__name__}: {said}",
+            traceback=traceback.format_exc(),
+            costs=clock.costs(),
+            diverged=error.iteration if isinstance(error, Diverged) else None,
+        )
     else:
         last = Finished(set_sha256=position.set_sha256, costs=clock.costs())
     with suppress(StopRun):  # too late to stop
         yield last
+    if keeper is not None and isinstance(last, Finished):
+        keeper.sweep(0)
 
 
 @dataclass
@@ -311,6 +381,63 @@ class _Position:
     set_sha256: str = ""
     stack: int = 0
     """Of the evaluation networks, after the GPU's memory was too small for the policy's; 0: it was not."""
+    checkpoint: Callable[[], Checkpoint] | None = None
+    """Makes one of where the run is; None: it has not got anywhere."""
+    from_: Checkpoint | None = None
+    """That the run goes on from."""
+    scores: set[tuple[int, str, int]] = field(default_factory=set)
+    """Iteration, network and repeat of those that are known already."""
+    sets: set[int] = field(default_factory=set)
+    """The iterations whose sets are."""
+
+
+def _resumed(
+    job: Job, here: Environment, keeper: Keeper | None, beginning: Beginning, clock: _Clock, position: _Position
+) -> Iterator[AnyEvent]:
+    """Find the last checkpoint that is whole, and be where it is."""
+    names = beginning.checkpoints
+    found = newest(keeper.folder, names, job.config.sha256) if keeper else None
+    iteration = found[0].iteration if found else -1
+    yield Resumed(
+        attempt=beginning.attempt,
+        iteration=iteration,
+        checkpoint=found[1] if found else "",
+        process=beginning.process,
+        environment=here,
+    )
+    if names and (found is None or found[1] != names[-1]):
+        where = f"the one of iteration {iteration}" if found else "the beginning"
+        yield Warned(message=f"The last checkpoint is missing or damaged: the run goes on from {where}.")
+    if others := [name for name in DECIDING if getattr(here, name) != getattr(beginning.environment, name)]:
+        changes = ", ".join(f"{name} {getattr(beginning.environment, name)} → {getattr(here, name)}" for name in others)
+        yield Warned(message=f"Resumed in another environment, so the last bits may differ: {changes}.")
+    if found is None:
+        return
+    position.from_, position.iteration = found[0], iteration
+    position.scores = {score for score in beginning.scores if score[0] <= iteration}
+    position.sets = {known for known in beginning.sets if known <= iteration}
+    clock.seconds |= found[0].seconds
+    clock.peaks |= {phase: peaks[0] for phase, peaks in found[0].peaks.items()}
+    clock.reserved |= {phase: peaks[1] for phase, peaks in found[0].peaks.items()}
+
+
+def _checkpointed(keeper: Keeper, clock: _Clock, position: _Position) -> Iterator[Checkpointed | Warned]:
+    """Write a checkpoint of where the run is, if it is anywhere."""
+    if position.checkpoint is None:
+        return
+    clock.close()
+    peaks = {phase: [clock.peaks.get(phase, 0), clock.reserved.get(phase, 0)] for phase in clock.seconds}
+    try:
+        now = replace(position.checkpoint(), seconds=dict(clock.seconds), peaks=peaks)
+        if not now.finite:
+            return  # the next iteration will say so
+        sha256, size, seconds = keeper.write(now)
+    except (OSError, BadInput) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        yield Warned(message=f"The checkpoint of iteration {position.iteration} could not be written: {why}.")
+        return
+    yield Checkpointed(iteration=now.iteration, sha256=sha256, size_bytes=size, seconds=seconds)
+    keeper.sweep()
 
 
 def open_problem(job: Job, real: RealSet) -> Problem:
@@ -325,46 +452,117 @@ def open_problem(job: Job, real: RealSet) -> Problem:
     )
 
 
-def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position) -> Iterator[AnyEvent]:
+def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: Keeper | None) -> Iterator[AnyEvent]:
     config, policy = job.config, job.policy
     real, test = datasets.open_sets(job.card, policy.device)
     said: list[AnyEvent] = []
     problem = open_problem(job, real)
     problem.warn, problem.adapted = (lambda message: said.append(Warned(message=message))), said.append
     total: int = getattr(job.options, "iterations", 0)
-    every = max(1, total // LOGGED_STEPS)
-    heard = time.perf_counter()
+    logged = max(1, total // LOGGED_STEPS)
+    begun = position.from_
+    if begun is not None:
+        problem.policy = replace(policy, **cast(dict[str, Any], begun.policy))
+        position.checkpoint = lambda: begun
+        if begun.set_sha256:
+            made = _kept(begun.set_sha256, job, real)
+            yield from _judge(job, made, begun.iteration, begun.iteration >= total, test, clock, position)
+        if begun.iteration >= total:
+            return
+
     step: Step | None = None
+    due = False
+
+    def checkpoint() -> Checkpoint:
+        assert step is not None
+        return Checkpoint(
+            config_sha256=config.sha256,
+            iteration=step.iteration,
+            state=step.state(),
+            # To be evaluated before the run goes on, or after its end.
+            set_sha256=_keep(step.synthetic, step.iteration, job.card).sha256 if due or step.iteration >= total else "",
+            policy={name: int(getattr(problem.policy, name)) for name in ADAPTABLE},
+        )
+
+    heard = time.perf_counter()
+    finite = _Finite()
     clock.enter("distil")
-    for step in job.method.distill(problem, job.options):
-        position.iteration = step.iteration
-        while said:
-            yield said.pop(0)
+    for step in job.method.distill(problem, job.options, begun.state if begun else None):
+        position.iteration, position.checkpoint = step.iteration, checkpoint
+        finite.look(step)
         last = step.iteration >= total
-        if step.losses and (step.iteration % every == 0 or step.iteration == 1 or last):
+        due = bool(config.evaluate_every) and step.iteration % config.evaluate_every == 0 and not last
+        # First of all: a checkpoint of this iteration, from wherever it is asked for, comes after its losses.
+        if step.losses and (step.iteration % logged == 0 or step.iteration == 1 or last):
+            finite.check()
             yield _stepped(step, clock.spent("distil"), policy)
             heard = time.perf_counter()
+        while said:
+            yield said.pop(0)
         if time.perf_counter() - heard > SILENCE:
             yield Progressed(phase="distil", done=step.iteration, total=total, memory_bytes=policy.used_bytes())
             heard = time.perf_counter()
-        if config.evaluate_every and step.iteration % config.evaluate_every == 0 and not last:
+        if keeper is not None and keeper.due and not last:
+            finite.check()
+            yield from _checkpointed(keeper, clock, position)
+        if due:
             yield from _judge(job, step.synthetic, step.iteration, False, test, clock, position)
+            due = False
             clock.enter("distil")
             heard = time.perf_counter()
     if step is None:
         raise BadInput(f"The method {config.method.name} gave no synthetic set.")
+    finite.check()
+    if keeper is not None:
+        yield from _checkpointed(keeper, clock, position)
     yield from _judge(job, step.synthetic, step.iteration, True, test, clock, position)
+
+
+class _Finite:
+    """Sees the first iteration whose loss is no number, without making a GPU wait for each."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._first = torch.empty(0)
+        """By loss, its last value, and the iteration since which it is no number: (2, losses); -1: it is one."""
+
+    def look(self, step: Step) -> None:
+        if not step.losses:
+            return
+        values = torch.stack([loss.detach().double() for loss in step.losses.values()])
+        if list(step.losses) != self._names:
+            self._names = list(step.losses)
+            self._first = torch.stack([values, torch.full_like(values, -1)])
+        value, since = self._first
+        fine = since < 0
+        since = torch.where(fine & ~values.isfinite(), step.iteration, since)
+        self._first = torch.stack([torch.where(fine, values, value), since])
+        if values.device.type == "cpu":
+            self.check()
+
+    def check(self) -> None:
+        """Raises Diverged if there was one. Here the host waits for the device."""
+        for name, value, since in zip(self._names, *self._first.tolist(), strict=True) if self._names else ():
+            if since >= 0:
+                raise Diverged(int(since), f"The {name} loss is {value} at iteration {since:.0f}")
+
+
+def _kept(sha256: str, job: Job, real: RealSet) -> SyntheticSet:
+    """A set that was kept, on the run's device."""
+    if sha256 == job.card.sha256:
+        problem = open_problem(job, real)
+        return replace(problem.synthetic_set(real.images, real.labels), whole=True)
+    path = files.set_path(sha256)
+    if not path.is_file() or files.sha256(path) != sha256:
+        raise BadInput(f"The set {sha256[:8]}… that is to be evaluated is missing or damaged in {str(path.parent)!r}.")
+    made = SyntheticSet.read(path)
+    device = job.policy.device
+    return replace(made, images=made.images.to(device), labels=made.labels.to(device))
 
 
 def _stepped(step: Step, seconds: float, policy: Policy) -> Stepped:
     # The only place where the host waits for the device.
     losses = {name: events.real(float(value)) for name, value in step.losses.items()}
-    for name, value in losses.items():
-        if isinstance(value, str):
-            raise Diverged(
-                f"The {name} loss is {value} at iteration {step.iteration}: the run diverged. "
-                "A smaller step size may help."
-            )
     return Stepped(iteration=step.iteration, losses=losses, seconds=seconds, memory_bytes=policy.used_bytes())
 
 
@@ -379,13 +577,15 @@ def _judge(
 ) -> Iterator[AnyEvent]:
     """Keep the set, then evaluate it."""
     if synthetic.images.is_floating_point() and not bool(synthetic.images.isfinite().all()):
-        raise Diverged(f"The images after iteration {iteration} are not finite: the run diverged.")
+        raise Diverged(iteration, f"The images after iteration {iteration} are not finite")
     clock.enter("evaluate")
     # Its tensors are the method's own, and valid until it goes on.
     snapshot = _keep(synthetic, iteration, job.card)
     position.set_sha256 = snapshot.sha256
-    yield snapshot
+    if iteration not in position.sets:
+        yield snapshot
     heard = time.perf_counter()
+    known = frozenset((network, repeat) for at, network, repeat in position.scores if at == iteration)
     for event in evaluate(
         synthetic,
         snapshot.sha256,
@@ -398,6 +598,7 @@ def _judge(
         protocol=job.config.protocol,
         seeds=Seeds(job.config.seed),
         policy=replace(job.policy, stack=position.stack or job.policy.stack),
+        known=known,
     ):
         if isinstance(event, Adapted):
             position.stack = event.value

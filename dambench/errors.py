@@ -17,6 +17,10 @@ class NotEnoughMemory(RuntimeError):
     """The device has too little memory for what was asked, in any way that gives the same result. Ends a run."""
 
 
+class NotKept(RuntimeError):
+    """The database could not be written: the disk is full, gone, or held by somebody else. Nothing of it was kept."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
     """The error for a name that nobody answers to, naming the nearest one and all the others."""
     known = sorted(known)

@@ -57,6 +57,37 @@ class Environment(Struct, frozen=True, kw_only=True):
     command_line: str
 
 
+class Process(Struct, frozen=True, kw_only=True):
+    """Which process a run is, or was: enough to tell it from any other, also after a restart of the machine."""
+
+    host: str
+    boot: str
+    """Of the machine since it was started, and of the container: where both are the same, a pid is a pid."""
+    pid: int
+    started: int
+    """When, as the machine counts: a pid that is used again has another."""
+    log: str = ""
+    """The file that its output goes to; empty: a terminal, or whatever it was started with."""
+
+
+class Beginning(Struct, frozen=True, kw_only=True):
+    """What is known of a run that is resumed."""
+
+    attempt: int
+    """That begins now."""
+    process: Process
+    environment: Environment
+    """In which it was begun."""
+    checkpoints: list[str]
+    """Their files, by SHA-256, oldest first."""
+    scores: list[tuple[int, str, int]]
+    """Iteration, network and repeat of those that there are."""
+    sets: list[int]
+    """The iterations whose sets are known."""
+    stack: int = 0
+    """Of the evaluation networks, after the GPU's memory was too small for the policy's; 0: it was not."""
+
+
 class DataCard(Struct, frozen=True, kw_only=True):
     """What is known of a prepared dataset without opening its tensors: the JSON that lies beside it."""
 
@@ -114,6 +145,30 @@ class Started(Event, frozen=True, kw_only=True):
     overrides: dict[str, Any]
     """The method's settings that differ from the recipe's."""
     environment: Environment
+
+
+class Resumed(Event, frozen=True, kw_only=True):
+    """The run goes on from a checkpoint. Whatever it had said of later iterations no longer holds."""
+
+    attempt: int
+    """2: the first time that it was resumed. Each attempt is a process of its own, and only the last one may speak."""
+    iteration: int
+    """How many iterations the checkpoint holds; -1: there was none, and the run begins anew."""
+    checkpoint: str
+    """SHA-256 of its file; empty: there was none."""
+    process: Process
+    environment: Environment
+
+
+class Checkpointed(Event, frozen=True, kw_only=True):
+    """All that is needed to go on bit for bit after an iteration is on disk."""
+
+    iteration: int
+    sha256: str
+    """Of the file, which is named by it."""
+    size_bytes: int
+    seconds: float
+    """That writing took."""
 
 
 class Progressed(Event, frozen=True, kw_only=True):
@@ -250,6 +305,8 @@ class Failed(Event, frozen=True, kw_only=True):
     error: str
     traceback: str
     costs: list[Cost]
+    diverged: int | None = None
+    """The iteration whose loss was the first that is no number, where that is what went wrong."""
 
 
 class Stopped(Event, frozen=True, kw_only=True):
@@ -262,5 +319,17 @@ class Stopped(Event, frozen=True, kw_only=True):
 
 
 AnyEvent = (
-    Started | Progressed | Stepped | Sampled | Snapshot | Evaluated | Warned | Adapted | Finished | Failed | Stopped
+    Started
+    | Resumed
+    | Progressed
+    | Stepped
+    | Sampled
+    | Snapshot
+    | Evaluated
+    | Checkpointed
+    | Warned
+    | Adapted
+    | Finished
+    | Failed
+    | Stopped
 )

@@ -6,6 +6,8 @@ Everything lies under DAMBENCH_HOME:
     data/NAME-KEY.safetensors and .json     prepared datasets and what is known of them
     data/NAME-KEY.intact                    how the prepared file looked when it was last found intact
     sets/SHA256.safetensors                 synthetic sets, named by their content
+    runs/UID/SHA256.safetensors             checkpoints of a run that is not finished
+    logs/NAME.log                           what detached runs wrote
 
 A file appears under its name only when it is whole and on disk.
 """
@@ -62,6 +64,26 @@ def data_folder() -> Path:
 
 def set_path(sha256: str) -> Path:
     return home() / "sets" / f"{sha256}.safetensors"
+
+
+def run_folder(uid: str) -> Path:
+    """Where a run's checkpoints are."""
+    return home() / "runs" / uid
+
+
+def log_folder() -> Path:
+    return home() / "logs"
+
+
+def remove_others(folder: Path, wanted: set[str]) -> None:
+    """Remove every file of a folder but those, and the folder once it is empty. What cannot be removed stays."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name not in wanted:
+                with suppress(OSError):
+                    path.unlink()
+        if not wanted:
+            folder.rmdir()
 
 
 def find_set(sha256: str) -> Path | None:

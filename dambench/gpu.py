@@ -20,7 +20,7 @@ import psutil
 import pynvml
 
 from dambench.display import display
-from dambench.events import AnyEvent, Failed, Finished, Neighbour, Sampled, Started, Stopped, Warned
+from dambench.events import AnyEvent, Failed, Finished, Neighbour, Resumed, Sampled, Started, Stopped, Warned
 
 T = TypeVar("T")
 
@@ -132,15 +132,19 @@ def _in_mig_mode(nvml: Any, handle: Any) -> bool:
     return False
 
 
-def sampled(events: Iterator[AnyEvent], nvml: Any = pynvml) -> Generator[AnyEvent, None, None]:
-    """The events of a run, each after the samples that were taken since the one before. The last one stays last."""
+def sampled(events: Iterator[AnyEvent], nvml: Any = pynvml, since: float = 0.0) -> Generator[AnyEvent, None, None]:
+    """The events of a run, each after the samples that were taken since the one before. The last one stays last.
+
+    Args:
+        since: seconds since the run was started, where it is resumed.
+    """
     for event in events:
         yield event
-        if isinstance(event, Started):
+        if isinstance(event, Started | Resumed):
             break
     else:
         return
-    with Monitor(event.environment.device_uuid, nvml) as monitor:
+    with Monitor(event.environment.device_uuid, nvml, since=since) as monitor:
         for event in events:
             if isinstance(event, Finished | Failed | Stopped):
                 monitor.stop()
@@ -155,9 +159,18 @@ class Monitor:
         device_uuid: of the GPU that the run uses; empty: it uses none, and NVML is asked nothing.
         nvml: pynvml, or something that answers like it.
         every: seconds between two samples.
+        since: seconds since the run was started.
     """
 
-    def __init__(self, device_uuid: str = "", nvml: Any = pynvml, every: float = EVERY, patience: float = PATIENCE):
+    def __init__(
+        self,
+        device_uuid: str = "",
+        nvml: Any = pynvml,
+        every: float = EVERY,
+        patience: float = PATIENCE,
+        since: float = 0.0,
+    ):
+        self._since = since
         self._device_uuid = device_uuid
         self._nvml = nvml
         self._every = every
@@ -170,7 +183,7 @@ class Monitor:
         self._thread = threading.Thread(target=self._work, name="dambench monitor", daemon=True)
 
     def __enter__(self) -> Self:
-        self._began = time.monotonic()
+        self._began = time.monotonic() - self._since
         with suppress(RuntimeError):  # the machine gives no more threads
             self._thread.start()
         return self

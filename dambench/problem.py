@@ -315,7 +315,8 @@ class Problem:
 
 
 State = dict[str, Any]
-"""Tensors and numbers, all that a method needs to go on bit for bit."""
+"""Tensors, numbers, texts, lists and dicts of them: all that a method needs to go on bit for bit. What comes back of it
+has its tensors on the CPU, and lists for tuples."""
 
 
 @dataclass(frozen=True)

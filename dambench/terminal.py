@@ -24,6 +24,7 @@ from dambench.events import (
     Finished,
     Progressed,
     Real,
+    Resumed,
     Started,
     Stepped,
     Stopped,
@@ -52,6 +53,9 @@ def summary(event: AnyEvent) -> str | None:
             on = f" on {config.network}" if config.network else ""
             where = f"{environment.device} ({environment.device_name}, {environment.threads} threads)"
             return f"{config.method.name} of {data.label}{ipc}{on}, seed {config.seed}, {where}"
+        case Resumed(iteration=iteration, attempt=attempt):
+            where = f"after iteration {iteration}" if iteration >= 0 else "from the beginning"
+            return f"resumed {where}, attempt {attempt}"
         case Evaluated():
             return (
                 f"{event.network} #{event.repeat}: accuracy {100 * event.accuracy:.2f} %, "

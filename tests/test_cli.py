@@ -20,7 +20,8 @@ from dambench.__main__ import main as program
 from dambench.cli import run_cli, until_told
 from dambench.engine import StopRun
 from dambench.events import AnyEvent, Evaluated
-from dambench.store.runs import Store
+from dambench.store import database
+from dambench.store.runs import Said, Store
 from tests.ledger import CARD, add, config
 
 SMALL = [
@@ -217,12 +218,13 @@ def test_a_run_that_fails_has_exit_code_1_and_is_recorded(
 def test_a_database_that_cannot_be_written_ends_the_run_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(self: Store, number: int, events: object) -> None:
+    def full(self: Store, said: Said) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(Store, "_flush", full)
+    monkeypatch.setattr(Store, "_hear", full)
     assert run_cli(DM) == 1
-    assert "could not be written: database or disk is full." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "could not be written: database or disk is full. What was kept stays; `dambench resume" in said
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -301,10 +303,10 @@ def test_a_fault_outside_the_engine_is_recorded_too(
 ) -> None:
     real = Store._view
 
-    def faulty(self: Store, number: int, at: str, event: AnyEvent) -> None:
+    def faulty(self: Store, number: int, said: Said, event: AnyEvent) -> None:
         if isinstance(event, Evaluated):
             raise KeyError("ours")
-        real(self, number, at, event)
+        real(self, number, said, event)
 
     monkeypatch.setattr(Store, "_view", faulty)
     assert run_cli(DM) == 1
@@ -316,11 +318,14 @@ def test_a_locked_database_is_said_before_a_run_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Store.open(tmp_path / "runs.db", write=True).close()
-    monkeypatch.setattr("dambench.store.runs.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("dambench.store.database.WAIT_SECONDS", 0.1)
     with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as other:
         other.execute("begin immediate")
-        assert run_cli(DM) == 2
+        assert run_cli(DM) == 1
     assert "database is locked" in capsys.readouterr().err
+    with database.locked(tmp_path / "runs.db"):
+        assert run_cli(DM) == 1
+    assert "Another process has been writing" in capsys.readouterr().err
 
 
 def test_later_words_win(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def evaluate(
     protocol: Protocol,
     seeds: Seeds,
     policy: Policy,
+    known: frozenset[tuple[str, int]] = frozenset(),
 ) -> Iterator[Progressed | Evaluated | Warned | Adapted]:
     """Train `repeats` networks of each name on the set, and test each once, after its last epoch.
 
@@ -37,6 +38,10 @@ def evaluate(
     As many networks of one name as the policy's `stack` says are trained together: repeats 0 to stack - 1, then the
     next, the last ones fewer; half as many from where the GPU's memory was too small for them. Their seconds are
     shared out evenly, and the peak of memory is that of all of them.
+
+    Args:
+        known: names and repeats that were evaluated before. Nothing is said of them again; but where another one is to
+            be trained together with them, they are too, so that its bits are those of a run never interrupted.
     """
     everything = len(network_names) * repeats
     most = policy.stack
@@ -44,6 +49,9 @@ def evaluate(
         first = 0
         while first < repeats:
             together = range(first, min(first + most, repeats))
+            if all((name, repeat) in known for repeat in together):
+                first = together.stop
+                continue
             before = position * repeats + first
             last = f"–{before + len(together)}" if len(together) > 1 else ""
             note = f"{name} {before + 1}{last}/{everything}"
@@ -82,6 +90,8 @@ def evaluate(
                 yield Warned(message=message)
             seconds, peak = (time.perf_counter() - began) / len(together), policy.peak_bytes()
             for repeat, score in zip(together, scores, strict=True):
+                if (name, repeat) in known:
+                    continue
                 yield Evaluated(
                     iteration=iteration,
                     final=final,

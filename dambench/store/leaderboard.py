@@ -170,7 +170,10 @@ def leaderboard(
         same = [k for k in groups if score.ipc is None and "ipc" in rest and _but_ipc(k, rest) == _but_ipc(key, rest)]
         for k in same or [key]:
             groups.setdefault(k, []).append(score)
-    states = {row["state"]: row["n"] for row in store.query("select state, count(*) n from runs group by state")}
+    states = {
+        row["state"]: row["n"]
+        for row in store.query("select state, count(*) n from runs where deleted_at = '' group by state")
+    }
     finished = states.pop("finished", 0)
     recipes: dict[str, list[str]] = {}
     for what, recipe in sorted({(f"{score.base_method} on {score.dataset}", score.recipe) for score in scores}):
@@ -204,7 +207,7 @@ def _scores(store: Store) -> Iterator[Score]:
         select runs.id, runs.method, runs.dataset, runs.dataset_sha256, runs.ipc, runs.overrides, runs.seed,
             runs.config, runs.recipe, runs.network as matched_on, protocols.name as protocol, scores.*
         from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
-        where scores.final = 1 and runs.state = 'finished'
+        where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = ''
         order by runs.number desc, scores.network, scores.repeat
     """)
     labels = _labels(rows)
@@ -391,7 +394,7 @@ def _costs(store: Store) -> list[Cost]:
             join environments on environments.run = runs.number
             join costs as distil on distil.run = runs.number and distil.phase = 'distil'
             join scores on scores.run = runs.number
-        where runs.state = 'finished'
+        where runs.state = 'finished' and runs.deleted_at = ''
         group by runs.number, scores.network order by runs.number
     """)
     labels = _labels(rows)

@@ -1,35 +1,41 @@
-"""Store: runs.db, the ledger of all runs. Writes what a run says, reads it back."""
+"""Store: runs.db, the ledger of all runs. Writes what a run says, reads it back.
+
+Whatever is written is a `Line` first: the words with which a run is entered, a word of a run, or what somebody
+changed about one. Applied in their order to an empty database, all lines give it again.
+"""
 
 import json
 import os
 import secrets
 import sqlite3
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
 from sqlite_utils import Database
 
 from dambench import files
 from dambench.config import RunConfig
 from dambench.display import display
-from dambench.errors import BadInput
+from dambench.errors import BadInput, NotKept
 from dambench.events import (
     Adapted,
     AnyEvent,
+    Beginning,
+    Checkpointed,
     Cost,
     DataCard,
     Evaluated,
     Failed,
     Finished,
     Neighbour,
+    Process,
     Progressed,
+    Resumed,
     Sampled,
     Snapshot,
     Started,
@@ -38,13 +44,17 @@ from dambench.events import (
     Warned,
     remark,
 )
-from dambench.store.schema import APPLICATION_ID, VERSION, migrations
+from dambench.store import database
+from dambench.store.database import transaction
 from dambench.store.usage import usage
 
 FLUSH_SECONDS = 1.0
 FLUSH_EVENTS = 500
-WAIT_SECONDS = 30.0
-"""For another writer to be done. SQLite's waiting is not fair, so it must be long."""
+
+CHECKPOINTS = 2
+"""Of a run that are kept."""
+
+NO_PROCESS = Process(host="", boot="", pid=0, started=0)
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -59,135 +69,52 @@ def default_path() -> Path:
     return files.user_path(os.environ.get("DAMBENCH_DB") or "runs.db")
 
 
-def check(path: Path) -> None:
-    """See to it that a run could be recorded in this file, and change nothing.
+class Created(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
+    """A run is about to begin."""
 
-    Raises:
-        BadInput: it is not a database of dambench, a newer dambench made it, it is damaged, or it (or the folder
-            where it would be made) cannot be written.
-    """
-    try:
-        exists = path.exists()
-    except OSError as error:
-        raise BadInput(f"The database {str(path)!r} cannot be reached: {error.strerror}.") from None
-    if not exists:
-        folder = path.absolute().parent
-        if not folder.is_dir():
-            raise BadInput(f"The database {str(path)!r} cannot be made: there is no folder {str(folder)!r}.")
-        if not os.access(folder, os.W_OK):
-            raise BadInput(f"The database {str(path)!r} cannot be made: {str(folder)!r} may not be written.")
-        return
-    _identify(path)
-    # SQLite writes journals beside the file.
-    if not (os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)):
-        raise BadInput(f"The database {str(path)!r} may only be read: choose another with --db or DAMBENCH_DB.")
+    uid: str
+    id: str
+    name: str
+    tags: list[str]
+    at: str
+    config: RunConfig
+    card: DataCard
+    process: Process
 
 
-def _identify(path: Path) -> None:
-    """See that the file is a database of dambench that this dambench knows, without changing or adding a file."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(100)
-        size = path.stat().st_size
-    except OSError as error:
-        raise BadInput(f"The database {str(path)!r} cannot be read: {error.strerror}.") from None
-    if not size:
-        raise BadInput(f"{str(path)!r} is an empty file, not a database: remove it, or choose another with --db.")
-    if len(header) < 100 or not header.startswith(b"SQLite format 3\0") or _field(header, 68) != APPLICATION_ID:
-        raise BadInput(f"{str(path)!r} is not a database of dambench: choose another with --db or DAMBENCH_DB.")
-    page = int.from_bytes(header[16:18], "big")
-    if size < _field(header, 28) * (65536 if page == 1 else page):
-        raise BadInput(f"The database {str(path)!r} is damaged: its end is missing.")
-    _check_version(path, _field(header, 60))
+class Said(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
+    """A word of a run."""
+
+    uid: str
+    attempt: int
+    sequence: int
+    at: str
+    event: AnyEvent
 
 
-def _field(header: bytes, offset: int) -> int:
-    return int.from_bytes(header[offset : offset + 4], "big")
+class Edited(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
+    """What somebody changed about a run."""
+
+    uid: str
+    at: str
+    what: Literal["deleted_at", "stop_asked"]
+    value: str | int
 
 
-def _check_version(path: Path, version: int) -> None:
-    if version > VERSION:
-        raise BadInput(
-            f"The database {str(path)!r} has schema {version}, this dambench knows {VERSION}: "
-            "a newer dambench made it; update dambench."
-        )
+Line = Created | Said | Edited
 
 
-def _connect(path: Path, mode: str) -> Database:
-    connection = sqlite3.connect(
-        f"file://{quote(os.path.abspath(path))}?{mode}", uri=True, timeout=WAIT_SECONDS, isolation_level=None
-    )
-    connection.row_factory = sqlite3.Row
-    for pragma in ("foreign_keys = on", "synchronous = full", "mmap_size = 0", "trusted_schema = off"):
-        connection.execute(f"pragma {pragma}")
-    return Database(connection)
-
-
-def _open(path: Path, mode: str) -> Database:
-    """Connect, and see that it is whole: the log may hold more than the file's header told."""
-    db = _connect(path, mode)
-    try:
-        _check_version(path, int(db.conn.execute("pragma user_version").fetchone()[0]))
-        ours = "select count(*) from sqlite_master where name in ('runs', 'events', 'scores')"
-        if db.conn.execute(ours).fetchone()[0] != 3:
-            raise BadInput(f"The database {str(path)!r} is damaged: its tables are missing.")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _open_to_read(path: Path) -> Database:
-    try:
-        return _open(path, "mode=ro")
-    except sqlite3.OperationalError:
-        # In a folder that may not be written SQLite cannot make the files it shares with writers. Where there is
-        # no log, nobody writes, and it can do without.
-        if path.with_name(f"{path.name}-wal").exists():
-            raise
-        return _open(path, "mode=ro&immutable=1")
-
-
-@contextmanager
-def _transaction(db: Database) -> Iterator[None]:
-    """An immediate one: a transaction that reads first and then writes can fail at once, whatever the timeout."""
-    db.conn.execute("begin immediate")
-    try:
-        yield
-    except BaseException:
-        db.conn.execute("rollback")
-        raise
-    db.conn.execute("commit")
-
-
-def _migrate(db: Database) -> None:
-    with _transaction(db):
-        migrations.apply(db)
-        db.conn.execute(f"pragma user_version = {VERSION}")
-
-
-def _create(path: Path) -> None:
-    """A new database, made under another name and then linked to its own: it is never seen half made."""
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".new")
-    os.close(handle)
-    try:
-        db = _connect(Path(name), "mode=rw")
-        db.conn.execute(f"pragma application_id = {APPLICATION_ID}")
-        _migrate(db)
-        db.close()
-        os.chmod(name, 0o644)
-        with suppress(FileExistsError):  # another process was faster: its file is as good
-            os.link(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+class Superseded(NotKept):
+    """Another process has gone on with the run: this one may not speak for it any more."""
 
 
 class Store:
     """An open runs.db."""
 
-    def __init__(self, path: Path, db: Database):
+    def __init__(self, path: Path, db: Database, *, wrote: bool = False):
         self.path = path
         self.db = db
+        self._wrote = wrote
 
     @classmethod
     def open(cls, path: Path, *, write: bool = False) -> "Store":
@@ -197,132 +124,195 @@ class Store:
             BadInput: it is missing (to read), foreign, empty, damaged, newer, or cannot be written.
         """
         try:
-            if not write:
-                if not path.exists():
-                    raise BadInput(f"There is no database {str(path)!r} yet: `dambench run` makes it.")
-                _identify(path)
-                return cls(path, _open_to_read(path))
-            check(path)
+            if write:
+                return cls(path, database.open_to_write(path), wrote=True)
             if not path.exists():
-                _create(path)
-            db = _open(path, "mode=rw")
-            db.conn.execute("pragma journal_mode = wal")
-            if int(db.conn.execute("pragma user_version").fetchone()[0]) < VERSION:
-                _migrate(db)
-            return cls(path, db)
+                raise BadInput(f"There is no database {str(path)!r} yet: `dambench run` makes it.")
+            database.identify(path)
+            return cls(path, database.open_to_read(path))
+        except NotKept as error:
+            raise BadInput(str(error)) from None
         except sqlite3.Error as error:
             raise BadInput(f"The database {str(path)!r} cannot be used: {error}.") from None
         except OSError as error:
             raise BadInput(f"The database {str(path)!r} cannot be used: {error.strerror}.") from None
 
     def close(self) -> None:
-        self.db.close()
+        database.close(self.db, self.path, wrote=self._wrote)
 
-    def create(self, config: RunConfig, card: DataCard, name: str = "", tags: Iterable[str] = ()) -> str:
+    def create(
+        self,
+        config: RunConfig,
+        card: DataCard,
+        name: str = "",
+        tags: Iterable[str] = (),
+        process: Process = NO_PROCESS,
+    ) -> str:
         """Enter a run that is about to begin. Returns its id."""
-        protocol = config.protocol
-        run = {
-            "id": new_id(),
-            "name": display(name),
-            "state": "waiting",
-            "method": config.method.name,
-            "dataset": card.label,
-            "ipc": config.ipc,
-            "network": config.network,
-            "protocol": protocol.label,
-            "seed": config.seed,
-            "overrides": "{}",
-            "created_at": _now(),
-            "config": msgspec.json.encode(config).decode(),
-            "config_sha256": config.sha256,
-            "dataset_sha256": card.sha256,
-            "protocol_sha256": protocol.sha256,
-        }
-        with _transaction(self.db):
-            self._insert(
-                "insert or ignore into",
-                "protocols",
-                {
-                    "sha256": protocol.sha256,
-                    "name": protocol.name,
-                    "version": protocol.version,
-                    "definition": msgspec.json.encode(protocol).decode(),
-                },
-            )
-            self._insert(
-                "insert or ignore into",
-                "datasets",
-                {
-                    "sha256": card.sha256,
-                    "name": card.name,
-                    "label": card.label,
-                    "train_images": sum(card.train_counts),
-                    "test_images": sum(card.test_counts),
-                    "classes": len(card.classes),
-                    "smallest_class": min(card.train_counts),
-                    "majority": card.majority,
-                    "channels": card.channels,
-                    "height": card.height,
-                    "width": card.width,
-                    "card": msgspec.json.encode(card).decode(),
-                },
-            )
-            while self.db.conn.execute("select 1 from runs where id = ?", [run["id"]]).fetchone():
-                run["id"] = new_id()
-            number = self._insert("insert into", "runs", run)
-            for tag in dict.fromkeys(map(display, tags)):
-                self._insert("insert into", "tags", {"tag": tag, "run": number})
-        return str(run["id"])
+        run_id = new_id()
+        while self.query("select 1 from runs where id = ?", run_id):
+            run_id = new_id()
+        created = Created(
+            uid=secrets.token_hex(16),
+            id=run_id,
+            name=display(name),
+            tags=list(dict.fromkeys(map(display, tags))),
+            at=_now(),
+            config=config,
+            card=card,
+            process=process,
+        )
+        self._write([created])
+        return str(self.query("select id from runs where uid = ?", created.uid)[0]["id"])
 
-    def record(self, run: str, events: Iterable[AnyEvent]) -> Iterator[AnyEvent]:
+    def record(self, run: str, events: Iterable[AnyEvent], attempt: int = 1) -> Iterator[AnyEvent]:
         """Keep everything a run says, and hand it on.
 
         Losses are written about once a second, all else at once: what was handed on and is not a loss is on disk.
+
+        Args:
+            attempt: which of the run's processes this is.
+
+        Raises:
+            NotKept: the database could not be written.
+            Superseded: another process has gone on with the run.
         """
-        number = int(self.run(run)["number"])
+        row = self.run(run)
+        uid, number = row["uid"], row["number"]
         both = "select sequence from events where run = ?1 union all select sequence from samples where run = ?1"
-        sequence = self.db.conn.execute(f"select coalesce(max(sequence), 0) from ({both})", [number]).fetchone()[0]
-        waiting: list[tuple[int, str, AnyEvent]] = []
+        sequence = self.query(f"select coalesce(max(sequence), 0) last from ({both})", number)[0]["last"]
+        waiting: list[Line] = []
         flushed = time.monotonic()
         for event in events:
             sequence += 1
-            waiting.append((sequence, _now(), event))
+            waiting.append(Said(uid=uid, attempt=attempt, sequence=sequence, at=_now(), event=event))
             late = time.monotonic() - flushed > FLUSH_SECONDS or len(waiting) >= FLUSH_EVENTS
             # A sample never has a transaction of its own: it goes with the event that it came with.
             if not isinstance(event, Sampled) and (late or not isinstance(event, Stepped | Progressed)):
-                self._flush(number, waiting)
+                self._write(waiting)
                 waiting.clear()
                 flushed = time.monotonic()
             yield event
         if waiting:
-            self._flush(number, waiting)
+            self._write(waiting)
 
-    def _flush(self, number: int, events: list[tuple[int, str, AnyEvent]]) -> None:
-        with _transaction(self.db):
-            for sequence, at, event in events:
-                if isinstance(event, Sampled):
-                    self._sample(number, sequence, event)
-                    continue
-                self._view(number, at, event)
-                if isinstance(event, Progressed):
-                    continue  # only the latest matters, and the run's row has it
-                if isinstance(event, Snapshot):
-                    event = msgspec.structs.replace(event, preview=b"")  # the artifact's row has it
-                self._insert(
-                    "insert into",
-                    "events",
-                    {
-                        "run": number,
-                        "sequence": sequence,
-                        "at": at,
-                        "kind": type(event).__name__.lower(),
-                        "body": msgspec.json.encode(event).decode(),
-                    },
-                )
+    def beat(self, run: str, attempt: int) -> bool:
+        """Give a sign of life. Returns whether somebody has asked the run to stop."""
+        with transaction(self.db, self.path):
+            self.db.conn.execute("update runs set beat_at = ? where id = ? and attempt = ?", [_now(), run, attempt])
+        return bool(self.query("select stop_asked from runs where id = ?", run)[0]["stop_asked"])
 
-    def _view(self, number: int, at: str, event: AnyEvent) -> None:
+    def edit(self, run: str, what: Literal["deleted_at", "stop_asked"], value: str | int) -> None:
+        """Change what is not the run's own to say."""
+        self._write([Edited(uid=self.run(run)["uid"], at=_now(), what=what, value=value)])
+
+    def _write(self, lines: Sequence[Line]) -> None:
+        with transaction(self.db, self.path):
+            for line in lines:
+                self._apply(line)
+
+    def _apply(self, line: Line) -> None:
+        match line:
+            case Created():
+                self._enter(line)
+            case Said():
+                self._hear(line)
+            case Edited(uid=uid, what=what, value=value):
+                self.db.conn.execute(f"update runs set {what} = ? where uid = ?", [value, uid])
+
+    def _enter(self, created: Created) -> None:
+        config, card, protocol, process = created.config, created.card, created.config.protocol, created.process
+        self._insert(
+            "insert or ignore into",
+            "protocols",
+            {
+                "sha256": protocol.sha256,
+                "name": protocol.name,
+                "version": protocol.version,
+                "definition": msgspec.json.encode(protocol).decode(),
+            },
+        )
+        self._insert(
+            "insert or ignore into",
+            "datasets",
+            {
+                "sha256": card.sha256,
+                "name": card.name,
+                "label": card.label,
+                "train_images": sum(card.train_counts),
+                "test_images": sum(card.test_counts),
+                "classes": len(card.classes),
+                "smallest_class": min(card.train_counts),
+                "majority": card.majority,
+                "channels": card.channels,
+                "height": card.height,
+                "width": card.width,
+                "card": msgspec.json.encode(card).decode(),
+            },
+        )
+        run_id = created.id
+        while self.query("select 1 from runs where id = ?", run_id):
+            run_id = new_id()
+        number = self._insert(
+            "insert into",
+            "runs",
+            {
+                "uid": created.uid,
+                "id": run_id,
+                "name": created.name,
+                "state": "waiting",
+                "method": config.method.name,
+                "dataset": card.label,
+                "ipc": config.ipc,
+                "network": config.network,
+                "protocol": protocol.label,
+                "seed": config.seed,
+                "overrides": "{}",
+                "created_at": created.at,
+                "config": msgspec.json.encode(config).decode(),
+                "config_sha256": config.sha256,
+                "dataset_sha256": card.sha256,
+                "protocol_sha256": protocol.sha256,
+                **_process(process),
+                "beat_at": created.at,
+            },
+        )
+        for tag in created.tags:
+            self._insert("insert into", "tags", {"tag": tag, "run": number})
+
+    def _hear(self, said: Said) -> None:
+        attempt = said.event.attempt - 1 if isinstance(said.event, Resumed) else said.attempt
+        found = self.query("select number from runs where uid = ? and attempt = ?", said.uid, attempt)
+        if not found:
+            raise Superseded("Another process has gone on with this run: this one ends without a word of its own.")
+        number, event = int(found[0]["number"]), said.event
+        if isinstance(event, Sampled):
+            self._sample(number, said.sequence, event)
+            return
+        self._view(number, said, event)
+        if isinstance(event, Progressed):
+            return  # only the latest matters, and the run's row has it
+        if isinstance(event, Snapshot):
+            event = msgspec.structs.replace(event, preview=b"")  # the artifact's row has it
+        self._insert(
+            "insert into",
+            "events",
+            {
+                "run": number,
+                "sequence": said.sequence,
+                "at": said.at,
+                "kind": type(event).__name__.lower(),
+                "body": msgspec.json.encode(event).decode(),
+            },
+        )
+
+    def _view(self, number: int, said: Said, event: AnyEvent) -> None:
         """What an event changes in the tables that people read."""
+        at = said.at
+        self._update(number, beat_at=at)
         match event:
+            case Resumed():
+                self._go_on(number, event)
             case Started():
                 self._update(
                     number,
@@ -355,8 +345,17 @@ class Store:
                 if isinstance(event.loss, str):
                     score |= {"loss": None, "loss_state": event.loss}
                 self._insert("insert or replace into", "scores", score)
+            case Checkpointed():
+                row = {"sha256": event.sha256, "bytes": event.size_bytes, "iteration": event.iteration}
+                self._insert("insert into", "checkpoints", {"run": number, "sequence": said.sequence, **row})
+                self.db.conn.execute(
+                    "delete from checkpoints where run = ?1 and sequence not in "
+                    "(select sequence from checkpoints where run = ?1 order by sequence desc limit ?2)",
+                    [number, CHECKPOINTS],
+                )
             case Finished():
                 self._update(number, state="finished", phase="", ended_at=at, set_sha256=event.set_sha256)
+                self.db.conn.execute("delete from checkpoints where run = ?", [number])
                 self._costs(number, event.costs)
             case Failed():
                 self._update(
@@ -365,11 +364,39 @@ class Store:
                     ended_at=at,
                     error=display(event.error, 2000),
                     traceback=event.traceback,
+                    diverged_at=event.diverged,
                 )
                 self._costs(number, event.costs)
             case Stopped():
                 self._update(number, state="stopped", ended_at=at, error=f"stopped by {display(event.signal)}")
                 self._costs(number, event.costs)
+
+    def _go_on(self, number: int, resumed: Resumed) -> None:
+        """Another process takes over; what was said of iterations after its checkpoint no longer holds."""
+        config = json.loads(self.query("select config from runs where number = ?", number)[0]["config"])
+        later = [number, resumed.iteration]
+        self.db.conn.execute(
+            "delete from events where run = ? and kind in "
+            "('stepped', 'snapshot', 'evaluated', 'checkpointed', 'adapted') "
+            "and cast(json_extract(body, '$.iteration') as integer) > ?",
+            later,
+        )
+        for table in ("scores", "artifacts", "checkpoints"):
+            self.db.conn.execute(f"delete from {table} where run = ? and iteration > ?", later)
+        self._update(
+            number,
+            state="running",
+            attempt=resumed.attempt,
+            **_process(resumed.process),
+            phase="distil",
+            done=max(0, resumed.iteration),
+            total=config["method"].get("options", {}).get("iterations", 0),
+            ended_at=None,
+            error="",
+            traceback="",
+            diverged_at=None,
+            stop_asked=0,
+        )
 
     def _sample(self, number: int, sequence: int, sample: Sampled) -> None:
         row = {"run": number, "sequence": sequence} | msgspec.structs.asdict(sample)
@@ -423,8 +450,52 @@ class Store:
             "usage": msgspec.to_builtins(usage(sample for _, sample in self.samples(row["id"]))),
             "scores": part("scores", "iteration, network, repeat"),
             "sets": [made | {"file": str(files.find_set(made["sha256"]) or "")} for made in sets],
-            "warnings": [remark(event) for _, event in self.tail(row["id"]) if isinstance(event, Warned | Adapted)],
+            "checkpoints": part("checkpoints", "sequence"),
+            # A resumed run may have to say again what it had said.
+            "warnings": list(
+                dict.fromkeys(remark(event) for _, event in self.tail(row["id"]) if isinstance(event, Warned | Adapted))
+            ),
         }
+
+    def beginning(self, run: str, process: Process) -> Beginning:
+        """What whoever goes on with a run must know.
+
+        Raises:
+            BadInput: it never got as far as to say where it runs.
+        """
+        row = self.run(run)
+        said = [event for _, event in self.tail(run)]
+        environments = [event.environment for event in said if isinstance(event, Started)]
+        if not environments:
+            raise BadInput(f"The run {row['id']} ended before it had begun: start it anew.")
+        known = "select {} from {} where run = ? order by {}"
+        scores = self.query(known.format("iteration, network, repeat", "scores", "iteration"), row["number"])
+        stacks = [event.value for event in said if isinstance(event, Adapted) and event.what == "stack"]
+        return Beginning(
+            attempt=row["attempt"] + 1,
+            process=process,
+            environment=environments[0],
+            checkpoints=[
+                found["sha256"]
+                for found in self.query(known.format("sha256", "checkpoints", "sequence"), row["number"])
+            ],
+            scores=[(score["iteration"], score["network"], score["repeat"]) for score in scores],
+            sets=[
+                found["iteration"]
+                for found in self.query(known.format("iteration", "artifacts", "iteration"), row["number"])
+            ],
+            stack=stacks[-1] if stacks else 0,
+        )
+
+    def seconds(self, run: str) -> float:
+        """Since the run's first event, by the clock of this machine; 0: it has said nothing yet."""
+        number = self.run(run)["number"]
+        began = self.query("select at from events where run = ? order by sequence limit 1", number)
+        if not began:
+            return 0.0
+        last = self.query("select coalesce(max(seconds), 0) last from samples where run = ?", number)[0]["last"]
+        passed = (datetime.now(UTC) - datetime.fromisoformat(began[0]["at"])).total_seconds()
+        return float(max(last, passed))  # a clock may have been set back
 
     def preview(self, prefix: str) -> bytes:
         """A PNG of the run's latest set, a row per class, which needs no tensors; empty: it has none yet."""
@@ -447,13 +518,8 @@ class Store:
             yield row["sequence"], msgspec.json.decode(row["body"], type=AnyEvent)
 
     def samples(self, run: str, after: int = 0) -> Iterator[tuple[int, Sampled]]:
-        """What a run's machine was doing since its event number `after`, in order.
-
-        A file of schema 1, which is brought up to date only when it is opened to write, holds none.
-        """
+        """What a run's machine was doing since its event number `after`, in order."""
         number = self.run(run)["number"]
-        if not self.query("select 1 from sqlite_master where name = 'samples'"):
-            return
         fields = Sampled.__struct_fields__
         rows = self.query(
             f"select sequence, {', '.join(fields)} from samples where run = ? and sequence > ? order by sequence",
@@ -472,6 +538,17 @@ class Store:
             return [dict(row) for row in self.db.conn.execute(sql, values).fetchall()]
         except sqlite3.DatabaseError as error:
             raise BadInput(f"The database {str(self.path)!r} cannot be read: {error}.") from None
+
+
+def _process(process: Process) -> dict[str, Any]:
+    """The columns of a run's row that say which process it is."""
+    return {
+        "host": process.host,
+        "boot": process.boot,
+        "pid": process.pid,
+        "process_started": process.started,
+        "log": process.log,
+    }
 
 
 def _now() -> str:

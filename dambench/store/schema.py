@@ -1,11 +1,13 @@
 """The tables of runs.db, as ordered migrations. Named for people: `datasette runs.db` and plain SQL read well."""
 
+from hashlib import blake2b
+
 from sqlite_utils import Database, Migrations
 
 APPLICATION_ID = 0x64616D62  # «damb»
 """Written into the file's header, so that another program's database is never taken for ours."""
 
-VERSION = 3
+VERSION = 4
 """How many migrations this dambench knows: the file's `user_version`."""
 
 migrations = Migrations("dambench")
@@ -30,6 +32,18 @@ def m003_engine(db: Database) -> None:
     """How a run was computed. A dambench that knows only m002 can still add its runs: all has defaults."""
     for statement in _M003.split(";\n\n"):
         db.conn.execute(statement)
+
+
+@migrations()
+def m004_durable(db: Database) -> None:
+    """Which process a run is, where it can go on from, and a name for it that holds in every database."""
+    for statement in _M004.split(";\n\n"):
+        db.conn.execute(statement)
+    for number, *words in db.conn.execute("select number, id, created_at, config_sha256 from runs").fetchall():
+        # Derived, so that two copies of a file give the same run the same name.
+        uid = blake2b("/".join(words).encode(), digest_size=16).hexdigest()
+        db.conn.execute("update runs set uid = ? where number = ?", [uid, number])
+    db.conn.execute("create unique index runs_by_uid on runs (uid)")
 
 
 # The columns of a primary key come first and in its order: SQLite 3.40's integrity_check misreads a table without
@@ -231,4 +245,56 @@ alter table environments add column allocator text not null default '';
 
 -- With which torch compiled; empty: it did not.
 alter table environments add column compiler text not null default ''
+"""
+
+_M004 = """
+-- The same in every database that the run is copied to.
+alter table runs add column uid text not null default '';
+
+-- Processes that have worked on it, one after the other: 1 and how often it was resumed.
+alter table runs add column attempt integer not null default 1;
+
+-- The last process: `boot` and `process_started` tell it from another with the same pid. 0: not known.
+alter table runs add column host text not null default '';
+
+alter table runs add column boot text not null default '';
+
+alter table runs add column pid integer not null default 0;
+
+alter table runs add column process_started integer not null default 0;
+
+alter table runs add column log text not null default '';
+
+-- Sign of life: UTC, ISO 8601.
+alter table runs add column beat_at text not null default '';
+
+-- 1: the process is asked to stop, by somebody who cannot signal it.
+alter table runs add column stop_asked integer not null default 0;
+
+-- In the trash since then; empty: it is not.
+alter table runs add column deleted_at text not null default '';
+
+-- The first iteration whose loss was no number; null: none was.
+alter table runs add column diverged_at integer;
+
+-- Where an unfinished run can go on from: files of DAMBENCH_HOME/runs, the last two.
+create table checkpoints (
+    run integer not null references runs on delete cascade,
+    sequence integer not null,            -- of its event
+    iteration integer not null,
+    sha256 text not null,
+    bytes integer not null,
+    primary key (run, sequence)
+) strict, without rowid;
+
+drop view results;
+
+-- For people: the final scores of finished runs.
+create view results as
+    select runs.id as run, runs.method, runs.overrides, runs.dataset, runs.ipc, scores.network,
+        protocols.name || '#' || substr(protocols.sha256, 1, 4) as protocol, runs.seed, scores.repeat,
+        scores.accuracy, scores.balanced_accuracy, scores.loss, scores.train_accuracy, scores.seconds,
+        scores.peak_memory_bytes
+    from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
+    where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = ''
 """
