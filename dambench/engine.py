@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import msgspec
 import torch
-from torch import Tensor
 
 from dambench import datasets, events, files, networks, registry
 from dambench.checkpoints import Checkpoint, Keeper, newest
