@@ -623,7 +623,8 @@ def _keep(synthetic: SyntheticSet, iteration: int, card: DataCard) -> Snapshot:
         digest, size = files.digest(content), len(content)
         path = files.set_path(digest)
         if not path.exists():
-            files.write_whole(path, content)
+            with files.writing("The synthetic set", path.parent, files.HOME_HINT):
+                files.write_whole(path, content)
     return Snapshot(
         iteration=iteration,
         sha256=digest,
