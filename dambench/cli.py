@@ -242,7 +242,10 @@ def run(
                     return EXIT_CODES[signals.heard]
                 job = job.with_seed(request.seed or 0)
                 here = launch.this_process(told.log if told else "")
-                run_id = store.create(job.config, job.card, request.name or "", request.tags or [], here)
+                recipe = job.recipe.source if job.recipe else ""
+                run_id = store.create(
+                    job.config, job.card, request.name or "", request.tags or [], here, recipe, job.overrides
+                )
                 watch.say(f"run {run_id}" + (f", settings: {job.recipe.source}" if job.recipe else ""))
                 if told:
                     told.announce(run_id)
@@ -275,10 +278,14 @@ def resume(
         with _opened(path, write=True) as store:
             row = store.run(run_id)
             _can_resume(row)
-            config_ = msgspec.json.decode(row["config"], type=config.RunConfig)
             begun = store.beginning(row["id"], launch.this_process(told.log if told else ""))
             job = engine.reopen(
-                config_, row["dataset_sha256"], json.loads(row["overrides"]), begun.environment, watch.say
+                msgspec.json.decode(row["config"], type=config.RunConfig),
+                row["dataset_sha256"],
+                row["recipe"],
+                json.loads(row["overrides"]),
+                begun.environment,
+                watch.say,
             )
             watch.say(f"run {row['id']}, resumed")
             return _record(store, row["id"], job, signals, watch.console, as_json, begun, told)

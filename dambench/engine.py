@@ -209,11 +209,17 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
 
 
 def reopen(
-    config: RunConfig, dataset_sha256: str, overrides: dict[str, Any], before: Environment, say: Callable[[str], None]
+    config: RunConfig,
+    dataset_sha256: str,
+    recipe: str,
+    overrides: dict[str, Any],
+    before: Environment | None,
+    say: Callable[[str], None],
 ) -> Job:
     """A run that was begun, to go on with, in the same way.
 
     Args:
+        recipe: its source.
         before: what it was begun in.
 
     Raises:
@@ -230,9 +236,9 @@ def reopen(
             "Begin a new run."
         )
     # As many threads as then, also where there are more cores: sums are in the order of threads.
-    where = msgspec.structs.replace(config.where, threads=before.threads if config.where.device == "cpu" else 0)
-    policy = Policy.of(where, config.precision, config.deterministic)
-    return Job(config, card, None, method, options, policy, overrides, [])
+    threads = before.threads if before and config.where.device == "cpu" else config.where.threads
+    policy = Policy.of(msgspec.structs.replace(config.where, threads=threads), config.precision, config.deterministic)
+    return Job(config, card, Recipe(source=recipe) if recipe else None, method, options, policy, overrides, [])
 
 
 def _fields(options: Options) -> dict[str, object]:
@@ -337,7 +343,9 @@ def run(
     try:
         job.policy.apply()
         here = environment(job.policy, command_line)
-        if beginning is None:
+        if beginning is not None:
+            yield from _resumed(job, here, keeper, beginning, clock, position)
+        if beginning is None or beginning.environment is None:
             yield Started(
                 config=job.config,
                 config_sha256=job.config.sha256,
@@ -348,8 +356,6 @@ def run(
             )
             for note in job.notes:
                 yield Warned(message=note)
-        else:
-            yield from _resumed(job, here, keeper, beginning, clock, position)
         yield from _distil_and_evaluate(job, clock, position, keeper)
     except StopRun as stop:
         phase, costs = clock.phase, clock.costs()
@@ -407,8 +413,9 @@ def _resumed(
     if names and (found is None or found[1] != names[-1]):
         where = f"the one of iteration {iteration}" if found else "the beginning"
         yield Warned(message=f"The last checkpoint is missing or damaged: the run goes on from {where}.")
-    if others := [name for name in DECIDING if getattr(here, name) != getattr(beginning.environment, name)]:
-        changes = ", ".join(f"{name} {getattr(beginning.environment, name)} → {getattr(here, name)}" for name in others)
+    before = beginning.environment or here
+    if others := [name for name in DECIDING if getattr(here, name) != getattr(before, name)]:
+        changes = ", ".join(f"{name} {getattr(before, name)} → {getattr(here, name)}" for name in others)
         yield Warned(message=f"Resumed in another environment, so the last bits may differ: {changes}.")
     if found is None:
         return

@@ -76,8 +76,8 @@ class Beginning(Struct, frozen=True, kw_only=True):
     attempt: int
     """That begins now."""
     process: Process
-    environment: Environment
-    """In which it was begun."""
+    environment: Environment | None
+    """In which it was begun; None: it was killed before it could say so."""
     checkpoints: list[str]
     """Their files, by SHA-256, oldest first."""
     scores: list[tuple[int, str, int]]

@@ -75,6 +75,8 @@ def state(row: dict[str, Any]) -> State:
     said: State = row["state"]
     if said not in ("waiting", "running"):
         return said
+    if not row["pid"]:
+        return "lost"  # by a dambench that did not say which process it was
     if is_here(row):
         return said if _started(row["pid"]) == row["process_started"] else "lost"
     if row["host"] == socket.gethostname() and row["boot"].split(" ")[0] != _boot().split(" ")[0]:

@@ -170,3 +170,18 @@ def stopped() -> Stopped:
 
 def other_data(letter: str, label: str = "digits") -> DataCard:
     return msgspec.structs.replace(CARD, sha256=letter * 64, label=label)
+
+
+def speech() -> Iterator[AnyEvent]:
+    """What an engine would say that logs much and evaluates often, for ever."""
+    said = list(words(config()))
+    yield said[0]
+    (score,) = (event for event in said if isinstance(event, Evaluated))
+    iteration = 0
+    while True:
+        for _ in range(60):
+            iteration += 1
+            yield Stepped(iteration=iteration, losses={"matching": 1.0}, seconds=0.1)
+        for repeat in range(3):
+            yield msgspec.structs.replace(score, iteration=iteration, repeat=repeat)
+        yield Progressed(phase="distil", done=iteration, total=10**6)

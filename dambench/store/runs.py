@@ -80,6 +80,8 @@ class Created(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower
     config: RunConfig
     card: DataCard
     process: Process
+    recipe: str
+    overrides: dict[str, Any]
 
 
 class Said(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
@@ -147,8 +149,14 @@ class Store:
         name: str = "",
         tags: Iterable[str] = (),
         process: Process = NO_PROCESS,
+        recipe: str = "",
+        overrides: dict[str, Any] | None = None,
     ) -> str:
-        """Enter a run that is about to begin. Returns its id."""
+        """Enter a run that is about to begin. Returns its id.
+
+        Args:
+            recipe, overrides: as the run will say itself, unless it is killed before.
+        """
         run_id = new_id()
         while self.query("select 1 from runs where id = ?", run_id):
             run_id = new_id()
@@ -161,6 +169,8 @@ class Store:
             config=config,
             card=card,
             process=process,
+            recipe=recipe,
+            overrides=overrides or {},
         )
         self._write([created])
         return str(self.query("select id from runs where uid = ?", created.uid)[0]["id"])
@@ -267,7 +277,8 @@ class Store:
                 "network": config.network,
                 "protocol": protocol.label,
                 "seed": config.seed,
-                "overrides": "{}",
+                "overrides": msgspec.json.encode(created.overrides).decode(),
+                "recipe": created.recipe,
                 "created_at": created.at,
                 "config": msgspec.json.encode(config).decode(),
                 "config_sha256": config.sha256,
@@ -458,23 +469,17 @@ class Store:
         }
 
     def beginning(self, run: str, process: Process) -> Beginning:
-        """What whoever goes on with a run must know.
-
-        Raises:
-            BadInput: it never got as far as to say where it runs.
-        """
+        """What whoever goes on with a run must know."""
         row = self.run(run)
         said = [event for _, event in self.tail(run)]
         environments = [event.environment for event in said if isinstance(event, Started)]
-        if not environments:
-            raise BadInput(f"The run {row['id']} ended before it had begun: start it anew.")
         known = "select {} from {} where run = ? order by {}"
         scores = self.query(known.format("iteration, network, repeat", "scores", "iteration"), row["number"])
         stacks = [event.value for event in said if isinstance(event, Adapted) and event.what == "stack"]
         return Beginning(
             attempt=row["attempt"] + 1,
             process=process,
-            environment=environments[0],
+            environment=environments[0] if environments else None,
             checkpoints=[
                 found["sha256"]
                 for found in self.query(known.format("sha256", "checkpoints", "sequence"), row["number"])
