@@ -738,6 +738,7 @@ def show(
     """Everything that is known of one run."""
     with _opened(db) as store:
         details = store.describe(run_id)
+        details["run"]["state"] = launch.state(details["run"])
         png = store.preview(run_id)
     if preview is not None:
         if not png:

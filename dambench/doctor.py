@@ -4,6 +4,8 @@ import os
 import shutil
 import sqlite3
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from dambench import __version__, files, gpu, process
@@ -12,6 +14,15 @@ from dambench.store import database
 
 Check = tuple[str, str, str]
 """What was looked at, `ok` or `wrong`, and what was found."""
+
+
+def _patiently(question: Callable[[], str]) -> str:
+    """What a driver answers, which may hang."""
+    answers: list[str] = []
+    asking = threading.Thread(target=lambda: answers.append(question()), daemon=True)
+    asking.start()
+    asking.join(gpu.PATIENCE)
+    return answers[0] if answers else f"The NVIDIA driver has not answered for {gpu.PATIENCE:.0f} s: it hangs."
 
 
 def examine(path: Path) -> list[Check]:
@@ -41,7 +52,7 @@ def examine(path: Path) -> list[Check]:
         checks.append(("compiler", "ok", f"{found}: {follows}" if found else "none: runs are not compiled"))
         if kind != "cpu":
             checks.append(("engine", "ok", "the GPU path has not been measured yet: no figure of the README is of it"))
-        if why := gpu.explain(torch.version.cuda or "", devices):
+        if why := _patiently(lambda: gpu.explain(torch.version.cuda or "", devices)):
             follows = "Runs take it all the same, without samples of it." if devices else "Runs take the CPU."
             checks.append(("GPU", "ok", f"{why} {follows}"))
     except (ImportError, RuntimeError) as error:

@@ -218,7 +218,10 @@ def describe(details: dict[str, Any]) -> None:
     """What `Store.describe` knows of a run, on stdout."""
     run = details["run"]
     skipped = ["config", "traceback", "dataset_sha256", "protocol_sha256", "overrides"]
+    skipped += ["uid", "boot", "process_started", "stop_asked"]
     skipped += [] if run["phase"] else ["done", "total"]
+    skipped += [] if run["attempt"] > 1 else ["attempt"]
+    skipped += [] if run["pid"] else ["pid"]
     facts = {key: value for key, value in run.items() if key not in skipped and value not in ("", None)}
     facts["settings"] = ", ".join(f"{k} {v}" for k, v in run["config"]["method"].get("options", {}).items())
     facts["evaluated on"] = ", ".join(run["config"]["evaluate_on"])
@@ -254,6 +257,8 @@ def describe(details: dict[str, Any]) -> None:
     for made in details["sets"]:
         where = display(made["file"]) or "its tensors are not on this machine, a picture is (--preview FILE.png)"
         print(f"set after iteration {made['iteration']}, {made['shape']} {made['dtype']}: {where}")
+    for checkpoint in details["checkpoints"]:
+        print(f"checkpoint after iteration {checkpoint['iteration']}, {size(checkpoint['bytes'])}")
     for warning in details["warnings"]:
         print(f"note: {display(warning, 400)}")
     made_with = (f"{key} {display(str(value))}" for key, value in details["environment"].items() if value != "")

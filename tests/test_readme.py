@@ -2,13 +2,14 @@
 
 import re
 import shlex
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from dambench import config
+from dambench import config, launch
 from dambench.cli import run_cli
 from dambench.store.runs import Store
 from tests import ledger
@@ -17,7 +18,9 @@ from tests.ledger import config as run_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = [shlex.split(line.partition("#")[0]) for line in re.findall(r"^    (dambench .*)$", README, re.M)]
+COMMANDS = [
+    shlex.split(line.partition("#")[0]) for line in re.findall(r"^    (?:run=\$\()?(dambench [^\n)]*)", README, re.M)
+]
 
 
 def test_it_shows_commands() -> None:
@@ -64,9 +67,17 @@ def test_both_commands_are_in_the_makefile() -> None:
 
 @pytest.mark.slow
 def test_its_commands_do_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ""
     for command in COMMANDS:
         if "folder" in command or "arrays" in command or "mnist" in command:
             continue  # somebody else's flowers, and what has to be downloaded
-        arguments = command[1:]
+        if command[1] == "watch":
+            continue  # until its end
+        arguments = [run if word == "$run" else word for word in command[1:]]
+        capsys.readouterr()
         assert run_cli(arguments) == 0, arguments
+        if "--detach" in command:
+            run = capsys.readouterr().out.strip()
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        assert launch.send(store.run(run), signal.SIGKILL), "it was not resumed"
     assert "| dm " in (tmp_path / "report.md").read_text()
