@@ -129,16 +129,41 @@ def _complain(sentence: str, code: int = 2) -> int:
 @app.callback(invoke_without_command=True)
 def console(
     context: typer.Context,
+    readonly: Annotated[
+        bool, Option("--readonly", help="The console only looks: nothing is started or stopped.")
+    ] = False,
+    ascii_: Annotated[bool, Option("--ascii", help="The console draws with ASCII only.")] = False,
+    no_color: Annotated[bool, Option("--no-color", help="The console sends no colours [also: NO_COLOR].")] = False,
+    db: Db = None,
     version: Annotated[bool, Option("--version", help="Say the version and stop.")] = False,
 ) -> None:
-    """Benchmark dataset distillation: run the methods, store every run, compare them."""
+    """Benchmark dataset distillation: run the methods, store every run, compare them. Alone: the console."""
     if version:
         print(f"dambench {__version__}")
     elif context.invoked_subcommand is None:
-        raise BadInput(
-            "The console is not built yet. `dambench run --headless` runs, `dambench report` compares, "
-            "`dambench --help` lists all commands."
+        _open_console(
+            db or stored.default_path(), "", readonly, ascii_, not no_color and not os.environ.get("NO_COLOR")
         )
+
+
+def _open_console(path: Path, run_id: str, readonly: bool, ascii_: bool, colour: bool) -> None:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()) or os.environ.get("TERM", "dumb") == "dumb":
+        raise BadInput(
+            "The console needs a terminal, and this is none. `dambench run --headless` runs, `dambench runs` lists, "
+            "`dambench report` compares."
+        )
+    # Read when textual is imported: few bytes per second, for lines that are slow.
+    os.environ.setdefault("TEXTUAL_FPS", "20")
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    if not colour:
+        os.environ["NO_COLOR"] = "1"
+    from dambench.tui.app import DambenchApp, Look
+
+    if path.exists():
+        database.identify(path)
+    # Over SSH every move of a mouse would cost kilobytes, and a terminal that comes back sends moves from nowhere.
+    far = any(os.environ.get(name) for name in ("SSH_CONNECTION", "TMUX"))
+    DambenchApp(path, run_id, Look(readonly=readonly, ascii=ascii_, colour=colour)).run(mouse=not far)
 
 
 @app.command()

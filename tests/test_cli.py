@@ -117,7 +117,7 @@ def test_ones_own_arrays_run_from_end_to_end(capsys: pytest.CaptureFixture[str],
 
 
 BAD = [
-    ([], "The console is not built yet. `dambench run --headless` runs"),
+    ([], "The console needs a terminal, and this is none. `dambench run --headless` runs"),
     (["run", "--method", "dm", "--dataset", "digits"], "add --headless"),
     (["rum"], "Did you mean 'run'"),
     (["run", "--headless"], "say --method NAME"),

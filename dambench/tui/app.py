@@ -1,0 +1,284 @@
+"""The console: places to look at runs.db from, and the keys between them.
+
+It never imports torch and never runs anything itself: runs are processes of their own (`dambench.launch`), which do not
+notice when it is closed, killed or cut off. Whatever breaks here becomes a message.
+"""
+
+import os
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen, Screen
+from textual.widgets import Static
+
+from dambench import launch
+from dambench.display import display
+from dambench.store.runs import Store
+from dambench.tui.copying import copy
+from dambench.tui.feed import Feed, Told
+from dambench.tui.place import SMALLEST, Place
+from dambench.tui.screens.runs import RunsPlace
+from dambench.tui.settings import Settings, folder
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the console may draw, and what it may do."""
+
+    readonly: bool = False
+    """No run is started, stopped or changed from here."""
+    ascii: bool = False
+    """Nothing but ASCII: bars of #, charts of dots."""
+    colour: bool = True
+
+
+class DambenchApp(App[None]):
+    """The console.
+
+    Args:
+        path: the database, which may not be there yet.
+        run: the id of a run to begin with.
+    """
+
+    TITLE = "dambench"
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012
+        (0, "-narrow"),
+        (100, "-middle"),
+        (140, "-wide"),
+    ]
+    PLACES: ClassVar[dict[str, type[Place]]] = {"runs": RunsPlace}
+    """By name, in the order of their number keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(Binding(str(number), f"place({number})", show=False) for number in range(1, 6)),
+        Binding("question_mark", "help", "Help", key_display="?"),
+        Binding("colon", "command_palette", "Palette", key_display=":", show=False),
+        Binding("y", "copy", "Copy", show=False),
+        Binding("q", "leave", "Quit"),
+        Binding("ctrl+q", "leave", "Quit", show=False, priority=True),
+    ]
+
+    def __init__(self, path: Path, run: str = "", look: Look | None = None, settings: Settings | None = None) -> None:
+        super().__init__()
+        self.path = path
+        self.look = look or Look()
+        self.settings = settings or Settings()
+        self.feed = Feed(self, path)
+        self._first_run = run
+        if not self.look.colour:
+            self.theme = "ansi-dark"
+        elif (theme := self.settings.get("theme", "textual-dark")) in self.available_themes:
+            self.theme = theme
+
+    # Places.
+
+    def on_mount(self) -> None:
+        for name, place in self.PLACES.items():
+            self.install_screen(place(), name)
+        self.feed.start()
+        first = self.settings.get("place", "runs")
+        self.push_screen(first if first in self.PLACES else "runs")
+        self.theme_changed_signal.subscribe(self, lambda theme: self.settings.set("theme", theme.name))
+
+    def on_unmount(self) -> None:
+        self.feed.stop()
+
+    def on_told(self, told: Told) -> None:
+        place = self.screen
+        if isinstance(place, Place) and place is told.asker:
+            place.hear(told)
+        self.feed.taken_in()
+
+    def action_place(self, number: int) -> None:
+        """Go to the place of that number."""
+        names = list(self.PLACES)
+        if number <= len(names) and not isinstance(self.screen, ModalScreen):
+            self.go(names[number - 1])
+
+    def go(self, name: str) -> None:
+        """Go to a place; what was opened on top of the one before is closed."""
+        self.settings.set("place", name)
+        while isinstance(self.screen, ModalScreen):
+            self.pop_screen()
+        if self.screen is not self.get_screen(name):
+            self.switch_screen(name)
+
+    def places_line(self, here: str) -> Text:
+        """The first line of every place."""
+        line = Text()
+        for number, place in enumerate(self.PLACES.values(), start=1):
+            label = f"{number} {place.NAME}"
+            line.append(f"[{label}]" if here == place.NAME else f" {label} ", "bold" if here == place.NAME else "")
+            line.append(" ")
+        return line
+
+    def on_resize(self) -> None:
+        columns, lines = SMALLEST
+        small = self.size.width < columns or self.size.height < lines
+        if small and not isinstance(self.screen, TooSmall):
+            self.push_screen(TooSmall())
+        elif not small and isinstance(self.screen, TooSmall):
+            self.pop_screen()
+
+    # What is told to the person.
+
+    def say(self, text: str, severity: Any = "information") -> None:
+        """A note that goes away by itself."""
+        self.notify(display(text, 400), severity=severity, markup=False, timeout=6)
+
+    def refuses(self) -> bool:
+        """Whether nothing may be changed from here; says so."""
+        if self.look.readonly:
+            self.say("This console only looks (--readonly).", "warning")
+        return self.look.readonly
+
+    def action_copy(self) -> None:
+        """Copy what the place in front thinks is meant."""
+        text = getattr(self.screen, "to_copy", str)()
+        if not text:
+            self.say("There is nothing to copy here.")
+            return
+        path = copy(self, text)
+        self.say("Copied, if the terminal allows it" + (f"; also in {path}" if path else ""))
+
+    def action_help(self) -> None:
+        self.push_screen(Help(self._keys()))
+
+    def _keys(self) -> list[tuple[str, str, str]]:
+        """Where, key and what it does, of all bindings that hold now."""
+        found = []
+        for key, active in self.screen.active_bindings.items():
+            binding = active.binding
+            if binding.description or binding.action.startswith("place"):
+                what = binding.description or "Place " + key
+                where = "everywhere" if active.node is self else "here"
+                found.append((where, binding.key_display or key, active.tooltip or what))
+        return sorted(set(found))
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        yield from super().get_system_commands(screen)
+        for name, place in self.PLACES.items():
+            yield SystemCommand(f"Go to {place.NAME}", place.__doc__ or "", self._going(name))
+
+    def _going(self, name: str) -> Callable[[], None]:
+        return lambda: self.go(name)
+
+    # The end.
+
+    def action_leave(self) -> None:
+        """Quit; where runs go on, say so first."""
+        alive = self._alive()
+        if alive and not isinstance(self.screen, Leaving):
+            self.push_screen(Leaving(alive))
+        else:
+            self.exit()
+
+    def _alive(self) -> list[str]:
+        if not self.path.exists():
+            return []
+        try:
+            with closing(Store.open(self.path)) as store:
+                rows = store.query("select * from runs where state in ('waiting', 'running') and deleted_at = ''")
+        except Exception:  # whatever is wrong with the database, one may leave
+            return []
+        return [row["id"] for row in rows if launch.state(row) in ("waiting", "running")]
+
+    def _handle_exception(self, error: Exception) -> None:
+        """A fault of the console becomes a message: it is not worth losing the place one was at."""
+        if isinstance(self.screen_stack[-1] if self.screen_stack else None, Broken) or not self.is_running:
+            super()._handle_exception(error)
+            return
+        told = "".join(traceback.format_exception(error))
+        log = folder() / "console.log"
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a") as file:
+                file.write(told + "\n")
+        except OSError:
+            log = Path(os.devnull)
+        self.push_screen(Broken(f"{type(error).__name__}: {error}", told, log))
+
+
+class Notice(ModalScreen[None]):
+    """A box over the place in front; `esc` closes it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "Back")]
+
+    def __init__(self, title: str, text: Text) -> None:
+        super().__init__()
+        self._title, self._text = title, text
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="box") as box:
+            box.border_title = Text(self._title).plain
+            yield Static(self._text)
+
+    def action_close(self) -> None:
+        self.dismiss()
+
+
+class Help(Notice):
+    """Every key that does something now."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("question_mark", "close", "Back", show=False)]
+
+    def __init__(self, keys: list[tuple[str, str, str]]) -> None:
+        text = Text()
+        for where in ("here", "everywhere"):
+            text.append(f"{where}\n", "bold")
+            for place, key, what in keys:
+                if place == where:
+                    text.append(f"  {key:<12} {what}\n")
+        super().__init__("Keys", text)
+
+
+class Leaving(Notice):
+    """Runs go on after the console is left."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "app.leave", "Quit"),
+    ]
+
+    def __init__(self, alive: list[str]) -> None:
+        go_on = "1 run goes" if len(alive) == 1 else f"{len(alive)} runs go"
+        super().__init__(
+            "Quit",
+            Text(
+                f"{go_on} on after you quit: {', '.join(alive)}.\n\nq or enter: quit, leave them running.\nesc: stay."
+            ),
+        )
+
+
+class Broken(Notice):
+    """Something in the console failed."""
+
+    def __init__(self, error: str, told: str, log: Path) -> None:
+        super().__init__(
+            "The console has a fault",
+            Text(f"{display(error, 400)}\n\nThe runs go on. What happened is in {log}.\ny copies it, esc goes on."),
+        )
+        self._told = told
+
+    def to_copy(self) -> str:
+        return self._told
+
+
+class TooSmall(ModalScreen[None]):
+    """The terminal has no room."""
+
+    def compose(self) -> ComposeResult:
+        columns, lines = SMALLEST
+        yield Static(
+            Text(f"dambench needs {columns} × {lines}.\nThe runs go on; make it larger,\nor: dambench watch ID")
+        )
