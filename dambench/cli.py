@@ -40,7 +40,7 @@ from dambench.events import (
     remark,
 )
 from dambench.protocol import PRESETS
-from dambench.report.to_markdown import to_markdown
+from dambench.report import FORMATS, format_of
 from dambench.store import database
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, mean, method_label, std
@@ -119,6 +119,10 @@ def run_cli(arguments: Sequence[str]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         # A reader that has gone (`dambench runs | head`) knows it.
         return 1 if isinstance(error, BrokenPipeError) else _complain(f"The output cannot be written: {error}.", 1)
+
+
+def _say(line: str) -> None:
+    print(display.display(line, 1000), file=sys.stderr)
 
 
 def _complain(sentence: str, code: int = 2) -> int:
@@ -402,7 +406,7 @@ def stop(
             raise BadInput(f"The run {row['id']} is on {row['host']}: only there can it be killed.")
         with _opened(db, write=True) as store:
             store.edit(row["id"], "stop_asked", 1)
-        print(f"Asked. {row['host']} notices within {launch.BEAT_SECONDS:.0f} s.", file=sys.stderr)
+        _say(f"Asked. {row['host']} notices within {launch.BEAT_SECONDS:.0f} s.")
         return 0
     launch.send(row, signal.SIGKILL if kill else signal.SIGTERM)
     until = time.monotonic() + PATIENCE + 5
@@ -656,18 +660,23 @@ def _opened(db: Path | None, *, write: bool = False) -> Iterator[Store]:
 def report(
     rows: Annotated[str, Option(help="What rows stand for: method, dataset, ipc, network, protocol.")] = "method",
     columns: Annotated[str, Option(help="What columns stand for.")] = "dataset,ipc",
+    format_: Annotated[
+        str | None,
+        Option("--format", help="markdown, latex, csv, html or json [default: by the file's suffix, else markdown]."),
+    ] = None,
     short: Annotated[bool, Option("--short", help="Only the tables of accuracy.")] = False,
     output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
     db: Db = None,
 ) -> None:
-    """Compare all finished runs, in markdown."""
+    """Compare all finished runs, in markdown, LaTeX, CSV, HTML or JSON."""
     axes = [tuple(part.strip() for part in text.split(",") if part.strip()) for text in (rows, columns)]
     if len({*axes[0], *axes[1]}) < len(axes[0]) + len(axes[1]) or not all(axes):
         raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be there twice.")
+    chosen = format_of(format_, output, short=short)
     path = db or stored.default_path()
-    if path.exists():
+    if path.exists() or chosen != "markdown":
         with _opened(path) as store:
-            text = to_markdown(leaderboard(store, *axes), *axes, short=short)
+            text = FORMATS[chosen](leaderboard(store, *axes), *axes, **({"short": True} if short else {}))
     else:
         text = (
             f"There is no database {str(path)!r} yet. A first run makes it:\n\n"
@@ -681,10 +690,10 @@ def report(
         if not target.parent.is_dir():
             raise BadInput(f"The report {str(output)!r} cannot be written: there is no such folder.")
         if target.exists() and not target.is_file():
-            target.write_text(text)  # a pipe or a device
+            target.write_text(text, encoding="utf-8")  # a pipe or a device
         else:
             files.write_whole(target, text.encode())
-    print(f"Written: {output}", file=sys.stderr)
+    _say(f"Written: {output}")
 
 
 @app.command()
@@ -747,7 +756,7 @@ def show(
             if not preview.absolute().parent.is_dir():
                 raise BadInput(f"The preview {str(preview)!r} cannot be written: there is no such folder.")
             files.write_whole(preview, png)
-        print(f"Written: {preview}", file=sys.stderr)
+        _say(f"Written: {preview}")
     if as_json:
         print(json.dumps(details))
         return
