@@ -1,4 +1,4 @@
-"""The leaderboard as one HTML page, without scripts and without anything to be fetched. The same runs, the same bytes."""
+"""The leaderboard as an HTML page that runs and fetches nothing. The same runs give the same bytes."""
 
 from base64 import b64encode
 from collections.abc import Sequence
