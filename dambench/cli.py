@@ -765,6 +765,59 @@ def show(
         draw(png, details["sets"][-1]["shape"])
 
 
+@app.command("import")
+def import_(
+    file: Annotated[Path, Argument(metavar="FILE", help="A synthetic set, or a folder of CLASS/*.png.")],
+    dataset: Annotated[str, Option(help="What it was made from. See `dambench data list`.")],
+    format_: Annotated[
+        str, Option("--format", metavar="FORMAT", help="auto (by the suffix), safetensors, npz, pt or png.")
+    ] = "auto",
+    pixels: Annotated[
+        str | None,
+        Option(help="What floats are: normalised with the dataset's mean and std, or unit, in 0 to 1 [normalised]."),
+    ] = None,
+    set_: Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="dataset.size=32, …")] = None,
+    data: Annotated[str | None, Option(help="Where the dataset's raw data are [default: DAMBENCH_DATA].")] = None,
+    as_json: Json = False,
+) -> None:
+    """Keep a synthetic set that was made elsewhere, so that it can be evaluated."""
+    from dambench import datasets, imports
+
+    said = config.settings(set_ or [])
+    if "method" in said:
+        raise BadInput("A set is imported for a dataset: --set takes dataset.NAME=VALUE only.")
+    place = data or os.environ.get("DAMBENCH_DATA")
+    files.can_keep_sets()
+    card = datasets.prepare(
+        config.Choice(dataset, said.get("dataset", {})), files.user_path(place) if place else None, _say
+    )
+    synthetic = imports.read(file, card, format_, pixels)
+    ipc, sha256 = synthetic.ipc_on(card), imports.keep(synthetic)
+    if pixels is None and imports.looks_plain(synthetic):
+        _say("note: all values lie from 0 to 1. If they are plain pixels, import it again with --pixels unit.")
+    words = ["dambench", "run", "--headless", "--method", "imported", "--dataset", dataset, "--ipc", str(ipc)]
+    words += [word for pair in set_ or [] for word in ("--set", pair)] + (["--data", data] if data else [])
+    command = shlex.join([*words, "--set", f"method.set={sha256}"])
+    facts = {
+        "sha256": sha256,
+        "dataset": card.label,
+        "ipc": ipc,
+        "shape": list(synthetic.images.shape),
+        "dtype": str(synthetic.images.dtype).removeprefix("torch."),
+        "labels": "hard" if synthetic.labels.dim() == 1 else "soft",
+        "lr": synthetic.lr,
+        "file": str(files.set_path(sha256)),
+        "command": command,
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for key in ("sha256", "dataset", "ipc", "shape", "dtype", "labels", "lr", "file"):
+        if facts[key] is not None:
+            print(f"{key:8}{display.display(str(facts[key]), 1000)}")
+    print(f"\n{display.display(command, 2000)}")
+
+
 @app.command()
 def methods(as_json: Json = False) -> None:
     """The methods, their options and recipes."""
