@@ -138,7 +138,7 @@ def _reason(error: Exception) -> str:
         return f"it holds {display(named[1], 80)}, which is neither a tensor nor a number and could run code"
     if "eights" in str(error):
         return "it holds what is neither a tensor nor a number"
-    return display((str(error) or type(error).__name__).partition("\n")[0].rstrip("."), 200)
+    return display((str(error) or type(error).__name__).partition("\n")[0].rstrip(".!"), 200)
 
 
 # Readers. Each gives what it found without looking at it closely, having read no more than `most` bytes.
