@@ -208,11 +208,17 @@ def _pt(path: Path, card: DataCard, most: int) -> Found:
 
 
 def _within(saved: Any, most: int) -> None:
-    inner = saved.values() if isinstance(saved, Mapping) else saved if isinstance(saved, list | tuple) else ()
-    for value in inner:
-        _within(value, most)
-    if isinstance(saved, Tensor) and saved.numel() * saved.element_size() > most:
-        raise BadInput(f"A tensor of shape {tuple(saved.shape)} was found: that is more than a set can have.")
+    """See that no tensor is larger than a set can be. Each thing is looked at once, however often it is referred to."""
+    waiting, seen = [saved], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping | list | tuple):
+            waiting += value.values() if isinstance(value, Mapping) else value
+        elif isinstance(value, Tensor) and value.numel() * value.element_size() > most:
+            raise BadInput(f"A tensor of shape {tuple(value.shape)} was found: that is more than a set can have.")
 
 
 def _pick(named: Mapping[str, Any], names: Any) -> Found:

@@ -374,6 +374,25 @@ def _made(folder: Path) -> Path:
     return folder
 
 
+def _laughs(path: Path) -> Path:
+    """Lists of ten references to the list before: a file of a kilobyte that has 10^40 leaves."""
+    saved: Any = IMAGES
+    for _ in range(40):
+        saved = [saved] * 10
+    return _pt(path, {"images": saved, "labels": LABELS})
+
+
+def _rewritten(path: Path, which: int) -> Path:
+    """A tensor of 600 numbers that says it has 60,000: in its storage (0) or in its shape (1)."""
+    made = _pt(path, {"images": torch.zeros(600), "labels": LABELS})
+    with zipfile.ZipFile(made) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    code, six_hundred, more = members["set/data.pkl"], b"M\x58\x02", b"J" + (60_000).to_bytes(4, "little")
+    assert code.count(six_hundred) == 2
+    at = (code.index(six_hundred), code.rindex(six_hundred))[which]
+    return _zip(path, members | {"set/data.pkl": code[:at] + more + code[at + 3 :]}, "set.pt")
+
+
 def _object_array(path: Path) -> Path:
     images = np.empty(6, object)
     images[:] = _Runs()
@@ -392,6 +411,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a model instead of a set": (lambda p: _pt(p, torch.nn.Linear(2, 2)), "which is neither a tensor"),
     "a tensor without labels": (lambda p: _pt(p, IMAGES), "neither a dict of tensors nor the pair"),
     "a tensor of any size": (_strided, "more than a set can have"),
+    "a tensor of more than is stored": (lambda p: _rewritten(p, 0), "is not a whole pt file"),
+    "a tensor beyond its storage": (lambda p: _rewritten(p, 1), "is not a whole pt file"),
+    "a file of endless lists": (_laughs, "The images are list, not a plain tensor"),
     "a sparse tensor": (lambda p: _pt(p, {"images": IMAGES.to_sparse(), "labels": LABELS}), "is not a whole pt file"),
     "a number for the labels": (lambda p: _pt(p, {"images": IMAGES, "labels": 3}), "not a plain tensor"),
     "objects in an array": (_object_array, "Python objects, which could run code"),
@@ -434,6 +456,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a folder that is a link": (_link("3", "/etc"), "is a link or a device"),
     "a file that is a folder too": (_member("0/1.png/2.png"), "has '0/1.png' twice"),
     "a file twice": (_twice, "has '0/1.png' twice"),
+    "a name that never ends": (_member("a/" * 30_000 + "b"), "has a longer name than any set needs"),
+    "a file that is a folder, said first": (_member("0/0.png/"), "has '0/0.png' twice"),
     "an empty part of a name": (_member("0//1.png"), "leads out of its folder"),
     "a bomb in a .zip": (_member("0/9.png", bytes(30_000_000)), "would unpack to"),
     "an archive in an archive": (

@@ -5,6 +5,7 @@ is reserved, and no name of a member becomes a path.
 """
 
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import prod
@@ -21,6 +22,8 @@ from dambench.errors import BadInput
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MOST_MEMBERS = 200_000
+MOST_NAME = 255
+MOST_DEEP = 8
 MOST_HEADER = 10_000
 """Bytes of the text that describes an array."""
 
@@ -47,11 +50,10 @@ def opened(path: Path, most_bytes: int) -> Iterator[tuple[ZipFile, dict[str, Zip
         for info in infos:
             if why := _wrong(info):
                 raise BadInput(f"{str(path)!r} is refused: its member {display(info.orig_filename, 60)!r} {why}.")
+        names = Counter(info.filename.removesuffix("/") for info in infos)
         found = {info.filename: info for info in infos if not info.is_dir()}
-        folders = {name[: i + 1] for name in found for i, letter in enumerate(name) if letter == "/"}
-        names = [info.filename for info in infos]
-        twice = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
-        twice += [name for name in found if f"{name}/" in folders or f"{name}/" in names]
+        folders = {name[:i] for name in names for i, letter in enumerate(name) if letter == "/"}
+        twice = [name for name, count in names.items() if count > 1 or (name in found and name in folders)]
         if twice:
             raise BadInput(f"{str(path)!r} is refused: it has {display(twice[0], 60)!r} twice.")
         yield archive, found
@@ -64,6 +66,8 @@ def _wrong(info: ZipInfo) -> str:
         return "has a name with a NUL, a backslash or a drive letter"
     if name.startswith("/") or any(part in ("", ".", "..") for part in name.removesuffix("/").split("/")):
         return "has a name that leads out of its folder"
+    if len(name) > MOST_NAME or name.count("/") > MOST_DEEP:
+        return "has a longer name than any set needs"
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device"
     if info.flag_bits & 1:

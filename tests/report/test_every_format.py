@@ -136,6 +136,14 @@ def test_the_same_database_gives_the_same_bytes_in_a_file_and_on_stdout(
     assert (tmp_path / "report").read_text() == printed
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_copy_of_the_database_gives_the_same_bytes(
+    store: Store, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    store.db.conn.execute("vacuum into 'copy.db'")
+    assert _report(capsys, "--format", form, "--db", "copy.db") == _report(capsys, "--format", form)
+
+
 @pytest.mark.parametrize(
     ("name", "form"),
     [
