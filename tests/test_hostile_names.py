@@ -134,6 +134,29 @@ def test_show_tells_of_each_run(capsys: pytest.CaptureFixture[str], full: tuple[
         assert json.loads(_printed(capsys, "show", run, "--json"))["run"]["id"] == run
 
 
+def test_logs_and_watch_tell_of_each_run(capsys: pytest.CaptureFixture[str], full: tuple[Path, list[str]]) -> None:
+    for run in full[1]:
+        assert _printed(capsys, "logs", run).splitlines()[-1].startswith("failed: ")
+    for run in full[1][::8]:
+        assert run_cli(["watch", run]) == 1
+        printed = capsys.readouterr()
+        assert "failed: " in printed.err
+        assert not steering(printed.out + printed.err)
+
+
+def test_a_log_file_is_shown_line_by_line(
+    capsys: pytest.CaptureFixture[str], full: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    log = tmp_path / "\u202elog\x1b[2J"
+    log.write_bytes("\n".join(NAMES).encode() + b"\xff\x1b]52;c;aGk=\x07")
+    with closing(Store.open(full[0], write=True)) as store:
+        store.db.conn.execute("update runs set log = ? where id = ?", [str(log), full[1][0]])
+        store.db.conn.execute("update runs set log = ? where id = ?", [f"{log}.gone", full[1][1]])
+    lines = _printed(capsys, "logs", full[1][0]).splitlines()
+    assert len(lines) == len("\n".join(NAMES).split("\n"))
+    assert _printed(capsys, "logs", full[1][1])
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_report_twice_is_the_same_bytes(capsys: pytest.CaptureFixture[str], form: str) -> None:
     assert _printed(capsys, "report", "--format", form) == _printed(capsys, "report", "--format", form)
