@@ -12,10 +12,10 @@ import msgspec
 import pytest
 import torch
 
-from dambench import checkpoints, engine, files, launch, registry
+from dambench import checkpoints, datasets, engine, files, launch, registry
 from dambench.checkpoints import Checkpoint, Keeper
 from dambench.cli import until_told
-from dambench.config import Request, RunConfig, read
+from dambench.config import Choice, Request, RunConfig, read
 from dambench.engine import Job, StopRun, prepare
 from dambench.errors import BadInput
 from dambench.events import (
@@ -33,7 +33,7 @@ from dambench.events import (
 from dambench.problem import Problem, State, Step
 from dambench.protocol import PRESETS, Budget
 from dambench.store.runs import Store, Superseded
-from tests.lab import quick_options
+from tests.lab import quick_options, tiny_problem
 
 DISTILLING = [name for name in registry.names("methods") if registry.load("methods", name).MATCHES_ON_NETWORK]
 
@@ -53,7 +53,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def _job(method: str = "dm", **changes: Any) -> Job:
-    options = quick_options(registry.load("methods", method))
+    digits = tiny_problem(card=datasets.prepare(Choice("digits"), None), ipc=2)
+    options = quick_options(registry.load("methods", method), digits)
     settings: dict[str, Any] = {
         "method": {"name": method} | {name: getattr(options, name) for name in options.__struct_fields__},
         "dataset": "digits",
