@@ -291,7 +291,7 @@ def test_a_full_disk_later_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files, "write_whole", full)
-    assert "No space left on device" in _only(list(run(job)), Failed).error
+    assert "The synthetic set cannot be written" in _only(list(run(job)), Failed).error
 
 
 def test_the_environment_says_what_a_number_may_depend_on() -> None:
