@@ -104,8 +104,10 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     read(method.Options, asked, f"method {wanted.name}")
     if request.recipe is not None and request.recipe not in {recipe.name for recipe in method.RECIPES}:
         raise unknown(f"recipe of {wanted.name}", request.recipe, {recipe.name for recipe in method.RECIPES})
-    for name in (*([] if request.network is None else [request.network]), *(request.evaluate_on or [])):
-        networks.parse(name)
+    if request.network is not None:
+        networks.parse(request.network)
+    for name in request.evaluate_on or []:
+        networks.members(name)
     data = files.user_path(request.data) if request.data else None
     files.can_keep_sets()
     card = datasets.prepare(dataset, data, say)
@@ -131,9 +133,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         norm,
     )
     network = usual if request.network is None else networks.settle(request.network, card, norm)
-    evaluate_on = tuple(networks.settle(name, card) for name in request.evaluate_on or [_plain(network, card)])
-    if len(set(evaluate_on)) < len(evaluate_on):
-        raise BadInput(f"--evaluate-on names a network twice: {', '.join(evaluate_on)}.")
+    evaluate_on = networks.settle_all(request.evaluate_on or [_plain(network, card)], card, network)
     for name in {network, *evaluate_on}:
         networks.build(name, card)
     if not method.MATCHES_ON_NETWORK:

@@ -140,7 +140,9 @@ def test_weights_are_drawn_as_torch_draws_them_by_default(network: Network, fami
         assert type(theirs) is type(ours)
         if isinstance(ours, nn.Conv2d | nn.Linear):
             for name, parameter in theirs.named_parameters():
-                drawn, expected = ours.get_parameter(name).detach().flatten(), parameter.detach().flatten()
+                # Of millions some are enough.
+                step = max(1, parameter.numel() // 20_000)
+                drawn, expected = (each.detach().flatten()[::step] for each in (ours.get_parameter(name), parameter))
                 assert ks_2samp(drawn.numpy(), expected.numpy()).pvalue > 1e-5
                 if len(drawn) > 1000:
                     assert drawn.abs().max().item() == pytest.approx(expected.abs().max().item(), rel=0.01)
@@ -151,10 +153,9 @@ def test_norms_and_their_running_statistics_begin_anew(module: ModuleType, famil
     card = CARDS["cifar"]
     for name in [family, *(f"{family}-{word}" for word in words(module))]:
         network = networks.build(networks.settle(name, card), card)
-        network.reset(generator())
-        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-        network.train()(noise(2, 3, 32, 32, dtype=torch.float32)).square().sum().backward()
-        optimizer.step()
+        with torch.no_grad():
+            for tensor in (*network.parameters(), *network.buffers()):
+                tensor.fill_(7)
         network.reset(generator(1))
         for layer in network.modules():
             if isinstance(layer, nn.GroupNorm | nn.LayerNorm | nn.BatchNorm2d):
