@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from statistics import median
 from types import ModuleType
 from typing import Any
 
@@ -144,7 +145,9 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         overrides["network"] = network
     compiled = False
     if method.MATCHES_ON_NETWORK:
-        batch_norm = networks.build(network, card).mixes_images
+        matched = networks.build(network, card)
+        getattr(method, "check", lambda network: None)(matched)
+        batch_norm = matched.mixes_images
         compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0), batch_norm)
         notes += [note] if note else []
         if precision == "bf16":
@@ -334,6 +337,7 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position) -> Iterat
     total: int = getattr(job.options, "iterations", 0)
     every = max(1, total // LOGGED_STEPS)
     heard = time.perf_counter()
+    logged: list[Stepped] = []
     step: Step | None = None
     clock.enter("distil")
     for step in job.method.distill(problem, job.options):
@@ -342,7 +346,8 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position) -> Iterat
             yield said.pop(0)
         last = step.iteration >= total
         if step.losses and (step.iteration % every == 0 or step.iteration == 1 or last):
-            yield _stepped(step, clock.spent("distil"), policy)
+            logged.append(_stepped(step, clock.spent("distil"), policy))
+            yield logged[-1]
             heard = time.perf_counter()
         if time.perf_counter() - heard > SILENCE:
             yield Progressed(phase="distil", done=step.iteration, total=total, memory_bytes=policy.used_bytes())
@@ -353,7 +358,28 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position) -> Iterat
             heard = time.perf_counter()
     if step is None:
         raise BadInput(f"The method {config.method.name} gave no synthetic set.")
+    if warning := _not_fallen(logged):
+        yield Warned(message=warning)
     yield from _judge(job, step.synthetic, step.iteration, True, test, clock, position)
+
+
+def _not_fallen(logged: list[Stepped]) -> str:
+    """What to say where the matching loss is no lower at the end of a whole run than at its beginning; else nothing.
+
+    Each iteration may have a network of its own, and their losses differ: medians are compared. The first iteration
+    counts by itself, too, for a step that is far too large makes the loss jump at once, and then fall.
+    """
+    losses = [float(event.losses["matching"]) for event in logged if "matching" in event.losses]
+    few = len(losses) // 10
+    if few < 5 or logged[0].iteration > 1:
+        return ""
+    first, last = min(losses[0], median(losses[:few])), median(losses[-few:])
+    if last < first:
+        return ""
+    return (
+        f"The matching loss has not fallen: it began at {first:.3g} and is {last:.3g} over the last tenth of the run. "
+        "Another step size may help (--set method.lr_images=0.1), or matching on the ConvNet (--network convnet)."
+    )
 
 
 def _stepped(step: Step, seconds: float, policy: Policy) -> Stepped:

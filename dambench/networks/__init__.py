@@ -9,7 +9,7 @@ then filled in from the size of the images. Papers write the depth and one more 
 import re
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import torch
@@ -28,6 +28,7 @@ MATCHED_IN = "matched-in"
 
 POOLS = {
     "pool-m": ("architectures (M)", "mlp convnet lenet alexnet vgg11 resnet18"),
+    "pool-cross": ("the usual cross-architecture table", "convnet alexnet vgg11 resnet18"),
     "pool-b": ("BatchNorm (B)", "convnet-bn convnet-swish-bn alexnet-bn vgg11-bn resnet18-bn"),
     "pool-w": ("widths (W)", "convnet-w32 convnet-w64 convnet-w128 convnet-w256"),
     "pool-d": ("depths (D)", "convnet-d1 convnet-d2 convnet-d3 convnet-d4"),
@@ -38,7 +39,7 @@ POOLS = {
     "pool-ss": ("the network matched on (SS)", MATCHED),
     "pool-c": ("the network matched on, and the ConvNet (C)", f"{MATCHED} convnet"),
     "pool-pad": ("PAD's table of high ratios", "convnet convnet-bn resnet18 resnet18-bn vgg11 alexnet lenet mlp"),
-    "pool-bn": ("PAD's pool BN", "convnet convnet-bn resnet18 resnet18-bn alexnet vgg11 resnet18-ap"),
+    "pool-pad-bn": ("PAD's pool BN", "convnet convnet-bn resnet18 resnet18-bn alexnet vgg11 resnet18-ap"),
 }
 """The evaluation pools of the released codes of DC, DataDAM and PAD: what each is, and its networks."""
 
@@ -46,7 +47,8 @@ POOLS = {
 def parse(name: str) -> tuple[ModuleType, Options]:
     """`convnet-d2-bn` → the family's module and its options.
 
-    A family's `PARTS` says how each option is spelled: a prefix for a number, a word for each choice.
+    A family's `PARTS` says how each option is spelled: a prefix for a number, none for one that is written right after
+    the family (`vgg11`), or a word for each choice.
 
     Raises:
         BadInput: no such family, or a part that the family does not know.
@@ -106,7 +108,11 @@ def _name(module: ModuleType) -> str:
 
 def parts(module: ModuleType) -> dict[str, str]:
     """How each option of a family is spelled in a name: `{"depth": "dN", "norm": "in|bn|ln|gn|nn", …}`."""
-    return {name: f"{s}N" if isinstance(s, str) else "|".join(s) for name, s in module.PARTS.items()}
+    allowed = get_type_hints(module.Options)
+    numbers = {name: "|".join(map(str, get_args(allowed[name]))) for name, s in module.PARTS.items() if s == ""}
+    return {
+        name: numbers.get(name) or (f"{s}N" if isinstance(s, str) else "|".join(s)) for name, s in module.PARTS.items()
+    }
 
 
 def spell(module: ModuleType, options: Options) -> str:
@@ -116,7 +122,6 @@ def spell(module: ModuleType, options: Options) -> str:
     for option, spelling in module.PARTS.items():
         value = getattr(options, option)
         if isinstance(spelling, str):
-            # A depth without a prefix is written as the field does: `resnet18`.
             name += f"-{spelling}{value}" if spelling else f"{value}"
         elif value != getattr(default, option):
             name += "-" + next(word for word, meaning in spelling.items() if meaning == value)
