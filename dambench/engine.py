@@ -358,12 +358,12 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position) -> Iterat
             heard = time.perf_counter()
     if step is None:
         raise BadInput(f"The method {config.method.name} gave no synthetic set.")
-    if warning := _not_fallen(logged):
+    if warning := _not_fallen(logged, job.options):
         yield Warned(message=warning)
     yield from _judge(job, step.synthetic, step.iteration, True, test, clock, position)
 
 
-def _not_fallen(logged: list[Stepped]) -> str:
+def _not_fallen(logged: list[Stepped], options: Options) -> str:
     """What to say where the matching loss is no lower at the end of a whole run than at its beginning; else nothing.
 
     Each iteration may have a network of its own, and their losses differ: medians are compared. The first iteration
@@ -376,9 +376,10 @@ def _not_fallen(logged: list[Stepped]) -> str:
     first, last = min(losses[0], median(losses[:few])), median(losses[-few:])
     if last < first:
         return ""
+    smaller = getattr(options, "lr_images", 1.0) / 10
     return (
         f"The matching loss has not fallen: it began at {first:.3g} and is {last:.3g} over the last tenth of the run. "
-        "Another step size may help (--set method.lr_images=0.1), or matching on the ConvNet (--network convnet)."
+        f"A smaller step may help (--set method.lr_images={smaller:g}), or matching on the ConvNet (--network convnet)."
     )
 
 
