@@ -69,6 +69,18 @@ def test_the_same_seed_gives_the_same_bits(method: ModuleType, name: str, size: 
     assert not torch.equal(runs[0][0].images, runs[0][1].images)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own code
+@pytest.mark.parametrize("name", ["mlp", "lenet", "alexnet-bn", "resnet18-bn", "vit-d2-w32"])
+def test_compiled_the_loss_is_the_same(name: str) -> None:
+    size = SIZES.get(name, 8)
+    network = random_network(name, size)
+    real, synthetic = (noise(3, n, 3, size, size, seed=n, dtype=torch.float32) for n in (4, 2))
+    plain, compiled = (pulled(network, dm.terms(network), real, synthetic, compiled=how) for how in (False, True))
+    torch.testing.assert_close(plain[0]["matching"], compiled[0]["matching"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(plain[1], compiled[1], rtol=1e-3, atol=1e-3 * plain[1].abs().max().item())
+
+
 def test_datadam_matches_every_relu_of_a_chain_but_the_last_and_the_stages_of_a_resnet() -> None:
     for name, layers in {"vgg11": 7, "alexnet": 4, "resnet18": 3, "vit": 5, "lenet": 1}.items():
         terms = datadam.terms(random_network(name, 32), datadam.Options())
