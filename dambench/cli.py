@@ -184,7 +184,7 @@ def run(
     network: Annotated[str | None, Option(help="The network to match on, such as convnet-d3-w128.")] = None,
     evaluate_on: Annotated[
         str | None,
-        Option(help="Networks to train on the set, with commas [default: the ConvNet matched on]."),
+        Option(help="Networks or pools to train on the set, with commas [default: the ConvNet matched on]."),
     ] = None,
     eval_repeats: Annotated[int | None, Option(help="How many of each [default: 5].")] = None,
     evaluate_every: Annotated[int | None, Option(help="Also evaluate each N iterations.")] = None,
@@ -873,7 +873,7 @@ def methods(as_json: Json = False) -> None:
 @app.command()
 def networks(as_json: Json = False) -> None:
     """The networks, and how their names are made."""
-    from dambench.networks import parts
+    from dambench.networks import POOLS, parts
 
     found = [(name, registry.load("networks", name)) for name in registry.names("networks")]
     if as_json:
@@ -883,14 +883,24 @@ def networks(as_json: Json = False) -> None:
                 "what": registry.headline(m),
                 "parts": parts(m),
                 "options": msgspec.json.schema(m.Options),
+                "members": [],
             }
             for n, m in found
         ]
-        print(json.dumps(rows))
+        pools = [
+            {"name": name, "what": what, "parts": {}, "options": {}, "members": members.split()}
+            for name, (what, members) in POOLS.items()
+        ]
+        print(json.dumps(rows + pools))
         return
     table(
         ["network", "what", "parts of a name, in any order"],
         [[name, registry.headline(module), " ".join(parts(module).values())] for name, module in found],
+    )
+    print()
+    table(
+        ["--evaluate-on", "the papers' pools", "networks"],
+        [[name, what, members.replace(" ", ", ")] for name, (what, members) in POOLS.items()],
     )
 
 

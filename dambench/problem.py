@@ -287,7 +287,8 @@ class Network(nn.Module, ABC):
         """What each stage sees, shallow to deep, one after the other: none is kept alive for the next.
 
         Yields:
-            The activations (B, C, H, W) of each block, before pooling; last, what the classifier reads, (B, …).
+            The activations (B, C, H, W) of each block, before pooling; last, what the classifier reads, (B, …). A
+            network without a sense of place yields the last only.
         """
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
@@ -402,7 +403,10 @@ class Step:
 
 
 class Method(Protocol):
-    """A module of `dambench.methods`."""
+    """A module of `dambench.methods`.
+
+    One that cannot match on every network also has `check(network)`, which raises BadInput before a run begins.
+    """
 
     PAPER: str
     MATCHES_ON_NETWORK: bool

@@ -491,6 +491,7 @@ class Store:
                 found["iteration"]
                 for found in self.query(known.format("iteration", "artifacts", "iteration"), row["number"])
             ],
+            losses=[event for event in said if isinstance(event, Stepped)],
             stack=stacks[-1] if stacks else 0,
         )
 
