@@ -22,6 +22,11 @@ def to_markdown(board: Leaderboard, rows: Sequence[str], columns: Sequence[str],
             "    dambench run --headless --method dm --dataset digits --ipc 1\n"
         )
     left_out = f"; unfinished runs left out: {board.left_out}" if board.left_out else ""
+    if board.damaged:
+        left_out += (
+            f"; left out because their results are not those of their checksum, see `dambench db check`: "
+            f"{', '.join(board.damaged)}"
+        )
     runs = f"{board.finished} finished run{'s' if board.finished > 1 else ''}"
     parts = ["# Dataset distillation benchmark", f"{runs}{left_out}. Written by dambench {__version__}."]
     for table in board.tables:

@@ -7,7 +7,7 @@ row or a column of its own.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from statistics import median
@@ -18,6 +18,7 @@ from scipy.special import stdtr
 
 from dambench.errors import unknown
 from dambench.protocol import Protocol
+from dambench.store.results import SCORES, damaged
 from dambench.store.runs import Store
 
 AXES = ("method", "dataset", "ipc", "network", "protocol")
@@ -145,6 +146,8 @@ class Leaderboard:
     finished: int
     left_out: int
     """Runs that did not finish."""
+    damaged: list[str]
+    """Finished runs whose results are not those of their checksum: left out too."""
 
 
 def leaderboard(
@@ -161,7 +164,8 @@ def leaderboard(
     for axis in (*rows, *columns):
         if axis not in AXES:
             raise unknown("axis", axis, AXES)
-    scores = list(_scores(store))
+    broken = damaged(store.query(f"{SCORES} where state = 'finished' and deleted_at = '' order by number"))
+    scores = list(_scores(store, broken))
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
     groups: dict[Key, list[Score]] = {}
     for score in sorted(scores, key=lambda score: score.ipc is None):
@@ -189,15 +193,16 @@ def leaderboard(
             _table(store, rest, key, group, rows, columns)
             for key, group in sorted(groups.items(), key=lambda item: _order(rest, item[0]))
         ],
-        costs=_costs(store),
+        costs=_costs(store, broken),
         protocols=[protocol for protocol in protocols if protocol.label in shown],
         recipes=recipes,
         finished=finished,
         left_out=sum(states.values()),
+        damaged=list(broken.values()),
     )
 
 
-def _scores(store: Store) -> Iterator[Score]:
+def _scores(store: Store, but: Container[int]) -> Iterator[Score]:
     """Every final score of a finished run, newest run first.
 
     A run of the same configuration and seed as another adds no evidence, on this machine or on another whose last
@@ -210,6 +215,7 @@ def _scores(store: Store) -> Iterator[Score]:
         where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = ''
         order by runs.number desc, scores.network, scores.repeat
     """)
+    rows = [row for row in rows if row["run"] not in but]
     labels = _labels(rows)
     seen = set()
     for row in rows:
@@ -384,7 +390,7 @@ def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]
             table.notes.append(f"{where}{' and '.join(absent)} not run under this protocol yet.")
 
 
-def _costs(store: Store) -> list[Cost]:
+def _costs(store: Store, but: Container[int]) -> list[Cost]:
     rows = store.query("""
         select method, runs.overrides, runs.dataset, runs.dataset_sha256, runs.ipc, runs.protocol, scores.network,
             device_name, threads, device, runs.number,
@@ -397,6 +403,7 @@ def _costs(store: Store) -> list[Cost]:
         where runs.state = 'finished' and runs.deleted_at = ''
         group by runs.number, scores.network order by runs.number
     """)
+    rows = [row for row in rows if row["number"] not in but]
     labels = _labels(rows)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:

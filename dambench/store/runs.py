@@ -46,6 +46,7 @@ from dambench.events import (
 )
 from dambench.store import database
 from dambench.store.database import transaction
+from dambench.store.results import SCORES, checksum
 from dambench.store.usage import usage
 
 FLUSH_SECONDS = 1.0
@@ -53,6 +54,9 @@ FLUSH_EVENTS = 500
 
 CHECKPOINTS = 2
 """Of a run that are kept."""
+
+EVENT = msgspec.json.Decoder(AnyEvent)
+"""Made once: to look at so many types takes longer than to read an event."""
 
 NO_PROCESS = Process(host="", boot="", pid=0, started=0)
 
@@ -206,6 +210,14 @@ class Store:
         """Change what is not the run's own to say."""
         self._write([Edited(uid=self.run(run)["uid"], at=_now(), what=what, value=value)])
 
+    def delete(self, run: str) -> None:
+        """Put a run into the trash."""
+        self.edit(run, "deleted_at", _now())
+
+    def restore(self, run: str) -> None:
+        """Take a run out of the trash."""
+        self.edit(run, "deleted_at", "")
+
     def _write(self, lines: Sequence[Line]) -> None:
         with transaction(self.db, self.path):
             for line in lines:
@@ -357,6 +369,7 @@ class Store:
                 self._update(number, state="finished", phase="", ended_at=at, set_sha256=event.set_sha256)
                 self.db.conn.execute("delete from checkpoints where run = ?", [number])
                 self._costs(number, event.costs)
+                self._update(number, results_sha256=checksum(self.query(f"{SCORES} where number = ?", number)))
             case Failed():
                 self._update(
                     number,
@@ -424,7 +437,8 @@ class Store:
         Raises:
             BadInput: there is none, or more than one.
         """
-        rows = self.query("select * from runs where substr(id, 1, length(?)) = ? order by id", prefix, prefix)
+        # By the index: the last character there is comes after all that an id can hold.
+        rows = self.query("select * from runs where id >= ? and id < ? order by id", prefix, f"{prefix}\U0010ffff")
         exact = [row for row in rows if row["id"] == prefix]
         if exact or (prefix and len(rows) == 1):
             return (exact or rows)[0]
@@ -515,7 +529,7 @@ class Store:
             after,
         )
         for row in rows:
-            yield row["sequence"], msgspec.json.decode(row["body"], type=AnyEvent)
+            yield row["sequence"], EVENT.decode(row["body"])
 
     def samples(self, run: str, after: int = 0) -> Iterator[tuple[int, Sampled]]:
         """What a run's machine was doing since its event number `after`, in order."""
