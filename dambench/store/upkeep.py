@@ -39,7 +39,13 @@ class Finding(NamedTuple):
 
 def check(store: Store) -> list[Finding]:
     """See whether the database, its results and its files are whole: all that it names is read."""
-    return [*_check_database(store), *_check_results(store), *_check_files(store)]
+    found = list(_check_database(store))
+    for look in (_check_results, _check_files):
+        try:
+            found += look(store)
+        except BadInput as error:
+            found.append(Finding("database", "damaged", str(error)))
+    return found
 
 
 def _check_database(store: Store) -> Iterator[Finding]:
@@ -57,11 +63,7 @@ def _check_database(store: Store) -> Iterator[Finding]:
 
 
 def _check_results(store: Store) -> Iterator[Finding]:
-    try:
-        rows = store.query(f"{SCORES} where state = 'finished' order by number")
-    except BadInput as error:
-        yield Finding("results", "damaged", str(error))
-        return
+    rows = store.query(f"{SCORES} where state = 'finished' order by number")
     broken = damaged(rows)
     for run in broken.values():
         yield Finding("results", "damaged", f"run {run}: its scores are not those of its checksum")
