@@ -698,18 +698,8 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List the runs, newest first."""
-    scores = "from scores where run = runs.number and final = 1"
     with _opened(db) as store:
-        found = store.query(
-            f"""
-            select id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
-                created_at, host, boot, pid, process_started, attempt, beat_at, log, deleted_at,
-                (select avg(accuracy) {scores}) as accuracy, (select count(*) {scores}) as n
-            from runs where (deleted_at != '') = ? order by number desc limit ?
-            """,
-            deleted,
-            -1 if all_ else NEWEST + 1,
-        )
+        found = store.newest(-1 if all_ else NEWEST + 1, deleted=deleted)
     if not all_ and len(found) > NEWEST:
         found.pop()
         print(f"The newest {NEWEST}; --all lists the others too.", file=sys.stderr)

@@ -14,7 +14,6 @@ from statistics import median
 from typing import Any
 
 import msgspec
-from scipy.special import stdtr
 
 from dambench.errors import unknown
 from dambench.protocol import Protocol
@@ -372,6 +371,8 @@ def _best(cells: dict[Place, Cell]) -> Place | None:
 
 def welch(a: Cell, b: Cell) -> float:
     """Two-sided p-value of Welch's t-test for equal means. Both cells have at least two scores."""
+    from scipy.special import stdtr  # takes longer to import than all that `dambench runs` needs
+
     spread_a, spread_b = (a.std or 0.0) ** 2 / a.n, (b.std or 0.0) ** 2 / b.n
     if spread_a + spread_b == 0:
         return 1.0 if a.mean == b.mean else 0.0

@@ -446,6 +446,26 @@ class Store:
             raise BadInput(f"No run has the id {display(prefix)!r}: `dambench runs` lists them.")
         raise BadInput(f"{len(rows)} runs have an id that begins with {display(prefix)!r}: type more of it.")
 
+    def newest(self, most: int = -1, *, deleted: bool = False) -> list[dict[str, Any]]:
+        """The last runs that were entered, newest first, with their mean accuracy and from how many scores it is.
+
+        Args:
+            most: how many; -1: all.
+            deleted: those in the trash instead.
+        """
+        # By the primary key of each run that is listed: to join and group would read the scores of all.
+        scores = "from scores where run = runs.number and final = 1"
+        return self.query(
+            f"""
+            select id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
+                created_at, host, boot, pid, process_started, attempt, beat_at, log, deleted_at,
+                (select avg(accuracy) {scores}) as accuracy, (select count(*) {scores}) as n
+            from runs where (deleted_at != '') = ? order by number desc limit ?
+            """,
+            deleted,
+            most,
+        )
+
     def describe(self, prefix: str) -> dict[str, Any]:
         """Everything that is known of one run, in parts that JSON can hold."""
         row = self.run(prefix)
