@@ -502,7 +502,7 @@ def test_the_database_is_checked_copied_and_merged_from_the_command_line(
     shown = capsys.readouterr()
     merged = json.loads(shown.out)
     assert (merged["added"], merged["unchanged"], list(merged["conflicts"])) == ([new], 2, [other])
-    assert f"{other} is left as it is: it says something else there from its word 2 (warned) on" in shown.err
+    assert f"{other} is left as it is: it says something else there from its event 2 (warned) on" in shown.err
     assert run_cli(["db", "merge", str(copy)]) == 1
     assert "0 runs added, 0 gone on with, 3 were here already" in capsys.readouterr().out
     with closing(Store.open(ledger_path, write=True)) as store:

@@ -109,6 +109,7 @@ def merge(store: Store, other: Path) -> Merged:
         raise BadInput(f"{str(other)!r} is the database that it would be merged into: name another.")
     found = Merged()
     with closing(Store.open(other)) as theirs:
+        theirs.db.conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 4 * LONGEST_WORD)  # nothing longer is even read
         theirs.db.conn.execute("begin")  # one moment of it, whoever writes there
         for table in READ:
             columns = f"select name, type, hidden from pragma_table_xinfo('{table}')"
@@ -172,7 +173,7 @@ def _take(store: Store, theirs: Store, run: dict[str, Any], found: Merged) -> No
         found.refused[shown] = str(reason)
     except (sqlite3.IntegrityError, sqlite3.DataError, Superseded, OverflowError, TypeError) as error:
         store.db.conn.execute("rollback to one")
-        found.refused[shown] = f"its words do not go together: {display(str(error))}"
+        found.refused[shown] = f"its events do not go together: {display(str(error))}"
     store.db.conn.execute("release one")
 
 
@@ -201,7 +202,7 @@ def _go_on(store: Store, ours: Copy, theirs: Copy, found: Merged) -> None:
     else:
         both = zip(ours.said, theirs.said, strict=False)
         first = next((mine for mine, other in both if mine != other), None)
-        what = f"from its word {first.sequence} ({type(first.event).__name__.lower()}) on" if first else "at its end"
+        what = f"from its event {first.sequence} ({type(first.event).__name__.lower()}) on" if first else "at its end"
         found.conflicts[ours.id] = f"it says something else there {what}"
 
 
@@ -289,13 +290,13 @@ def _said(store: Store, run: dict[str, Any]) -> Iterator[Said]:
     uid, number = run["uid"], run["number"]
     previews = {row["iteration"]: row["preview"] for row in _rows(store, "artifacts", number, "iteration, preview")}
     for row in _rows(store, "events", number, "sequence, at, body"):
-        event = _read(row["body"], EVENT, f"word {row['sequence']}")
+        event = _read(row["body"], EVENT, f"event {row['sequence']}")
         if isinstance(event, Snapshot | Evaluated | Finished | Checkpointed):
             _check_names(event)
         if isinstance(event, Snapshot):
             event = msgspec.structs.replace(event, preview=_preview(previews.get(event.iteration, b"")))
         if isinstance(event, Sampled | Progressed):
-            raise Refused(f"its word {row['sequence']} is none that is kept as one")
+            raise Refused(f"its event {row['sequence']} is none that is kept as one")
         yield Said(uid=uid, attempt=1, sequence=row["sequence"], at=_time(row["at"]), event=event)
 
 

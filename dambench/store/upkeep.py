@@ -202,9 +202,13 @@ def waste(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: b
     for sha256, runs in named.items():
         if runs <= gone and _SHA256.fullmatch(sha256):  # what names no set of ours may name any file
             found.paths.append(files.set_path(sha256))
-    found.paths += [log for row in rows if row["number"] in gone and (log := _log(row["log"]))]
-    unfinished = {row["uid"] for row in store.query("select uid, number, state from runs") if _resumable(row, gone)}
-    known = {row["uid"] for row in store.query("select uid from runs")}
+    every = store.query("select uid, number, state, log from runs")
+    logs = {row["log"] for row in every if row["number"] not in gone}  # runs that were started together share one
+    found.paths += [
+        log for row in rows if row["number"] in gone and row["log"] not in logs and (log := _log(row["log"]))
+    ]
+    unfinished = {row["uid"] for row in every if row["state"] != "finished" and row["number"] not in gone}
+    known = {row["uid"] for row in every}
     for folder in sorted(_checkpoints().glob("*")):
         if not _UID.fullmatch(folder.name) or folder.name in unfinished:
             continue
@@ -213,17 +217,17 @@ def waste(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: b
         else:
             found.paths += folder.glob("*")
     found.paths += _stale()
-    found.paths = [path for path in dict.fromkeys(found.paths) if path.is_file() and not path.is_symlink()]
-    found.size_bytes = sum(path.stat().st_size for path in found.paths)
+    sizes: dict[Path, int] = {}
+    for path in found.paths:
+        with suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                sizes[path] = path.stat().st_size
+    found.paths, found.size_bytes = list(sizes), sum(sizes.values())
     return found
 
 
 def _checkpoints() -> Path:
     return files.home() / "runs"
-
-
-def _resumable(row: dict[str, Any], gone: set[int]) -> bool:
-    return row["state"] != "finished" and row["number"] not in gone
 
 
 def _log(path: str) -> Path | None:

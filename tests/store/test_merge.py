@@ -172,6 +172,20 @@ def test_a_run_that_went_on_elsewhere_is_brought_up_to_date(store: Store, other:
     assert merge(store, other).unchanged == 1
 
 
+@pytest.mark.parametrize("after", range(9))
+def test_wherever_a_copy_was_made_both_become_the_same_again(store: Store, other: Path, after: int) -> None:
+    run = config("dm")
+    said = [*list(words(run))[:7], Sampled(seconds=0.5), *list(words(run))[7:]]
+    run_id = store.create(run, CARD)
+    list(store.record(run_id, iter(said[:after])))
+    store.db.conn.execute("vacuum into ?", [str(other)])
+    with closing(Store.open(other, write=True)) as theirs:
+        list(theirs.record(run_id, iter(said[after:])))
+    assert not merge(store, other).conflicts
+    assert _contents(store.path) == _contents(other)
+    assert merge(store, other).unchanged == 1
+
+
 def test_a_copy_that_is_behind_takes_nothing_back(store: Store, other: Path) -> None:
     run_id = store.create(config("dm"), CARD)
     said = list(words(config("dm")))
@@ -229,8 +243,8 @@ def _sql(statement: str, *values: object) -> Callable[[Path], None]:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "a word that is none": (_sql("update events set body = '{}' where kind = 'warned'"), "word 2 cannot be read"),
-    "a word of no kind": (_sql("""update events set body = '{"kind": "x"}' where sequence = 2"""), "word 2 cannot"),
+    "a word that is none": (_sql("update events set body = '{}' where kind = 'warned'"), "event 2 cannot be read"),
+    "a word of no kind": (_sql("""update events set body = '{"kind": "x"}' where sequence = 2"""), "event 2 cannot"),
     "no JSON": (_sql("update events set body = '\x1b[2J' where kind = 'warned'"), "cannot be read"),
     "a word too long": (_sql("update events set body = body || ?", " " * 10**6), "characters"),
     "nesting": (_sql("update events set body = ? where kind = 'warned'", "\\" + "[" * 10**5), "cannot be read"),
@@ -319,6 +333,15 @@ def test_a_file_with_tables_that_dambench_did_not_make_is_refused_as_it_is(
     with pytest.raises(BadInput, match=said):
         merge(store, other)
     assert hashlib.sha256(other.read_bytes()).hexdigest() == digest
+    assert store.query("select count(*) n from runs") == [{"n": 0}]
+
+
+def test_a_text_beyond_all_measure_is_not_even_read(store: Store, other: Path) -> None:
+    with closing(Store.open(other, write=True)) as theirs:
+        add(theirs, config("dm"))
+        theirs.db.conn.execute("update events set body = body || ? where kind = 'warned'", [" " * 5_000_000])
+    with pytest.raises(BadInput, match="too big"):
+        merge(store, other)
     assert store.query("select count(*) n from runs") == [{"n": 0}]
 
 

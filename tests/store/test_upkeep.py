@@ -255,6 +255,18 @@ def test_what_a_run_in_the_trash_names_elsewhere_is_not_removed(store: Store, tm
     assert data.exists()
 
 
+def test_a_log_that_two_runs_share_stays_as_long_as_one_of_them(store: Store) -> None:
+    log = files.log_folder() / "x.log"
+    files.write_whole(log, b"words")
+    first, second = (_with_checkpoint(store, b"x", seed, log=str(log))[0] for seed in (1, 2))
+    store.delete(first)
+    purge(store, _never)
+    assert log.exists()
+    store.delete(second)
+    purge(store, _never)
+    assert not log.exists()
+
+
 def test_a_run_in_the_trash_whose_process_goes_on_is_left(store: Store) -> None:
     run_id = add(store, config("dm"))
     store.delete(run_id)
