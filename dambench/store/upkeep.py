@@ -76,13 +76,14 @@ def _check_results(store: Store) -> Iterator[Finding]:
 def _check_files(store: Store) -> Iterator[Finding]:
     """Each kind of file: how many are as their name says, and which are not."""
     prepared = files.prepared()
-    sets = store.query("select sha256, min(id) id from artifacts join runs on number = run group by sha256")
+    # The set of the method `whole` is the prepared dataset.
+    sets = store.query(
+        "select sha256, min(id) id from artifacts join runs on number = run "
+        "where sha256 not in (select sha256 from datasets) group by sha256"
+    )
     data = store.query("select sha256, label id from datasets")
     checkpoints = store.query("select checkpoints.sha256, uid, id from checkpoints join runs on number = run")
-    # The set of the method `whole` is the prepared dataset.
-    yield from _compare(
-        "sets", [(_of(row), files.set_path(row["sha256"])) for row in sets if row["sha256"] not in prepared]
-    )
+    yield from _compare("sets", [(_of(row), files.set_path(row["sha256"])) for row in sets])
     yield from _compare("data", [(_of(row), prepared.get(row["sha256"])) for row in data])
     yield from _compare(
         "checkpoints",
@@ -215,7 +216,7 @@ def waste(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: b
         if folder.name not in known and not unknown:
             found.unknown.append(folder)
         else:
-            found.paths += folder.glob("*")
+            found.paths += [*folder.glob("*.safetensors"), *folder.glob(".*.part")]
     found.paths += _stale()
     sizes: dict[Path, int] = {}
     for path in found.paths:
