@@ -274,7 +274,7 @@ def _copy(store: Store, run: dict[str, Any]) -> Copy:
     far = Progressed(phase=display(run["phase"]), done=run["done"], total=run["total"])
     last: list[Line] = [Said(uid=uid, attempt=run["attempt"], sequence=0, at=run["beat_at"], event=far)]
     if run["stop_asked"]:
-        last.append(Edited(uid=uid, at=at, what="stop_asked", value=1))
+        last.append(Edited(uid=uid, at=at, what="stop_asked", value=run["stop_asked"]))
     if run["deleted_at"]:
         last.append(Edited(uid=uid, at=at, what="deleted_at", value=run["deleted_at"]))
     said = sorted([*_said(store, run), *_samples(store, run)], key=lambda said: said.sequence)
