@@ -41,7 +41,7 @@ from dambench.events import (
 )
 from dambench.protocol import PRESETS
 from dambench.report import FORMATS, format_of
-from dambench.store import database
+from dambench.store import database, upkeep
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, mean, method_label, std
 from dambench.store.runs import Store
@@ -62,6 +62,8 @@ app = Typer(
 )
 data_app = Typer(rich_markup_mode=None, help="Real datasets.")
 app.add_typer(data_app, name="data")
+db_app = Typer(rich_markup_mode=None, help="The database: whole, copied, merged, up to date, tidy.")
+app.add_typer(db_app, name="db")
 
 REQUEST = "request"
 """By which a run is stopped that cannot be signalled from where its user is."""
@@ -73,6 +75,12 @@ PATIENCE = 10.0
 
 POLL_SECONDS = 0.25
 """Between two looks at a run that is watched."""
+
+ALIVE = ("waiting", "running", "silent")
+"""States of a run that has a process, as far as is known."""
+
+NEWEST = 100
+"""Runs that are listed, unless all are asked for."""
 
 RunId = Annotated[str, Argument(metavar="ID", help="Or the beginning of one.")]
 Db = Annotated[Path | None, Option("--db", help="The database [default: DAMBENCH_DB, else ./runs.db].")]
@@ -321,6 +329,8 @@ def resume(
 
 
 def _can_resume(row: dict[str, Any]) -> None:
+    if row["deleted_at"]:
+        raise BadInput(f"The run {row['id']} is in the trash: `dambench restore {row['id']}` takes it out.")
     now = launch.state(row)
     if now == "finished":
         raise BadInput(f"The run {row['id']} is finished: there is nothing to go on with.")
@@ -722,20 +732,25 @@ def report(
 
 
 @app.command()
-def runs(db: Db = None, as_json: Json = False) -> None:
+def runs(
+    all_: Annotated[bool, Option("--all", help=f"Not the newest {NEWEST} only.")] = False,
+    deleted: Annotated[bool, Option("--deleted", help="Those in the trash.")] = False,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
     """List the runs, newest first."""
     with _opened(db) as store:
-        found = store.query("""
-            select runs.id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
-                created_at, host, boot, pid, process_started, attempt, beat_at, log,
-                avg(accuracy) as accuracy, count(accuracy) as n
-            from runs left join scores on scores.run = runs.number and scores.final = 1
-            where deleted_at = '' group by runs.number order by runs.number desc
-        """)
+        found = store.newest(-1 if all_ else NEWEST + 1, deleted=deleted)
+    if not all_ and len(found) > NEWEST:
+        found.pop()
+        print(f"The newest {NEWEST}; --all lists the others too.", file=sys.stderr)
     for row in found:
         row["state"] = launch.state(row)
     if as_json:
         print(json.dumps([row | {"overrides": json.loads(row["overrides"])} for row in found]))
+        return
+    if not found and deleted:
+        print("The trash is empty.")
         return
     if not found:
         print("No runs yet: dambench run --headless --method dm --dataset digits --ipc 1")
@@ -841,6 +856,127 @@ def import_(
         if facts[key] is not None:
             print(f"{key:8}{display.display(str(facts[key]), 1000)}")
     print(f"\n{display.display(command, 2000)}")
+
+
+@app.command()
+def delete(ids: Annotated[list[str], Argument(metavar="ID…", help="Or their beginnings.")], db: Db = None) -> None:
+    """Put runs into the trash: no table shows them any more. `dambench restore` takes them out again."""
+    with _opened(db, write=True) as store:
+        rows = [store.run(run_id) for run_id in ids]
+        for row in rows:
+            if row["deleted_at"]:
+                raise BadInput(f"The run {row['id']} is in the trash already.")
+            if launch.state(row) in ALIVE:
+                raise BadInput(f"The run {row['id']} goes on: `dambench stop {row['id']}` first.")
+        for row in rows:
+            store.delete(row["id"])
+    which = " ".join(row["id"] for row in rows)
+    print(f"In the trash: {which}. `dambench restore` brings them back, `dambench db purge` does not.", file=sys.stderr)
+
+
+@app.command()
+def restore(ids: Annotated[list[str], Argument(metavar="ID…", help="Or their beginnings.")], db: Db = None) -> None:
+    """Take runs out of the trash."""
+    with _opened(db, write=True) as store:
+        rows = [store.run(run_id) for run_id in ids]
+        for row in rows:
+            if not row["deleted_at"]:
+                raise BadInput(f"The run {row['id']} is not in the trash: `dambench runs --deleted` lists those.")
+        for row in rows:
+            store.restore(row["id"])
+    print(f"Restored: {' '.join(row['id'] for row in rows)}.", file=sys.stderr)
+
+
+@db_app.command("check")
+def db_check(db: Db = None, as_json: Json = False) -> int:
+    """Read the database and every file that it names. Exit code 1 if something is damaged."""
+    with _opened(db) as store:
+        found = upkeep.check(store)
+    if as_json:
+        print(json.dumps([finding._asdict() for finding in found]))
+    else:
+        table(["what", "", "detail"], [list(finding) for finding in found])
+    return 1 if any(finding.state == "damaged" for finding in found) else 0
+
+
+@db_app.command("backup")
+def db_backup(
+    file: Annotated[Path | None, Argument(metavar="[FILE]", help="[default: beside the database]")] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Even if there is such a file.")] = False,
+    db: Db = None,
+) -> None:
+    """Copy the database into one file, while runs go on. Only so: its file alone may lack what came last."""
+    print(upkeep.back_up(db or stored.default_path(), file, overwrite=overwrite))
+
+
+@db_app.command("merge")
+def db_merge(
+    other: Annotated[Path, Argument(metavar="OTHER.db", help="Stays as it is.")], db: Db = None, as_json: Json = False
+) -> int:
+    """Add the runs of another database. Exit code 1 if some had to be left alone."""
+    from dambench.store.merge import merge
+
+    with _opened(db, write=True) as store:
+        found = merge(store, other)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(found)))
+    else:
+        print(
+            f"{len(found.added)} runs added, {len(found.continued)} gone on with, {found.unchanged} were here already."
+        )
+        for theirs, ours in found.renamed.items():
+            print(f"{theirs} is {ours} here: its id was that of another run.")
+    for run_id, why in found.conflicts.items():
+        _complain(f"{run_id} is left as it is: {why}.")
+    for run_id, why in found.refused.items():
+        _complain(f"{run_id} is not merged: {why}.")
+    return 1 if found.conflicts or found.refused else 0
+
+
+@db_app.command("migrate")
+def db_migrate(db: Db = None) -> None:
+    """Bring the database up to date. Whatever writes to it does so too; reading changes nothing."""
+    path = db or stored.default_path()
+    old, new, backup = upkeep.migrate(path)
+    if old == new:
+        print(f"{path} has schema {new}: it is up to date.")
+    else:
+        print(f"{path} had schema {old} and has schema {new} now; as it was: {backup}")
+
+
+@db_app.command("purge")
+def db_purge(
+    dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be removed.")] = False,
+    unknown: Annotated[
+        bool, Option("--unknown", help="Also checkpoints of runs that are in no database, or in another one.")
+    ] = False,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Remove for good: runs in the trash with their sets and logs, checkpoints that no run needs, broken-off files."""
+
+    def goes_on(row: dict[str, Any]) -> bool:
+        return launch.state(row) in ALIVE
+
+    with _opened(db, write=not dry_run) as store:
+        found = (upkeep.waste if dry_run else upkeep.purge)(store, goes_on, unknown=unknown)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(found, enc_hook=str)))
+        return
+    for run_id in found.runs:
+        print(f"run {run_id}")
+    for path in found.paths:
+        print(path)
+    what = f"{len(found.runs)} runs and {len(found.paths)} files, {size(found.size_bytes)}"
+    print(f"{'Would be removed' if dry_run else 'Removed'}: {what}.", file=sys.stderr)
+    if found.alive:
+        print(f"In the trash, but still running: {' '.join(found.alive)}.", file=sys.stderr)
+    if found.unknown:
+        print(
+            f"Left: {len(found.unknown)} folders with checkpoints of runs that this database does not know "
+            "(--unknown).",
+            file=sys.stderr,
+        )
 
 
 @app.command()

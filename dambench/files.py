@@ -89,14 +89,18 @@ def remove_others(folder: Path, wanted: set[str]) -> None:
 def find_set(sha256: str) -> Path | None:
     """The file of a set, if it is on this machine: a synthetic set, or a prepared dataset (the whole set)."""
     path = set_path(sha256)
-    if path.is_file():
-        return path
+    return path if path.is_file() else prepared().get(sha256)
+
+
+def prepared() -> dict[str, Path]:
+    """The tensor files of the prepared datasets, by the SHA-256 that they should have."""
+    found = {}
     for card in data_folder().glob("*.json"):
         tensors = card.with_suffix(".safetensors")
         with suppress(OSError, ValueError, TypeError, KeyError):  # what is no card is passed over
-            if json.loads(card.read_bytes())["sha256"] == sha256 and tensors.is_file():
-                return tensors
-    return None
+            if tensors.is_file():
+                found[str(json.loads(card.read_bytes())["sha256"])] = tensors
+    return found
 
 
 def sha256(path: Path) -> str:
@@ -132,11 +136,16 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """See to it that the names in a folder outlive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 @contextmanager

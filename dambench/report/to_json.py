@@ -17,6 +17,8 @@ def to_json(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> 
         "dambench": __version__,
         "finished": board.finished,
         "left_out": board.left_out,
+        "diverged": board.diverged,
+        "damaged": board.damaged,
         "rows": rows,
         "columns": columns,
         "tables": [_table(table, rows, columns) for table in board.tables],

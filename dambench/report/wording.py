@@ -28,8 +28,20 @@ class Entry:
     bold: bool = False
 
 
+FEW = 5
+"""Runs that are named one by one."""
+
+
 def made(board: Leaderboard) -> str:
     left_out = f"; unfinished runs left out: {board.left_out}" if board.left_out else ""
+    if board.diverged:
+        more = f" and {len(board.diverged) - FEW} more" if len(board.diverged) > FEW else ""
+        left_out += f", of which diverged: {'; '.join(board.diverged[:FEW])}{more}"
+    if board.damaged:
+        left_out += (
+            "; left out because their results are not those of their checksum, see `dambench db check`: "
+            f"{', '.join(board.damaged)}"
+        )
     runs = f"{board.finished} finished run{'s' if board.finished > 1 else ''}"
     return f"{runs}{left_out}. Written by dambench {__version__}."
 

@@ -8,17 +8,17 @@ row or a column of its own.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from statistics import median
 from typing import Any
 
 import msgspec
-from scipy.special import stdtr
 
 from dambench.errors import unknown
 from dambench.protocol import Protocol
+from dambench.store.results import SCORES, damaged
 from dambench.store.runs import Store
 
 AXES = ("method", "dataset", "ipc", "network", "protocol")
@@ -146,6 +146,10 @@ class Leaderboard:
     finished: int
     left_out: int
     """Runs that did not finish."""
+    diverged: list[str]
+    """Of those, the ones whose loss became no number: what they were, and at which iteration."""
+    damaged: list[str]
+    """Finished runs whose results are not those of their checksum: left out too."""
 
 
 def leaderboard(
@@ -162,7 +166,8 @@ def leaderboard(
     for axis in (*rows, *columns):
         if axis not in AXES:
             raise unknown("axis", axis, AXES)
-    scores = list(_scores(store))
+    broken = damaged(store.query(f"{SCORES} where state = 'finished' and deleted_at = '' order by number"))
+    scores = list(_scores(store, broken))
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
     groups: dict[Key, list[Score]] = {}
     for score in sorted(scores, key=lambda score: score.ipc is None):
@@ -190,15 +195,29 @@ def leaderboard(
             _table(store, rest, key, group, rows, columns)
             for key, group in sorted(groups.items(), key=lambda item: _order(rest, item[0]))
         ],
-        costs=_costs(store),
+        costs=_costs(store, broken),
         protocols=[protocol for protocol in protocols if protocol.label in shown],
         recipes=recipes,
         finished=finished,
         left_out=sum(states.values()),
+        diverged=_diverged(store),
+        damaged=list(broken.values()),
     )
 
 
-def _scores(store: Store) -> Iterator[Score]:
+def _diverged(store: Store) -> list[str]:
+    rows = store.query(
+        "select method, overrides, dataset, ipc, seed, diverged_at from runs "
+        "where diverged_at is not null and deleted_at = '' order by number desc"
+    )
+    return [
+        f"{method_label(row['method'], row['overrides'])} on {row['dataset']} at IPC {row['ipc']}, seed {row['seed']}, "
+        f"at iteration {row['diverged_at']}"
+        for row in rows
+    ]
+
+
+def _scores(store: Store, but: Container[int]) -> Iterator[Score]:
     """Every final score of a finished run, newest run first.
 
     A run of the same configuration and seed as another adds no evidence, on this machine or on another whose last
@@ -211,6 +230,7 @@ def _scores(store: Store) -> Iterator[Score]:
         where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = ''
         order by runs.number desc, scores.network, scores.repeat
     """)
+    rows = [row for row in rows if row["run"] not in but]
     labels = _labels(rows)
     seen = set()
     for row in rows:
@@ -371,6 +391,8 @@ def _best(cells: dict[Place, Cell]) -> Place | None:
 
 def welch(a: Cell, b: Cell) -> float:
     """Two-sided p-value of Welch's t-test for equal means. Both cells have at least two scores."""
+    from scipy.special import stdtr  # takes longer to import than all that `dambench runs` needs
+
     spread_a, spread_b = (a.std or 0.0) ** 2 / a.n, (b.std or 0.0) ** 2 / b.n
     if spread_a + spread_b == 0:
         return 1.0 if a.mean == b.mean else 0.0
@@ -389,7 +411,7 @@ def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]
             table.notes.append(f"{where}{' and '.join(absent)} not run under this protocol yet.")
 
 
-def _costs(store: Store) -> list[Cost]:
+def _costs(store: Store, but: Container[int]) -> list[Cost]:
     rows = store.query("""
         select method, runs.overrides, runs.dataset, runs.dataset_sha256, runs.ipc, runs.protocol, scores.network,
             device_name, threads, device, runs.number,
@@ -402,6 +424,7 @@ def _costs(store: Store) -> list[Cost]:
         where runs.state = 'finished' and runs.deleted_at = ''
         group by runs.number, scores.network order by runs.number
     """)
+    rows = [row for row in rows if row["number"] not in but]
     labels = _labels(rows)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:

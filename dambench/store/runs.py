@@ -48,6 +48,7 @@ from dambench.events import (
 )
 from dambench.store import database
 from dambench.store.database import transaction
+from dambench.store.results import SCORES, checksum
 from dambench.store.usage import usage
 
 FLUSH_SECONDS = 1.0
@@ -55,6 +56,9 @@ FLUSH_EVENTS = 500
 
 CHECKPOINTS = 2
 """Of a run that are kept."""
+
+EVENT = msgspec.json.Decoder(AnyEvent)
+"""Made once: to look at so many types takes longer than to read an event."""
 
 NO_PROCESS = Process(host="", boot="", pid=0, started=0)
 
@@ -82,8 +86,8 @@ class Created(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower
     config: RunConfig
     card: DataCard
     process: Process
-    recipe: str
-    overrides: dict[str, Any]
+    recipe: str = ""
+    overrides: dict[str, Any] = {}
 
 
 class Said(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
@@ -217,6 +221,14 @@ class Store:
     def edit(self, run: str, what: Literal["deleted_at", "stop_asked"], value: str | int) -> None:
         """Change what is not the run's own to say."""
         self._write([Edited(uid=self.run(run)["uid"], at=_now(), what=what, value=value)])
+
+    def delete(self, run: str) -> None:
+        """Put a run into the trash."""
+        self.edit(run, "deleted_at", _now())
+
+    def restore(self, run: str) -> None:
+        """Take a run out of the trash."""
+        self.edit(run, "deleted_at", "")
 
     def _write(self, lines: Sequence[Line]) -> None:
         with transaction(self.db, self.path):
@@ -370,6 +382,7 @@ class Store:
                 self._update(number, state="finished", phase="", ended_at=at, set_sha256=event.set_sha256)
                 self.db.conn.execute("delete from checkpoints where run = ?", [number])
                 self._costs(number, event.costs)
+                self._update(number, results_sha256=checksum(self.query(f"{SCORES} where number = ?", number)))
             case Failed():
                 self._update(
                     number,
@@ -437,13 +450,34 @@ class Store:
         Raises:
             BadInput: there is none, or more than one.
         """
-        rows = self.query("select * from runs where substr(id, 1, length(?)) = ? order by id", prefix, prefix)
+        # By the index: the last character there is comes after all that an id can hold.
+        rows = self.query("select * from runs where id >= ? and id < ? order by id", prefix, f"{prefix}\U0010ffff")
         exact = [row for row in rows if row["id"] == prefix]
         if exact or (prefix and len(rows) == 1):
             return (exact or rows)[0]
         if not prefix or not rows:
             raise BadInput(f"No run has the id {display(prefix)!r}: `dambench runs` lists them.")
         raise BadInput(f"{len(rows)} runs have an id that begins with {display(prefix)!r}: type more of it.")
+
+    def newest(self, most: int = -1, *, deleted: bool = False) -> list[dict[str, Any]]:
+        """The last runs that were entered, newest first, with their mean accuracy and from how many scores it is.
+
+        Args:
+            most: how many; -1: all.
+            deleted: those in the trash instead.
+        """
+        # By the primary key of each run that is listed: to join and group would read the scores of all.
+        scores = "from scores where run = runs.number and final = 1"
+        return self.query(
+            f"""
+            select id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
+                created_at, host, boot, pid, process_started, attempt, beat_at, log, deleted_at,
+                (select avg(accuracy) {scores}) as accuracy, (select count(*) {scores}) as n
+            from runs where (deleted_at != '') = ? order by number desc limit ?
+            """,
+            deleted,
+            most,
+        )
 
     def describe(self, prefix: str) -> dict[str, Any]:
         """Everything that is known of one run, in parts that JSON can hold."""
@@ -523,7 +557,7 @@ class Store:
             after,
         )
         for row in rows:
-            yield row["sequence"], msgspec.json.decode(row["body"], type=AnyEvent)
+            yield row["sequence"], EVENT.decode(row["body"])
 
     def samples(self, run: str, after: int = 0) -> Iterator[tuple[int, Sampled]]:
         """What a run's machine was doing since its event number `after`, in order."""

@@ -277,6 +277,9 @@ alter table runs add column deleted_at text not null default '';
 -- The first iteration whose loss was no number; null: none was.
 alter table runs add column diverged_at integer;
 
+-- Over the final scores, once it has finished: `dambench db check` compares. Empty: it finished before schema 4.
+alter table runs add column results_sha256 text not null default '';
+
 -- Where an unfinished run can go on from: files of DAMBENCH_HOME/runs, the last two.
 create table checkpoints (
     run integer not null references runs on delete cascade,
