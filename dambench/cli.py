@@ -41,7 +41,6 @@ from dambench.events import (
 )
 from dambench.protocol import PRESETS
 from dambench.report.to_markdown import to_markdown
-from dambench.store import database
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, mean, method_label, std
 from dambench.store.runs import Store
@@ -222,7 +221,7 @@ def run(
     fields = config.overlay(config.overlay(fields, flags), config.settings(set_ or []))
     requests = config.read(config.Request, fields, "the request").each_seed()
     path = db or stored.default_path()
-    database.check(path)
+    stored.check(path)
     if detach and not dry_run:
         return _detach(["run", *(a for a in context.obj[1:] if a != "--detach"), "--headless"], as_json)
     watch = Watch(Console(stderr=True, highlight=False))
@@ -260,7 +259,7 @@ def resume(
 ) -> int:
     """Go on with a run from its last checkpoint, as if it had never been interrupted."""
     path = db or stored.default_path()
-    database.check(path)
+    stored.check(path)
     with _opened(path) as store:
         row = store.run(run_id)
     _can_resume(row)
@@ -323,6 +322,7 @@ def watch_run(run_id: RunId, db: Db = None) -> int:
             heard = 0
             with Watch(screen, total) as shown:
                 while True:
+                    store.refresh()
                     row = store.run(row["id"])
                     for number, event in store.tail(row["id"], heard):
                         shown.hear(event)
@@ -362,6 +362,7 @@ def logs(
         with log.open("rb") as file, suppress(KeyboardInterrupt):
             rest = b""
             while True:
+                store.refresh()
                 alive = launch.state(store.run(row["id"])) in ("waiting", "running", "silent")
                 *lines, rest = (rest + file.read()).split(b"\n")
                 for text in lines:
@@ -394,13 +395,15 @@ def stop(
         if kill:
             raise BadInput(f"The run {row['id']} is on {row['host']}: only there can it be killed.")
         with _opened(db, write=True) as store:
-            store.edit(row["id"], "stop_asked", 1)
-        print(f"Asked. {row['host']} notices within {launch.BEAT_SECONDS:.0f} s.", file=sys.stderr)
+            store.edit(row["id"], "stop_asked", row["attempt"])
+        late = launch.BEAT_SECONDS + store.late_seconds
+        print(f"Asked. {row['host']} notices within {late:.0f} s.", file=sys.stderr)
         return 0
     launch.send(row, signal.SIGKILL if kill else signal.SIGTERM)
     until = time.monotonic() + PATIENCE + 5
     with _opened(db) as store:
         while time.monotonic() < until:
+            store.refresh()
             row = store.run(row["id"])
             now = launch.state(row)
             if now not in ("waiting", "running"):
@@ -640,6 +643,8 @@ def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
 def _opened(db: Path | None, *, write: bool = False) -> Iterator[Store]:
     store = Store.open(db or stored.default_path(), write=write)
     try:
+        for note in store.notes:
+            print(display.display(note, 1000), file=sys.stderr)
         yield store
     finally:
         store.close()
@@ -658,7 +663,7 @@ def report(
     if len({*axes[0], *axes[1]}) < len(axes[0]) + len(axes[1]) or not all(axes):
         raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be there twice.")
     path = db or stored.default_path()
-    if path.exists():
+    if stored.exists(path):
         with _opened(path) as store:
             text = to_markdown(leaderboard(store, *axes), *axes, short=short)
     else:
@@ -689,7 +694,7 @@ def runs(db: Db = None, as_json: Json = False) -> None:
                 created_at, host, boot, pid, process_started, attempt, beat_at, log,
                 avg(accuracy) as accuracy, count(accuracy) as n
             from runs left join scores on scores.run = runs.number and scores.final = 1
-            where deleted_at = '' group by runs.number order by runs.number desc
+            where deleted_at = '' group by runs.number order by runs.created_at desc, runs.number desc
         """)
     for row in found:
         row["state"] = launch.state(row)

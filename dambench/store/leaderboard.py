@@ -208,7 +208,7 @@ def _scores(store: Store) -> Iterator[Score]:
             runs.config, runs.recipe, runs.network as matched_on, protocols.name as protocol, scores.*
         from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
         where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = ''
-        order by runs.number desc, scores.network, scores.repeat
+        order by runs.created_at desc, runs.number desc, scores.network, scores.repeat
     """)
     labels = _labels(rows)
     seen = set()
@@ -395,7 +395,7 @@ def _costs(store: Store) -> list[Cost]:
             join costs as distil on distil.run = runs.number and distil.phase = 'distil'
             join scores on scores.run = runs.number
         where runs.state = 'finished' and runs.deleted_at = ''
-        group by runs.number, scores.network order by runs.number
+        group by runs.number, scores.network order by runs.created_at, runs.number
     """)
     labels = _labels(rows)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}

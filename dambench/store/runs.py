@@ -44,7 +44,7 @@ from dambench.events import (
     Warned,
     remark,
 )
-from dambench.store import database
+from dambench.store import database, journal
 from dambench.store.database import transaction
 from dambench.store.usage import usage
 
@@ -67,6 +67,23 @@ def new_id() -> str:
 def default_path() -> Path:
     """DAMBENCH_DB, else runs.db here."""
     return files.user_path(os.environ.get("DAMBENCH_DB") or "runs.db")
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a database."""
+    return path.exists() or (bool(journal.why(path)) and journal.folder(path).is_dir())
+
+
+def check(path: Path) -> None:
+    """See to it that a run could be recorded in this database, and change nothing of it.
+
+    Raises:
+        BadInput: it could not.
+    """
+    if journal.why(path):
+        journal.check(path)
+    else:
+        database.check(path)
 
 
 class Created(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
@@ -111,8 +128,15 @@ class Superseded(NotKept):
 class Store:
     """An open runs.db."""
 
+    notes: Sequence[str] = ()
+    """What whoever opened it should know."""
+    late_seconds = 0.0
+    """After which the processes of other hosts see what is written here, at the latest."""
+
     def __init__(self, path: Path, db: Database, *, wrote: bool = False):
         self.path = path
+        self.file = path
+        """That SQLite has open."""
         self.db = db
         self._wrote = wrote
 
@@ -124,6 +148,10 @@ class Store:
             BadInput: it is missing (to read), foreign, empty, damaged, newer, or cannot be written.
         """
         try:
+            if why := journal.why(path):
+                from dambench.store.shared import Shared  # which is a Store
+
+                return Shared.reach(path, why, write=write)
             if write:
                 return cls(path, database.open_to_write(path), wrote=True)
             if not path.exists():
@@ -138,7 +166,10 @@ class Store:
             raise BadInput(f"The database {str(path)!r} cannot be used: {error.strerror}.") from None
 
     def close(self) -> None:
-        database.close(self.db, self.path, wrote=self._wrote)
+        database.close(self.db, self.file, wrote=self._wrote)
+
+    def refresh(self) -> None:
+        """See what others have written since. An ordinary database always shows it."""
 
     def create(
         self,
@@ -198,16 +229,19 @@ class Store:
 
     def beat(self, run: str, attempt: int) -> bool:
         """Give a sign of life. Returns whether somebody has asked the run to stop."""
-        with transaction(self.db, self.path):
+        with transaction(self.db, self.file):
             self.db.conn.execute("update runs set beat_at = ? where id = ? and attempt = ?", [_now(), run, attempt])
-        return bool(self.query("select stop_asked from runs where id = ?", run)[0]["stop_asked"])
+        return self._is_asked_to_stop(run, attempt)
+
+    def _is_asked_to_stop(self, run: str, attempt: int) -> bool:
+        return bool(self.query("select 1 from runs where id = ? and stop_asked = ?", run, attempt))
 
     def edit(self, run: str, what: Literal["deleted_at", "stop_asked"], value: str | int) -> None:
         """Change what is not the run's own to say."""
         self._write([Edited(uid=self.run(run)["uid"], at=_now(), what=what, value=value)])
 
     def _write(self, lines: Sequence[Line]) -> None:
-        with transaction(self.db, self.path):
+        with transaction(self.db, self.file):
             for line in lines:
                 self._apply(line)
 
