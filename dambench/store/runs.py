@@ -343,7 +343,8 @@ class Store:
     def _view(self, number: int, said: Said, event: AnyEvent) -> None:
         """What an event changes in the tables that people read."""
         at = said.at
-        self._update(number, beat_at=at)
+        if not isinstance(event, Progressed | Stepped):  # of which there are many
+            self._update(number, beat_at=at)
         match event:
             case Resumed():
                 self._go_on(number, event)
@@ -361,9 +362,9 @@ class Store:
                     {"run": number, **msgspec.structs.asdict(event.environment)},
                 )
             case Progressed():
-                self._update(number, phase=event.phase, done=event.done, total=event.total)
+                self._update(number, beat_at=at, phase=event.phase, done=event.done, total=event.total)
             case Stepped():
-                self._update(number, phase="distil", done=event.iteration)
+                self._update(number, beat_at=at, phase="distil", done=event.iteration)
             case Snapshot():
                 row = {
                     "sha256": event.sha256,
