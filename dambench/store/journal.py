@@ -113,7 +113,7 @@ def index_path(path: Path) -> Path:
     cache = files.user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dambench" / "index"
     own = f"dambench-{os.getuid()}"
     for place in (cache, Path(tempfile.gettempdir()) / own, Path("/dev/shm") / own):
-        if not disk_of(place).why and _is_ours(place):
+        if place.is_absolute() and not disk_of(place).why and _is_ours(place):
             return place / name
     raise BadInput(
         f"The database {str(path)!r} is on a network disk, and no local one was found for its index: "

@@ -224,9 +224,7 @@ class Shared(Store):
             adopted = {uid for uid in runs if words_name(uid, 1) not in there}
             if base != self._known_base() or adopted & again:
                 with self._copied(base) as copied:
-                    if copied is None and base:
-                        again -= adopted  # next time
-                    else:
+                    if copied or not base:  # else: next time
                         again |= adopted
                         entered |= self._copy(copied, base, there)
         for uid in again:

@@ -1,8 +1,10 @@
 """Network disks are simulated: two hosts are two host names and two folders for their indexes."""
 
 import os
+import random
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -257,6 +259,7 @@ def test_what_is_there_twice_counts_once(host: Host, path: Path, tmp_path: Path)
     before = _told(b)
     b.refresh()
     assert _told(b) == before == _anew(b, tmp_path)
+    assert not b.query("select * from journal_files where unread > 0")
 
 
 def test_lines_that_cannot_be_read_are_passed_over_counted_and_tried_again(
@@ -449,6 +452,45 @@ def test_a_run_of_the_database_beside_it_can_be_resumed_and_deleted(
     assert not b.query("select * from runs where id in (?, ?)", finished, more)
 
 
+def test_a_database_that_is_being_written_is_copied_later(
+    path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as local:
+        local.setenv("DAMBENCH_DISK", "local")
+        with closing(Store.open(path, write=True)) as first:
+            run = first.create(config(), CARD)
+            _half(run, first)
+    a = host("a")
+    _say(a, run, _resumed(2), attempt=2)
+    real = shutil.copyfile
+
+    def meanwhile(source: Path, target: Path) -> None:
+        real(source, target)
+        os.utime(source, ns=(0, source.stat().st_mtime_ns + 1))
+
+    with monkeypatch.context() as busy:
+        busy.setattr("shutil.copyfile", meanwhile)
+        os.utime(path, (1e9, 1e9))
+        _say(a, run, Stepped(iteration=2, losses={}, seconds=1.0), attempt=2)
+        assert a.run(run)["attempt"] == 2
+        with closing(host("b", write=False)) as b:
+            assert not b.query("select * from runs")
+    b = host("b")
+    a.refresh()
+    assert b.run(run)["done"] == a.run(run)["done"] == 2
+    assert _told(a) == _told(b)
+
+
+def test_another_folder_at_the_same_place_has_another_index(path: Path) -> None:
+    # (Two containers may call different disks the same.)
+    journal.folder(path).mkdir()
+    first = journal.index_path(path)
+    journal.folder(path).rename(path.with_name("away"))
+    journal.folder(path).mkdir()
+    assert journal.index_path(path) != first
+    assert journal.index_path(path) == journal.index_path(path)
+
+
 def test_a_foreign_file_beside_the_journal_is_refused(path: Path) -> None:
     path.write_text("not a database " * 20)
     for write in (False, True):
@@ -568,3 +610,46 @@ def test_scores_that_were_said_again_count_once(host: Host, tmp_path: Path) -> N
     _say(a, run, _resumed(2, 2), evaluated, said[-1], attempt=2)
     assert len(a.query("select * from scores")) == 1
     assert _anew(a, tmp_path) == _told(a)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_happens_in_whatever_order_every_host_comes_to_know_the_same(
+    host: Host, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    hosts = [host(name) for name in "abc"]
+    speakers: dict[str, tuple[Store, int]] = {}  # of each run the last process that we know to have begun
+    for _ in range(40):
+        store = chance.choice(hosts)
+        known = store.query("select id, attempt, state from runs")
+        match chance.choice(["create", "say", "say", "say", "resume", "edit", "refresh", "zombie"]):
+            case "create":
+                run = store.create(config(seed=chance.randrange(99)), CARD)
+                speakers[run] = store, 1
+                _half(run, store)
+            case "say" if speakers:
+                run = chance.choice(list(speakers))
+                speaker, attempt = speakers[run]
+                events = chance.sample(list(words(config()))[2:], 2)
+                said = [*events, Sampled(seconds=1.0), stopped()][: chance.randrange(1, 5)]
+                _say(speaker, run, *said, attempt=attempt)
+            case "resume" if known:
+                row = chance.choice(known)
+                with suppress(Superseded):  # it does not know yet that another one has
+                    _say(store, row["id"], _resumed(row["attempt"] + 1), attempt=row["attempt"] + 1)
+                    speakers[row["id"]] = store, row["attempt"] + 1
+            case "zombie" if known:
+                row = chance.choice(known)
+                if speakers[row["id"]][1] > row["attempt"]:
+                    with pytest.raises(Superseded):
+                        _say(store, row["id"], failed(), attempt=row["attempt"])
+            case "edit" if known:
+                store.edit(chance.choice(known)["id"], "deleted_at", str(chance.randrange(9)))
+            case _:
+                store.refresh()
+    for store in hosts:
+        store.refresh()
+    told = [_told(store) for store in hosts]
+    assert told[0]["runs"]
+    assert told[0] == told[1] == told[2] == _anew(hosts[0], tmp_path)
+    assert not hosts[0].query("select * from journal_files where unread > 0")
