@@ -183,7 +183,7 @@ def test_images_that_diverged_after_the_last_loss_are_not_scored(monkeypatch: py
         yield Step(4, problem.synthetic_set(pixels / 0), {"matching": torch.tensor(1.0)})
 
     events = _with(monkeypatch, diverging)
-    assert _only(events, Failed).error.startswith("The images after iteration 4 are not finite: the run diverged.")
+    assert _only(events, Failed).error .startswith("The images after iteration 4 are not finite: the run diverged.")
     assert not list((files.home() / "sets").iterdir())
 
 

@@ -111,6 +111,8 @@ class Shared(Store):
                 return
             if self._is_behind(there, base):
                 with transaction(self.db, self.file):
+                    # Once more: meanwhile another process here may have taken in what was not there yet.
+                    there, base = self._journal.look(), self._journal.base()
                     self._take(there, base)
             self._seen = there, base
         except OSError as error:
@@ -165,12 +167,14 @@ class Shared(Store):
     def _take_own(self, name: str) -> None:
         """Into the index with what this process wrote, without a look at everybody's files."""
         uid = name.partition(".")[0]
-        known = {row["name"] for row in self.query("select name from journal_files where name like ?", f"{uid}.%")}
-        if whose(name) and words_name(uid, 1) not in {*known, name}:
-            self.refresh()  # the run began in the database beside the journal
-            return
         with self._writing(name), transaction(self.db, self.file):
-            self._take(self._journal.look({*known, name}), None, uid)
+            rows = self.query("select name from journal_files where name like ?", f"{uid}.%")
+            names = {name, *(row["name"] for row in rows)}
+            began_here = not whose(name) or words_name(uid, 1) in names
+            if began_here:
+                self._take(self._journal.look(names), None, uid)
+        if not began_here:
+            self.refresh()
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:

@@ -19,6 +19,7 @@ from dambench.store import journal
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import Edited, Said, Store, Superseded
+from dambench.store.shared import Shared
 from tests.ledger import CARD, ENVIRONMENT, add, config, costs, failed, stopped, words
 
 PARTS = ("events", "samples", "scores", "artifacts", "costs", "environments", "checkpoints", "tags")
@@ -224,6 +225,23 @@ def test_a_look_at_what_has_not_changed_writes_nothing(host: Host, monkeypatch: 
     a.refresh()
     b.refresh()
     assert b.query("select state from runs") == [{"state": "finished"}]
+
+
+def test_an_old_look_takes_nothing_away(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = host("a"), host("a")
+    seen: list[str] = []
+    real = Shared._is_behind
+
+    def meanwhile(store: Shared, there: dict[str, journal.Look], base: str) -> bool:
+        if not seen:  # between the look and the transaction
+            seen.append("")
+            seen.append(add(first, config(seed=2)))
+        return real(store, there, base)
+
+    add(host("b"), config(seed=1))
+    monkeypatch.setattr(Shared, "_is_behind", meanwhile)
+    second.refresh()
+    assert second.run(seen[1])["state"] == "finished"
 
 
 def test_a_line_that_is_not_whole_waits(host: Host, path: Path, tmp_path: Path) -> None:
