@@ -41,7 +41,7 @@ from dambench.events import (
 )
 from dambench.protocol import PRESETS
 from dambench.report import FORMATS, format_of
-from dambench.store import database, upkeep
+from dambench.store import database, journal, upkeep
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, mean, method_label, std
 from dambench.store.runs import Store
@@ -259,7 +259,7 @@ def run(
     fields = config.overlay(config.overlay(fields, flags), config.settings(set_ or []))
     requests = config.read(config.Request, fields, "the request").each_seed()
     path = db or stored.default_path()
-    database.check(path)
+    stored.check(path)
     if detach and not dry_run:
         return _detach(["run", *(a for a in context.obj[1:] if a != "--detach"), "--headless"], as_json)
     watch = Watch(Console(stderr=True, highlight=False))
@@ -300,7 +300,7 @@ def resume(
 ) -> int:
     """Go on with a run from its last checkpoint, as if it had never been interrupted."""
     path = db or stored.default_path()
-    database.check(path)
+    stored.check(path)
     with _opened(path) as store:
         row = store.run(run_id)
     _can_resume(row)
@@ -369,6 +369,7 @@ def watch_run(run_id: RunId, db: Db = None) -> int:
             heard = 0
             with Watch(screen, total) as shown:
                 while True:
+                    store.refresh()
                     row = store.run(row["id"])
                     for number, event in store.tail(row["id"], heard):
                         shown.hear(event)
@@ -408,6 +409,7 @@ def logs(
         with log.open("rb") as file, suppress(KeyboardInterrupt):
             rest = b""
             while True:
+                store.refresh()
                 alive = launch.state(store.run(row["id"])) in ("waiting", "running", "silent")
                 *lines, rest = (rest + file.read()).split(b"\n")
                 for text in lines:
@@ -440,13 +442,14 @@ def stop(
         if kill:
             raise BadInput(f"The run {row['id']} is on {row['host']}: only there can it be killed.")
         with _opened(db, write=True) as store:
-            store.edit(row["id"], "stop_asked", 1)
-        _say(f"Asked. {row['host']} notices within {launch.BEAT_SECONDS:.0f} s.")
+            store.edit(row["id"], "stop_asked", row["attempt"])
+        _say(f"Asked. {row['host']} notices within {launch.BEAT_SECONDS + store.late_seconds:.0f} s.")
         return 0
     launch.send(row, signal.SIGKILL if kill else signal.SIGTERM)
     until = time.monotonic() + PATIENCE + 5
     with _opened(db) as store:
         while time.monotonic() < until:
+            store.refresh()
             row = store.run(row["id"])
             now = launch.state(row)
             if now not in ("waiting", "running"):
@@ -686,6 +689,8 @@ def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
 def _opened(db: Path | None, *, write: bool = False) -> Iterator[Store]:
     store = Store.open(db or stored.default_path(), write=write)
     try:
+        for note in store.notes:
+            print(display.display(note, 1000), file=sys.stderr)
         yield store
     finally:
         store.close()
@@ -709,7 +714,7 @@ def report(
         raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be there twice.")
     chosen = format_of(format_, output, short=short)
     path = db or stored.default_path()
-    if path.exists() or chosen != "markdown":
+    if stored.exists(path) or chosen != "markdown":
         with _opened(path) as store:
             text = FORMATS[chosen](leaderboard(store, *axes), *axes, **({"short": True} if short else {}))
     else:
@@ -887,6 +892,20 @@ def restore(ids: Annotated[list[str], Argument(metavar="ID…", help="Or their b
     print(f"Restored: {' '.join(row['id'] for row in rows)}.", file=sys.stderr)
 
 
+def _on_a_local_disk(path: Path) -> Path:
+    """The path of a database that is one file.
+
+    Raises:
+        BadInput: it is on a network disk, where the truth is the files of its runs.
+    """
+    if journal.why(path):
+        raise BadInput(
+            f"The database {str(path)!r} is on a network disk, where each run has a file of its own: "
+            "this command needs a database on a local disk."
+        )
+    return path
+
+
 @db_app.command("check")
 def db_check(db: Db = None, as_json: Json = False) -> int:
     """Read the database and every file that it names. Exit code 1 if something is damaged."""
@@ -906,7 +925,11 @@ def db_backup(
     db: Db = None,
 ) -> None:
     """Copy the database into one file, while runs go on. Only so: its file alone may lack what came last."""
-    print(upkeep.back_up(db or stored.default_path(), file, overwrite=overwrite))
+    path = db or stored.default_path()
+    if journal.why(path) and file is None:
+        raise BadInput(f"The database {str(path)!r} is on a network disk: say which file on a local one is to be made.")
+    with _opened(path) as store:
+        print(upkeep.back_up(store.file, file, overwrite=overwrite))
 
 
 @db_app.command("merge")
@@ -916,7 +939,7 @@ def db_merge(
     """Add the runs of another database. Exit code 1 if some had to be left alone."""
     from dambench.store.merge import merge
 
-    with _opened(db, write=True) as store:
+    with _opened(_on_a_local_disk(db or stored.default_path()), write=True) as store:
         found = merge(store, other)
     if as_json:
         print(json.dumps(msgspec.to_builtins(found)))
@@ -936,7 +959,7 @@ def db_merge(
 @db_app.command("migrate")
 def db_migrate(db: Db = None) -> None:
     """Bring the database up to date. Whatever writes to it does so too; reading changes nothing."""
-    path = db or stored.default_path()
+    path = _on_a_local_disk(db or stored.default_path())
     old, new, backup = upkeep.migrate(path)
     if old == new:
         print(f"{path} has schema {new}: it is up to date.")
@@ -958,15 +981,16 @@ def db_purge(
     def goes_on(row: dict[str, Any]) -> bool:
         return launch.state(row) in ALIVE
 
-    with _opened(db, write=not dry_run) as store:
+    path = _on_a_local_disk(db or stored.default_path())
+    with _opened(path, write=not dry_run) as store:
         found = (upkeep.waste if dry_run else upkeep.purge)(store, goes_on, unknown=unknown)
     if as_json:
         print(json.dumps(msgspec.to_builtins(found, enc_hook=str)))
         return
     for run_id in found.runs:
         print(f"run {run_id}")
-    for path in found.paths:
-        print(path)
+    for removed in found.paths:
+        print(removed)
     what = f"{len(found.runs)} runs and {len(found.paths)} files, {size(found.size_bytes)}"
     print(f"{'Would be removed' if dry_run else 'Removed'}: {what}.", file=sys.stderr)
     if found.alive:

@@ -14,6 +14,8 @@ import pytest
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DAMBENCH_DB", str(tmp_path / "runs.db"))
+    monkeypatch.setenv("DAMBENCH_DISK", "local")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("DAMBENCH_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.chdir(tmp_path)

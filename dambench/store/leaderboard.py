@@ -166,7 +166,7 @@ def leaderboard(
     for axis in (*rows, *columns):
         if axis not in AXES:
             raise unknown("axis", axis, AXES)
-    broken = damaged(store.query(f"{SCORES} where state = 'finished' and deleted_at = '' order by number"))
+    broken = damaged(store.query(f"{SCORES} where state = 'finished' and deleted_at = '' order by {store.by_age()}"))
     scores = list(_scores(store, broken))
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
     groups: dict[Key, list[Score]] = {}
@@ -208,7 +208,7 @@ def leaderboard(
 def _diverged(store: Store) -> list[str]:
     rows = store.query(
         "select method, overrides, dataset, ipc, seed, diverged_at from runs "
-        "where diverged_at is not null and deleted_at = '' order by number desc"
+        f"where diverged_at is not null and deleted_at = '' order by {store.by_age(newest_first=True)}"
     )
     return [
         f"{method_label(row['method'], row['overrides'])} on {row['dataset']} at IPC {row['ipc']}, seed {row['seed']}, "
@@ -223,12 +223,12 @@ def _scores(store: Store, but: Container[int]) -> Iterator[Score]:
     A run of the same configuration and seed as another adds no evidence, on this machine or on another whose last
     bits differ: the newest counts.
     """
-    rows = store.query("""
+    rows = store.query(f"""
         select runs.id, runs.method, runs.dataset, runs.dataset_sha256, runs.ipc, runs.overrides, runs.seed,
             runs.config, runs.recipe, runs.network as matched_on, protocols.name as protocol, scores.*
         from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
         where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = ''
-        order by runs.number desc, scores.network, scores.repeat
+        order by {store.by_age(newest_first=True)}, scores.network, scores.repeat
     """)
     rows = [row for row in rows if row["run"] not in but]
     labels = _labels(rows)
@@ -412,7 +412,7 @@ def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]
 
 
 def _costs(store: Store, but: Container[int]) -> list[Cost]:
-    rows = store.query("""
+    rows = store.query(f"""
         select method, runs.overrides, runs.dataset, runs.dataset_sha256, runs.ipc, runs.protocol, scores.network,
             device_name, threads, device, runs.number,
             distil.seconds as distil_seconds, distil.peak_memory_bytes as distil_peak,
@@ -422,7 +422,7 @@ def _costs(store: Store, but: Container[int]) -> list[Cost]:
             join costs as distil on distil.run = runs.number and distil.phase = 'distil'
             join scores on scores.run = runs.number
         where runs.state = 'finished' and runs.deleted_at = ''
-        group by runs.number, scores.network order by runs.number
+        group by runs.number, scores.network order by {store.by_age()}
     """)
     rows = [row for row in rows if row["number"] not in but]
     labels = _labels(rows)

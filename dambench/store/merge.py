@@ -121,7 +121,7 @@ def merge(store: Store, other: Path) -> Merged:
         new = [run for run in runs if not _same(store, theirs, run)]
         found.unchanged = len(runs) - len(new)
         if new:
-            with database.transaction(store.db, store.path):
+            with database.transaction(store.db, store.file):
                 for run in new:
                     _take(store, theirs, run, found)
     return found

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Struct
@@ -46,7 +46,7 @@ from dambench.events import (
     remark,
     shown,
 )
-from dambench.store import database
+from dambench.store import database, journal
 from dambench.store.database import transaction
 from dambench.store.results import SCORES, checksum
 from dambench.store.usage import usage
@@ -73,6 +73,23 @@ def new_id() -> str:
 def default_path() -> Path:
     """DAMBENCH_DB, else runs.db here."""
     return files.user_path(os.environ.get("DAMBENCH_DB") or "runs.db")
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a database."""
+    return path.exists() or (bool(journal.why(path)) and journal.folder(path).is_dir())
+
+
+def check(path: Path) -> None:
+    """See to it that a run could be recorded in this database, and change nothing of it.
+
+    Raises:
+        BadInput: it could not.
+    """
+    if journal.why(path):
+        journal.check(path)
+    else:
+        database.check(path)
 
 
 class Created(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
@@ -119,8 +136,17 @@ class Superseded(NotKept):
 class Store:
     """An open runs.db."""
 
+    notes: Sequence[str] = ()
+    """What whoever opened it should know."""
+    AGE: ClassVar[tuple[str, ...]] = ("number",)
+    """The columns that say which run is older: not a clock, which may be set back."""
+    late_seconds = 0.0
+    """After which the processes of other hosts see what is written here, at the latest."""
+
     def __init__(self, path: Path, db: Database, *, wrote: bool = False):
         self.path = path
+        self.file = path
+        """That SQLite has open."""
         self.db = db
         self._wrote = wrote
 
@@ -132,6 +158,10 @@ class Store:
             BadInput: it is missing (to read), foreign, empty, damaged, newer, or cannot be written.
         """
         try:
+            if why := journal.why(path):
+                from dambench.store.shared import Shared  # which is a Store
+
+                return Shared.reach(path, why, write=write)
             if write:
                 return cls(path, database.open_to_write(path), wrote=True)
             if not path.exists():
@@ -146,7 +176,14 @@ class Store:
             raise BadInput(f"The database {str(path)!r} cannot be used: {error.strerror}.") from None
 
     def close(self) -> None:
-        database.close(self.db, self.path, wrote=self._wrote)
+        database.close(self.db, self.file, wrote=self._wrote)
+
+    def by_age(self, *, newest_first: bool = False) -> str:
+        """What to order runs by, for SQL."""
+        return ", ".join(f"runs.{column}{' desc' if newest_first else ''}" for column in self.AGE)
+
+    def refresh(self) -> None:
+        """See what others have written since. An ordinary database always shows it."""
 
     def create(
         self,
@@ -214,9 +251,12 @@ class Store:
 
     def beat(self, run: str, attempt: int) -> bool:
         """Give a sign of life. Returns whether somebody has asked the run to stop."""
-        with transaction(self.db, self.path):
+        with transaction(self.db, self.file):
             self.db.conn.execute("update runs set beat_at = ? where id = ? and attempt = ?", [_now(), run, attempt])
-        return bool(self.query("select stop_asked from runs where id = ?", run)[0]["stop_asked"])
+        return self._is_asked_to_stop(run, attempt)
+
+    def _is_asked_to_stop(self, run: str, attempt: int) -> bool:
+        return bool(self.query("select 1 from runs where id = ? and stop_asked = ?", run, attempt))
 
     def edit(self, run: str, what: Literal["deleted_at", "stop_asked"], value: str | int) -> None:
         """Change what is not the run's own to say."""
@@ -231,7 +271,7 @@ class Store:
         self.edit(run, "deleted_at", "")
 
     def _write(self, lines: Sequence[Line]) -> None:
-        with transaction(self.db, self.path):
+        with transaction(self.db, self.file):
             for line in lines:
                 self._apply(line)
 
@@ -334,7 +374,8 @@ class Store:
     def _view(self, number: int, said: Said, event: AnyEvent) -> None:
         """What an event changes in the tables that people read."""
         at = said.at
-        self._update(number, beat_at=at)
+        if not isinstance(event, Progressed | Stepped):  # of which there are many
+            self._update(number, beat_at=at)
         match event:
             case Resumed():
                 self._go_on(number, event)
@@ -352,9 +393,9 @@ class Store:
                     {"run": number, **msgspec.structs.asdict(event.environment)},
                 )
             case Progressed():
-                self._update(number, phase=event.phase, done=event.done, total=event.total)
+                self._update(number, beat_at=at, phase=event.phase, done=event.done, total=event.total)
             case Stepped():
-                self._update(number, phase="distil", done=event.iteration)
+                self._update(number, beat_at=at, phase="distil", done=event.iteration)
             case Snapshot():
                 row = {
                     "sha256": event.sha256,
@@ -473,7 +514,7 @@ class Store:
             select id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
                 created_at, host, boot, pid, process_started, attempt, beat_at, log, deleted_at,
                 (select avg(accuracy) {scores}) as accuracy, (select count(*) {scores}) as n
-            from runs where (deleted_at != '') = ? order by number desc limit ?
+            from runs where (deleted_at != '') = ? order by {self.by_age(newest_first=True)} limit ?
             """,
             deleted,
             most,

@@ -268,7 +268,7 @@ alter table runs add column log text not null default '';
 -- Sign of life: UTC, ISO 8601.
 alter table runs add column beat_at text not null default '';
 
--- 1: the process is asked to stop, by somebody who cannot signal it.
+-- The attempt that is asked to stop, by somebody who cannot signal its process; 0: none is.
 alter table runs add column stop_asked integer not null default 0;
 
 -- In the trash since then; empty: it is not.

@@ -253,7 +253,7 @@ def purge(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: b
         NotKept: the database could not be written.
     """
     # The files first: should this be cut short, the runs are still in the trash, and the next purge goes on.
-    with database.transaction(store.db, store.path):
+    with database.transaction(store.db, store.file):
         found = waste(store, goes_on, unknown=unknown)
         for path in found.paths:
             with suppress(OSError):
