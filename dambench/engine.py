@@ -336,7 +336,13 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position) -> Iterat
     heard = time.perf_counter()
     step: Step | None = None
     clock.enter("distil")
-    for step in job.method.distill(problem, job.options):
+    for told in job.method.distill(problem, job.options):
+        if isinstance(told, Progressed):  # on the way to a step
+            if time.perf_counter() - heard > SILENCE:
+                yield msgspec.structs.replace(told, memory_bytes=policy.used_bytes())
+                heard = time.perf_counter()
+            continue
+        step = told
         position.iteration = step.iteration
         while said:
             yield said.pop(0)

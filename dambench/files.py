@@ -6,6 +6,7 @@ Everything lies under DAMBENCH_HOME:
     data/NAME-KEY.safetensors and .json     prepared datasets and what is known of them
     data/NAME-KEY.intact                    how the prepared file looked when it was last found intact
     sets/SHA256.safetensors                 synthetic sets, named by their content
+    experts/KEY.safetensors                 networks trained on real images, named by all that they depend on
 
 A file appears under its name only when it is whole and on disk.
 """
@@ -62,6 +63,10 @@ def data_folder() -> Path:
 
 def set_path(sha256: str) -> Path:
     return home() / "sets" / f"{sha256}.safetensors"
+
+
+def expert_path(key: str) -> Path:
+    return home() / "experts" / f"{key}.safetensors"
 
 
 def find_set(sha256: str) -> Path | None:

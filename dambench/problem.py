@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dambench.config import Options, Recipe
 from dambench.errors import BadInput
-from dambench.events import Adapted, DataCard
+from dambench.events import Adapted, DataCard, Progressed
 from dambench.precision import Policy
 
 SET_FORMAT = 1
@@ -313,6 +313,10 @@ class Problem:
         labels = self.labels() if labels is None else labels
         return SyntheticSet(images, labels, self.real.normalisation, tuple(self.card.classes))
 
+    def whole_set(self) -> SyntheticSet:
+        """Every real image."""
+        return replace(self.synthetic_set(self.real.images, self.real.labels), whole=True)
+
 
 State = dict[str, Any]
 """Tensors and numbers, all that a method needs to go on bit for bit."""
@@ -340,4 +344,8 @@ class Method(Protocol):
     Options: type[Options]
     RECIPES: tuple[Recipe, ...]
 
-    def distill(self, problem: Problem, options: Any, resume: State | None = None) -> Iterator[Step]: ...
+    def distill(self, problem: Problem, options: Any, resume: State | None = None) -> Iterator[Step | Progressed]:
+        """Yields a `Step` after each iteration; `Progressed` on the way to one that takes more than moments.
+
+        A run can be stopped only where something is yielded.
+        """
