@@ -24,10 +24,10 @@ DEFAULT_LR = 0.01
 
 
 def train(
-    network: Network, data: SyntheticSet, protocol: Protocol, seeds: Seeds, *, mirrors: bool
+    network: Network, data: SyntheticSet, protocol: Protocol, seeds: Seeds, *, mirrors: bool, fresh: bool = True
 ) -> Iterator[tuple[int, int]]:
     """`train_together`, one network."""
-    return train_together([network], data, protocol, [seeds], mirrors=mirrors)
+    return train_together([network], data, protocol, [seeds], mirrors=mirrors, fresh=fresh)
 
 
 def train_together(
@@ -37,6 +37,7 @@ def train_together(
     seeds: Sequence[Seeds],
     *,
     mirrors: bool,
+    fresh: bool = True,
     said: Callable[[str], None] = lambda message: None,
 ) -> Iterator[tuple[int, int]]:
     """Draw the networks' weights, then train each on the set for the protocol's budget, in place.
@@ -46,6 +47,7 @@ def train_together(
         data: on the networks' device.
         seeds: of each network. Weights, the order of the batches and their augmentation come from them.
         mirrors: whether a mirror image belongs to the same class.
+        fresh: False: go on from the weights that the networks have.
         said: told once, if a GPU cannot take the step as a graph.
 
     Yields:
@@ -59,7 +61,8 @@ def train_together(
         labels = labels.softmax(1)
     lr = (data.lr or DEFAULT_LR) if isinstance(protocol.lr, str) else protocol.lr
     for network, own in zip(networks, seeds, strict=True):
-        network.reset(own.generator("weights", device=device))
+        if fresh:
+            network.reset(own.generator("weights", device=device))
         network.train()
     if len(networks) == 1 and device.type == "cpu":
         learner: _Single | _Stack = _Single(networks[0], data, labels, protocol)

@@ -32,7 +32,7 @@ TINY_NETWORK = "convnet-d1-w8"
 QUICK: dict[str, Any] = {"iterations": 4, "batch_real": 4, "epochs": 1}
 """Settings that make any method quick; each method takes those that it knows."""
 
-QUICK_OF: dict[str, dict[str, Any]] = {}
+QUICK_OF: dict[str, dict[str, Any]] = {"dc": {"updates": 3, "epochs": 2}, "dsa": {"updates": 3, "epochs": 2}}
 """By method: further settings that it needs to be quick."""
 
 

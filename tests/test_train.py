@@ -135,6 +135,16 @@ def test_training_is_descent_with_momentum_that_a_drop_of_the_rate_makes_forget(
     torch.testing.assert_close(weights(trained(data, how)), expected, rtol=1e-9, atol=1e-12)
 
 
+def test_training_goes_on_from_the_weights_that_a_network_has() -> None:
+    data = labelled(dtype=torch.float64)
+    settings: dict[str, Any] = {"lr": 0.2, "momentum": 0.0, "weight_decay": 0.0, "decay": 0.1, "keeps_momentum": False}
+    network = trained(data, protocol(3, **settings))
+    targets = torch.eye(CLASSES, dtype=torch.float64)[data.labels]
+    expected = by_hand(copy.deepcopy(network), data.images, targets, epochs=5, drops=(), **settings)
+    list(train(network, data, protocol(5, **settings), Seeds(0), mirrors=True, fresh=False))
+    torch.testing.assert_close(weights(network), expected, rtol=1e-9, atol=1e-12)
+
+
 def test_the_momentum_that_is_lost_makes_a_difference() -> None:
     data = labelled(dtype=torch.float64)
     lost, kept = (trained(data, protocol(4, 2, keeps_momentum=keeps)) for keeps in (False, True))
