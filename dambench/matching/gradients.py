@@ -224,7 +224,8 @@ class GradientMatching:
             How many updates are done, of all iterations.
 
         Returns:
-            `matching`, the mean over the updates: a detached scalar, valid until the next.
+            `matching`, the mean over the updates, and `skipped`, the updates that were left out so far: detached
+            scalars, valid until the next.
         """
         iteration = self.images.iteration + 1
         network = self.problem.new_network(iteration)
@@ -237,7 +238,7 @@ class GradientMatching:
             if update + 1 < self.updates:
                 yield self._progressed(number + 1)
         self.images.iteration = iteration
-        return {"matching": torch.stack(losses).mean()}
+        return {"matching": torch.stack(losses).mean(), "skipped": self.images.skipped.clone()}
 
     def _update(self, network: Network, number: int) -> Tensor:
         self._set_statistics(network, number)
@@ -256,8 +257,7 @@ class GradientMatching:
 
     def _descend(self, batch: RealBatch) -> Tensor:
         loss = self.gradients.pull(batch, self.images.tensor, self.images.gradient)
-        self.images.descend()
-        return loss
+        return self.images.descend({"matching": loss})["matching"]
 
     @torch.no_grad()
     def _set_statistics(self, network: Network, number: int) -> None:

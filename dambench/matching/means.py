@@ -118,7 +118,8 @@ class Matching:
         """Take the next iteration.
 
         Returns:
-            By name what the terms give, weighted, and `matching`, their sum: detached scalars, valid until the next.
+            By name what the terms give, weighted, `matching`, their sum, and `skipped`, the steps that were left out so
+            far: detached scalars, valid until the next.
 
         Raises:
             NotEnoughMemory: the GPU has too little, and fewer images at once would be another loss.
@@ -139,18 +140,18 @@ class Matching:
 
     def _iterate(self, batch: RealBatch) -> dict[str, Tensor]:
         if not self._graphed:
-            losses = self.means.pull(batch, self.images.tensor, self.images.gradient)
-            self.images.descend()
-            return losses
+            return self._descend(batch)
         table = [] if batch.drawn is None else [self._table(batch.drawn)]
-        return dict(zip(self.means.names, self._replayed(batch.indices, *table), strict=True))
+        return dict(zip([*self.means.names, "skipped"], self._replayed(batch.indices, *table), strict=True))
 
     def _iterate_on(self, indices: Tensor, table: Tensor | None = None) -> list[Tensor]:
         """An iteration as a function of tensors alone, which changes the images in place."""
         batch = RealBatch(self.problem.real, indices, table=table, augment_by=self._augment_by)
+        return list(self._descend(batch).values())
+
+    def _descend(self, batch: RealBatch) -> dict[str, Tensor]:
         losses = self.means.pull(batch, self.images.tensor, self.images.gradient)
-        self.images.descend()
-        return [losses[name] for name in self.means.names]
+        return self.images.descend(losses)
 
     def _table(self, drawn: Draw) -> Tensor:
         return parameters(drawn, *self.problem.real.images.shape[-2:])
