@@ -14,6 +14,7 @@ from dambench.methods import datadam, dm
 from dambench.problem import Network
 from dambench.protocol import DSA
 from tests.lab import data_card, generator, global_seed, noise, pulled
+from tests.matching.test_gradients import pulled as matched_gradients
 
 CARD = data_card((1, 1, 1), channels=1, size=(28, 28))
 
@@ -71,6 +72,28 @@ def test_losses_and_gradients_of_the_official_form_are_ours(
     # Augmentation's parameters are float32 numbers.
     rtol, atol = (1e-9, 1e-12) if draw is None else (1e-4, 1e-5)
     torch.testing.assert_close(losses["matching"], loss.detach(), rtol=rtol, atol=atol)
+    torch.testing.assert_close(gradient, expected, rtol=rtol, atol=atol * float(expected.abs().max()))
+    assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("drawn", [None, ("color", "crop", "cutout"), ("flip", "scale", "rotate")])
+def test_gradient_matching_of_the_official_form_is_ours(drawn: tuple[str, ...] | None) -> None:
+    ours, theirs = both_networks("instance")
+    for network in (ours, theirs):
+        network.requires_grad_(True)
+    real, synthetic = noise(3, 5, 1, 28, 28), noise(3, 2, 1, 28, 28, seed=1)
+    draw = None if drawn is None else Draw(drawn, torch.arange(3), torch.rand(3, 3, generator=generator(4)))
+    found, gradient = matched_gradients(ours, real, synthetic, draw)
+
+    free = synthetic.clone().requires_grad_()
+    pairs = zip(real, free, strict=True)
+    if draw is not None:
+        pairs = zip(as_drawn(real, draw), as_drawn(free, draw), strict=True)
+    loss = official.LOSSES["DSA"](theirs, pairs)
+    (expected,) = torch.autograd.grad(loss, free)
+
+    rtol, atol = (1e-9, 1e-12) if draw is None else (1e-3, 1e-4)
+    torch.testing.assert_close(found, loss.detach(), rtol=rtol, atol=atol)
     torch.testing.assert_close(gradient, expected, rtol=rtol, atol=atol * float(expected.abs().max()))
     assert gradient.abs().max() > 0
 
