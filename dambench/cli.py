@@ -145,6 +145,9 @@ def run(
     compile_: Annotated[
         str | None, Option("--compile", metavar="auto|on|off", help="Compile the networks [default: auto, long runs].")
     ] = None,
+    preprocessing: Annotated[
+        str | None, Option(help="mean/std or zca, whitening [default: the recipe's, mostly mean/std].")
+    ] = None,
     deterministic: Annotated[bool | None, Option(help="Deterministic operations only, also on CUDA.")] = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Measure a few steps, say what the run would take, and keep nothing.")
@@ -176,6 +179,7 @@ def run(
         "threads": threads,
         "precision": precision,
         "compile": compile_,
+        "preprocessing": preprocessing,
         "deterministic": deterministic,
         "seeds": seeds,
         "name": name,

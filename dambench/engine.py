@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from dambench import datasets, events, files, networks, registry
-from dambench.config import Choice, Options, Recipe, Request, RunConfig, Where, read
+from dambench.config import PREPROCESSINGS, Choice, Options, Recipe, Request, RunConfig, Where, read
 from dambench.environment import environment
 from dambench.errors import BadInput, NotEnoughMemory, unknown
 from dambench.evaluation.accuracy import evaluate
@@ -106,6 +106,8 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         raise unknown(f"recipe of {wanted.name}", request.recipe, {recipe.name for recipe in method.RECIPES})
     for name in (*([] if request.network is None else [request.network]), *(request.evaluate_on or [])):
         networks.parse(name)
+    if request.preprocessing is not None and request.preprocessing not in PREPROCESSINGS:
+        raise unknown("preprocessing", request.preprocessing, PREPROCESSINGS)
     data = files.user_path(request.data) if request.data else None
     files.can_keep_sets()
     card = datasets.prepare(dataset, data, say)
@@ -124,6 +126,12 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     overrides = {k: v for k, v in _fields(options).items() if v != getattr(standard, k)}
     if recipe is not None and recipe.name != "default":
         overrides["recipe"] = recipe.name
+    prescribed = recipe.preprocessing if recipe else "mean/std"
+    preprocessing = request.preprocessing or prescribed
+    if preprocessing == "zca":
+        datasets.check_whitening(card)
+    if preprocessing != prescribed:
+        overrides["preprocessing"] = preprocessing
     norm = recipe.norm if recipe else ""
     usual = networks.settle(
         (recipe.network if recipe else "") or registry.load("datasets", dataset.name).NETWORK or "convnet",
@@ -179,6 +187,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
             "seed": request.seed or 0,
             "deterministic": bool(request.deterministic),
             "precision": precision,
+            "preprocessing": preprocessing,
             "where": where,
         },
         "the run",
@@ -327,7 +336,7 @@ def open_problem(job: Job, real: RealSet) -> Problem:
 
 def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position) -> Iterator[AnyEvent]:
     config, policy = job.config, job.policy
-    real, test = datasets.open_sets(job.card, policy.device)
+    real, test = datasets.open_sets(job.card, policy.device, config.preprocessing)
     said: list[AnyEvent] = []
     problem = open_problem(job, real)
     problem.warn, problem.adapted = (lambda message: said.append(Warned(message=message))), said.append

@@ -51,7 +51,7 @@ def estimate(job: Job) -> Estimate:
     """
     config, policy = job.config, job.policy
     policy.apply()
-    real, test = datasets.open_sets(job.card, policy.device)
+    real, test = datasets.open_sets(job.card, policy.device, config.preprocessing)
     problem = open_problem(job, real)
     iterations: int = getattr(job.options, "iterations", 0)
     policy.restart_peak()

@@ -61,6 +61,7 @@ def _key(problem: Problem, network: Network, how: Protocol) -> str:
     said = [
         FORMAT,
         problem.card.sha256,
+        problem.real.normalisation,
         str(network),
         identity(how, but=("name", "source")),
         problem.seeds.seed,

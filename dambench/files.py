@@ -5,6 +5,7 @@ Everything lies under DAMBENCH_HOME:
     raw/                                    what was downloaded, as torchvision lays it out
     data/NAME-KEY.safetensors and .json     prepared datasets and what is known of them
     data/NAME-KEY.intact                    how the prepared file looked when it was last found intact
+    data/zca-DATA-SHA256.safetensors        whitening fitted on the prepared dataset whose digest begins with DATA
     sets/SHA256.safetensors                 synthetic sets, named by their content
     experts/KEY.safetensors                 networks trained on real images, named by all that they depend on
 
@@ -63,6 +64,19 @@ def data_folder() -> Path:
 
 def set_path(sha256: str) -> Path:
     return home() / "sets" / f"{sha256}.safetensors"
+
+
+def whitening_path(data_sha256: str, sha256: str) -> Path:
+    return data_folder() / f"zca-{data_sha256[:16]}-{sha256}.safetensors"
+
+
+def whitenings(data_sha256: str) -> list[Path]:
+    """Those fitted on a prepared dataset, if there are any."""
+    return sorted(data_folder().glob(f"zca-{data_sha256[:16]}-*.safetensors"))
+
+
+def find_whitening(sha256: str) -> Path | None:
+    return next(data_folder().glob(f"zca-*-{sha256}.safetensors"), None)
 
 
 def expert_path(key: str) -> Path:
