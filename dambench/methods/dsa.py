@@ -38,6 +38,24 @@ RECIPES = (
         source="DSA's author in an issue of its repository: IPC 100 with 100 updates, 2 epochs (66.7 on CIFAR-10)",
     ),
     Recipe(source="DSA, released code: 1,000 networks, lr 0.1, 256 real images per class, from real images"),
+    Recipe(
+        name="brief",
+        datasets=("mnist", "fashionmnist"),
+        ipc=(1, 1),
+        options={"iterations": 200, "batch_real": 64},
+        network="convnet-d3-w64",
+        source="ours, about two minutes on two CPU cores: 200 networks (published: 1,000), width 64 (128), 64 real "
+        "images per class (256)",
+    ),
+    Recipe(
+        name="brief",
+        datasets=("mnist", "fashionmnist"),
+        ipc=(2, None),
+        options={"iterations": 20, "updates": 5, "epochs": 5, "batch_real": 32},
+        network="convnet-d3-w64",
+        source="ours, about two minutes on two CPU cores at IPC 10: 20 networks (published: 1,000), 5 updates each with "
+        "5 epochs between them (10 and 50), width 64 (128), 32 real images per class (256)",
+    ),
 )
 
 
