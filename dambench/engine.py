@@ -129,7 +129,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     prescribed = recipe.preprocessing if recipe else "mean/std"
     preprocessing = request.preprocessing or prescribed
     if preprocessing == "zca":
-        datasets.check_whitening(card)
+        datasets.whitening(card, say)
     if preprocessing != prescribed:
         overrides["preprocessing"] = preprocessing
     norm = recipe.norm if recipe else ""

@@ -193,12 +193,18 @@ def test_mean_and_std_are_the_default_and_leave_a_run_s_identity_as_it_was() -> 
     assert plain.config.preprocessing == "mean/std"
 
 
+def test_that_it_is_fitted_is_said_once() -> None:
+    said: list[str] = []
+    for _ in range(2):
+        prepare(RUN, said.append)
+    assert [text for text in said if "whitening" in text] == ["Fitting the whitening of digits: this is done once."]
+
+
 def test_an_unknown_preprocessing_is_refused() -> None:
     with pytest.raises(BadInput, match=r"No preprocessing is called 'pca'.*Known: mean/std, zca"):
         prepare(msgspec.structs.replace(RUN, preprocessing="pca"))
 
 
 def test_images_that_are_too_large_are_refused() -> None:
-    datasets.check_whitening(data_card(channels=3, size=(64, 64)))
     with pytest.raises(BadInput, match=r"49152 numbers of an image.*Use mean/std"):
-        datasets.check_whitening(data_card(channels=3, size=(128, 128)))
+        datasets.whitening(data_card(channels=3, size=(128, 128)))

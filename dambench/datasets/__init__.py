@@ -102,40 +102,21 @@ def open_sets(
     tensors = safetensors.torch.load_file(path_of(card))
     normalisation: Preprocessing = Normalisation(tuple(card.mean), tuple(card.std))
     if preprocessing == "zca":
-        normalisation = whitening(card, tensors["train_images"]).to(device)
+        normalisation = whitening(card).to(device)
     return (
         RealSet(tensors["train_images"].to(device), tuple(card.train_counts), normalisation),
         RealSet(tensors["test_images"].to(device), tuple(card.test_counts), normalisation),
     )
 
 
-def whitening(card: DataCard, images: torch.Tensor) -> Whitening:
-    """That of the training images. It is fitted once, and kept beside them.
+def whitening(card: DataCard, say: Callable[[str], None] = lambda text: None) -> Whitening:
+    """That of a prepared dataset's training images. It is fitted once, and kept beside them.
 
     Args:
-        images: (N, C, H, W) uint8.
+        say: hears that fitting has begun, which can take a minute.
 
     Raises:
-        BadInput: they have too many pixels, or it cannot be kept.
-    """
-    for path in files.whitenings(card.sha256):
-        with suppress(OSError, safetensors.SafetensorError):
-            found = Whitening.read(path)
-            if path == files.whitening_path(card.sha256, found.sha256):
-                return found
-    check_whitening(card)
-    content = Whitening.fit(images)
-    path = files.whitening_path(card.sha256, files.digest(content))
-    with files.writing("The whitening of the images", path.parent, files.HOME_HINT):
-        files.write_whole(path, content)
-    return Whitening.read(path)
-
-
-def check_whitening(card: DataCard) -> None:
-    """See to it that the images can be whitened.
-
-    Raises:
-        BadInput: they cannot.
+        BadInput: the images have too many pixels, or it cannot be kept.
     """
     pixels = card.channels * card.height * card.width
     if pixels > MOST_WHITENED:
@@ -143,6 +124,17 @@ def check_whitening(card: DataCard) -> None:
             f"--preprocessing zca mixes all {pixels} numbers of an image of {card.label} with each other, in a matrix "
             f"that is too large: images of at most {MOST_WHITENED} can be whitened. Use mean/std."
         )
+    for path in files.whitenings(card.sha256):
+        with suppress(OSError, safetensors.SafetensorError):
+            found = Whitening.read(path)
+            if path == files.whitening_path(card.sha256, found.sha256):
+                return found
+    say(f"Fitting the whitening of {card.label}: this is done once.")
+    content = Whitening.fit(safetensors.torch.load_file(path_of(card))["train_images"])
+    path = files.whitening_path(card.sha256, files.digest(content))
+    with files.writing("The whitening of the images", path.parent, files.HOME_HINT):
+        files.write_whole(path, content)
+    return Whitening.read(path)
 
 
 def prepared() -> list[DataCard]:

@@ -10,6 +10,8 @@ loss, which is a gradient of a gradient, and between two of their steps the netw
 
 A class's gradient is a sum over its images, so the real ones go through the network a few at a time, and classes are
 worked on side by side. That holds with BatchNorm too: its statistics are set by a few real images first, and stay.
+(Measured on two CPU cores, width 64: all classes at once by torch.func.vmap takes 1.4 to 1.9 times as long for 64 real
+images each, and for the gradient of a gradient two thirds of the time at IPC 1 and 1.1 times as long at IPC 10.)
 """
 
 from collections.abc import Callable, Generator, Sequence

@@ -53,8 +53,8 @@ RECIPES = (
         ipc=(2, None),
         options={"iterations": 20, "updates": 5, "epochs": 5, "batch_real": 32},
         network="convnet-d3-w64",
-        source="ours, about two minutes on two CPU cores at IPC 10: 20 networks (published: 1,000), 5 updates each with "
-        "5 epochs between them (10 and 50), width 64 (128), 32 real images per class (256)",
+        source="ours, about two minutes on two CPU cores at IPC 10: 20 networks (published: 1,000), 5 updates each "
+        "with 5 epochs between them (10 and 50), width 64 (128), 32 real images per class (256)",
     ),
 )
 
