@@ -169,9 +169,11 @@ def _gradients(network: Network, images: Tensor, label: Tensor, again: bool = Fa
 
 @torch.no_grad()
 def _copy(source: nn.Module, target: nn.Module) -> None:
-    """The weights and statistics, in place."""
-    for mine, other in zip(source.state_dict().values(), target.state_dict().values(), strict=True):
-        other.copy_(mine)
+    """The weights, the statistics, and whether these are held; in place."""
+    for module, other in zip(source.modules(), target.modules(), strict=True):
+        other.training = module.training
+    for tensor, place in zip(source.state_dict().values(), target.state_dict().values(), strict=True):
+        place.copy_(tensor)
 
 
 class GradientMatching:

@@ -145,10 +145,20 @@ def test_real_images_are_near_to_themselves_and_far_from_others(name: str) -> No
     assert pulled(network, real, real)[0] < 0.4 * pulled(network, real, others)[0]
 
 
-def test_bfloat16_is_that_of_the_real_images_alone_and_near() -> None:
+@pytest.mark.parametrize("name", ["convnet-d2-w8", "convnet-d2-w8-bn"])
+def test_bfloat16_is_that_of_the_real_images_alone_and_near(name: str) -> None:
     real, synthetic = noise(3, 5, 3, 8, 8).float(), noise(3, 2, 3, 8, 8, seed=1).float()
-    network = random_network("convnet-d2-w8").float()
-    exact, rounded = (pulled(network, real, synthetic, precision=precision) for precision in ("fp32", "bf16"))
+    network = random_network(name).float()
+    exact = pulled(network, real, synthetic)
+    network.train()  # as it is when the other's copy is made
+    free = synthetic.flatten(0, 1).clone().requires_grad_()
+    slope = torch.zeros_like(free, requires_grad=False)
+    batch = GivenBatch(real_set(data_card()), torch.zeros(3, 5, dtype=torch.int64), None, given=real)
+    gradients_of = ClassGradients(network, Policy(torch.device("cpu"), precision="bf16"))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    rounded = gradients_of.pull(batch, free, slope), slope.view_as(synthetic)
     assert 1e-7 < (rounded[0] / exact[0] - 1).abs() < 0.02
     assert F.cosine_similarity(rounded[1].flatten(), exact[1].flatten(), dim=0) > 0.98
 
