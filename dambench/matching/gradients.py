@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from dambench import config
 from dambench.augment import augment_by, parameters
+from dambench.errors import NotEnoughMemory
 from dambench.events import Progressed
 from dambench.matching.learned import LearnedImages
-from dambench.matching.means import RealBatch, real_batch
+from dambench.matching.means import RealBatch, real_batch, too_little
 from dambench.precision import Policy
 from dambench.problem import Network, Problem
 from dambench.protocol import DSA, Budget, Protocol
@@ -108,6 +109,8 @@ class ClassGradients:
 
     def __init__(self, network: Network, policy: Policy):
         self.network, self.policy = network, policy
+        self.phase = "real"
+        """Which images were being looked at last: `real` or `synthetic`."""
         # The real branch may have a precision of its own: the same network, its weights rounded.
         rounded = policy.real_dtype != torch.float32
         self._real_network = deepcopy(network).to(policy.real_dtype) if rounded else network
@@ -127,7 +130,9 @@ class ClassGradients:
 
         def descend(label: int) -> Tensor:
             of = slice(label, label + 1)
+            self.phase = "real"
             target = self.of_real(batch, of, labels[of])
+            self.phase = "synthetic"
             images = by_class[of].clone().requires_grad_()
             own = _gradients(self.network, batch.augmented(images, of).flatten(0, 1), labels[of], again=True)
             apart = distance(own, target)
@@ -227,6 +232,9 @@ class GradientMatching:
         Yields:
             How many updates are done, of all iterations.
 
+        Raises:
+            NotEnoughMemory: the GPU has too little, and fewer images at once would be another loss.
+
         Returns:
             `matching`, the mean over the updates, and `skipped`, the updates that were left out so far: detached
             scalars, valid until the next.
@@ -247,6 +255,15 @@ class GradientMatching:
     def _update(self, network: Network, number: int) -> Tensor:
         self._set_statistics(network, number)
         batch = real_batch(self.problem, self.options.batch_real, self.options.augmentation, number)
+        while True:
+            try:
+                return self._update_by(batch)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).partition("\n")[0]
+            # Outside of `except`: what the error keeps alive is to be freed first.
+            self._take_less(reason)
+
+    def _update_by(self, batch: RealBatch) -> Tensor:
         if not self._graphed:
             return self._descend(batch)
         table = []
@@ -262,6 +279,19 @@ class GradientMatching:
     def _descend(self, batch: RealBatch) -> Tensor:
         loss = self.gradients.pull(batch, self.images.tensor, self.images.gradient)
         return self.images.descend({"matching": loss})["matching"]
+
+    def _take_less(self, reason: str) -> None:
+        """Halve what goes through the network at once, after the GPU's memory was too small for it."""
+        policy, gradients = self.problem.policy, self.gradients
+        of_real = gradients.phase == "real"
+        now = min(policy.real_chunk, self.options.batch_real) if of_real else self.problem.ipc
+        if now == 1 or not of_real:
+            raise NotEnoughMemory(too_little(gradients.phase, now, False, reason, policy))
+        self._replayed.forget()
+        if policy.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.problem.adapt(self.images.iteration + 1, reason, real_chunk=-(-now // 2))
+        self.gradients = ClassGradients(gradients.network, self.problem.policy)
 
     @torch.no_grad()
     def _set_statistics(self, network: Network, number: int) -> None:

@@ -184,7 +184,7 @@ class Matching:
             what, now, least = "real_chunk", min(policy.real_chunk, most), 1
             fixed = means.network.mixes_images and not means.network.stages
         if fixed or now <= least:
-            raise NotEnoughMemory(_too_little(means.phase, now, fixed, reason, policy))
+            raise NotEnoughMemory(too_little(means.phase, now, fixed, reason, policy))
         self._replayed.forget()
         if policy.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -192,7 +192,14 @@ class Matching:
         self.means = means.under(self.problem.policy)
 
 
-def _too_little(phase: str, images: int, fixed: bool, reason: str, policy: Policy) -> str:
+def too_little(phase: str, images: int, fixed: bool, reason: str, policy: Policy) -> str:
+    """What to say where so many images are the fewest that can go through the network at once, and are too many.
+
+    Args:
+        phase: `real` or `synthetic`.
+        fixed: whether BatchNorm needs them all at once.
+        reason: what torch said.
+    """
     asked = re.search(r"Tried to allocate ([\d.]+) (\w+)", reason)
     held = policy.used_bytes() / 2**30
     unit = {"KiB": 2**-20, "MiB": 2**-10, "GiB": 1.0}.get(asked[2], 0.0) if asked else 0.0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dambench import networks
 from dambench.augment import Draw, draw
 from dambench.config import read
+from dambench.errors import NotEnoughMemory
 from dambench.events import Adapted
 from dambench.matching import gradients
 from dambench.matching.gradients import (
@@ -304,6 +305,41 @@ def test_a_class_with_fewer_images_than_the_real_batch_is_said() -> None:
     matched(problem, options(batch_real=100, iterations=1, updates=1))
     assert len(said) == 1
     assert "fewer than the real batch of 100" in said[0]
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_where_memory_is_too_small_fewer_real_images_go_through_at_once(
+    monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    tools: dict[str, Any] = {"recorder": Tape} if recorded else {}
+    expected, losses = matched(tiny_problem(), options(), **tools)
+    _with_memory_for(2, monkeypatch)
+    heard: list[Adapted] = []
+    problem = tiny_problem()
+    problem.adapted = heard.append
+    images, same = matched(problem, options(), **tools)
+    assert [(event.iteration, event.what, event.value) for event in heard] == [(1, "real_chunk", 2)]
+    torch.testing.assert_close(images, expected, rtol=1e-4, atol=1e-5)
+    assert same == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.parametrize(("most", "which"), [(0, "1 real images"), (1, "2 synthetic images")])
+def test_where_not_even_the_fewest_fit_the_run_ends(monkeypatch: pytest.MonkeyPatch, most: int, which: str) -> None:
+    _with_memory_for(most, monkeypatch)
+    with pytest.raises(NotEnoughMemory, match=f"^{which} do not fit"):
+        matched(tiny_problem(), options())
+
+
+def _with_memory_for(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than so many images at once do not fit."""
+    of_images = gradients._gradients
+
+    def limited(network: Network, some: Tensor, *given: Any, **named: Any) -> Any:
+        if len(some) > images:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
+        return of_images(network, some, *given, **named)
+
+    monkeypatch.setattr(gradients, "_gradients", limited)
 
 
 def test_that_it_runs_uncompiled_is_said() -> None:
