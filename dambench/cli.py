@@ -214,6 +214,9 @@ def run(
     compile_: Annotated[
         str | None, Option("--compile", metavar="auto|on|off", help="Compile the networks [default: auto, long runs].")
     ] = None,
+    preprocessing: Annotated[
+        str | None, Option(help="mean/std or zca, whitening [default: the recipe's, mostly mean/std].")
+    ] = None,
     deterministic: Annotated[bool | None, Option(help="Deterministic operations only, also on CUDA.")] = None,
     checkpoint_every: Annotated[
         float | None, Option(help="Seconds between two checkpoints, at least [default: 30].")
@@ -250,6 +253,7 @@ def run(
         "threads": threads,
         "precision": precision,
         "compile": compile_,
+        "preprocessing": preprocessing,
         "deterministic": deterministic,
         "checkpoint_every": checkpoint_every,
         "seeds": seeds,

@@ -5,9 +5,11 @@ Everything lies under DAMBENCH_HOME:
     raw/                                    what was downloaded, as torchvision lays it out
     data/NAME-KEY.safetensors and .json     prepared datasets and what is known of them
     data/NAME-KEY.intact                    how the prepared file looked when it was last found intact
+    data/zca-DATA-SHA256.safetensors        whitening fitted on the prepared dataset whose digest begins with DATA
     sets/SHA256.safetensors                 synthetic sets, named by their content
     runs/UID/SHA256.safetensors             checkpoints of a run that is not finished
     logs/NAME.log                           what detached runs wrote
+    experts/KEY.safetensors                 networks trained on real images, named by all that they depend on
 
 A file appears under its name only when it is whole and on disk.
 """
@@ -20,6 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from string import hexdigits
 
 from dambench.display import display
 from dambench.errors import BadInput
@@ -84,6 +87,26 @@ def remove_others(folder: Path, wanted: set[str]) -> None:
                     path.unlink()
         if not wanted:
             folder.rmdir()
+
+
+def whitening_path(data_sha256: str, sha256: str) -> Path:
+    return data_folder() / f"zca-{data_sha256[:16]}-{sha256}.safetensors"
+
+
+def whitenings(data_sha256: str) -> list[Path]:
+    """Those fitted on a prepared dataset, if there are any."""
+    return sorted(data_folder().glob(f"zca-{data_sha256[:16]}-*.safetensors"))
+
+
+def find_whitening(sha256: str) -> Path | None:
+    """Of that digest, which may come from a stranger's file."""
+    if len(sha256) != 64 or not set(sha256) <= set(hexdigits):
+        return None
+    return next(data_folder().glob(f"zca-*-{sha256}.safetensors"), None)
+
+
+def expert_path(key: str) -> Path:
+    return home() / "experts" / f"{key}.safetensors"
 
 
 def find_set(sha256: str) -> Path | None:

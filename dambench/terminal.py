@@ -88,7 +88,8 @@ def number(value: Real) -> str:
 
 
 def losses(event: Stepped) -> str:
-    return "  ".join(f"{display(name)} {number(value)}" for name, value in event.losses.items())
+    said = {name: value for name, value in event.losses.items() if value or name != "skipped"}
+    return "  ".join(f"{display(name)} {number(value)}" for name, value in said.items())
 
 
 class Watch:
