@@ -10,8 +10,8 @@ loss, which is a gradient of a gradient, and between two of their steps the netw
 
 A class's gradient is a sum over its images, so the real ones go through the network a few at a time, and classes are
 worked on side by side. That holds with BatchNorm too: its statistics are set by a few real images first, and stay.
-(Measured on two CPU cores, width 64: all classes at once by torch.func.vmap takes 1.4 to 1.9 times as long for 64 real
-images each, and for the gradient of a gradient two thirds of the time at IPC 1 and 1.1 times as long at IPC 10.)
+(All ten classes at once by torch.func.vmap, against a plain loop, two threads, width 64, the machine not quite idle:
+1.8 to 1.9 times as long for 64 real images each; for the gradient of a gradient 0.6 at IPC 1 and 1.1 at IPC 10.)
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -216,9 +216,7 @@ class GradientMatching:
                 augmentation=DSA if options.augmentation == "dsa" else (),
             )
         if problem.policy.compiled:
-            problem.adapt(
-                images.iteration + 1, "gradient matching has no compiled form: on a CPU it was slower", compiled=False
-            )
+            problem.adapt(images.iteration + 1, "gradient matching has no compiled form", compiled=False)
         network = problem.new_network(images.iteration + 1).requires_grad_(True)
         self.gradients = ClassGradients(network, problem.policy)
         # A twin, since training on a GPU puts the weights of those who learn together in a place of its own.

@@ -44,7 +44,8 @@ RECIPES = (
         ipc=(1, 1),
         options={"iterations": 200, "batch_real": 64},
         network="convnet-d3-w64",
-        source="ours, about two minutes on two CPU cores: 200 networks (published: 1,000), width 64 (128), 64 real "
+        source="ours, meant for two minutes on two idle CPU cores (timed on busy ones: 6 to 8): "
+        "200 networks (published: 1,000), width 64 (128), 64 real "
         "images per class (256)",
     ),
     Recipe(
@@ -53,7 +54,8 @@ RECIPES = (
         ipc=(2, None),
         options={"iterations": 20, "updates": 5, "epochs": 5, "batch_real": 32},
         network="convnet-d3-w64",
-        source="ours, about two minutes on two CPU cores at IPC 10: 20 networks (published: 1,000), 5 updates each "
+        source="ours, meant for two minutes on two idle CPU cores at IPC 10, not timed: "
+        "20 networks (published: 1,000), 5 updates each "
         "with 5 epochs between them (10 and 50), width 64 (128), 32 real images per class (256)",
     ),
 )
