@@ -295,7 +295,7 @@ def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path: Path, content: b
         ("another number of means", {"mean": [0.5, 0.5]}),
         ("no sensible numbers", {"std": [0.0]}),
         ("no sensible numbers", {"std": [math.nan]}),
-        ("no sensible numbers", {"lr": math.inf}),
+        ("no sensible number", {"lr": math.inf}),
         ("Expected `str`", {"classes": [1]}),
     ],
 )
