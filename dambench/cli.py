@@ -332,6 +332,70 @@ def resume(
             return _record(store, row["id"], job, signals, watch.console, as_json, begun, told)
 
 
+@app.command()
+def evaluate(
+    context: typer.Context,
+    run_id: RunId,
+    evaluate_on: Annotated[
+        str | None, Option(help="Networks or pools, with commas: resnet18,vgg11 [default: those of the run].")
+    ] = None,
+    eval_repeats: Annotated[int | None, Option(help="How many of each [default: as the run].")] = None,
+    protocol: Annotated[str | None, Option(help="See `dambench protocols` [default: the run's].")] = None,
+    device: Annotated[str | None, Option(help="auto, cpu or cuda:N [default: the run's].")] = None,
+    threads: Annotated[int | None, Option(help="CPU threads [default: torch's choice].")] = None,
+    detach: Annotated[bool, Option("--detach", help="In the background.")] = False,
+    name: Annotated[str | None, Option(help="What to call the run that evaluates.")] = None,
+    tag: Annotated[list[str] | None, Option(help="A tag; may be repeated.")] = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> int:
+    """Train other networks on the set of a finished run, and test them: cross-architecture evaluation."""
+    fields = {
+        "evaluate_on": None if evaluate_on is None else [each.strip() for each in evaluate_on.split(",")],
+        "eval_repeats": eval_repeats,
+        "protocol": protocol,
+        "device": device,
+        "threads": threads,
+        "name": name,
+        "tags": tag,
+    }
+    request = config.read(config.Request, config.overlay({}, fields), "the request")
+    path = db or stored.default_path()
+    stored.check(path)
+    with _opened(path) as store:
+        row = store.run(run_id)
+        made = store.query(
+            "select iteration from artifacts where run = ? and sha256 = ?", row["number"], row["set_sha256"]
+        )
+    if row["state"] != "finished" or not made:
+        raise BadInput(f"The run {row['id']} is {launch.state(row)}: only the set of a finished run is evaluated.")
+    if detach:
+        return _detach([word for word in context.obj if word != "--detach"], as_json)
+    watch = Watch(Console(stderr=True, highlight=False))
+    told = launch.detached()
+    os.environ.setdefault("GOMP_SPINCOUNT", process.SPINS)
+    with Signals(detached=told is not None, say=watch.say) as signals:
+        from dambench import engine
+
+        with _opened(path, write=True) as store:
+            overrides = json.loads(row["overrides"])
+            job = engine.reopen(
+                msgspec.json.decode(row["config"], type=config.RunConfig),
+                row["dataset_sha256"],
+                row["recipe"],
+                overrides,
+                None,
+                watch.say,
+            )
+            job = engine.evaluation(job, request, row["set_sha256"], made[-1]["iteration"])
+            here = launch.this_process(told.log if told else "")
+            new = store.create(job.config, job.card, name or "", tag or [], here, row["recipe"], overrides)
+            watch.say(f"run {new}, of the set of {row['id']}")
+            if told:
+                told.announce(new)
+            return _record(store, new, job, signals, watch.console, as_json)
+
+
 def _can_resume(row: dict[str, Any]) -> None:
     if row["deleted_at"]:
         raise BadInput(f"The run {row['id']} is in the trash: `dambench restore {row['id']}` takes it out.")
@@ -524,7 +588,7 @@ def _record(
             watch.hear(event)
             if isinstance(event, Resumed) and told:
                 told.announce(run_id)
-            if isinstance(event, Evaluated | Finished | Failed | Stopped | Warned | Adapted):
+            if isinstance(event, Finished | Failed | Stopped):
                 said.append(event)
 
     folder = files.run_folder(store.run(run_id)["uid"])
@@ -654,7 +718,9 @@ class Signals:
 
 def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
     row = store.run(run_id)
-    final = [event for event in said if isinstance(event, Evaluated) and event.final]
+    # All of them: of a run that was resumed this process has heard only the last.
+    told = [event for _, event in store.tail(run_id)]
+    final = [event for event in told if isinstance(event, Evaluated) and event.final]
     accuracies = [event.accuracy for event in final]
     ending = said[-1]
     costs = ending.costs if isinstance(ending, Finished | Failed | Stopped) else []
@@ -684,7 +750,7 @@ def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
         "seconds": {cost.phase: cost.seconds for cost in costs},
         "peak_memory_bytes": {cost.phase: cost.peak_memory_bytes for cost in costs},
         "synthetic_sha256": row["set_sha256"],
-        "warnings": [remark(event) for event in said if isinstance(event, Warned | Adapted)],
+        "warnings": list(dict.fromkeys(remark(event) for event in told if isinstance(event, Warned | Adapted))),
     }
     return result | ({"error": row["error"]} if row["error"] else {})
 

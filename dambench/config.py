@@ -85,6 +85,10 @@ class Where(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Networks that are trained at once on a set."""
     checkpoint_every: Seconds = 30.0
     """Seconds between two checkpoints, at least; 0: one after each iteration."""
+    made: str = ""
+    """SHA-256 of the set that another run of the same method and settings has made, and this one only evaluates."""
+    made_after: Every = 0
+    """The iterations that it took."""
 
 
 class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -254,6 +254,43 @@ def reopen(
     return Job(config, card, Recipe(source=recipe) if recipe else None, method, options, policy, overrides, [])
 
 
+def evaluation(job: Job, request: Request, set_sha256: str, iteration: int) -> Job:
+    """A run that only evaluates what a finished one has made: on other networks, more of them, by another protocol.
+
+    Args:
+        job: the finished run, as `reopen` gives it.
+        request: `evaluate_on`, `eval_repeats`, `protocol`, `device` and `threads` are looked at.
+
+    Raises:
+        BadInput: it cannot be met.
+    """
+    config = job.config
+    device = choose_device(request.device or config.where.device)
+    names = [*(request.evaluate_on or config.evaluate_on)]
+    evaluate_on = networks.settle_all(names, job.card, config.network or config.evaluate_on[0])
+    for name in evaluate_on:
+        networks.build(name, job.card)
+    repeats = request.eval_repeats or config.eval_repeats
+    where = msgspec.structs.replace(
+        config.where,
+        device=device,
+        threads=request.threads or 0,
+        stack=1 if device == "cpu" else min(repeats, STACK),
+        made=set_sha256,
+        made_after=iteration,
+    )
+    changed = msgspec.structs.replace(
+        config,
+        evaluate_on=evaluate_on,
+        eval_repeats=repeats,
+        evaluate_every=0,
+        protocol=config.protocol if request.protocol is None else preset(request.protocol),
+        precision=config.precision if config.precision == "bf16" else choose_precision(None, device),
+        where=where,
+    )
+    return replace(job, config=changed, policy=Policy.of(where, changed.precision, changed.deterministic))
+
+
 def _fields(options: Options) -> dict[str, object]:
     return {name: getattr(options, name) for name in options.__struct_fields__}
 
@@ -483,14 +520,19 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
     total: int = getattr(job.options, "iterations", 0)
     logged = max(1, total // LOGGED_STEPS)
     begun = position.from_
+    if config.where.made:
+        begun = Checkpoint(config.sha256, config.where.made_after, {}, config.where.made)
+        position.iteration = begun.iteration
     if begun is not None:
         problem.policy = replace(policy, **cast(dict[str, Any], begun.policy))
-        position.checkpoint = lambda: begun
+        position.checkpoint = partial(_same, begun)
+        if keeper is not None and position.from_ is None:
+            yield from _checkpointed(keeper, clock, position)
         if begun.set_sha256:
             made = _kept(begun.set_sha256, job, real)
             yield from _judge(job, made, begun.iteration, begun.iteration >= total, test, clock, position)
         if begun.iteration >= total:
-            return
+            return  # it was made, and is evaluated
 
     step: Step | None = None
     due = between = False

@@ -25,6 +25,9 @@ AXES = ("method", "dataset", "ipc", "network", "protocol")
 """What rows and columns can stand for. `network` is the one trained on the set."""
 
 BASELINES = ("random", "whole")
+NORMS = ("in", "bn", "ln", "gn", "nn")
+"""As the names of networks spell them."""
+
 SIGNIFICANCE = 0.05
 ENOUGH = 3
 """Scores below which no difference is called one."""
@@ -60,6 +63,8 @@ class Score:
     set_sha256: str
     dataset_sha256: str
     run: str
+    source: bool = False
+    """Whether the network is the one that the set was matched on, whatever the norm of either."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,9 @@ class Table:
     majority: dict[Key, float]
     """By column: test accuracy of always answering the most frequent class."""
     best: set[Place] = field(default_factory=set)
+    transfer: dict[Key, tuple[float, float | None]] = field(default_factory=dict)
+    """Where columns are networks, by row: the mean accuracy over all of them, and how much higher that on the network
+    which was matched on is than the mean of the others. Rows that lack a network have none."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -254,7 +262,13 @@ def _scores(store: Store, but: Container[int]) -> Iterator[Score]:
             set_sha256=row["set_sha256"],
             dataset_sha256=row["dataset_sha256"],
             run=row["id"],
+            source=_plain(row["network"]) == _plain(row["matched_on"]),
         )
+
+
+def _plain(network: str) -> str:
+    """A network's full name without its norm."""
+    return "-".join(part for part in network.split("-") if part not in NORMS)
 
 
 def _labels(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
@@ -331,12 +345,27 @@ def _table(
         present = {s.dataset_sha256 for (_, c), cell in cells.items() if c == column for s in cell.scores}
         if len(present) == 1:
             table.majority[column] = rates[present.pop()]
+    if tuple(columns) == ("network",) and len(table.columns) > 1:
+        _transfer(table)
     if "method" in (*rows, *columns):
         for rivals in _alike(table, rows, columns).values():
             if (best := _best(rivals)) is not None:
                 table.best.add(best)
         _missing_baselines(table, rows, columns)
     return table
+
+
+def _transfer(table: Table) -> None:
+    """How well the sets of each row serve networks that they were not made for."""
+    for row in table.rows:
+        cells = [table.cells.get((row, column)) for column in table.columns]
+        there = [cell for cell in cells if cell is not None]
+        if len(there) < len(cells):
+            continue
+        source = [cell.mean for cell in there if any(score.source for score in cell.scores)]
+        others = [cell.mean for cell in there if not any(score.source for score in cell.scores)]
+        drop = source[0] - mean(others) if len(source) == 1 and others else None
+        table.transfer[row] = mean([cell.mean for cell in there]), drop
 
 
 def _alike(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[Key, dict[Place, Cell]]:
