@@ -1,6 +1,7 @@
 """No test touches the user's files, database or settings."""
 
 import os
+import signal
 from pathlib import Path
 
 # Before torch is imported. The tests' tensors are tiny: a second thread only waits, and where something else runs
@@ -8,6 +9,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+# Whoever runs the tests in the background may have them ignored, and then so would the programs that are tested.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
