@@ -102,7 +102,7 @@ def draw(sheet: Sheet, width: int, height: int, *, colour: bool = True) -> tuple
                 image = scaled(sheet.images[index, number], place.high, place.side)
                 strip[:, left : left + place.side] = image
         # 32 shades of each colour look the same here, and a set that hardly changed is hardly sent again.
-        found += half_blocks(strip & 0xF8, colour=colour)
+        found += half_blocks(strip & np.uint8(0xF8), colour=colour)
         names = Text(no_wrap=True)
         for index in some:
             name = display(sheet.classes[index] if index < len(sheet.classes) else str(index), 60)

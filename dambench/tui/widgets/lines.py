@@ -1,8 +1,9 @@
 """Lines: a pane of text that repaints only what has changed. What all moving parts of a screen are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.text import Text
 from textual.geometry import Region
@@ -19,6 +20,12 @@ class Lines(Widget):
     def __init__(self, **how: Any) -> None:
         super().__init__(**how)
         self._lines: list[Text] = []
+        self.painter: Callable[[], None] | None = None
+        """Called when the pane has another size."""
+
+    def on_resize(self) -> None:
+        if self.painter:
+            self.painter()
 
     @property
     def lines(self) -> list[Text]:
@@ -57,8 +64,6 @@ def changed(old: Text, new: Text) -> tuple[int, int]:
 
 def _cells(line: Text) -> list[tuple[str, str]]:
     """Character and style of each column; a wide character has two."""
-    from rich.cells import cell_len
-
     styles = [str(line.style)] * len(line.plain)
     for span in line.spans:
         for index in range(span.start, min(span.end, len(styles))):
