@@ -9,6 +9,9 @@ NUMBERS = 0.5
 
 CHARTS = 1.0
 
+PICTURE_CELLS = 100
+"""Characters of pictures per second, each of which takes some forty bytes."""
+
 UNSEEN = 5.0
 """The same for all, while the terminal is not in front."""
 

@@ -18,6 +18,9 @@ QUIET_SECONDS = 15.0
 
 WIDE = 120
 
+SHORT = 10
+"""Lines of a pane in which there is no room for reasons."""
+
 
 def facts(seen: Seen, width: int, frozen: bool, ascii: bool) -> list[Text]:
     """Two lines: which run this is and how it stands, and how far it is."""
@@ -40,12 +43,12 @@ def facts(seen: Seen, width: int, frozen: bool, ascii: bool) -> list[Text]:
             right += [f"heartbeat {duration(int(quiet))} ago"]
         elif quiet > QUIET_SECONDS:
             right += [f"silent {duration(int(quiet))}"]
-        if width >= WIDE:
-            right += [f"for {duration(int(clock.since(row['created_at'])))}"]
     elif row["ended_at"] and width >= WIDE:
         right += [f"ended {local(row['ended_at'])}"]
-    right += [f"since {local(row['created_at'])}" if seen.live else ""]
-    first = _apart(left, Text("  ".join(part for part in right if part)), width)
+    if seen.live:
+        right += [f"since {local(row['created_at'])}"]
+        right += [f"for {duration(int(clock.since(row['created_at'])))}"] if width >= WIDE else []
+    first = _apart(left, Text("  ".join(right)), width)
     return [first, progress(seen, width, ascii)]
 
 
@@ -176,7 +179,7 @@ def machine(seen: Seen, width: int, height: int, *, ascii: bool, why: str) -> li
             memory = "" if other.memory_bytes is None else f"  {other.memory_bytes / 2**30:.3g} GiB"
             lines.append(Text(f"other {other.pid} {display(other.name, 16)}{memory}"))
     else:
-        lines += wrapped(why, width)[:4]
+        lines += wrapped(why, width) if height > SHORT else [Text("no GPU (z says why)" if why else "no GPU")]
     cores = seen.environment.cpus if seen.environment else 1
     percent = last.process_cpu_percent
     used = "n/a" if percent is None else f"{percent / 100:.1f}/{cores} cores"
@@ -216,13 +219,15 @@ def times(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
     total = sum(seen.costs.values())
     if total > 0:
         lines.append(Text(f"the run, {duration(total)}"))
-        lines += [_share(name, duration(spent), spent / total, width, ascii) for name, spent in seen.costs.items()]
+        phases = sorted(seen.costs.items(), key=lambda cost: "prepare distil evaluate".find(cost[0]))
+        lines += [_share(name, duration(spent), spent / total, width, ascii) for name, spent in phases]
     return lines
 
 
 def _share(name: str, said: str, share: float, width: int, ascii: bool) -> Text:
-    room = width - 17 - 11 - 6
-    line = Text(f"{set_cell_size(display(name, 40), 16)} {said:>10} ", no_wrap=True)
+    label = max(8, min(16, width - 17))
+    room = width - label - 17
+    line = Text(f"{set_cell_size(display(name, 40), label)} {said:>9} ", no_wrap=True)
     if room >= 4:
         line.append_text(bar(share, room, ascii=ascii))
     return line.append(f" {100 * share:3.0f} %")
@@ -238,14 +243,14 @@ def accuracies(seen: Seen, width: int) -> list[Text]:
         every = json.loads(seen.row["config"])["evaluate_every"]
         when = f"The set is evaluated every {every} iterations." if every else "The set is evaluated at the end."
         return wrapped(when, width)
-    narrow = width < 44
-    lines = [Text(f"{'after':>8}  {'mean ± std':<14}{'n':>3}  network", "dim", no_wrap=True)]
+    several = len({one.network for one in seen.judged}) > 1
+    lines = [Text(f"{'after':>7}  {'mean ± std':<13}{'n':>3}  {'network' if several else ''}", "dim", no_wrap=True)]
     best = max(one.mean for one in seen.judged)
     for one in sorted(seen.judged, key=lambda one: -one.iteration):
         spread = f" ± {100 * one.std:.2f}" if one.std is not None else ""
-        line = Text(f"{one.iteration:>8}  {100 * one.mean:.2f}{spread:<9}{one.n:>3}  ", no_wrap=True)
-        line.append(display(one.network, 14 if narrow else 40))
-        line.append(" best" if one.mean == best and len(seen.judged) > 1 else "")
+        line = Text(f"{one.iteration:>7}  {100 * one.mean:.2f}{spread:<8}{one.n:>3}  ", no_wrap=True)
+        line.append("best " if one.mean == best and len(seen.judged) > 1 else "")
+        line.append(display(one.network, 40) if several else "")
         lines.append(line)
     return lines
 

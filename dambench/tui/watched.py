@@ -1,5 +1,6 @@
 """Watched: all that Live shows of one run, read bit by bit as the run says it. Known without a screen."""
 
+import json
 import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
@@ -161,6 +162,9 @@ class Watched:
                 return None
             self.run = order[0]
         row = store.run(self.run)
+        if row["phase"] == "distil":
+            # After an evaluation the row has that one's total until the run says how far it is.
+            row["total"] = json.loads(row["config"])["method"].get("options", {}).get("iterations", row["total"])
         if row["attempt"] != self._attempt:
             # Whatever it had said of iterations after its checkpoint holds no more.
             self._attempt, self._known, self._sheet = row["attempt"], _Known(), None

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from rich.text import Text
-from textual import events
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.containers import Container
@@ -61,8 +60,8 @@ class LivePlace(Place):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("L", "log_axis", "Log y"),
-        Binding("m", "smooth", "Smooth"),
-        Binding("w", "window", "Window"),
+        Binding("m", "smooth", "Smooth", show=False),
+        Binding("w", "window", "Last minutes", show=False),
         Binding("space", "freeze", "Freeze"),
         Binding("i", "images", "Images"),
         Binding("left_square_bracket", "other(-1)", "Newer run", key_display="[", show=False),
@@ -97,6 +96,7 @@ class LivePlace(Place):
         self._charted = 0.0
         self._painted = 0.0
         self._pictured: object = None
+        self._next_picture = 0.0
         self._why = WhyNoGpu()
 
     def watch_run(self, run: str) -> None:
@@ -165,7 +165,7 @@ class LivePlace(Place):
             self._charted = now
             for paint in (self._paint_loss, self._paint_machine, self._paint_accuracy, self._paint_time):
                 paint()
-        if self._seen is not None and self._pictured is not self._seen.sheet:
+        if self._seen is not None and self._pictured is not self._seen.sheet and now >= self._next_picture:
             self._paint_images()
 
     def _paint_all(self) -> None:
@@ -180,8 +180,16 @@ class LivePlace(Place):
     def _pane(self, name: str) -> Lines:
         return self.query_one(f"#{name}", Lines)
 
-    def on_resize(self, event: events.Resize) -> None:
-        self.query_one("#panes").set_class(event.size.width >= 100 and event.size.height >= TALL, "large")
+    def on_resize(self) -> None:
+        self._arrange()
+
+    def _arrange(self) -> None:
+        large = self.size.width >= 100 and self.size.height >= TALL
+        panes = self.query_one("#panes")
+        panes.set_class(large and not self._zoomed, "large")
+        panes.set_class(bool(self._zoomed), "zoomed")
+        for name in self.PANES:
+            self._pane(name).set_class(name == self._zoomed, "front")
 
     # What is painted.
 
@@ -205,7 +213,7 @@ class LivePlace(Place):
         look, log, smooth, window = self.console_app.look, *self._how()
         title = ["Loss", "log y" if log else "", f"smoothed {smooth:g}" if smooth else ""]
         title.append(f"last {WINDOW_SECONDS / 60:.0f} min" if window else "whole run")
-        pane.border_title = Text("  ".join(part for part in title if part)).plain
+        pane.entitle("  ".join(part for part in title if part))
         series: list[Series] = []
         if seen is not None:
             since = 0.0
@@ -213,18 +221,19 @@ class LivePlace(Place):
                 first = int(seen.seconds.searchsorted(seen.seconds[-1] - WINDOW_SECONDS))
                 since = float(seen.iterations[first])
             series = [one.smoothed(smooth).since(since) for one in seen.losses]
-        pane.draw(series, log=log, ascii=look.ascii, unit="iteration")
+        steady = seen is not None and seen.live
+        pane.draw(series, log=log, ascii=look.ascii, unit="iteration", steady=steady)
 
     def _paint_machine(self) -> None:
         pane, seen = self._pane("machine"), self._seen
         width, height = pane.size
         if seen is None:
-            pane.border_title = "Machine"
+            pane.entitle("Machine")
             pane.show([])
             return
         here = seen.environment
         on_gpu = here is not None and here.device != "cpu"
-        pane.border_title = display(here.device_name if here and on_gpu else "Host", max(8, width - 4))
+        pane.entitle(display(here.device_name if here and on_gpu else "Host", max(8, width - 4)))
         why = "" if on_gpu or here is None or not launch.is_here(seen.row) else self._why.text(here.cuda)
         ascii_ = self.console_app.look.ascii
         found = machine(seen, width, height, ascii=ascii_, why=why)
@@ -234,8 +243,9 @@ class LivePlace(Place):
 
     def _paint_accuracy(self) -> None:
         pane, seen = self.query_one("#accuracy", Chart), self._seen
-        pane.border_title = "Accuracy, %"
         judged = seen.judged if seen else ()
+        names = {one.network for one in judged}
+        pane.entitle("Accuracy, %" + (f"  {display(names.pop(), 24)}" if len(names) == 1 else ""))
         table = accuracies(seen, pane.size.width) if seen else []
         several = len({one.iteration for one in judged}) > 2
         room = pane.size.height - 5
@@ -253,7 +263,7 @@ class LivePlace(Place):
 
     def _paint_time(self) -> None:
         pane, seen = self._pane("time"), self._seen
-        pane.border_title = "Time per iteration"
+        pane.entitle("Time per iteration")
         pane.show([] if seen is None else times(seen, pane.size.width, ascii=self.console_app.look.ascii))
 
     def _paint_images(self) -> None:
@@ -263,14 +273,15 @@ class LivePlace(Place):
         if not pane.display:
             return
         said = pane.draw(sheet, colour=look.colour and not look.ascii)
+        cells = sum(line.cell_len for line in pane.lines)
+        self._next_picture = time.monotonic() + cells / pace.PICTURE_CELLS
         title = "Synthetic set"
         if seen is not None and seen.picture is not None:
             number = seen.pictures.index(seen.picture) + 1
             title += f", iteration {seen.picture}  ({number} of {len(seen.pictures)})"
             if sheet is None:
                 pane.show([Text("This picture cannot be read.")])
-        pane.border_title = title
-        pane.border_subtitle = said
+        pane.entitle(title, said)
 
     def _paint_log(self) -> None:
         pane, seen = self._pane("log"), self._seen
@@ -278,7 +289,7 @@ class LivePlace(Place):
         height = max(1, pane.size.height)
         self._back = min(self._back, max(0, len(log) - height))
         end = len(log) - self._back
-        pane.border_title = "Log" + (f"  {self._back} lines below" if self._back else "")
+        pane.entitle("Log" + (f"  {self._back} lines below" if self._back else ""))
         pane.show([Text(line, no_wrap=True) for line in log[max(0, end - height) : end]])
 
     def _how(self) -> tuple[bool, float, bool]:
@@ -333,7 +344,7 @@ class LivePlace(Place):
         if 0 <= at < len(seen.pictures):
             # At the last one it follows the run again.
             self._watched.wanted = None if at == len(seen.pictures) - 1 else seen.pictures[at]
-            self._frozen = False
+            self._frozen, self._next_picture = False, 0.0
             self.ask()
 
     def action_images(self) -> None:
@@ -346,9 +357,7 @@ class LivePlace(Place):
 
     def _zoom(self, name: str) -> None:
         self._zoomed = name
-        for pane in self.PANES:
-            self._pane(pane).set_class(pane == name, "front")
-        self.query_one("#panes").set_class(bool(name), "zoomed")
+        self._arrange()
         self.call_after_refresh(self._paint_all)
 
     def action_follow(self) -> None:
@@ -398,8 +407,8 @@ class LivePlace(Place):
 class WhyNoGpu:
     """Why runs here use the CPU: asked once, by a thread, since a driver may hang."""
 
-    def __init__(self, explain: Callable[[str, int], str] = gpu.explain) -> None:
-        self._explain = explain
+    def __init__(self, explain: Callable[[str, int], str] | None = None) -> None:
+        self._explain = explain or gpu.explain
         self._found: dict[str, str] = {}
 
     def text(self, cuda: str) -> str:

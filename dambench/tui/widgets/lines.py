@@ -6,6 +6,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.text import Text
+from textual.content import Content
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -20,6 +21,7 @@ class Lines(Widget):
     def __init__(self, **how: Any) -> None:
         super().__init__(**how)
         self._lines: list[Text] = []
+        self._titles = "", ""
         self.painter: Callable[[], None] | None = None
         """Called when the pane has another size."""
 
@@ -30,6 +32,12 @@ class Lines(Widget):
     @property
     def lines(self) -> list[Text]:
         return self._lines
+
+    def entitle(self, title: str, subtitle: str = "") -> None:
+        """Say what this is, on the border. (Textual would repaint all of it also for the same title.)"""
+        if self._titles != (title, subtitle):
+            self._titles = title, subtitle
+            self.border_title, self.border_subtitle = Content(title), Content(subtitle)
 
     def show(self, lines: Sequence[Text]) -> None:
         """Show these lines instead of the ones before."""
