@@ -1,7 +1,7 @@
 """Shot: a picture of the console, drawn where there is no terminal."""
 
 import asyncio
-import os
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +29,9 @@ def shoot(path: Path, place: str, run: str = "", size: tuple[int, int] = (160, 4
     if place not in DambenchApp.PLACES:
         raise BadInput(f"The console has no place {place!r}: it has {', '.join(DambenchApp.PLACES)}.")
 
-    async def on_stage() -> str:
+    async def on_stage(folder: str) -> str:
         # What the user of the console had chosen is neither read nor changed.
-        app = DambenchApp(path, run, Look(readonly=True), Settings(Path(os.devnull)))
+        app = DambenchApp(path, run, Look(readonly=True), Settings(Path(folder) / "console.json"))
         async with app.run_test(size=size) as pilot:
             app.go(place)
             for key in ["", *keys]:
@@ -45,4 +45,5 @@ def shoot(path: Path, place: str, run: str = "", size: tuple[int, int] = (160, 4
                 await pilot.pause(1.0)  # so that what is painted once a second is painted
             return app.export_screenshot(title="dambench")
 
-    return asyncio.run(on_stage())
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(on_stage(folder))

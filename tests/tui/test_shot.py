@@ -9,7 +9,10 @@ from dambench.store.runs import Store
 from tests import ledger
 
 
-def test_a_place_of_the_console_can_be_had_as_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_place_of_the_console_can_be_had_as_a_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     path, picture = tmp_path / "runs.db", tmp_path / "live.svg"
     with closing(Store.open(path, write=True)) as store:
         run = ledger.add(store, ledger.config())
@@ -18,6 +21,7 @@ def test_a_place_of_the_console_can_be_had_as_a_picture(tmp_path: Path, capsys: 
     text = "".join(ElementTree.fromstring(picture.read_text()).itertext()).replace("\xa0", " ")
     assert f"{run} finished" in text
     assert "a matching 1.25" in text
+    assert not (tmp_path / "state").exists()  # nothing of the user's own console has changed
 
 
 @pytest.mark.parametrize(
