@@ -48,7 +48,7 @@ def facts(seen: Seen, width: int, frozen: bool, ascii: bool) -> list[Text]:
     if seen.live:
         right += [f"since {local(row['created_at'])}"]
         right += [f"for {duration(int(clock.since(row['created_at'])))}"] if width >= WIDE else []
-    first = _apart(left, Text("  ".join(right)), width)
+    first = _apart(left, Text("  ".join(right)), width, ascii)
     return [first, progress(seen, width, ascii)]
 
 
@@ -84,15 +84,15 @@ def progress(seen: Seen, width: int, ascii: bool) -> Text:
     full = min(room, int(share * room))
     left.append(("#" if ascii else "━") * full, "bold")
     left.append(("." if ascii else "─") * (room - full), "dim")
-    return _apart(left, right, width)
+    return _apart(left, right, width, ascii)
 
 
-def _apart(left: Text, right: Text, width: int) -> Text:
+def _apart(left: Text, right: Text, width: int, ascii: bool) -> Text:
     """Two texts at the ends of a line; the left one gives way."""
     room = width - right.cell_len - 2
     if left.cell_len > room:
         left = left.copy()
-        left.truncate(max(0, room), overflow="ellipsis")
+        left.truncate(max(0, room), overflow="crop" if ascii else "ellipsis")
     line = left + Text(" " * max(1, width - 1 - left.cell_len - right.cell_len)) + right
     line.no_wrap = True
     return line
@@ -237,17 +237,20 @@ def milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.3g} ms" if seconds < 1 else duration(seconds)
 
 
-def accuracies(seen: Seen, width: int) -> list[Text]:
+def accuracies(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
     """Mean and spread of each network after each iteration that was judged, the last ones first."""
     if not seen.judged:
         every = json.loads(seen.row["config"])["evaluate_every"]
         when = f"The set is evaluated every {every} iterations." if every else "The set is evaluated at the end."
         return wrapped(when, width)
+    sign = "+-" if ascii else "±"
     several = len({one.network for one in seen.judged}) > 1
-    lines = [Text(f"{'after':>7}  {'mean ± std':<13}{'n':>3}  {'network' if several else ''}", "dim", no_wrap=True)]
+    lines = [
+        Text(f"{'after':>7}  {f'mean {sign} std':<13}{'n':>3}  {'network' if several else ''}", "dim", no_wrap=True)
+    ]
     best = max(one.mean for one in seen.judged)
     for one in sorted(seen.judged, key=lambda one: -one.iteration):
-        spread = f" ± {100 * one.std:.2f}" if one.std is not None else ""
+        spread = f" {sign} {100 * one.std:.2f}" if one.std is not None else ""
         line = Text(f"{one.iteration:>7}  {100 * one.mean:.2f}{spread:<8}{one.n:>3}  ", no_wrap=True)
         line.append("best " if one.mean == best and len(seen.judged) > 1 else "")
         line.append(display(one.network, 40) if several else "")

@@ -43,6 +43,8 @@ class LivePlace(Place):
     LivePlace #panes { layout: grid; grid-size: 20 2; grid-rows: 11fr 8fr; height: 1fr; }
     LivePlace #panes > * { border: round $foreground 30%; border-title-color: $foreground; }
     LivePlace #panes > *:focus { border: round $accent; }
+    LivePlace.ascii #panes > * { border: ascii $foreground 30%; }
+    LivePlace.ascii #panes > *:focus { border: ascii $accent; }
     LivePlace #loss { column-span: 13; }
     LivePlace #machine { column-span: 7; }
     LivePlace #accuracy { column-span: 9; }
@@ -121,6 +123,7 @@ class LivePlace(Place):
             yield Lines(id="log")
 
     def on_mount(self) -> None:
+        self.set_class(self.console_app.look.ascii, "ascii")
         for name in self.PANES:
             self._pane(name).can_focus = True
         painters: dict[str, Callable[[], None]] = {
@@ -246,7 +249,7 @@ class LivePlace(Place):
         judged = seen.judged if seen else ()
         names = {one.network for one in judged}
         pane.entitle("Accuracy, %" + (f"  {display(names.pop(), 24)}" if len(names) == 1 else ""))
-        table = accuracies(seen, pane.size.width) if seen else []
+        table = accuracies(seen, pane.size.width, ascii=self.console_app.look.ascii) if seen else []
         several = len({one.iteration for one in judged}) > 2
         room = pane.size.height - 5
         if not several or room < 5:
