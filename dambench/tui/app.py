@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
@@ -25,6 +25,7 @@ from dambench.store.runs import Store
 from dambench.tui.copying import copy
 from dambench.tui.feed import Feed, Told
 from dambench.tui.place import SMALLEST, Place
+from dambench.tui.screens.live import LivePlace
 from dambench.tui.screens.runs import RunsPlace
 from dambench.tui.settings import Settings, folder
 
@@ -57,7 +58,7 @@ class DambenchApp(App[None]):
         (100, "-middle"),
         (140, "-wide"),
     ]
-    PLACES: ClassVar[dict[str, type[Place]]] = {"runs": RunsPlace}
+    PLACES: ClassVar[dict[str, type[Place]]] = {"runs": RunsPlace, "live": LivePlace}
     """By name, in the order of their number keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -88,6 +89,9 @@ class DambenchApp(App[None]):
             self.install_screen(place(), name)
         self.feed.start()
         first = self.settings.get("place", "runs")
+        if self._first_run:
+            cast(LivePlace, self.get_screen("live")).watch_run(self._first_run)
+            first = "live"
         self.push_screen(first if first in self.PLACES else "runs")
         self.theme_changed_signal.subscribe(self, lambda theme: self.settings.set("theme", theme.name))
 
