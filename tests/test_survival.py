@@ -184,7 +184,12 @@ def test_killed_while_it_is_saved_a_checkpoint_is_there_whole_or_the_one_before_
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGHUP, 129), (signal.SIGUSR1, 143), (signal.SIGUSR2, 143), (signal.SIGTERM, 143)],
+    [
+        (signal.SIGHUP, 129),
+        pytest.param(signal.SIGUSR1, 143, marks=pytest.mark.slow),
+        (signal.SIGUSR2, 143),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_leaves_a_checkpoint_of_the_iteration_that_was_being_done(
     number: signal.Signals, code: int, tmp_path: Path
