@@ -41,7 +41,7 @@ from dambench.events import (
 )
 from dambench.protocol import PRESETS
 from dambench.report.to_markdown import to_markdown
-from dambench.store import database
+from dambench.store import database, filters
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, mean, method_label, std
 from dambench.store.runs import Store
@@ -76,6 +76,9 @@ POLL_SECONDS = 0.25
 
 RunId = Annotated[str, Argument(metavar="ID", help="Or the beginning of one.")]
 Db = Annotated[Path | None, Option("--db", help="The database [default: DAMBENCH_DB, else ./runs.db].")]
+Chosen = Annotated[
+    str, Option("--filter", metavar="FILTER", help="Only such runs: 'method:dm|datadam ipc<=10 -tag:old state:done'.")
+]
 Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
 
 
@@ -444,6 +447,33 @@ def stop(
     return 0
 
 
+@app.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+def tag(
+    run_id: RunId,
+    tags: Annotated[list[str], Argument(metavar="TAG…", help="To give it; with a - in front, to take from it.")],
+    db: Db = None,
+) -> None:
+    """Tag a run: filters find it by its tags."""
+    if wrong := [name for name in tags if not name.strip("- ")]:
+        raise BadInput(f"{wrong[0]!r} is no tag: a tag is a word, with a - in front to take it away.")
+    with _opened(db, write=True) as store:
+        run = store.run(run_id)["id"]
+        for name in tags:
+            store.edit(run, "untag" if name.startswith("-") else "tag", name.removeprefix("-").strip())
+        print(" ".join(store.describe(run)["tags"]))
+
+
+@app.command()
+def note(
+    run_id: RunId,
+    text: Annotated[str, Argument(metavar="TEXT", help="In place of what was written before; '' takes it away.")],
+    db: Db = None,
+) -> None:
+    """Write a note to a run."""
+    with _opened(db, write=True) as store:
+        store.edit(store.run(run_id)["id"], "note", text)
+
+
 def _estimated(job: "Job", runs: int, as_json: bool) -> int:
     from dambench.estimate import estimate
 
@@ -682,6 +712,7 @@ def report(
     rows: Annotated[str, Option(help="What rows stand for: method, dataset, ipc, network, protocol.")] = "method",
     columns: Annotated[str, Option(help="What columns stand for.")] = "dataset,ipc",
     short: Annotated[bool, Option("--short", help="Only the tables of accuracy.")] = False,
+    filter_: Chosen = "",
     output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
     db: Db = None,
 ) -> None:
@@ -689,10 +720,13 @@ def report(
     axes = [tuple(part.strip() for part in text.split(",") if part.strip()) for text in (rows, columns)]
     if len({*axes[0], *axes[1]}) < len(axes[0]) + len(axes[1]) or not all(axes):
         raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be there twice.")
+    only = filters.read(filter_)
     path = db or stored.default_path()
     if path.exists():
         with _opened(path) as store:
-            text = to_markdown(leaderboard(store, *axes), *axes, short=short)
+            board = leaderboard(store, *axes, only=only.where(launch.states(store)))
+            board.only = only.text.strip()
+            text = to_markdown(board, *axes, short=short)
     else:
         text = (
             f"There is no database {str(path)!r} yet. A first run makes it:\n\n"
@@ -713,20 +747,28 @@ def report(
 
 
 @app.command()
-def runs(db: Db = None, as_json: Json = False) -> None:
+def runs(filter_: Chosen = "", db: Db = None, as_json: Json = False) -> None:
     """List the runs, newest first."""
+    only = filters.read(filter_)
     with _opened(db) as store:
-        found = store.query("""
+        condition, values = only.where(launch.states(store))
+        found = store.query(
+            f"""
             select runs.id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
                 created_at, host, boot, pid, process_started, attempt, beat_at, log,
                 avg(accuracy) as accuracy, count(accuracy) as n
             from runs left join scores on scores.run = runs.number and scores.final = 1
-            where deleted_at = '' group by runs.number order by runs.number desc
-        """)
+            where deleted_at = '' and {condition} group by runs.number order by runs.number desc
+            """,
+            *values,
+        )
     for row in found:
         row["state"] = launch.state(row)
     if as_json:
         print(json.dumps([row | {"overrides": json.loads(row["overrides"])} for row in found]))
+        return
+    if not found and filter_:
+        print("No run is meant by this filter.")
         return
     if not found:
         print("No runs yet: dambench run --headless --method dm --dataset digits --ipc 1")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dambench import __version__
-from dambench.display import markdown
+from dambench.display import display, markdown
 from dambench.protocol import Budget, Protocol
 from dambench.store.leaderboard import Cell, Cost, Key, Leaderboard, Table
 
@@ -16,13 +16,16 @@ def to_markdown(board: Leaderboard, rows: Sequence[str], columns: Sequence[str],
     Args:
         short: the tables of accuracy alone.
     """
+    only = f", only those that meet `{display(board.only).replace('`', '')}`" if board.only else ""
+    if not board.finished and only:
+        return f"No finished runs{only}.\n"
     if not board.finished:
         return (
             "No finished runs yet. Start one, for example:\n\n"
             "    dambench run --headless --method dm --dataset digits --ipc 1\n"
         )
     left_out = f"; unfinished runs left out: {board.left_out}" if board.left_out else ""
-    runs = f"{board.finished} finished run{'s' if board.finished > 1 else ''}"
+    runs = f"{board.finished} finished run{'s' if board.finished > 1 else ''}{only}"
     parts = ["# Dataset distillation benchmark", f"{runs}{left_out}. Written by dambench {__version__}."]
     for table in board.tables:
         parts += [_heading(table), _accuracy(table, rows, columns)]

@@ -94,12 +94,16 @@ class Said(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
     event: AnyEvent
 
 
+Editable = Literal["deleted_at", "stop_asked", "name", "note", "tag", "untag"]
+"""What is not the run's own to say: columns of its row, and the tags it is given and loses."""
+
+
 class Edited(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
     """What somebody changed about a run."""
 
     uid: str
     at: str
-    what: Literal["deleted_at", "stop_asked"]
+    what: Editable
     value: str | int
 
 
@@ -212,8 +216,9 @@ class Store:
             self.db.conn.execute("update runs set beat_at = ? where id = ? and attempt = ?", [_now(), run, attempt])
         return bool(self.query("select stop_asked from runs where id = ?", run)[0]["stop_asked"])
 
-    def edit(self, run: str, what: Literal["deleted_at", "stop_asked"], value: str | int) -> None:
+    def edit(self, run: str, what: Editable, value: str | int) -> None:
         """Change what is not the run's own to say."""
+        value = display(value, 2000) if isinstance(value, str) else value
         self._write([Edited(uid=self.run(run)["uid"], at=_now(), what=what, value=value)])
 
     def _write(self, lines: Sequence[Line]) -> None:
@@ -227,6 +232,11 @@ class Store:
                 self._enter(line)
             case Said():
                 self._hear(line)
+            case Edited(uid=uid, what="tag", value=tag):
+                self.db.conn.execute("insert or ignore into tags select ?, number from runs where uid = ?", [tag, uid])
+            case Edited(uid=uid, what="untag", value=tag):
+                mine = "(select number from runs where uid = ?)"
+                self.db.conn.execute(f"delete from tags where tag = ? and run = {mine}", [tag, uid])
             case Edited(uid=uid, what=what, value=value):
                 self.db.conn.execute(f"update runs set {what} = ? where uid = ?", [value, uid])
 
