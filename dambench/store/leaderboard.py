@@ -180,6 +180,22 @@ def accuracies(store: Store, numbers: Sequence[int]) -> dict[int, Estimate]:
     return {number: Estimate(mean(values), std(values), len(values)) for number, values in found.items() if values}
 
 
+def course(store: Store, number: int) -> list[tuple[int, Estimate]]:
+    """A run's accuracy after each iteration at which it was evaluated, of the first network."""
+    found: dict[int, list[float]] = {}
+    for row in store.query(
+        """
+        select iteration, accuracy from scores join runs on runs.number = scores.run
+        where runs.number = ? and scores.network = json_extract(runs.config, '$.evaluate_on[0]')
+            and scores.protocol_sha256 = runs.protocol_sha256
+        order by iteration
+        """,
+        number,
+    ):
+        found.setdefault(row["iteration"], []).append(row["accuracy"])
+    return [(iteration, Estimate(mean(values), std(values), len(values))) for iteration, values in found.items()]
+
+
 def leaderboard(
     store: Store,
     rows: Sequence[str] = ("method",),
