@@ -40,7 +40,7 @@ from dambench.events import (
     remark,
 )
 from dambench.protocol import PRESETS
-from dambench.report.to_markdown import to_markdown
+from dambench.report import FORMATS, format_of
 from dambench.store import database, filters
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, mean, method_label, std
@@ -124,6 +124,10 @@ def run_cli(arguments: Sequence[str]) -> int:
         return 1 if isinstance(error, BrokenPipeError) else _complain(f"The output cannot be written: {error}.", 1)
 
 
+def _say(line: str) -> None:
+    print(display.display(line, 1000), file=sys.stderr)
+
+
 def _complain(sentence: str, code: int = 2) -> int:
     print(f"dambench: {display.display(sentence, 1000)}", file=sys.stderr)
     return code
@@ -183,7 +187,7 @@ def run(
     network: Annotated[str | None, Option(help="The network to match on, such as convnet-d3-w128.")] = None,
     evaluate_on: Annotated[
         str | None,
-        Option(help="Networks to train on the set, with commas [default: the ConvNet matched on]."),
+        Option(help="Networks or pools to train on the set, with commas [default: the ConvNet matched on]."),
     ] = None,
     eval_repeats: Annotated[int | None, Option(help="How many of each [default: 5].")] = None,
     evaluate_every: Annotated[int | None, Option(help="Also evaluate each N iterations.")] = None,
@@ -430,7 +434,7 @@ def stop(
             raise BadInput(f"The run {row['id']} is on {row['host']}: only there can it be killed.")
         with _opened(db, write=True) as store:
             store.edit(row["id"], "stop_asked", 1)
-        print(f"Asked. {row['host']} notices within {launch.BEAT_SECONDS:.0f} s.", file=sys.stderr)
+        _say(f"Asked. {row['host']} notices within {launch.BEAT_SECONDS:.0f} s.")
         return 0
     launch.send(row, signal.SIGKILL if kill else signal.SIGTERM)
     until = time.monotonic() + PATIENCE + 5
@@ -711,22 +715,29 @@ def _opened(db: Path | None, *, write: bool = False) -> Iterator[Store]:
 def report(
     rows: Annotated[str, Option(help="What rows stand for: method, dataset, ipc, network, protocol.")] = "method",
     columns: Annotated[str, Option(help="What columns stand for.")] = "dataset,ipc",
+    format_: Annotated[
+        str | None,
+        Option("--format", help="markdown, latex, csv, html or json [default: by the file's suffix, else markdown]."),
+    ] = None,
     short: Annotated[bool, Option("--short", help="Only the tables of accuracy.")] = False,
     filter_: Chosen = "",
     output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
     db: Db = None,
 ) -> None:
-    """Compare all finished runs, in markdown."""
+    """Compare all finished runs, in markdown, LaTeX, CSV, HTML or JSON."""
     axes = [tuple(part.strip() for part in text.split(",") if part.strip()) for text in (rows, columns)]
     if len({*axes[0], *axes[1]}) < len(axes[0]) + len(axes[1]) or not all(axes):
         raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be there twice.")
+    chosen = format_of(format_, output, short=short)
     only = filters.read(filter_)
     path = db or stored.default_path()
-    if path.exists():
+    if path.exists() or chosen != "markdown":
         with _opened(path) as store:
             board = leaderboard(store, *axes, only=only.where(launch.states(store)))
             board.only = only.text.strip()
-            text = to_markdown(board, *axes, short=short)
+            if board.only and not board.finished:
+                raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
+            text = FORMATS[chosen](board, *axes, **({"short": True} if short else {}))
     else:
         text = (
             f"There is no database {str(path)!r} yet. A first run makes it:\n\n"
@@ -740,10 +751,10 @@ def report(
         if not target.parent.is_dir():
             raise BadInput(f"The report {str(output)!r} cannot be written: there is no such folder.")
         if target.exists() and not target.is_file():
-            target.write_text(text)  # a pipe or a device
+            target.write_text(text, encoding="utf-8")  # a pipe or a device
         else:
             files.write_whole(target, text.encode())
-    print(f"Written: {output}", file=sys.stderr)
+    _say(f"Written: {output}")
 
 
 @app.command()
@@ -814,13 +825,66 @@ def show(
             if not preview.absolute().parent.is_dir():
                 raise BadInput(f"The preview {str(preview)!r} cannot be written: there is no such folder.")
             files.write_whole(preview, png)
-        print(f"Written: {preview}", file=sys.stderr)
+        _say(f"Written: {preview}")
     if as_json:
         print(json.dumps(details))
         return
     describe(details)
     if png and sys.stdout.isatty():
         draw(png, details["sets"][-1]["shape"])
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, Argument(metavar="FILE", help="A synthetic set, or a folder of CLASS/*.png.")],
+    dataset: Annotated[str, Option(help="What it was made from. See `dambench data list`.")],
+    format_: Annotated[
+        str, Option("--format", metavar="FORMAT", help="auto (by the suffix), safetensors, npz, pt or png.")
+    ] = "auto",
+    pixels: Annotated[
+        str | None,
+        Option(help="What floats are: normalised with the dataset's mean and std, or unit, in 0 to 1 [normalised]."),
+    ] = None,
+    set_: Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="dataset.size=32, …")] = None,
+    data: Annotated[str | None, Option(help="Where the dataset's raw data are [default: DAMBENCH_DATA].")] = None,
+    as_json: Json = False,
+) -> None:
+    """Keep a synthetic set that was made elsewhere, so that it can be evaluated."""
+    from dambench import datasets, imports
+
+    said = config.settings(set_ or [])
+    if "method" in said:
+        raise BadInput("A set is imported for a dataset: --set takes dataset.NAME=VALUE only.")
+    place = data or os.environ.get("DAMBENCH_DATA")
+    files.can_keep_sets()
+    card = datasets.prepare(
+        config.Choice(dataset, said.get("dataset", {})), files.user_path(place) if place else None, _say
+    )
+    synthetic = imports.read(file, card, format_, pixels)
+    ipc, sha256 = synthetic.ipc_on(card), imports.keep(synthetic)
+    if pixels is None and imports.looks_plain(synthetic):
+        _say("note: all values lie from 0 to 1. If they are plain pixels, import it again with --pixels unit.")
+    words = ["dambench", "run", "--headless", "--method", "imported", "--dataset", dataset, "--ipc", str(ipc)]
+    words += [word for pair in set_ or [] for word in ("--set", pair)] + (["--data", data] if data else [])
+    command = shlex.join([*words, "--set", f"method.set={sha256}"])
+    facts = {
+        "sha256": sha256,
+        "dataset": card.label,
+        "ipc": ipc,
+        "shape": list(synthetic.images.shape),
+        "dtype": str(synthetic.images.dtype).removeprefix("torch."),
+        "labels": "hard" if synthetic.labels.dim() == 1 else "soft",
+        "lr": synthetic.lr,
+        "file": str(files.set_path(sha256)),
+        "command": command,
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for key in ("sha256", "dataset", "ipc", "shape", "dtype", "labels", "lr", "file"):
+        if facts[key] is not None:
+            print(f"{key:8}{display.display(str(facts[key]), 1000)}")
+    print(f"\n{display.display(command, 2000)}")
 
 
 @app.command()
@@ -853,7 +917,7 @@ def methods(as_json: Json = False) -> None:
 @app.command()
 def networks(as_json: Json = False) -> None:
     """The networks, and how their names are made."""
-    from dambench.networks import parts
+    from dambench.networks import POOLS, parts
 
     found = [(name, registry.load("networks", name)) for name in registry.names("networks")]
     if as_json:
@@ -863,14 +927,24 @@ def networks(as_json: Json = False) -> None:
                 "what": registry.headline(m),
                 "parts": parts(m),
                 "options": msgspec.json.schema(m.Options),
+                "members": [],
             }
             for n, m in found
         ]
-        print(json.dumps(rows))
+        pools = [
+            {"name": name, "what": what, "parts": {}, "options": {}, "members": members.split()}
+            for name, (what, members) in POOLS.items()
+        ]
+        print(json.dumps(rows + pools))
         return
     table(
         ["network", "what", "parts of a name, in any order"],
         [[name, registry.headline(module), " ".join(parts(module).values())] for name, module in found],
+    )
+    print()
+    table(
+        ["--evaluate-on", "the papers' pools", "networks"],
+        [[name, what, members.replace(" ", ", ")] for name, (what, members) in POOLS.items()],
     )
 
 

@@ -8,7 +8,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -278,4 +278,7 @@ def read(kind: type[T], fields: Mapping[str, Any], whose: str) -> T:
         key = place.strip("`").removeprefix("$.").removeprefix("$") or "a value"
         said = fields.get(key, "…") if key.isidentifier() else "…"
         what = f"{key} = {said!r}" if key in fields else key
+        choices = get_type_hints(kind).get(key)
+        if key in fields and get_origin(choices) is Literal:
+            reason = f"it is one of {', '.join(map(str, get_args(choices)))}"
         raise BadInput(f"In {whose}: {what} is not allowed: {reason[:1].lower()}{reason[1:]}.") from None

@@ -25,6 +25,11 @@ def display(text: str, limit: int = 200) -> str:
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 
-def markdown(text: str) -> str:
+def display_lines(text: str, limit: int = 400, most: int = 500) -> str:
+    """Each line as `display` shows it; of more than `most` lines the last, where a traceback says what happened."""
+    return "\n".join(display(line, limit) for line in text.splitlines()[-most:])
+
+
+def markdown(text: str, limit: int = 200) -> str:
     """`display`, with every character that markdown or HTML would read as markup escaped."""
-    return _MARKDOWN.sub(r"\\\1", display(text))
+    return _MARKDOWN.sub(r"\\\1", display(text, limit))

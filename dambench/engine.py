@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from statistics import median
 from types import ModuleType
 from typing import Any, cast
 
@@ -124,8 +125,10 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     read(method.Options, asked, f"method {wanted.name}")
     if request.recipe is not None and request.recipe not in {recipe.name for recipe in method.RECIPES}:
         raise unknown(f"recipe of {wanted.name}", request.recipe, {recipe.name for recipe in method.RECIPES})
-    for name in (*([] if request.network is None else [request.network]), *(request.evaluate_on or [])):
-        networks.parse(name)
+    if request.network is not None:
+        networks.parse(request.network)
+    for name in request.evaluate_on or []:
+        networks.members(name)
     data = files.user_path(request.data) if request.data else None
     files.can_keep_sets()
     card = datasets.prepare(dataset, data, say)
@@ -151,9 +154,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         norm,
     )
     network = usual if request.network is None else networks.settle(request.network, card, norm)
-    evaluate_on = tuple(networks.settle(name, card) for name in request.evaluate_on or [_plain(network, card)])
-    if len(set(evaluate_on)) < len(evaluate_on):
-        raise BadInput(f"--evaluate-on names a network twice: {', '.join(evaluate_on)}.")
+    evaluate_on = networks.settle_all(request.evaluate_on or [_plain(network, card)], card, network)
     for name in {network, *evaluate_on}:
         networks.build(name, card)
     if not method.MATCHES_ON_NETWORK:
@@ -164,7 +165,9 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         overrides["network"] = network
     compiled = False
     if method.MATCHES_ON_NETWORK:
-        batch_norm = networks.build(network, card).mixes_images
+        matched = networks.build(network, card)
+        getattr(method, "check", lambda network: None)(matched)
+        batch_norm = matched.mixes_images
         compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0), batch_norm)
         notes += [note] if note else []
         if precision == "bf16":
@@ -394,6 +397,8 @@ class _Position:
     """Iteration, network and repeat of those that are known already."""
     sets: set[int] = field(default_factory=set)
     """The iterations whose sets are."""
+    losses: list[Stepped] = field(default_factory=list)
+    """All that were logged."""
 
 
 def _resumed(
@@ -422,6 +427,7 @@ def _resumed(
     position.from_, position.iteration = found[0], iteration
     position.scores = {score for score in beginning.scores if score[0] <= iteration}
     position.sets = {known for known in beginning.sets if known <= iteration}
+    position.losses = [stepped for stepped in beginning.losses if stepped.iteration <= iteration]
     clock.seconds |= found[0].seconds
     clock.peaks |= {phase: peaks[0] for phase, peaks in found[0].peaks.items()}
     clock.reserved |= {phase: peaks[1] for phase, peaks in found[0].peaks.items()}
@@ -501,7 +507,8 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
         # First of all: a checkpoint of this iteration, from wherever it is asked for, comes after its losses.
         if step.losses and (step.iteration % logged == 0 or step.iteration == 1 or last):
             finite.check()
-            yield _stepped(step, clock.spent("distil"), policy)
+            position.losses.append(_stepped(step, clock.spent("distil"), policy))
+            yield position.losses[-1]
             heard = time.perf_counter()
         while said:
             yield said.pop(0)
@@ -521,6 +528,8 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
     finite.check()
     if keeper is not None:
         yield from _checkpointed(keeper, clock, position)
+    if warning := _not_fallen(position.losses, job.options):
+        yield Warned(message=warning)
     yield from _judge(job, step.synthetic, step.iteration, True, test, clock, position)
 
 
@@ -564,6 +573,26 @@ def _kept(sha256: str, job: Job, real: RealSet) -> SyntheticSet:
     made = SyntheticSet.read(path)
     device = job.policy.device
     return replace(made, images=made.images.to(device), labels=made.labels.to(device))
+
+
+def _not_fallen(logged: list[Stepped], options: Options) -> str:
+    """What to say where the matching loss is no lower at the end of a whole run than at its beginning; else nothing.
+
+    Each iteration may have a network of its own, and their losses differ: medians are compared. The first iteration
+    counts by itself, too, for a step that is far too large makes the loss jump at once, and then fall.
+    """
+    losses = [float(event.losses["matching"]) for event in logged if "matching" in event.losses]
+    few = len(losses) // 10
+    if few < 5 or logged[0].iteration > 1:
+        return ""
+    first, last = min(losses[0], median(losses[:few])), median(losses[-few:])
+    if last < first:
+        return ""
+    smaller = getattr(options, "lr_images", 1.0) / 10
+    return (
+        f"The matching loss has not fallen: it began at {first:.3g} and is {last:.3g} over the last tenth of the run. "
+        f"A smaller step may help (--set method.lr_images={smaller:g}), or matching on the ConvNet (--network convnet)."
+    )
 
 
 def _stepped(step: Step, seconds: float, policy: Policy) -> Stepped:

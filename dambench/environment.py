@@ -10,11 +10,11 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import msgspec
 import torch
 
 from dambench import __version__, process
-from dambench.display import display
-from dambench.events import Environment
+from dambench.events import Environment, shown
 from dambench.precision import CPP, Policy
 
 
@@ -26,7 +26,7 @@ def environment(policy: Policy, command_line: str) -> Environment:
     """
     cuda = policy.device.type == "cuda"
     commit, dirty = _git()
-    return Environment(
+    found = Environment(
         dambench=__version__,
         python=platform.python_version(),
         torch=str(torch.__version__),  # a subclass of str that JSON does not know
@@ -52,8 +52,9 @@ def environment(policy: Policy, command_line: str) -> Environment:
         sqlite=sqlite3.sqlite_version,
         git_commit=commit,
         git_dirty=dirty,
-        command_line=display(command_line, 1000),
+        command_line=command_line,
     )
+    return msgspec.structs.replace(found, **shown(msgspec.structs.asdict(found)))
 
 
 def compiler(kind: str) -> str:

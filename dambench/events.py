@@ -8,8 +8,10 @@ import math
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from dambench.config import RunConfig
+from dambench.display import display, display_lines
 
 Real = float | Literal["nan", "inf", "-inf"]
 """A number that may have gone wrong. JSON and SQLite would both turn a NaN into NULL, which says «unknown»."""
@@ -68,24 +70,6 @@ class Process(Struct, frozen=True, kw_only=True):
     """When, as the machine counts: a pid that is used again has another."""
     log: str = ""
     """The file that its output goes to; empty: a terminal, or whatever it was started with."""
-
-
-class Beginning(Struct, frozen=True, kw_only=True):
-    """What is known of a run that is resumed."""
-
-    attempt: int
-    """That begins now."""
-    process: Process
-    environment: Environment | None
-    """In which it was begun; None: it was killed before it could say so."""
-    checkpoints: list[str]
-    """Their files, by SHA-256, oldest first."""
-    scores: list[tuple[int, str, int]]
-    """Iteration, network and repeat of those that there are."""
-    sets: list[int]
-    """The iterations whose sets are known."""
-    stack: int = 0
-    """Of the evaluation networks, after the GPU's memory was too small for the policy's; 0: it was not."""
 
 
 class DataCard(Struct, frozen=True, kw_only=True):
@@ -318,6 +302,26 @@ class Stopped(Event, frozen=True, kw_only=True):
     costs: list[Cost]
 
 
+class Beginning(Struct, frozen=True, kw_only=True):
+    """What is known of a run that is resumed."""
+
+    attempt: int
+    """That begins now."""
+    process: Process
+    environment: Environment | None
+    """In which it was begun; None: it was killed before it could say so."""
+    checkpoints: list[str]
+    """Their files, by SHA-256, oldest first."""
+    scores: list[tuple[int, str, int]]
+    """Iteration, network and repeat of those that there are."""
+    sets: list[int]
+    """The iterations whose sets are known."""
+    losses: list[Stepped]
+    """As they were logged."""
+    stack: int = 0
+    """Of the evaluation networks, after the GPU's memory was too small for the policy's; 0: it was not."""
+
+
 AnyEvent = (
     Started
     | Resumed
@@ -333,3 +337,37 @@ AnyEvent = (
     | Failed
     | Stopped
 )
+
+
+def harmless(event: AnyEvent) -> AnyEvent:
+    """The event with its texts as `display` shows them: they come from packages, libraries, drivers and files.
+
+    Of Started the configuration and the card stay as they are: a run is made again from them, to the letter.
+    """
+    if isinstance(event, Started):
+        return replace(
+            event,
+            recipe=display(event.recipe, 400),
+            overrides=shown(event.overrides),
+            environment=replace(event.environment, **shown(asdict(event.environment))),
+        )
+    if isinstance(event, Resumed):
+        return replace(event, environment=replace(event.environment, **shown(asdict(event.environment))))
+    if isinstance(event, Failed):
+        return replace(event, error=display(event.error, 2000), traceback=display_lines(event.traceback))
+    if isinstance(event, Stepped):
+        return replace(event, losses={display(name): value for name, value in event.losses.items()})
+    if isinstance(event, Progressed | Warned | Adapted | Stopped):
+        return replace(event, **{key: shown(value) for key, value in asdict(event).items() if isinstance(value, str)})
+    if isinstance(event, Sampled) and event.gpu_neighbours:
+        return replace(event, gpu_neighbours=[replace(n, name=display(n.name)) for n in event.gpu_neighbours])
+    return event
+
+
+def shown(value: Any) -> Any:
+    """A value with every text in it, names of fields too, as `display` shows it."""
+    if isinstance(value, str):
+        return display(value, 1000)
+    if isinstance(value, dict):
+        return {display(key): shown(inner) for key, inner in value.items()}
+    return [shown(inner) for inner in value] if isinstance(value, list | tuple) else value

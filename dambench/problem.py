@@ -3,6 +3,8 @@
 import hashlib
 import json
 import math
+import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,16 +12,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
+import msgspec
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from dambench.config import Options, Recipe
+from dambench.display import display
 from dambench.errors import BadInput
 from dambench.events import Adapted, DataCard
 from dambench.precision import Policy
 
 SET_FORMAT = 1
+MOST_HEADER = 1_000_000
+"""Bytes of the text at the beginning of a set's file."""
 
 
 def derived_seed(seed: int, purpose: str, *indices: int) -> int:
@@ -122,6 +128,15 @@ class RealSet:
         return self.normalisation.apply(self.images[indices])
 
 
+class _About(msgspec.Struct, frozen=True):
+    """What the file of a set says of it."""
+
+    mean: list[float]
+    std: list[float]
+    classes: list[str]
+    lr: float | None
+
+
 @dataclass(frozen=True)
 class SyntheticSet:
     """A small set to train on. It explains itself: what its pixels mean, and how it wants to be trained on."""
@@ -172,15 +187,69 @@ class SyntheticSet:
             BadInput: it is not such a file.
         """
         try:
-            with safetensors.safe_open(path, "pt") as file:
-                about = json.loads(file.metadata()["dambench"])
-                images, labels = file.get_tensor("images"), file.get_tensor("labels")
-            if about["format"] != SET_FORMAT:
-                raise BadInput(f"The set {path.name!r} has format {about['format']}: a newer dambench made it.")
-            normalisation = Normalisation(tuple(about["mean"]), tuple(about["std"]))
-            return cls(images, labels, normalisation, tuple(about["classes"]), about["lr"])
-        except (OSError, safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise BadInput(f"{str(path)!r} is not a synthetic set of dambench: {error}.") from None
+            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+                raise ValueError("it is not a file")
+            with path.open("rb") as file:
+                if int.from_bytes(file.read(8), "little") > MOST_HEADER:
+                    raise ValueError("it does not begin as one")
+            with safetensors.safe_open(path, "pt") as tensors:
+                said = json.loads(tensors.metadata()["dambench"])
+                images, labels = tensors.get_tensor("images"), tensors.get_tensor("labels")
+            if said["format"] != SET_FORMAT:
+                raise BadInput(f"The set {path.name!r} has format {said['format']}: a newer dambench made it.")
+            about = msgspec.convert(said, _About)
+            normalisation = Normalisation(tuple(about.mean), tuple(about.std))
+            found = cls(images, labels, normalisation, tuple(about.classes), about.lr)
+            if why := found._wrong():
+                raise ValueError(why)
+            return found
+        except BadInput:
+            raise
+        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise BadInput(f"{str(path)!r} is not a synthetic set of dambench: {display(str(error))}.") from None
+
+    def _wrong(self) -> str:
+        """What cannot be so; empty: nothing."""
+        images, labels, classes = self.images, self.labels, len(self.classes)
+        if images.dim() != 4 or not images.numel() or images.dtype not in (torch.uint8, torch.float32):
+            return f"its images are {images.dtype} of shape {tuple(images.shape)}"
+        if not (labels.dtype == torch.int64 and labels.shape == images.shape[:1]) and not (
+            labels.dtype == torch.float32 and labels.shape == (len(images), classes)
+        ):
+            return f"its labels are {labels.dtype} of shape {tuple(labels.shape)}"
+        numbers = [*self.normalisation.mean, *self.normalisation.std, *([] if self.lr is None else [self.lr])]
+        if {len(self.normalisation.mean), len(self.normalisation.std)} != {images.shape[1]}:
+            return "it has another number of means than of channels"
+        if not all(map(math.isfinite, numbers)) or min(self.normalisation.std) <= 0:
+            return "its means or its learning rate are no sensible numbers"
+        if not bool(images.isfinite().all() & labels.isfinite().all()):
+            return "not all of its values are finite"
+        if labels.dim() == 1 and not bool(((labels >= 0) & (labels < classes)).all()):
+            return f"it has labels that are none of its {classes} classes"
+        return ""
+
+    def ipc_on(self, card: DataCard) -> int:
+        """Images per class, if this is a set for that dataset.
+
+        Raises:
+            BadInput: it has other classes or sizes, more images than the dataset, or not as many of each class.
+        """
+        shape, wanted = tuple(self.images.shape[1:]), (card.channels, card.height, card.width)
+        if shape != wanted:
+            raise BadInput(f"The set's images are {shape} (C, H, W), those of {card.label} are {wanted}.")
+        if len(self.classes) != len(card.classes) or self.classes != tuple(card.classes):
+            raise BadInput(f"The set's classes are not those of {card.label}: it was made from another dataset.")
+        ipc, rest = divmod(len(self.images), len(card.classes))
+        counts = self.hard_labels.bincount(minlength=len(card.classes)).tolist()
+        if rest or not ipc or (self.labels.dim() == 1 and len(set(counts)) > 1):
+            most, fewest = max(counts), min(counts)
+            raise BadInput(
+                f"The set has {len(self.images)} images, from {fewest} to {most} of a class: each of the "
+                f"{len(card.classes)} classes of {card.label} needs as many."
+            )
+        if ipc > min(card.train_counts):
+            raise BadInput(f"The set has {ipc} images per class, {card.label} itself has {min(card.train_counts)}.")
+        return ipc
 
 
 class Stage(NamedTuple):
@@ -218,7 +287,8 @@ class Network(nn.Module, ABC):
         """What each stage sees, shallow to deep, one after the other: none is kept alive for the next.
 
         Yields:
-            The activations (B, C, H, W) of each block, before pooling; last, what the classifier reads, (B, …).
+            The activations (B, C, H, W) of each block, before pooling; last, what the classifier reads, (B, …). A
+            network without a sense of place yields the last only.
         """
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
@@ -333,7 +403,10 @@ class Step:
 
 
 class Method(Protocol):
-    """A module of `dambench.methods`."""
+    """A module of `dambench.methods`.
+
+    One that cannot match on every network also has `check(network)`, which raises BadInput before a run begins.
+    """
 
     PAPER: str
     MATCHES_ON_NETWORK: bool

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from dambench.display import display
+from dambench.display import display, display_lines
 from dambench.events import (
     Adapted,
     AnyEvent,
@@ -41,12 +41,20 @@ SIGNS = " .:-=+*#%@"
 FIRM = 12
 """Columns of a table up to this width are never broken; longer ones share what is left, and wrap."""
 
+MOST_PIXELS = 10_000_000
+"""Of a preview: more than ten images of each class ever have."""
+
 LINE_EVERY = 5.0
 """Seconds between two plain lines about losses."""
 
 
 def summary(event: AnyEvent) -> str | None:
-    """The event in one line, or None if it is not worth one."""
+    """The event in one harmless line, or None if it is not worth one."""
+    line = _summary(event)
+    return None if line is None else display(line, 500)
+
+
+def _summary(event: AnyEvent) -> str | None:
     match event:
         case Started(config=config, data=data, environment=environment):
             ipc = "" if config.ipc is None else f" at IPC {config.ipc}"
@@ -62,15 +70,15 @@ def summary(event: AnyEvent) -> str | None:
                 f"train {100 * event.train_accuracy:.2f} %, loss {number(event.loss)}, {event.seconds:.1f} s"
             )
         case Warned() | Adapted():
-            return f"note: {display(remark(event), 400)}"
+            return f"note: {remark(event)}"
         case Finished():
             spent = ", ".join(f"{cost.phase} {cost.seconds:.1f} s" for cost in event.costs)
             return f"finished: {spent}"
         case Failed():
-            return f"failed: {display(event.error, 400)}"
+            return f"failed: {event.error}"
         case Stopped():
             where = f" in phase {event.phase}, iteration {event.iteration}" if event.phase else ""
-            return f"stopped by {display(event.signal)}{where}"
+            return f"stopped by {event.signal}{where}"
         case _:
             return None
 
@@ -128,8 +136,9 @@ class Watch:
         self._try(lambda: self._show(event))
 
     def say(self, line: str) -> None:
-        """Show a line. Outside a terminal a line stays one line."""
-        self._try(lambda: self.console.print(Text(line), soft_wrap=not self.console.is_terminal))
+        """Show a line, whatever it holds. Outside a terminal a line stays one line."""
+        text = Text(display(line, 1000))
+        self._try(lambda: self.console.print(text, soft_wrap=not self.console.is_terminal))
 
     def _try(self, draw: Callable[[], None]) -> None:
         """Draw, unless nobody can see it any more: a run goes on without its screen."""
@@ -146,7 +155,7 @@ class Watch:
         if isinstance(event, Stepped):
             self._step(event)
         elif isinstance(event, Progressed):
-            self._move(event.phase, event.done, event.total, _side(event.note, event.memory_bytes))
+            self._move(display(event.phase, 40), event.done, event.total, _side(event.note, event.memory_bytes))
 
     def _step(self, event: Stepped) -> None:
         rate = event.iteration / event.seconds if event.seconds else 0.0
@@ -256,15 +265,16 @@ def describe(details: dict[str, Any]) -> None:
         print(line)
     for made in details["sets"]:
         where = display(made["file"]) or "its tensors are not on this machine, a picture is (--preview FILE.png)"
-        print(f"set after iteration {made['iteration']}, {made['shape']} {made['dtype']}: {where}")
+        what = display(f"{made['shape']} {made['dtype']}")
+        print(f"set after iteration {made['iteration']}, {what}: {where}")
     for checkpoint in details["checkpoints"]:
         print(f"checkpoint after iteration {checkpoint['iteration']}, {size(checkpoint['bytes'])}")
     for warning in details["warnings"]:
         print(f"note: {display(warning, 400)}")
     made_with = (f"{key} {display(str(value))}" for key, value in details["environment"].items() if value != "")
     print("made with: " + ", ".join(made_with))
-    for line in run["traceback"].splitlines():
-        print(display(line, 400))
+    if run["traceback"]:
+        print(display_lines(run["traceback"]))
 
 
 def _computed(config: dict[str, Any]) -> str:
@@ -288,8 +298,11 @@ def draw(png: bytes, shape: str) -> None:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        sheet = Image.open(io.BytesIO(png)).convert("RGB")
-    except (UnidentifiedImageError, OSError):
+        opened = Image.open(io.BytesIO(png))
+        if opened.width * opened.height > MOST_PIXELS:
+            return
+        sheet = opened.convert("RGB")
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
         return
     stdout = Console(highlight=False)
     # The sheet has a row per class, each image with a black line below and at its right.

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dambench import networks
+from dambench import files, networks
 from dambench.augment import Draw, augment
 from dambench.config import Options, read
 from dambench.events import DataCard
@@ -34,6 +34,10 @@ QUICK: dict[str, Any] = {"iterations": 4, "batch_real": 4}
 
 QUICK_OF: dict[str, dict[str, Any]] = {}
 """By method: further settings that it needs to be quick."""
+
+
+NEEDS: dict[str, Callable[[Problem], dict[str, Any]]] = {"imported": lambda problem: {"set": kept_set(problem)}}
+"""By method: settings without which it cannot do anything for a problem."""
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -135,13 +139,22 @@ def synthetic_set(
 # Methods.
 
 
-def quick_options(method: ModuleType) -> Options:
-    """The method's options, at settings that take no time."""
+def quick_options(method: ModuleType, problem: Problem | None = None) -> Options:
+    """The method's options for a problem (by default the tiny one), at settings that take no time."""
     known = method.Options.__struct_fields__
     name = method.__name__.rpartition(".")[2]
     chosen = {key: value for key, value in QUICK.items() if key in known} | QUICK_OF.get(name, {})
+    chosen |= NEEDS[name](problem or tiny_problem()) if name in NEEDS else {}
     options: Options = read(method.Options, chosen, f"method {name}")
     return options
+
+
+def kept_set(problem: Problem) -> str:
+    """Keep a set of noise that fits the problem where imported ones are kept. Returns its SHA-256."""
+    shape = (problem.ipc * problem.real.classes, *problem.real.images.shape[1:])
+    content = problem.synthetic_set(noise(*shape, dtype=torch.float32)).to_bytes()
+    files.write_whole(files.set_path(files.digest(content)), content)
+    return files.digest(content)
 
 
 @dataclass(frozen=True)

@@ -520,6 +520,16 @@ def test_every_list_can_be_read_by_people_and_programs(command: list[str], capsy
     assert _json(capsys, *command)
 
 
+def test_networks_are_listed_with_the_parts_of_their_names_and_the_pools(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {entry["name"]: entry for entry in _json(capsys, "networks")}
+    assert found["resnet"]["parts"] == {"depth": "18|34|50", "norm": "in|bn|ln|gn|nn", "halving": "sc|ap"}
+    assert found["vit"]["parts"]["patch"] == "pN"
+    assert found["pool-w"]["members"] == ["convnet-w32", "convnet-w64", "convnet-w128", "convnet-w256"]
+    assert run_cli(["networks"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in found)
+
+
 def test_doctor_says_what_is_wrong_and_has_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs.db").write_text("no " * 100)
     assert run_cli(["doctor", "--json"]) == 1

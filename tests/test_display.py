@@ -3,7 +3,7 @@ import unicodedata
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dambench.display import display, markdown
+from dambench.display import display, display_lines, markdown
 from dambench.report.to_markdown import grid
 
 
@@ -25,6 +25,11 @@ def test_plain_text_is_shown_as_it_is() -> None:
 
 def test_long_text_is_cut_and_says_so() -> None:
     assert display("x" * 300, limit=5) == "xxxx…"
+
+
+def test_of_many_lines_each_is_harmless_and_the_last_ones_stay() -> None:
+    assert display_lines("Traceback\n  in f\nError: \x1b[2Jx\u202e") == "Traceback\n  in f\nError: \ufffd[2Jx\ufffd"
+    assert display_lines("\n".join(map(str, range(9))), most=2) == "7\n8"
 
 
 @given(st.text())

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import math
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -276,6 +278,43 @@ def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path: Path, content: b
     path.write_bytes(content)
     with pytest.raises(BadInput, match=r"mine\.bin' is not a synthetic set of dambench"):
         SyntheticSet.read(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "change"),
+    [
+        ("its images are torch.float64", {"images": torch.zeros(1, 1, 2, 2, dtype=torch.float64)}),
+        ("its images are torch.float32 of shape", {"images": torch.zeros(1, 2, 2)}),
+        ("its labels are torch.int64 of shape", {"labels": torch.zeros(2, dtype=torch.int64)}),
+        ("its labels are torch.int32", {"labels": torch.zeros(1, dtype=torch.int32)}),
+        ("its labels are torch.float32 of shape", {"labels": torch.zeros(1, 2)}),
+        ("not all of its values are finite", {"images": torch.full((1, 1, 2, 2), torch.nan)}),
+        ("not all of its values are finite", {"labels": torch.full((1, 1), torch.inf)}),
+        ("labels that are none of its 1 classes", {"labels": torch.ones(1, dtype=torch.int64)}),
+        ("labels that are none of its 1 classes", {"labels": -torch.ones(1, dtype=torch.int64)}),
+        ("another number of means", {"mean": [0.5, 0.5]}),
+        ("no sensible numbers", {"std": [0.0]}),
+        ("no sensible numbers", {"std": [math.nan]}),
+        ("no sensible numbers", {"lr": math.inf}),
+        ("Expected `str`", {"classes": [1]}),
+    ],
+)
+def test_a_set_that_cannot_be_is_refused_with_the_reason(tmp_path: Path, said: str, change: dict[str, Any]) -> None:
+    tensors = {"images": torch.zeros(1, 1, 2, 2), "labels": torch.zeros(1, dtype=torch.int64)}
+    about = json.loads(GOOD) | change
+    tensors = {name: about.pop(name, tensor) for name, tensor in tensors.items()}
+    (tmp_path / "mine.bin").write_bytes(safetensors.torch.save(tensors, {"dambench": json.dumps(about)}))
+    with pytest.raises(BadInput, match="is not a synthetic set of dambench") as error:
+        SyntheticSet.read(tmp_path / "mine.bin")
+    assert said in str(error.value)
+
+
+def test_a_pipe_or_a_huge_header_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "huge").write_bytes((10**8).to_bytes(8, "little") + bytes(10**6))
+    for name in ("pipe", "huge"):
+        with pytest.raises(BadInput, match="is not a synthetic set of dambench"):
+            SyntheticSet.read(tmp_path / name)
 
 
 def test_the_file_that_the_damaged_ones_are_made_of_can_be_read(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import msgspec
 import pytest
 import torch
 
-from dambench import checkpoints, engine, files, launch, registry
+from dambench import checkpoints, datasets, engine, files, launch, registry
 from dambench.checkpoints import Checkpoint, Keeper
 from dambench.cli import until_told
-from dambench.config import Request, RunConfig, read
+from dambench.config import Choice, Request, RunConfig, read
 from dambench.engine import Job, StopRun, prepare
 from dambench.errors import BadInput
 from dambench.events import (
@@ -33,7 +33,7 @@ from dambench.events import (
 from dambench.problem import Problem, State, Step
 from dambench.protocol import PRESETS, Budget
 from dambench.store.runs import Store, Superseded
-from tests.lab import quick_options
+from tests.lab import quick_options, tiny_problem
 
 DISTILLING = [name for name in registry.names("methods") if registry.load("methods", name).MATCHES_ON_NETWORK]
 
@@ -52,10 +52,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def _job(method: str = "dm", **changes: Any) -> Job:
-    options = quick_options(registry.load("methods", method))
+def _job(method: str = "dm", chosen: dict[str, Any] | None = None, **changes: Any) -> Job:
+    digits = tiny_problem(card=datasets.prepare(Choice("digits"), None), ipc=2)
+    options = quick_options(registry.load("methods", method), digits)
     settings: dict[str, Any] = {
-        "method": {"name": method} | {name: getattr(options, name) for name in options.__struct_fields__},
+        "method": {"name": method}
+        | {name: getattr(options, name) for name in options.__struct_fields__}
+        | (chosen or {}),
         "dataset": "digits",
         "ipc": 2,
         "network": "convnet-d1-w4",
@@ -123,6 +126,7 @@ def _outcome(store: Store, run: str) -> dict[str, Any]:
             number,
         ),
         "losses": [(event.iteration, event.losses) for event in told if isinstance(event, Stepped)],
+        "warnings": [said for said in store.describe(run)["warnings"] if "not fallen" in said],
         "evaluated": [(e.iteration, e.network, e.repeat) for e in told if isinstance(e, Evaluated)],
     }
 
@@ -247,6 +251,16 @@ def test_a_curve_never_shows_what_came_after_the_checkpoint(store: Store) -> Non
 
 def _go_on_until(store: Store, run: str, kind: type[AnyEvent]) -> list[Any]:
     return _go_on(store, run, until=1)
+
+
+def test_a_resumed_run_knows_the_losses_of_the_one_before(store: Store) -> None:
+    options = {"name": "dm", "batch_real": 4, "lr_images": 1000.0}
+    job = _job(iterations=60, evaluate_every=0, chosen=options)
+    expected = _outcome(store, _begin(store, job))
+    assert len(expected["warnings"]) == 1
+    run = _begin(store, job, until=80)
+    _go_on(store, run)
+    assert _outcome(store, run) == expected
 
 
 def test_a_run_that_never_got_to_a_checkpoint_begins_anew(store: Store) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import psutil
 import safetensors.numpy
 import safetensors.torch
 import torch
@@ -82,6 +83,11 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
     _check(raw, choice.name)
     with files.writing(f"The prepared dataset {choice.name}", files.data_folder(), files.HOME_HINT):
         return _write(raw, choice.name, stem, source)
+
+
+def free_bytes() -> int:
+    """Memory that can be had now: what claims to need more is refused before anything is reserved."""
+    return int(psutil.virtual_memory().available)
 
 
 def path_of(card: DataCard) -> Path:

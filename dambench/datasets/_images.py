@@ -2,20 +2,36 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dambench.datasets import Labels, Pixels
+from dambench.datasets import Labels, Pixels, free_bytes
 from dambench.display import display
 from dambench.errors import BadInput
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 AT_ONCE = 64
 """Images that one task of a thread reads."""
+
+# A few kilobytes can claim to be an image of gigabytes. Pillow refuses from 179 million pixels on, and from half of
+# that it warns: here both are errors.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    MemoryError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+"""What Pillow raises for files that are damaged or hostile."""
 
 Item = tuple[str, str]
 """A class and the path of one of its images. A text: to make 100,000 `Path`s takes a second, on each start."""
@@ -42,22 +58,38 @@ def place(name: str, data: Path | None, folder: str, holds: str) -> Path:
     raise BadInput(f"--data {str(data)!r} does not have {name}: neither {holds} nor {folder}/{holds} is there.")
 
 
-def folders(part: Path) -> list[str]:
-    """The names of the class folders of a part, sorted."""
+def folders(part: Path, inside: Path | None = None) -> list[str]:
+    """The names of the class folders of a part, sorted.
+
+    Args:
+        inside: where links may lead to; None: anywhere.
+    """
     with os.scandir(part) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        found = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    _stay(found, inside)
+    return sorted(entry.name for entry in found)
 
 
-def in_folder(folder: Path) -> list[str]:
+def in_folder(folder: Path, inside: Path | None = None) -> list[str]:
     """The paths of the images of one folder, sorted by name."""
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-    return [os.path.join(folder, name) for name in names if os.path.splitext(name)[1].lower() in SUFFIXES]
+        found = [e for e in entries if not e.name.startswith(".") and os.path.splitext(e.name)[1].lower() in SUFFIXES]
+    _stay(found, inside)
+    for entry in found:
+        if not entry.is_file():  # opening a pipe would wait for ever
+            raise BadInput(f"{entry.path!r} is not a file: only images belong in a class folder.")
+    return [os.path.join(folder, name) for name in sorted(entry.name for entry in found)]
 
 
-def in_class_folders(part: Path, classes: Iterable[str]) -> list[Item]:
+def in_class_folders(part: Path, classes: Iterable[str], inside: Path | None = None) -> list[Item]:
     """The images of these class folders, class by class."""
-    return [(label, path) for label in classes for path in in_folder(part / label)]
+    return [(label, path) for label in classes for path in in_folder(part / label, inside)]
+
+
+def _stay(entries: Iterable["os.DirEntry[str]"], inside: Path | None) -> None:
+    for entry in entries:
+        if inside is not None and entry.is_symlink() and inside not in Path(entry.path).resolve().parents:
+            raise BadInput(f"{entry.path!r} is a link out of {str(inside)!r}: copy what it leads to instead.")
 
 
 def fingerprint(items: Iterable[Item]) -> str:
@@ -91,6 +123,11 @@ def read(items: Sequence[Item], shape: tuple[int, int, int], pixels: Callable[[s
     Returns:
         (N, C, H, W).
     """
+    if (size := len(items) * prod(shape)) > free_bytes():
+        each = " × ".join(map(str, shape))
+        raise BadInput(
+            f"{len(items)} images of {each} take {size / 1e9:.1f} GB, more memory than is free: make them smaller."
+        )
     images = np.empty((len(items), *shape), np.uint8)
 
     def fill(start: int) -> None:
@@ -108,7 +145,7 @@ def header(path: str) -> tuple[tuple[int, int], str]:
     try:
         with Image.open(path) as image:
             return image.size, image.mode
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise BadInput(f"{path!r} is not an image that can be read: {display(str(error))}.") from None
 
 
@@ -116,10 +153,15 @@ def decoded(path: str, channels: int = 3) -> Image.Image:
     """Grey for 1 channel, RGB for 3."""
     try:
         with Image.open(path) as image:
-            plain = _byte(image) if image.mode.startswith(("I", "F")) else image
-            return plain.convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return plain(image, channels)
+    except UNREADABLE as error:
         raise BadInput(f"{path!r} is damaged or cannot be used: {display(str(error))}.") from None
+
+
+def plain(image: Image.Image, channels: int) -> Image.Image:
+    """Grey for 1 channel, RGB for 3, 8 bits per pixel."""
+    byte = _byte(image) if image.mode.startswith(("I", "F")) else image
+    return byte.convert("L" if channels == 1 else "RGB")
 
 
 def planes(image: Image.Image) -> Pixels:

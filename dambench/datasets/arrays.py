@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from dambench import config, files
-from dambench.datasets import Labels, Pixels, Raw
+from dambench.datasets import Labels, Pixels, Raw, _archive, free_bytes
 from dambench.display import display
 from dambench.errors import BadInput
 
@@ -37,20 +36,16 @@ def fingerprint(options: Options, data: Path | None) -> str:
 def load(options: Options, data: Path | None) -> Raw:
     path = _path(data)
     try:
-        # No pickles: an array of Python objects could run code.
-        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
-            missing = [key for key in KEYS if key not in archive]
-            if missing:
-                raise BadInput(f"{str(path)!r} has no array {missing[0]!r}; it has {', '.join(archive) or 'none'}.")
-            found = {key: archive[key] for key in KEYS}
-            named = archive.get("classes")
+        found, names = _archive.arrays(path, (*KEYS, "classes"), free_bytes())
     except BadInput:
         raise
-    except Exception as error:  # zipfile, zlib and numpy have a dozen kinds for files that are damaged or hostile
+    except Exception as error:
         raise BadInput(f"{str(path)!r} is not a whole .npz file of plain arrays: {display(str(error))}.") from None
-    for key, array in found.items():
-        if not isinstance(array, np.ndarray):
-            raise BadInput(f"In {str(path)!r}, {key} is not an array.")
+    missing = [key for key in KEYS if key not in found]
+    if missing:
+        held = display(", ".join(names) or "none", 400)
+        raise BadInput(f"{str(path)!r} has no array {missing[0]!r}; it has {held}.")
+    named = found.get("classes")
     y_train, y_test = (_labels(found[key], key) for key in ("y_train", "y_test"))
     values, positions = np.unique(np.concatenate([y_train, y_test]), return_inverse=True)
     if named is not None and named.shape != (len(values),):

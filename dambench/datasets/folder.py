@@ -76,7 +76,8 @@ def _parts(data: Path | None) -> tuple[list[_images.Item], list[_images.Item]]:
     for part in (data / "train", test):
         if not part.is_dir():
             raise BadInput(f"{str(data)!r} has no folder {part.name!r}: train/CLASS/* and test/CLASS/* are needed.")
-    items = [_images.in_class_folders(part, _images.folders(part)) for part in (data / "train", test)]
+    root = data.resolve()  # `train` itself may be a link: whoever made the folder knows where it leads
+    items = [_images.in_class_folders(part, _images.folders(part, root), root) for part in (data / "train", test)]
     for part, found in zip((data / "train", test), items, strict=True):
         if not found:
             raise BadInput(f"{str(part)!r} has no image in a class folder: {part.name}/CLASS/*.png is needed.")

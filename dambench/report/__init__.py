@@ -1,0 +1,38 @@
+"""The leaderboard as a text: one file per format, and all of them print the same numbers."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dambench.errors import BadInput, unknown
+from dambench.report.to_csv import to_csv
+from dambench.report.to_html import to_html
+from dambench.report.to_json import to_json
+from dambench.report.to_latex import to_latex
+from dambench.report.to_markdown import to_markdown
+
+FORMATS: dict[str, Callable[..., str]] = {
+    "markdown": to_markdown,
+    "latex": to_latex,
+    "csv": to_csv,
+    "html": to_html,
+    "json": to_json,
+}
+"""Each takes a leaderboard and the axes of rows and columns; those for people also take `short`."""
+
+FOR_PEOPLE = ("markdown", "latex", "html")
+SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": "html", ".json": "json"}
+
+
+def format_of(said: str | None, output: Path | None, *, short: bool) -> str:
+    """The format that was asked for, else that of the file's suffix, else markdown.
+
+    Raises:
+        BadInput: it is unknown, or has no short form.
+    """
+    suffix = "" if output is None else output.suffix.lower()
+    chosen = SUFFIXES.get(suffix, "markdown") if said is None else said
+    if chosen not in FORMATS:
+        raise unknown("format", chosen, FORMATS)
+    if short and chosen not in FOR_PEOPLE:
+        raise BadInput(f"--short is for {', '.join(FOR_PEOPLE)}: the format {chosen} always has all numbers.")
+    return chosen

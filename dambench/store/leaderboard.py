@@ -7,6 +7,7 @@ row or a column of its own.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
@@ -303,11 +304,15 @@ def _labels(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
 
 
 def method_label(method: str, overrides: str) -> str:
-    """`dm`, or `dm (iterations 50, lr_images 0.1)` where settings differ from the recipe's."""
+    """`dm`, or `dm (iterations 50, lr_images 0.1)` where settings differ from the recipe's.
+
+    Of a hash, its beginning is shown.
+    """
     changed = json.loads(overrides)
     if not changed:
         return method
-    return f"{method} ({', '.join(f'{name} {value}' for name, value in sorted(changed.items()))})"
+    said = ((name, re.sub(r"^([0-9a-f]{8})[0-9a-f]{56}$", r"\1", str(value))) for name, value in changed.items())
+    return f"{method} ({', '.join(f'{name} {value}' for name, value in sorted(said))})"
 
 
 def _key(score: Score, axes: Sequence[str]) -> Key:

@@ -42,7 +42,9 @@ from dambench.events import (
     Stepped,
     Stopped,
     Warned,
+    harmless,
     remark,
+    shown,
 )
 from dambench.store import database
 from dambench.store.database import transaction
@@ -173,8 +175,8 @@ class Store:
             config=config,
             card=card,
             process=process,
-            recipe=recipe,
-            overrides=overrides or {},
+            recipe=display(recipe, 400),
+            overrides=shown(overrides or {}),
         )
         self._write([created])
         return str(self.query("select id from runs where uid = ?", created.uid)[0]["id"])
@@ -197,7 +199,7 @@ class Store:
         sequence = self.query(f"select coalesce(max(sequence), 0) last from ({both})", number)[0]["last"]
         waiting: list[Line] = []
         flushed = time.monotonic()
-        for event in events:
+        for event in map(harmless, events):
             sequence += 1
             waiting.append(Said(uid=uid, attempt=attempt, sequence=sequence, at=_now(), event=event))
             late = time.monotonic() - flushed > FLUSH_SECONDS or len(waiting) >= FLUSH_EVENTS
@@ -258,7 +260,7 @@ class Store:
             {
                 "sha256": card.sha256,
                 "name": card.name,
-                "label": card.label,
+                "label": display(card.label),
                 "train_images": sum(card.train_counts),
                 "test_images": sum(card.test_counts),
                 "classes": len(card.classes),
@@ -282,7 +284,7 @@ class Store:
                 "name": created.name,
                 "state": "waiting",
                 "method": config.method.name,
-                "dataset": card.label,
+                "dataset": display(card.label),
                 "ipc": config.ipc,
                 "network": config.network,
                 "protocol": protocol.label,
@@ -383,13 +385,13 @@ class Store:
                     number,
                     state="failed",
                     ended_at=at,
-                    error=display(event.error, 2000),
+                    error=event.error,
                     traceback=event.traceback,
                     diverged_at=event.diverged,
                 )
                 self._costs(number, event.costs)
             case Stopped():
-                self._update(number, state="stopped", ended_at=at, error=f"stopped by {display(event.signal)}")
+                self._update(number, state="stopped", ended_at=at, error=f"stopped by {event.signal}")
                 self._costs(number, event.costs)
 
     def _go_on(self, number: int, resumed: Resumed) -> None:
@@ -499,6 +501,7 @@ class Store:
                 found["iteration"]
                 for found in self.query(known.format("iteration", "artifacts", "iteration"), row["number"])
             ],
+            losses=[event for event in said if isinstance(event, Stepped)],
             stack=stacks[-1] if stacks else 0,
         )
 

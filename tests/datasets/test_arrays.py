@@ -1,4 +1,6 @@
 import contextlib
+import os
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -148,3 +150,39 @@ def test_every_damage_to_a_compressed_file_is_a_sentence(tmp_path: Path) -> None
         (tmp_path / "mine.npz").write_bytes(damaged)
         with contextlib.suppress(BadInput):
             datasets.prepare(Choice("arrays"), tmp_path / "mine.npz")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dambench.datasets.arrays.free_bytes", lambda: 10_000_000)
+    np.savez_compressed(tmp_path / "mine.npz", **_arrays(x_train=np.zeros((200_000, 8, 8), np.uint8)))
+    assert (tmp_path / "mine.npz").stat().st_size < 100_000
+    tracemalloc.start()
+    with pytest.raises(BadInput, match="would unpack to 4 files of 13 MB, but 10 MB are the most"):
+        datasets.prepare(Choice("arrays"), tmp_path / "mine.npz")
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["../x_train.npy", "/x_train.npy", "..\\x_train.npy"])
+def test_an_archive_with_names_that_lead_out_is_refused(tmp_path: Path, name: str) -> None:
+    path = _save(tmp_path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(BadInput, match="is refused: its member"):
+        datasets.prepare(Choice("arrays"), path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.npz")
+    with pytest.raises(BadInput, match="is not a file"):
+        datasets.prepare(Choice("arrays"), tmp_path / "mine.npz")
+
+
+def test_arrays_may_be_packed_and_in_either_order(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (4, 8, 6, 3), dtype=np.uint8)
+    found = _arrays(x_train=images, x_test=images[:2])
+    np.savez(tmp_path / "one.npz", **found)
+    np.savez_compressed(tmp_path / "two.npz", **found | {"x_train": np.asfortranarray(images)})
+    one, two = (datasets.prepare(Choice("arrays"), tmp_path / f"{name}.npz") for name in ("one", "two"))
+    assert one.sha256 == two.sha256

@@ -1,5 +1,7 @@
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +140,48 @@ def test_names_that_are_not_utf8_are_taken(data: Path) -> None:
     os.mkdir(folder)
     shutil.copy(os.fsencode(data / "train" / "ant" / "0.png"), folder + b"/\xfe.png")
     assert datasets.prepare(Choice("folder"), data).classes == ["ant", "bee", "\ufffd"]
+
+
+def test_a_link_out_of_the_folder_is_refused_and_one_inside_is_taken(data: Path, tmp_path: Path) -> None:
+    image = data / "train" / "ant" / "0.png"
+    (data / "train" / "ant" / "2.png").symlink_to(image)
+    assert datasets.prepare(Choice("folder"), data).train_counts == [3, 2]
+    shutil.copy(image, tmp_path / "secret.png")
+    (data / "train" / "ant" / "3.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(BadInput, match=r"3\.png' is a link out of"):
+        datasets.prepare(Choice("folder"), data)
+    (data / "train" / "ant" / "3.png").unlink()
+    shutil.copytree(data / "train" / "bee", tmp_path / "cats")
+    (data / "train" / "cat").symlink_to(tmp_path / "cats")
+    with pytest.raises(BadInput, match="cat' is a link out of"):
+        datasets.prepare(Choice("folder"), data)
+
+
+def test_a_whole_part_may_lie_elsewhere(data: Path, tmp_path: Path) -> None:
+    (data / "train").rename(tmp_path / "elsewhere")
+    (data / "train").symlink_to(tmp_path / "elsewhere")
+    assert datasets.prepare(Choice("folder"), data).train_counts == [2, 2]
+
+
+def test_a_pipe_among_the_images_is_not_waited_for(data: Path) -> None:
+    os.mkfifo(data / "train" / "ant" / "9.png")
+    with pytest.raises(BadInput, match=r"9\.png' is not a file"):
+        datasets.prepare(Choice("folder"), data)
+
+
+@pytest.mark.parametrize("size", [10_000, 30_000])
+def test_an_image_that_claims_to_be_gigantic_is_not_decoded(data: Path, size: int) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(10_000))) + chunk(b"IEND", b"")
+    (data / "train" / "ant" / "9.png").write_bytes(bomb)
+    with pytest.raises(BadInput, match=r"9\.png' is not an image that can be read"):
+        datasets.prepare(Choice("folder", {"size": 8}), data)
+
+
+def test_more_images_than_memory_are_refused_before_any_is_read(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dambench.datasets._images.free_bytes", lambda: 100)
+    with pytest.raises(BadInput, match=r"4 images of 1 × 9 × 12 take 0\.0 GB, more memory than is free"):
+        datasets.prepare(Choice("folder"), data)

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from dambench.report.to_markdown import grid, to_markdown, value
+from dambench.report.to_markdown import cell, grid, to_markdown
+from dambench.report.wording import entry
 from dambench.store.leaderboard import Cell, Score, leaderboard
 from dambench.store.runs import Store
 from tests.ledger import add, config, other_data
@@ -93,11 +94,11 @@ def test_the_same_runs_give_the_same_bytes(store: Store) -> None:
 
 
 def test_small_n_is_shown_as_small_n() -> None:
-    assert value(_cell(1, 1)) == "50.0 (1)"
-    assert value(_cell(1, 2)) == "50.0 ± 0.0 (2)"
-    assert value(_cell(3, 5)) == "50.0 ± 0.0 (3×5)"
+    assert cell(entry(_cell(1, 1))) == "50.0 (1)"
+    assert cell(entry(_cell(1, 2))) == "50.0 ± 0.0 (2)"
+    assert cell(entry(_cell(3, 5))) == "50.0 ± 0.0 (3×5)"
     uneven = Cell((*_cell(1, 5).scores, *_cell(2, 3).scores[3:]))
-    assert value(uneven) == "50.0 ± 0.0 (8, 2 sets)"
+    assert cell(entry(uneven)) == "50.0 ± 0.0 (8, 2 sets)"
 
 
 def test_a_hostile_dataset_name_forges_no_row(store: Store) -> None:

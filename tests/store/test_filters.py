@@ -195,10 +195,10 @@ def test_runs_and_report_take_a_filter(store: Store, capsys: pytest.CaptureFixtu
     assert "whole number" in capsys.readouterr().err
     assert run_cli(["report", "--filter", "method:dm", *db]) == 0
     told = capsys.readouterr().out
-    assert "2 finished runs, only those that meet `method:dm`" in told
+    assert "2 finished runs; only those meant by method:dm." in told
     assert "datadam" not in told
-    assert run_cli(["report", "--filter", "method:nobody", *db]) == 0
-    assert capsys.readouterr().out == "No finished runs, only those that meet `method:nobody`.\n"
+    assert run_cli(["report", "--filter", "method:nobody", *db]) == 2
+    assert "No finished run is meant by the filter 'method:nobody'" in capsys.readouterr().err
 
 
 def test_tags_and_notes_are_given_and_taken_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,49 @@
+"""The leaderboard as CSV: a line per row, column and trained network. The same runs give the same bytes."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from dambench.display import display
+from dambench.store.leaderboard import AXES, Leaderboard
+
+HEAD = (*AXES, "protocol_sha256", "accuracy", "std", "n", "sets", "best", "majority")
+
+_FORMULA = tuple("=+-@\t\r＝＋－＠")  # the wide ones are taken for formulas too, where people write in wide letters
+
+
+def to_csv(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> str:
+    """Accuracies and their standard deviations are fractions, unrounded; what is not known is empty.
+
+    The whole set has no IPC: as in a table, it has a line for each column that it stands in.
+    """
+    hashes = {protocol.label: protocol.sha256 for protocol in board.protocols}
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(HEAD)
+    for table in board.tables:
+        for row in table.rows:
+            for column in table.columns:
+                if (row, column) not in table.cells:
+                    continue
+                cell = table.cells[row, column]
+                place = table.fixed | dict(zip((*rows, *columns), (*row, *column), strict=True))
+                writer.writerow(
+                    [
+                        *(place[axis] if axis == "ipc" else text(place[axis]) for axis in AXES),
+                        hashes[place["protocol"]],
+                        cell.mean,
+                        "" if cell.std is None else cell.std,
+                        cell.n,
+                        cell.sets,
+                        int((row, column) in table.best),
+                        table.majority.get(column, ""),
+                    ]
+                )
+    return file.getvalue()
+
+
+def text(name: str) -> str:
+    """`display`; what a spreadsheet would calculate is marked as text by an apostrophe."""
+    shown = display(name)
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown

@@ -1,0 +1,64 @@
+"""The leaderboard as JSON: everything that the other formats print, unrounded. The same runs give the same bytes."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+
+from dambench import __version__
+from dambench.store.leaderboard import Cell, Key, Leaderboard, Table
+
+
+def to_json(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> str:
+    """One object, in ASCII. Accuracies are fractions; null: not known, or for the whole set no IPC."""
+    whole = {
+        "dambench": __version__,
+        "finished": board.finished,
+        "left_out": board.left_out,
+        "rows": rows,
+        "columns": columns,
+        "tables": [_table(table, rows, columns) for table in board.tables],
+        "costs": [asdict(cost) for cost in board.costs],
+        "protocols": [
+            msgspec.to_builtins(protocol) | {"label": protocol.label, "sha256": protocol.sha256}
+            for protocol in board.protocols
+        ],
+        "recipes": board.recipes,
+    }
+    return json.dumps(whole, indent=1) + "\n"
+
+
+def _table(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[str, Any]:
+    return {
+        "fixed": _axes(tuple(table.fixed), tuple(table.fixed.values())),
+        "rows": [_axes(rows, row) for row in table.rows],
+        "columns": [_axes(columns, column) | {"majority": table.majority.get(column)} for column in table.columns],
+        "cells": [
+            _cell(table.cells[row, column])
+            | {"row": row_number, "column": column_number, "best": (row, column) in table.best}
+            for row_number, row in enumerate(table.rows)
+            for column_number, column in enumerate(table.columns)
+            if (row, column) in table.cells
+        ],
+        "notes": table.notes,
+    }
+
+
+def _axes(axes: Sequence[str], key: Key) -> dict[str, str | int | None]:
+    return {
+        axis: (int(value) if value else None) if axis == "ipc" else value for axis, value in zip(axes, key, strict=True)
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    return {
+        "mean": cell.mean,
+        "std": cell.std,
+        "n": cell.n,
+        "sets": cell.sets,
+        "scores": [
+            {"run": score.run, "accuracy": score.accuracy, "set_sha256": score.set_sha256} for score in cell.scores
+        ],
+    }

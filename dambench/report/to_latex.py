@@ -1,0 +1,77 @@
+"""The leaderboard as LaTeX: a booktabs tabular for each table, to be \\input. The same runs give the same bytes."""
+
+from collections.abc import Sequence
+
+from dambench.display import display
+from dambench.report import wording
+from dambench.report.wording import Entry
+from dambench.store.leaderboard import Leaderboard
+
+_ESCAPED = {
+    **{character: "\\" + character for character in "{}$&#%_"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # After the \\ of a line these two would be its arguments.
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "≥": r"$\geq$",
+    "–": "--",
+}
+
+
+def to_latex(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *, short: bool = False) -> str:
+    r"""Tables of accuracy, what each method took, and how the numbers came about. It needs \usepackage{booktabs}.
+
+    Args:
+        short: the tables of accuracy alone.
+    """
+    if not board.finished:
+        return f"% {wording.NOTHING} {wording.FIRST}\n"
+    parts = [f"% {latex(wording.made(board))} Needs \\usepackage{{booktabs}}."]
+    for table in board.tables:
+        caption = f"{wording.title(table)}; {wording.SHORT}."
+        head = [latex(text) for text in wording.head(table, rows, columns)]
+        lines = [[latex(name), *map(cell, entries)] for name, entries in wording.lines(table, rows)]
+        parts.append(_float(caption, [head, *lines], table.notes))
+    if not short:
+        costs = [[latex(text) for text in line] for line in wording.costs(board.costs)]
+        items = "\n".join(f"  \\item {latex(note)}" for note in wording.reading(board))
+        parts.append(_float("What it took.", costs, []))
+        parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(text: str) -> str:
+    """`display`, with every character that LaTeX would take for a command escaped."""
+    return "".join(_ESCAPED.get(character, character) for character in display(text, 2000))
+
+
+def cell(entry: Entry) -> str:
+    number = f"\\textbf{{{latex(entry.number)}}}" if entry.bold else latex(entry.number)
+    return f"{number} ({latex(entry.n)})" if entry.n else number
+
+
+def _float(caption: str, lines: list[list[str]], notes: list[str]) -> str:
+    head, *body = [f"    {' & '.join(line)} \\\\" for line in lines]
+    written = [
+        r"\begin{table}",
+        r"  \centering",
+        f"  \\caption{{{latex(caption)}}}",
+        f"  \\begin{{tabular}}{{l{'r' * (len(lines[0]) - 1)}}}",
+        r"    \toprule",
+        head,
+        r"    \midrule",
+        *body,
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        *(f"  \\par{{\\footnotesize {latex(note)}}}" for note in notes),
+        r"\end{table}",
+    ]
+    return "\n".join(written)

@@ -1,0 +1,154 @@
+"""What a report says, before any format: titles, cells and sentences, as harmless plain text.
+
+Every format escapes all of it, our own words too, so that nothing that came from a name can become markup.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dambench import __version__
+from dambench.display import display
+from dambench.protocol import Budget, Protocol
+from dambench.store.leaderboard import Cell, Cost, Key, Leaderboard, Table
+
+MISSING = "–"
+NOTHING = "No finished runs yet. Start one, for example:"
+FIRST = "dambench run --headless --method dm --dataset digits --ipc 1"
+SHORT = "mean ± sample standard deviation (n networks)"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell as it is printed."""
+
+    number: str
+    """`92.6 ± 1.1`: mean and sample standard deviation in percent."""
+    n: str = ""
+    """From how many networks; `3×5` where they were trained on 3 different sets."""
+    bold: bool = False
+
+
+def made(board: Leaderboard) -> str:
+    left_out = f"; unfinished runs left out: {board.left_out}" if board.left_out else ""
+    runs = f"{board.finished} finished run{'s' if board.finished > 1 else ''}"
+    only = f"; only those meant by {display(board.only)}" if board.only else ""
+    return f"{runs}{left_out}{only}. Written by dambench {__version__}."
+
+
+def title(table: Table) -> str:
+    said = []
+    for axis, value in table.fixed.items():
+        if value:
+            prefix = {"protocol": "protocol ", "network": "trained network ", "ipc": "IPC "}.get(axis, "")
+            said.append(prefix + display(value))
+    return f"Accuracy in %, {', '.join(reversed(said)) or 'all'}"
+
+
+def name(axes: Sequence[str], key: Key) -> str:
+    named = (f"IPC {v}" if axis == "ipc" else v for axis, v in zip(axes, key, strict=True) if v)
+    return display(" ".join(named))
+
+
+def head(table: Table, rows: Sequence[str], columns: Sequence[str]) -> list[str]:
+    return [", ".join(rows), *(name(columns, column) for column in table.columns)]
+
+
+def lines(table: Table, rows: Sequence[str]) -> list[tuple[str, list[Entry]]]:
+    """A name and the cells of each row; last, where it is known, the accuracy of the majority class."""
+    found = []
+    for row in table.rows:
+        cells = [(table.cells.get((row, column)), (row, column) in table.best) for column in table.columns]
+        entries = [Entry(MISSING) if cell is None else entry(cell, bold=best) for cell, best in cells]
+        found.append((name(rows, row), entries))
+    if table.majority:
+        rates = [table.majority.get(column) for column in table.columns]
+        entries = [Entry(MISSING if rate is None else f"{100 * rate:.1f}") for rate in rates]
+        found.append(("majority class", entries))
+    return found
+
+
+def entry(cell: Cell, *, bold: bool = False) -> Entry:
+    spread = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
+    n = str(cell.n)
+    if cell.sets > 1:
+        n = f"{cell.n}, {cell.sets} sets" if cell.networks_per_set is None else f"{cell.sets}×{cell.networks_per_set}"
+    return Entry(f"{100 * cell.mean:.1f}{spread}", n, bold)
+
+
+def costs(found: list[Cost]) -> list[list[str]]:
+    """A table of what each method took; the first line is the head."""
+    table = [
+        ["method", "dataset", "runs", "distil, s", "peak", "trained network", "protocol", "s each", "peak", "device"]
+    ]
+    for cost in found:
+        ipc = "" if cost.ipc is None else f" IPC {cost.ipc}"
+        table.append(
+            [
+                display(cost.method),
+                display(f"{cost.dataset}{ipc}"),
+                str(cost.runs),
+                seconds(cost.distil_seconds),
+                megabytes(cost.distil_peak_bytes),
+                display(cost.network),
+                display(cost.protocol),
+                seconds(cost.evaluate_seconds),
+                megabytes(cost.evaluate_peak_bytes),
+                display(cost.device),
+            ]
+        )
+    return table
+
+
+def seconds(number: float) -> str:
+    return f"{number:.2f}" if number < 10 else f"{number:.0f}"
+
+
+def megabytes(number: int) -> str:
+    return f"{number / 1e6:.0f} MB" if number else MISSING
+
+
+def reading(board: Leaderboard) -> list[str]:
+    """How the numbers came about, in sentences."""
+    cells = [cell for table in board.tables for cell in table.cells.values()]
+    notes = [
+        "Accuracy on the real test set after the last epoch; nothing was selected on it. Mean ± sample standard "
+        "deviation (n) over n networks trained from different initial weights.",
+    ]
+    if any(cell.sets > 1 for cell in cells):
+        notes.append("(s×n): s sets, made with different seeds, with n networks each.")
+    if any(cell.sets == 1 for cell in cells):
+        notes.append(
+            "(n): the networks were trained on one set. ± then does not say how much another distillation seed "
+            "would change."
+        )
+    notes.append(
+        "Bold: the highest mean, where Welch's t-test tells it from every other method in the same place at 5 % "
+        "(Holm-corrected, n ≥ 3 each, networks taken as independent); whole does not compete."
+    )
+    for protocol in board.protocols:
+        notes.append(f"Protocol {display(protocol.label)}: {_protocol(protocol)}")
+    for source, what in board.recipes.items():
+        notes.append(f"Settings of {display(', '.join(what))}: {display(source)}. A row names those that differ.")
+    notes.append(
+        "Seconds and peaks are medians over runs: of distilling, then of each network trained and tested. Peak: the "
+        "allocator's on a GPU, the whole process's resident memory on a CPU."
+    )
+    return notes
+
+
+def _protocol(protocol: Protocol) -> str:
+    def budget(part: Budget) -> str:
+        drops = ", ".join(map(str, part.drops))
+        return f"{part.epochs} epochs" + (f" (rate × {protocol.decay} after {drops})" if drops else "")
+
+    operations = "/".join(protocol.augmentation)
+    augmentation = (
+        f"DSA {display(operations)}, one per batch, without flip where a mirror image is another class"
+        if operations
+        else "no augmentation"
+    )
+    return (
+        f"{budget(protocol.synthetic)} on a synthetic set, {budget(protocol.whole)} on the whole set; "
+        f"SGD, rate {protocol.lr}, momentum {protocol.momentum}, weight decay {protocol.weight_decay}, "
+        f"batch {protocol.batch}; labels: {protocol.labels}; {augmentation}. Source: {display(protocol.source)}."
+    )

@@ -1,0 +1,191 @@
+import csv
+import io
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dambench.cli import run_cli
+from dambench.report import FORMATS
+from dambench.report.to_csv import text
+from dambench.report.to_latex import latex
+from dambench.store.runs import Store
+from tests.ledger import add, config
+
+LOW, HIGH = [0.60, 0.61, 0.62, 0.60, 0.61], [0.90, 0.91, 0.92, 0.90, 0.91]
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path) -> Iterator[Store]:
+    """`dm` is better than `random` at IPC 1; at IPC 10 there is `dm` alone."""
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        add(store, config("random", ipc=1), LOW)
+        for ipc in (1, 10):
+            add(store, config("dm", ipc=ipc), HIGH, recipe="the paper")
+        add(store, config("whole"), [0.99] * 5)
+        yield store
+
+
+def _report(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert run_cli(["report", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_latex_is_a_booktabs_tabular(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = _report(capsys, "--format", "latex")
+    assert (
+        r"""
+  \begin{tabular}{lrr}
+    \toprule
+    method & digits IPC 1 & digits IPC 10 \\
+    \midrule
+    random & 60.8 $\pm$ 0.8 (5) & -- \\
+    dm & \textbf{90.8 $\pm$ 0.8} (5) & 90.8 $\pm$ 0.8 (5) \\
+    whole & 99.0 $\pm$ 0.0 (5) & 99.0 $\pm$ 0.0 (5) \\
+    majority class & 60.0 & 60.0 \\
+    \bottomrule
+  \end{tabular}
+"""
+        in printed
+    )
+    assert r"\caption{Accuracy in \%, protocol quick\#3528, trained network convnet-d1-w8;" in printed
+    assert r"{\footnotesize IPC 10" not in printed
+    assert "random not run under this protocol yet." in printed
+    assert r"\item Settings of dm on digits: the paper." in printed
+
+
+def test_latex_of_commands_is_their_letters() -> None:
+    assert latex("\\input{x}") == r"\textbackslash{}input\{x\}"
+    assert latex("50% & a_b^c~$1 #2") == r"50\% \& a\_b\textasciicircum{}c\textasciitilde{}\$1 \#2"
+    assert latex("[2cm]*") == "{[}2cm{]}{*}"
+
+
+def test_csv_has_fractions_without_rounding(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = list(csv.DictReader(io.StringIO(_report(capsys, "--format", "csv"))))
+    assert [(line["method"], line["dataset"], line["ipc"]) for line in lines] == [
+        *(("random", "digits", "1"), ("dm", "digits", "1"), ("dm", "digits", "10")),
+        *(("whole", "digits", "1"), ("whole", "digits", "10")),
+    ]
+    assert float(lines[1]["accuracy"]) == sum(HIGH) / 5
+    assert float(lines[1]["std"]) == pytest.approx(0.0083666, rel=1e-4)
+    assert (lines[1]["n"], lines[1]["sets"], lines[1]["best"]) == ("5", "1", "1")
+    assert lines[1]["protocol"] == f"quick#{lines[1]['protocol_sha256'][:4]}"
+    assert lines[1]["network"] == "convnet-d1-w8"
+    assert float(lines[1]["majority"]) == 0.6
+
+
+@pytest.mark.parametrize("name", ["=1", "+1", "-1", "@x", "\t=1", "\r=1", " =1", "＝1"])
+def test_a_name_that_a_spreadsheet_would_calculate_is_a_text(name: str) -> None:
+    assert text(name).startswith("'")
+    assert text(f"a{name}")[0] == "a"
+
+
+def test_a_single_network_has_no_spread(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    add(store, config("dm", ipc=7), [0.5])
+    lines = csv.DictReader(io.StringIO(_report(capsys, "--format", "csv")))
+    (line,) = (line for line in lines if (line["method"], line["ipc"]) == ("dm", "7"))
+    assert (line["std"], line["n"]) == ("", "1")
+    board = json.loads(_report(capsys, "--format", "json"))
+    assert None in [cell["std"] for table in board["tables"] for cell in table["cells"]]
+
+
+def test_json_holds_what_the_tables_print(capsys: pytest.CaptureFixture[str]) -> None:
+    board = json.loads(_report(capsys, "--format", "json"))
+    (table,) = board["tables"]
+    assert table["fixed"] == {"network": "convnet-d1-w8", "protocol": "quick#3528"}
+    assert table["rows"] == [{"method": name} for name in ("random", "dm", "whole")]
+    assert table["columns"] == [{"dataset": "digits", "ipc": ipc, "majority": 0.6} for ipc in (1, 10)]
+    (best,) = (cell for cell in table["cells"] if cell["best"])
+    assert (table["rows"][best["row"]]["method"], best["column"], best["n"]) == ("dm", 0, 5)
+    assert [score["accuracy"] for score in best["scores"]] == HIGH
+    assert board["protocols"][0]["label"] == "quick#3528"
+    assert board["recipes"] == {"the paper": ["dm on digits"]}
+    assert board["finished"] == 4
+
+
+def test_html_is_a_page_with_the_same_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = _report(capsys, "--format", "html")
+    assert printed.startswith("<!doctype html>")
+    assert "<tr><td>dm</td><td><strong>90.8 ± 0.8</strong> <small>(5)</small></td>" in printed
+    assert "<td>random</td><td>60.8 ± 0.8 <small>(5)</small></td><td>–</td>" in printed
+    assert "<h2>What it took</h2>" in printed
+    assert "<h2>What it took</h2>" not in _report(capsys, "--format", "html", "--short")
+    assert "<script" not in printed
+
+
+def test_protocols_are_never_in_one_table(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    from dambench.protocol import PRESETS
+
+    add(store, config("dm", protocol=PRESETS["dc"]), LOW)
+    assert _report(capsys, "--format", "latex", "--short").count(r"\begin{tabular}") == 2
+    assert _report(capsys, "--format", "html", "--short").count("<table>") == 2
+    assert len(json.loads(_report(capsys, "--format", "json"))["tables"]) == 2
+    lines = list(csv.DictReader(io.StringIO(_report(capsys, "--format", "csv"))))
+    assert len({line["protocol_sha256"] for line in lines}) == 2
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_same_database_gives_the_same_bytes_in_a_file_and_on_stdout(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, form: str
+) -> None:
+    printed = _report(capsys, "--format", form)
+    assert _report(capsys, "--format", form, "-o", "report") == ""
+    assert (tmp_path / "report").read_text() == printed
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_copy_of_the_database_gives_the_same_bytes(
+    store: Store, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    store.db.conn.execute("vacuum into 'copy.db'")
+    assert _report(capsys, "--format", form, "--db", "copy.db") == _report(capsys, "--format", form)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("a.md", "markdown"),
+        ("a.tex", "latex"),
+        ("a.CSV", "csv"),
+        ("a.html", "html"),
+        ("a.json", "json"),
+        ("a", "markdown"),
+    ],
+)
+def test_the_suffix_says_the_format(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, form: str) -> None:
+    _report(capsys, "-o", name)
+    assert (tmp_path / name).read_text() == _report(capsys, "--format", form)
+    _report(capsys, "-o", name, "--format", "json")
+    assert json.loads((tmp_path / name).read_text())["finished"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--format", "xls"], "No format is called 'xls'. Known: csv, html, json, latex, markdown."),
+        (["--format", "latx"], "Did you mean 'latex'?"),
+        (["--format", "csv", "--short"], "--short is for markdown, latex, html"),
+        (["--format", "csv", "--db", "none.db"], "There is no database 'none.db' yet"),
+    ],
+)
+def test_what_cannot_be_printed_is_said(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    assert run_cli(["report", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_without_finished_runs_every_format_is_still_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, form: str
+) -> None:
+    Store.open(tmp_path / "empty.db", write=True).close()
+    printed = _report(capsys, "--format", form, "--db", "empty.db")
+    readers: dict[str, Any] = {"json": json.loads, "csv": lambda t: list(csv.reader(io.StringIO(t)))}
+    if form in readers:
+        assert readers[form](printed)
+    else:
+        assert "No finished runs yet" in printed
