@@ -83,7 +83,7 @@ def seconds_left(row: Row) -> float | None:
     """Of the distillation, at the speed it has had; None: not known, or it is not distilling."""
     if row["phase"] != "distil" or not row["rate"] or not row["total"]:
         return None
-    return max(0.0, (row["total"] - row["done"]) / row["rate"])
+    return max(0.0, float(row["total"] - row["done"]) / float(row["rate"]))
 
 
 def _age(row: Row) -> str:
@@ -125,7 +125,7 @@ COLUMNS: dict[str, Column] = {
     "protocol": Column("PROTOCOL", "how networks are trained and tested", _text("protocol"), least=6),
     "seed": Column("SEED", "everything random follows from it", _text("seed"), True),
     "loss": Column("LOSS", "the last one", lambda row: figure(row["loss"]), True),
-    "accuracy": Column("ACCURACY (N)", "of its latest set, in %, over n networks", lambda row: percent(row["accuracy"])),
+    "accuracy": Column("ACCURACY (N)", "of its latest set, in %, of n networks", lambda row: percent(row["accuracy"])),
     "step": Column("STEP", "iterations taken", _step, True),
     "of": Column("STEP/OF", "iterations taken, and how many it takes", _of, True),
     "rate": Column(
