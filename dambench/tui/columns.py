@@ -116,7 +116,8 @@ COLUMNS: dict[str, Column] = {
     "state": Column("STATE", "how it stands", lambda row: STATES[row["stands"]]),
     "name": Column("NAME", "its name", _text("name"), least=6),
     "method": Column(
-        "METHOD", "with settings other than its recipe's", lambda row: method_label(row["method"], row["overrides"]),
+        "METHOD", "with settings other than its recipe's",
+        lambda row: display(method_label(row["method"], row["overrides"])),
         least=7, most=40,
     ),
     "dataset": Column("DATASET", "what was distilled", _text("dataset"), least=7),
@@ -162,15 +163,22 @@ def usual(width: int) -> list[str]:
     return NARROW if width < 100 else MIDDLE if width < 140 else WIDE
 
 
-def layout(names: Sequence[str], rows: Iterable[Row], room: int) -> list[tuple[str, int]]:
+def heads(names: Iterable[str], order: str, *, down: bool, ascii_only: bool = False) -> dict[str, str]:
+    """Titles of columns; an arrow says which one the runs are sorted by. Newest first goes without saying."""
+    arrow = "v^"[not down] if ascii_only else "↓↑"[not down]
+    by = "" if (order, down) == ("age", True) else order
+    return {name: COLUMNS[name].title + (arrow if SORTED_AS.get(name, name) == by else "") for name in names}
+
+
+def layout(titles: Mapping[str, str], rows: Iterable[Row], room: int) -> list[tuple[str, int]]:
     """Columns and their widths, with a space between two: as wide as what they hold, cut where there is no room.
 
     The longest words are cut first. If that is not enough, the last columns are left out.
     """
     shown = list(rows)
     widths = {
-        name: min(max(map(cell_len, [COLUMNS[name].title, *map(COLUMNS[name].value, shown)])), COLUMNS[name].most)
-        for name in names
+        name: min(max(map(cell_len, [title, *map(COLUMNS[name].value, shown)])), COLUMNS[name].most)
+        for name, title in titles.items()
         # An empty column of words tells nothing.
         if name not in ("tags", "name", "note", "host") or any(COLUMNS[name].value(row) for row in shown)
     }

@@ -29,7 +29,6 @@ from dambench.tui.columns import (
     ALIVE,
     COLUMNS,
     SORTED_AS,
-    STATES,
     Row,
     figure,
     markdown_table,
@@ -94,7 +93,7 @@ class Reader:
 
     wanted: Wanted | None = None
     until: float = 0.0
-    """When the order of all runs is read anew: it takes a tenth of the time at most."""
+    """When all is read anew: that takes a tenth of the time at most."""
     numbers: list[int] = field(default_factory=list)
     of: int = 0
     stands: dict[int, launch.State] = field(default_factory=dict)
@@ -105,24 +104,27 @@ class Reader:
         number, at: the run under the cursor, and where it was.
         """
         began = time.monotonic()
-        if wanted != self.wanted or began >= self.until:
+        anew = wanted != self.wanted or began >= self.until
+        if anew:
             self.stands = launch.states(store)
             only = wanted.filter.where(self.stands, clock.now())
             lost = [number for number, state in self.stands.items() if state == "lost"]
             self.numbers = listing.ordered(store, only, wanted.order, down=wanted.down, lost=lost)
             self.of = store.query("select count(*) n from runs where deleted_at = ''")[0]["n"]
             self.wanted, self.rows = wanted, {}
-            self.until = time.monotonic() + 9 * (time.monotonic() - began)
         with suppress(ValueError):
             at = self.numbers.index(number) if number is not None else at
         at = max(0, min(at, len(self.numbers) - 1))
-        around = self.numbers[max(0, at - PAGE // 2) : at + PAGE // 2]
+        first = max(0, min(at - PAGE // 2, len(self.numbers) - PAGE))
+        around = self.numbers[first : first + PAGE]
         near = self.numbers[max(0, at - PAGE // 4) : at + PAGE // 4]
         if any(number not in self.rows for number in near):
             self.rows = {
                 number: row | {"stands": self.stands.get(number, row["state"])}
                 for number, row in listing.page(store, around).items()
             }
+        if anew:
+            self.until = time.monotonic() + 9 * (time.monotonic() - began)
         here = self.numbers[at] if self.numbers else None
         return Found(
             wanted=wanted,
@@ -141,6 +143,7 @@ class RunsPlace(Place):
 
     DEFAULT_CSS = """
     RunsPlace #line { height: 1; }
+    RunsPlace #slash { width: 3; }
     RunsPlace #filter { display: none; width: 1fr; border: none; padding: 0; height: 1; background: $surface; }
     RunsPlace.-typing #filter { display: block; }
     RunsPlace.-typing #chosen { display: none; }
@@ -151,8 +154,8 @@ class RunsPlace(Place):
     RunsPlace.-empty RunsTable { display: none; }
     RunsPlace.-empty #strips { display: none; }
     RunsPlace.-empty #empty { display: block; }
-    RunsPlace #strips { height: 5; border-top: solid $panel; }
-    RunsPlace #strip { width: 1fr; height: 4; }
+    RunsPlace #strips { height: 6; border-top: solid $panel; }
+    RunsPlace #strip { width: 1fr; height: 5; }
     RunsPlace #facts { width: 60; height: 100%; display: none; padding-left: 1; border-left: solid $panel; }
     RunsPlace.-wide #facts { display: block; }
     RunsPlace.-wide #strips { height: 9; }
@@ -162,7 +165,7 @@ class RunsPlace(Place):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "Open"),
+        Binding("enter", "open", "Open", key_display="enter"),
         Binding("space", "mark", "Mark"),
         Binding("c", "compare", "Compare"),
         Binding("slash", "filter", "Filter", key_display="/"),
@@ -194,6 +197,7 @@ class RunsPlace(Place):
 
     def content(self) -> ComposeResult:
         with Horizontal(id="line"):
+            yield Static(Text(" / ", "bold"), id="slash")
             yield Static(id="chosen")
             entry = Input(placeholder="method:dm|datadam ipc<=10 -tag:old | state:lost", id="filter", compact=True)
             entry.cursor_blink = False
@@ -252,6 +256,7 @@ class RunsPlace(Place):
         now = time.monotonic()
         if not self._asked and (now - self._drawn < pace.NUMBERS or pace.behind(self.app)):
             return
+        anew = found is None or self._found is None or found.wanted != self._found.wanted
         self._asked, self._drawn, self._found = False, now, found
         if found is None:
             self._empty(f"There is no database {display(str(self.console_app.path))!r} yet.", first=True)
@@ -266,6 +271,8 @@ class RunsPlace(Place):
         else:
             self.remove_class("-empty")
         before = self.table.number
+        if anew and before not in found.numbers:
+            self.table.numbers, self.table.at = (), 0
         self.table.fill(found.numbers, found.rows)
         self._head()
         self._strip()
@@ -284,15 +291,13 @@ class RunsPlace(Place):
     def _head(self) -> None:
         """The line above the table."""
         found, marks = self._found, len(self.table.marks)
-        said = Text(" / ", "bold")
-        said.append(display(self._filter.text) or "all runs", "" if self._filter.text else "dim")
-        self._update("#chosen", said)
+        said = self._signs(display(self._filter.text))
+        self._update("#chosen", Text(said) if said else Text("all runs", "dim"))
         counts = []
         if found is not None:
             counts.append(f"{len(found.numbers)} of {found.of}" if self._filter.text else f"{found.of} runs")
-            for state, word in STATES.items():
-                if number := found.stands.count(state):
-                    counts.append(f"{number} {word}")
+            known = {state: found.stands.count(state) for state in ("running", "waiting", "silent", "lost")}
+            counts += [f"{number} {state}" for state, number in known.items() if number]
         counts += [f"{marks} marked"] if marks else []
         self._update("#counts", Text("  ".join(counts)), layout=True)
 
@@ -314,7 +319,7 @@ class RunsPlace(Place):
         if row["stands"] in ("lost", "silent") or row["error"]:
             lines.append(why(row))
         if not wide:
-            lines += facts(row)[:3]
+            lines += facts(row)
         self._update("#strip", Text(self._signs("\n".join(f" {line}" for line in lines))))
         self._update("#facts", Text(self._signs("\n".join(facts(row, wide=True)))))
 
@@ -437,7 +442,7 @@ class RunsPlace(Place):
         table.order, table.at = name, 0
         settings.set("runs.order", name)
         settings.set("runs.down", table.down)
-        table.numbers = []
+        table.numbers = ()
         self.ask()
 
     def action_columns(self) -> None:
@@ -643,7 +648,7 @@ class RunsPlace(Place):
             if text is not None and text != row["note"]:
                 self._do(note)
 
-        self.app.push_screen(Ask(f"Note to {row['id']}", row["note"]), typed)
+        self.app.push_screen(Ask(f"Note to {row['id']}", display(row["note"], 2000)), typed)
 
     def action_delete(self) -> None:
         if self.console_app.refuses() or not (rows := self._rows()):

@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from dambench.tui.columns import COLUMNS, SORTED_AS, Row, cell, layout, plain
+from dambench.tui.columns import COLUMNS, Row, cell, heads, layout, plain
 
 MARGIN = 2
 """Cells before the first column: the cursor and the mark."""
@@ -74,6 +74,7 @@ class RunsTable(Widget, can_focus=True):
         self.order, self.down = "age", True
         self._ascii = ascii_only
         self._top = 0
+        self._heads: dict[str, str] = {}
         self._layout: list[tuple[str, int]] = []
         self._drawn: list[Strip] = []
 
@@ -94,7 +95,8 @@ class RunsTable(Widget, can_focus=True):
         if before != self.number:
             try:
                 self.at = numbers.index(before)
-                self._top = max(0, self.at - line)
+                # Whoever looks at the beginning sees what is new.
+                self._top = max(0, self.at - line) if self._top else 0
             except ValueError:
                 self.at = max(0, min(self.at, len(numbers) - 1))
         self.redraw()
@@ -141,7 +143,8 @@ class RunsTable(Widget, can_focus=True):
         self._top = max(min(self._top, self.at), self.at - self._lines + 1, 0)
         if any(number not in self.rows for number in self.seen):
             return  # what is there stays until the rows have come
-        self._layout = layout(self.columns, self.rows.values(), self.size.width - MARGIN)
+        self._heads = heads(self.columns, self.order, down=self.down, ascii_only=self._ascii)
+        self._layout = layout(self._heads, self.rows.values(), self.size.width - MARGIN)
         lines = [self._head(), *(self._line(index) for index in range(self._top, self._top + len(self.seen)))]
         blank = Strip.blank(self.size.width, self.rich_style)
         lines += [blank] * (self.size.height - len(lines))
@@ -162,13 +165,7 @@ class RunsTable(Widget, can_focus=True):
         self.redraw()
 
     def _head(self) -> Strip:
-        parts = []
-        for name, width in self._layout:
-            title = COLUMNS[name].title
-            if SORTED_AS.get(name, name) == self.order:
-                arrow = ("v" if self.down else "^") if self._ascii else ("↓" if self.down else "↑")
-                title = title[: width - 1] + arrow
-            parts.append(cell(title, width, right=COLUMNS[name].number))
+        parts = [cell(self._heads[name], width, right=COLUMNS[name].number) for name, width in self._layout]
         style = self.rich_style + self.get_component_rich_style("runs--head", partial=True)
         return self._strip([Segment(" " * MARGIN + " ".join(parts), style)], style)
 

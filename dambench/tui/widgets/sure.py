@@ -8,8 +8,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import SelectionList, Static
-from textual.widgets.selection_list import Selection
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
 
 from dambench.display import display
 
@@ -49,12 +49,13 @@ class Several(ModalScreen[list[str] | None]):
 
     DEFAULT_CSS = """
     Several { align: center middle; }
-    Several SelectionList {
+    Several OptionList {
         width: auto; min-width: 44; max-width: 90%; height: auto; max-height: 90%;
         border: round $primary; background: $surface;
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "choose", "Choose"),
         Binding("enter", "take", "Take these", priority=True),
         Binding("escape,q", "dismiss(None)", "Back"),
         Binding("j", "go(1)", "Down", show=False),
@@ -64,17 +65,27 @@ class Several(ModalScreen[list[str] | None]):
     def __init__(self, title: str, options: Sequence[tuple[str, str, bool]]):
         super().__init__()
         self._title, self._options = title, list(options)
+        self._chosen = {value for _, value, on in options if on}
 
     def compose(self) -> ComposeResult:
-        chosen = SelectionList[str](*(Selection(Text(display(label)), value, on) for label, value, on in self._options))
-        chosen.border_title = Text(display(self._title)).plain
-        chosen.border_subtitle = "space chooses, enter takes"
-        yield chosen
+        found = OptionList(*(Option(self._label(index)) for index in range(len(self._options))), compact=True)
+        found.border_title = Text(display(self._title)).plain
+        found.border_subtitle = "space chooses, enter takes"
+        yield found
+
+    def _label(self, index: int) -> Text:
+        label, value, _ = self._options[index]
+        return Text(f"[{'x' if value in self._chosen else ' '}] {display(label)}")
+
+    def action_choose(self) -> None:
+        found = self.query_one(OptionList)
+        if (at := found.highlighted) is not None:
+            self._chosen ^= {self._options[at][1]}
+            found.replace_option_prompt_at_index(at, self._label(at))
 
     def action_take(self) -> None:
-        chosen = self.query_one(SelectionList).selected
-        self.dismiss([value for _, value, _ in self._options if value in chosen])
+        self.dismiss([value for _, value, _ in self._options if value in self._chosen])
 
     def action_go(self, by: int) -> None:
-        found = self.query_one(SelectionList)
+        found = self.query_one(OptionList)
         (found.action_cursor_down if by > 0 else found.action_cursor_up)()
