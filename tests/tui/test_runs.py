@@ -167,7 +167,7 @@ def test_a_filter_is_checked_while_it_is_typed_and_applied_by_itself(path: Path)
         await until(pilot, lambda: shown(app) == ["run1"])
         await shows(pilot, " / method:dm ipc:10", "1 of 7", "enter Open")
         await pilot.press("slash", "q", "escape")
-        assert not app.screen.has_class("-typing")
+        assert app.focused is table(app)
         await pilot.press("escape")
         await until(pilot, lambda: len(shown(app)) == 7)
 

@@ -144,10 +144,8 @@ class RunsPlace(Place):
     DEFAULT_CSS = """
     RunsPlace #line { height: 1; }
     RunsPlace #slash { width: 3; }
-    RunsPlace #filter { display: none; width: 1fr; border: none; padding: 0; height: 1; background: $surface; }
-    RunsPlace.-typing #filter { display: block; }
-    RunsPlace.-typing #chosen { display: none; }
-    RunsPlace #chosen { width: 1fr; height: 1; }
+    RunsPlace #filter { width: 1fr; border: none; padding: 0; height: 1; background: transparent; }
+    RunsPlace #filter:focus { background: $surface; }
     RunsPlace #counts { width: auto; height: 1; padding: 0 1; }
     RunsPlace #wrong { height: auto; display: none; color: $text-error; padding: 0 1; }
     RunsPlace #empty { height: 1fr; display: none; padding: 1 2; }
@@ -168,7 +166,8 @@ class RunsPlace(Place):
         Binding("enter", "open", "Open", key_display="enter"),
         Binding("space", "mark", "Mark"),
         Binding("c", "compare", "Compare"),
-        Binding("slash", "filter", "Filter", key_display="/"),
+        # First of all: what is typed after it must not reach the table, however fast it comes.
+        Binding("slash", "filter", "Filter", key_display="/", priority=True),
         Binding("x", "stop", "Stop"),
         Binding("s", "sort", "Sort", show=False, tooltip="Sort by a column; the same again: the other way round"),
         Binding("C", "columns", "Columns", show=False, tooltip="Choose columns"),
@@ -198,8 +197,7 @@ class RunsPlace(Place):
     def content(self) -> ComposeResult:
         with Horizontal(id="line"):
             yield Static(Text(" / ", "bold"), id="slash")
-            yield Static(id="chosen")
-            entry = Input(placeholder="method:dm|datadam ipc<=10 -tag:old | state:lost", id="filter", compact=True)
+            entry = Input(placeholder="all runs", id="filter", compact=True)
             entry.cursor_blink = False
             yield entry
             yield Static(id="counts")
@@ -220,8 +218,8 @@ class RunsPlace(Place):
         with suppress(BadInput):
             self._filter = filters.read(settings.get("runs.filter", ""))
         self._choose_columns()
-        self._head()
-        self.table.focus()
+        self._show_filter()
+        self.set_focus(self.table)
 
     @property
     def table(self) -> RunsTable:
@@ -291,8 +289,6 @@ class RunsPlace(Place):
     def _head(self) -> None:
         """The line above the table."""
         found, marks = self._found, len(self.table.marks)
-        said = self._signs(display(self._filter.text))
-        self._update("#chosen", Text(said) if said else Text("all runs", "dim"))
         counts = []
         if found is not None:
             counts.append(f"{len(found.numbers)} of {found.of}" if self._filter.text else f"{found.of} runs")
@@ -350,11 +346,17 @@ class RunsPlace(Place):
 
     # Which runs, and how.
 
+    @property
+    def typing(self) -> bool:
+        """Whether a filter is being typed."""
+        return self.focused is self.query_one("#filter")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return not (action == "filter" and self.typing)  # then it is a character
+
     def action_filter(self) -> None:
-        self.add_class("-typing")
-        entry = self.query_one("#filter", Input)
-        entry.value = self._filter.text
-        entry.focus()
+        # At once: the next key is meant for it already.
+        self.set_focus(self.query_one("#filter"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         if self._typing is not None:
@@ -379,6 +381,8 @@ class RunsPlace(Place):
         if wanted.text != self._filter.text:
             self._filter = wanted
             self.console_app.settings.set("runs.filter", wanted.text)
+            if not self.typing:
+                self._show_filter()
             self._head()
             self.ask()
 
@@ -387,15 +391,20 @@ class RunsPlace(Place):
         wrong.display = bool(sentence)
         wrong.update(Text(self._signs(display(sentence, 300))))
 
+    def _show_filter(self) -> None:
+        entry = self.query_one("#filter", Input)
+        with entry.prevent(Input.Changed):
+            entry.value = display(self._filter.text)
+
     def _leave_filter(self) -> None:
         if self._typing is not None:
             self._typing.stop()
         self._say_wrong("")
-        self.remove_class("-typing")
-        self.table.focus()
+        self._show_filter()
+        self.set_focus(self.table)
 
     def action_back(self) -> None:
-        if self.has_class("-typing"):
+        if self.typing:
             self._leave_filter()
         elif self._filter.text:
             self._apply(Filter("", []))
