@@ -102,7 +102,7 @@ class Glance(NamedTuple):
     """Iterations per second, lately."""
 
 
-def glance(store: Store, number: int, points: int = 32) -> Glance:
+def glance(store: Store, number: int, points: int = 44) -> Glance:
     """Look at a run without reading all of it: its losses are read at so many moments."""
     (span,) = store.query("select min(sequence) first, max(sequence) last from events where run = ?", number)
     steps: dict[int, dict[str, Any]] = {}

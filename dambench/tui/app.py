@@ -96,8 +96,11 @@ class DambenchApp(App[None]):
 
     def on_told(self, told: Told) -> None:
         place = self.screen
-        if isinstance(place, Place) and place is told.asker:
-            place.hear(told)
+        try:
+            if isinstance(place, Place) and place is told.asker:
+                place.hear(told)
+        except Exception as error:  # raised here it would end the loop in which the app hears anything
+            self._handle_exception(error)
         self.feed.taken_in()
 
     def action_place(self, number: int) -> None:

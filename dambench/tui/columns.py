@@ -146,6 +146,7 @@ COLUMNS: dict[str, Column] = {
 SORTED_AS = {"of": "step", "begun": "age"}
 """Columns that are sorted as others are."""
 
+LEAST = ["run", "state", "method", "dataset", "ipc", "accuracy", "age"]
 NARROW = ["run", "state", "method", "dataset", "ipc", "network", "seed", "accuracy", "step", "age"]
 MIDDLE = ["run", "state", "method", "dataset", "ipc", "network", "seed", "loss", "accuracy", "of", "rate", "age"]
 WIDE = [
@@ -160,7 +161,7 @@ def _took(seconds: float | None) -> str:
 
 def usual(width: int) -> list[str]:
     """The columns where nobody has chosen any."""
-    return NARROW if width < 100 else MIDDLE if width < 140 else WIDE
+    return LEAST if width < 80 else NARROW if width < 100 else MIDDLE if width < 140 else WIDE
 
 
 def heads(names: Iterable[str], order: str, *, down: bool, ascii_only: bool = False) -> dict[str, str]:
@@ -170,18 +171,20 @@ def heads(names: Iterable[str], order: str, *, down: bool, ascii_only: bool = Fa
     return {name: COLUMNS[name].title + (arrow if SORTED_AS.get(name, name) == by else "") for name in names}
 
 
-def layout(titles: Mapping[str, str], rows: Iterable[Row], room: int) -> list[tuple[str, int]]:
+def layout(
+    titles: Mapping[str, str], rows: Iterable[Row], room: int, *, ascii_only: bool = False
+) -> list[tuple[str, int]]:
     """Columns and their widths, with a space between two: as wide as what they hold, cut where there is no room.
 
     The longest words are cut first. If that is not enough, the last columns are left out.
     """
     shown = list(rows)
-    widths = {
-        name: min(max(map(cell_len, [title, *map(COLUMNS[name].value, shown)])), COLUMNS[name].most)
-        for name, title in titles.items()
+    widths = {}
+    for name, title in titles.items():
+        texts = [value(name, row, ascii_only=ascii_only) for row in shown]
         # An empty column of words tells nothing.
-        if name not in ("tags", "name", "note", "host") or any(COLUMNS[name].value(row) for row in shown)
-    }
+        if any(texts) or not shown:
+            widths[name] = min(max(map(cell_len, [title, *texts])), COLUMNS[name].most)
     while widths and (over := sum(widths.values()) + len(widths) - 1 - room) > 0:
         can = {name: width - COLUMNS[name].least for name, width in widths.items() if 0 < COLUMNS[name].least < width}
         if can:
@@ -192,6 +195,11 @@ def layout(titles: Mapping[str, str], rows: Iterable[Row], room: int) -> list[tu
         else:
             widths.popitem()
     return list(widths.items())
+
+
+def value(name: str, row: Row, *, ascii_only: bool = False) -> str:
+    """What a column says of a run."""
+    return plain(COLUMNS[name].value(row)) if ascii_only else COLUMNS[name].value(row)
 
 
 def cell(text: str, width: int, *, right: bool = False, ascii_only: bool = False) -> str:
@@ -210,8 +218,10 @@ def plain(text: str) -> str:
     return text.encode("ascii", "replace").decode()
 
 
-def spark(values: Sequence[float | None], width: int, *, ascii_only: bool = False, log: bool = False) -> str:
-    """A line of bars, low to high; a value that was no number is an `!`.
+def bars(
+    values: Sequence[float | None], width: int, height: int, *, ascii_only: bool = False, log: bool = False
+) -> list[str]:
+    """Lines of bars, low to high; a value that was no number is an `!`.
 
     Args:
         log: of logarithms, where all values are positive.
@@ -222,10 +232,19 @@ def spark(values: Sequence[float | None], width: int, *, ascii_only: bool = Fals
     if log and known and min(known) > 0:
         values = [None if value is None else ln(value) for value in values]
         known = [ln(value) for value in known]
-    bars = "_.-=+*#@" if ascii_only else "▁▂▃▄▅▆▇█"
+    signs = " _.-=+*#@" if ascii_only else " ▁▂▃▄▅▆▇█"
     low, high = min(known, default=0.0), max(known, default=0.0)
-    scale = (len(bars) - 1) / (high - low) if high > low else 0.0
-    return "".join("!" if value is None else bars[round((value - low) * scale)] for value in values)
+    scale = (8 * height - 1) / (high - low) if high > low else 0.0
+    lines = []
+    for floor in range(8 * (height - 1), -1, -8):
+        filled = (1 + round((value - low) * scale) - floor if value is not None else None for value in values)
+        lines.append("".join("!" if f is None else signs[max(0, min(f, 8))] for f in filled))
+    return lines
+
+
+def spark(values: Sequence[float | None], width: int, *, ascii_only: bool = False, log: bool = False) -> str:
+    """One such line."""
+    return bars(values, width, 1, ascii_only=ascii_only, log=log)[0]
 
 
 def markdown_table(names: Sequence[str], rows: Iterable[Row]) -> str:

@@ -122,6 +122,11 @@ def test_sparklines_go_from_low_to_high_and_a_number_that_is_none_is_said() -> N
     assert spark([float(x) for x in range(100)], 10)[-1] == "█"
 
 
+def test_bars_fill_lines_from_below() -> None:
+    assert columns.bars([0.0, 1.0, None, 2.0], 10, 2) == [" ▁!█", "▁█!█"]
+    assert columns.bars([], 10, 3) == ["", "", ""]
+
+
 def test_everything_can_be_said_in_ascii() -> None:
     assert plain("53.9 ± 0.3 · é –") == "53.9 +- 0.3 | ? -"
     assert all(plain(percent(e)).isascii() for e in (None, Estimate(0.5, 0.1, 3)))

@@ -125,11 +125,19 @@ def test_in_ascii_nothing_else_is_drawn(path: Path) -> None:
         await shows(pilot, "enter Open", ">")
         table(app).action_end(True)
         await shows(pilot, "26.0 +- 1.0 (3)")
-        lines = drawn(app).splitlines()
-        # The rule above the strip is a border, and becomes one of the terminal's where it has no lines.
-        assert all(line.isascii() for line in lines if not line.startswith("─"))
+        assert drawn(app).isascii()
 
     play(app, scene)
+
+
+@pytest.mark.parametrize("size", [(60, 16), (100, 30), (140, 20)])
+def test_in_every_size_state_and_accuracy_are_seen(path: Path, size: tuple[int, int]) -> None:
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "48.8 ± 0.5 (3)", "fail", "3 h ago", "enter Open")
+
+    play(app, scene, size)
 
 
 def test_the_cursor_moves_by_vim_keys_and_arrows(path: Path) -> None:
@@ -476,6 +484,24 @@ def test_a_database_of_a_newer_dambench_is_a_sentence(path: Path) -> None:
         await shows(pilot, "a newer dambench made it")
 
     play(app, scene)
+
+
+def test_a_fault_of_a_place_becomes_a_message_and_the_console_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(path.parent / "state"))
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "7 runs")
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(RunsPlace, "show", lambda self, found: 1 / 0)
+            await shows(pilot, "ZeroDivisionError", "The runs go on.")
+        await pilot.press("escape", "j")
+        await until(pilot, lambda: here(app) == "run5")
+
+    play(app, scene)
+    assert "ZeroDivisionError" in (path.parent / "state/dambench/console.log").read_text()
 
 
 def test_hostile_words_are_drawn_as_words(path: Path) -> None:

@@ -30,6 +30,7 @@ from dambench.tui.columns import (
     COLUMNS,
     SORTED_AS,
     Row,
+    bars,
     figure,
     markdown_table,
     memory,
@@ -155,6 +156,8 @@ class RunsPlace(Place):
     RunsPlace #strips { height: 6; border-top: solid $panel; }
     RunsPlace #strip { width: 1fr; height: 5; }
     RunsPlace #facts { width: 60; height: 100%; display: none; padding-left: 1; border-left: solid $panel; }
+    RunsPlace.-ascii #strips { border-top: ascii $panel; }
+    RunsPlace.-ascii #facts { border-left: ascii $panel; }
     RunsPlace.-wide #facts { display: block; }
     RunsPlace.-wide #strips { height: 9; }
     RunsPlace.-wide #strip { height: 8; }
@@ -215,6 +218,7 @@ class RunsPlace(Place):
             self.table.order = "age"
         self.table.down = settings.get("runs.down", True)
         self.set_class(settings.get("runs.zoomed", False), "-zoomed")
+        self.set_class(self.console_app.look.ascii, "-ascii")
         with suppress(BadInput):
             self._filter = filters.read(settings.get("runs.filter", ""))
         self._choose_columns()
@@ -232,7 +236,7 @@ class RunsPlace(Place):
     def _choose_columns(self) -> None:
         chosen = [name for name in self.console_app.settings.get("runs.columns", []) if name in COLUMNS]
         self.table.columns = chosen or usual(self.app.size.width)
-        self.table.redraw()
+        self.table.measure()
 
     def question(self) -> Question:
         table = self.table
@@ -311,7 +315,8 @@ class RunsPlace(Place):
         if row is None or found is None:
             return
         wide = self.app.size.width >= 140
-        lines = [_title(row, facts=not wide), self._course(row, found.glance, wide)]
+        lines = [_title(row, facts=not wide)]
+        lines += self._courses(row, found.glance) if wide else [self._course(row, found.glance)]
         if row["stands"] in ("lost", "silent") or row["error"]:
             lines.append(why(row))
         if not wide:
@@ -319,21 +324,34 @@ class RunsPlace(Place):
         self._update("#strip", Text(self._signs("\n".join(f" {line}" for line in lines))))
         self._update("#facts", Text(self._signs("\n".join(facts(row, wide=True)))))
 
-    def _course(self, row: Row, glance: Glance | None, wide: bool) -> str:
+    def _course(self, row: Row, glance: Glance | None) -> str:
         """Loss and accuracy as sparklines, and how fast."""
         parts = []
         ascii_only = self.console_app.look.ascii
         if glance is not None and glance.losses:
-            drawn = spark(glance.losses, 32 if wide else 14, ascii_only=ascii_only, log=True)
-            parts.append(f"loss {drawn} {figure(row['loss'])}")
+            parts.append(f"loss {spark(glance.losses, 14, ascii_only=ascii_only, log=True)} {figure(row['loss'])}")
         if row["accuracy"] is not None:
             means = [estimate.mean for estimate in glance.accuracies] if glance else []
-            drawn = spark(means, 32 if wide else 10, ascii_only=ascii_only) + " " if len(means) > 1 else ""
+            drawn = spark(means, 10, ascii_only=ascii_only) + " " if len(means) > 1 else ""
             parts.append(f"acc {drawn}{percent(row['accuracy'])}")
-        rate = (glance.rate if glance and row["stands"] == "running" else None) or row["rate"]
-        parts += [f"{rate:.3g} it/s"] if rate else []
-        parts += [f"peak {memory(row['peak'])}"] if row["peak"] else []
-        return "   ".join(parts) or "it has said nothing yet"
+        return "   ".join(parts + speed(row, glance)) or "it has said nothing yet"
+
+    def _courses(self, row: Row, glance: Glance | None) -> list[str]:
+        """The same, where there is room."""
+        losses = glance.losses if glance else []
+        means: list[float | None] = [estimate.mean for estimate in glance.accuracies] if glance else []
+        ascii_only = self.console_app.look.ascii
+        drawn = [
+            [f"loss {figure(row['loss'])}", *bars(losses, 44, 4, ascii_only=ascii_only, log=True)],
+            [
+                f"accuracy {percent(row['accuracy'])}",
+                *(bars(means, 44, 4, ascii_only=ascii_only) if len(means) > 1 else [""] * 4),
+            ],
+        ]
+        return [
+            *(f"{loss:<48}{accuracy}" for loss, accuracy in zip(*drawn, strict=True)),
+            "   ".join(speed(row, glance)),
+        ]
 
     def on_runs_table_moved(self) -> None:
         if self.table.row is not None and self._found is not None:
@@ -683,6 +701,12 @@ def _ended(row: Row, state: str) -> str:
     if state == "lost":
         return f"{row['id']} is lost: there is no process to stop. r resumes it."
     return f"{row['id']} is {state}: there is nothing to stop."
+
+
+def speed(row: Row, glance: Glance | None) -> list[str]:
+    """Iterations per second and memory, as far as they are known."""
+    rate = (glance.rate if glance and row["stands"] == "running" else None) or row["rate"]
+    return [*([f"{rate:.3g} it/s"] if rate else []), *([f"peak {memory(row['peak'])}"] if row["peak"] else [])]
 
 
 def _title(row: Row, *, facts: bool) -> str:

@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from dambench.tui.columns import COLUMNS, Row, cell, heads, layout, plain
+from dambench.tui.columns import COLUMNS, Row, cell, heads, layout, value
 
 MARGIN = 2
 """Cells before the first column: the cursor and the mark."""
@@ -99,6 +99,12 @@ class RunsTable(Widget, can_focus=True):
                 self._top = max(0, self.at - line) if self._top else 0
             except ValueError:
                 self.at = max(0, min(self.at, len(numbers) - 1))
+        self.measure()
+
+    def measure(self) -> None:
+        """Give the columns their widths anew, and draw."""
+        self._heads = heads(self.columns, self.order, down=self.down, ascii_only=self._ascii)
+        self._layout = layout(self._heads, self.rows.values(), self.size.width - MARGIN, ascii_only=self._ascii)
         self.redraw()
 
     def action_step(self, by: int) -> None:
@@ -127,7 +133,7 @@ class RunsTable(Widget, can_focus=True):
         return list(self.numbers[self._top : self._top + self._lines])
 
     def on_resize(self) -> None:
-        self.redraw()
+        self.measure()
 
     def on_click(self, event: object) -> None:
         line = getattr(event, "y", 0) - 1
@@ -143,8 +149,6 @@ class RunsTable(Widget, can_focus=True):
         self._top = max(min(self._top, self.at), self.at - self._lines + 1, 0)
         if any(number not in self.rows for number in self.seen):
             return  # what is there stays until the rows have come
-        self._heads = heads(self.columns, self.order, down=self.down, ascii_only=self._ascii)
-        self._layout = layout(self._heads, self.rows.values(), self.size.width - MARGIN)
         lines = [self._head(), *(self._line(index) for index in range(self._top, self._top + len(self.seen)))]
         blank = Strip.blank(self.size.width, self.rich_style)
         lines += [blank] * (self.size.height - len(lines))
@@ -178,12 +182,11 @@ class RunsTable(Widget, can_focus=True):
         bar = (">" if self._ascii else "▌") if here else " "
         segments = [Segment(bar + ("*" if number in self.marks else " "), style)]
         for name, width in self._layout:
-            text = COLUMNS[name].value(row)
+            text = value(name, row, ascii_only=self._ascii)
             look = style
             if name == "state" and (kind := self.STYLES.get(row["stands"])):
                 look += self.get_component_rich_style(kind, partial=True)
-            shown = plain(text) if self._ascii else text
-            segments.append(Segment(cell(shown, width, right=COLUMNS[name].number, ascii_only=self._ascii), look))
+            segments.append(Segment(cell(text, width, right=COLUMNS[name].number, ascii_only=self._ascii), look))
             segments.append(Segment(" ", style))
         return self._strip(segments, style)
 
