@@ -18,6 +18,7 @@ from dambench.events import (
     Evaluated,
     Failed,
     Finished,
+    Progressed,
     Snapshot,
     Started,
     Stepped,
@@ -186,6 +187,18 @@ def test_images_that_diverged_after_the_last_loss_are_not_scored(monkeypatch: py
     events = _with(monkeypatch, diverging)
     assert _only(events, Failed).error.startswith("The images after iteration 4 are not finite: the run diverged.")
     assert not list((files.home() / "sets").iterdir())
+
+
+def test_a_method_says_how_far_it_is_on_the_way_to_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(problem: Problem, options: object, resume: object = None) -> Iterator[Progressed | Step]:
+        for done in range(1, 4):
+            yield Progressed(phase="distil", done=done, total=3, note="training")
+        yield Step(0, problem.synthetic_set(problem.random_subset()))
+
+    monkeypatch.setattr("dambench.engine.SILENCE", 0.0)
+    said = [e for e in _with(monkeypatch, slow) if isinstance(e, Progressed) and e.note == "training"]
+    assert [(e.phase, e.done, e.total) for e in said] == [("distil", done, 3) for done in (1, 2, 3)]
+    assert all(e.memory_bytes for e in said)
 
 
 def test_a_loss_that_is_no_number_on_the_test_set_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:

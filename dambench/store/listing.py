@@ -40,7 +40,7 @@ ORDERS = {
     "protocol": "runs.protocol",
     "host": "runs.host",
 }
-"""What runs can be sorted by, in SQL. `runs.number` counts runs in the order in which they were entered."""
+"""What runs can be sorted by, in SQL; age: as `Store.by_age` has it."""
 
 
 def ordered(store: Store, only: Clause, order: str, *, down: bool, lost: Sequence[int] = ()) -> list[int]:
@@ -53,9 +53,10 @@ def ordered(store: Store, only: Clause, order: str, *, down: bool, lost: Sequenc
     values = [*only.values, *([json.dumps(list(lost))] if order == "state" else [])]
     direction = "desc" if down else "asc"
     # Many rows of one value each: no dict is made of them.
+    by = f"{ORDERS[order]} {direction} nulls last, {store.by_age(newest_first=True)}"
     rows = store.db.conn.execute(
         f"select runs.number from runs where runs.deleted_at = '' and {only.sql} "
-        f"order by {ORDERS[order]} {direction} nulls last, runs.number desc",
+        f"order by {store.by_age(newest_first=down) if order == 'age' else by}",
         values,
     ).fetchall()
     return [row[0] for row in rows]
