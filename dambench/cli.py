@@ -41,7 +41,7 @@ from dambench.events import (
 )
 from dambench.protocol import PRESETS
 from dambench.report import FORMATS, format_of
-from dambench.store import database, journal, upkeep
+from dambench.store import database, filters, journal, upkeep
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, mean, method_label, std
 from dambench.store.runs import Store
@@ -84,6 +84,9 @@ NEWEST = 100
 
 RunId = Annotated[str, Argument(metavar="ID", help="Or the beginning of one.")]
 Db = Annotated[Path | None, Option("--db", help="The database [default: DAMBENCH_DB, else ./runs.db].")]
+Chosen = Annotated[
+    str, Option("--filter", metavar="FILTER", help="Only such runs: 'method:dm|datadam ipc<=10 -tag:old state:done'.")
+]
 Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
 
 
@@ -529,6 +532,33 @@ def stop(
     return 0
 
 
+@app.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+def tag(
+    run_id: RunId,
+    tags: Annotated[list[str], Argument(metavar="TAG…", help="To give it; with a - in front, to take from it.")],
+    db: Db = None,
+) -> None:
+    """Tag a run: filters find it by its tags."""
+    if wrong := [name for name in tags if not name.strip("- ")]:
+        raise BadInput(f"{wrong[0]!r} is no tag: a tag is a word, with a - in front to take it away.")
+    with _opened(db, write=True) as store:
+        run = store.run(run_id)["id"]
+        for name in tags:
+            store.edit(run, "untag" if name.startswith("-") else "tag", name.removeprefix("-").strip())
+        print(" ".join(store.describe(run)["tags"]))
+
+
+@app.command()
+def note(
+    run_id: RunId,
+    text: Annotated[str, Argument(metavar="TEXT", help="In place of what was written before; '' takes it away.")],
+    db: Db = None,
+) -> None:
+    """Write a note to a run."""
+    with _opened(db, write=True) as store:
+        store.edit(store.run(run_id)["id"], "note", text)
+
+
 def _estimated(job: "Job", runs: int, as_json: bool) -> int:
     from dambench.estimate import estimate
 
@@ -802,6 +832,7 @@ def report(
         Option("--format", help="markdown, latex, csv, html or json [default: by the file's suffix, else markdown]."),
     ] = None,
     short: Annotated[bool, Option("--short", help="Only the tables of accuracy.")] = False,
+    filter_: Chosen = "",
     output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
     db: Db = None,
 ) -> None:
@@ -810,10 +841,15 @@ def report(
     if len({*axes[0], *axes[1]}) < len(axes[0]) + len(axes[1]) or not all(axes):
         raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be there twice.")
     chosen = format_of(format_, output, short=short)
+    only = filters.read(filter_)
     path = db or stored.default_path()
     if stored.exists(path) or chosen != "markdown":
         with _opened(path) as store:
-            text = FORMATS[chosen](leaderboard(store, *axes), *axes, **({"short": True} if short else {}))
+            board = leaderboard(store, *axes, only=only.where(launch.states(store)))
+            board.only = only.text.strip()
+            if board.only and not board.finished:
+                raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
+            text = FORMATS[chosen](board, *axes, **({"short": True} if short else {}))
     else:
         text = (
             f"There is no database {str(path)!r} yet. A first run makes it:\n\n"
@@ -837,12 +873,14 @@ def report(
 def runs(
     all_: Annotated[bool, Option("--all", help=f"Not the newest {NEWEST} only.")] = False,
     deleted: Annotated[bool, Option("--deleted", help="Those in the trash.")] = False,
+    filter_: Chosen = "",
     db: Db = None,
     as_json: Json = False,
 ) -> None:
     """List the runs, newest first."""
     with _opened(db) as store:
-        found = store.newest(-1 if all_ else NEWEST + 1, deleted=deleted)
+        only = filters.read(filter_).where(launch.states(store))
+        found = store.newest(-1 if all_ else NEWEST + 1, deleted=deleted, only=only)
     if not all_ and len(found) > NEWEST:
         found.pop()
         print(f"The newest {NEWEST}; --all lists the others too.", file=sys.stderr)
@@ -850,6 +888,9 @@ def runs(
         row["state"] = launch.state(row)
     if as_json:
         print(json.dumps([row | {"overrides": json.loads(row["overrides"])} for row in found]))
+        return
+    if not found and filter_:
+        print("No run is meant by this filter.")
         return
     if not found and deleted:
         print("The trash is empty.")

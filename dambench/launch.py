@@ -85,6 +85,15 @@ def state(row: dict[str, Any]) -> State:
     return "lost" if quiet > LOST_SECONDS else "silent" if quiet > SILENT_SECONDS else said
 
 
+def states(store: Store) -> dict[int, State]:
+    """By its number, how each run stands that is waiting or running by its own word."""
+    rows = store.query("""
+        select number, state, host, boot, pid, process_started, beat_at from runs
+        where state in ('waiting', 'running') and deleted_at = ''
+    """)
+    return {row["number"]: state(row) for row in rows}
+
+
 def silence(row: dict[str, Any]) -> float:
     """Seconds since a run's last sign of life, by this machine's clock."""
     if not row["beat_at"]:

@@ -44,7 +44,8 @@ def made(board: Leaderboard) -> str:
             f"{', '.join(board.damaged)}"
         )
     runs = f"{board.finished} finished run{'s' if board.finished > 1 else ''}"
-    return f"{runs}{left_out}. Written by dambench {__version__}."
+    only = f"; only those meant by {display(board.only)}" if board.only else ""
+    return f"{runs}{left_out}{only}. Written by dambench {__version__}."
 
 
 def title(table: Table) -> str:

@@ -25,6 +25,16 @@ AXES = ("method", "dataset", "ipc", "network", "protocol")
 """What rows and columns can stand for. `network` is the one trained on the set."""
 
 BASELINES = ("random", "whole")
+
+OF_RUN = """
+    scores where scores.run = runs.number and scores.network = json_extract(runs.config, '$.evaluate_on[0]')
+        and scores.protocol_sha256 = runs.protocol_sha256
+        and scores.iteration = (select max(iteration) from scores where scores.run = runs.number)
+"""
+"""The scores that stand for a row of `runs`: of its latest set, the first network it is evaluated on."""
+
+ACCURACY = f"(select avg(accuracy) from {OF_RUN})"
+"""Their mean, in SQL: for sorting and filtering."""
 NORMS = ("in", "bn", "ln", "gn", "nn")
 """As the names of networks spell them."""
 
@@ -158,15 +168,59 @@ class Leaderboard:
     """Of those, the ones whose loss became no number: what they were, and at which iteration."""
     damaged: list[str]
     """Finished runs whose results are not those of their checksum: left out too."""
+    only: str = ""
+    """The filter that all these runs have met."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and how sure it is."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+def accuracies(store: Store, numbers: Sequence[int]) -> dict[int, Estimate]:
+    """By the run's number: the accuracy of its latest set; of a run without scores nothing."""
+    found: dict[int, list[float]] = {}
+    for row in store.query(
+        f"select runs.number, (select json_group_array(accuracy) from {OF_RUN}) as accuracies from runs "
+        "where runs.number in (select value from json_each(?))",
+        json.dumps(list(numbers)),
+    ):
+        found[row["number"]] = json.loads(row["accuracies"])
+    return {number: Estimate(mean(values), std(values), len(values)) for number, values in found.items() if values}
+
+
+def course(store: Store, number: int) -> list[tuple[int, Estimate]]:
+    """A run's accuracy after each iteration at which it was evaluated, of the first network."""
+    found: dict[int, list[float]] = {}
+    for row in store.query(
+        """
+        select iteration, accuracy from scores join runs on runs.number = scores.run
+        where runs.number = ? and scores.network = json_extract(runs.config, '$.evaluate_on[0]')
+            and scores.protocol_sha256 = runs.protocol_sha256
+        order by iteration
+        """,
+        number,
+    ):
+        found.setdefault(row["iteration"], []).append(row["accuracy"])
+    return [(iteration, Estimate(mean(values), std(values), len(values))) for iteration, values in found.items()]
 
 
 def leaderboard(
-    store: Store, rows: Sequence[str] = ("method",), columns: Sequence[str] = ("dataset", "ipc")
+    store: Store,
+    rows: Sequence[str] = ("method",),
+    columns: Sequence[str] = ("dataset", "ipc"),
+    *,
+    only: tuple[str, Sequence[Any]] = ("1", ()),
 ) -> Leaderboard:
     """Tables of all finished runs.
 
     Args:
         rows, columns: of AXES. The axes that are on neither make tables of their own, one per value.
+        only: a condition on `runs` and its parameters: the others are left out everywhere.
 
     Raises:
         BadInput: an axis is unknown.
@@ -174,8 +228,12 @@ def leaderboard(
     for axis in (*rows, *columns):
         if axis not in AXES:
             raise unknown("axis", axis, AXES)
-    broken = damaged(store.query(f"{SCORES} where state = 'finished' and deleted_at = '' order by {store.by_age()}"))
-    scores = list(_scores(store, broken))
+    broken = damaged(
+        store.query(
+            f"{SCORES} where state = 'finished' and deleted_at = '' and {only[0]} order by {store.by_age()}", *only[1]
+        )
+    )
+    scores = list(_scores(store, broken, only))
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
     groups: dict[Key, list[Score]] = {}
     for score in sorted(scores, key=lambda score: score.ipc is None):
@@ -186,7 +244,9 @@ def leaderboard(
             groups.setdefault(k, []).append(score)
     states = {
         row["state"]: row["n"]
-        for row in store.query("select state, count(*) n from runs where deleted_at = '' group by state")
+        for row in store.query(
+            f"select state, count(*) n from runs where deleted_at = '' and {only[0]} group by state", *only[1]
+        )
     }
     finished = states.pop("finished", 0)
     recipes: dict[str, list[str]] = {}
@@ -203,20 +263,21 @@ def leaderboard(
             _table(store, rest, key, group, rows, columns)
             for key, group in sorted(groups.items(), key=lambda item: _order(rest, item[0]))
         ],
-        costs=_costs(store, broken),
+        costs=_costs(store, broken, only),
         protocols=[protocol for protocol in protocols if protocol.label in shown],
         recipes=recipes,
         finished=finished,
         left_out=sum(states.values()),
-        diverged=_diverged(store),
+        diverged=_diverged(store, only),
         damaged=list(broken.values()),
     )
 
 
-def _diverged(store: Store) -> list[str]:
+def _diverged(store: Store, only: tuple[str, Sequence[Any]]) -> list[str]:
     rows = store.query(
         "select method, overrides, dataset, ipc, seed, diverged_at from runs "
-        f"where diverged_at is not null and deleted_at = '' order by {store.by_age(newest_first=True)}"
+        f"where diverged_at is not null and deleted_at = '' and {only[0]} order by {store.by_age(newest_first=True)}",
+        *only[1],
     )
     return [
         f"{method_label(row['method'], row['overrides'])} on {row['dataset']} at IPC {row['ipc']}, seed {row['seed']}, "
@@ -225,19 +286,22 @@ def _diverged(store: Store) -> list[str]:
     ]
 
 
-def _scores(store: Store, but: Container[int]) -> Iterator[Score]:
+def _scores(store: Store, but: Container[int], only: tuple[str, Sequence[Any]]) -> Iterator[Score]:
     """Every final score of a finished run, newest run first.
 
     A run of the same configuration and seed as another adds no evidence, on this machine or on another whose last
     bits differ: the newest counts.
     """
-    rows = store.query(f"""
+    rows = store.query(
+        f"""
         select runs.id, runs.method, runs.dataset, runs.dataset_sha256, runs.ipc, runs.overrides, runs.seed,
             runs.config, runs.recipe, runs.network as matched_on, protocols.name as protocol, scores.*
         from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
-        where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = ''
+        where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = '' and {only[0]}
         order by {store.by_age(newest_first=True)}, scores.network, scores.repeat
-    """)
+        """,
+        *only[1],
+    )
     rows = [row for row in rows if row["run"] not in but]
     labels = _labels(rows)
     seen = set()
@@ -440,8 +504,9 @@ def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]
             table.notes.append(f"{where}{' and '.join(absent)} not run under this protocol yet.")
 
 
-def _costs(store: Store, but: Container[int]) -> list[Cost]:
-    rows = store.query(f"""
+def _costs(store: Store, but: Container[int], only: tuple[str, Sequence[Any]]) -> list[Cost]:
+    rows = store.query(
+        f"""
         select method, runs.overrides, runs.dataset, runs.dataset_sha256, runs.ipc, runs.protocol, scores.network,
             device_name, threads, device, runs.number,
             distil.seconds as distil_seconds, distil.peak_memory_bytes as distil_peak,
@@ -450,9 +515,11 @@ def _costs(store: Store, but: Container[int]) -> list[Cost]:
             join environments on environments.run = runs.number
             join costs as distil on distil.run = runs.number and distil.phase = 'distil'
             join scores on scores.run = runs.number
-        where runs.state = 'finished' and runs.deleted_at = ''
+        where runs.state = 'finished' and runs.deleted_at = '' and {only[0]}
         group by runs.number, scores.network order by {store.by_age()}
-    """)
+        """,
+        *only[1],
+    )
     rows = [row for row in rows if row["number"] not in but]
     labels = _labels(rows)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}

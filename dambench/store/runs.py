@@ -121,12 +121,16 @@ class Said(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
     event: AnyEvent
 
 
+Editable = Literal["deleted_at", "stop_asked", "name", "note", "tag", "untag"]
+"""What is not the run's own to say: columns of its row, and the tags it is given and loses."""
+
+
 class Edited(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
     """What somebody changed about a run."""
 
     uid: str
     at: str
-    what: Literal["deleted_at", "stop_asked"]
+    what: Editable
     value: str | int
 
 
@@ -262,8 +266,9 @@ class Store:
     def _is_asked_to_stop(self, run: str, attempt: int) -> bool:
         return bool(self.query("select 1 from runs where id = ? and stop_asked = ?", run, attempt))
 
-    def edit(self, run: str, what: Literal["deleted_at", "stop_asked"], value: str | int) -> None:
+    def edit(self, run: str, what: Editable, value: str | int) -> None:
         """Change what is not the run's own to say."""
+        value = display(value, 2000) if isinstance(value, str) else value
         self._write([Edited(uid=self.run(run)["uid"], at=_now(), what=what, value=value)])
 
     def delete(self, run: str) -> None:
@@ -285,6 +290,11 @@ class Store:
                 self._enter(line)
             case Said():
                 self._hear(line)
+            case Edited(uid=uid, what="tag", value=tag):
+                self.db.conn.execute("insert or ignore into tags select ?, number from runs where uid = ?", [tag, uid])
+            case Edited(uid=uid, what="untag", value=tag):
+                mine = "(select number from runs where uid = ?)"
+                self.db.conn.execute(f"delete from tags where tag = ? and run = {mine}", [tag, uid])
             case Edited(uid=uid, what=what, value=value):
                 self.db.conn.execute(f"update runs set {what} = ? where uid = ?", [value, uid])
 
@@ -517,12 +527,15 @@ class Store:
             raise BadInput(f"No run has the id {display(prefix)!r}: `dambench runs` lists them.")
         raise BadInput(f"{len(rows)} runs have an id that begins with {display(prefix)!r}: type more of it.")
 
-    def newest(self, most: int = -1, *, deleted: bool = False) -> list[dict[str, Any]]:
+    def newest(
+        self, most: int = -1, *, deleted: bool = False, only: tuple[str, Sequence[Any]] = ("1", ())
+    ) -> list[dict[str, Any]]:
         """The last runs that were entered, newest first, with their mean accuracy and from how many scores it is.
 
         Args:
             most: how many; -1: all.
             deleted: those in the trash instead.
+            only: a condition on `runs` and its parameters.
         """
         # By the primary key of each run that is listed: to join and group would read the scores of all.
         scores = "from scores where run = runs.number and final = 1"
@@ -531,9 +544,11 @@ class Store:
             select id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
                 created_at, host, boot, pid, process_started, attempt, beat_at, log, deleted_at,
                 (select avg(accuracy) {scores}) as accuracy, (select count(*) {scores}) as n
-            from runs where (deleted_at != '') = ? order by {self.by_age(newest_first=True)} limit ?
+            from runs where (deleted_at != '') = ? and {only[0]}
+            order by {self.by_age(newest_first=True)} limit ?
             """,
             deleted,
+            *only[1],
             most,
         )
 

@@ -274,6 +274,11 @@ alter table runs add column stop_asked integer not null default 0;
 -- In the trash since then; empty: it is not.
 alter table runs add column deleted_at text not null default '';
 
+create index runs_by_trash on runs (deleted_at);
+
+-- What somebody wrote about it.
+alter table runs add column note text not null default '';
+
 -- The first iteration whose loss was no number; null: none was.
 alter table runs add column diverged_at integer;
 

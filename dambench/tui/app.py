@@ -100,8 +100,11 @@ class DambenchApp(App[None]):
 
     def on_told(self, told: Told) -> None:
         place = self.screen
-        if isinstance(place, Place) and place is told.asker:
-            place.hear(told)
+        try:
+            if isinstance(place, Place) and place is told.asker:
+                place.hear(told)
+        except Exception as error:  # raised here it would end the loop in which the app hears anything
+            self._handle_exception(error)
         self.feed.taken_in()
 
     def action_place(self, number: int) -> None:
@@ -117,6 +120,30 @@ class DambenchApp(App[None]):
             self.pop_screen()
         if self.screen is not self.get_screen(name):
             self.switch_screen(name)
+
+    def open_run(self, run_id: str) -> None:
+        """Show a run."""
+        if "live" in self.PLACES:
+            self.go("live")
+            getattr(self.screen, "watch", str)(run_id)
+        else:
+            self.say(f"dambench watch {run_id} shows it, in a terminal beside this one.")
+
+    def compare_runs(self, run_ids: list[str]) -> None:
+        """Compare these."""
+        if "compare" in self.PLACES:
+            self.go("compare")
+            getattr(self.screen, "compare", str)(run_ids)
+        else:
+            self.say(f"dambench report --filter 'id:{'|'.join(run_ids)}' compares them.")
+
+    def new_run(self, row: dict[str, Any] | None = None) -> None:
+        """Begin a run.
+
+        Args:
+            row: of a run, to ask for the same again.
+        """
+        self.say("dambench run --detach begins one; see dambench run --help.")
 
     def places_line(self, here: str) -> Text:
         """The first line of every place."""

@@ -66,6 +66,8 @@ class Place(Screen[None]):
 
     def hear(self, told: Told) -> None:
         """What the feed found for this place."""
+        if not self.query("#trouble"):
+            return  # the console is being closed
         trouble = self.query_one("#trouble", Static)
         if told.trouble:
             trouble.update(Text(display(told.trouble, 300)))

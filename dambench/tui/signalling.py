@@ -36,9 +36,9 @@ def ask_to_stop(place: Place, run: str) -> None:
 
         def edit() -> None:
             with closing(Store.open(app.path, write=True)) as store:
-                store.edit(run, "stop_asked", 1)
+                store.edit(run, "stop_asked", row["attempt"])
 
-        in_background(place, edit, f"Asked: {row['host']} notices within {launch.BEAT_SECONDS:.0f} s.")
+        in_background(place, edit, f"Asked: {row['host']} notices within a minute or so.")
 
 
 def kill(place: Place, run: str) -> None:

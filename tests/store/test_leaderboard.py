@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import msgspec
 import pytest
@@ -25,7 +26,7 @@ def _cell(accuracies: list[float]) -> Cell:
     return Cell(tuple(Score("m", "d", 1, "n", "p", a, "m", "{}", "", "s", "d", "r") for a in accuracies))
 
 
-def _only(store: Store, **axes: tuple[str, ...]) -> Table:
+def _only(store: Store, **axes: Any) -> Table:
     tables = leaderboard(store, **axes).tables
     assert len(tables) == 1
     return tables[0]

@@ -53,6 +53,16 @@ def drawn(app: App[Any]) -> str:
     return "\n".join("".join(s.text for s in strip).rstrip()[:width] for strip in lines[:height]).rstrip() + "\n"
 
 
+def said(app: App[Any]) -> str:
+    """The notes that are shown, and have not gone yet."""
+    return "\n".join(note.message for note in app._notifications)
+
+
+async def types(pilot: Pilot[None], text: str, *then: str) -> None:
+    """Press the keys of a text, and then some others."""
+    await pilot.press(*("space" if character == " " else character for character in text), *then)
+
+
 async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
     """Wait for a condition."""
     end = time.monotonic() + PATIENCE

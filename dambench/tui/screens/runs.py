@@ -1,15 +1,140 @@
-"""Runs: all runs of the database."""
+"""Runs: all runs of the database, a line each; the one under the cursor at a glance; and what can be done with them."""
 
-from typing import Any, ClassVar
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.widgets import Static
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.timer import Timer
+from textual.widgets import Input, Static
 
 from dambench import launch
+from dambench.display import display
+from dambench.errors import BadInput
+from dambench.store import filters, listing
+from dambench.store.filters import Filter
+from dambench.store.listing import Glance
 from dambench.store.runs import Store
-from dambench.tui.feed import Question
+from dambench.tui import clock, pace
+from dambench.tui.columns import (
+    ALIVE,
+    COLUMNS,
+    SORTED_AS,
+    Row,
+    bars,
+    figure,
+    markdown_table,
+    memory,
+    past,
+    percent,
+    plain,
+    spark,
+    usual,
+)
+from dambench.tui.feed import Question, Told
 from dambench.tui.place import Place
+from dambench.tui.widgets.pick import Ask, Pick
+from dambench.tui.widgets.runs_table import RunsTable
+from dambench.tui.widgets.sure import Several, Sure
+
+PAGE = 100
+"""Runs that are read around the cursor."""
+
+TYPING = 0.3
+"""Seconds without a key after which a filter that is being typed is applied."""
+
+SAVED = {
+    "running": "state:running|waiting",
+    "lost or failed": "state:lost|failed|silent",
+    "this week": "age<7d",
+    "finished today": "state:finished age<24h",
+}
+"""Filters that everybody has."""
+
+FIRST = "dambench run --detach --method dm --dataset digits --ipc 1"
+
+UPWARDS = ("method", "dataset", "network", "protocol", "name", "host", "state", "run", "ipc", "seed")
+"""Columns that begin with their smallest value."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which runs, in which order."""
+
+    filter: Filter
+    order: str
+    down: bool
+
+
+class Found(NamedTuple):
+    """What was read for the screen."""
+
+    wanted: Wanted
+    numbers: Sequence[int]
+    rows: dict[int, Row]
+    glance: Glance | None
+    of: int
+    """All runs that are not in the trash."""
+    stands: list[str]
+    """How those stand that have not ended."""
+
+
+@dataclass
+class Reader:
+    """Reads runs in the feed's thread, and remembers what it need not read again for the next key."""
+
+    wanted: Wanted | None = None
+    until: float = 0.0
+    """When all is read anew: that takes a tenth of the time at most."""
+    numbers: list[int] = field(default_factory=list)
+    of: int = 0
+    stands: dict[int, launch.State] = field(default_factory=dict)
+    rows: dict[int, Row] = field(default_factory=dict)
+
+    def read(self, store: Store, wanted: Wanted, number: int | None, at: int) -> Found:
+        """Args:
+        number, at: the run under the cursor, and where it was.
+        """
+        began = time.monotonic()
+        anew = wanted != self.wanted or began >= self.until
+        if anew:
+            self.stands = launch.states(store)
+            only = wanted.filter.where(self.stands, clock.now())
+            lost = [number for number, state in self.stands.items() if state == "lost"]
+            self.numbers = listing.ordered(store, only, wanted.order, down=wanted.down, lost=lost)
+            self.of = store.query("select count(*) n from runs where deleted_at = ''")[0]["n"]
+            self.wanted, self.rows = wanted, {}
+        with suppress(ValueError):
+            at = self.numbers.index(number) if number is not None else at
+        at = max(0, min(at, len(self.numbers) - 1))
+        first = max(0, min(at - PAGE // 2, len(self.numbers) - PAGE))
+        around = self.numbers[first : first + PAGE]
+        near = self.numbers[max(0, at - PAGE // 4) : at + PAGE // 4]
+        if any(number not in self.rows for number in near):
+            self.rows = {
+                number: row | {"stands": self.stands.get(number, row["state"])}
+                for number, row in listing.page(store, around).items()
+            }
+        if anew:
+            self.until = time.monotonic() + 9 * (time.monotonic() - began)
+        here = self.numbers[at] if self.numbers else None
+        return Found(
+            wanted=wanted,
+            numbers=self.numbers,
+            rows=self.rows,
+            glance=None if here is None else listing.glance(store, here),
+            of=self.of,
+            stands=list(self.stands.values()),
+        )
 
 
 class RunsPlace(Place):
@@ -17,15 +142,614 @@ class RunsPlace(Place):
 
     NAME: ClassVar[str] = "Runs"
 
+    DEFAULT_CSS = """
+    RunsPlace #line { height: 1; }
+    RunsPlace #slash { width: 3; }
+    RunsPlace #filter { width: 1fr; border: none; padding: 0; height: 1; background: transparent; }
+    RunsPlace #filter:focus { background: $surface; }
+    RunsPlace #counts { width: auto; height: 1; padding: 0 1; }
+    RunsPlace #wrong { height: auto; display: none; color: $text-error; padding: 0 1; }
+    RunsPlace #empty { height: 1fr; display: none; padding: 1 2; }
+    RunsPlace.-empty RunsTable { display: none; }
+    RunsPlace.-empty #strips { display: none; }
+    RunsPlace.-empty #empty { display: block; }
+    RunsPlace #strips { height: 6; border-top: solid $panel; }
+    RunsPlace #strip { width: 1fr; height: 5; }
+    RunsPlace #facts { width: 60; height: 100%; display: none; padding-left: 1; border-left: solid $panel; }
+    RunsPlace.-ascii #strips { border-top: ascii $panel; }
+    RunsPlace.-ascii #facts { border-left: ascii $panel; }
+    RunsPlace.-wide #facts { display: block; }
+    RunsPlace.-wide #strips { height: 9; }
+    RunsPlace.-wide #strip { height: 8; }
+    RunsPlace.-zoomed #strips { display: none; }
+    RunsPlace.-low #strips { display: none; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "Open", key_display="enter"),
+        Binding("space", "mark", "Mark"),
+        Binding("c", "compare", "Compare"),
+        # First of all: what is typed after it must not reach the table, however fast it comes.
+        Binding("slash", "filter", "Filter", key_display="/", priority=True),
+        Binding("x", "stop", "Stop"),
+        Binding("s", "sort", "Sort", show=False, tooltip="Sort by a column; the same again: the other way round"),
+        Binding("C", "columns", "Columns", show=False, tooltip="Choose columns"),
+        Binding("F", "filters", "Filters", show=False, tooltip="Saved filters"),
+        Binding("R", "again", "Run again", show=False, tooltip="Run it again: the form, filled"),
+        Binding("r", "resume", "Resume", show=False, tooltip="Resume it from its last checkpoint"),
+        Binding("X", "kill", "Kill", show=False, tooltip="Kill it: it goes back to its last checkpoint"),
+        Binding("t", "tag", "Tag", show=False, tooltip="Tag it, or the marked ones"),
+        Binding("N", "note", "Note", show=False, tooltip="Write a note to it"),
+        Binding("D", "delete", "Delete", show=False, tooltip="Put it, or the marked ones, into the trash"),
+        Binding("z", "zoom", "Zoom", show=False, tooltip="The table alone"),
+        Binding("escape", "back", "Back", show=False, tooltip="Clear the filter, then the marks"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reader = Reader()
+        self._filter = Filter("", [])
+        self._found: Found | None = None
+        self._asked = False
+        """Whether a key was pressed since the last answer: then it is drawn at once."""
+        self._drawn = 0.0
+        self._typing: Timer | None = None
+
+    # What is on the screen.
+
     def content(self) -> ComposeResult:
-        yield Static(id="list")
+        with Horizontal(id="line"):
+            yield Static(Text(" / ", "bold"), id="slash")
+            entry = Input(placeholder="all runs", id="filter", compact=True)
+            entry.cursor_blink = False
+            yield entry
+            yield Static(id="counts")
+        yield Static(id="wrong")
+        yield Static(id="empty")
+        yield RunsTable(ascii_only=self.console_app.look.ascii)
+        with Horizontal(id="strips"):
+            yield Static(id="strip")
+            yield Static(id="facts")
+
+    def on_mount(self) -> None:
+        settings = self.console_app.settings
+        self.table.order = settings.get("runs.order", "age")
+        if self.table.order not in listing.ORDERS:
+            self.table.order = "age"
+        self.table.down = settings.get("runs.down", True)
+        self.set_class(settings.get("runs.zoomed", False), "-zoomed")
+        self.set_class(self.console_app.look.ascii, "-ascii")
+        with suppress(BadInput):
+            self._filter = filters.read(settings.get("runs.filter", ""))
+        self._choose_columns()
+        self._show_filter()
+        self.set_focus(self.table)
+
+    @property
+    def table(self) -> RunsTable:
+        return self.query_one(RunsTable)
+
+    def on_resize(self) -> None:
+        self._choose_columns()
+        self.set_class(self.size.height < 20, "-low")
+
+    def _choose_columns(self) -> None:
+        chosen = [name for name in self.console_app.settings.get("runs.columns", []) if name in COLUMNS]
+        self.table.columns = chosen or usual(self.app.size.width)
+        self.table.measure()
 
     def question(self) -> Question:
-        def found(store: Store) -> Any:
-            return store.query("select * from runs where deleted_at = '' order by number desc limit 100")
+        table = self.table
+        wanted = Wanted(self._filter, table.order, table.down)
+        return partial(self._reader.read, wanted=wanted, number=table.number, at=table.at)
 
-        return found
+    def ask(self) -> None:
+        self._asked = True
+        super().ask()
 
-    def show(self, found: Any) -> None:
-        lines = [f"{row['id']}  {launch.state(row):8}  {row['method']}  {row['done']}/{row['total']}" for row in found]
-        self.query_one("#list", Static).update(Text("\n".join(lines)))
+    def hear(self, told: Told) -> None:
+        if told.trouble and not self.console_app.path.exists():
+            told = Told(told.asker, None)
+        super().hear(told)
+
+    def show(self, found: Found | None) -> None:
+        if found is not None and found.wanted != Wanted(self._filter, self.table.order, self.table.down):
+            return  # another one was asked for since
+        now = time.monotonic()
+        if not self._asked and (now - self._drawn < pace.NUMBERS or pace.backlog(self.app)):
+            return
+        anew = found is None or self._found is None or found.wanted != self._found.wanted
+        self._asked, self._drawn, self._found = False, now, found
+        if found is None:
+            self._empty(f"There is no database {display(str(self.console_app.path))!r} yet.", first=True)
+            return
+        self.table.marks.intersection_update(found.numbers)
+        if not found.of:
+            self._empty(f"No runs in {display(str(self.console_app.path))!r} yet.", first=True)
+        elif not found.numbers:
+            self._empty(
+                f"No run is meant by the filter {display(self._filter.text)!r}.\n\nesc   clear it\n/     change it"
+            )
+        else:
+            self.remove_class("-empty")
+        before = self.table.number
+        if anew and before not in found.numbers:
+            self.table.numbers, self.table.at = (), 0
+        self.table.fill(found.numbers, found.rows)
+        self._head()
+        self._strip()
+        if before is not None and before != self.table.number:
+            self.ask()  # the run under the cursor has gone from the list
+
+    def _empty(self, text: str, *, first: bool = False) -> None:
+        if first:
+            text += f"\n\nn     start one (handwritten digits, no download, seconds on a CPU)\nor    {FIRST}"
+        self.query_one("#empty", Static).update(Text(self._signs(text)))
+        self.add_class("-empty")
+
+    def _signs(self, text: str) -> str:
+        return plain(text) if self.console_app.look.ascii else text
+
+    def _head(self) -> None:
+        """The line above the table."""
+        found, marks = self._found, len(self.table.marks)
+        counts = []
+        if found is not None:
+            counts.append(f"{len(found.numbers)} of {found.of}" if self._filter.text else f"{found.of} runs")
+            known = {state: found.stands.count(state) for state in ("running", "waiting", "silent", "lost")}
+            counts += [f"{number} {state}" for state, number in known.items() if number]
+        counts += [f"{marks} marked"] if marks else []
+        self._update("#counts", Text("  ".join(counts)), layout=True)
+
+    def _update(self, what: str, text: Text, *, layout: bool = False) -> None:
+        """Draw a text that has changed."""
+        widget = self.query_one(what, Static)
+        if text != getattr(widget, "last", None):
+            widget.last = text  # type: ignore[attr-defined]
+            widget.update(text, layout=layout)
+
+    # The run under the cursor.
+
+    def _strip(self) -> None:
+        row, found = self.table.row, self._found
+        if row is None or found is None:
+            return
+        wide = self.app.size.width >= 140
+        lines = [_title(row, facts=not wide)]
+        lines += self._courses(row, found.glance) if wide else [self._course(row, found.glance)]
+        if row["stands"] in ("lost", "silent") or row["error"]:
+            lines.append(why(row))
+        if not wide:
+            lines += facts(row)
+        self._update("#strip", Text(self._signs("\n".join(f" {line}" for line in lines))))
+        self._update("#facts", Text(self._signs("\n".join(facts(row, wide=True)))))
+
+    def _course(self, row: Row, glance: Glance | None) -> str:
+        """Loss and accuracy as sparklines, and how fast."""
+        parts = []
+        ascii_only = self.console_app.look.ascii
+        if glance is not None and glance.losses:
+            parts.append(f"loss {spark(glance.losses, 14, ascii_only=ascii_only, log=True)} {figure(row['loss'])}")
+        if row["accuracy"] is not None:
+            means = [estimate.mean for estimate in glance.accuracies] if glance else []
+            drawn = spark(means, 10, ascii_only=ascii_only) + " " if len(means) > 1 else ""
+            parts.append(f"acc {drawn}{percent(row['accuracy'])}")
+        return "   ".join(parts + speed(row, glance)) or "it has said nothing yet"
+
+    def _courses(self, row: Row, glance: Glance | None) -> list[str]:
+        """The same, where there is room."""
+        losses = glance.losses if glance else []
+        means: list[float | None] = [estimate.mean for estimate in glance.accuracies] if glance else []
+        ascii_only = self.console_app.look.ascii
+        drawn = [
+            [f"loss {figure(row['loss'])}", *bars(losses, 44, 4, ascii_only=ascii_only, log=True)],
+            [
+                f"accuracy {percent(row['accuracy'])}",
+                *(bars(means, 44, 4, ascii_only=ascii_only) if len(means) > 1 else [""] * 4),
+            ],
+        ]
+        return [
+            *(f"{loss:<48}{accuracy}" for loss, accuracy in zip(*drawn, strict=True)),
+            "   ".join(speed(row, glance)),
+        ]
+
+    def on_runs_table_moved(self) -> None:
+        if self.table.row is not None and self._found is not None:
+            # What is known at once; the rest in a moment.
+            self._found = self._found._replace(glance=None)
+        self.ask()
+
+    def on_runs_table_opened(self) -> None:
+        self.action_open()
+
+    # Which runs, and how.
+
+    @property
+    def typing(self) -> bool:
+        """Whether a filter is being typed."""
+        return self.focused is self.query_one("#filter")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return not (action == "filter" and self.typing)  # then it is a character
+
+    def action_filter(self) -> None:
+        # At once: the next key is meant for it already.
+        self.set_focus(self.query_one("#filter"))
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        if self._typing is not None:
+            self._typing.stop()
+        try:
+            wanted = filters.read(event.value)
+        except BadInput as error:
+            self._say_wrong(str(error))
+            return
+        self._say_wrong("")
+        self._typing = self.set_timer(TYPING, partial(self._apply, wanted))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        try:
+            self._apply(filters.read(event.value))
+        except BadInput as error:
+            self._say_wrong(str(error))
+            return
+        self._leave_filter()
+
+    def _apply(self, wanted: Filter) -> None:
+        if wanted.text != self._filter.text:
+            self._filter = wanted
+            self.console_app.settings.set("runs.filter", wanted.text)
+            if not self.typing:
+                self._show_filter()
+            self._head()
+            self.ask()
+
+    def _say_wrong(self, sentence: str) -> None:
+        wrong = self.query_one("#wrong", Static)
+        wrong.display = bool(sentence)
+        wrong.update(Text(self._signs(display(sentence, 300))))
+
+    def _show_filter(self) -> None:
+        entry = self.query_one("#filter", Input)
+        with entry.prevent(Input.Changed):
+            entry.value = display(self._filter.text)
+
+    def _leave_filter(self) -> None:
+        if self._typing is not None:
+            self._typing.stop()
+        self._say_wrong("")
+        self._show_filter()
+        self.set_focus(self.table)
+
+    def action_back(self) -> None:
+        if self.typing:
+            self._leave_filter()
+        elif self._filter.text:
+            self._apply(Filter("", []))
+        elif self.table.marks:
+            self.table.marks.clear()
+            self._marked()
+
+    def action_filters(self) -> None:
+        """Saved filters."""
+        own = self.console_app.settings.get("runs.filters", {})
+        known = SAVED | {str(name): str(text) for name, text in own.items()}
+        options = [(f"{name:<18} {text}", text) for name, text in known.items()]
+        if self._filter.text and self._filter.text not in known.values():
+            options.append((f"save {self._filter.text!r} …", "+"))
+        if self._filter.text in own.values():
+            options.append((f"forget {self._filter.text!r}", "-"))
+
+        def chosen(text: str | None) -> None:
+            if text == "+":
+                self.app.push_screen(Ask("Save the filter as", ""), save)
+            elif text == "-":
+                left = {name: kept for name, kept in own.items() if kept != self._filter.text}
+                self.console_app.settings.set("runs.filters", left)
+            elif text is not None:
+                with suppress(BadInput):
+                    self._apply(filters.read(text))
+
+        def save(name: str | None) -> None:
+            if name and name.strip():
+                self.console_app.settings.set("runs.filters", own | {name.strip(): self._filter.text})
+
+        self.app.push_screen(Pick("Filters", options, self._filter.text), chosen)
+
+    def action_sort(self) -> None:
+        names = [name for name in COLUMNS if SORTED_AS.get(name, name) in listing.ORDERS and name not in SORTED_AS]
+        options = [(f"{COLUMNS[name].title:<13} {COLUMNS[name].what}", name) for name in names]
+        self.app.push_screen(Pick("Sort by", options, self.table.order), self._sort)
+
+    def _sort(self, name: str | None) -> None:
+        if name is None:
+            return
+        table, settings = self.table, self.console_app.settings
+        table.down = not table.down if name == table.order else name not in UPWARDS
+        table.order, table.at = name, 0
+        settings.set("runs.order", name)
+        settings.set("runs.down", table.down)
+        table.numbers = ()
+        self.ask()
+
+    def action_columns(self) -> None:
+        shown = self.table.columns
+        # The order in which they are shown stays.
+        names = [*shown, *(name for name in COLUMNS if name not in shown)]
+        options = [(f"{COLUMNS[name].title:<13} {COLUMNS[name].what}", name, name in shown) for name in names]
+
+        def chosen(taken: list[str] | None) -> None:
+            if taken is not None:
+                # None at all, or the usual ones: then as the width of the terminal has it.
+                own = [] if taken == usual(self.app.size.width) else taken
+                self.console_app.settings.set("runs.columns", own)
+                self._choose_columns()
+
+        self.app.push_screen(Several("Columns", options), chosen)
+
+    def action_zoom(self) -> None:
+        self.toggle_class("-zoomed")
+        self.console_app.settings.set("runs.zoomed", self.has_class("-zoomed"))
+
+    def action_mark(self) -> None:
+        if (number := self.table.number) is not None:
+            self.table.marks ^= {number}
+            self.table.action_step(1)
+            self._marked()
+
+    def _marked(self) -> None:
+        self.table.redraw()
+        self._head()
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """Whole rows of what is meant: the marked runs, else the one under the cursor."""
+        numbers = sorted(self.table.marks) or ([] if self.table.number is None else [self.table.number])
+
+        def found(store: Store) -> list[dict[str, Any]]:
+            rows = [store.query("select * from runs where number = ?", number) for number in numbers]
+            return [row for some in rows for row in some]
+
+        try:
+            rows: list[dict[str, Any]] = self.read_now(found) if numbers else []
+        except BadInput as error:
+            self.console_app.say(str(error), "error")
+            return []
+        return rows
+
+    def _row(self) -> dict[str, Any] | None:
+        """The whole row under the cursor, whatever is marked."""
+        number = self.table.number
+        if number is None:
+            return None
+        marks, self.table.marks = self.table.marks, {number}
+        try:
+            rows = self._rows()
+        finally:
+            self.table.marks = marks
+        return rows[0] if rows else None
+
+    def to_copy(self) -> str:
+        """The id of the run under the cursor, or the marked runs as a table."""
+        row = self.table.row
+        if not self.table.marks:
+            return "" if row is None else str(row["id"])
+        marks = [number for number in self.table.numbers if number in self.table.marks]
+        rows = self.read_now(lambda store: listing.page(store, marks))
+        stands = self._reader.stands
+        shown = [rows[number] | {"stands": stands.get(number, rows[number]["state"])} for number in marks]
+        return markdown_table(self.table.columns, shown)
+
+    # Elsewhere.
+
+    def action_open(self) -> None:
+        if (row := self.table.row) is not None:
+            self.console_app.open_run(row["id"])
+
+    def action_compare(self) -> None:
+        if rows := self._rows():
+            self.console_app.compare_runs([row["id"] for row in rows])
+
+    def action_again(self) -> None:
+        if not self.console_app.refuses() and (row := self._row()) is not None:
+            self.console_app.new_run(row)
+
+    # What changes something.
+
+    def _do(self, work: Callable[[], str]) -> None:
+        """Work in a thread that nobody waits for, not even who quits; say what came of it."""
+
+        def go() -> None:
+            try:
+                said, severity = work(), "information"
+            except Exception as error:  # whatever it is, the console goes on
+                said, severity = str(error), "error"
+            self._reader.until = 0.0
+            with suppress(Exception):  # the console may have gone
+                self.app.call_from_thread(self._done, said, severity)
+
+        threading.Thread(target=go, name="doing", daemon=True).start()
+
+    def _done(self, said: str, severity: str) -> None:
+        if said:
+            self.console_app.say(said, severity)
+        if self.app.screen is self:
+            self.ask()
+
+    def _edit(self, rows: Sequence[dict[str, Any]], *changes: tuple[Any, str | int]) -> None:
+        with closing(Store.open(self.console_app.path, write=True)) as store:
+            for row in rows:
+                for what, value in changes:
+                    store.edit(row["id"], what, value)
+
+    def action_stop(self) -> None:
+        if self.console_app.refuses() or (row := self._row()) is None:
+            return
+        if (state := launch.state(row)) not in ALIVE:
+            self.console_app.say(_ended(row, state), "warning")
+            return
+
+        def stop() -> str:
+            if launch.is_here(row):
+                launch.send(row, signal.SIGTERM)
+                return f"{row['id']} was asked to stop: it does so at the end of an iteration."
+            # The attempt, not 1: whoever resumes it is not meant.
+            self._edit([row], ("stop_asked", row["attempt"]))
+            return f"{row['id']} was asked to stop: {row['host']} notices within {launch.BEAT_SECONDS:.0f} s."
+
+        text = f"Stop the run {row['id']}? It writes a checkpoint first, and can be resumed."
+        self.app.push_screen(Sure("Stop", text, "stop it"), lambda yes: self._do(stop) if yes else None)
+
+    def action_kill(self) -> None:
+        if self.console_app.refuses() or (row := self._row()) is None:
+            return
+        state = launch.state(row)
+        if state not in ALIVE:
+            self.console_app.say(_ended(row, state), "warning")
+        elif not launch.is_here(row):
+            self.console_app.say(f"{row['id']} is on {row['host']}: only there can it be killed.", "warning")
+        else:
+
+            def kill() -> str:
+                launch.send(row, signal.SIGKILL)
+                return f"{row['id']} was killed. r resumes it from its last checkpoint."
+
+            def typed(text: str | None) -> None:
+                if text is None:
+                    return
+                if text.strip() == row["id"]:
+                    self._do(kill)
+                else:
+                    self.console_app.say(f"Not killed: {text!r} is not {row['id']!r}.", "warning")
+
+            self.app.push_screen(Ask(f"Kill {row['id']}", "", f"Type {row['id']} to kill it at once."), typed)
+
+    def action_resume(self) -> None:
+        if self.console_app.refuses() or (row := self._row()) is None:
+            return
+        state = launch.state(row)
+        if state in ALIVE or state == "finished":
+            self.console_app.say(f"{row['id']} is {state}: there is nothing to resume.", "warning")
+            return
+        if row["diverged_at"] is not None:
+            where = f"diverged at iteration {row['diverged_at']}, and would again"
+            self.console_app.say(f"{row['id']} {where}: R runs it anew, with other settings.", "warning")
+            return
+
+        def resume() -> str:
+            heard: list[str] = []
+            words = ["resume", row["id"], "--db", str(self.console_app.path.absolute()), "--headless"]
+            run, code = launch.start(words, heard.append)
+            if not run:
+                raise BadInput(heard[-1] if heard else f"{row['id']} could not be resumed (exit code {code}).")
+            return f"{row['id']} goes on."
+
+        self.console_app.say(f"{row['id']} is about to go on …")
+        self._do(resume)
+
+    def action_tag(self) -> None:
+        if self.console_app.refuses() or not (rows := self._rows()):
+            return
+
+        def typed(text: str | None) -> None:
+            words = [word for word in (text or "").split() if word.strip("-")]
+            changes = [("untag" if word.startswith("-") else "tag", word.removeprefix("-")) for word in words]
+
+            def tag() -> str:
+                self._edit(rows, *changes)
+                return ""
+
+            if changes:
+                self._do(tag)
+
+        self.app.push_screen(Ask(f"Tag {_which(rows)}", "", "Words; with a - in front they are taken away."), typed)
+
+    def action_note(self) -> None:
+        if self.console_app.refuses() or (row := self._row()) is None:
+            return
+
+        def typed(text: str | None) -> None:
+            def note() -> str:
+                self._edit([row], ("note", text or ""))
+                return ""
+
+            if text is not None and text != row["note"]:
+                self._do(note)
+
+        self.app.push_screen(Ask(f"Note to {row['id']}", display(row["note"], 2000)), typed)
+
+    def action_delete(self) -> None:
+        if self.console_app.refuses() or not (rows := self._rows()):
+            return
+        if alive := [row["id"] for row in rows if launch.state(row) in ALIVE]:
+            self.console_app.say(f"Nothing was deleted: {', '.join(alive)} goes on. x stops a run.", "warning")
+            return
+
+        def delete() -> str:
+            self._edit(rows, ("deleted_at", clock.now().isoformat(timespec="milliseconds")))
+            return f"In the trash: {_which(rows)}. `dambench restore` brings it back."
+
+        text = f"Put {_which(rows)} into the trash? Tables and the report leave it out; its files stay."
+        self.app.push_screen(Sure("Delete", text, "into the trash"), lambda yes: self._do(delete) if yes else None)
+
+
+def _which(rows: Sequence[dict[str, Any]]) -> str:
+    """`ab2cde`, or `3 runs`."""
+    return str(rows[0]["id"]) if len(rows) == 1 else f"{len(rows)} runs"
+
+
+def _ended(row: Row, state: str) -> str:
+    if state == "lost":
+        return f"{row['id']} is lost: there is no process to stop. r resumes it."
+    return f"{row['id']} is {state}: there is nothing to stop."
+
+
+def speed(row: Row, glance: Glance | None) -> list[str]:
+    """Iterations per second and memory, as far as they are known."""
+    rate = (glance.rate if glance and row["stands"] == "running" else None) or row["rate"]
+    return [*([f"{rate:.3g} it/s"] if rate else []), *([f"peak {memory(row['peak'])}"] if row["peak"] else [])]
+
+
+def _title(row: Row, *, facts: bool) -> str:
+    parts = [row["method"], row["dataset"], "" if row["ipc"] is None else f"IPC {row['ipc']}", row["network"]]
+    said = f"{row['id']}  {' · '.join(display(part) for part in parts if part)} · seed {row['seed']}"
+    return f"{said}   {display(row['protocol'])}" if facts else said
+
+
+def why(row: Row) -> str:
+    """What is wrong with a run, and the ways out."""
+    if row["stands"] == "lost":
+        if not row["pid"]:
+            return "lost: an older dambench began it, and did not say which process it was. R runs it again."
+        onward = "r begins it anew" if row["checkpoint"] is None else f"after iteration {row['checkpoint']}"
+        onward = onward if row["checkpoint"] is None else f"r resumes from the checkpoint {onward}"
+        return f"process {row['pid']} is gone from {display(row['host'])}; {onward}"
+    if row["stands"] == "silent":
+        return f"no sign of life from {display(row['host'])} for {past(clock.since(row['beat_at']))}"
+    onward = "R runs it again" if row["diverged_at"] is not None or row["stands"] == "finished" else "r resumes it"
+    return f"{display(row['error'], 300)}; {onward}"
+
+
+def facts(row: Row, *, wide: bool = False) -> list[str]:
+    """Process, tags and note; where there is room a line for each thing."""
+    alive = row["stands"] in ALIVE
+    process = f"pid {row['pid']} on {display(row['host'])}" if row["pid"] else ""
+    began = display(row["created_at"])[:16].replace("T", " ")
+    beat = f"heartbeat {past(clock.since(row['beat_at']))} ago" if alive and row["beat_at"] else ""
+    tags, note = display(", ".join(row["tags"])), display(row["note"])
+    if not wide:
+        first = ", ".join(part for part in (process if alive else "", f"begun {began}", beat) if part)
+        noted = "   ".join(part for part in (f"tags {tags}" if tags else "", f"note {note}" if note else "") if part)
+        return [line for line in (first, noted) if line]
+    phase = f"{display(row['phase'])} {row['done']}/{row['total']}" if alive and row["phase"] else ""
+    lines = {
+        "protocol": display(row["protocol"]),
+        "settings": row["config_sha256"][:8],
+        "process": process + (f", attempt {row['attempt']}" if row["attempt"] > 1 else ""),
+        "begun": f"{began} UTC",
+        "beat": beat.removeprefix("heartbeat "),
+        "phase": phase,
+        "tags": tags,
+        "note": note,
+        "log": display(Path(row["log"]).name) if row["log"] else "",
+    }
+    return [f"{name:<10}{text}" for name, text in lines.items() if text]

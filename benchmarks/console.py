@@ -1,0 +1,168 @@
+"""How soon the console answers, in a terminal of 80×24, in a database of 10,000 runs and in that of the repository.
+
+Measured from outside, through a pseudo-terminal: from the start of `dambench` to its first picture with runs in it, and
+from a key to the picture that answers it. The runs are copies of those of the ledger.
+"""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+
+from benchmarks.contest import DEFAULT, ROOT, Contest, Form, Measure, Results, Scene
+from dambench import files
+from dambench.store.runs import Store
+
+FIRST, KEY, END, FILTER = "seconds", "key, seconds", "to the other end, seconds", "filter, seconds"
+BYTES = "bytes of a key"
+PATIENCE = 60.0
+
+
+# All that this benchmark knows of dambench.
+
+
+def database(runs: int) -> Path:
+    """Copies of the ledger's runs, as many as asked for, with a part of their events."""
+    path = files.home() / f"console-{runs}.db"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    shutil.copy(ROOT / "runs.db", new)
+    with closing(Store.open(new, write=True)) as store:
+        made = [row["number"] for row in store.query("select number from runs order by number")]
+        columns = {
+            table: ", ".join(
+                row["name"]
+                for row in store.query("select name from pragma_table_info(?)", table)
+                if row["name"] not in ("run", "number", "id", "uid")
+            )
+            for table in ("runs", "scores", "costs", "events", "artifacts")
+        }
+        db = store.db.conn
+        db.execute("begin")
+        for index in range(runs - len(made)):
+            model = made[index % len(made)]
+            number = db.execute(
+                f"insert into runs (id, uid, {columns['runs']}) select ?, ?, {columns['runs']} from runs "
+                "where number = ?",
+                [f"z{index:05}", f"copy {index}", model],
+            ).lastrowid
+            for table in ("scores", "costs", "events", "artifacts"):
+                part = "and (kind != 'stepped' or sequence % 20 = 0)" if table == "events" else ""
+                names = columns[table].replace("preview", "x'' as preview") if table == "artifacts" else columns[table]
+                db.execute(
+                    f"insert into {table} (run, {columns[table]}) select ?, {names} from {table} where run = ? {part}",
+                    [number, model],
+                )
+        db.execute("commit")
+    new.rename(path)
+    return path
+
+
+class Terminal:
+    """The console in a terminal of 80×24."""
+
+    def __init__(self, path: Path):
+        self._file, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dambench", "--db", str(path)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            env=os.environ | {"TERM": "xterm-256color", "XDG_STATE_HOME": str(path.parent / "state")},
+        )
+        os.close(theirs)
+        self.heard = b""
+
+    def press(self, keys: str) -> None:
+        self.heard = b""
+        os.write(self._file, keys.encode())
+
+    def wait(self, text: str) -> float:
+        """Until it is drawn; the seconds that took."""
+        began = time.perf_counter()
+        while text not in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.heard.decode(errors="replace")):
+            left = PATIENCE - (time.perf_counter() - began)
+            if left < 0 or not select.select([self._file], [], [], left)[0]:
+                raise RuntimeError(f"{text!r} was not drawn within {PATIENCE:.0f} s")
+            self.heard += os.read(self._file, 65536)
+        return time.perf_counter() - began
+
+    def settle(self, still: float) -> int:
+        """Until nothing more is drawn for so many seconds; the bytes that came since the last key."""
+        while select.select([self._file], [], [], still)[0]:
+            self.heard += os.read(self._file, 65536)
+        return len(self.heard)
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+        os.close(self._file)
+
+
+def answers(path: Path, keys: int, still: float) -> dict[str, float]:
+    """Begin, move, go to the end, filter."""
+    shutil.rmtree(path.parent / "state", ignore_errors=True)
+    with closing(Store.open(path)) as store:
+        ids = [row["id"] for row in store.query("select id from runs order by number desc limit ?", keys + 1)]
+        last = store.query("select id from runs order by number limit 1")[0]["id"]
+    terminal = Terminal(path)
+    try:
+        found = {FIRST: terminal.wait(f"{ids[0]} done")}
+        terminal.settle(still)
+        took, sent = [], []
+        for run in ids[1:]:
+            terminal.press("j")
+            took.append(terminal.wait(f" {run}  "))  # in the strip below
+            sent.append(terminal.settle(still))
+        found |= {KEY: median(took), BYTES: median(sent)}
+        terminal.press("G")
+        found[END] = terminal.wait(f" {last}  ")
+        terminal.settle(still)
+        terminal.press("/method:whole\r")
+        found[FILTER] = terminal.wait(" of ")
+        return found
+    finally:
+        terminal.close()
+
+
+# The contest.
+
+
+def contest(scene: Scene) -> Contest:
+    many = 100 if scene.quick else 10_000
+
+    def asked(runs: int) -> Callable[[], Measure]:
+        def prepare() -> Measure:
+            path = database(runs)
+            return lambda: answers(path, 2 if scene.quick else 11, 0.1 if scene.quick else 0.5)
+
+        return prepare
+
+    with closing(Store.open(ROOT / "runs.db")) as store:
+        few = store.query("select count(*) n from runs")[0]["n"]
+    names = {f"{few} runs": few, f"{many} runs": many}
+
+    def figures(results: Results) -> dict[str, float]:
+        return {
+            f"{name}: {what}": median(one[what] for one in results[name])
+            for name in names
+            for what in (FIRST, KEY, END, FILTER, BYTES)
+        }
+
+    forms = tuple(Form(name, asked(runs), allocator=DEFAULT) for name, runs in names.items())
+    return Contest(forms, ((f"{many} runs", f"{few} runs"),), figures=figures)

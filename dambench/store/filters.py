@@ -1,0 +1,316 @@
+"""The filter language: which runs are meant, in words → a condition of SQL.
+
+    method:datadam|dm ipc<=10 -tag:old      all of these
+    state:lost | state:failed               one of these
+    name:"two words" cifar                  quotes keep together; a word alone is looked for in what people write
+
+`field:value` is the value itself, or its pattern with `*`; of an id it is the beginning, of a name or a note a part.
+`field=value` is always the whole. Case does not matter. A `-` in front: not so.
+
+Values become parameters, never SQL; names of columns come from this module alone.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from dambench.errors import BadInput, unknown
+from dambench.store.leaderboard import ACCURACY
+
+NETWORK = "iif(runs.network != '', runs.network, json_extract(runs.config, '$.evaluate_on[0]'))"
+"""The network matched on; of a method that matches on none, the first that is trained on the set."""
+
+ITERATION = """iif(runs.phase = 'distil', runs.done,
+    (select max(iteration) from artifacts where artifacts.run = runs.number))"""
+"""How many the method has taken; null: it has not begun."""
+
+STATES = {
+    "waiting": "waiting wait",
+    "running": "running run",
+    "finished": "finished done",
+    "failed": "failed fail",
+    "stopped": "stopped stop",
+    "lost": "lost",
+    "silent": "silent",
+}
+"""What people may write for each."""
+
+UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+Really = Mapping[int, str]
+"""By its number, how a run stands that is waiting or running by its own word: its process may be gone."""
+
+
+class Clause(NamedTuple):
+    """A condition on `runs`, and its parameters."""
+
+    sql: str
+    values: list[Any]
+
+
+EVERYTHING = Clause("1", [])
+
+Term = Callable[[Really, datetime], Clause]
+"""It depends on which processes live, and on what time it is."""
+
+
+class Filter(NamedTuple):
+    """What `read` understood."""
+
+    text: str
+    alternatives: list[list[Term]]
+
+    def where(self, really: Really, now: datetime | None = None) -> Clause:
+        """The condition that the runs meet that are meant."""
+        if not self.alternatives:
+            return EVERYTHING
+        moment = now or datetime.now(UTC)
+        return _any(_all(term(really, moment) for term in terms) for terms in self.alternatives)
+
+
+def read(text: str) -> Filter:
+    """Understand a filter. An empty one means all runs.
+
+    Raises:
+        BadInput: it cannot be understood; the sentence says what would be right.
+    """
+    if text.count('"') % 2:
+        raise BadInput(f'The filter {text!r} has a " without another one that closes it.')
+    alternatives: list[list[Term]] = [[]]
+    for word in re.findall(r'(?:"[^"]*"|[^\s"])+', text):
+        if word == "|":
+            alternatives.append([])
+        else:
+            alternatives[-1].append(_term(word))
+    if alternatives == [[]]:
+        return Filter(text, [])
+    if not all(alternatives):
+        raise BadInput(f"The filter {text!r} has a | with nothing on one side: write one condition on each.")
+    return Filter(text, alternatives)
+
+
+def _term(word: str) -> Term:
+    minus, rest = ("-", word[1:]) if word.startswith("-") else ("", word)
+    said = re.match(r"([A-Za-z_]+)(<=|>=|:|=|<|>)", rest)
+    if said:
+        name, operator = said[1].lower(), said[2]
+        if name not in FIELDS:
+            raise BadInput(f"{unknown('field', name, FIELDS)} A word with such a sign in it needs quotes.")
+        values = _split(rest[said.end() :])
+        if not all(values):
+            raise BadInput(f"{name}{operator} needs a value (such as {EXAMPLES[name]}).")
+        terms = [FIELDS[name](name, operator, value) for value in values]
+    else:
+        values = _split(rest)
+        if not all(values):
+            raise BadInput(f"{word!r} lacks a word: -old, or dm|datadam.")
+        terms = [_anywhere(value) for value in values]
+
+    def meant(really: Really, now: datetime) -> Clause:
+        found = _any(term(really, now) for term in terms)
+        return Clause(f"not {found.sql}", found.values) if minus else found
+
+    return meant
+
+
+def _split(text: str) -> list[str]:
+    """The alternatives of a value, at each | outside quotes."""
+    found = [""]
+    for part in re.findall(r'"[^"]*"|\||[^"|]+', text):
+        if part == "|":
+            found.append("")
+        else:
+            found[-1] += "" if part == '""' else part
+    return found
+
+
+def _any(clauses: Iterable[Clause]) -> Clause:
+    return _joined(" or ", clauses)
+
+
+def _all(clauses: Iterable[Clause]) -> Clause:
+    return _joined(" and ", clauses)
+
+
+def _joined(word: str, clauses: Iterable[Clause]) -> Clause:
+    parts = list(clauses)
+    values = [value for part in parts for value in part.values]
+    return Clause(f"({word.join(part.sql for part in parts)})", values)
+
+
+def _plain(value: str) -> str:
+    return value.replace('"', "")
+
+
+def _pattern(value: str) -> str:
+    """For LIKE: a * outside quotes stands for anything."""
+    found = ""
+    for part in re.findall(r'"[^"]*"|[^"]+', value):
+        escaped = re.sub(r"([\\%_])", r"\\\1", part.strip('"'))
+        found += escaped if part.startswith('"') else escaped.replace("*", "%")
+    return found
+
+
+def _like(column: str, pattern: str) -> Term:
+    return lambda really, now: Clause(f"ifnull({column} like ? escape '\\', 0)", [pattern])
+
+
+def _either(*terms: Term) -> Term:
+    return lambda really, now: _any(term(really, now) for term in terms)
+
+
+def _tagged(pattern: str) -> Term:
+    tags = "exists (select 1 from tags where tags.run = runs.number and tag like ? escape '\\')"
+    return lambda really, now: Clause(tags, [pattern])
+
+
+def _anywhere(value: str) -> Term:
+    """A word alone."""
+    part = f"%{_pattern(value)}%"
+    columns = ("id", "name", "method", "dataset", "note")
+    return _either(*(_like(f"runs.{column}", part) for column in columns), _tagged(part))
+
+
+def _exact(name: str, operator: str) -> None:
+    if operator not in (":", "="):
+        raise BadInput(f"{name} is compared with : or =, not with {operator} (such as {EXAMPLES[name]}).")
+
+
+def _text(column: str, around: str = "{}") -> Callable[[str, str, str], Term]:
+    """A column of words.
+
+    Args:
+        around: what `:` makes of the pattern.
+    """
+
+    def term(name: str, operator: str, value: str) -> Term:
+        _exact(name, operator)
+        pattern = _pattern(value)
+        return _like(column, around.format(pattern) if operator == ":" else pattern)
+
+    return term
+
+
+def _protocol(name: str, operator: str, value: str) -> Term:
+    """With its hash, or by its name alone."""
+    _exact(name, operator)
+    pattern = _pattern(value)
+    return _either(_like("runs.protocol", pattern), _like("runs.protocol", f"{pattern}#%"))
+
+
+def _tag(name: str, operator: str, value: str) -> Term:
+    _exact(name, operator)
+    return _tagged(_pattern(value))
+
+
+def _compare(column: str, operator: str, value: Any) -> Term:
+    sign = "is" if operator in (":", "=") else operator
+    return lambda really, now: Clause(f"ifnull({column} {sign} ?, 0)", [value])
+
+
+def _whole_number(column: str) -> Callable[[str, str, str], Term]:
+    def term(name: str, operator: str, value: str) -> Term:
+        if name == "ipc" and _plain(value).lower() == "whole":
+            _exact(name, operator)
+            return _compare(column, operator, None)
+        if not re.fullmatch(r"-?\d{1,18}", _plain(value)):
+            raise BadInput(f"{name}{operator}{_plain(value)} needs a whole number, such as {EXAMPLES[name]}.")
+        return _compare(column, operator, int(_plain(value)))
+
+    return term
+
+
+def _ordered(name: str, operator: str) -> None:
+    if operator in (":", "="):
+        raise BadInput(f"{name} is compared with <, <=, > or >=, not with {operator} (such as {EXAMPLES[name]}).")
+
+
+def _accuracy(name: str, operator: str, value: str) -> Term:
+    _ordered(name, operator)
+    if not re.fullmatch(r"\d{1,3}(\.\d*)?%?", _plain(value)):
+        raise BadInput(f"{name}{operator}{_plain(value)} needs percent, such as {EXAMPLES[name]}.")
+    return _compare(ACCURACY, operator, float(_plain(value).rstrip("%")) / 100)
+
+
+def _age(name: str, operator: str, value: str) -> Term:
+    _ordered(name, operator)
+    said = re.fullmatch(rf"(\d{{1,4}}(?:\.\d*)?)({'|'.join(UNITS)})", _plain(value).lower())
+    if not said:
+        raise BadInput(
+            f"{name}{operator}{_plain(value)} needs a time with s, min, h, d or w, such as {EXAMPLES[name]}."
+        )
+    past = timedelta(seconds=float(said[1]) * UNITS[said[2]])
+    # What is older was created before.
+    sign = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}[operator]
+
+    def older(really: Really, now: datetime) -> Clause:
+        return Clause(f"(runs.created_at {sign} ?)", [(now - past).isoformat(timespec="milliseconds")])
+
+    return older
+
+
+def _created(name: str, operator: str, value: str) -> Term:
+    """A day, a month or a minute: as much of the time is compared as was written."""
+    moment = _plain(value).replace(" ", "T").upper()
+    if not re.fullmatch(r"\d{4}(-\d{2}(-\d{2}(T\d{2}(:\d{2}(:\d{2})?)?)?)?)?", moment):
+        raise BadInput(f"{name}{operator}{_plain(value)} needs a date (UTC), such as {EXAMPLES[name]}.")
+    return _compare(f"substr(runs.created_at, 1, {len(moment)})", operator, moment)
+
+
+def _state(name: str, operator: str, value: str) -> Term:
+    _exact(name, operator)
+    word = _plain(value).lower()
+    meant = [state for state, words in STATES.items() if word in words.split()]
+    if not meant:
+        raise unknown("state", word, STATES)
+    state = meant[0]
+
+    def stands(really: Really, now: datetime) -> Clause:
+        if state in ("finished", "failed", "stopped"):
+            return Clause("(runs.state = ?)", [state])
+        # What a run says of itself holds only as long as its process is there.
+        numbers = json.dumps([number for number, now_is in really.items() if now_is == state])
+        return Clause("(runs.number in (select value from json_each(?)))", [numbers])
+
+    return stands
+
+
+FIELDS: dict[str, Callable[[str, str, str], Term]] = {
+    "id": _text("runs.id", "{}%"),
+    "name": _text("runs.name", "%{}%"),
+    "method": _text("runs.method"),
+    "dataset": _text("runs.dataset"),
+    "ipc": _whole_number("runs.ipc"),
+    "network": _text(NETWORK),
+    "protocol": _protocol,
+    "seed": _whole_number("runs.seed"),
+    "state": _state,
+    "tag": _tag,
+    "note": _text("runs.note", "%{}%"),
+    "host": _text("runs.host"),
+    "accuracy": _accuracy,
+    "iteration": _whole_number(ITERATION),
+    "age": _age,
+    "created": _created,
+}
+
+EXAMPLES = {
+    "id": "id:ab2",
+    "name": "name:thesis",
+    "method": "method:dm, or method:d* for all that begin so",
+    "dataset": "dataset:cifar10",
+    "ipc": "ipc<=10, or ipc:whole",
+    "network": "network:convnet*",
+    "protocol": "protocol:quick",
+    "seed": "seed:0",
+    "state": "state:lost",
+    "tag": "tag:thesis",
+    "note": 'note:"two words"',
+    "host": "host:gpu07",
+    "accuracy": "accuracy>=50, in percent",
+    "iteration": "iteration>1000",
+    "age": "age<2h",
+    "created": "created>=2026-11-01",
+}

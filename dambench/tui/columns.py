@@ -1,0 +1,254 @@
+"""The columns of the table of runs: what each says of a run, and how wide it may be. No textual here."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import log as ln
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+
+from dambench.display import display, markdown
+from dambench.report.to_markdown import grid
+from dambench.store.leaderboard import Estimate, method_label
+from dambench.tui import clock
+
+Row = Mapping[str, Any]
+"""Of `listing.page`, with how the run really stands as `stands`."""
+
+UNKNOWN = "–"
+
+STATES = {
+    "waiting": "wait",
+    "running": "run",
+    "finished": "done",
+    "failed": "fail",
+    "stopped": "stop",
+    "lost": "lost",
+    "silent": "silent",
+}
+
+ALIVE = ("waiting", "running", "silent")
+"""States of a run that has a process, as far as is known."""
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    what: str
+    """For whoever chooses columns."""
+    value: Callable[[Row], str]
+    number: bool = False
+    """Aligned to the right."""
+    least: int = 0
+    """Cells it can be cut to; 0: it is never cut."""
+    most: int = 30
+
+
+def percent(estimate: Estimate | None) -> str:
+    """`53.9 ± 0.3 (5)`: mean ± sample standard deviation in percent, and of how many networks."""
+    if estimate is None:
+        return UNKNOWN
+    spread = "" if estimate.std is None else f" ± {100 * estimate.std:.1f}"
+    return f"{100 * estimate.mean:.1f}{spread} ({estimate.n})"
+
+
+def past(seconds: float) -> str:
+    """`12 s`, `9 min`, `3 h`, `2 d`, `8 w`."""
+    for size, name in ((7 * 86400 * 2, "w"), (86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // (7 * 86400 if name == 'w' else size))} {name}"
+    return f"{int(seconds)} s"
+
+
+def left(seconds: float) -> str:
+    """`0:41:10`."""
+    whole = round(seconds)
+    days = f"{whole // 86400} d " if whole >= 86400 else ""
+    return f"{days}{whole % 86400 // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
+
+
+def memory(count: int | None) -> str:
+    """`38.1 G`."""
+    if not count:
+        return UNKNOWN
+    return f"{count / 1e9:.1f} G" if count >= 1e9 else f"{count / 1e6:.0f} M"
+
+
+def figure(value: Any) -> str:
+    """A loss; what is no number stays a word."""
+    return UNKNOWN if value is None else display(value, 10) if isinstance(value, str) else f"{value:.3g}"
+
+
+def seconds_left(row: Row) -> float | None:
+    """Of the distillation, at the speed it has had; None: not known, or it is not distilling."""
+    if row["phase"] != "distil" or not row["rate"] or not row["total"]:
+        return None
+    return max(0.0, float(row["total"] - row["done"]) / float(row["rate"]))
+
+
+def _age(row: Row) -> str:
+    match row["stands"]:
+        case "running":
+            remaining = seconds_left(row)
+            return display(row["phase"]) or UNKNOWN if remaining is None else left(remaining)
+        case "waiting":
+            return UNKNOWN
+        case "lost" | "silent":
+            return f"beat {past(clock.since(row['beat_at'] or row['created_at']))}"
+        case _:
+            return f"{past(clock.since(row['ended_at'] or row['created_at']))} ago"
+
+
+def _step(row: Row) -> str:
+    return UNKNOWN if row["iteration"] is None else str(row["iteration"])
+
+
+def _of(row: Row) -> str:
+    return f"{_step(row)}/{row['iterations']}" if row["iterations"] else _step(row)
+
+
+def _text(name: str) -> Callable[[Row], str]:
+    return lambda row: display(str(row[name]), 200)
+
+
+COLUMNS: dict[str, Column] = {
+    "run": Column("RUN", "its id", _text("id")),
+    "state": Column("STATE", "how it stands", lambda row: STATES[row["stands"]]),
+    "name": Column("NAME", "its name", _text("name"), least=6),
+    "method": Column(
+        "METHOD", "with settings other than its recipe's",
+        lambda row: display(method_label(row["method"], row["overrides"])),
+        least=7, most=40,
+    ),
+    "dataset": Column("DATASET", "what was distilled", _text("dataset"), least=7),
+    "ipc": Column("IPC", "images per class", lambda row: UNKNOWN if row["ipc"] is None else str(row["ipc"]), True),
+    "network": Column("NETWORK", "that it matches on, or is first evaluated on", _text("network"), least=7),
+    "protocol": Column("PROTOCOL", "how networks are trained and tested", _text("protocol"), least=6),
+    "seed": Column("SEED", "everything random follows from it", _text("seed"), True),
+    "loss": Column("LOSS", "the last one", lambda row: figure(row["loss"]), True),
+    "accuracy": Column("ACCURACY (N)", "of its latest set, in %, of n networks", lambda row: percent(row["accuracy"])),
+    "step": Column("STEP", "iterations taken", _step, True),
+    "of": Column("STEP/OF", "iterations taken, and how many it takes", _of, True),
+    "rate": Column(
+        "IT/S", "iterations per second", lambda row: UNKNOWN if row["rate"] is None else f"{row['rate']:.3g}", True
+    ),
+    "peak": Column("PEAK", "memory", lambda row: memory(row["peak"]), True),
+    "took": Column("TOOK", "seconds of all phases", lambda row: _took(row["seconds"]), True),
+    "age": Column("LEFT/AGE", "time left, or since it ended", _age, True),
+    "tags": Column("TAGS", "what it was tagged with", lambda row: display(", ".join(row["tags"])), least=6),
+    "note": Column("NOTE", "what was written about it", _text("note"), least=6),
+    "host": Column("HOST", "where its process is, or was", _text("host"), least=6),
+    "begun": Column(
+        "BEGUN (UTC)", "when it was entered", lambda row: display(row["created_at"])[:16].replace("T", " ")
+    ),
+}  # fmt: skip
+
+SORTED_AS = {"of": "step", "begun": "age"}
+"""Columns that are sorted as others are."""
+
+LEAST = ["run", "state", "method", "dataset", "ipc", "accuracy", "age"]
+NARROW = ["run", "state", "method", "dataset", "ipc", "network", "seed", "accuracy", "step", "age"]
+MIDDLE = ["run", "state", "method", "dataset", "ipc", "network", "seed", "loss", "accuracy", "of", "rate", "age"]
+WIDE = [
+    "run", "state", "method", "dataset", "ipc", "network", "seed", "loss", "accuracy", "of", "rate", "peak", "took",
+    "age", "tags", "name",
+]  # fmt: skip
+
+
+def _took(seconds: float | None) -> str:
+    return UNKNOWN if seconds is None else left(seconds) if seconds >= 60 else f"{seconds:.1f} s"
+
+
+def usual(width: int) -> list[str]:
+    """The columns where nobody has chosen any."""
+    return LEAST if width < 80 else NARROW if width < 100 else MIDDLE if width < 140 else WIDE
+
+
+def heads(names: Iterable[str], order: str, *, down: bool, ascii_only: bool = False) -> dict[str, str]:
+    """Titles of columns; an arrow says which one the runs are sorted by. Newest first goes without saying."""
+    arrow = "v^"[not down] if ascii_only else "↓↑"[not down]
+    by = "" if (order, down) == ("age", True) else order
+    return {name: COLUMNS[name].title + (arrow if SORTED_AS.get(name, name) == by else "") for name in names}
+
+
+def layout(
+    titles: Mapping[str, str], rows: Iterable[Row], room: int, *, ascii_only: bool = False
+) -> list[tuple[str, int]]:
+    """Columns and their widths, with a space between two: as wide as what they hold, cut where there is no room.
+
+    The longest words are cut first. If that is not enough, the last columns are left out.
+    """
+    shown = list(rows)
+    widths = {}
+    for name, title in titles.items():
+        texts = [value(name, row, ascii_only=ascii_only) for row in shown]
+        # An empty column of words tells nothing.
+        if any(texts) or not shown:
+            widths[name] = min(max(map(cell_len, [title, *texts])), COLUMNS[name].most)
+    while widths and (over := sum(widths.values()) + len(widths) - 1 - room) > 0:
+        can = {name: width - COLUMNS[name].least for name, width in widths.items() if 0 < COLUMNS[name].least < width}
+        if can:
+            # One that is longer than all others gives first, down to the next.
+            longest = max(can, key=lambda name: widths[name])
+            rest = [widths[name] for name in can if name != longest]
+            widths[longest] -= max(1, min(over, can[longest], widths[longest] - max(rest, default=0)))
+        else:
+            widths.popitem()
+    return list(widths.items())
+
+
+def value(name: str, row: Row, *, ascii_only: bool = False) -> str:
+    """What a column says of a run."""
+    return plain(COLUMNS[name].value(row)) if ascii_only else COLUMNS[name].value(row)
+
+
+def cell(text: str, width: int, *, right: bool = False, ascii_only: bool = False) -> str:
+    """Exactly so many cells; what is cut ends in an ellipsis."""
+    if cell_len(text) > width:
+        mark = "~" if ascii_only else "…"
+        return set_cell_size(text, width - 1) + mark if width > 1 else set_cell_size(text, width)
+    gap = " " * (width - cell_len(text))
+    return gap + text if right else text + gap
+
+
+def plain(text: str) -> str:
+    """In ASCII only."""
+    for sign, other in (("±", "+-"), ("–", "-"), ("…", "~"), ("·", "|"), ("×", "x"), ("↓", "v"), ("↑", "^")):
+        text = text.replace(sign, other)
+    return text.encode("ascii", "replace").decode()
+
+
+def bars(
+    values: Sequence[float | None], width: int, height: int, *, ascii_only: bool = False, log: bool = False
+) -> list[str]:
+    """Lines of bars, low to high; a value that was no number is an `!`.
+
+    Args:
+        log: of logarithms, where all values are positive.
+    """
+    if len(values) > width:
+        values = [values[index * (len(values) - 1) // max(1, width - 1)] for index in range(width)]
+    known = [value for value in values if value is not None]
+    if log and known and min(known) > 0:
+        values = [None if value is None else ln(value) for value in values]
+        known = [ln(value) for value in known]
+    signs = " _.-=+*#@" if ascii_only else " ▁▂▃▄▅▆▇█"
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    scale = (8 * height - 1) / (high - low) if high > low else 0.0
+    lines = []
+    for floor in range(8 * (height - 1), -1, -8):
+        filled = (1 + round((value - low) * scale) - floor if value is not None else None for value in values)
+        lines.append("".join("!" if f is None else signs[max(0, min(f, 8))] for f in filled))
+    return lines
+
+
+def spark(values: Sequence[float | None], width: int, *, ascii_only: bool = False, log: bool = False) -> str:
+    """One such line."""
+    return bars(values, width, 1, ascii_only=ascii_only, log=log)[0]
+
+
+def markdown_table(names: Sequence[str], rows: Iterable[Row]) -> str:
+    """The runs as a table of markdown."""
+    lines = [[COLUMNS[name].title.lower() for name in names]]
+    lines += [[markdown(COLUMNS[name].value(row)) for name in names] for row in rows]
+    return grid(lines) + "\n"

@@ -1,0 +1,194 @@
+"""The table of runs: draws the lines that can be seen, and of those only the ones that have changed."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.binding import Binding, BindingType
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from dambench.tui.columns import COLUMNS, Row, cell, heads, layout, value
+
+MARGIN = 2
+"""Cells before the first column: the cursor and the mark."""
+
+
+class RunsTable(Widget, can_focus=True):
+    """Runs, a line each, of which only those around the cursor are known."""
+
+    DEFAULT_CSS = """
+    RunsTable { height: 1fr; }
+    RunsTable > .runs--head { color: $text-muted; }
+    RunsTable > .runs--cursor { text-style: bold; background: $panel; }
+    RunsTable > .runs--good { color: $text-success; }
+    RunsTable > .runs--bad { color: $text-error; }
+    RunsTable > .runs--odd { color: $text-warning; }
+    RunsTable > .runs--quiet { color: $text-muted; }
+    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "runs--head",
+        "runs--cursor",
+        "runs--good",
+        "runs--bad",
+        "runs--odd",
+        "runs--quiet",
+    }
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "step(1)", "Down", show=False),
+        Binding("up,k", "step(-1)", "Up", show=False),
+        Binding("pagedown,ctrl+f", "page(2)", "Page down", show=False),
+        Binding("pageup,ctrl+b", "page(-2)", "Page up", show=False),
+        Binding("ctrl+d", "page(1)", "Half a page down", show=False),
+        Binding("ctrl+u", "page(-1)", "Half a page up", show=False),
+        Binding("home,g", "end(False)", "First run", show=False),
+        Binding("end,G", "end(True)", "Last run", show=False),
+    ]
+    STYLES: ClassVar[dict[str, str]] = {
+        "running": "runs--good",
+        "failed": "runs--bad",
+        "lost": "runs--bad",
+        "silent": "runs--odd",
+        "stopped": "runs--odd",
+        "waiting": "runs--quiet",
+    }
+
+    class Moved(Message):
+        """The cursor is at another run."""
+
+    class Opened(Message):
+        """The run under the cursor was clicked twice."""
+
+    def __init__(self, *, ascii_only: bool = False) -> None:
+        super().__init__()
+        self.numbers: Sequence[int] = ()
+        """Of all runs, in their order."""
+        self.rows: Mapping[int, Row] = {}
+        self.at = 0
+        """Where the cursor is."""
+        self.marks: set[int] = set()
+        self.columns: list[str] = []
+        self.order, self.down = "age", True
+        self._ascii = ascii_only
+        self._top = 0
+        self._heads: dict[str, str] = {}
+        self._layout: list[tuple[str, int]] = []
+        self._drawn: list[Strip] = []
+
+    @property
+    def number(self) -> int | None:
+        """Of the run under the cursor."""
+        return self.numbers[self.at] if self.numbers else None
+
+    @property
+    def row(self) -> Row | None:
+        """Of the run under the cursor, once it is known."""
+        return None if self.number is None else self.rows.get(self.number)
+
+    def fill(self, numbers: Sequence[int], rows: Mapping[int, Row]) -> None:
+        """Take in what was found; the cursor stays at its run as long as that is there."""
+        before, line = self.number, self.at - self._top
+        self.numbers, self.rows = numbers, rows
+        if before != self.number:
+            try:
+                self.at = numbers.index(before)
+                # Whoever looks at the beginning sees what is new.
+                self._top = max(0, self.at - line) if self._top else 0
+            except ValueError:
+                self.at = max(0, min(self.at, len(numbers) - 1))
+        self.measure()
+
+    def measure(self) -> None:
+        """Give the columns their widths anew, and draw."""
+        self._heads = heads(self.columns, self.order, down=self.down, ascii_only=self._ascii)
+        self._layout = layout(self._heads, self.rows.values(), self.size.width - MARGIN, ascii_only=self._ascii)
+        self.redraw()
+
+    def action_step(self, by: int) -> None:
+        self._go(self.at + by)
+
+    def action_page(self, halves: int) -> None:
+        self._go(self.at + halves * max(1, self._lines // 2))
+
+    def action_end(self, last: bool) -> None:
+        self._go(len(self.numbers) - 1 if last else 0)
+
+    def _go(self, at: int) -> None:
+        at = max(0, min(at, len(self.numbers) - 1))
+        if at != self.at:
+            self.at = at
+            self.redraw()
+            self.post_message(self.Moved())
+
+    @property
+    def _lines(self) -> int:
+        return max(1, self.size.height - 1)
+
+    @property
+    def seen(self) -> list[int]:
+        """The numbers of the runs that are on the screen."""
+        return list(self.numbers[self._top : self._top + self._lines])
+
+    def on_resize(self) -> None:
+        self.measure()
+
+    def on_click(self, event: object) -> None:
+        line = getattr(event, "y", 0) - 1
+        if 0 <= line < len(self.seen):
+            self._go(self._top + line)
+            if getattr(event, "chain", 1) == 2:
+                self.post_message(self.Opened())
+
+    def redraw(self) -> None:
+        """Draw the lines that have changed."""
+        if not self.size:
+            return
+        self._top = max(min(self._top, self.at), self.at - self._lines + 1, 0)
+        if any(number not in self.rows for number in self.seen):
+            return  # what is there stays until the rows have come
+        lines = [self._head(), *(self._line(index) for index in range(self._top, self._top + len(self.seen)))]
+        blank = Strip.blank(self.size.width, self.rich_style)
+        lines += [blank] * (self.size.height - len(lines))
+        before, self._drawn = self._drawn, lines
+        if len(before) != len(lines):
+            self.refresh()
+            return
+        for y, (old, new) in enumerate(zip(before, lines, strict=True)):
+            if old != new:
+                self.refresh(Region(0, y, self.size.width, 1))
+
+    def render_line(self, y: int) -> Strip:
+        return self._drawn[y] if y < len(self._drawn) else Strip.blank(self.size.width, self.rich_style)
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._drawn = []
+        self.redraw()
+
+    def _head(self) -> Strip:
+        parts = [cell(self._heads[name], width, right=COLUMNS[name].number) for name, width in self._layout]
+        style = self.rich_style + self.get_component_rich_style("runs--head", partial=True)
+        return self._strip([Segment(" " * MARGIN + " ".join(parts), style)], style)
+
+    def _line(self, index: int) -> Strip:
+        number = self.numbers[index]
+        row, here = self.rows[number], index == self.at
+        style = self.rich_style
+        if here:
+            style += self.get_component_rich_style("runs--cursor", partial=True)
+        bar = (">" if self._ascii else "▌") if here else " "
+        segments = [Segment(bar + ("*" if number in self.marks else " "), style)]
+        for name, width in self._layout:
+            text = value(name, row, ascii_only=self._ascii)
+            look = style
+            if name == "state" and (kind := self.STYLES.get(row["stands"])):
+                look += self.get_component_rich_style(kind, partial=True)
+            segments.append(Segment(cell(text, width, right=COLUMNS[name].number, ascii_only=self._ascii), look))
+            segments.append(Segment(" ", style))
+        return self._strip(segments, style)
+
+    def _strip(self, segments: list[Segment], style: Style) -> Strip:
+        return Strip(segments).adjust_cell_length(self.size.width, style)

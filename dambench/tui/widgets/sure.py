@@ -1,0 +1,91 @@
+"""Boxes that ask before something is done, and one to choose several of a list."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from dambench.display import display
+
+
+class Sure(ModalScreen[bool]):
+    """Is this meant? Gives whether it is."""
+
+    DEFAULT_CSS = """
+    Sure { align: center middle; }
+    Sure #box {
+        width: auto; min-width: 44; max-width: 90%; height: auto; max-height: 90%;
+        border: round $primary; padding: 1 2; background: $surface;
+    }
+    Sure #box Static { width: auto; max-width: 100%; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,y", "dismiss(True)", "Yes"),
+        Binding("escape,n,q", "dismiss(False)", "No"),
+    ]
+
+    def __init__(self, title: str, text: str, yes: str):
+        super().__init__()
+        self._title, self._text, self._yes = title, text, yes
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="box") as box:
+            box.border_title = Text(display(self._title)).plain
+            yield Static(Text(f"{self._text}\n\ny or enter: {self._yes}.\nesc: no."))
+
+
+class Several(ModalScreen[list[str] | None]):
+    """Some of a list; gives their values in the order of the list, or None.
+
+    Args:
+        options: label, value and whether it is chosen already.
+    """
+
+    DEFAULT_CSS = """
+    Several { align: center middle; }
+    Several OptionList {
+        width: auto; min-width: 44; max-width: 90%; height: auto; max-height: 90%;
+        border: round $primary; background: $surface;
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "choose", "Choose"),
+        Binding("enter", "take", "Take these", priority=True),
+        Binding("escape,q", "dismiss(None)", "Back"),
+        Binding("j", "go(1)", "Down", show=False),
+        Binding("k", "go(-1)", "Up", show=False),
+    ]
+
+    def __init__(self, title: str, options: Sequence[tuple[str, str, bool]]):
+        super().__init__()
+        self._title, self._options = title, list(options)
+        self._chosen = {value for _, value, on in options if on}
+
+    def compose(self) -> ComposeResult:
+        found = OptionList(*(Option(self._label(index)) for index in range(len(self._options))), compact=True)
+        found.border_title = Text(display(self._title)).plain
+        found.border_subtitle = "space chooses, enter takes"
+        yield found
+
+    def _label(self, index: int) -> Text:
+        label, value, _ = self._options[index]
+        return Text(f"[{'x' if value in self._chosen else ' '}] {display(label)}")
+
+    def action_choose(self) -> None:
+        found = self.query_one(OptionList)
+        if (at := found.highlighted) is not None:
+            self._chosen ^= {self._options[at][1]}
+            found.replace_option_prompt_at_index(at, self._label(at))
+
+    def action_take(self) -> None:
+        self.dismiss([value for _, value, _ in self._options if value in self._chosen])
+
+    def action_go(self, by: int) -> None:
+        found = self.query_one(OptionList)
+        (found.action_cursor_down if by > 0 else found.action_cursor_up)()
