@@ -25,6 +25,9 @@ from dambench.store.runs import Store
 from dambench.tui.copying import copy
 from dambench.tui.feed import Feed, Told
 from dambench.tui.place import SMALLEST, Place
+from dambench.tui.request import of_run
+from dambench.tui.screens.compare import ComparePlace
+from dambench.tui.screens.new_run import NewRun
 from dambench.tui.screens.runs import RunsPlace
 from dambench.tui.settings import Settings, folder
 
@@ -57,13 +60,14 @@ class DambenchApp(App[None]):
         (100, "-middle"),
         (140, "-wide"),
     ]
-    PLACES: ClassVar[dict[str, type[Place]]] = {"runs": RunsPlace}
+    PLACES: ClassVar[dict[str, type[Place]]] = {"runs": RunsPlace, "compare": ComparePlace}
     """By name, in the order of their number keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"place({number})", show=False) for number in range(1, 6)),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("colon", "command_palette", "Palette", key_display=":", show=False),
+        Binding("n", "new", "New run"),
         Binding("y", "copy", "Copy", show=False),
         Binding("q", "leave", "Quit"),
         Binding("ctrl+q", "leave", "Quit", show=False, priority=True),
@@ -89,6 +93,8 @@ class DambenchApp(App[None]):
         self.feed.start()
         first = self.settings.get("place", "runs")
         self.push_screen(first if first in self.PLACES else "runs")
+        if self._first_run:
+            self.call_after_refresh(self.open_run, self._first_run)
         self.theme_changed_signal.subscribe(self, lambda theme: self.settings.set("theme", theme.name))
 
     def on_unmount(self) -> None:
@@ -109,10 +115,40 @@ class DambenchApp(App[None]):
     def go(self, name: str) -> None:
         """Go to a place; what was opened on top of the one before is closed."""
         self.settings.set("place", name)
-        while isinstance(self.screen, ModalScreen):
+        while not isinstance(self.screen, Place):
             self.pop_screen()
         if self.screen is not self.get_screen(name):
             self.switch_screen(name)
+
+    def open_run(self, run_id: str) -> None:
+        """Show a run."""
+        if "live" in self.PLACES:
+            self.go("live")
+            getattr(self.screen, "watch", str)(run_id)
+        else:
+            self.go("runs")
+            self.say(f"This is the run {run_id}.")
+
+    def action_new(self) -> None:
+        """Ask for a new run."""
+        self.new_run()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """In the form there is nothing new to ask for."""
+        return not (action == "new" and isinstance(self.screen, NewRun))
+
+    def new_run(self, row: dict[str, Any] | None = None) -> None:
+        """Open the form.
+
+        Args:
+            row: of a run, to ask for the same again; None: the form is as it was left.
+        """
+        if not self.is_screen_installed("new"):
+            self.install_screen(NewRun(), "new")
+        form = self.get_screen("new", NewRun)
+        if row is not None:
+            form.fill(of_run(row), str(row["id"]))
+        self.push_screen("new")
 
     def places_line(self, here: str) -> Text:
         """The first line of every place."""

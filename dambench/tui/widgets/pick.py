@@ -1,0 +1,83 @@
+"""Boxes that ask for one thing: one of a list, or a text."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from dambench.display import display
+
+
+class _Box(ModalScreen[str | None]):
+    DEFAULT_CSS = """
+    _Box { align: center middle; }
+    _Box #ask {
+        width: auto; min-width: 44; max-width: 90%; height: auto; max-height: 90%;
+        border: round $primary; padding: 0 1; background: $surface;
+    }
+    _Box OptionList { width: auto; min-width: 42; height: auto; max-height: 18; border: none; }
+    _Box Input { width: 60; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back")]
+
+
+class Pick(_Box):
+    """One of a list; gives its value, or None.
+
+    Args:
+        options: label and value of each.
+        chosen: the value to begin at.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "down", "Down", show=False),
+        Binding("k", "up", "Up", show=False),
+    ]
+
+    def __init__(self, title: str, options: Sequence[tuple[str, str]], chosen: str = ""):
+        super().__init__()
+        self._title, self._options, self._chosen = title, list(options), chosen
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="ask") as box:
+            box.border_title = Text(display(self._title)).plain
+            yield OptionList(*(Option(Text(display(label))) for label, _ in self._options), compact=True)
+
+    def on_mount(self) -> None:
+        values = [value for _, value in self._options]
+        if self._chosen in values:
+            self.query_one(OptionList).highlighted = values.index(self._chosen)
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(self._options[event.option_index][1])
+
+    def action_down(self) -> None:
+        self.query_one(OptionList).action_cursor_down()
+
+    def action_up(self) -> None:
+        self.query_one(OptionList).action_cursor_up()
+
+
+class Ask(_Box):
+    """A text; gives it, or None."""
+
+    def __init__(self, title: str, value: str, about: str = ""):
+        super().__init__()
+        self._title, self._value, self._about = title, value, about
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="ask") as box:
+            box.border_title = Text(display(self._title)).plain
+            yield Static(Text(self._about))
+            entry = Input(self._value, compact=True)
+            entry.cursor_blink = False
+            yield entry
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value)
