@@ -1,0 +1,69 @@
+"""Lines: a pane of text that repaints only what has changed. What all moving parts of a screen are made of."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.segment import Segment
+from rich.text import Text
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+
+class Lines(Widget):
+    """Text, a line for a line; what is too long or too much is cut off.
+
+    `Static.update` repaints all of a widget: on a slow line that is a key press that is answered late.
+    """
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        self._lines: list[Text] = []
+
+    @property
+    def lines(self) -> list[Text]:
+        return self._lines
+
+    def show(self, lines: Sequence[Text]) -> None:
+        """Show these lines instead of the ones before."""
+        before, self._lines = self._lines, list(lines)
+        blank = Text()
+        for y in range(min(max(len(before), len(lines)), self.size.height)):
+            old = before[y] if y < len(before) else blank
+            new = self._lines[y] if y < len(self._lines) else blank
+            if old != new or old.style != new.style:
+                begin, end = changed(old, new)
+                if begin < self.size.width:
+                    self.refresh(Region(begin, y, min(end, self.size.width) - begin, 1))
+
+    def render_line(self, y: int) -> Strip:
+        style = self.rich_style
+        if y >= len(self._lines):
+            return Strip.blank(self.size.width, style)
+        segments = self._lines[y].render(self.app.console)
+        strip = Strip(Segment(segment.text, style + (segment.style or style)) for segment in segments)
+        return strip.adjust_cell_length(self.size.width, style)
+
+
+def changed(old: Text, new: Text) -> tuple[int, int]:
+    """The columns from which and up to which two lines differ."""
+    before, after = _cells(old), _cells(new)
+    length = max(len(before), len(after))
+    before += [(" ", "")] * (length - len(before))
+    after += [(" ", "")] * (length - len(after))
+    differ = [column for column in range(length) if before[column] != after[column]]
+    return (differ[0], differ[-1] + 1) if differ else (0, length)
+
+
+def _cells(line: Text) -> list[tuple[str, str]]:
+    """Character and style of each column; a wide character has two."""
+    from rich.cells import cell_len
+
+    styles = [str(line.style)] * len(line.plain)
+    for span in line.spans:
+        for index in range(span.start, min(span.end, len(styles))):
+            styles[index] += f";{span.style}"
+    cells: list[tuple[str, str]] = []
+    for character, style in zip(line.plain, styles, strict=True):
+        cells += [(character, style)] * cell_len(character)
+    return cells
