@@ -19,11 +19,27 @@ Form = dict[str, str]
 """Text by field: of `Request`, `method.NAME` and `dataset.NAME`. What is empty was not said."""
 
 
+ORDER = (
+    "method",
+    "dataset",
+    "data",
+    "ipc",
+    "network",
+    "recipe",
+    "evaluate_on",
+    "eval_repeats",
+    "evaluate_every",
+    "protocol",
+    "seeds",
+)
+"""In which somebody would type them; others after these."""
+
+
 def arguments(form: Mapping[str, str]) -> list[str]:
     """What comes after `dambench run`."""
     said: list[str] = []
-    for name, text in form.items():
-        text = text.strip()
+    for name in sorted(form, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
+        text = form[name].strip()
         if not text or (name == "deterministic" and text != "on"):
             continue
         if "." in name:

@@ -64,7 +64,7 @@ class ComparePlace(Place):
     ComparePlace Grid { height: 1fr; min-height: 4; }
     ComparePlace #details { height: 8; border-top: solid $primary; }
     ComparePlace #cell { width: 1fr; padding: 0 1; }
-    ComparePlace #curves { width: 1fr; padding: 0 1; display: none; }
+    ComparePlace #curves { width: 1fr; height: 100%; padding: 0 1; display: none; }
     ComparePlace #notes { height: auto; max-height: 3; padding: 0 1; color: $text-muted; }
     ComparePlace.-wide #details { height: 20; }
     ComparePlace.-wide #curves { display: block; border-left: solid $primary; }
@@ -135,6 +135,12 @@ class ComparePlace(Place):
         self.found = self._drawn = found
         self.at = min(self.at, max(0, len(found.board.tables) - 1))
         self._draw()
+
+    def compare(self, run_ids: Sequence[str]) -> None:
+        """Mark these runs."""
+        self.marked = list(run_ids)
+        self._draw()
+        self.ask()
 
     # What is shown.
 
@@ -212,7 +218,7 @@ class ComparePlace(Place):
         pane = self.query_one("#curves", Static)
         if not pane.display or self.found is None:
             return
-        width, height = max(20, pane.size.width - 2), max(5, pane.size.height)
+        width, height = max(20, pane.size.width), max(5, pane.size.height)
         pane.update(self.drawn_curves(width, height))
 
     def drawn_curves(self, width: int, height: int) -> Text:
@@ -224,7 +230,7 @@ class ComparePlace(Place):
         text = Text(
             f"{what} over iterations{', logarithmic' if self.logarithmic and self.shows_losses else ''}", "bold"
         )
-        text.append("   m L\n", "none")
+        text.append("   (m, L)\n", "none")
         return text.append_text(
             curves(series, width, height - 1, self.logarithmic and self.shows_losses, self.console_app.look.ascii)
         )
@@ -299,9 +305,7 @@ class ComparePlace(Place):
 
     def action_unmark(self) -> None:
         """Mark nothing."""
-        self.marked = []
-        self._draw()
-        self.ask()
+        self.compare([])
 
     def action_measure(self) -> None:
         """Losses, or accuracy."""
@@ -384,18 +388,19 @@ class Curves(ModalScreen[None]):
 def find(store: Store, rows: Sequence[str], columns: Sequence[str], marked: Sequence[str]) -> Found:
     """Everything that is shown."""
     states = store.query("select state, count(*) n from runs where deleted_at = '' group by state")
+    losses, accuracies = {}, {}
     drawn = marked[-MOST_CURVES:]
-    lines: dict[str, Series] = {"losses": {}, "accuracies": {}}
     for run in drawn:
-        for name, line in history.losses(store, run).items():
-            lines["losses"][f"{run} {name}"] = line
-        for network, line in history.accuracies(store, run).items():
-            lines["accuracies"][f"{run} {network}"] = line
+        name = f"{store.run(run)['method']} {run}"
+        lines = history.losses(store, run)
+        # Of several runs the loss that is minimised, which comes first; of one, its parts too.
+        losses |= {f"{name} {loss}": line for loss, line in list(lines.items())[: 1 if len(drawn) > 1 else None]}
+        accuracies |= {f"{name} {network}": line for network, line in history.accuracies(store, run).items()}
     return Found(
         board=leaderboard(store, rows, columns),
         states={row["state"]: row["n"] for row in states},
-        losses=lines["losses"],
-        accuracies=lines["accuracies"],
+        losses=losses,
+        accuracies=accuracies,
     )
 
 

@@ -1,0 +1,75 @@
+"""The console in a test: keys, what is drawn, and pictures of it as text. DAMBENCH_SNAPSHOTS=1 makes those anew."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.app import App
+from textual.pilot import Pilot
+
+from dambench.store import runs as stored
+from dambench.tui import clock
+from dambench.tui.app import DambenchApp, Look
+from dambench.tui.settings import Settings
+
+NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
+SIZES = [(80, 24), (160, 48)]
+PATIENCE = 20.0
+"""Seconds after which something that has not come will not."""
+
+
+def stop_clock(monkeypatch: pytest.MonkeyPatch, entered: str = "2026-11-01T09:00:00.000+00:00") -> None:
+    """It is noon; what is entered into the database was entered at nine."""
+    monkeypatch.setattr(clock, "now", lambda: NOON)
+    monkeypatch.setattr(stored, "_now", lambda: entered)
+
+
+def console(path: Path, run: str = "", **look: bool) -> DambenchApp:
+    """With settings of its own, beside the database."""
+    return DambenchApp(path, run, Look(**look), Settings(path.parent / "console.json"))
+
+
+def play(
+    app: DambenchApp, scene: Callable[[Pilot[None]], Coroutine[Any, Any, None]], size: tuple[int, int] = (80, 24)
+) -> None:
+    """Let a scene press keys and look."""
+
+    async def on_stage() -> None:
+        async with app.run_test(size=size) as pilot:
+            await scene(pilot)
+
+    asyncio.run(on_stage())
+
+
+def drawn(app: App[Any]) -> str:
+    """What is on the screen, as text."""
+    width, height = app.size
+    lines = app.screen._compositor.render_strips()
+    return "\n".join("".join(s.text for s in strip).rstrip()[:width] for strip in lines[:height]).rstrip() + "\n"
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"it has not come; on the screen is\n{drawn(pilot.app)}"
+        await pilot.pause(0.01)
+
+
+async def shows(pilot: Pilot[None], *texts: str) -> None:
+    """Wait until all of these are on the screen."""
+    await until(pilot, lambda: all(text in drawn(pilot.app) for text in texts))
+
+
+def snapshot(app: App[Any], name: str) -> None:
+    """Compare what is on the screen with the picture of that name at that size."""
+    width, height = app.size
+    path = Path(__file__).parent / "snapshots" / f"{name}-{width}x{height}.txt"
+    if os.environ.get("DAMBENCH_SNAPSHOTS"):
+        path.write_text(drawn(app))
+    assert drawn(app) == path.read_text()
