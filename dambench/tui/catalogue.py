@@ -91,13 +91,19 @@ def installed() -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
+def kept() -> Catalogue | None:
+    """What was found before, if it still holds: that takes milliseconds."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        said = json.loads(path().read_bytes())
+        if said["installed"] == installed():
+            return _catalogue(said["found"])
+    return None
+
+
 def load() -> Catalogue:
     """What is kept if it still holds, else what children say: that takes seconds."""
-    known = installed()
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        kept = json.loads(path().read_bytes())
-        if kept["installed"] == known:
-            return _catalogue(kept["found"])
+    if (before := kept()) is not None:
+        return before
     found: dict[str, list[dict[str, Any]]] = {}
     try:
         for kind, command in COMMANDS.items():
@@ -105,7 +111,7 @@ def load() -> Catalogue:
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         return names(f"Options are not known here: {display(str(error), 300)}")
     with suppress(OSError):
-        files.write_whole(path(), json.dumps({"installed": known, "found": found}).encode())
+        files.write_whole(path(), json.dumps({"installed": installed(), "found": found}).encode())
     return _catalogue(found)
 
 

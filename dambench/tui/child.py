@@ -59,6 +59,8 @@ class Checker:
         if self._child is not None:
             self._child.kill()
             self._child.communicate()
+        if self._errors is not None:
+            self._errors.close()
 
     def _answer(self, question: list[str]) -> Answer:
         try:
@@ -78,6 +80,9 @@ class Checker:
 
     def _ready(self) -> "subprocess.Popen[bytes]":
         if self._child is None or self._child.poll() is not None:
+            if self._child is not None and self._errors is not None:
+                self._child.communicate()
+                self._errors.close()
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it is open as long as the child lives)
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "dambench", "checks"],

@@ -185,7 +185,7 @@ def test_a_run_asked_for_again_is_the_very_same(said: list[str], capsys: pytest.
 def test_a_file_with_something_else_is_refused() -> None:
     with pytest.raises(ValueError, match="no setting 'ipcs'"):
         from_toml("ipcs = 3")
-    with pytest.raises(ValueError, match="line 1"):
+    with pytest.raises(ValueError, match="Invalid value"):
         from_toml("ipc =")
 
 

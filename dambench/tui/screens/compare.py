@@ -201,7 +201,7 @@ class ComparePlace(Place):
         if len(tables) > 1:
             text.append(f"   table {self.at + 1} of {len(tables)}")
         if self.marked:
-            text.append(f"   {len(self.marked)} runs marked")
+            text.append(f"   {len(self.marked)} run{'s' if len(self.marked) > 1 else ''} marked")
         self.query_one("#heading", Static).update(text)
 
     def _cell(self) -> None:
@@ -388,7 +388,8 @@ class Curves(ModalScreen[None]):
 def find(store: Store, rows: Sequence[str], columns: Sequence[str], marked: Sequence[str]) -> Found:
     """Everything that is shown."""
     states = store.query("select state, count(*) n from runs where deleted_at = '' group by state")
-    losses, accuracies = {}, {}
+    losses: Series = {}
+    accuracies: Series = {}
     drawn = marked[-MOST_CURVES:]
     for run in drawn:
         name = f"{store.run(run)['method']} {run}"

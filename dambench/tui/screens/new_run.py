@@ -5,6 +5,7 @@ what it says is what `dambench run` would say.
 """
 
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -177,17 +178,30 @@ class Choice(Select[str]):
     ]
 
     def __init__(self, field_name: str, options: Sequence[tuple[str, str]], value: str):
-        known = [text for _, text in options]
-        if value not in known:  # typed in a file, or known to another dambench: the check will say so
-            options = [*options, (value, value)]
-        shown = [(Text(label), text) for label, text in options]
-        super().__init__(shown, value=value, allow_blank=False, compact=True)
+        self._values = _values(options, value)
+        super().__init__(_labelled(options, value), value=value, allow_blank=False, compact=True)
         self.field_name = field_name
-        self._values = [text for _, text in options]
+
+    def offer(self, options: Sequence[tuple[str, str]], value: str) -> None:
+        """Others to choose from; the value stays."""
+        with self.prevent(Select.Changed):
+            self.set_options(_labelled(options, value))
+            self.value = value
+        self._values = _values(options, value)
 
     def action_turn(self, by: int) -> None:
         at = self._values.index(str(self.value))
         self.value = self._values[(at + by) % len(self._values)]
+
+
+def _values(options: Sequence[tuple[str, str]], chosen: str) -> list[str]:
+    """Those of the options; what was chosen elsewhere, and is none of them, too: the check says what is wrong."""
+    return list(dict.fromkeys([*(value for _, value in options), chosen]))
+
+
+def _labelled(options: Sequence[tuple[str, str]], chosen: str) -> list[tuple[Text, str]]:
+    labels = {value: label for label, value in options}
+    return [(Text(display(labels.get(value, value))), value) for value in _values(options, chosen)]
 
 
 class Line(Input):
@@ -210,17 +224,17 @@ class Row(Horizontal):
 
     DEFAULT_CSS = """
     Row { height: 1; }
-    Row .label { width: 17; padding: 0 0 0 1; }
-    Row Line, Row Choice { width: 23; }
+    Row .label { width: 16; padding: 0 0 0 1; }
+    Row Line, Row Choice { width: 27; }
     Row .note { width: 1fr; padding: 0 0 0 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
     Row.wrong .label { color: $text-error; text-style: bold; }
     """
 
-    def __init__(self, field_name: str, label: str, widget: Widget):
+    def __init__(self, field_name: str, label: str, widget: "Choice | Line"):
         super().__init__(id=_id(field_name))
         self.field_name = field_name
         self._label, self.entry = label, widget
-        self._before = Static(Text(display(label, 16)), classes="label")
+        self._before = Static(Text(display(label, 15)), classes="label")
         self._after = Static(classes="note")
 
     def compose(self) -> ComposeResult:
@@ -236,7 +250,7 @@ class Row(Horizontal):
         if wrong != self.has_class("wrong"):
             self.set_class(wrong, "wrong")
             sign = "!" if wrong else ""
-            self._before.update(Text(display(f"{sign}{self._label}", 16)))
+            self._before.update(Text(display(f"{sign}{self._label}", 15)))
 
 
 def _id(field_name: str) -> str:
@@ -250,8 +264,9 @@ class NewRun(Screen[None]):
     NewRun #title { height: 1; background: $panel; }
     NewRun #panes { height: 1fr; layout: vertical; }
     NewRun #form { height: 1fr; scrollbar-size-vertical: 1; }
+    NewRun #options { height: auto; }
     NewRun .section { height: auto; padding: 0 1; text-style: bold; }
-    NewRun #before { height: auto; max-height: 7; border-top: solid $primary; padding: 0 1; }
+    NewRun #before { height: auto; max-height: 8; border-top: solid $primary; padding: 0 1; }
     NewRun #protocol { display: none; border-top: solid $primary; padding: 0 1; }
     NewRun #hint { height: 2; padding: 0 1; color: $text-muted; border: none; }
     NewRun #command { height: auto; max-height: 4; padding: 0 1; border-top: solid $primary; }
@@ -267,8 +282,8 @@ class NewRun(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "start", "Start"),
         Binding("ctrl+t", "measure", "Measure"),
-        Binding("ctrl+o", "edit", "Edit as TOML"),
-        Binding("ctrl+y", "app.copy", "Copy command"),
+        Binding("ctrl+o", "edit", "TOML"),
+        Binding("ctrl+y", "app.copy", "Copy"),
         Binding("f5", "refresh", "Look again", show=False),
         Binding("f1", "app.help", "Help", show=False),
         Binding("ctrl+l", "clear", "Clear the form", show=False),
@@ -278,7 +293,7 @@ class NewRun(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self.form: Form = dict(FIRST)
-        self.known = catalogue.names()
+        self.known = catalogue.kept() or catalogue.names()
         self.answer: Answer = {}
         self.outlook = Outlook()
         self._origin = ""
@@ -305,7 +320,11 @@ class NewRun(Screen[None]):
         with Widget(id="panes"):
             with VerticalScroll(id="form", can_focus=False) as form:
                 form.border_title = "What"
-                yield from self._rows()
+                yield from map(self._row, WHAT)
+                with Widget(id="options"):
+                    yield from self._options()
+                yield Static(Text("More"), classes="section")
+                yield from map(self._row, MORE)
             yield self._lines["protocol"]
             yield self._lines["before"]
         yield self._lines["hint"]
@@ -315,9 +334,8 @@ class NewRun(Screen[None]):
 
     # The form.
 
-    def _rows(self) -> ComposeResult:
-        for name in WHAT:
-            yield self._row(name)
+    def _options(self) -> ComposeResult:
+        """The rows of the method's own options, and the dataset's."""
         method = self.form.get("method", "")
         options = [f"method.{name}" for name in self.known.options("method", method)]
         recipes = self.known.recipes(method)
@@ -332,9 +350,6 @@ class NewRun(Screen[None]):
         if options or said:
             yield Static(Text(display(self.form.get("dataset", ""))), classes="section")
         yield from map(self._row, dict.fromkeys([*options, *said]))
-        yield Static(Text("More"), classes="section")
-        for name in MORE:
-            yield self._row(name)
 
     def _row(self, name: str) -> Row:
         value = self.form.get(name, "")
@@ -376,16 +391,16 @@ class NewRun(Screen[None]):
         return self.known.options(group, self.form.get(group, "")).get(option, {}) if dot else {}
 
     async def _rebuild(self) -> None:
-        """Draw the form anew: it has other fields now."""
-        focused = getattr(self.focused, "field_name", "")
-        form = self.query_one("#form", VerticalScroll)
+        """Draw the options anew: there are others now."""
+        options = self.query_one("#options")
         with self.app.batch_update():
-            await form.remove_children()
-            await form.mount_all(list(self._rows()))
+            await options.remove_children()
+            await options.mount_all(list(self._options()))
+            for choice in self.query("#field-dataset Choice").results(Choice):
+                choice.offer(self._choices("dataset"), self.form.get("dataset", ""))
             self._notes()
-        for row in self.query(Row):
-            if row.field_name == focused:
-                row.entry.focus()
+        if self.focused is None:
+            self.query_one("Row Choice", Choice).focus()
 
     def fill(self, form: Form, origin: str = "") -> None:
         """Begin with these values.
@@ -394,8 +409,16 @@ class NewRun(Screen[None]):
             origin: the run they are from.
         """
         self.form, self._origin = dict(form), origin
-        if self.is_mounted:
-            self._changed(rebuild=True, at_once=True)
+        if not self.is_mounted:
+            return
+        for row in self.query(Row):
+            value = self.form.get(row.field_name, "")
+            with self.prevent(Input.Changed, Select.Changed):
+                if isinstance(row.entry, Choice):
+                    row.entry.offer(self._choices(row.field_name), value)
+                elif isinstance(row.entry, Line):
+                    row.entry.value = value
+        self._changed(rebuild=True, at_once=True)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self._set(getattr(event.input, "field_name", ""), event.value, at_once=False)
@@ -490,7 +513,8 @@ class NewRun(Screen[None]):
         self._cards = message.lines
         if message.devices != self._devices:
             self._devices = message.devices
-            self.run_worker(self._rebuild(), exclusive=True, group="rebuild")
+            for choice in self.query("#field-device Choice").results(Choice):
+                choice.offer(self._choices("device"), self.form.get("device", ""))
         self._before()
 
     def _check(self) -> None:
@@ -726,12 +750,18 @@ def _outlook(path: Path, answer: Answer) -> Outlook:
 
 def at_fault(error: str, fields: Sequence[str]) -> str:
     """The field that a sentence is about, as far as its words tell; empty: none."""
-    words = error.replace("--", "").replace("'", " ").replace(".", " ").replace(":", " ").replace("_", "-").split()
-    for name in sorted(fields, key=lambda name: ("." not in name, fields.index(name))):
-        said = name.partition(".")[2] or name
-        spellings = {said.replace("_", "-"), said.replace("_", "-").removesuffix("s") if said in ("seeds",) else ""}
-        if error and spellings & set(words):
-            return name
+    words = [word.removeprefix("--") for word in re.sub(r"[^\w-]", " ", error).split()]
+    # As a flag, then with its value, then by any word: options of a method may be called as other things are.
+    for sign in ("--{}", "{} =", ""):
+        for name in sorted(fields, key=lambda name: "." not in name):
+            said = name.partition(".")[2] or name
+            for spelling in {said, said.replace("_", "-"), "seed" if said == "seeds" else said}:
+                if (
+                    (spelling in words)
+                    if not sign
+                    else re.search(rf"(?<![\w-]){sign.format(spelling)}(?![\w-])", error)
+                ):
+                    return name
     return ""
 
 
@@ -857,14 +887,15 @@ def in_words(cards: Sequence[gpu.Glance], runs: dict[int, str]) -> list[str]:
         if card.used_bytes is not None and card.total_bytes:
             memory = f"{size(card.total_bytes - card.used_bytes)} of {size(card.total_bytes)} free"
         busy = "" if card.busy_percent is None else f", {card.busy_percent} % busy"
-        lines.append(f"{index} {card.name}: {memory}{busy}")
+        said = [f"{index} {card.name}: {memory}{busy}"]
         if card.tenants is None:
-            lines.append("  the driver does not tell who uses it")
+            said.append("the driver does not tell who uses it")
         for tenant in card.tenants or []:
             who = f"run {runs[tenant.pid]}" if tenant.pid in runs else tenant.name or "a process"
             held = "" if tenant.memory_bytes is None else f", {size(tenant.memory_bytes)}"
             by = f", {tenant.user}" if tenant.user else ""
-            lines.append(f"  {tenant.pid} {who}{by}{held}")
+            said.append(f"{tenant.pid} {who}{by}{held}")
         if card.tenants == []:
-            lines.append("  nobody computes on it")
+            said.append("nobody computes on it")
+        lines.append("; ".join(said))
     return lines

@@ -187,13 +187,12 @@ class Grid(Widget, can_focus=True):
             text = texts[index] or "–"
             if self._ascii:
                 text = text.replace("±", "+-").replace("–", "-").replace("×", "x")
-            body = text.rjust(width - 2)
             sign = (">" if self._ascii else "▌") if here else ("+" if marked else " ")
             after = "*" if starred else ("+" if here and marked else " ")
             shown = style + Style(bold=True) if starred else style
             if here:
                 shown = shown + (self.get_component_rich_style("grid--cursor", partial=True) + Style(reverse=True))
-            segments.append(Segment(f"{sign}{body}{after}", shown))
+            segments.append(Segment(f"{sign}{text}".rjust(width - 1) + after, shown))
             segments.append(Segment(" " * GAP, style))
         if self._first + len(segments) // 2 < len(texts):
             more = ">" if self._ascii else "…"
