@@ -6,7 +6,7 @@ notice when it is closed, killed or cut off. Whatever breaks here becomes a mess
 
 import os
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.filter import LineFilter
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
@@ -25,6 +26,7 @@ from dambench.store.runs import Store
 from dambench.tui.copying import copy
 from dambench.tui.feed import Feed, Told
 from dambench.tui.place import SMALLEST, Place
+from dambench.tui.plain import Ascii
 from dambench.tui.request import of_run
 from dambench.tui.screens.compare import ComparePlace
 from dambench.tui.screens.new_run import NewRun
@@ -77,6 +79,7 @@ class DambenchApp(App[None]):
         super().__init__()
         self.path = path
         self.look = look or Look()
+        self._ascii = Ascii()
         self.settings = settings or Settings()
         self.feed = Feed(self, path)
         self._first_run = run
@@ -123,8 +126,8 @@ class DambenchApp(App[None]):
     def open_run(self, run_id: str) -> None:
         """Show a run."""
         if "live" in self.PLACES:
+            getattr(self.get_screen("live"), "watch_run", str)(run_id)
             self.go("live")
-            getattr(self.screen, "watch", str)(run_id)
         else:
             self.go("runs")
             self.say(f"This is the run {run_id}.")
@@ -209,6 +212,10 @@ class DambenchApp(App[None]):
 
     def _going(self, name: str) -> Callable[[], None]:
         return lambda: self.go(name)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What everything that is drawn goes through."""
+        return [*super().get_line_filters(), *([self._ascii] if self.look.ascii else [])]
 
     # The end.
 

@@ -10,7 +10,10 @@ from dambench.protocol import PRESETS
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, rivals
 from dambench.store.runs import Store
-from dambench.tui.screens import compare
+from dambench.tui import catalogue
+from dambench.tui.catalogue import Catalogue
+from dambench.tui.plain import plain
+from dambench.tui.screens import compare, new_run
 from dambench.tui.screens.compare import CHOICES, ComparePlace, about, choose, contents, curves, find, nothing
 from dambench.tui.widgets.grid import Contents, Grid
 from tests import ledger
@@ -48,9 +51,8 @@ async def _there(pilot: Pilot[None]) -> ComparePlace:
     await shows(pilot, "[2 Compare]", "mean ± std (n networks)")
     place = pilot.app.screen
     assert isinstance(place, ComparePlace)
-    # By the order of the hashes, which the definitions of the protocols decide.
-    if "quick" not in drawn(pilot.app):
-        await pilot.press("p")
+    # Tables are in the order of their protocols' names.
+    await pilot.press("p")
     await shows(pilot, "protocol quick", "random · digits IPC 1")
     return place
 
@@ -66,14 +68,26 @@ def test_the_table(path: Path, size: tuple[int, int]) -> None:
     play(console(path), scene, size)
 
 
-def test_without_unicode_it_is_drawn_in_ascii(path: Path) -> None:
+def test_without_unicode_it_is_drawn_in_ascii(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf:
+        def __init__(self, hear: object): ...
+
+        def ask(self, arguments: list[str]) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(new_run, "Checker", Deaf)
+    monkeypatch.setattr(catalogue, "kept", lambda: Catalogue({}, {}, {}))
+
     async def scene(pilot: Pilot[None]) -> None:
-        place = await _there(pilot)
-        grid = place.query_one(Grid)
-        region = grid.region
-        lines = drawn(pilot.app).splitlines()[region.y : region.bottom]
-        assert any(">30.0 +- 1.0 (3)" in line for line in lines)
-        assert all(line.isascii() for line in lines)
+        await pilot.press("2")
+        await shows(pilot, "protocol dc")
+        await pilot.press("p")
+        await shows(pilot, "protocol quick", ">30.0 +- 1.0 (3)")
+        assert drawn(pilot.app).isascii()
+        await pilot.press("n")
+        await shows(pilot, "Before you start")
+        assert drawn(pilot.app).isascii()
 
     play(console(path, ascii=True), scene)
 
@@ -201,6 +215,13 @@ def test_the_report_is_written_as_the_command_would(path: Path, capsys: pytest.C
     assert target.read_text() == capsys.readouterr().out
     assert said == [f"Written: {target}", said[1]]
     assert "there is no such folder" in said[1]
+
+
+def test_signs_become_ascii_of_the_same_width() -> None:
+    assert plain("a ± b – ×") == "a ~ b - x"
+    assert plain("┌─┐│ └─┘ ╭━┃ ┼") == "+-+| +-+ +-| +"
+    assert plain("é ÿ 語 ▁") == "e y ?? #"
+    assert plain("plain") == "plain"
 
 
 def test_what_is_new_appears_by_itself(path: Path) -> None:

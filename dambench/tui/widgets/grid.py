@@ -186,7 +186,7 @@ class Grid(Widget, can_focus=True):
             marked, starred = (row, index) in self.marks, (row, index) in self.contents.stars
             text = texts[index] or "–"
             if self._ascii:
-                text = text.replace("±", "+-").replace("–", "-").replace("×", "x")
+                text = text.replace("±", "+-")
             sign = (">" if self._ascii else "▌") if here else ("+" if marked else " ")
             after = "*" if starred else ("+" if here and marked else " ")
             shown = style + Style(bold=True) if starred else style
