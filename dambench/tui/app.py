@@ -26,7 +26,7 @@ from dambench.store.runs import Store
 from dambench.tui.copying import copy
 from dambench.tui.feed import Feed, Told
 from dambench.tui.place import SMALLEST, Place
-from dambench.tui.plain import Ascii
+from dambench.tui.plain import Ascii, Colourless
 from dambench.tui.request import of_run
 from dambench.tui.screens.compare import ComparePlace
 from dambench.tui.screens.new_run import NewRun
@@ -79,7 +79,10 @@ class DambenchApp(App[None]):
         super().__init__()
         self.path = path
         self.look = look or Look()
-        self._ascii = Ascii()
+        self._filters_of_look: list[LineFilter] = [
+            *([Ascii()] if self.look.ascii else []),
+            *([] if self.look.colour else [Colourless()]),
+        ]
         self.settings = settings or Settings()
         self.feed = Feed(self, path)
         self._first_run = run
@@ -215,7 +218,7 @@ class DambenchApp(App[None]):
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """What everything that is drawn goes through."""
-        return [*super().get_line_filters(), *([self._ascii] if self.look.ascii else [])]
+        return [*super().get_line_filters(), *self._filters_of_look]
 
     # The end.
 

@@ -1,10 +1,14 @@
-"""--ascii: what is drawn, with nothing but ASCII. In one place, for all screens and for Textual's own widgets."""
+"""--ascii and --no-color, in one place for all screens and for Textual's own widgets: what is drawn goes through here.
+
+With NO_COLOR alone Textual sends greys, and in the themes of the terminal's own colours black on black.
+"""
 
 import unicodedata
 from functools import lru_cache
 
 from rich.cells import cell_len
 from rich.segment import Segment
+from rich.style import Style
 from textual.color import Color
 from textual.filter import LineFilter
 
@@ -65,3 +69,23 @@ class Ascii(LineFilter):
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [Segment(plain(text), style, control) for text, style, control in segments]
+
+
+class Colourless(LineFilter):
+    """What Textual draws, in the terminal's own two colours; bold, dim, underlined and reversed stay."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [Segment(text, style and _colourless(style), control) for text, style, control in segments]
+
+
+@lru_cache(4096)
+def _colourless(style: Style) -> Style:
+    return Style(
+        bold=style.bold,
+        dim=style.dim,
+        italic=style.italic,
+        underline=style.underline,
+        reverse=style.reverse,
+        strike=style.strike,
+        meta=style.meta,
+    )

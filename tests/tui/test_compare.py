@@ -342,3 +342,17 @@ def test_a_table_is_aggregated_anew_only_when_something_was_written(
         with closing(Store.open(path, write=True)) as writer:
             ledger.add(writer, ledger.config("herding"))
         assert "herding" in {row[0] for table in question(store).board.tables for row in table.rows}
+
+
+def test_without_colours_nothing_is_sent_but_signs(path: Path) -> None:
+    async def scene(pilot: Pilot[None]) -> None:
+        await pilot.press("2")
+        await shows(pilot, "[2 Compare]", "mean ± std (n networks)")
+        await pilot.press("v")
+        await shows(pilot, "What rows stand for")
+        strips = pilot.app.screen._compositor.render_strips()
+        styles = [segment.style for strip in strips for segment in strip if segment.style]
+        assert all(style.color is None and style.bgcolor is None for style in styles)
+        assert any(style.bold for style in styles)
+
+    play(console(path, colour=False), scene)

@@ -27,7 +27,7 @@ from dambench.store.leaderboard import Place as Where
 from dambench.store.runs import Store
 from dambench.terminal import duration, size
 from dambench.tui.feed import Question
-from dambench.tui.place import Place
+from dambench.tui.place import LOW, Place
 from dambench.tui.widgets import chart
 from dambench.tui.widgets.grid import Contents, Grid
 from dambench.tui.widgets.pick import Ask, Pick
@@ -168,7 +168,7 @@ class ComparePlace(Place):
         empty = self.query_one("#empty", Static)
         empty.display = table is None
         for name in ("#grid", "#details"):
-            self.query_one(name).display = table is not None
+            self.query_one(name).display = table is not None and not (name == "#details" and self.has_class("low"))
         self._heading()
         notes = self.query_one("#notes", Static)
         if table is None:
@@ -239,6 +239,7 @@ class ComparePlace(Place):
         self._cell()
 
     def on_resize(self, event: Resize) -> None:
+        self.set_class(self.size.height < LOW, "low")
         self.call_after_refresh(self._draw)
 
     # Keys.

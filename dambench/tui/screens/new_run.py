@@ -20,12 +20,11 @@ import msgspec
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Container, Horizontal, VerticalScroll
 from textual.events import DescendantFocus
 from textual.message import Message
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widget import Widget
 from textual.widgets import Footer, Input, Select, Static
 
 from dambench import gpu, launch
@@ -40,6 +39,7 @@ from dambench.terminal import duration, size
 from dambench.tui import catalogue, request
 from dambench.tui.catalogue import Catalogue
 from dambench.tui.child import Answer, Checker, Measurement
+from dambench.tui.place import LOW
 from dambench.tui.request import Form
 
 if TYPE_CHECKING:
@@ -271,8 +271,10 @@ class NewRun(Screen[None]):
     NewRun #hint { height: 2; padding: 0 1; color: $text-muted; border: none; }
     NewRun #command { height: auto; max-height: 4; padding: 0 1; border-top: solid $primary; }
     NewRun #message { height: auto; max-height: 3; padding: 0 1; }
+    NewRun.low #before { max-height: 4; }
+    NewRun.low #hint { display: none; }
     NewRun.-middle #panes { layout: horizontal; }
-    NewRun.-middle #before { width: 46; height: 1fr; max-height: 100%; }
+    NewRun.-middle #before { width: 38; height: 1fr; max-height: 100%; }
     NewRun.-middle #form, NewRun.-wide #form { border-top: solid $primary; }
     NewRun.-wide #panes { layout: horizontal; }
     NewRun.-wide #protocol { display: block; width: 40; height: 1fr; }
@@ -317,11 +319,11 @@ class NewRun(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield self._lines["title"]
-        with Widget(id="panes"):
+        with Container(id="panes"):
             with VerticalScroll(id="form", can_focus=False) as form:
                 form.border_title = "What"
                 yield from map(self._row, WHAT)
-                with Widget(id="options"):
+                with Container(id="options"):
                     yield from self._options()
                 yield Static(Text("More"), classes="section")
                 yield from map(self._row, MORE)
@@ -727,6 +729,7 @@ class NewRun(Screen[None]):
         pane.update(text)
 
     def on_resize(self) -> None:
+        self.set_class(self.size.height < LOW, "low")
         self._before()
 
 
