@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
 from rich.text import Text
-from textual.app import ComposeResult
+from textual.app import ComposeResult, ScreenStackError
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, VerticalScroll
 from textual.events import DescendantFocus
@@ -395,7 +395,7 @@ class NewRun(Screen[None]):
     async def _rebuild(self) -> None:
         """Draw the options anew: there are others now."""
         options = self.query_one("#options")
-        with self.app.batch_update():
+        with suppress(ScreenStackError), self.app.batch_update():  # (it may end meanwhile)
             await options.remove_children()
             await options.mount_all(list(self._options()))
             for choice in self.query("#field-dataset Choice").results(Choice):
