@@ -26,7 +26,7 @@ from dambench import process
 
 ROOT = Path(__file__).parents[1]
 
-NAMES = ("distil", "start", "evaluation", "testpass", "recording", "memory")
+NAMES = ("distil", "gradients", "start", "evaluation", "testpass", "recording", "store", "memory")
 """The benchmarks, each a module with `contest(scene)`."""
 
 DEFAULT, KEPT = "default malloc", "kept malloc"

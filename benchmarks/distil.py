@@ -19,7 +19,7 @@ from benchmarks.images import CIFAR10, MNIST, TINY, Shape, card, real_set
 from benchmarks.official import Distillation
 from dambench import networks
 from dambench.config import Precision, Where, read
-from dambench.methods import datadam, dm
+from dambench.methods import datadam, dc, dm, dsa
 from dambench.precision import Policy, choose_precision, micro_batch
 from dambench.problem import Problem, Seeds, Step
 
@@ -85,10 +85,15 @@ def ours(method: str, norm: str, mode: str, setting: Setting, device: str) -> Ca
         build_network=lambda: networks.build(name, shape),
         policy=how,
     )
-    module = {"DM": dm, "DataDAM": datadam}[method]
-    options = read(module.Options, {"iterations": 10**9, "batch_real": setting.batch_real}, method)
-    steps: Iterator[Step] = module.distill(problem, options)
+    module = METHODS[method]
+    asked = {"iterations": 10**9, "batch_real": setting.batch_real}
+    if "updates" in module.Options.__struct_fields__:
+        asked["updates"] = 1
+    steps: Iterator[Step] = module.distill(problem, read(module.Options, asked, method))
     return lambda: next(steps)
+
+
+METHODS = {"DM": dm, "DataDAM": datadam, "DC": dc, "DSA": dsa}
 
 
 # The official form.

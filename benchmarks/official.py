@@ -1,4 +1,4 @@
-"""The official form: how the released codes of DM and DataDAM compute, written anew from their maths.
+"""The official form: how the released codes of DM, DataDAM, DC and DSA compute, written anew from their maths.
 
 Nothing here is fast on purpose or slow on purpose. It is the plain way to write these methods, operation by operation
 as the released codes go about it, for contests between forms of the same maths (a test sees to that). It is not the
@@ -9,6 +9,7 @@ today's torch refuses is mended (`reshape` for `view`: the shift of augmentation
 * Each iteration builds a new ConvNet, weights frozen, in train mode.
 * Augmentation is DSA's: class after class, with a seed from the clock, torch's global generator seeded anew before each
   number; affine matrices are lists made on the host, one matrix per image.
+* DC and DSA take the gradients of all weights, class after class, and keep the graphs of all classes for one backward.
 * DM passes each class through the network by itself, except with BatchNorm; DataDAM concatenates all classes, and hooks
   copy the output of each ReLU. Its distances are computed on the CPU, and on CUDA it empties torch's cache of memory
   after each iteration.
@@ -232,7 +233,35 @@ def _class_means(vectors: Tensor, classes: int) -> Tensor:
     return torch.mean(vectors.reshape(classes, -1, vectors.shape[1]), dim=1)
 
 
-LOSSES: dict[str, Callable[[ConvNet, Iterable[Pair]], Tensor]] = {"DM": dm_loss, "DataDAM": datadam_loss}
+def dc_loss(network: ConvNet, pairs: Iterable[Pair]) -> Tensor:
+    """Σ_c Σ_layers Σ_rows 1 − cosine of the gradients of the class's real and synthetic images."""
+    weights = list(network.parameters())
+    loss = torch.tensor(0.0)
+    for label, (real, synthetic) in enumerate(pairs):
+        _, logits = network(real)
+        truth = torch.full((len(real),), label, device=real.device)
+        of_real = [slope.detach().clone() for slope in torch.autograd.grad(F.cross_entropy(logits, truth), weights)]
+        _, logits = network(synthetic)
+        truth = torch.full((len(synthetic),), label, device=real.device)
+        of_synthetic = torch.autograd.grad(F.cross_entropy(logits, truth), weights, create_graph=True)
+        for ours, theirs in zip(of_synthetic, of_real, strict=True):
+            loss = loss + _apart(ours, theirs)
+    return loss
+
+
+def _apart(ours: Tensor, theirs: Tensor) -> Tensor | float:
+    if ours.dim() == 1:  # a bias or the weight of a norm
+        return 0.0
+    a, b = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
+    return torch.sum(1 - torch.sum(a * b, dim=-1) / (torch.norm(a, dim=-1) * torch.norm(b, dim=-1) + 0.000001))
+
+
+LOSSES: dict[str, Callable[[ConvNet, Iterable[Pair]], Tensor]] = {
+    "DM": dm_loss,
+    "DataDAM": datadam_loss,
+    "DC": dc_loss,
+    "DSA": dc_loss,
+}
 
 
 # What is timed.
@@ -242,10 +271,10 @@ BATCH = 256
 
 
 class Distillation:
-    """DM or DataDAM on images in a dataset's shape.
+    """DM or DataDAM on images in a dataset's shape; or an update of the images by DC or DSA, for a new network.
 
     Args:
-        method: `DM` or `DataDAM`.
+        method: `DM`, `DataDAM`, `DC` or `DSA`.
         norm: `instance` or `batch`.
     """
 
@@ -257,7 +286,7 @@ class Distillation:
         self.device = device
         self.images = floats(shape, device)
         self.indices = [list(range(c * shape.per_class, (c + 1) * shape.per_class)) for c in range(shape.classes)]
-        self.operations = strategy(shape)
+        self.operations = () if method == "DC" else strategy(shape)
         self.network = partial(new_network, shape, width, norm, device)
         start = torch.cat([self.real_of(c, ipc) for c in range(shape.classes)])
         self.synthetic = start.detach().clone().requires_grad_()
@@ -272,13 +301,16 @@ class Distillation:
         for label in range(self.shape.classes):
             real = self.real_of(label, self.batch_real)
             synthetic = self.synthetic[label * self.ipc : (label + 1) * self.ipc]
+            if not self.operations:
+                yield real, synthetic
+                continue
             seed = int(time.time() * 1000) % 100_000
             yield augmented(real, self.operations, seed), augmented(synthetic, self.operations, seed)
 
     def loss(self) -> Tensor:
         network = self.network()
         for parameter in network.parameters():
-            parameter.requires_grad = False
+            parameter.requires_grad = self.method in ("DC", "DSA")
         return LOSSES[self.method](network, self.pairs())
 
     def step(self) -> float:

@@ -11,6 +11,11 @@ The released codes re-seed torch's global generator from the wall clock before e
 small table of uniform numbers from a generator that is passed in. All operations act on normalised images, so
 what leaves the frame becomes the mean colour.
 
+DC's own augmentation, with which its networks are tested on MNIST and with BatchNorm, is here too: `dc-crop`,
+`dc-scale` and `dc-rotate`, one of which is drawn for each image. What its crop and rotation bring in from beyond the
+frame has the mean colour of the batch. (The released code interpolates by splines when it turns and not at all when it
+scales; here both are bilinear. Its noise, of σ 0.001, is left out.)
+
 Two forms of the same. On a CPU each operation is code of its own (`OPERATIONS`), and the images of a group go through
 the one that was drawn: warps that keep rows and columns apart (crop, flip, scale) are products with two small
 matrices, exact where no interpolation is needed, and rotation interpolates on a grid. On a GPU all images go through
@@ -33,6 +38,14 @@ CROP = 0.125
 CUTOUT = 0.5
 SCALE = 1.2
 ROTATION = 15.0 / 180 * pi
+
+DC_CROP = 4
+"""Pixels, whatever the image's size."""
+DC_SCALE = 0.2
+DC_ROTATION = 45.0 / 180 * pi
+
+FILLED = ("dc-crop", "dc-rotate")
+"""Operations that bring in the mean colour of the batch."""
 
 MATRIX_ELEMENTS = 2**25
 """Of the matrices by which deterministic warps are made at once: 256 MiB."""
@@ -72,18 +85,23 @@ def draw(strategy: tuple[str, ...], groups: int, generator: torch.Generator, *, 
     return Draw(strategy, choice.expand(groups), torch.rand(groups, _UNIFORMS, generator=generator))
 
 
-def augment(images: Tensor, drawn: Draw) -> Tensor:
+def augment(images: Tensor, drawn: Draw, colour: Tensor | None = None) -> Tensor:
     """Apply each group's operation to all images of the group.
 
     Args:
         images: (G, n, C, H, W), normalised.
+        colour: (G, 1, C, 1, 1), which the operations of `FILLED` bring in from beyond the frame; None: 0.
 
     Returns:
         The same shape; differentiable in `images`.
     """
     if images.device.type != "cpu":
         table = parameters(drawn, images.shape[-2], images.shape[-1])
-        return augment_by(images, table.to(images.device, non_blocking=True))
+        return augment_by(images, table.to(images.device, non_blocking=True), colour)
+    if colour is not None:
+        filled = torch.tensor([operation in FILLED for operation in drawn.strategy])[drawn.choice]
+        colour = colour * filled.view(-1, 1, 1, 1, 1)
+        return augment(images - colour, drawn) + colour
     parts, order = [], []
     for index, operation in enumerate(drawn.strategy):
         groups = (drawn.choice == index).nonzero().squeeze(1)
@@ -103,9 +121,11 @@ def parameters(drawn: Draw, height: int, width: int) -> Tensor:
     """A draw as a table of numbers by which `augment_by` changes images of that size.
 
     Returns:
-        (G, 13) float32 on the CPU. What is added to brightness; the factors of saturation and of contrast; a 2×3 map
-        from where a pixel is to where it is read, ((across, down, 1) → across, … → down), in pixels from the image's
-        centre; the first row and the row after the last, the first column and the column after the last of the hole.
+        (G, 13) float32 on the CPU, or (G, 14) where the strategy has operations of `FILLED`. What is added to
+        brightness; the factors of saturation and of contrast; a 2×3 map from where a pixel is to where it is read,
+        ((across, down, 1) → across, … → down), in pixels from the image's centre; the first row and the row after the
+        last, the first column and the column after the last of the hole; how much of the batch's colour comes in from
+        beyond the frame.
     """
     table = list(torch.tensor(NEUTRAL).expand(len(drawn.choice), -1).unbind(1))
     first, second, _ = uniforms = drawn.uniforms.unbind(1)
@@ -118,6 +138,8 @@ def parameters(drawn: Draw, height: int, width: int) -> Tensor:
                 columns = dict(enumerate(_colours(*uniforms)))
             case "crop":
                 columns = {5: _shift(width, second), 8: _shift(height, first)}
+            case "dc-crop":
+                columns = {5: _dc_shift(second), 8: _dc_shift(first)}
             case "cutout":
                 top, left = _hole(height, first), _hole(width, second)
                 columns = {9: top, 10: top + _share(height, CUTOUT), 11: left, 12: left + _share(width, CUTOUT)}
@@ -125,21 +147,26 @@ def parameters(drawn: Draw, height: int, width: int) -> Tensor:
                 columns = {3: torch.where(_mirrored(first), -1.0, 1.0)}
             case "scale":
                 columns = {3: _factor(first), 7: _factor(second)}
-            case "rotate":
-                cos, sin = _turn(first)
+            case "dc-scale":
+                columns = {3: _dc_factor(first), 7: _dc_factor(second)}
+            case "rotate" | "dc-rotate":
+                cos, sin = _turn(first, ROTATION if operation == "rotate" else DC_ROTATION)
                 # It turns the unit square, as affine_grid does: an oblong image is sheared a little.
                 columns = {3: cos, 4: sin * (width / height), 6: -sin * (height / width), 7: cos}
         for column, values in columns.items():
             table[column] = torch.where(groups, values, table[column])
+    if any(operation in FILLED for operation in drawn.strategy):
+        table.append(torch.tensor([operation in FILLED for operation in drawn.strategy])[drawn.choice].float())
     return torch.stack(table, 1)
 
 
-def augment_by(images: Tensor, table: Tensor) -> Tensor:
+def augment_by(images: Tensor, table: Tensor, colour: Tensor | None = None) -> Tensor:
     """Change the images of each group as its row of the table says: the same work whatever was drawn.
 
     Args:
         images: (G, n, C, H, W), normalised.
-        table: (G, 13) float32, on the images' device; see `parameters`.
+        table: (G, 13 or 14) float32, on the images' device; see `parameters`.
+        colour: as for `augment`.
 
     Returns:
         The same shape; differentiable in `images`.
@@ -147,6 +174,11 @@ def augment_by(images: Tensor, table: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     numbers = table.unsqueeze(2).unbind(1)
     recoloured = _recolour(images, *(column.view(-1, 1, 1, 1, 1) for column in numbers[:3]))
+    if len(numbers) == len(NEUTRAL):
+        colour = None
+    if colour is not None:
+        colour = (colour * numbers[13].view(-1, 1, 1, 1, 1)).to(images.dtype)
+        recoloured = recoloured - colour
     centre = (width - 1) / 2, (height - 1) / 2
     across, down = _positions(width, table) - centre[0], _positions(height, table).unsqueeze(1) - centre[1]
     # By elementwise operations: affine_grid's is a matrix product, which a GPU may round to TF32. And within a frame
@@ -157,7 +189,10 @@ def augment_by(images: Tensor, table: Tensor) -> Tensor:
         for (a, b, c), middle, side in zip((numbers[3:6], numbers[6:9]), centre, frame, strict=True)
     ]
     framed = F.pad(recoloured, (0, frame[0] - width, 0, frame[1] - height))
-    return _blank(_sample(framed, torch.stack(grid, 3)), (numbers[9], numbers[11]), (numbers[10], numbers[12]))
+    sampled = _sample(framed, torch.stack(grid, 3))
+    if colour is not None:
+        sampled = sampled + colour
+    return _blank(sampled, (numbers[9], numbers[11]), (numbers[10], numbers[12]))
 
 
 def color(images: Tensor, uniforms: Tensor) -> Tensor:
@@ -168,8 +203,12 @@ def color(images: Tensor, uniforms: Tensor) -> Tensor:
 def crop(images: Tensor, uniforms: Tensor) -> Tensor:
     """Shift by up to an eighth of the image in each direction, whole pixels."""
     height, width = images.shape[-2:]
-    rows, columns = _shift(height, uniforms[:, :1]), _shift(width, uniforms[:, 1:2])
-    return _warp(images, _positions(height, rows) + rows, _positions(width, rows) + columns)
+    return _move(images, _shift(height, uniforms[:, :1]), _shift(width, uniforms[:, 1:2]))
+
+
+def dc_crop(images: Tensor, uniforms: Tensor) -> Tensor:
+    """Shift by up to 4 pixels in each direction."""
+    return _move(images, _dc_shift(uniforms[:, :1]), _dc_shift(uniforms[:, 1:2]))
 
 
 def cutout(images: Tensor, uniforms: Tensor) -> Tensor:
@@ -186,18 +225,35 @@ def flip(images: Tensor, uniforms: Tensor) -> Tensor:
 
 def scale(images: Tensor, uniforms: Tensor) -> Tensor:
     """Stretch or shrink height and width, each by its own factor from U(1/1.2, 1.2)."""
-    factors = _factor(uniforms)
-    height, width = images.shape[-2:]
-    return _warp(
-        images,
-        _about_centre(height, factors[:, 1:2]),
-        _about_centre(width, factors[:, :1]),
-    )
+    return _stretch(images, _factor(uniforms))
+
+
+def dc_scale(images: Tensor, uniforms: Tensor) -> Tensor:
+    """Make width and height larger or smaller, each by its own factor from U(0.8, 1.2)."""
+    return _stretch(images, _dc_factor(uniforms))
 
 
 def rotate(images: Tensor, uniforms: Tensor) -> Tensor:
     """Turn by an angle from U(-15°, 15°) about the centre, bilinear."""
-    cos, sin = _turn(uniforms[:, 0])
+    return _rotate(images, *_turn(uniforms[:, 0], ROTATION))
+
+
+def dc_rotate(images: Tensor, uniforms: Tensor) -> Tensor:
+    """Turn by an angle from U(-45°, 45°) about the centre, bilinear."""
+    return _rotate(images, *_turn(uniforms[:, 0], DC_ROTATION))
+
+
+def _move(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    return _warp(images, _positions(height, rows) + rows, _positions(width, rows) + columns)
+
+
+def _stretch(images: Tensor, factors: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    return _warp(images, _about_centre(height, factors[:, 1:2]), _about_centre(width, factors[:, :1]))
+
+
+def _rotate(images: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     zero = torch.zeros_like(cos)
     theta = torch.stack([torch.stack([cos, sin, zero], 1), torch.stack([-sin, cos, zero], 1)], 1)
     return _sample(images, F.affine_grid(theta, [len(images), 1, *images.shape[-2:]], align_corners=False))
@@ -210,6 +266,9 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "flip": flip,
     "scale": scale,
     "rotate": rotate,
+    "dc-crop": dc_crop,
+    "dc-scale": dc_scale,
+    "dc-rotate": dc_rotate,
 }
 """By name: (G, n, C, H, W) images and (G, 3) uniforms → images."""
 
@@ -223,6 +282,15 @@ def _colours(brightness: Tensor, saturation: Tensor, contrast: Tensor) -> tuple[
 
 def _shift(size: int, uniform: Tensor) -> Tensor:
     return _whole(uniform, -_share(size, CROP), _share(size, CROP))
+
+
+def _dc_shift(uniform: Tensor) -> Tensor:
+    return _whole(uniform, -DC_CROP, DC_CROP)
+
+
+def _dc_factor(uniform: Tensor) -> Tensor:
+    """By which positions move away from the centre: the inverse of the size's."""
+    return 1 / (1 + (uniform * 2 - 1) * DC_SCALE)
 
 
 def _hole(size: int, uniform: Tensor) -> Tensor:
@@ -239,9 +307,9 @@ def _factor(uniform: Tensor) -> Tensor:
     return uniform * (SCALE - 1 / SCALE) + 1 / SCALE
 
 
-def _turn(uniform: Tensor) -> tuple[Tensor, Tensor]:
+def _turn(uniform: Tensor, most: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine."""
-    angle = (uniform - 0.5) * 2 * ROTATION
+    angle = (uniform - 0.5) * 2 * most
     return angle.cos(), angle.sin()
 
 

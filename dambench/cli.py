@@ -41,7 +41,7 @@ from dambench.events import (
 )
 from dambench.protocol import PRESETS
 from dambench.report import FORMATS, format_of, write
-from dambench.store import database
+from dambench.store import database, journal, upkeep
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, mean, method_label, std
 from dambench.store.runs import Store
@@ -62,6 +62,8 @@ app = Typer(
 )
 data_app = Typer(rich_markup_mode=None, help="Real datasets.")
 app.add_typer(data_app, name="data")
+db_app = Typer(rich_markup_mode=None, help="The database: whole, copied, merged, up to date, tidy.")
+app.add_typer(db_app, name="db")
 
 REQUEST = "request"
 """By which a run is stopped that cannot be signalled from where its user is."""
@@ -73,6 +75,12 @@ PATIENCE = 10.0
 
 POLL_SECONDS = 0.25
 """Between two looks at a run that is watched."""
+
+ALIVE = ("waiting", "running", "silent")
+"""States of a run that has a process, as far as is known."""
+
+NEWEST = 100
+"""Runs that are listed, unless all are asked for."""
 
 RunId = Annotated[str, Argument(metavar="ID", help="Or the beginning of one.")]
 Db = Annotated[Path | None, Option("--db", help="The database [default: DAMBENCH_DB, else ./runs.db].")]
@@ -188,7 +196,7 @@ def run(
     network: Annotated[str | None, Option(help="The network to match on, such as convnet-d3-w128.")] = None,
     evaluate_on: Annotated[
         str | None,
-        Option(help="Networks to train on the set, with commas [default: the ConvNet matched on]."),
+        Option(help="Networks or pools to train on the set, with commas [default: the ConvNet matched on]."),
     ] = None,
     eval_repeats: Annotated[int | None, Option(help="How many of each [default: 5].")] = None,
     evaluate_every: Annotated[int | None, Option(help="Also evaluate each N iterations.")] = None,
@@ -209,6 +217,9 @@ def run(
     ] = None,
     compile_: Annotated[
         str | None, Option("--compile", metavar="auto|on|off", help="Compile the networks [default: auto, long runs].")
+    ] = None,
+    preprocessing: Annotated[
+        str | None, Option(help="mean/std or zca, whitening [default: the recipe's, mostly mean/std].")
     ] = None,
     deterministic: Annotated[bool | None, Option(help="Deterministic operations only, also on CUDA.")] = None,
     checkpoint_every: Annotated[
@@ -250,6 +261,7 @@ def run(
         "threads": threads,
         "precision": precision,
         "compile": compile_,
+        "preprocessing": preprocessing,
         "deterministic": deterministic,
         "checkpoint_every": checkpoint_every,
         "seeds": seeds,
@@ -259,7 +271,7 @@ def run(
     fields = config.overlay(config.overlay(fields, flags), config.settings(set_ or []))
     requests = config.read(config.Request, fields, "the request").each_seed()
     path = db or stored.default_path()
-    database.check(path)
+    stored.check(path)
     if (detach or in_console) and not (dry_run or check):
         said = context.obj[context.obj.index("run") + 1 :]
         arguments = ["run", *(a for a in said if a != "--detach"), "--headless"]
@@ -304,7 +316,7 @@ def resume(
 ) -> int:
     """Go on with a run from its last checkpoint, as if it had never been interrupted."""
     path = db or stored.default_path()
-    database.check(path)
+    stored.check(path)
     with _opened(path) as store:
         row = store.run(run_id)
     _can_resume(row)
@@ -332,7 +344,73 @@ def resume(
             return _record(store, row["id"], job, signals, watch.console, as_json, begun, told)
 
 
+@app.command()
+def evaluate(
+    context: typer.Context,
+    run_id: RunId,
+    evaluate_on: Annotated[
+        str | None, Option(help="Networks or pools, with commas: resnet18,vgg11 [default: those of the run].")
+    ] = None,
+    eval_repeats: Annotated[int | None, Option(help="How many of each [default: as the run].")] = None,
+    protocol: Annotated[str | None, Option(help="See `dambench protocols` [default: the run's].")] = None,
+    device: Annotated[str | None, Option(help="auto, cpu or cuda:N [default: the run's].")] = None,
+    threads: Annotated[int | None, Option(help="CPU threads [default: torch's choice].")] = None,
+    detach: Annotated[bool, Option("--detach", help="In the background.")] = False,
+    name: Annotated[str | None, Option(help="What to call the run that evaluates.")] = None,
+    tag: Annotated[list[str] | None, Option(help="A tag; may be repeated.")] = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> int:
+    """Train other networks on the set of a finished run, and test them: cross-architecture evaluation."""
+    fields = {
+        "evaluate_on": None if evaluate_on is None else [each.strip() for each in evaluate_on.split(",")],
+        "eval_repeats": eval_repeats,
+        "protocol": protocol,
+        "device": device,
+        "threads": threads,
+        "name": name,
+        "tags": tag,
+    }
+    request = config.read(config.Request, config.overlay({}, fields), "the request")
+    path = db or stored.default_path()
+    stored.check(path)
+    with _opened(path) as store:
+        row = store.run(run_id)
+        made = store.query(
+            "select iteration from artifacts where run = ? and sha256 = ?", row["number"], row["set_sha256"]
+        )
+    if row["state"] != "finished" or not made:
+        raise BadInput(f"The run {row['id']} is {launch.state(row)}: only the set of a finished run is evaluated.")
+    if detach:
+        return _detach([word for word in context.obj if word != "--detach"], as_json)
+    watch = Watch(Console(stderr=True, highlight=False))
+    told = launch.detached()
+    os.environ.setdefault("GOMP_SPINCOUNT", process.SPINS)
+    with Signals(detached=told is not None, say=watch.say) as signals:
+        from dambench import engine
+
+        with _opened(path, write=True) as store:
+            overrides = json.loads(row["overrides"])
+            job = engine.reopen(
+                msgspec.json.decode(row["config"], type=config.RunConfig),
+                row["dataset_sha256"],
+                row["recipe"],
+                overrides,
+                None,
+                watch.say,
+            )
+            job = engine.evaluation(job, request, row["set_sha256"], made[-1]["iteration"])
+            here = launch.this_process(told.log if told else "")
+            new = store.create(job.config, job.card, name or "", tag or [], here, row["recipe"], overrides)
+            watch.say(f"run {new}, of the set of {row['id']}")
+            if told:
+                told.announce(new)
+            return _record(store, new, job, signals, watch.console, as_json)
+
+
 def _can_resume(row: dict[str, Any]) -> None:
+    if row["deleted_at"]:
+        raise BadInput(f"The run {row['id']} is in the trash: `dambench restore {row['id']}` takes it out.")
     now = launch.state(row)
     if now == "finished":
         raise BadInput(f"The run {row['id']} is finished: there is nothing to go on with.")
@@ -433,6 +511,7 @@ def watch_run(run_id: RunId, db: Db = None) -> int:
             heard = 0
             with Watch(screen, total) as shown:
                 while True:
+                    store.refresh()
                     row = store.run(row["id"])
                     for number, event in store.tail(row["id"], heard):
                         shown.hear(event)
@@ -472,6 +551,7 @@ def logs(
         with log.open("rb") as file, suppress(KeyboardInterrupt):
             rest = b""
             while True:
+                store.refresh()
                 alive = launch.state(store.run(row["id"])) in ("waiting", "running", "silent")
                 *lines, rest = (rest + file.read()).split(b"\n")
                 for text in lines:
@@ -504,13 +584,14 @@ def stop(
         if kill:
             raise BadInput(f"The run {row['id']} is on {row['host']}: only there can it be killed.")
         with _opened(db, write=True) as store:
-            store.edit(row["id"], "stop_asked", 1)
-        _say(f"Asked. {row['host']} notices within {launch.BEAT_SECONDS:.0f} s.")
+            store.edit(row["id"], "stop_asked", row["attempt"])
+        _say(f"Asked. {row['host']} notices within {launch.BEAT_SECONDS + store.late_seconds:.0f} s.")
         return 0
     launch.send(row, signal.SIGKILL if kill else signal.SIGTERM)
     until = time.monotonic() + PATIENCE + 5
     with _opened(db) as store:
         while time.monotonic() < until:
+            store.refresh()
             row = store.run(row["id"])
             now = launch.state(row)
             if now not in ("waiting", "running"):
@@ -581,7 +662,7 @@ def _record(
             watch.hear(event)
             if isinstance(event, Resumed) and told:
                 told.announce(run_id)
-            if isinstance(event, Evaluated | Finished | Failed | Stopped | Warned | Adapted):
+            if isinstance(event, Finished | Failed | Stopped):
                 said.append(event)
 
     folder = files.run_folder(store.run(run_id)["uid"])
@@ -711,7 +792,9 @@ class Signals:
 
 def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
     row = store.run(run_id)
-    final = [event for event in said if isinstance(event, Evaluated) and event.final]
+    # All of them: of a run that was resumed this process has heard only the last.
+    told = [event for _, event in store.tail(run_id)]
+    final = [event for event in told if isinstance(event, Evaluated) and event.final]
     accuracies = [event.accuracy for event in final]
     ending = said[-1]
     costs = ending.costs if isinstance(ending, Finished | Failed | Stopped) else []
@@ -741,7 +824,7 @@ def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
         "seconds": {cost.phase: cost.seconds for cost in costs},
         "peak_memory_bytes": {cost.phase: cost.peak_memory_bytes for cost in costs},
         "synthetic_sha256": row["set_sha256"],
-        "warnings": [remark(event) for event in said if isinstance(event, Warned | Adapted)],
+        "warnings": list(dict.fromkeys(remark(event) for event in told if isinstance(event, Warned | Adapted))),
     }
     return result | ({"error": row["error"]} if row["error"] else {})
 
@@ -750,6 +833,8 @@ def _result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
 def _opened(db: Path | None, *, write: bool = False) -> Iterator[Store]:
     store = Store.open(db or stored.default_path(), write=write)
     try:
+        for note in store.notes:
+            print(display.display(note, 1000), file=sys.stderr)
         yield store
     finally:
         store.close()
@@ -773,7 +858,7 @@ def report(
         raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be there twice.")
     chosen = format_of(format_, output, short=short)
     path = db or stored.default_path()
-    if path.exists() or chosen != "markdown":
+    if stored.exists(path) or chosen != "markdown":
         with _opened(path) as store:
             text = FORMATS[chosen](leaderboard(store, *axes), *axes, **({"short": True} if short else {}))
     else:
@@ -789,20 +874,25 @@ def report(
 
 
 @app.command()
-def runs(db: Db = None, as_json: Json = False) -> None:
+def runs(
+    all_: Annotated[bool, Option("--all", help=f"Not the newest {NEWEST} only.")] = False,
+    deleted: Annotated[bool, Option("--deleted", help="Those in the trash.")] = False,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
     """List the runs, newest first."""
     with _opened(db) as store:
-        found = store.query("""
-            select runs.id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
-                created_at, host, boot, pid, process_started, attempt, beat_at, log,
-                avg(accuracy) as accuracy, count(accuracy) as n
-            from runs left join scores on scores.run = runs.number and scores.final = 1
-            where deleted_at = '' group by runs.number order by runs.number desc
-        """)
+        found = store.newest(-1 if all_ else NEWEST + 1, deleted=deleted)
+    if not all_ and len(found) > NEWEST:
+        found.pop()
+        print(f"The newest {NEWEST}; --all lists the others too.", file=sys.stderr)
     for row in found:
         row["state"] = launch.state(row)
     if as_json:
         print(json.dumps([row | {"overrides": json.loads(row["overrides"])} for row in found]))
+        return
+    if not found and deleted:
+        print("The trash is empty.")
         return
     if not found:
         print("No runs yet: dambench run --headless --method dm --dataset digits --ipc 1")
@@ -911,6 +1001,146 @@ def import_(
 
 
 @app.command()
+def delete(ids: Annotated[list[str], Argument(metavar="ID…", help="Or their beginnings.")], db: Db = None) -> None:
+    """Put runs into the trash: no table shows them any more. `dambench restore` takes them out again."""
+    with _opened(db, write=True) as store:
+        rows = [store.run(run_id) for run_id in ids]
+        for row in rows:
+            if row["deleted_at"]:
+                raise BadInput(f"The run {row['id']} is in the trash already.")
+            if launch.state(row) in ALIVE:
+                raise BadInput(f"The run {row['id']} goes on: `dambench stop {row['id']}` first.")
+        for row in rows:
+            store.delete(row["id"])
+    which = " ".join(row["id"] for row in rows)
+    print(f"In the trash: {which}. `dambench restore` brings them back, `dambench db purge` does not.", file=sys.stderr)
+
+
+@app.command()
+def restore(ids: Annotated[list[str], Argument(metavar="ID…", help="Or their beginnings.")], db: Db = None) -> None:
+    """Take runs out of the trash."""
+    with _opened(db, write=True) as store:
+        rows = [store.run(run_id) for run_id in ids]
+        for row in rows:
+            if not row["deleted_at"]:
+                raise BadInput(f"The run {row['id']} is not in the trash: `dambench runs --deleted` lists those.")
+        for row in rows:
+            store.restore(row["id"])
+    print(f"Restored: {' '.join(row['id'] for row in rows)}.", file=sys.stderr)
+
+
+def _on_a_local_disk(path: Path) -> Path:
+    """The path of a database that is one file.
+
+    Raises:
+        BadInput: it is on a network disk, where the truth is the files of its runs.
+    """
+    if journal.why(path):
+        raise BadInput(
+            f"The database {str(path)!r} is on a network disk, where each run has a file of its own: "
+            "this command needs a database on a local disk."
+        )
+    return path
+
+
+@db_app.command("check")
+def db_check(db: Db = None, as_json: Json = False) -> int:
+    """Read the database and every file that it names. Exit code 1 if something is damaged."""
+    with _opened(db) as store:
+        found = upkeep.check(store)
+    if as_json:
+        print(json.dumps([finding._asdict() for finding in found]))
+    else:
+        table(["what", "", "detail"], [list(finding) for finding in found])
+    return 1 if any(finding.state == "damaged" for finding in found) else 0
+
+
+@db_app.command("backup")
+def db_backup(
+    file: Annotated[Path | None, Argument(metavar="[FILE]", help="[default: beside the database]")] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Even if there is such a file.")] = False,
+    db: Db = None,
+) -> None:
+    """Copy the database into one file, while runs go on. Only so: its file alone may lack what came last."""
+    path = db or stored.default_path()
+    if journal.why(path) and file is None:
+        raise BadInput(f"The database {str(path)!r} is on a network disk: say which file on a local one is to be made.")
+    with _opened(path) as store:
+        print(upkeep.back_up(store.file, file, overwrite=overwrite))
+
+
+@db_app.command("merge")
+def db_merge(
+    other: Annotated[Path, Argument(metavar="OTHER.db", help="Stays as it is.")], db: Db = None, as_json: Json = False
+) -> int:
+    """Add the runs of another database. Exit code 1 if some had to be left alone."""
+    from dambench.store.merge import merge
+
+    with _opened(_on_a_local_disk(db or stored.default_path()), write=True) as store:
+        found = merge(store, other)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(found)))
+    else:
+        print(
+            f"{len(found.added)} runs added, {len(found.continued)} gone on with, {found.unchanged} were here already."
+        )
+        for theirs, ours in found.renamed.items():
+            print(f"{theirs} is {ours} here: its id was that of another run.")
+    for run_id, why in found.conflicts.items():
+        _complain(f"{run_id} is left as it is: {why}.")
+    for run_id, why in found.refused.items():
+        _complain(f"{run_id} is not merged: {why}.")
+    return 1 if found.conflicts or found.refused else 0
+
+
+@db_app.command("migrate")
+def db_migrate(db: Db = None) -> None:
+    """Bring the database up to date. Whatever writes to it does so too; reading changes nothing."""
+    path = _on_a_local_disk(db or stored.default_path())
+    old, new, backup = upkeep.migrate(path)
+    if old == new:
+        print(f"{path} has schema {new}: it is up to date.")
+    else:
+        print(f"{path} had schema {old} and has schema {new} now; as it was: {backup}")
+
+
+@db_app.command("purge")
+def db_purge(
+    dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be removed.")] = False,
+    unknown: Annotated[
+        bool, Option("--unknown", help="Also checkpoints of runs that are in no database, or in another one.")
+    ] = False,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Remove for good: runs in the trash with their sets and logs, checkpoints that no run needs, broken-off files."""
+
+    def goes_on(row: dict[str, Any]) -> bool:
+        return launch.state(row) in ALIVE
+
+    path = _on_a_local_disk(db or stored.default_path())
+    with _opened(path, write=not dry_run) as store:
+        found = (upkeep.waste if dry_run else upkeep.purge)(store, goes_on, unknown=unknown)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(found, enc_hook=str)))
+        return
+    for run_id in found.runs:
+        print(f"run {run_id}")
+    for removed in found.paths:
+        print(removed)
+    what = f"{len(found.runs)} runs and {len(found.paths)} files, {size(found.size_bytes)}"
+    print(f"{'Would be removed' if dry_run else 'Removed'}: {what}.", file=sys.stderr)
+    if found.alive:
+        print(f"In the trash, but still running: {' '.join(found.alive)}.", file=sys.stderr)
+    if found.unknown:
+        print(
+            f"Left: {len(found.unknown)} folders with checkpoints of runs that this database does not know "
+            "(--unknown).",
+            file=sys.stderr,
+        )
+
+
+@app.command()
 def methods(as_json: Json = False) -> None:
     """The methods, their options and recipes."""
     found = [(name, registry.load("methods", name)) for name in registry.names("methods")]
@@ -940,7 +1170,7 @@ def methods(as_json: Json = False) -> None:
 @app.command()
 def networks(as_json: Json = False) -> None:
     """The networks, and how their names are made."""
-    from dambench.networks import parts
+    from dambench.networks import POOLS, parts
 
     found = [(name, registry.load("networks", name)) for name in registry.names("networks")]
     if as_json:
@@ -950,14 +1180,24 @@ def networks(as_json: Json = False) -> None:
                 "what": registry.headline(m),
                 "parts": parts(m),
                 "options": msgspec.json.schema(m.Options),
+                "members": [],
             }
             for n, m in found
         ]
-        print(json.dumps(rows))
+        pools = [
+            {"name": name, "what": what, "parts": {}, "options": {}, "members": members.split()}
+            for name, (what, members) in POOLS.items()
+        ]
+        print(json.dumps(rows + pools))
         return
     table(
         ["network", "what", "parts of a name, in any order"],
         [[name, registry.headline(module), " ".join(parts(module).values())] for name, module in found],
+    )
+    print()
+    table(
+        ["--evaluate-on", "the papers' pools", "networks"],
+        [[name, what, members.replace(" ", ", ")] for name, (what, members) in POOLS.items()],
     )
 
 

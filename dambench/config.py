@@ -8,7 +8,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -27,6 +27,10 @@ Threads = Annotated[int, Meta(ge=0, le=4096)]
 Precision = Literal["fp32", "tf32", "bf16"]
 """Of a network's products. bf16: of the real branch while a set is made, elsewhere as the device does by default."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+PreprocessingName = Literal["mean/std", "zca"]
+PREPROCESSINGS: tuple[PreprocessingName, ...] = get_args(PreprocessingName)
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -55,6 +59,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     """The network to match on; empty: the dataset's default."""
     norm: str = ""
     """The norm of the network to match on, where its name does not say one; empty: the family's default."""
+    preprocessing: PreprocessingName = "mean/std"
 
     def fits(self, dataset: str, ipc: int) -> bool:
         low, high = self.ipc
@@ -80,6 +85,10 @@ class Where(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Networks that are trained at once on a set."""
     checkpoint_every: Seconds = 30.0
     """Seconds between two checkpoints, at least; 0: one after each iteration."""
+    made: str = ""
+    """SHA-256 of the set that another run of the same method and settings has made, and this one only evaluates."""
+    made_after: Every = 0
+    """The iterations that it took."""
 
 
 class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,6 +111,8 @@ class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     deterministic: bool = False
     """Only operations with a deterministic form, where the device has others too (CUDA)."""
     precision: Precision = "fp32"
+    preprocessing: PreprocessingName = "mean/std"
+    """What is done to the real images before a network sees them, in distillation and in every test of the set."""
     where: Where = Where()
 
     @property
@@ -129,6 +140,8 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """auto, fp32, tf32 or bf16."""
     compile: str | None = None
     """auto, on or off."""
+    preprocessing: str | None = None
+    """mean/std or zca."""
     data: str | None = None
     device: str | None = None
     threads: Threads | None = None
@@ -278,4 +291,7 @@ def read(kind: type[T], fields: Mapping[str, Any], whose: str) -> T:
         key = place.strip("`").removeprefix("$.").removeprefix("$") or "a value"
         said = fields.get(key, "…") if key.isidentifier() else "…"
         what = f"{key} = {said!r}" if key in fields else key
+        choices = get_type_hints(kind).get(key)
+        if key in fields and get_origin(choices) is Literal:
+            reason = f"it is one of {', '.join(map(str, get_args(choices)))}"
         raise BadInput(f"In {whose}: {what} is not allowed: {reason[:1].lower()}{reason[1:]}.") from None

@@ -3,14 +3,18 @@
 import os
 import shutil
 import sqlite3
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from getpass import getuser
 from pathlib import Path
 
 from dambench import __version__, files, gpu, process
+from dambench.disk import disk_of
 from dambench.errors import BadInput
-from dambench.store import database
+from dambench.store import journal, runs
 
 Check = tuple[str, str, str]
 """What was looked at, `ok` or `wrong`, and what was found."""
@@ -64,20 +68,82 @@ def examine(path: Path) -> list[Check]:
         why = f"{process.told()} is set" if process.told() else "this is not Linux"
         checks.append(("memory", "ok", f"`dambench run` leaves the allocator as it is: {why}"))
     race = (3, 7, 0) <= sqlite3.sqlite_version_info < (3, 51, 3)
-    note = ", has the WAL-reset race of 3.7.0 to 3.51.2: do not write one database from many processes" if race else ""
+    note = ", has the WAL-reset race of 3.7.0 to 3.51.2: write runs.db with nothing but dambench" if race else ""
     checks.append(("SQLite", "ok", sqlite3.sqlite_version + note))
     try:
-        database.check(path)
-        checks.append(("database", "ok", f"{path.absolute()}{'' if path.exists() else ', not made yet'}"))
+        runs.check(path)
+        checks.append(("database", "ok", _where(path)))
     except BadInput as error:
         checks.append(("database", "wrong", str(error)))
     place = files.home()
     existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
     free = f"{shutil.disk_usage(existing).free / 1e9:.0f} GB free"
     writable = os.access(existing, os.W_OK)
-    checks.append(("files", "ok" if writable else "wrong", f"{place}, {free}{'' if writable else ', not writable'}"))
+    disk = disk_of(place)
+    shared = ", a network disk: sets and checkpoints are safe there, and a run can be resumed on another host"
+    found = f"{place}, on {disk}, {free}{shared if disk.why else ''}{'' if writable else ', not writable'}"
+    checks.append(("files", "ok" if writable else "wrong", found))
+    checks.append(("detached runs", "ok", f"end with {', '.join(what_ends_runs())}"))
     raw = os.environ.get("DAMBENCH_DATA")
     checks.append(
         ("raw data", "ok", raw or "DAMBENCH_DATA is not set: standard sets are downloaded, others need --data")
     )
     return checks
+
+
+def _where(path: Path) -> str:
+    """Where runs are recorded, and why there."""
+    disk = disk_of(path.absolute().parent)
+    if why := journal.why(path):
+        base = f", with the runs of {path.absolute()}, which is only read" if path.exists() else ""
+        return (
+            f"each run is a file in {journal.folder(path).absolute()}{base}; this host's index is "
+            f"{journal.index_path(path)}. Why: {why}. SQLite cannot be shared there (DAMBENCH_DISK=local or network "
+            "says otherwise than the mount table)"
+        )
+    return f"{path.absolute()}, on {disk}{'' if path.exists() else ', not made yet'}"
+
+
+def what_ends_runs(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> list[str]:
+    """What ends runs that their terminal does not: as far as this machine tells."""
+    found = ["a restart"]
+    for name, called in {"SLURM_JOB_ID": "Slurm", "PBS_JOBID": "PBS", "LSB_JOBID": "LSF"}.items():
+        if job := environ.get(name):
+            found.append(f"this {called} job {job}")
+            break
+    inside = [root / ".dockerenv", root / "run/.containerenv"]
+    if any(sign.exists() for sign in inside) or {"KUBERNETES_SERVICE_HOST", "container"} & environ.keys():
+        found.append("this container")
+    if kills := logind_kills(root):
+        found.append(kills)
+    return found
+
+
+def logind_kills(root: Path = Path("/")) -> str:
+    """Whether logind ends the processes of a user who leaves; empty: it does not, or is not there."""
+    if not (root / "run/systemd/users").is_dir():
+        return ""
+    manager = ["org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager"]
+    answer = ""
+    with suppress(OSError, subprocess.SubprocessError):
+        answer = subprocess.run(
+            ["busctl", "--system", "get-property", *manager, "KillUserProcesses"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+        ).stdout.strip()
+    if answer == "b false":
+        return ""
+    if (root / "var/lib/systemd/linger" / _user()).exists():
+        return ""
+    how = "`loginctl enable-linger` prevents it, and so does `systemd-run --user --scope dambench run …`"
+    if answer == "b true":
+        return f"your last session here (logind's KillUserProcesses is on: {how})"
+    return f"your last session here, if logind's KillUserProcesses is on, which it does not tell ({how})"
+
+
+def _user() -> str:
+    try:
+        return getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())

@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
+from statistics import median
 from types import ModuleType
 from typing import Any, cast
 
@@ -17,7 +19,7 @@ import torch
 
 from dambench import datasets, events, files, networks, registry
 from dambench.checkpoints import Checkpoint, Keeper, newest
-from dambench.config import Choice, Options, Recipe, Request, RunConfig, Where, read
+from dambench.config import PREPROCESSINGS, Choice, Options, Recipe, Request, RunConfig, Where, read
 from dambench.environment import environment
 from dambench.errors import BadInput, NotEnoughMemory, unknown
 from dambench.evaluation.accuracy import evaluate
@@ -124,8 +126,12 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     read(method.Options, asked, f"method {wanted.name}")
     if request.recipe is not None and request.recipe not in {recipe.name for recipe in method.RECIPES}:
         raise unknown(f"recipe of {wanted.name}", request.recipe, {recipe.name for recipe in method.RECIPES})
-    for name in (*([] if request.network is None else [request.network]), *(request.evaluate_on or [])):
-        networks.parse(name)
+    if request.network is not None:
+        networks.parse(request.network)
+    for name in request.evaluate_on or []:
+        networks.members(name)
+    if request.preprocessing is not None and request.preprocessing not in PREPROCESSINGS:
+        raise unknown("preprocessing", request.preprocessing, PREPROCESSINGS)
     data = files.user_path(request.data) if request.data else None
     files.can_keep_sets()
     card = datasets.prepare(dataset, data, say)
@@ -144,6 +150,12 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     overrides = {k: v for k, v in _fields(options).items() if v != getattr(standard, k)}
     if recipe is not None and recipe.name != "default":
         overrides["recipe"] = recipe.name
+    prescribed = recipe.preprocessing if recipe else "mean/std"
+    preprocessing = request.preprocessing or prescribed
+    if preprocessing == "zca":
+        datasets.whitening(card, say)
+    if preprocessing != prescribed:
+        overrides["preprocessing"] = preprocessing
     norm = recipe.norm if recipe else ""
     usual = networks.settle(
         (recipe.network if recipe else "") or registry.load("datasets", dataset.name).NETWORK or "convnet",
@@ -151,9 +163,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         norm,
     )
     network = usual if request.network is None else networks.settle(request.network, card, norm)
-    evaluate_on = tuple(networks.settle(name, card) for name in request.evaluate_on or [_plain(network, card)])
-    if len(set(evaluate_on)) < len(evaluate_on):
-        raise BadInput(f"--evaluate-on names a network twice: {', '.join(evaluate_on)}.")
+    evaluate_on = networks.settle_all(request.evaluate_on or [_plain(network, card)], card, network)
     for name in {network, *evaluate_on}:
         networks.build(name, card)
     if not method.MATCHES_ON_NETWORK:
@@ -164,7 +174,9 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         overrides["network"] = network
     compiled = False
     if method.MATCHES_ON_NETWORK:
-        batch_norm = networks.build(network, card).mixes_images
+        matched = networks.build(network, card)
+        getattr(method, "check", lambda network: None)(matched)
+        batch_norm = matched.mixes_images
         compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0), batch_norm)
         notes += [note] if note else []
         if precision == "bf16":
@@ -200,6 +212,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
             "seed": request.seed or 0,
             "deterministic": bool(request.deterministic),
             "precision": precision,
+            "preprocessing": preprocessing,
             "where": where,
         },
         "the run",
@@ -239,6 +252,43 @@ def reopen(
     threads = before.threads if before and config.where.device == "cpu" else config.where.threads
     policy = Policy.of(msgspec.structs.replace(config.where, threads=threads), config.precision, config.deterministic)
     return Job(config, card, Recipe(source=recipe) if recipe else None, method, options, policy, overrides, [])
+
+
+def evaluation(job: Job, request: Request, set_sha256: str, iteration: int) -> Job:
+    """A run that only evaluates what a finished one has made: on other networks, more of them, by another protocol.
+
+    Args:
+        job: the finished run, as `reopen` gives it.
+        request: `evaluate_on`, `eval_repeats`, `protocol`, `device` and `threads` are looked at.
+
+    Raises:
+        BadInput: it cannot be met.
+    """
+    config = job.config
+    device = choose_device(request.device or config.where.device)
+    names = [*(request.evaluate_on or config.evaluate_on)]
+    evaluate_on = networks.settle_all(names, job.card, config.network or config.evaluate_on[0])
+    for name in evaluate_on:
+        networks.build(name, job.card)
+    repeats = request.eval_repeats or config.eval_repeats
+    where = msgspec.structs.replace(
+        config.where,
+        device=device,
+        threads=request.threads or 0,
+        stack=1 if device == "cpu" else min(repeats, STACK),
+        made=set_sha256,
+        made_after=iteration,
+    )
+    changed = msgspec.structs.replace(
+        config,
+        evaluate_on=evaluate_on,
+        eval_repeats=repeats,
+        evaluate_every=0,
+        protocol=config.protocol if request.protocol is None else preset(request.protocol),
+        precision=config.precision if config.precision == "bf16" else choose_precision(None, device),
+        where=where,
+    )
+    return replace(job, config=changed, policy=Policy.of(where, changed.precision, changed.deterministic))
 
 
 def _fields(options: Options) -> dict[str, object]:
@@ -394,6 +444,8 @@ class _Position:
     """Iteration, network and repeat of those that are known already."""
     sets: set[int] = field(default_factory=set)
     """The iterations whose sets are."""
+    losses: list[Stepped] = field(default_factory=list)
+    """All that were logged."""
 
 
 def _resumed(
@@ -422,6 +474,7 @@ def _resumed(
     position.from_, position.iteration = found[0], iteration
     position.scores = {score for score in beginning.scores if score[0] <= iteration}
     position.sets = {known for known in beginning.sets if known <= iteration}
+    position.losses = [stepped for stepped in beginning.losses if stepped.iteration <= iteration]
     clock.seconds |= found[0].seconds
     clock.peaks |= {phase: peaks[0] for phase, peaks in found[0].peaks.items()}
     clock.reserved |= {phase: peaks[1] for phase, peaks in found[0].peaks.items()}
@@ -460,24 +513,29 @@ def open_problem(job: Job, real: RealSet) -> Problem:
 
 def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: Keeper | None) -> Iterator[AnyEvent]:
     config, policy = job.config, job.policy
-    real, test = datasets.open_sets(job.card, policy.device)
+    real, test = datasets.open_sets(job.card, policy.device, config.preprocessing)
     said: list[AnyEvent] = []
     problem = open_problem(job, real)
     problem.warn, problem.adapted = (lambda message: said.append(Warned(message=message))), said.append
     total: int = getattr(job.options, "iterations", 0)
     logged = max(1, total // LOGGED_STEPS)
     begun = position.from_
+    if config.where.made:
+        begun = Checkpoint(config.sha256, config.where.made_after, {}, config.where.made)
+        position.iteration = begun.iteration
     if begun is not None:
         problem.policy = replace(policy, **cast(dict[str, Any], begun.policy))
-        position.checkpoint = lambda: begun
+        position.checkpoint = partial(_same, begun)
+        if keeper is not None and position.from_ is None:
+            yield from _checkpointed(keeper, clock, position)
         if begun.set_sha256:
             made = _kept(begun.set_sha256, job, real)
             yield from _judge(job, made, begun.iteration, begun.iteration >= total, test, clock, position)
         if begun.iteration >= total:
-            return
+            return  # it was made, and is evaluated
 
     step: Step | None = None
-    due = False
+    due = between = False
 
     def checkpoint() -> Checkpoint:
         assert step is not None
@@ -493,7 +551,14 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
     heard = time.perf_counter()
     finite = _Finite()
     clock.enter("distil")
-    for step in job.method.distill(problem, job.options, begun.state if begun else None):
+    for told in job.method.distill(problem, job.options, begun.state if begun else None):
+        if isinstance(told, Progressed):  # on the way to a step
+            between = True
+            if time.perf_counter() - heard > SILENCE:
+                yield msgspec.structs.replace(told, memory_bytes=policy.used_bytes())
+                heard = time.perf_counter()
+            continue
+        step = told
         position.iteration, position.checkpoint = step.iteration, checkpoint
         finite.look(step)
         last = step.iteration >= total
@@ -501,7 +566,8 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
         # First of all: a checkpoint of this iteration, from wherever it is asked for, comes after its losses.
         if step.losses and (step.iteration % logged == 0 or step.iteration == 1 or last):
             finite.check()
-            yield _stepped(step, clock.spent("distil"), policy)
+            position.losses.append(_stepped(step, clock.spent("distil"), policy))
+            yield position.losses[-1]
             heard = time.perf_counter()
         while said:
             yield said.pop(0)
@@ -516,12 +582,21 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
             due = False
             clock.enter("distil")
             heard = time.perf_counter()
+        if between and keeper is not None:
+            # It can be stopped before its next step, when this one's tensors are valid no more.
+            position.checkpoint = partial(_same, checkpoint())
     if step is None:
         raise BadInput(f"The method {config.method.name} gave no synthetic set.")
     finite.check()
     if keeper is not None:
         yield from _checkpointed(keeper, clock, position)
+    if warning := _not_fallen(position.losses, job.options):
+        yield Warned(message=warning)
     yield from _judge(job, step.synthetic, step.iteration, True, test, clock, position)
+
+
+def _same(checkpoint: Checkpoint) -> Checkpoint:
+    return checkpoint
 
 
 class _Finite:
@@ -556,14 +631,33 @@ class _Finite:
 def _kept(sha256: str, job: Job, real: RealSet) -> SyntheticSet:
     """A set that was kept, on the run's device."""
     if sha256 == job.card.sha256:
-        problem = open_problem(job, real)
-        return replace(problem.synthetic_set(real.images, real.labels), whole=True)
+        return open_problem(job, real).whole_set()
     path = files.set_path(sha256)
     if not path.is_file() or files.sha256(path) != sha256:
         raise BadInput(f"The set {sha256[:8]}… that is to be evaluated is missing or damaged in {str(path.parent)!r}.")
     made = SyntheticSet.read(path)
     device = job.policy.device
     return replace(made, images=made.images.to(device), labels=made.labels.to(device))
+
+
+def _not_fallen(logged: list[Stepped], options: Options) -> str:
+    """What to say where the matching loss is no lower at the end of a whole run than at its beginning; else nothing.
+
+    Each iteration may have a network of its own, and their losses differ: medians are compared. The first iteration
+    counts by itself, too, for a step that is far too large makes the loss jump at once, and then fall.
+    """
+    losses = [float(event.losses["matching"]) for event in logged if "matching" in event.losses]
+    few = len(losses) // 10
+    if few < 5 or logged[0].iteration > 1:
+        return ""
+    first, last = min(losses[0], median(losses[:few])), median(losses[-few:])
+    if last < first:
+        return ""
+    smaller = getattr(options, "lr_images", 1.0) / 10
+    return (
+        f"The matching loss has not fallen: it began at {first:.3g} and is {last:.3g} over the last tenth of the run. "
+        f"A smaller step may help (--set method.lr_images={smaller:g}), or matching on the ConvNet (--network convnet)."
+    )
 
 
 def _stepped(step: Step, seconds: float, policy: Policy) -> Stepped:

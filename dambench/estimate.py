@@ -51,17 +51,24 @@ def estimate(job: Job) -> Estimate:
     """
     config, policy = job.config, job.policy
     policy.apply()
-    real, test = datasets.open_sets(job.card, policy.device)
+    real, test = datasets.open_sets(job.card, policy.device, config.preprocessing)
     problem = open_problem(job, real)
     iterations: int = getattr(job.options, "iterations", 0)
     policy.restart_peak()
     times: list[float] = []
     synthetic: SyntheticSet | None = None
     begun = last = time.perf_counter()
-    for step in job.method.distill(problem, job.options):
-        synthetic = step.synthetic
+    for told in job.method.distill(problem, job.options):
         policy.synchronise()
-        times.append(time.perf_counter() - last)
+        now = time.perf_counter()
+        if isinstance(told, Progressed):
+            if not times and now - begun > MEASURED_SECONDS:  # the first step alone takes long
+                times = [(now - begun) / told.done * told.total / max(1, iterations)] * 2
+                synthetic = problem.synthetic_set(problem.random_subset())
+                break
+            continue
+        synthetic = told.synthetic
+        times.append(now - last)
         last = time.perf_counter()
         if len(times) > 1 and last - begun - times[0] > MEASURED_SECONDS:
             break

@@ -72,24 +72,6 @@ class Process(Struct, frozen=True, kw_only=True):
     """The file that its output goes to; empty: a terminal, or whatever it was started with."""
 
 
-class Beginning(Struct, frozen=True, kw_only=True):
-    """What is known of a run that is resumed."""
-
-    attempt: int
-    """That begins now."""
-    process: Process
-    environment: Environment | None
-    """In which it was begun; None: it was killed before it could say so."""
-    checkpoints: list[str]
-    """Their files, by SHA-256, oldest first."""
-    scores: list[tuple[int, str, int]]
-    """Iteration, network and repeat of those that there are."""
-    sets: list[int]
-    """The iterations whose sets are known."""
-    stack: int = 0
-    """Of the evaluation networks, after the GPU's memory was too small for the policy's; 0: it was not."""
-
-
 class DataCard(Struct, frozen=True, kw_only=True):
     """What is known of a prepared dataset without opening its tensors: the JSON that lies beside it."""
 
@@ -318,6 +300,26 @@ class Stopped(Event, frozen=True, kw_only=True):
     phase: str
     iteration: int
     costs: list[Cost]
+
+
+class Beginning(Struct, frozen=True, kw_only=True):
+    """What is known of a run that is resumed."""
+
+    attempt: int
+    """That begins now."""
+    process: Process
+    environment: Environment | None
+    """In which it was begun; None: it was killed before it could say so."""
+    checkpoints: list[str]
+    """Their files, by SHA-256, oldest first."""
+    scores: list[tuple[int, str, int]]
+    """Iteration, network and repeat of those that there are."""
+    sets: list[int]
+    """The iterations whose sets are known."""
+    losses: list[Stepped]
+    """As they were logged."""
+    stack: int = 0
+    """Of the evaluation networks, after the GPU's memory was too small for the policy's; 0: it was not."""
 
 
 AnyEvent = (

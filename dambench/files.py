@@ -5,9 +5,11 @@ Everything lies under DAMBENCH_HOME:
     raw/                                    what was downloaded, as torchvision lays it out
     data/NAME-KEY.safetensors and .json     prepared datasets and what is known of them
     data/NAME-KEY.intact                    how the prepared file looked when it was last found intact
+    data/zca-DATA-SHA256.safetensors        whitening fitted on the prepared dataset whose digest begins with DATA
     sets/SHA256.safetensors                 synthetic sets, named by their content
     runs/UID/SHA256.safetensors             checkpoints of a run that is not finished
     logs/NAME.log                           what detached runs wrote
+    experts/KEY.safetensors                 networks trained on real images, named by all that they depend on
 
 A file appears under its name only when it is whole and on disk.
 """
@@ -20,6 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from string import hexdigits
 
 from dambench.display import display
 from dambench.errors import BadInput
@@ -86,17 +89,41 @@ def remove_others(folder: Path, wanted: set[str]) -> None:
             folder.rmdir()
 
 
+def whitening_path(data_sha256: str, sha256: str) -> Path:
+    return data_folder() / f"zca-{data_sha256[:16]}-{sha256}.safetensors"
+
+
+def whitenings(data_sha256: str) -> list[Path]:
+    """Those fitted on a prepared dataset, if there are any."""
+    return sorted(data_folder().glob(f"zca-{data_sha256[:16]}-*.safetensors"))
+
+
+def find_whitening(sha256: str) -> Path | None:
+    """Of that digest, which may come from a stranger's file."""
+    if len(sha256) != 64 or not set(sha256) <= set(hexdigits):
+        return None
+    return next(data_folder().glob(f"zca-*-{sha256}.safetensors"), None)
+
+
+def expert_path(key: str) -> Path:
+    return home() / "experts" / f"{key}.safetensors"
+
+
 def find_set(sha256: str) -> Path | None:
     """The file of a set, if it is on this machine: a synthetic set, or a prepared dataset (the whole set)."""
     path = set_path(sha256)
-    if path.is_file():
-        return path
+    return path if path.is_file() else prepared().get(sha256)
+
+
+def prepared() -> dict[str, Path]:
+    """The tensor files of the prepared datasets, by the SHA-256 that they should have."""
+    found = {}
     for card in data_folder().glob("*.json"):
         tensors = card.with_suffix(".safetensors")
         with suppress(OSError, ValueError, TypeError, KeyError):  # what is no card is passed over
-            if json.loads(card.read_bytes())["sha256"] == sha256 and tensors.is_file():
-                return tensors
-    return None
+            if tensors.is_file():
+                found[str(json.loads(card.read_bytes())["sha256"])] = tensors
+    return found
 
 
 def sha256(path: Path) -> str:
@@ -132,11 +159,16 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """See to it that the names in a folder outlive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 @contextmanager

@@ -17,15 +17,18 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from dambench import files
 from dambench.config import Options, Recipe
 from dambench.display import display
 from dambench.errors import BadInput
-from dambench.events import Adapted, DataCard
+from dambench.events import Adapted, DataCard, Progressed
 from dambench.precision import Policy
 
 SET_FORMAT = 1
 MOST_HEADER = 1_000_000
 """Bytes of the text at the beginning of a set's file."""
+WHITENED_FORMAT = 2
+"""Of a set whose preprocessing is a file of its own."""
 
 
 def derived_seed(seed: int, purpose: str, *indices: int) -> int:
@@ -81,6 +84,69 @@ class Normalisation:
 
 
 @dataclass(frozen=True)
+class Whitening:
+    """ZCA: pixels in [0, 255] → (x / 255 − μ) U diag(1 / √(S + ε)) Uᵀ, an image's pixels in a row.
+
+    μ is the mean training image and U diag(S) Uᵀ the covariance of their pixels: afterwards neighbours tell nothing of
+    each other, as far as their variance is above ε. MTT and those after it train on such images. As there nothing is
+    normalised before; the covariance is divided by N − 1.
+    """
+
+    sha256: str
+    """Of the file that it is kept in, which stands for it: two of one digest are equal."""
+    mean: Tensor = field(compare=False, repr=False)
+    """(C · H · W,) float32, of pixels in [0, 1]."""
+    matrix: Tensor = field(compare=False, repr=False)
+    """(C · H · W, C · H · W) float32, symmetric."""
+    inverse: Tensor = field(compare=False, repr=False)
+
+    @classmethod
+    def fit(cls, pixels: Tensor, epsilon: float = 0.1) -> bytes:
+        """What to keep as its file. In float64 and on the CPU, whatever device the run is on.
+
+        Args:
+            pixels: (N, C, H, W) uint8, the training images.
+        """
+        rows = pixels.cpu().flatten(1)
+        mean = torch.stack([part.double().sum(0) for part in rows.split(4096)]).sum(0) / len(rows) / 255
+        covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+        for part in rows.split(4096):
+            centred = part.double() / 255 - mean
+            covariance.addmm_(centred.T, centred)
+        values, vectors = torch.linalg.eigh(covariance / max(1, len(rows) - 1))
+        lengths = (values.clamp_min(0) + epsilon).sqrt()
+        kept = {"mean": mean, "matrix": vectors / lengths @ vectors.T, "inverse": vectors * lengths @ vectors.T}
+        return safetensors.torch.save({name: tensor.float().contiguous() for name, tensor in kept.items()})
+
+    @classmethod
+    def read(cls, path: Path) -> "Whitening":
+        """From a file that holds what `fit` gave.
+
+        Raises:
+            OSError, safetensors.SafetensorError, KeyError: it does not.
+        """
+        content = path.read_bytes()
+        return cls(files.digest(content), **safetensors.torch.load(content))
+
+    def to(self, device: torch.device) -> "Whitening":
+        return replace(self, **{name: getattr(self, name).to(device) for name in ("mean", "matrix", "inverse")})
+
+    def apply(self, pixels: Tensor) -> Tensor:
+        """(…, C, H, W) uint8 → float32."""
+        rows = pixels.flatten(-3).float() / 255 - self.mean.to(pixels.device)
+        return (rows @ self.matrix.to(pixels.device)).view(pixels.shape)
+
+    def invert(self, images: Tensor) -> Tensor:
+        """(…, C, H, W) float → uint8, clamped: for looking at, not for training."""
+        rows = images.flatten(-3).float() @ self.inverse.to(images.device) + self.mean.to(images.device)
+        return (rows * 255).round().clamp(0, 255).to(torch.uint8).view(images.shape)
+
+
+Preprocessing = Normalisation | Whitening
+"""What is done to pixels before a network sees them."""
+
+
+@dataclass(frozen=True)
 class RealSet:
     """Real images, sorted by class, as bytes on the device."""
 
@@ -88,7 +154,7 @@ class RealSet:
     """(N, C, H, W) uint8."""
     counts: tuple[int, ...]
     """Images of each class; class c's are those from sum(counts[:c]) on."""
-    normalisation: Normalisation
+    normalisation: Preprocessing
 
     @property
     def classes(self) -> int:
@@ -131,10 +197,12 @@ class RealSet:
 class _About(msgspec.Struct, frozen=True):
     """What the file of a set says of it."""
 
-    mean: list[float]
-    std: list[float]
     classes: list[str]
     lr: float | None
+    mean: list[float] = []
+    std: list[float] = []
+    whitening: str = ""
+    """SHA-256 of the file of a ZCA, where that is what was done to its images."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +213,7 @@ class SyntheticSet:
     """(N, C, H, W), sorted by class: float32 as networks see them, or uint8 pixels of real images."""
     labels: Tensor
     """(N,) int64 classes, or (N, classes) float32 logits of soft labels."""
-    normalisation: Normalisation
+    normalisation: Preprocessing
     """What was done to the real images, and must be done to the test images."""
     classes: tuple[str, ...]
     lr: float | None = None
@@ -165,13 +233,11 @@ class SyntheticSet:
 
     def to_bytes(self) -> bytes:
         """As a safetensors file. The same set gives the same bytes."""
-        about = {
-            "format": SET_FORMAT,
-            "mean": self.normalisation.mean,
-            "std": self.normalisation.std,
-            "classes": self.classes,
-            "lr": self.lr,
-        }
+        about: dict[str, Any] = {"classes": self.classes, "lr": self.lr}
+        if isinstance(self.normalisation, Whitening):
+            about |= {"format": WHITENED_FORMAT, "whitening": self.normalisation.sha256}
+        else:
+            about |= {"format": SET_FORMAT, "mean": self.normalisation.mean, "std": self.normalisation.std}
         tensors = {
             "images": self.images.detach().cpu().contiguous(),
             "labels": self.labels.cpu().contiguous(),
@@ -195,10 +261,14 @@ class SyntheticSet:
             with safetensors.safe_open(path, "pt") as tensors:
                 said = json.loads(tensors.metadata()["dambench"])
                 images, labels = tensors.get_tensor("images"), tensors.get_tensor("labels")
-            if said["format"] != SET_FORMAT:
+            if said["format"] not in (SET_FORMAT, WHITENED_FORMAT):
                 raise BadInput(f"The set {path.name!r} has format {said['format']}: a newer dambench made it.")
             about = msgspec.convert(said, _About)
-            normalisation = Normalisation(tuple(about.mean), tuple(about.std))
+            normalisation: Preprocessing
+            if said["format"] == WHITENED_FORMAT:
+                normalisation = _whitening_of(path, about.whitening)
+            else:
+                normalisation = Normalisation(tuple(about.mean), tuple(about.std))
             found = cls(images, labels, normalisation, tuple(about.classes), about.lr)
             if why := found._wrong():
                 raise ValueError(why)
@@ -217,11 +287,16 @@ class SyntheticSet:
             labels.dtype == torch.float32 and labels.shape == (len(images), classes)
         ):
             return f"its labels are {labels.dtype} of shape {tuple(labels.shape)}"
-        numbers = [*self.normalisation.mean, *self.normalisation.std, *([] if self.lr is None else [self.lr])]
-        if {len(self.normalisation.mean), len(self.normalisation.std)} != {images.shape[1]}:
-            return "it has another number of means than of channels"
-        if not all(map(math.isfinite, numbers)) or min(self.normalisation.std) <= 0:
-            return "its means or its learning rate are no sensible numbers"
+        if self.lr is not None and not math.isfinite(self.lr):
+            return "its learning rate is no sensible number"
+        if isinstance(self.normalisation, Normalisation):
+            means, stds = self.normalisation.mean, self.normalisation.std
+            if {len(means), len(stds)} != {images.shape[1]}:
+                return "it has another number of means than of channels"
+            if not all(map(math.isfinite, [*means, *stds])) or min(stds) <= 0:
+                return "its means are no sensible numbers"
+        elif len(self.normalisation.mean) != images[0].numel():
+            return "it was whitened as images of another size"
         if not bool(images.isfinite().all() & labels.isfinite().all()):
             return "not all of its values are finite"
         if labels.dim() == 1 and not bool(((labels >= 0) & (labels < classes)).all()):
@@ -250,6 +325,17 @@ class SyntheticSet:
         if ipc > min(card.train_counts):
             raise BadInput(f"The set has {ipc} images per class, {card.label} itself has {min(card.train_counts)}.")
         return ipc
+
+
+def _whitening_of(path: Path, sha256: str) -> Whitening:
+    found = files.find_whitening(sha256)
+    whitening = None if found is None else Whitening.read(found)
+    if whitening is None or whitening.sha256 != sha256:
+        raise BadInput(
+            f"The set {path.name!r} was whitened by the ZCA {sha256[:12]}, without which it cannot be tested and which "
+            f"is not in {str(files.data_folder())!r}: copy the file zca-….safetensors of that digest there."
+        )
+    return whitening
 
 
 class Stage(NamedTuple):
@@ -287,7 +373,8 @@ class Network(nn.Module, ABC):
         """What each stage sees, shallow to deep, one after the other: none is kept alive for the next.
 
         Yields:
-            The activations (B, C, H, W) of each block, before pooling; last, what the classifier reads, (B, …).
+            The activations (B, C, H, W) of each block, before pooling; last, what the classifier reads, (B, …). A
+            network without a sense of place yields the last only.
         """
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
@@ -382,6 +469,10 @@ class Problem:
         labels = self.labels() if labels is None else labels
         return SyntheticSet(images, labels, self.real.normalisation, tuple(self.card.classes))
 
+    def whole_set(self) -> SyntheticSet:
+        """Every real image."""
+        return replace(self.synthetic_set(self.real.images, self.real.labels), whole=True)
+
 
 State = dict[str, Any]
 """Tensors, numbers, texts, lists and dicts of them: all that a method needs to go on bit for bit. What comes back of it
@@ -402,7 +493,10 @@ class Step:
 
 
 class Method(Protocol):
-    """A module of `dambench.methods`."""
+    """A module of `dambench.methods`.
+
+    One that cannot match on every network also has `check(network)`, which raises BadInput before a run begins.
+    """
 
     PAPER: str
     MATCHES_ON_NETWORK: bool
@@ -410,4 +504,8 @@ class Method(Protocol):
     Options: type[Options]
     RECIPES: tuple[Recipe, ...]
 
-    def distill(self, problem: Problem, options: Any, resume: State | None = None) -> Iterator[Step]: ...
+    def distill(self, problem: Problem, options: Any, resume: State | None = None) -> Iterator[Step | Progressed]:
+        """Yields a `Step` after each iteration; `Progressed` on the way to one that takes more than moments.
+
+        A run can be stopped only where something is yielded.
+        """

@@ -68,6 +68,8 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     augmentation: tuple[str, ...] = ()
     """Of each batch, one of these operations of DSA is drawn and applied with parameters of its own to each
     image. `flip` is left out for data whose mirror image is another class, as DC's README prescribes."""
+    draws: Literal["for each batch", "for each image"] = "for each batch"
+    """How often one of the operations is drawn."""
     labels: Literal["hard", "as the set carries"] = "hard"
     """Hard: the class with the largest logit, where the set carries soft labels."""
     source: str = ""
@@ -85,6 +87,7 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 DSA = ("color", "crop", "cutout", "flip", "scale", "rotate")
+DC = ("dc-crop", "dc-scale", "dc-rotate")
 
 PRESETS = {
     protocol.name: protocol
@@ -108,6 +111,15 @@ PRESETS = {
             synthetic=Budget(epochs=301, drops=(152,)),
             whole=Budget(epochs=200, drops=(100,)),
             source="DC (ICLR 2021), released code, without its augmentation; whole-set epochs are ours",
+        ),
+        Protocol(
+            name="dc-augmented",
+            synthetic=Budget(epochs=1001, drops=(502,)),
+            whole=Budget(epochs=200, drops=(100,)),
+            augmentation=DC,
+            draws="for each image",
+            source="DC (ICLR 2021), released code for MNIST: crop, scale or rotation for each image (for BatchNorm "
+            "networks it has crop or noise); whole-set epochs are ours",
         ),
         Protocol(
             name="dsa-dm",

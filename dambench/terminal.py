@@ -88,7 +88,8 @@ def number(value: Real) -> str:
 
 
 def losses(event: Stepped) -> str:
-    return "  ".join(f"{display(name)} {number(value)}" for name, value in event.losses.items())
+    said = {name: value for name, value in event.losses.items() if value or name != "skipped"}
+    return "  ".join(f"{display(name)} {number(value)}" for name, value in said.items())
 
 
 class Watch:
@@ -236,6 +237,7 @@ def describe(details: dict[str, Any]) -> None:
     facts["evaluated on"] = ", ".join(run["config"]["evaluate_on"])
     facts["computed in"] = _computed(run["config"])
     facts["tags"] = ", ".join(details["tags"])
+    facts["in the trash since"] = facts.pop("deleted_at", "")
     reserved = [key for key in ("peak_reserved_bytes",) if any(cost.get(key) for cost in details["costs"])]
     table(["", ""], [[key, value] for key, value in facts.items() if value != ""])
     table(

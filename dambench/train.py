@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, stack_module_state
 
-from dambench.augment import Draw, augment, augment_by, draw, parameters, strategy_for
+from dambench.augment import FILLED, Draw, augment, augment_by, draw, parameters, strategy_for
 from dambench.problem import Network, Seeds, SyntheticSet
 from dambench.protocol import Protocol
 from dambench.replay import Replayed
@@ -24,10 +24,10 @@ DEFAULT_LR = 0.01
 
 
 def train(
-    network: Network, data: SyntheticSet, protocol: Protocol, seeds: Seeds, *, mirrors: bool
+    network: Network, data: SyntheticSet, protocol: Protocol, seeds: Seeds, *, mirrors: bool, fresh: bool = True
 ) -> Iterator[tuple[int, int]]:
     """`train_together`, one network."""
-    return train_together([network], data, protocol, [seeds], mirrors=mirrors)
+    return train_together([network], data, protocol, [seeds], mirrors=mirrors, fresh=fresh)
 
 
 def train_together(
@@ -37,6 +37,7 @@ def train_together(
     seeds: Sequence[Seeds],
     *,
     mirrors: bool,
+    fresh: bool = True,
     said: Callable[[str], None] = lambda message: None,
 ) -> Iterator[tuple[int, int]]:
     """Draw the networks' weights, then train each on the set for the protocol's budget, in place.
@@ -46,6 +47,7 @@ def train_together(
         data: on the networks' device.
         seeds: of each network. Weights, the order of the batches and their augmentation come from them.
         mirrors: whether a mirror image belongs to the same class.
+        fresh: False: go on from the weights that the networks have.
         said: told once, if a GPU cannot take the step as a graph.
 
     Yields:
@@ -54,12 +56,14 @@ def train_together(
     device = data.images.device
     budget = protocol.whole if data.whole else protocol.synthetic
     strategy = strategy_for(protocol.augmentation, mirrors)
+    together = protocol.draws == "for each batch"
     labels = data.hard_labels if protocol.labels == "hard" else data.labels
     if labels.is_floating_point():
         labels = labels.softmax(1)
     lr = (data.lr or DEFAULT_LR) if isinstance(protocol.lr, str) else protocol.lr
     for network, own in zip(networks, seeds, strict=True):
-        network.reset(own.generator("weights", device=device))
+        if fresh:
+            network.reset(own.generator("weights", device=device))
         network.train()
     if len(networks) == 1 and device.type == "cpu":
         learner: _Single | _Stack = _Single(networks[0], data, labels, protocol)
@@ -74,7 +78,7 @@ def train_together(
         orders = torch.stack([torch.randperm(len(labels), generator=own.generator("order", epoch)) for own in seeds])
         for index, chosen in enumerate(orders.split(protocol.batch, dim=1)):
             generators = [own.generator("augmentation", epoch, index) for own in seeds] if strategy else []
-            drawn = [draw(strategy, chosen.shape[1], generator, one_operation=True) for generator in generators]
+            drawn = [draw(strategy, chosen.shape[1], generator, one_operation=together) for generator in generators]
             learner.step(chosen, drawn, lr)
             yield epoch * steps + index + 1, budget.epochs * steps
 
@@ -84,6 +88,7 @@ class _Single:
 
     def __init__(self, network: Network, data: SyntheticSet, labels: Tensor, protocol: Protocol) -> None:
         self._network, self._data, self._labels = network, data, labels
+        self._filled = any(operation in FILLED for operation in protocol.augmentation)
         self._optimizer = torch.optim.SGD(
             network.parameters(), momentum=protocol.momentum, weight_decay=protocol.weight_decay
         )
@@ -92,7 +97,7 @@ class _Single:
         """One step on the images `chosen` (1, B), each batch augmented as drawn for it, if anything was."""
         images = self._data.inputs(chosen[0])
         for one in drawn:
-            images = augment(images.unsqueeze(1), one).squeeze(1)
+            images = augment(images.unsqueeze(1), one, _colour(images, self._filled)).squeeze(1)
         loss = F.cross_entropy(self._network(images), self._labels[chosen[0]])
         self._optimizer.param_groups[0]["lr"] = lr
         self._optimizer.zero_grad()
@@ -118,6 +123,7 @@ class _Stack:
         said: Callable[[str], None],
     ) -> None:
         self._network, self._data, self._labels, self._protocol = networks[0], data, labels, protocol
+        self._filled = any(operation in FILLED for operation in protocol.augmentation)
         self._parameters, self._buffers = stack_module_state(list(networks))
         for row, network in enumerate(networks):
             for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
@@ -140,7 +146,8 @@ class _Stack:
     def _descend(self, chosen: Tensor, lr: Tensor, *tables: Tensor) -> list[Tensor]:
         images = self._data.inputs(chosen)
         for table in tables:
-            images = augment_by(images.flatten(0, 1).unsqueeze(1), table).view_as(images)
+            colour = _colour(images, self._filled)
+            images = augment_by(images.flatten(0, 1).unsqueeze(1), table, colour).view_as(images)
         logits = torch.vmap(self._forward)(self._parameters, self._buffers, images)
         # A sum over networks of what each would have alone, so that each gets its own gradient.
         losses = F.cross_entropy(logits.flatten(0, 1), self._labels[chosen].flatten(0, 1), reduction="sum")
@@ -155,6 +162,14 @@ class _Stack:
     def _forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
         logits: Tensor = functional_call(self._network, (parameters, buffers), (images,))
         return logits
+
+
+def _colour(images: Tensor, wanted: bool) -> Tensor | None:
+    """The mean colour of each batch, for each of its images: (…, B, C, H, W) → (… · B, 1, C, 1, 1)."""
+    if not wanted:
+        return None
+    mean = images.mean((-4, -2, -1), keepdim=True)
+    return mean.expand(*images.shape[:-2], 1, 1).reshape(-1, 1, images.shape[-3], 1, 1)
 
 
 @torch.inference_mode()

@@ -29,10 +29,10 @@ from dambench.problem import Network, Normalisation, Problem, RealSet, Seeds, St
 
 TINY_NETWORK = "convnet-d1-w8"
 
-QUICK: dict[str, Any] = {"iterations": 4, "batch_real": 4}
+QUICK: dict[str, Any] = {"iterations": 4, "batch_real": 4, "epochs": 1}
 """Settings that make any method quick; each method takes those that it knows."""
 
-QUICK_OF: dict[str, dict[str, Any]] = {}
+QUICK_OF: dict[str, dict[str, Any]] = {"dc": {"updates": 3, "epochs": 2}, "dsa": {"updates": 3, "epochs": 2}}
 """By method: further settings that it needs to be quick."""
 
 
@@ -171,7 +171,7 @@ class Seen:
 
 def watch(method: ModuleType, problem: Problem, options: Options, resume: State | None = None) -> list[Seen]:
     """All steps of a method. The state of each went through a file, as that of an interrupted run does."""
-    return [_seen(step) for step in method.distill(problem, options, resume)]
+    return [_seen(step) for step in method.distill(problem, options, resume) if isinstance(step, Step)]
 
 
 def _seen(step: Step) -> Seen:

@@ -1,9 +1,14 @@
-"""A stand-in for the engine: runs with any scores, in any store."""
+"""A stand-in for the engine: runs with any scores, in any store, also as an older dambench left it."""
 
+import sqlite3
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import TypedDict, Unpack
 
 import msgspec
+from sqlite_utils import Database
 
 from dambench.config import Choice, RunConfig
 from dambench.events import (
@@ -24,6 +29,7 @@ from dambench.events import (
 from dambench.files import digest
 from dambench.protocol import PRESETS, Protocol
 from dambench.store.runs import Store
+from dambench.store.schema import APPLICATION_ID, migrations
 
 CARD = DataCard(
     name="digits",
@@ -67,6 +73,12 @@ ENVIRONMENT = Environment(
     git_dirty=False,
     command_line="dambench run",
 )
+
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
+    "0000000a49444154789c636000000002000148afa4710000000049454e44ae426082"
+)
+"""Of one pixel."""
 
 
 def config(
@@ -122,7 +134,7 @@ def words(
     yield Stepped(iteration=2, losses={"matching": 1.25}, seconds=0.2)
     what = made or f"{run.method} {run.ipc} {0 if run.method.name == 'whole' else run.seed} {card.sha256}"
     sha256 = digest(what.encode())
-    yield Snapshot(iteration=2, sha256=sha256, size_bytes=10, shape=[2, 1, 8, 8], dtype="float32", preview=b"PNG")
+    yield Snapshot(iteration=2, sha256=sha256, size_bytes=10, shape=[2, 1, 8, 8], dtype="float32", preview=PNG)
     for repeat, accuracy in enumerate(accuracies):
         yield Evaluated(
             iteration=2,
@@ -185,3 +197,43 @@ def speech() -> Iterator[AnyEvent]:
         for repeat in range(3):
             yield msgspec.structs.replace(score, iteration=iteration, repeat=repeat)
         yield Progressed(phase="distil", done=iteration, total=10**6)
+
+
+SCHEMAS = (1, 2, 3)
+"""Older ones, each as the migrations made it."""
+
+NEXT = {1: "m002_samples", 2: "m003_engine", 3: "m004_durable"}
+"""By schema, the migration that ended it."""
+
+
+def older(path: Path, schema: int) -> None:
+    """Make a file as the dambench of that schema left it, with three runs: two finished, one failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        new = Path(folder) / "new.db"
+        with closing(Store.open(new, write=True)) as store:
+            add(store, config("dm"), [0.5, 0.75])
+            add(store, config("random"), [0.25])
+            add(store, config("dm", seed=1), end=failed())
+        _older(path, schema, new)
+
+
+def _older(path: Path, schema: int, new: Path) -> None:
+    db = Database(path)
+    migrations.apply(db, stop_before=NEXT[schema])
+    db.conn.execute(f"pragma application_id = {APPLICATION_ID}")
+    db.conn.execute(f"pragma user_version = {schema}")
+    db.conn.execute("attach ? as new", [str(new)])
+    for table in tables(db.conn):
+        columns = ", ".join(row[1] for row in db.conn.execute(f"pragma main.table_info({table})"))
+        db.conn.execute(f"insert into main.{table} ({columns}) select {columns} from new.{table}")
+    unknown = {1: ["device_uuid", "allocator", "compiler"], 2: ["allocator", "compiler"], 3: []}[schema]
+    for name in unknown:
+        db.conn.execute("update events set body = json_remove(body, ?)", [f"$.environment.{name}"])
+    db.conn.commit()
+    db.close()
+
+
+def tables(db: sqlite3.Connection) -> list[str]:
+    """Those of dambench."""
+    rows = db.execute("select name from main.sqlite_master where type = 'table'").fetchall()
+    return [name for (name,) in rows if not name.startswith(("sqlite_", "_sqlite"))]

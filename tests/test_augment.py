@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from dambench import augment as dsa
 from dambench.augment import OPERATIONS, Draw, augment, augment_by, draw, parameters, strategy_for
-from dambench.protocol import DSA
+from dambench.protocol import DC, DSA
 from tests.lab import generator, global_generator_untouched, literal_operation, literally_augmented, noise, spread
 
 EXACT = ("crop", "cutout", "flip")
@@ -22,9 +23,9 @@ def one(operation: str, groups: int, seed: int = 0) -> Draw:
     return draw((operation,), groups, generator(seed))
 
 
-def tabled(images: Tensor, drawn: Draw) -> Tensor:
+def tabled(images: Tensor, drawn: Draw, colour: Tensor | None = None) -> Tensor:
     """The form that a GPU takes."""
-    return augment_by(images, parameters(drawn, images.shape[-2], images.shape[-1]))
+    return augment_by(images, parameters(drawn, images.shape[-2], images.shape[-1]), colour)
 
 
 both_forms = pytest.mark.parametrize("form", [augment, tabled])
@@ -318,7 +319,7 @@ def test_a_strategy_keeps_its_order() -> None:
 
 
 def test_every_operation_of_the_published_strategy_is_there() -> None:
-    assert set(OPERATIONS) == set(DSA)
+    assert set(OPERATIONS) == {*DSA, *DC}
 
 
 # Groups.
@@ -446,6 +447,73 @@ def test_a_strategy_without_an_operation_has_a_table_too() -> None:
     drawn = Draw(("rotate", "color"), torch.tensor([1, 0]), torch.rand(2, 3, generator=generator()))
     images = noise(2, 1, 3, 9, 9)
     torch.testing.assert_close(tabled(images, drawn), literally_augmented(images, drawn), rtol=0, atol=2e-5)
+
+
+# DC's own.
+
+
+@both_forms
+@pytest.mark.parametrize("size", [*SIZES, (28, 28)])
+@pytest.mark.parametrize("operation", DC)
+def test_dc_s_operations_are_those_of_the_text_image_by_image(
+    operation: str, size: tuple[int, int], form: Callable[[Tensor, Draw, Tensor], Tensor]
+) -> None:
+    if operation == "dc-rotate" and size[0] != size[1]:
+        return  # it turns the unit square
+    images, colour = noise(6, 2, 3, *size), noise(1, 1, 3, 1, 1, seed=1).expand(6, 1, 3, 1, 1)
+    drawn = one(operation, 6)
+    expected = torch.stack(
+        [
+            torch.stack([_literally(operation, image, colour[0, 0], uniforms) for image in group])
+            for group, uniforms in zip(images, drawn.uniforms.tolist(), strict=True)
+        ]
+    )
+    torch.testing.assert_close(form(images, drawn, colour), expected, rtol=0, atol=2e-5)
+
+
+def _literally(operation: str, image: Tensor, colour: Tensor, uniforms: list[float]) -> Tensor:
+    """Spec 1.5, pixel by pixel: where it is read, and what lies beyond the frame."""
+    channels, height, width = image.shape
+    beyond = torch.zeros(channels).double() if operation == "dc-scale" else colour.view(-1)
+    result = torch.empty_like(image)
+    middle = (height - 1) / 2, (width - 1) / 2
+    for row in range(height):
+        for column in range(width):
+            down, across = row - middle[0], column - middle[1]
+            if operation == "dc-crop":
+                down, across = (at - 4 + math.floor(9 * u) for at, u in zip((down, across), uniforms, strict=False))
+            elif operation == "dc-scale":
+                across, down = (at / (0.8 + 0.4 * u) for at, u in zip((across, down), uniforms, strict=False))
+            else:
+                angle = math.radians(-45 + 90 * uniforms[0])
+                down, across = (
+                    math.cos(angle) * down - math.sin(angle) * across,
+                    math.sin(angle) * down + math.cos(angle) * across,
+                )
+            result[:, row, column] = _read(image, down + middle[0], across + middle[1], beyond)
+    return result
+
+
+def _read(image: Tensor, row: float, column: float, beyond: Tensor) -> Tensor:
+    """Between four pixels, linearly."""
+    total = torch.zeros_like(beyond)
+    for r in (math.floor(row), math.floor(row) + 1):
+        for c in (math.floor(column), math.floor(column) + 1):
+            inside = 0 <= r < image.shape[1] and 0 <= c < image.shape[2]
+            weight = (1 - abs(row - r)) * (1 - abs(column - c))
+            total = total + weight * (image[:, r, c] if inside else beyond)
+    return total
+
+
+@both_forms
+def test_the_batch_s_colour_comes_in_only_with_dc_s_crop_and_rotation(
+    form: Callable[[Tensor, Draw, Tensor], Tensor],
+) -> None:
+    strategy = ("dc-crop", "dc-scale", "dc-rotate", "cutout")
+    drawn = Draw(strategy, torch.tensor([0, 1, 2, 3]), torch.full((4, 3), 0.1))
+    images, colour = torch.zeros(4, 1, 1, 12, 12), torch.full((4, 1, 1, 1, 1), 5.0)
+    found = form(images, drawn, colour).flatten(1).amax(1)
+    torch.testing.assert_close(found, torch.tensor([5.0, 0.0, 5.0, 0.0]))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -13,16 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
-from dambench import cli
+from dambench import cli, launch
 from dambench.__main__ import main as program
 from dambench.cli import run_cli, until_told
 from dambench.engine import StopRun
 from dambench.events import AnyEvent, Evaluated
 from dambench.store import database
 from dambench.store.runs import Said, Store
-from tests.ledger import CARD, add, config
+from dambench.store.schema import VERSION
+from tests.ledger import CARD, add, config, failed, older
 
 SMALL = [
     *("run", "--headless", "--dataset", "digits", "--network", "convnet-d1-w4", "--eval-repeats", "2"),
@@ -416,6 +418,106 @@ def test_runs_lists_the_newest_first_with_mean_accuracy(ledger_path: Path, capsy
     assert "91.00 %" in capsys.readouterr().out
 
 
+def test_runs_lists_the_newest_and_all_where_it_is_asked_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "NEWEST", 3)
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        made = [store.create(config("dm", seed=seed), CARD) for seed in range(3)]
+        assert [row["id"] for row in _json(capsys, "runs")] == made[::-1]
+        made.append(add(store, config("dm", seed=3), [0.5, 0.75]))
+    assert run_cli(["runs", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert [(row["id"], row["n"]) for row in json.loads(shown.out)] == [(made[3], 2), (made[2], 0), (made[1], 0)]
+    assert "The newest 3; --all lists" in shown.err
+    assert [row["id"] for row in _json(capsys, "runs", "--all")] == made[::-1]
+
+
+def test_what_is_deleted_is_in_the_trash_until_it_is_restored_or_purged(
+    ledger_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = (row["id"] for row in _json(capsys, "runs"))
+    assert run_cli(["delete", first, second]) == 0
+    assert [row["id"] for row in _json(capsys, "runs")] == [third]
+    assert [row["id"] for row in _json(capsys, "runs", "--deleted")] == [first, second]
+    assert run_cli(["show", first]) == 0
+    assert "in the trash since" in capsys.readouterr().out
+    assert run_cli(["restore", first]) == 0
+    assert len(_json(capsys, "runs")) == 2
+    assert _json(capsys, "db", "purge", "--dry-run")["runs"] == [second]
+    assert _json(capsys, "runs", "--deleted")
+    assert _json(capsys, "db", "purge")["runs"] == [second]
+    assert _json(capsys, "runs", "--deleted") == []
+    assert run_cli(["show", second]) == 2
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["delete", "HALTED", "zzzzzz"], "No run has the id 'zzzzzz'"),
+        (["delete", "HALTED", "ALIVE"], "goes on: `dambench stop"),
+        (["delete", "GONE"], "is in the trash already"),
+        (["restore", "HALTED"], "is not in the trash"),
+        (["resume", "GONE"], "is in the trash: `dambench restore"),
+    ],
+)
+def test_what_cannot_be_deleted_or_restored_changes_nothing(
+    command: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        ids = {"HALTED": add(store, config("dm"), end=failed()), "GONE": add(store, config("dm"), end=failed())}
+        ids["ALIVE"] = store.create(config("dm", seed=1), CARD, process=launch.this_process())
+        store.delete(ids["GONE"])
+        before = store.query("select id, deleted_at from runs")
+        assert run_cli([ids.get(word, word) for word in command]) == 2
+        assert said in capsys.readouterr().err
+        assert store.query("select id, deleted_at from runs") == before
+
+
+def test_a_lost_run_can_be_deleted(tmp_path: Path) -> None:
+    lost = replace(launch.this_process(), started=1)
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        run_id = store.create(config("dm"), CARD, process=lost)
+        assert run_cli(["delete", run_id]) == 0
+        assert store.run(run_id)["deleted_at"]
+
+
+def test_the_database_is_checked_copied_and_merged_from_the_command_line(
+    ledger_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["db", "check"]) == 0
+    assert "missing" in capsys.readouterr().out
+    assert run_cli(["db", "backup"]) == 0
+    copy = Path(capsys.readouterr().out.strip())
+    assert run_cli(["db", "backup", str(copy)]) == 2
+    assert run_cli(["db", "backup", str(copy), "--overwrite"]) == 0
+    assert run_cli(["db", "migrate"]) == 0
+    assert "it is up to date" in capsys.readouterr().out
+    with closing(Store.open(copy, write=True)) as store:
+        new = add(store, config("dm", seed=1))
+        other = store.query("select id from runs order by number")[0]["id"]
+        store.db.conn.execute("update events set body = replace(body, 'a note', 'another') where run = 1")
+    assert run_cli(["db", "merge", str(copy), "--json"]) == 1
+    shown = capsys.readouterr()
+    merged = json.loads(shown.out)
+    assert (merged["added"], merged["unchanged"], list(merged["conflicts"])) == ([new], 2, [other])
+    assert f"{other} is left as it is: it says something else there from its event 2 (warned) on" in shown.err
+    assert run_cli(["db", "merge", str(copy)]) == 1
+    assert "0 runs added, 0 gone on with, 3 were here already" in capsys.readouterr().out
+    with closing(Store.open(ledger_path, write=True)) as store:
+        store.db.conn.execute("update scores set accuracy = 1.0")
+    assert run_cli(["db", "check", "--json"]) == 1
+    assert [f["state"] for f in json.loads(capsys.readouterr().out)].count("damaged") == 4
+
+
+def test_an_older_database_is_brought_up_to_date_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    older(tmp_path / "old.db", 2)
+    assert run_cli(["db", "migrate", "--db", "old.db"]) == 0
+    assert f"had schema 2 and has schema {VERSION} now; as it was: old.db.schema2" in capsys.readouterr().out
+    assert run_cli(["db", "migrate", "--db", "none.db"]) == 2
+
+
 def test_hostile_names_reach_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "\x1b]52;c;aGk=\x07[red]x[/] \u202e\x9b31m"
     with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
@@ -518,6 +620,16 @@ def test_every_list_can_be_read_by_people_and_programs(command: list[str], capsy
     assert run_cli(command) == 0
     assert capsys.readouterr().out.strip()
     assert _json(capsys, *command)
+
+
+def test_networks_are_listed_with_the_parts_of_their_names_and_the_pools(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {entry["name"]: entry for entry in _json(capsys, "networks")}
+    assert found["resnet"]["parts"] == {"depth": "18|34|50", "norm": "in|bn|ln|gn|nn", "halving": "sc|ap"}
+    assert found["vit"]["parts"]["patch"] == "pN"
+    assert found["pool-w"]["members"] == ["convnet-w32", "convnet-w64", "convnet-w128", "convnet-w256"]
+    assert run_cli(["networks"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in found)
 
 
 def test_doctor_says_what_is_wrong_and_has_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any, cast
 
 import pytest
@@ -17,6 +18,7 @@ from dambench.events import (
     Evaluated,
     Failed,
     Finished,
+    Progressed,
     Snapshot,
     Started,
     Stepped,
@@ -187,6 +189,18 @@ def test_images_that_diverged_after_the_last_loss_are_not_scored(monkeypatch: py
     assert not list((files.home() / "sets").iterdir())
 
 
+def test_a_method_says_how_far_it_is_on_the_way_to_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(problem: Problem, options: object, resume: object = None) -> Iterator[Progressed | Step]:
+        for done in range(1, 4):
+            yield Progressed(phase="distil", done=done, total=3, note="training")
+        yield Step(0, problem.synthetic_set(problem.random_subset()))
+
+    monkeypatch.setattr("dambench.engine.SILENCE", 0.0)
+    said = [e for e in _with(monkeypatch, slow) if isinstance(e, Progressed) and e.note == "training"]
+    assert [(e.phase, e.done, e.total) for e in said] == [("distil", done, 3) for done in (1, 2, 3)]
+    assert all(e.memory_bytes for e in said)
+
+
 def test_a_loss_that_is_no_number_on_the_test_set_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     def huge(problem: Problem, options: object, resume: object = None) -> Iterator[Step]:
         pixels = problem.real.normalisation.apply(problem.random_subset())
@@ -255,6 +269,8 @@ def test_a_setting_at_its_default_is_the_same_run_however_it_was_said() -> None:
         ({"recipe": "papr"}, "No recipe of dm is called 'papr'"),
         ({"ipc": 0}, "ipc = 0 is not allowed: expected `int` >= 1"),
         ({"ipc": -2}, "ipc = -2 is not allowed: expected `int` >= 1"),
+        ({"evaluate_on": ["pool-x"]}, "No pool of networks is called 'pool-x'"),
+        ({"evaluate_on": ["vgg11"]}, "8×8 are too small for a vgg11"),
         ({"evaluate_on": []}, "evaluate_on = [] is not allowed"),
         ({"dataset": {"name": 5}}, "The name of the dataset is 5, which is not a text"),
         ({"ipc": 132}, "--ipc 132 is too many: class '8' of digits has 131 training images"),
@@ -372,6 +388,61 @@ def test_too_little_memory_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch
     ending = list(run(job))[-1]
     assert isinstance(ending, Failed)
     assert ending.error == "640 real images do not fit."
+
+
+def _trend(end: float, *, count: int = 100, noise: float = 0.15, seed: int = 0) -> list[float]:
+    """Losses that go from 1 to `end`, each of a network of its own."""
+    random = Random(seed)
+    return [(1 + (end - 1) * i / count) * random.lognormvariate(0, noise) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "fallen"),
+    [
+        *((_trend(0.5, seed=seed), True) for seed in range(10)),
+        *((_trend(1.5, seed=seed), False) for seed in range(10)),
+        ([1.0] * 60, False),
+        ([1.0, *_trend(0.5, noise=0)], True),
+        # A step far too large: the loss jumps, and what follows falls, but not to where it was.
+        ([0.4, *_trend(0.8, noise=0)], False),
+        (_trend(1.5, count=40), True),  # too few to tell
+    ],
+)
+def test_a_matching_loss_that_has_not_fallen_is_said(
+    monkeypatch: pytest.MonkeyPatch, losses: list[float], fallen: bool
+) -> None:
+    def matching(problem: Problem, options: object, resume: object = None) -> Iterator[Step]:
+        data = problem.synthetic_set(problem.random_subset())
+        for iteration, loss in enumerate(losses, 1):
+            yield Step(iteration, data, {"matching": torch.tensor(loss)})
+
+    events = _with(monkeypatch, matching)
+    warnings = [event.message for event in events if isinstance(event, Warned)]
+    assert len(warnings) == (not fallen)
+    assert all("has not fallen" in message and "method.lr_images=0.1" in message for message in warnings)
+    assert isinstance(events[-1], Finished)
+
+
+def test_of_a_part_of_a_run_and_of_other_losses_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resumed(problem: Problem, options: object, resume: object = None) -> Iterator[Step]:
+        data = problem.synthetic_set(problem.random_subset())
+        for iteration in range(101, 201):
+            yield Step(iteration, data, {"matching": torch.tensor(1.0)})
+
+    def otherwise(problem: Problem, options: object, resume: object = None) -> Iterator[Step]:
+        data = problem.synthetic_set(problem.random_subset())
+        for iteration in range(1, 101):
+            yield Step(iteration, data, {"student": torch.tensor(1.0)})
+
+    for distill in (resumed, otherwise):
+        assert not [event for event in _with(monkeypatch, distill) if isinstance(event, Warned)]
+
+
+def test_pools_are_evaluated_on_by_name() -> None:
+    job = prepare(_request(network="convnet-d1-w4-bn", evaluate_on=["pool-a", "pool-s", "alexnetbn"]))
+    activations = ["-sigmoid", "", "-leakyrelu", "-swish"]
+    expected = (*(f"convnet-d1-w128{word}" for word in activations), "convnet-d1-w4", "alexnet-bn")
+    assert job.config.evaluate_on == expected
 
 
 @pytest.mark.slow

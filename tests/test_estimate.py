@@ -53,6 +53,15 @@ def test_a_method_that_does_not_iterate_has_no_iterations() -> None:
     assert found.seconds["evaluate"] > 0
 
 
+def test_what_is_done_before_the_first_step_is_estimated_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimating, "MEASURED_SECONDS", 0.2)
+    herding = {"name": "herding", "epochs": 10**5}
+    found = estimate(prepare(Request(method=herding, dataset="digits", ipc=1, network="convnet-d1-w8", device="cpu")))
+    assert found.seconds["distil"] > 100
+    assert found.iterations == 0
+    assert found.seconds["evaluate"] > 0
+
+
 def test_only_a_few_steps_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimating, "MEASURED_SECONDS", 0.2)
     found = estimate(

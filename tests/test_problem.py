@@ -295,7 +295,7 @@ def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path: Path, content: b
         ("another number of means", {"mean": [0.5, 0.5]}),
         ("no sensible numbers", {"std": [0.0]}),
         ("no sensible numbers", {"std": [math.nan]}),
-        ("no sensible numbers", {"lr": math.inf}),
+        ("no sensible number", {"lr": math.inf}),
         ("Expected `str`", {"classes": [1]}),
     ],
 )
@@ -331,8 +331,8 @@ def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path, name: str) -> Non
 
 def test_a_set_of_a_newer_version_is_refused_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "mine.bin"
-    path.write_bytes(file_saying(GOOD.replace('"format": 1', '"format": 2')))
-    with pytest.raises(BadInput, match="has format 2: a newer dambench"):
+    path.write_bytes(file_saying(GOOD.replace('"format": 1', '"format": 3')))
+    with pytest.raises(BadInput, match="has format 3: a newer dambench"):
         SyntheticSet.read(path)
 
 

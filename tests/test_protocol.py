@@ -21,6 +21,7 @@ def test_the_hash_is_of_what_is_computed_not_of_the_name() -> None:
         {"decay": 0.2},
         {"keeps_momentum": True},
         {"augmentation": ()},
+        {"draws": "for each image"},
         {"labels": "as the set carries"},
     ):
         assert msgspec.structs.replace(quick, **change).sha256 != quick.sha256
@@ -40,13 +41,14 @@ def test_published_hashes_do_not_change() -> None:
         "datadam": "5d2198952911",
         "datadam-table": "b14738d71d52",
         "dc": "7644d3e7ebd5",
+        "dc-augmented": "9d086010ed8e",
         "dsa-dm": "5566b8a96b12",
     }
 
 
 def test_epochs_are_those_that_the_released_codes_really_run() -> None:
     # They loop over range(E + 1) and make a new optimiser after epoch index E // 2 + 1.
-    for name, nominal in (("dc", 300), ("dsa-dm", 1000)):
+    for name, nominal in (("dc", 300), ("dc-augmented", 1000), ("dsa-dm", 1000)):
         budget = PRESETS[name].synthetic
         assert budget.epochs == nominal + 1
         assert budget.drops == (nominal // 2 + 2,)

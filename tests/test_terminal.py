@@ -7,7 +7,7 @@ from rich.console import Console
 
 from dambench.events import Progressed, Sampled, Stepped, Warned
 from dambench.store.usage import usage
-from dambench.terminal import Watch, draw, machine, summary, table
+from dambench.terminal import Watch, draw, losses, machine, summary, table
 from tests import ledger
 
 
@@ -29,6 +29,14 @@ def test_outside_a_terminal_losses_are_plain_lines_not_too_often() -> None:
     lines = _said(console).splitlines()
     assert lines[0] == "iteration 1/100  matching 2  10 it/s  10 s left"
     assert [line.split()[1] for line in lines] == ["1/100", "51/100", "100/100"]
+
+
+def test_steps_that_were_left_out_are_shown_where_there_are_any() -> None:
+    def shown(skipped: float) -> str:
+        return losses(Stepped(iteration=1, losses={"matching": 2.0, "skipped": skipped}, seconds=0.1))
+
+    assert shown(0.0) == "matching 2"
+    assert shown(3.0) == "matching 2  skipped 3"
 
 
 def test_in_a_terminal_a_bar_shows_iteration_losses_rate_memory_and_eta() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dambench import networks
 from dambench import train as training
 from dambench.problem import Network, Seeds, SyntheticSet
-from dambench.protocol import DSA, Budget, Protocol
+from dambench.protocol import DC, DSA, Budget, Protocol
 from dambench.replay import Replayed
 from dambench.train import predict, train, train_together
 from tests.lab import Tape, data_card, generator, global_generator_untouched, global_seed, noise, synthetic_set
@@ -133,6 +133,16 @@ def test_training_is_descent_with_momentum_that_a_drop_of_the_rate_makes_forget(
     targets = data.labels.softmax(1) if soft else torch.eye(CLASSES, dtype=torch.float64)[data.labels]
     expected = by_hand(start, data.images, targets, epochs=6, drops=drops, **settings)
     torch.testing.assert_close(weights(trained(data, how)), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_training_goes_on_from_the_weights_that_a_network_has() -> None:
+    data = labelled(dtype=torch.float64)
+    settings: dict[str, Any] = {"lr": 0.2, "momentum": 0.0, "weight_decay": 0.0, "decay": 0.1, "keeps_momentum": False}
+    network = trained(data, protocol(3, **settings))
+    targets = torch.eye(CLASSES, dtype=torch.float64)[data.labels]
+    expected = by_hand(copy.deepcopy(network), data.images, targets, epochs=5, drops=(), **settings)
+    list(train(network, data, protocol(5, **settings), Seeds(0), mirrors=True, fresh=False))
+    torch.testing.assert_close(weights(network), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_the_momentum_that_is_lost_makes_a_difference() -> None:
@@ -276,6 +286,25 @@ def test_images_are_mirrored_only_where_their_class_allows_it() -> None:
     assert torch.equal(torch.cat(watched(data, how, mirrors=False).batches), torch.cat([ramp, ramp]))
 
 
+def test_an_operation_is_drawn_for_each_image_where_the_protocol_says_so() -> None:
+    data = numbered(40, size=12)
+
+    def blanked(**how: Any) -> set[int]:
+        """How many of a batch's images lost pixels, in each of 12 batches."""
+        batches = watched(data, protocol(12, augmentation=("color", "cutout"), batch=40, **how)).batches
+        return {int((batch == 0).flatten(1).any(1).sum()) for batch in batches[:12]}
+
+    assert blanked() <= {0, 40}
+    assert all(5 < count < 35 for count in blanked(draws="for each image"))
+
+
+def test_what_dc_s_crop_brings_in_has_the_colour_of_the_batch() -> None:
+    data = numbered(4, size=8)  # 1, 2, 3 and 4 everywhere
+    how = protocol(12, augmentation=("dc-crop",), draws="for each image", batch=4)
+    seen = {round(value, 4) for batch in watched(data, how).batches[:12] for value in batch.unique().tolist()}
+    assert seen == {1, 2, 2.5, 3, 4}
+
+
 def test_each_batch_and_epoch_is_augmented_anew() -> None:
     data = synthetic_set(torch.ones(20, 2, 8, 8), torch.arange(20) % CLASSES, CLASSES)
     batches = watched(data, protocol(3, augmentation=("color",), batch=10)).batches
@@ -370,6 +399,8 @@ def test_networks_of_every_kind_can_be_trained_together(norm: str, activation: s
 def test_each_network_of_a_stack_has_the_augmentations_that_it_has_alone(norm: str) -> None:
     # In single precision, and by the other form of augmentation.
     assert_as_if_alone(labelled(), protocol(6, 3, batch=5, augmentation=DSA), "convnet-d1-w8" + norm, 1e-5)
+    dc = protocol(6, 3, batch=5, augmentation=DC, draws="for each image")
+    assert_as_if_alone(labelled(), dc, "convnet-d1-w8" + norm, 1e-5)
 
 
 @pytest.mark.parametrize("mirrors", [False, True])

@@ -16,23 +16,27 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import psutil
+import safetensors
 import safetensors.numpy
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
 from dambench import files, registry
-from dambench.config import Choice, read
+from dambench.config import Choice, PreprocessingName, read
 from dambench.display import display
 from dambench.errors import BadInput
 from dambench.events import DataCard
-from dambench.problem import Normalisation, RealSet
+from dambench.problem import Normalisation, Preprocessing, RealSet, Whitening
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 FORMAT = 1
 """Of prepared files. Raise it when preparing changes: older files are then made anew."""
+
+MOST_WHITENED = 64 * 64 * 3
+"""Pixels times channels of an image that is whitened."""
 
 SETTLED = 3_000_000_000
 """Nanoseconds after which a further change of a file shows in its times: the clocks of file systems tick up to 2 s."""
@@ -97,14 +101,46 @@ def path_of(card: DataCard) -> Path:
     raise BadInput(f"The prepared dataset {card.name} is no longer in {str(files.data_folder())!r}.")
 
 
-def open_sets(card: DataCard, device: torch.device) -> tuple[RealSet, RealSet]:
+def open_sets(
+    card: DataCard, device: torch.device, preprocessing: PreprocessingName = "mean/std"
+) -> tuple[RealSet, RealSet]:
     """The training set and the test set on the device, as bytes."""
     tensors = safetensors.torch.load_file(path_of(card))
-    normalisation = Normalisation(tuple(card.mean), tuple(card.std))
+    normalisation: Preprocessing = Normalisation(tuple(card.mean), tuple(card.std))
+    if preprocessing == "zca":
+        normalisation = whitening(card).to(device)
     return (
         RealSet(tensors["train_images"].to(device), tuple(card.train_counts), normalisation),
         RealSet(tensors["test_images"].to(device), tuple(card.test_counts), normalisation),
     )
+
+
+def whitening(card: DataCard, say: Callable[[str], None] = lambda text: None) -> Whitening:
+    """That of a prepared dataset's training images. It is fitted once, and kept beside them.
+
+    Args:
+        say: hears that fitting has begun, which can take a minute.
+
+    Raises:
+        BadInput: the images have too many pixels, or it cannot be kept.
+    """
+    pixels = card.channels * card.height * card.width
+    if pixels > MOST_WHITENED:
+        raise BadInput(
+            f"--preprocessing zca mixes all {pixels} numbers of an image of {card.label} with each other, in a matrix "
+            f"that is too large: images of at most {MOST_WHITENED} can be whitened. Use mean/std."
+        )
+    for path in files.whitenings(card.sha256):
+        with suppress(OSError, safetensors.SafetensorError):
+            found = Whitening.read(path)
+            if path == files.whitening_path(card.sha256, found.sha256):
+                return found
+    say(f"Fitting the whitening of {card.label}: this is done once.")
+    content = Whitening.fit(safetensors.torch.load_file(path_of(card))["train_images"])
+    path = files.whitening_path(card.sha256, files.digest(content))
+    with files.writing("The whitening of the images", path.parent, files.HOME_HINT):
+        files.write_whole(path, content)
+    return Whitening.read(path)
 
 
 def prepared() -> list[DataCard]:

@@ -1,4 +1,8 @@
-"""The images that a method learns, and the SGD that moves them: v ← momentum · v + gradient, images −= lr · v."""
+"""The images that a method learns, and the SGD that moves them: v ← momentum · v + gradient, images −= lr · v.
+
+A step whose loss or gradient is not finite is left out, by tensors alone: the host waits for nothing. How many were is
+among the losses, as `skipped`, and many in a row end the run.
+"""
 
 from typing import Literal
 
@@ -6,6 +10,9 @@ import torch
 from torch import Tensor
 
 from dambench.problem import Problem, State
+
+PATIENCE = 10
+"""Steps in a row that are left out before the losses say so, which ends the run."""
 
 
 class LearnedImages:
@@ -33,17 +40,39 @@ class LearnedImages:
         self.velocity = torch.zeros_like(self.gradient)
         self.lr, self.momentum = lr, momentum
         self.iteration = 0
-        """How many steps were taken."""
+        """Of the method."""
+        self.skipped, self._in_a_row = (torch.zeros((), dtype=torch.int64, device=pixels.device) for _ in range(2))
+        self._last: Tensor | None = None
+        """The losses of the last step that was taken."""
         if resume is not None:
             self.iteration = resume["iteration"]
             self.tensor.data.copy_(resume["images"])
             self.velocity.copy_(resume["velocity"])
+            self.skipped.copy_(resume["skipped"])
+            self._in_a_row.copy_(resume["in_a_row"])
+            self._last = resume["losses"].to(pixels.device)
 
     @torch.no_grad()
-    def descend(self) -> None:
-        """Go down the gradient. Always the same tensors are changed, so a graph of the GPU can do it."""
-        self.velocity.mul_(self.momentum).add_(self.gradient)
-        self.tensor.sub_(self.velocity, alpha=self.lr)
+    def descend(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Go down the gradient. Always the same tensors are changed, so a graph of the GPU can do it.
+
+        Returns:
+            The losses to be told, and `skipped`. Of a step that was left out they are those of the last that was
+            taken, until it is the tenth in a row: then none is finite.
+        """
+        found = torch.stack(list(losses.values()))
+        if self._last is None:
+            self._last = torch.full_like(found, torch.nan)
+        finite = found.isfinite().all() & self.gradient.isfinite().all()
+        velocity = (self.velocity * self.momentum).add_(self.gradient)
+        self.velocity.copy_(torch.where(finite, velocity, self.velocity))
+        self.tensor.copy_(torch.where(finite, self.tensor.sub(self.velocity, alpha=self.lr), self.tensor))
+        self.skipped.add_(~finite)
+        self._in_a_row.add_(1).mul_(~finite)
+        self._last.copy_(torch.where(finite, found, self._last))
+        lost = found.masked_fill(found.isfinite(), torch.nan)
+        told = torch.where(self._in_a_row < PATIENCE, self._last, lost)
+        return dict(zip(losses, told, strict=True)) | {"skipped": self.skipped.clone()}
 
     def state(self) -> State:
         """Copies of all that `resume` needs."""
@@ -51,4 +80,7 @@ class LearnedImages:
             "iteration": self.iteration,
             "images": self.tensor.detach().clone(),
             "velocity": self.velocity.clone(),
+            "skipped": self.skipped.clone(),
+            "in_a_row": self._in_a_row.clone(),
+            "losses": torch.zeros(0) if self._last is None else self._last.clone(),
         }

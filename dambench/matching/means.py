@@ -118,7 +118,8 @@ class Matching:
         """Take the next iteration.
 
         Returns:
-            By name what the terms give, weighted, and `matching`, their sum: detached scalars, valid until the next.
+            By name what the terms give, weighted, `matching`, their sum, and `skipped`, the steps that were left out so
+            far: detached scalars, valid until the next.
 
         Raises:
             NotEnoughMemory: the GPU has too little, and fewer images at once would be another loss.
@@ -139,18 +140,18 @@ class Matching:
 
     def _iterate(self, batch: RealBatch) -> dict[str, Tensor]:
         if not self._graphed:
-            losses = self.means.pull(batch, self.images.tensor, self.images.gradient)
-            self.images.descend()
-            return losses
+            return self._descend(batch)
         table = [] if batch.drawn is None else [self._table(batch.drawn)]
-        return dict(zip(self.means.names, self._replayed(batch.indices, *table), strict=True))
+        return dict(zip([*self.means.names, "skipped"], self._replayed(batch.indices, *table), strict=True))
 
     def _iterate_on(self, indices: Tensor, table: Tensor | None = None) -> list[Tensor]:
         """An iteration as a function of tensors alone, which changes the images in place."""
         batch = RealBatch(self.problem.real, indices, table=table, augment_by=self._augment_by)
+        return list(self._descend(batch).values())
+
+    def _descend(self, batch: RealBatch) -> dict[str, Tensor]:
         losses = self.means.pull(batch, self.images.tensor, self.images.gradient)
-        self.images.descend()
-        return [losses[name] for name in self.means.names]
+        return self.images.descend(losses)
 
     def _table(self, drawn: Draw) -> Tensor:
         return parameters(drawn, *self.problem.real.images.shape[-2:])
@@ -183,7 +184,7 @@ class Matching:
             what, now, least = "real_chunk", min(policy.real_chunk, most), 1
             fixed = means.network.mixes_images and not means.network.stages
         if fixed or now <= least:
-            raise NotEnoughMemory(_too_little(means.phase, now, fixed, reason, policy))
+            raise NotEnoughMemory(too_little(means.phase, now, fixed, reason, policy))
         self._replayed.forget()
         if policy.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -191,7 +192,14 @@ class Matching:
         self.means = means.under(self.problem.policy)
 
 
-def _too_little(phase: str, images: int, fixed: bool, reason: str, policy: Policy) -> str:
+def too_little(phase: str, images: int, fixed: bool, reason: str, policy: Policy) -> str:
+    """What to say where so many images are the fewest that can go through the network at once, and are too many.
+
+    Args:
+        phase: `real` or `synthetic`.
+        fixed: whether BatchNorm needs them all at once.
+        reason: what torch said.
+    """
     asked = re.search(r"Tried to allocate ([\d.]+) (\w+)", reason)
     held = policy.used_bytes() / 2**30
     unit = {"KiB": 2**-20, "MiB": 2**-10, "GiB": 1.0}.get(asked[2], 0.0) if asked else 0.0

@@ -7,7 +7,8 @@ DM, and besides the class means of each layer's normalised attention map:
     100 · Σ_layers but the last Σ_c ‖mean z(real_c) − mean z(synthetic_c)‖²  +  100 · balance · DM's loss
 
 with z the sum of a layer's |activations|^power over channels, as a vector of length 1. Activations are taken after
-each ReLU, before pooling; no network is trained.
+each ReLU, before pooling; no network is trained. (Of a ResNet they are the outputs of its stages, of a ViT the patches
+after each block: the released code looks for ReLUs in a chain, and silently matches no attention where it finds none.)
 
 Where the paper and its released code differ, the default is what the code does, and the recipe `paper` the other:
 
@@ -28,6 +29,7 @@ from msgspec import Meta
 
 from dambench import config
 from dambench.config import Recipe
+from dambench.errors import BadInput
 from dambench.matching.attention import attention
 from dambench.matching.learned import LearnedImages
 from dambench.matching.means import Matching, Term
@@ -123,8 +125,21 @@ RECIPES = (
 )
 
 
+def check(network: Network) -> None:
+    """
+    Raises:
+        BadInput: the network has no maps, and so no attention.
+    """
+    if network.levels < 2:
+        raise BadInput(
+            "DataDAM matches where in an image a network is active, and an MLP has no such maps: match on a network "
+            "with convolutions, such as --network convnet, or take --method dm."
+        )
+
+
 def terms(network: Network, options: Options) -> list[Term]:
     """The attention of all activations but the last block's, and the embedding."""
+    check(network)
     blocks = network.levels - 1  # the last level is what the classifier reads
     look = partial(attention, power=options.power, rectified=network.rectified)
     of_layers = [Term("attention", block, look, options.attention_weight) for block in range(blocks - 1)]

@@ -2,11 +2,14 @@
 
 A network's name says all of it: `convnet-d3-w128` is the ConvNet of depth 3 and width 128 with the family's
 default norm, activation and pooling; `convnet-d3-w128-bn` has BatchNorm. A name may leave parts out, which are
-then filled in from the size of the images.
+then filled in from the size of the images. Papers write the depth and one more part without dashes (`ResNet18BN`,
+`ConvNetD3`): that is read, too.
 """
 
+import re
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import torch
@@ -14,56 +17,112 @@ import torch
 from dambench import registry
 from dambench.config import Options, read
 from dambench.display import display
-from dambench.errors import BadInput
+from dambench.errors import BadInput, unknown
 from dambench.events import DataCard
 from dambench.problem import Network
+
+MATCHED = "matched"
+"""In `--evaluate-on`: the network that the set was matched on …"""
+MATCHED_IN = "matched-in"
+"""… and that network with its BatchNorm, if it has any, replaced by instance norm."""
+
+POOLS = {
+    "pool-m": ("architectures (M)", "mlp convnet lenet alexnet vgg11 resnet18"),
+    "pool-cross": ("the usual cross-architecture table", "convnet alexnet vgg11 resnet18"),
+    "pool-b": ("BatchNorm (B)", "convnet-bn convnet-swish-bn alexnet-bn vgg11-bn resnet18-bn"),
+    "pool-w": ("widths (W)", "convnet-w32 convnet-w64 convnet-w128 convnet-w256"),
+    "pool-d": ("depths (D)", "convnet-d1 convnet-d2 convnet-d3 convnet-d4"),
+    "pool-a": ("activations (A)", "convnet-sigmoid convnet-relu convnet-leakyrelu convnet-swish"),
+    "pool-p": ("poolings (P)", "convnet-np convnet-mp convnet-ap"),
+    "pool-n": ("norms (N)", "convnet-nn convnet-bn convnet-ln convnet-in convnet-gn"),
+    "pool-s": ("the network matched on, instance norm instead of BatchNorm (S)", MATCHED_IN),
+    "pool-ss": ("the network matched on (SS)", MATCHED),
+    "pool-c": ("the network matched on, and the ConvNet (C)", f"{MATCHED} convnet"),
+    "pool-pad": ("PAD's table of high ratios", "convnet convnet-bn resnet18 resnet18-bn vgg11 alexnet lenet mlp"),
+    "pool-pad-bn": ("PAD's pool BN", "convnet convnet-bn resnet18 resnet18-bn alexnet vgg11 resnet18-ap"),
+}
+"""The evaluation pools of the released codes of DC, DataDAM and PAD: what each is, and its networks."""
 
 
 def parse(name: str) -> tuple[ModuleType, Options]:
     """`convnet-d2-bn` → the family's module and its options.
 
-    A family's `PARTS` says how each option is spelled: a prefix for a number, a word for each choice.
+    A family's `PARTS` says how each option is spelled: a prefix for a number, none for one that is written right after
+    the family (`vgg11`), or a word for each choice.
 
     Raises:
         BadInput: no such family, or a part that the family does not know.
     """
-    family, *words = name.lower().split("-")
-    module = registry.load("networks", family)
+    module, options = _said(name)
+    return module, read(module.Options, options, f"network {display(name, 60)!r}")
+
+
+def _said(name: str) -> tuple[ModuleType, dict[str, Any]]:
+    """The family's module, and the options that the name says."""
+    first, *words = name.lower().split("-")
+    module, glued = _family(first)
     options: dict[str, Any] = {}
-    for part in words:
-        for option, spelling in module.PARTS.items():
-            number = part.removeprefix(spelling) if isinstance(spelling, str) and part.startswith(spelling) else ""
-            if number.isascii() and number.isdecimal() and len(number) < 7:
-                value: Any = int(number)
-            elif isinstance(spelling, dict) and part in spelling:
-                value = spelling[part]
-            else:
-                continue
-            if option in options:
-                raise BadInput(f"Network {name!r} says its {option} twice: {part!r} is one too many.")
-            options[option] = value
-            break
-        else:
+    for part in glued + words:
+        meant = _meant(module, part)
+        if meant is None:
             known = ", ".join(parts(module).values())
             raise BadInput(
-                f"In network {display(name, 60)!r}: no part is called {display(part, 60)!r}. A {family} has {known}."
+                f"In network {display(name, 60)!r}: no part is called {display(part, 60)!r}. "
+                f"The family {_name(module)} has {known or 'none'}."
             )
-    return module, read(module.Options, options, f"network {name!r}")
+        option, value = meant
+        if option in options:
+            raise BadInput(f"Network {display(name, 60)!r} says its {option} twice: {part!r} is one too many.")
+        options[option] = value
+    return module, options
+
+
+def _family(word: str) -> tuple[ModuleType, list[str]]:
+    """`resnet18bn` → the family's module, and the parts that are glued to its name: `18` and `bn`."""
+    known = registry.names("networks")
+    for family in [] if word in known else known:
+        glued = re.fullmatch(f"{re.escape(family)}([0-9]*)([a-z0-9]*)", word)
+        if glued:
+            module = registry.load("networks", family)
+            depth = [module.PARTS["depth"] + glued[1]] if glued[1] and "depth" in module.PARTS else []
+            found = depth + [part for part in (glued[2],) if part]
+            if found and all(_meant(module, part) for part in found):
+                return module, found
+    return registry.load("networks", word), []
+
+
+def _meant(module: ModuleType, part: str) -> tuple[str, Any] | None:
+    """`d3` → the option that this part of a name stands for, and its value."""
+    for option, spelling in module.PARTS.items():
+        if isinstance(spelling, dict):
+            if part in spelling:
+                return option, spelling[part]
+        elif re.fullmatch(f"{spelling}[0-9]{{1,6}}", part):
+            return option, int(part.removeprefix(spelling))
+    return None
+
+
+def _name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
 
 
 def parts(module: ModuleType) -> dict[str, str]:
     """How each option of a family is spelled in a name: `{"depth": "dN", "norm": "in|bn|ln|gn|nn", …}`."""
-    return {name: f"{s}N" if isinstance(s, str) else "|".join(s) for name, s in module.PARTS.items()}
+    allowed = get_type_hints(module.Options)
+    numbers = {name: "|".join(map(str, get_args(allowed[name]))) for name, s in module.PARTS.items() if s == ""}
+    return {
+        name: numbers.get(name) or (f"{s}N" if isinstance(s, str) else "|".join(s)) for name, s in module.PARTS.items()
+    }
 
 
 def spell(module: ModuleType, options: Options) -> str:
     """The other way: numbers always, choices where they are not the default."""
-    name = module.__name__.rpartition(".")[2]
+    name = _name(module)
     default = module.Options()
     for option, spelling in module.PARTS.items():
         value = getattr(options, option)
         if isinstance(spelling, str):
-            name += f"-{spelling}{value}"
+            name += f"-{spelling}{value}" if spelling else f"{value}"
         elif value != getattr(default, option):
             name += "-" + next(word for word, meaning in spelling.items() if meaning == value)
     return name
@@ -79,10 +138,50 @@ def settle(name: str, card: DataCard, norm: str = "") -> str:
         BadInput: the network does not suit the images.
     """
     module, options = parse(name)
-    words: dict[str, str] = module.PARTS.get("norm", {})
-    if norm in words.values() and not set(name.lower().split("-")) & set(words):
+    if norm in module.PARTS.get("norm", {}).values() and "norm" not in _said(name)[1]:
         options = msgspec.structs.replace(options, norm=norm)
     return spell(module, module.fit(options, (card.height, card.width)))
+
+
+def members(name: str) -> list[str]:
+    """`pool-w` → the names of its networks. Any other name stands for itself.
+
+    Raises:
+        BadInput: there is no such pool or network.
+    """
+    name = name.lower()
+    if name.startswith("pool-") and name not in POOLS:
+        raise unknown("pool of networks", name, POOLS)
+    found = POOLS[name][1].split() if name in POOLS else [name]
+    for each in found:
+        if each not in (MATCHED, MATCHED_IN):
+            parse(each)
+    return found
+
+
+def settle_all(names: Sequence[str], card: DataCard, matched: str) -> tuple[str, ...]:
+    """The full names of the networks of `--evaluate-on`, each once: two pools may have the same.
+
+    Args:
+        matched: the full name of the network that the set is matched on.
+
+    Raises:
+        BadInput: a network does not suit the images, or is named twice outside of a pool.
+    """
+    module, options = parse(matched)
+    if getattr(options, "norm", "") == "batch":
+        options = msgspec.structs.replace(options, norm="instance")
+    same = {MATCHED: matched, MATCHED_IN: spell(module, options)}
+    found: list[str] = []
+    alone: list[str] = []
+    for name in names:
+        settled = [settle(same.get(each, each), card) for each in members(name)]
+        found += settled
+        if name.lower() not in POOLS:
+            alone += settled
+    if len(set(alone)) < len(alone):
+        raise BadInput(f"--evaluate-on names a network twice: {', '.join(alone)}.")
+    return tuple(dict.fromkeys(found))
 
 
 @torch.inference_mode()

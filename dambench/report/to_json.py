@@ -17,6 +17,8 @@ def to_json(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> 
         "dambench": __version__,
         "finished": board.finished,
         "left_out": board.left_out,
+        "diverged": board.diverged,
+        "damaged": board.damaged,
         "rows": rows,
         "columns": columns,
         "tables": [_table(table, rows, columns) for table in board.tables],
@@ -42,6 +44,10 @@ def _table(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[st
             for column_number, column in enumerate(table.columns)
             if (row, column) in table.cells
         ],
+        "transfer": [
+            {"row": table.rows.index(row), "mean": average, "drop": drop}
+            for row, (average, drop) in table.transfer.items()
+        ],
         "notes": table.notes,
     }
 
@@ -59,6 +65,13 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "n": cell.n,
         "sets": cell.sets,
         "scores": [
-            {"run": score.run, "accuracy": score.accuracy, "set_sha256": score.set_sha256} for score in cell.scores
+            {
+                "run": score.run,
+                "accuracy": score.accuracy,
+                "set_sha256": score.set_sha256,
+                "network": score.network,
+                "source": score.source,
+            }
+            for score in cell.scores
         ],
     }

@@ -12,6 +12,7 @@ from dambench.protocol import Budget, Protocol
 from dambench.store.leaderboard import Cell, Cost, Key, Leaderboard, Table
 
 MISSING = "–"
+SOURCE = "†"
 NOTHING = "No finished runs yet. Start one, for example:"
 FIRST = "dambench run --headless --method dm --dataset digits --ipc 1"
 SHORT = "mean ± sample standard deviation (n networks)"
@@ -28,8 +29,20 @@ class Entry:
     bold: bool = False
 
 
+FEW = 5
+"""Runs that are named one by one."""
+
+
 def made(board: Leaderboard) -> str:
     left_out = f"; unfinished runs left out: {board.left_out}" if board.left_out else ""
+    if board.diverged:
+        more = f" and {len(board.diverged) - FEW} more" if len(board.diverged) > FEW else ""
+        left_out += f", of which diverged: {'; '.join(board.diverged[:FEW])}{more}"
+    if board.damaged:
+        left_out += (
+            "; left out because their results are not those of their checksum, see `dambench db check`: "
+            f"{', '.join(board.damaged)}"
+        )
     runs = f"{board.finished} finished run{'s' if board.finished > 1 else ''}"
     return f"{runs}{left_out}. Written by dambench {__version__}."
 
@@ -49,7 +62,8 @@ def name(axes: Sequence[str], key: Key) -> str:
 
 
 def head(table: Table, rows: Sequence[str], columns: Sequence[str]) -> list[str]:
-    return [", ".join(rows), *(name(columns, column) for column in table.columns)]
+    more = ["mean", "drop"] if table.transfer else []
+    return [", ".join(rows), *(name(columns, column) for column in table.columns), *more]
 
 
 def lines(table: Table, rows: Sequence[str]) -> list[tuple[str, list[Entry]]]:
@@ -57,21 +71,32 @@ def lines(table: Table, rows: Sequence[str]) -> list[tuple[str, list[Entry]]]:
     found = []
     for row in table.rows:
         cells = [(table.cells.get((row, column)), (row, column) in table.best) for column in table.columns]
-        entries = [Entry(MISSING) if cell is None else entry(cell, bold=best) for cell, best in cells]
+        several = len({score.network for cell, _ in cells if cell is not None for score in cell.scores}) > 1
+        entries = [Entry(MISSING) if cell is None else entry(cell, bold=best, mark=several) for cell, best in cells]
+        if table.transfer:
+            average, drop = table.transfer.get(row, (None, None))
+            entries += [Entry(MISSING if figure is None else f"{100 * figure:.1f}") for figure in (average, drop)]
         found.append((name(rows, row), entries))
     if table.majority:
         rates = [table.majority.get(column) for column in table.columns]
         entries = [Entry(MISSING if rate is None else f"{100 * rate:.1f}") for rate in rates]
+        entries += [Entry(MISSING)] * (2 if table.transfer else 0)
         found.append(("majority class", entries))
     return found
 
 
-def entry(cell: Cell, *, bold: bool = False) -> Entry:
+def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> Entry:
+    """A cell in words.
+
+    Args:
+        mark: the network that the set was matched on.
+    """
     spread = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
     n = str(cell.n)
     if cell.sets > 1:
         n = f"{cell.n}, {cell.sets} sets" if cell.networks_per_set is None else f"{cell.sets}×{cell.networks_per_set}"
-    return Entry(f"{100 * cell.mean:.1f}{spread}", n, bold)
+    source = SOURCE if mark and all(score.source for score in cell.scores) else ""
+    return Entry(f"{100 * cell.mean:.1f}{spread}{source}", n, bold)
 
 
 def costs(found: list[Cost]) -> list[list[str]]:
@@ -119,6 +144,15 @@ def reading(board: Leaderboard) -> list[str]:
         notes.append(
             "(n): the networks were trained on one set. ± then does not say how much another distillation seed "
             "would change."
+        )
+    if any(
+        len({score.network for cell in table.cells.values() for score in cell.scores}) > 1 for table in board.tables
+    ):
+        notes.append(f"{SOURCE}: on the network that the set was matched on.")
+    if any(table.transfer for table in board.tables):
+        notes.append(
+            "mean: over all networks of the table, where a row has them all; drop: how many points the accuracy on the "
+            "network matched on is above the mean of the others."
         )
     notes.append(
         "Bold: the highest mean, where Welch's t-test tells it from every other method in the same place at 5 % "

@@ -13,11 +13,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import count, takewhile
 from pathlib import Path
 from urllib.parse import quote
 
 from sqlite_utils import Database
 
+from dambench import files
 from dambench.errors import BadInput, NotKept
 from dambench.store.schema import APPLICATION_ID, VERSION, migrations
 
@@ -134,14 +136,7 @@ def open_to_read(path: Path) -> Database:
 
     A file of an older schema is looked at in memory, brought up to date there.
     """
-    try:
-        db = _open(path, "mode=ro")
-    except sqlite3.OperationalError:
-        # In a folder that may not be written SQLite cannot make the files it shares with writers. Where there is
-        # no log, nobody writes, and it can do without.
-        if path.with_name(f"{path.name}-wal").exists():
-            raise
-        db = _open(path, "mode=ro&immutable=1")
+    db = open_as_it_is(path)
     if version(db) == VERSION:
         return db
     new = _prepared(sqlite3.connect(":memory:", isolation_level=None))
@@ -149,6 +144,18 @@ def open_to_read(path: Path) -> Database:
         db.conn.backup(new.conn)
     _migrate(new)
     return new
+
+
+def open_as_it_is(path: Path) -> Database:
+    """Connect to look at it, of whatever schema it is."""
+    try:
+        return _open(path, "mode=ro")
+    except sqlite3.OperationalError:
+        # In a folder that may not be written SQLite cannot make the files it shares with writers. Where there is
+        # no log, nobody writes, and it can do without.
+        if path.with_name(f"{path.name}-wal").exists():
+            raise
+        return _open(path, "mode=ro&immutable=1")
 
 
 def open_to_write(path: Path) -> Database:
@@ -241,19 +248,39 @@ def close(db: Database, path: Path, *, wrote: bool) -> None:
         db.close()
 
 
+def backups(path: Path, schema: int) -> list[Path]:
+    """The copies that were made before this schema of a file was left, oldest first."""
+    names = (path.with_name(f"{path.name}.schema{schema}{f'-{n}' if n > 1 else ''}") for n in count(1))
+    return list(takewhile(Path.exists, names))
+
+
 def _back_up(db: Database, path: Path, old: int) -> None:
     """A whole copy beside the file, as it was, before its schema changes."""
-    target = path.with_name(f"{path.name}.schema{old}")
-    if target.exists():
-        return
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".new")
+    there = len(backups(path, old))  # of an older file of this name, or of a change that did not come to its end
+    copy_whole(db, path.with_name(f"{path.name}.schema{old}{f'-{there + 1}' if there else ''}"))
+
+
+def copy_whole(db: Database, target: Path, *, overwrite: bool = False) -> None:
+    """A copy as one file, in rollback-journal mode, while others write; it is never seen half made.
+
+    Raises:
+        FileExistsError: the target is there and is not to be overwritten.
+        OSError, sqlite3.Error: it cannot be written.
+    """
+    handle, name = tempfile.mkstemp(dir=target.absolute().parent, prefix=f".{target.name}.", suffix=".new")
     os.close(handle)
     try:
         Path(name).unlink()
         db.conn.execute("vacuum into ?", [name])
-        os.replace(name, target)
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+        if overwrite:
+            os.replace(name, target)
+        else:
+            os.link(name, target)
     finally:
         Path(name).unlink(missing_ok=True)
+    files.sync_folder(target.absolute().parent)
 
 
 def _migrate(db: Database) -> None:

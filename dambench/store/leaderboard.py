@@ -8,23 +8,26 @@ row or a column of its own.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from statistics import median
 from typing import Any
 
 import msgspec
-from scipy.special import stdtr
 
 from dambench.errors import unknown
 from dambench.protocol import Protocol
+from dambench.store.results import SCORES, damaged
 from dambench.store.runs import Store
 
 AXES = ("method", "dataset", "ipc", "network", "protocol")
 """What rows and columns can stand for. `network` is the one trained on the set."""
 
 BASELINES = ("random", "whole")
+NORMS = ("in", "bn", "ln", "gn", "nn")
+"""As the names of networks spell them."""
+
 SIGNIFICANCE = 0.05
 ENOUGH = 3
 """Scores below which no difference is called one."""
@@ -60,6 +63,8 @@ class Score:
     set_sha256: str
     dataset_sha256: str
     run: str
+    source: bool = False
+    """Whether the network is the one that the set was matched on, whatever the norm of either."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,9 @@ class Table:
     majority: dict[Key, float]
     """By column: test accuracy of always answering the most frequent class."""
     best: set[Place] = field(default_factory=set)
+    transfer: dict[Key, tuple[float, float | None]] = field(default_factory=dict)
+    """Where columns are networks, by row: the mean accuracy over all of them, and how much higher that on the network
+    which was matched on is than the mean of the others. Rows that lack a network have none."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -146,6 +154,10 @@ class Leaderboard:
     finished: int
     left_out: int
     """Runs that did not finish."""
+    diverged: list[str]
+    """Of those, the ones whose loss became no number: what they were, and at which iteration."""
+    damaged: list[str]
+    """Finished runs whose results are not those of their checksum: left out too."""
 
 
 def leaderboard(
@@ -162,7 +174,8 @@ def leaderboard(
     for axis in (*rows, *columns):
         if axis not in AXES:
             raise unknown("axis", axis, AXES)
-    scores = list(_scores(store))
+    broken = damaged(store.query(f"{SCORES} where state = 'finished' and deleted_at = '' order by {store.by_age()}"))
+    scores = list(_scores(store, broken))
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
     groups: dict[Key, list[Score]] = {}
     for score in sorted(scores, key=lambda score: score.ipc is None):
@@ -190,27 +203,42 @@ def leaderboard(
             _table(store, rest, key, group, rows, columns)
             for key, group in sorted(groups.items(), key=lambda item: _order(rest, item[0]))
         ],
-        costs=_costs(store),
+        costs=_costs(store, broken),
         protocols=[protocol for protocol in protocols if protocol.label in shown],
         recipes=recipes,
         finished=finished,
         left_out=sum(states.values()),
+        diverged=_diverged(store),
+        damaged=list(broken.values()),
     )
 
 
-def _scores(store: Store) -> Iterator[Score]:
+def _diverged(store: Store) -> list[str]:
+    rows = store.query(
+        "select method, overrides, dataset, ipc, seed, diverged_at from runs "
+        f"where diverged_at is not null and deleted_at = '' order by {store.by_age(newest_first=True)}"
+    )
+    return [
+        f"{method_label(row['method'], row['overrides'])} on {row['dataset']} at IPC {row['ipc']}, seed {row['seed']}, "
+        f"at iteration {row['diverged_at']}"
+        for row in rows
+    ]
+
+
+def _scores(store: Store, but: Container[int]) -> Iterator[Score]:
     """Every final score of a finished run, newest run first.
 
     A run of the same configuration and seed as another adds no evidence, on this machine or on another whose last
     bits differ: the newest counts.
     """
-    rows = store.query("""
+    rows = store.query(f"""
         select runs.id, runs.method, runs.dataset, runs.dataset_sha256, runs.ipc, runs.overrides, runs.seed,
             runs.config, runs.recipe, runs.network as matched_on, protocols.name as protocol, scores.*
         from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
         where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = ''
-        order by runs.number desc, scores.network, scores.repeat
+        order by {store.by_age(newest_first=True)}, scores.network, scores.repeat
     """)
+    rows = [row for row in rows if row["run"] not in but]
     labels = _labels(rows)
     seen = set()
     for row in rows:
@@ -234,7 +262,13 @@ def _scores(store: Store) -> Iterator[Score]:
             set_sha256=row["set_sha256"],
             dataset_sha256=row["dataset_sha256"],
             run=row["id"],
+            source=_plain(row["network"]) == _plain(row["matched_on"]),
         )
+
+
+def _plain(network: str) -> str:
+    """A network's full name without its norm."""
+    return "-".join(part for part in network.split("-") if part not in NORMS)
 
 
 def _labels(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
@@ -311,12 +345,27 @@ def _table(
         present = {s.dataset_sha256 for (_, c), cell in cells.items() if c == column for s in cell.scores}
         if len(present) == 1:
             table.majority[column] = rates[present.pop()]
+    if tuple(columns) == ("network",) and len(table.columns) > 1:
+        _transfer(table)
     if "method" in (*rows, *columns):
         for rivals in _alike(table, rows, columns).values():
             if (best := _best(rivals)) is not None:
                 table.best.add(best)
         _missing_baselines(table, rows, columns)
     return table
+
+
+def _transfer(table: Table) -> None:
+    """How well the sets of each row serve networks that they were not made for."""
+    for row in table.rows:
+        cells = [table.cells.get((row, column)) for column in table.columns]
+        there = [cell for cell in cells if cell is not None]
+        if len(there) < len(cells):
+            continue
+        source = [cell.mean for cell in there if any(score.source for score in cell.scores)]
+        others = [cell.mean for cell in there if not any(score.source for score in cell.scores)]
+        drop = source[0] - mean(others) if len(source) == 1 and others else None
+        table.transfer[row] = mean([cell.mean for cell in there]), drop
 
 
 def _alike(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[Key, dict[Place, Cell]]:
@@ -376,6 +425,8 @@ def _best(cells: dict[Place, Cell]) -> Place | None:
 
 def welch(a: Cell, b: Cell) -> float:
     """Two-sided p-value of Welch's t-test for equal means. Both cells have at least two scores."""
+    from scipy.special import stdtr  # takes longer to import than all that `dambench runs` needs
+
     spread_a, spread_b = (a.std or 0.0) ** 2 / a.n, (b.std or 0.0) ** 2 / b.n
     if spread_a + spread_b == 0:
         return 1.0 if a.mean == b.mean else 0.0
@@ -394,8 +445,8 @@ def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]
             table.notes.append(f"{where}{' and '.join(absent)} not run under this protocol yet.")
 
 
-def _costs(store: Store) -> list[Cost]:
-    rows = store.query("""
+def _costs(store: Store, but: Container[int]) -> list[Cost]:
+    rows = store.query(f"""
         select method, runs.overrides, runs.dataset, runs.dataset_sha256, runs.ipc, runs.protocol, scores.network,
             device_name, threads, device, runs.number,
             distil.seconds as distil_seconds, distil.peak_memory_bytes as distil_peak,
@@ -405,8 +456,9 @@ def _costs(store: Store) -> list[Cost]:
             join costs as distil on distil.run = runs.number and distil.phase = 'distil'
             join scores on scores.run = runs.number
         where runs.state = 'finished' and runs.deleted_at = ''
-        group by runs.number, scores.network order by runs.number
+        group by runs.number, scores.network order by {store.by_age()}
     """)
+    rows = [row for row in rows if row["number"] not in but]
     labels = _labels(rows)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Struct
@@ -46,8 +46,9 @@ from dambench.events import (
     remark,
     shown,
 )
-from dambench.store import database
+from dambench.store import database, journal
 from dambench.store.database import transaction
+from dambench.store.results import SCORES, checksum
 from dambench.store.usage import usage
 
 FLUSH_SECONDS = 1.0
@@ -55,6 +56,9 @@ FLUSH_EVENTS = 500
 
 CHECKPOINTS = 2
 """Of a run that are kept."""
+
+EVENT = msgspec.json.Decoder(AnyEvent)
+"""Made once: to look at so many types takes longer than to read an event."""
 
 NO_PROCESS = Process(host="", boot="", pid=0, started=0)
 
@@ -71,6 +75,23 @@ def default_path() -> Path:
     return files.user_path(os.environ.get("DAMBENCH_DB") or "runs.db")
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a database."""
+    return path.exists() or (bool(journal.why(path)) and journal.folder(path).is_dir())
+
+
+def check(path: Path) -> None:
+    """See to it that a run could be recorded in this database, and change nothing of it.
+
+    Raises:
+        BadInput: it could not.
+    """
+    if journal.why(path):
+        journal.check(path)
+    else:
+        database.check(path)
+
+
 class Created(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
     """A run is about to begin."""
 
@@ -82,8 +103,8 @@ class Created(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower
     config: RunConfig
     card: DataCard
     process: Process
-    recipe: str
-    overrides: dict[str, Any]
+    recipe: str = ""
+    overrides: dict[str, Any] = {}
 
 
 class Said(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
@@ -115,8 +136,17 @@ class Superseded(NotKept):
 class Store:
     """An open runs.db."""
 
+    notes: Sequence[str] = ()
+    """What whoever opened it should know."""
+    AGE: ClassVar[tuple[str, ...]] = ("number",)
+    """The columns that say which run is older: not a clock, which may be set back."""
+    late_seconds = 0.0
+    """After which the processes of other hosts see what is written here, at the latest."""
+
     def __init__(self, path: Path, db: Database, *, wrote: bool = False):
         self.path = path
+        self.file = path
+        """That SQLite has open."""
         self.db = db
         self._wrote = wrote
 
@@ -128,6 +158,10 @@ class Store:
             BadInput: it is missing (to read), foreign, empty, damaged, newer, or cannot be written.
         """
         try:
+            if why := journal.why(path):
+                from dambench.store.shared import Shared  # which is a Store
+
+                return Shared.reach(path, why, write=write)
             if write:
                 return cls(path, database.open_to_write(path), wrote=True)
             if not path.exists():
@@ -147,7 +181,14 @@ class Store:
         return not self.query("pragma database_list")[0]["file"]
 
     def close(self) -> None:
-        database.close(self.db, self.path, wrote=self._wrote)
+        database.close(self.db, self.file, wrote=self._wrote)
+
+    def by_age(self, *, newest_first: bool = False) -> str:
+        """What to order runs by, for SQL."""
+        return ", ".join(f"runs.{column}{' desc' if newest_first else ''}" for column in self.AGE)
+
+    def refresh(self) -> None:
+        """See what others have written since. An ordinary database always shows it."""
 
     def create(
         self,
@@ -215,16 +256,27 @@ class Store:
 
     def beat(self, run: str, attempt: int) -> bool:
         """Give a sign of life. Returns whether somebody has asked the run to stop."""
-        with transaction(self.db, self.path):
+        with transaction(self.db, self.file):
             self.db.conn.execute("update runs set beat_at = ? where id = ? and attempt = ?", [_now(), run, attempt])
-        return bool(self.query("select stop_asked from runs where id = ?", run)[0]["stop_asked"])
+        return self._is_asked_to_stop(run, attempt)
+
+    def _is_asked_to_stop(self, run: str, attempt: int) -> bool:
+        return bool(self.query("select 1 from runs where id = ? and stop_asked = ?", run, attempt))
 
     def edit(self, run: str, what: Literal["deleted_at", "stop_asked"], value: str | int) -> None:
         """Change what is not the run's own to say."""
         self._write([Edited(uid=self.run(run)["uid"], at=_now(), what=what, value=value)])
 
+    def delete(self, run: str) -> None:
+        """Put a run into the trash."""
+        self.edit(run, "deleted_at", _now())
+
+    def restore(self, run: str) -> None:
+        """Take a run out of the trash."""
+        self.edit(run, "deleted_at", "")
+
     def _write(self, lines: Sequence[Line]) -> None:
-        with transaction(self.db, self.path):
+        with transaction(self.db, self.file):
             for line in lines:
                 self._apply(line)
 
@@ -327,7 +379,8 @@ class Store:
     def _view(self, number: int, said: Said, event: AnyEvent) -> None:
         """What an event changes in the tables that people read."""
         at = said.at
-        self._update(number, beat_at=at)
+        if not isinstance(event, Progressed | Stepped):  # of which there are many
+            self._update(number, beat_at=at)
         match event:
             case Resumed():
                 self._go_on(number, event)
@@ -345,9 +398,9 @@ class Store:
                     {"run": number, **msgspec.structs.asdict(event.environment)},
                 )
             case Progressed():
-                self._update(number, phase=event.phase, done=event.done, total=event.total)
+                self._update(number, beat_at=at, phase=event.phase, done=event.done, total=event.total)
             case Stepped():
-                self._update(number, phase="distil", done=event.iteration)
+                self._update(number, beat_at=at, phase="distil", done=event.iteration)
             case Snapshot():
                 row = {
                     "sha256": event.sha256,
@@ -375,6 +428,7 @@ class Store:
                 self._update(number, state="finished", phase="", ended_at=at, set_sha256=event.set_sha256)
                 self.db.conn.execute("delete from checkpoints where run = ?", [number])
                 self._costs(number, event.costs)
+                self._update(number, results_sha256=checksum(self.query(f"{SCORES} where number = ?", number)))
             case Failed():
                 self._update(
                     number,
@@ -442,13 +496,34 @@ class Store:
         Raises:
             BadInput: there is none, or more than one.
         """
-        rows = self.query("select * from runs where substr(id, 1, length(?)) = ? order by id", prefix, prefix)
+        # By the index: the last character there is comes after all that an id can hold.
+        rows = self.query("select * from runs where id >= ? and id < ? order by id", prefix, f"{prefix}\U0010ffff")
         exact = [row for row in rows if row["id"] == prefix]
         if exact or (prefix and len(rows) == 1):
             return (exact or rows)[0]
         if not prefix or not rows:
             raise BadInput(f"No run has the id {display(prefix)!r}: `dambench runs` lists them.")
         raise BadInput(f"{len(rows)} runs have an id that begins with {display(prefix)!r}: type more of it.")
+
+    def newest(self, most: int = -1, *, deleted: bool = False) -> list[dict[str, Any]]:
+        """The last runs that were entered, newest first, with their mean accuracy and from how many scores it is.
+
+        Args:
+            most: how many; -1: all.
+            deleted: those in the trash instead.
+        """
+        # By the primary key of each run that is listed: to join and group would read the scores of all.
+        scores = "from scores where run = runs.number and final = 1"
+        return self.query(
+            f"""
+            select id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
+                created_at, host, boot, pid, process_started, attempt, beat_at, log, deleted_at,
+                (select avg(accuracy) {scores}) as accuracy, (select count(*) {scores}) as n
+            from runs where (deleted_at != '') = ? order by {self.by_age(newest_first=True)} limit ?
+            """,
+            deleted,
+            most,
+        )
 
     def describe(self, prefix: str) -> dict[str, Any]:
         """Everything that is known of one run, in parts that JSON can hold."""
@@ -496,6 +571,7 @@ class Store:
                 found["iteration"]
                 for found in self.query(known.format("iteration", "artifacts", "iteration"), row["number"])
             ],
+            losses=[event for event in said if isinstance(event, Stepped)],
             stack=stacks[-1] if stacks else 0,
         )
 
@@ -527,7 +603,7 @@ class Store:
             after,
         )
         for row in rows:
-            yield row["sequence"], msgspec.json.decode(row["body"], type=AnyEvent)
+            yield row["sequence"], EVENT.decode(row["body"])
 
     def samples(self, run: str, after: int = 0) -> Iterator[tuple[int, Sampled]]:
         """What a run's machine was doing since its event number `after`, in order."""

@@ -268,7 +268,7 @@ alter table runs add column log text not null default '';
 -- Sign of life: UTC, ISO 8601.
 alter table runs add column beat_at text not null default '';
 
--- 1: the process is asked to stop, by somebody who cannot signal it.
+-- The attempt that is asked to stop, by somebody who cannot signal its process; 0: none is.
 alter table runs add column stop_asked integer not null default 0;
 
 -- In the trash since then; empty: it is not.
@@ -276,6 +276,9 @@ alter table runs add column deleted_at text not null default '';
 
 -- The first iteration whose loss was no number; null: none was.
 alter table runs add column diverged_at integer;
+
+-- Over the final scores, once it has finished: `dambench db check` compares. Empty: it finished before schema 4.
+alter table runs add column results_sha256 text not null default '';
 
 -- Where an unfinished run can go on from: files of DAMBENCH_HOME/runs, the last two.
 create table checkpoints (

@@ -88,6 +88,7 @@ def of_run(row: Mapping[str, Any]) -> Form:
         "eval_repeats": str(run.eval_repeats),
         "recipe": str(changed.pop("recipe", "")),
         "evaluate_every": str(run.evaluate_every or ""),
+        "preprocessing": str(changed.pop("preprocessing", "")),
         "precision": run.precision if changed.pop("precision", None) or run.precision == "tf32" else "",
         "deterministic": "on" if run.deterministic else "",
         "threads": str(run.where.threads or ""),
@@ -121,7 +122,7 @@ def to_toml(form: Mapping[str, str]) -> str:
 
 
 LISTS = ("evaluate_on", "tags")
-TEXTS = ("name", "data", "seeds", "network", "device", "protocol", "recipe", "precision", "compile")
+TEXTS = ("name", "data", "seeds", "network", "device", "protocol", "recipe", "preprocessing", "precision", "compile")
 """Fields whose values are texts, whatever they look like."""
 
 

@@ -13,7 +13,8 @@ from dambench.config import Options as AnyOptions
 from dambench.errors import BadInput
 from dambench.networks import convnet
 from dambench.problem import Network
-from tests.lab import data_card, generator, noise
+from tests.lab import data_card, noise
+from tests.networks.zoo import build, parameters, with_norms
 
 SIZES = [8, 20, 28, 30, 32, 36, 64]
 NORMS = ["in", "bn", "ln", "gn", "nn"]
@@ -29,19 +30,6 @@ OPTIONS = st.builds(
     pooling=st.sampled_from(["average", "max", "none"]),
 )
 settled = settings(derandomize=True, deadline=None, database=None)
-
-
-def build(name: str, channels: int, size: int | tuple[int, int], classes: int = 10) -> Network:
-    """The network with weights drawn from a generator of its own."""
-    size = (size, size) if isinstance(size, int) else size
-    card = data_card((1,) * classes, channels=channels, size=size)
-    network = networks.build(networks.settle(name, card), card)
-    network.reset(generator(1))
-    return network
-
-
-def parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 # Published sizes.
@@ -143,12 +131,7 @@ def literal_logits(network: Network, images: Tensor, norm: str, activation: str,
     ],
 )
 def test_logits_are_those_of_a_literal_network(norm: str, activation: str, pooling: str, size: int) -> None:
-    network = build(f"convnet-d2-w8-{norm}-{activation}-{pooling}", 3, size).double()
-    with torch.no_grad():
-        for layer in network.modules():  # norms that are not the identity
-            if isinstance(layer, nn.GroupNorm | nn.BatchNorm2d | nn.LayerNorm):
-                layer.weight.uniform_(0.5, 2, generator=generator(2))
-                layer.bias.uniform_(-1, 1, generator=generator(3))
+    network = with_norms(build(f"convnet-d2-w8-{norm}-{activation}-{pooling}", 3, size))
     images = noise(3, 3, size, size)
     expected = literal_logits(network, images, norm, activation, pooling)
     torch.testing.assert_close(network(images), expected)
@@ -338,20 +321,3 @@ def test_a_part_said_twice_is_refused(name: str) -> None:
 def test_digits_of_other_scripts_are_no_numbers() -> None:
     with pytest.raises(BadInput, match="no part is called"):
         networks.parse("convnet-d\N{ARABIC-INDIC DIGIT THREE}")
-
-
-# Pooling.
-
-
-@pytest.mark.parametrize("size", [(8, 8), (7, 8), (9, 5), (2, 3)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("graded", [False, True])
-def test_average_pooling_is_torch_s(size: tuple[int, int], dtype: torch.dtype, graded: bool) -> None:
-    images = noise(3, 4, *size).to(dtype).requires_grad_(graded)
-    pooled, expected = convnet.AveragePool()(images), F.avg_pool2d(images, 2)
-    tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-6
-    torch.testing.assert_close(pooled, expected, rtol=tolerance, atol=tolerance)
-    if graded:
-        weights = noise(*expected.shape).to(dtype)
-        ours, theirs = (torch.autograd.grad((y * weights).sum(), images)[0] for y in (pooled, expected))
-        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)

@@ -16,6 +16,7 @@ from dambench.errors import BadInput, NotKept
 from dambench.events import AnyEvent, Evaluated, Neighbour, Progressed, Sampled, Snapshot, Stepped, Warned
 from dambench.store import database
 from dambench.store import runs as stored
+from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import Store
 from dambench.store.schema import APPLICATION_ID, VERSION, migrations
 from tests import ledger
@@ -54,7 +55,7 @@ def test_a_run_is_kept_and_told_again_word_for_word(store: Store) -> None:
     assert msgspec.json.decode(row["config"], type=type(run)) == run
     assert [r["accuracy"] for r in store.query("select accuracy from scores order by repeat")] == [0.25, 0.75]
     assert [r["tag"] for r in store.query("select tag from tags order by tag")] == ["a", "b"]
-    assert store.query("select preview from artifacts")[0]["preview"] == b"PNG"
+    assert store.query("select preview from artifacts")[0]["preview"] == ledger.PNG
     assert store.query("select host, threads from environments") == [{"host": "here", "threads": 2}]
     assert len(store.query("select * from costs")) == 3
 
@@ -383,3 +384,33 @@ def test_a_batch_is_written_whole_or_not_at_all(store: Store, monkeypatch: pytes
     assert store.query("select count(*) n from scores") == [{"n": 0}]
     kinds = [type(event).__name__ for _, event in store.tail(run_id)]
     assert kinds == ["Started", "Warned", "Stepped", "Stepped", "Snapshot"]
+
+
+def test_order_is_that_of_the_words_not_of_a_clock_that_is_set_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = (f"2026-01-01T00:{59 - n // 60:02}:{59 - n % 60:02}.000+00:00" for n in range(600))
+    monkeypatch.setattr(stored, "_now", lambda: next(times))
+    runs = [add(store, config(seed=seed), [0.25 * seed]) for seed in range(3)]
+    said = [type(event).__name__ for _, event in store.tail(runs[0])]
+    assert said == [type(event).__name__ for event in words(config()) if not isinstance(event, Progressed)]
+    created = [row["created_at"] for row in store.query("select created_at from runs order by number")]
+    assert created == sorted(created, reverse=True)
+    again = add(store, config(seed=1), [0.75])
+    assert [row["id"] for row in store.query("select id from runs order by number")] == [*runs, again]
+    (cell,) = leaderboard(store).tables[0].cells.values()
+    assert sorted(score.accuracy for score in cell.scores) == [0.0, 0.5, 0.75]  # of two alike the last one counts
+
+
+def test_a_run_in_the_trash_is_told_but_counted_nowhere(store: Store) -> None:
+    kept, gone = add(store, config("dm"), [0.5]), add(store, config("dm", seed=1), [1.0])
+    store.delete(gone)
+    assert store.run(gone)["deleted_at"] > "2026"
+    assert list(store.tail(gone))
+    board = leaderboard(store)
+    assert (board.finished, [cell.mean for cell in board.tables[0].cells.values()]) == (1, [0.5])
+    assert [cost.runs for cost in board.costs] == [1]
+    assert [row["run"] for row in store.query("select run from results")] == [kept]
+    store.restore(gone)
+    assert leaderboard(store).finished == 2
+    assert store.run(gone)["deleted_at"] == ""

@@ -6,47 +6,30 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Database
 
 from dambench.cli import run_cli
 from dambench.store.runs import Store
-from dambench.store.schema import APPLICATION_ID, VERSION, migrations
-from tests import ledger
-from tests.ledger import add, config
+from dambench.store.schema import VERSION
+from dambench.store.upkeep import migrate
+from tests.ledger import SCHEMAS, add, config, older, tables
+
+
+@pytest.fixture(params=SCHEMAS)
+def schema(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Path:
-    """A file as the dambench of schema 1 left it, with three runs."""
-    new, path = tmp_path / "new.db", tmp_path / "old.db"
-    with closing(Store.open(new, write=True)) as store:
-        add(store, config("dm"), [0.5, 0.75])
-        add(store, config("random"), [0.25])
-        add(store, config("dm", seed=1), end=ledger.failed())
-    db = Database(path)
-    migrations.apply(db, stop_before="m002_samples")
-    db.conn.execute(f"pragma application_id = {APPLICATION_ID}")
-    db.conn.execute("pragma user_version = 1")
-    db.conn.execute("attach ? as new", [str(new)])
-    for table in _tables(db.conn):
-        columns = ", ".join(row[1] for row in db.conn.execute(f"pragma main.table_info({table})"))
-        db.conn.execute(f"insert into main.{table} ({columns}) select {columns} from new.{table}")
-    db.conn.execute("update events set body = json_remove(body, '$.environment.device_uuid')")
-    db.conn.commit()
-    db.close()
-    return path
-
-
-def _tables(db: sqlite3.Connection) -> list[str]:
-    rows = db.execute("select name from main.sqlite_master where type = 'table'").fetchall()
-    return [name for (name,) in rows if not name.startswith(("sqlite_", "_sqlite"))]
+def old(schema: int, tmp_path: Path) -> Path:
+    older(tmp_path / "old.db", schema)
+    return tmp_path / "old.db"
 
 
 def _contents(path: Path, like: dict[str, list[dict[str, object]]] | None = None) -> dict[str, list[dict[str, object]]]:
     """All rows of all tables; only those columns that `like` has."""
     with closing(sqlite3.connect(path)) as db:
         db.row_factory = sqlite3.Row
-        found = {table: [dict(row) for row in db.execute(f"select * from {table}")] for table in _tables(db)}
+        found = {table: [dict(row) for row in db.execute(f"select * from {table}")] for table in tables(db)}
     if like is None:
         return found
     return {
@@ -56,9 +39,11 @@ def _contents(path: Path, like: dict[str, list[dict[str, object]]] | None = None
     }
 
 
-def test_a_file_of_schema_1_is_brought_up_to_date_by_opening_it_to_write_and_keeps_all_rows(old: Path) -> None:
+def test_a_file_of_an_older_schema_is_brought_up_to_date_by_opening_it_to_write_and_keeps_all_rows(
+    old: Path, schema: int
+) -> None:
     before = _contents(old)
-    assert "samples" not in before
+    assert ("samples" in before) == (schema > 1)
     assert len(before["runs"]) == 3
     with closing(Store.open(old, write=True)) as store:
         assert store.query("pragma user_version") == [{"user_version": VERSION}]
@@ -72,16 +57,17 @@ def test_a_file_of_schema_1_is_brought_up_to_date_by_opening_it_to_write_and_kee
     assert len(_contents(old)["runs"]) == 4
 
 
-def test_a_file_of_schema_1_has_the_schema_of_a_new_one_once_it_is_up_to_date(old: Path, tmp_path: Path) -> None:
+def test_a_file_of_an_older_schema_has_the_schema_of_a_new_one_once_it_is_up_to_date(old: Path, tmp_path: Path) -> None:
     def columns(path: Path) -> dict[str, list[object]]:
         with closing(sqlite3.connect(path)) as db:
-            return {table: db.execute(f"pragma table_info({table})").fetchall() for table in _tables(db)}
+            return {table: db.execute(f"pragma table_info({table})").fetchall() for table in tables(db)}
 
     Store.open(old, write=True).close()
+    Store.open(tmp_path / "new.db", write=True).close()
     assert columns(old) == columns(tmp_path / "new.db")
 
 
-def test_a_file_of_schema_1_is_read_as_it_is(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_an_older_schema_is_read_as_it_is(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digest = hashlib.sha256(old.read_bytes()).hexdigest()
     with closing(Store.open(old)) as store:
         ids = [row["id"] for row in store.query("select id from runs order by number")]
@@ -94,3 +80,14 @@ def test_a_file_of_schema_1_is_read_as_it_is(old: Path, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out)["usage"]["samples"] == 0
     assert hashlib.sha256(old.read_bytes()).hexdigest() == digest
     assert [name for name in os.listdir(old.parent) if name.startswith("old.db")] == ["old.db"]
+
+
+def test_an_older_file_is_copied_before_it_is_changed_and_each_one_anew(old: Path, schema: int) -> None:
+    before = _contents(old)
+    first = old.with_name(f"old.db.schema{schema}")
+    for copy in (first, first.with_name(f"{first.name}-2")):
+        assert migrate(old) == (schema, VERSION, copy)
+        assert _contents(copy) == before
+        assert migrate(old) == (VERSION, VERSION, None)
+        old.write_bytes(first.read_bytes())
+    assert not [name for name in os.listdir(old.parent) if name.endswith(".new")]

@@ -28,7 +28,7 @@ from textual.timer import Timer
 from textual.widgets import Footer, Input, Select, Static
 
 from dambench import gpu, launch
-from dambench.config import PRECISIONS, RunConfig
+from dambench.config import PRECISIONS, PREPROCESSINGS, RunConfig
 from dambench.display import display
 from dambench.errors import BadInput
 from dambench.report.wording import protocol_in_words
@@ -64,6 +64,7 @@ LABELS = {
     "device": "Device",
     "recipe": "Recipe",
     "evaluate_every": "Every",
+    "preprocessing": "Preprocessing",
     "precision": "Precision",
     "compile": "Compile",
     "deterministic": "Deterministic",
@@ -85,6 +86,7 @@ HELP = {
     "device": "auto takes a GPU if there is one.",
     "recipe": "Published or measured settings; what is typed goes over them.",
     "evaluate_every": "Also evaluate each time so many iterations are done; 0: only at the end.",
+    "preprocessing": "Of the real images: mean/std, or zca, whitening.",
     "precision": "fp32, tf32 (GPU) or bf16 (of real images).",
     "compile": "Compile the networks: auto does so for long runs on a GPU.",
     "deterministic": "Only deterministic operations, also on CUDA.",
@@ -96,6 +98,7 @@ HELP = {
 WHAT = ("method", "dataset", "data", "ipc", "network", "seeds", "device", "protocol", "evaluate_on", "eval_repeats")
 MORE = (
     "evaluate_every",
+    "preprocessing",
     "precision",
     "compile",
     "deterministic",
@@ -377,6 +380,8 @@ class NewRun(Screen[None]):
             case "recipe":
                 default, *others = self.known.recipes(self.form.get("method", "")) or ["default"]
                 return [(default, ""), *((n, n) for n in others)]
+            case "preprocessing":
+                return [("as the recipe", ""), *((n, n) for n in PREPROCESSINGS)]
             case "precision":
                 return [("auto", ""), *((n, n) for n in PRECISIONS)]
             case "compile":
@@ -791,6 +796,7 @@ def beside(answer: Answer, known: Catalogue) -> dict[str, str]:
         "seeds": "1 run" if runs == 1 else f"{runs} runs, one after the other",
         "device": where["device"],
         "recipe": answer["recipe"]["source"] if answer["recipe"] else "",
+        "preprocessing": config["preprocessing"],
         "precision": config["precision"],
         "compile": "on" if where["compiled"] else "off",
     }

@@ -1,0 +1,33 @@
+"""Coresets: real images chosen class by class, by what a network that was trained on the real set sees of them.
+
+The network's features are what its classifier reads: the last block's output, pooled and flattened. How long it is
+trained for is not published with the tables of these methods.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from dambench.events import Progressed
+from dambench.experts import expert, features_of_each_class, recipe
+from dambench.problem import Problem, Step
+
+Choose = Callable[[Tensor, int], Tensor]
+"""A class's features (n, D) and a number → so many different indices in 0 … n - 1, (count,) int64."""
+
+
+def coreset(problem: Problem, epochs: int, choose: Callable[[int], Choose]) -> Iterator[Step | Progressed]:
+    """The images that are chosen in the feature space of a network trained for so many epochs.
+
+    Args:
+        choose: what chooses for a class, of that number.
+    """
+    network = yield from expert(problem, recipe(epochs))
+    offsets = accumulate(problem.real.counts, initial=0)
+    chosen = []
+    for label, (first, features) in enumerate(zip(offsets, features_of_each_class(problem, network), strict=False)):
+        chosen.append(choose(label)(features, problem.ipc).to(problem.real.images.device) + first)
+        yield Progressed(phase="distil", done=label + 1, total=problem.real.classes, note="choosing")
+    yield Step(0, problem.synthetic_set(problem.real.images[torch.cat(chosen)]))

@@ -1,0 +1,270 @@
+"""A journal: the truth of a database whose disk is a network disk, as files that are only ever appended to.
+
+SQLite's files cannot be shared there. So the database itself is never written, and beside it is a folder:
+
+    runs.db.d/UID.N.jsonl           what the N-th process of a run said, and nobody else writes there
+    runs.db.d/edits-TOKEN.jsonl     what one process changed about runs
+
+A line is whole or not yet there. Each host makes an index of them, which is an ordinary database, on a disk of its own.
+"""
+
+import errno
+import os
+import re
+import secrets
+import stat
+import tempfile
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from dambench import files
+from dambench.disk import disk_of
+from dambench.errors import BadInput, NotKept
+from dambench.store import database
+from dambench.store.schema import VERSION
+
+_WORDS = re.compile(r"([0-9a-f]{32})\.([1-9][0-9]{0,5})\.jsonl")
+_EDITS = re.compile(r"edits-[0-9a-f]{32}\.jsonl")
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+class Look(NamedTuple):
+    """How a file was when it was looked at."""
+
+    size: int
+    changed_ns: int
+
+
+class Taken(NotKept):
+    """Another process was faster: the file is its own."""
+
+
+def folder(path: Path) -> Path:
+    """The journal of a database."""
+    return path.with_name(f"{path.name}.d")
+
+
+def words_name(uid: str, attempt: int) -> str:
+    return f"{uid}.{attempt}.jsonl"
+
+
+def whose(name: str) -> tuple[str, int] | None:
+    """The run and the attempt whose words a file holds; None: it holds no words."""
+    match = _WORDS.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
+
+
+def is_edits(name: str) -> bool:
+    return bool(_EDITS.fullmatch(name))
+
+
+def why(path: Path) -> str:
+    """Why the truth of this database is a journal; empty: it is an ordinary database.
+
+    Raises:
+        BadInput: DAMBENCH_DISK is neither of what it can be.
+    """
+    chosen = os.environ.get("DAMBENCH_DISK", "")
+    if chosen not in ("", "local", "network"):
+        raise BadInput(f"DAMBENCH_DISK is {chosen!r}: it can be local, network, or not set (then it is looked up).")
+    if chosen:
+        return "DAMBENCH_DISK=network" if chosen == "network" else ""
+    disk = disk_of(path.absolute().parent)
+    if disk.why:
+        return f"{disk}: {disk.why}"
+    # On the file server itself the same disk is a local one.
+    return f"{str(folder(path))!r} is there" if folder(path).is_dir() else ""
+
+
+def check(path: Path) -> None:
+    """See to it that a run could be recorded, and change nothing but make the index's folder.
+
+    Raises:
+        BadInput: the folder cannot be written, what lies under the database's name is not ours, or there is no local
+            disk for the index.
+    """
+    place = folder(path).absolute()
+    existing = place if place.exists() else place.parent
+    if not existing.is_dir():
+        raise BadInput(f"The database {str(path)!r} cannot be made: there is no folder {str(existing)!r}.")
+    if not os.access(existing, os.W_OK):
+        raise BadInput(f"The database {str(path)!r} cannot be made: {str(existing)!r} may not be written.")
+    if path.exists():
+        database.identify(path)
+    index_path(path)
+
+
+def index_path(path: Path) -> Path:
+    """Where this host's index of the journal is: a file of the user's cache, or where that is on a network disk too,
+    of the system's folder for temporary files, or of its memory.
+
+    Raises:
+        BadInput: none of these is on a local disk.
+    """
+    # Two containers may have different disks at one place: the folder's number tells them apart.
+    identity = [os.path.realpath(path)]
+    with suppress(OSError):
+        identity.append(str(folder(path).stat().st_ino))
+    identifier = blake2b("\n".join(identity).encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    name = f"{identifier}.{VERSION}.db"
+    cache = files.user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dambench" / "index"
+    own = f"dambench-{os.getuid()}"
+    for place in (cache, Path(tempfile.gettempdir()) / own, Path("/dev/shm") / own):
+        if place.is_absolute() and not disk_of(place).why and _is_ours(place):
+            return place / name
+    raise BadInput(
+        f"The database {str(path)!r} is on a network disk, and no local one was found for its index: "
+        "choose a folder with XDG_CACHE_HOME."
+    )
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether the folder, which is made if need be, is the user's alone: others too may write where it lies."""
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = place.lstat()
+    except OSError:
+        return False
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        return False
+    if found.st_mode & 0o077:
+        with suppress(OSError):
+            place.chmod(0o700)
+    return os.access(place, os.W_OK)
+
+
+class Journal:
+    """The files beside one database."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.folder = folder(path)
+        self.edits = f"edits-{secrets.token_hex(16)}.jsonl"
+        """This process's own, once it is made."""
+        self._open: dict[str, int] = {}
+
+    def close(self) -> None:
+        for handle in self._open.values():
+            os.close(handle)
+        self._open.clear()
+
+    def look(self, names: set[str] | None = None) -> dict[str, Look]:
+        """How the files are now: of these names, or all."""
+        found = {}
+        with suppress(FileNotFoundError):
+            for name in names if names is not None else os.listdir(self.folder):
+                if whose(name) or is_edits(name):
+                    with suppress(FileNotFoundError):
+                        now = os.stat(self.folder / name)
+                        found[name] = Look(now.st_size, now.st_mtime_ns)
+        return found
+
+    def base(self) -> str:
+        """How the database itself is, which is only read; empty: there is none."""
+        parts = []
+        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+            with suppress(FileNotFoundError):
+                now = path.stat()
+                parts.append(f"{now.st_size} {now.st_mtime_ns}")
+        return ", ".join(parts) if self.path.exists() else ""
+
+    def read(self, name: str, offset: int = 0) -> tuple[list[bytes], int]:
+        """The whole lines of a file from there on, and where they end. The last one may not be whole yet."""
+        with (self.folder / name).open("rb") as file:
+            file.seek(offset)
+            content = file.read()
+        content = content[: content.rfind(b"\n") + 1]
+        return content.split(b"\n")[:-1], offset + len(content)
+
+    def first(self, name: str) -> bytes:
+        """The first line of a file; empty: it is not whole yet."""
+        with (self.folder / name).open("rb") as file:
+            line = file.readline()
+        return line[:-1] if line.endswith(b"\n") else b""
+
+    def begin(self, name: str, content: bytes) -> None:
+        """Make a file with these lines, as the only one who may ever write to it.
+
+        Raises:
+            Taken: it is there already.
+            OSError: it cannot be written.
+        """
+        new = not self.folder.exists()
+        self.folder.mkdir(exist_ok=True)
+        target = self.folder / name
+        handle, part = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".part")
+        try:
+            os.fchmod(handle, 0o644)
+            _write(handle, content)
+            _link(part, target, content)
+        finally:
+            os.close(handle)
+            Path(part).unlink(missing_ok=True)
+        _keep(self.folder)
+        if new:
+            _keep(self.folder.absolute().parent)
+
+    def append(self, name: str, content: bytes) -> None:
+        """Add whole lines to a file that was begun; they are on disk before this returns.
+
+        Raises:
+            OSError: they could not be written, and are not there.
+        """
+        if name not in self._open:
+            self._open[name] = os.open(self.folder / name, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        handle = self._open[name]
+        size = os.fstat(handle).st_size
+        torn = size and os.pread(handle, 1, size - 1) != b"\n"
+        _write(handle, b"\n" * bool(torn) + content)
+
+    def touch(self, name: str) -> None:
+        """A sign of life: the time when the file was last changed is now."""
+        os.utime(self.folder / name)
+
+
+def _write(handle: int, content: bytes) -> None:
+    """At the end of a file: all of it, or nothing."""
+    size = os.fstat(handle).st_size
+    try:
+        os.lseek(handle, 0, os.SEEK_END)
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        os.fsync(handle)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(handle, size)
+        raise
+
+
+def _link(part: str, target: Path, content: bytes) -> None:
+    """Give a file its name, which nobody else may have given another: with all its lines, at once."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        # Where the server's answer was lost, the question was asked again: then it is there already, and ours.
+        if not os.path.samefile(part, target):
+            raise Taken(f"Another process has made {str(target)!r}.") from None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        try:
+            handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except FileExistsError:
+            raise Taken(f"Another process has made {str(target)!r}.") from None
+        try:
+            _write(handle, content)
+        finally:
+            os.close(handle)
+
+
+def _keep(place: Path) -> None:
+    """See that the names in a folder are on disk."""
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

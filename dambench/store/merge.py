@@ -1,0 +1,377 @@
+"""Merge: the runs of another database, added to ours. Runs are told apart by their uid.
+
+What is added is what the runs have said, word by word, as if they had said it here: numbers, scores and costs follow
+from that. The other file may come from anybody. Only its tables are read, nothing in it is executed, every word must
+be one that a run could say, and its texts are made harmless.
+"""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from dambench.config import RunConfig
+from dambench.display import display
+from dambench.errors import BadInput
+from dambench.events import (
+    Adapted,
+    Checkpointed,
+    DataCard,
+    Evaluated,
+    Event,
+    Finished,
+    Neighbour,
+    Process,
+    Progressed,
+    Resumed,
+    Sampled,
+    Snapshot,
+    Stepped,
+)
+from dambench.store import database
+from dambench.store.runs import EVENT, Created, Edited, Line, Said, Store, Superseded, new_id
+
+READ = ("runs", "datasets", "tags", "events", "samples", "artifacts")
+"""The tables of the other file that are looked at."""
+
+UNDONE = (Stepped, Snapshot, Evaluated, Checkpointed, Adapted)
+"""What a run takes back when it is resumed from an earlier iteration."""
+
+LONGEST_WORD = 1_000_000
+"""Characters of an event, a configuration or a card."""
+
+LONGEST_LINE = 10_000
+"""Characters of a line of text that had to be made harmless."""
+
+LARGEST_PREVIEW = 64_000
+"""Bytes."""
+
+MOST_PIXELS = 10**7
+
+CONFIG = msgspec.json.Decoder(RunConfig)
+OVERRIDES = msgspec.json.Decoder(dict[str, Any])
+CARD = msgspec.json.Decoder(DataCard)
+NEIGHBOURS = msgspec.json.Decoder(list[Neighbour])
+
+_ID = re.compile(r"[a-z][a-z0-9]{3,11}")
+_UID = re.compile(r"[0-9a-f]{32}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Refused(ValueError):
+    """What the other file holds of a run is not what a run could have said."""
+
+
+@dataclass
+class Merged:
+    """What came of it, by id."""
+
+    added: list[str] = field(default_factory=list)
+    continued: list[str] = field(default_factory=list)
+    """They had gone on elsewhere."""
+    unchanged: int = 0
+    """Were here before, as they are there or further."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Their id was that of another run here: id there → id here."""
+    conflicts: dict[str, str] = field(default_factory=dict)
+    """Here and there they are not the same: left alone. What differs."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Left alone. Why."""
+
+
+@dataclass
+class Copy:
+    """A run as one database has it."""
+
+    id: str
+    created: Created
+    said: list[Said]
+    """Its words in their order, samples among them."""
+    last: list[Line]
+    """What only its row knows: how far it was, whether it was asked to stop or is in the trash."""
+    results_sha256: str
+
+
+def merge(store: Store, other: Path) -> Merged:
+    """Add the runs of another database to an open one, all in one transaction. To do so again changes nothing.
+
+    Raises:
+        BadInput: the other file is not a database of dambench, or not one that is safe to read.
+        NotKept: nothing could be written, and nothing was.
+    """
+    _check_plain(other)
+    if other.samefile(store.path):
+        raise BadInput(f"{str(other)!r} is the database that it would be merged into: name another.")
+    found = Merged()
+    with closing(Store.open(other)) as theirs:
+        theirs.db.conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 4 * LONGEST_WORD)  # nothing longer is even read
+        theirs.db.conn.execute("begin")  # one moment of it, whoever writes there
+        for table in READ:
+            columns = f"select name, type, hidden from pragma_table_xinfo('{table}')"
+            if theirs.query(columns) != store.query(columns):
+                raise BadInput(f"The database {str(other)!r} is not merged: its table {table} is not dambench's.")
+        runs = theirs.query("select * from runs order by number")
+        # Reading both copies of a run takes time, and others wait for whoever writes.
+        new = [run for run in runs if not _same(store, theirs, run)]
+        found.unchanged = len(runs) - len(new)
+        if new:
+            with database.transaction(store.db, store.file):
+                for run in new:
+                    _take(store, theirs, run, found)
+    return found
+
+
+def _check_plain(other: Path) -> None:
+    database.identify(other)
+    try:
+        with closing(database.open_as_it_is(other)) as db:
+            known = db.conn.execute("select type, name, sql from sqlite_master").fetchall()
+    except sqlite3.Error as error:
+        raise BadInput(f"The database {str(other)!r} cannot be read: {error}.") from None
+    for kind, name, sql in known:
+        if kind == "trigger" or (name in READ and not (kind == "table" and sql.lower().startswith("create table"))):
+            raise BadInput(
+                f"The database {str(other)!r} is not merged: {display(name, 60)!r} in it is a "
+                f"{'virtual table' if kind == 'table' else kind}, which no dambench made."
+            )
+
+
+def _same(store: Store, theirs: Store, run: dict[str, Any]) -> bool:
+    """Whether a run is here already, to the letter."""
+    mine = store.query("select number from runs where uid = ?", run["uid"])
+    if not mine:
+        return False
+    for sql in (
+        "select config, created_at, dataset_sha256 from runs where number = ?",
+        "select sequence, at, body from events where run = ? order by sequence",
+        f"select sequence, {', '.join(Sampled.__struct_fields__)} from samples where run = ? order by sequence",
+    ):
+        if store.query(sql, mine[0]["number"]) != theirs.query(sql, run["number"]):
+            return False
+    return True
+
+
+def _take(store: Store, theirs: Store, run: dict[str, Any], found: Merged) -> None:
+    """Add one run, or what is new of it; within a transaction."""
+    shown = display(str(run["id"]), 20)
+    store.db.conn.execute("savepoint one")
+    try:
+        copy = _copy(theirs, run)
+        mine = store.query("select * from runs where uid = ?", copy.created.uid)
+        if mine:
+            shown = mine[0]["id"]
+            _go_on(store, _copy(store, mine[0]), copy, found)
+        else:
+            _add(store, copy, found)
+    except Refused as reason:
+        store.db.conn.execute("rollback to one")
+        found.refused[shown] = str(reason)
+    except (sqlite3.IntegrityError, sqlite3.DataError, Superseded, OverflowError, TypeError) as error:
+        store.db.conn.execute("rollback to one")
+        found.refused[shown] = f"its events do not go together: {display(str(error))}"
+    store.db.conn.execute("release one")
+
+
+def _add(store: Store, copy: Copy, found: Merged) -> None:
+    store._apply(copy.created)
+    _hear(store, copy.created.uid, copy.said, copy.last)
+    row = store.query("select id, results_sha256 from runs where uid = ?", copy.created.uid)[0]
+    if copy.results_sha256 not in ("", row["results_sha256"]):
+        raise Refused("its results are not those of their checksum")
+    found.added.append(row["id"])
+    if row["id"] != copy.id:
+        found.renamed[copy.id] = row["id"]
+
+
+def _go_on(store: Store, ours: Copy, theirs: Copy, found: Merged) -> None:
+    if (theirs.created.config, theirs.created.card) != (ours.created.config, ours.created.card):
+        found.conflicts[ours.id] = "its settings or its data are not the same there"
+    elif (new := _after(ours, theirs)) is not None:
+        if new:
+            _hear(store, theirs.created.uid, new, [line for line in theirs.last if isinstance(line, Said)])
+            found.continued.append(ours.id)
+        else:
+            found.unchanged += 1
+    elif _after(theirs, ours) is not None:
+        found.unchanged += 1
+    else:
+        both = zip(ours.said, theirs.said, strict=False)
+        first = next((mine for mine, other in both if mine != other), None)
+        what = f"from its event {first.sequence} ({type(first.event).__name__.lower()}) on" if first else "at its end"
+        found.conflicts[ours.id] = f"it says something else there {what}"
+
+
+def _hear(store: Store, uid: str, said: list[Said], last: list[Line]) -> None:
+    """Apply the words of a run; those of which there are many, and which change no other table, all at once."""
+    many = [word for word in said if isinstance(word.event, Stepped | Sampled)]
+    for line in (*(word for word in said if not isinstance(word.event, Stepped | Sampled)), *last):
+        store._apply(line)
+    number = store.query("select number from runs where uid = ?", uid)[0]["number"]
+    store.db.conn.executemany(
+        "insert into events (run, sequence, at, kind, body) values (?, ?, ?, 'stepped', ?)",
+        (
+            (number, word.sequence, word.at, msgspec.json.encode(word.event).decode())
+            for word in many
+            if isinstance(word.event, Stepped)
+        ),
+    )
+    for word in many:
+        if isinstance(word.event, Sampled):
+            store._sample(number, word.sequence, word.event)
+
+
+def _after(ours: Copy, theirs: Copy) -> list[Said] | None:
+    """What theirs goes on to say where ours ends; None: it is not what ours is the beginning of."""
+    end = ours.said[-1].sequence if ours.said else 0
+    old = [said for said in theirs.said if said.sequence <= end]
+    new = [said for said in theirs.said if said.sequence > end]
+    back = [said.event.iteration for said in new if isinstance(said.event, Resumed)]
+    kept = [
+        said for said in ours.said if not (back and isinstance(said.event, UNDONE) and said.event.iteration > min(back))
+    ]
+    return new if kept == old else None
+
+
+def _copy(store: Store, run: dict[str, Any]) -> Copy:
+    """All that a database holds of a run, as lines.
+
+    Raises:
+        Refused: there is something that no run says.
+    """
+    uid, at = run["uid"], run["created_at"]
+    if not _UID.fullmatch(uid):
+        raise Refused("its uid is none")
+    for time in (at, run["beat_at"], run["deleted_at"]):
+        if time:
+            _time(time)
+    card = store.query("select card from datasets where sha256 = ?", run["dataset_sha256"])
+    tags = store.query("select tag from tags where run = ? order by tag", run["number"])
+    created = Created(
+        uid=uid,
+        id=run["id"] if _ID.fullmatch(run["id"]) else new_id(),
+        name=display(run["name"]),
+        tags=[display(row["tag"]) for row in tags],
+        at=_time(at),
+        config=_read(run["config"], CONFIG, "configuration"),
+        card=_read(card[0]["card"] if card else "", CARD, "dataset"),
+        process=Process(
+            host=display(run["host"]),
+            boot=display(run["boot"]),
+            pid=run["pid"],
+            started=run["process_started"],
+            log=display(run["log"], LONGEST_LINE),
+        ),
+        recipe=display(run["recipe"], LONGEST_LINE),
+        overrides=_read(run["overrides"], OVERRIDES, "settings"),
+    )
+    if created.card.sha256 != run["dataset_sha256"] or not _SHA256.fullmatch(created.card.sha256):
+        raise Refused("its dataset is not the one it names")
+    if not created.card.train_counts or sum(created.card.test_counts) < 1:
+        raise Refused("its dataset has no images")
+    far = Progressed(phase=display(run["phase"]), done=run["done"], total=run["total"])
+    last: list[Line] = [Said(uid=uid, attempt=run["attempt"], sequence=0, at=run["beat_at"], event=far)]
+    if run["stop_asked"]:
+        last.append(Edited(uid=uid, at=at, what="stop_asked", value=run["stop_asked"]))
+    if run["deleted_at"]:
+        last.append(Edited(uid=uid, at=at, what="deleted_at", value=run["deleted_at"]))
+    said = sorted([*_said(store, run), *_samples(store, run)], key=lambda said: said.sequence)
+    attempt = 1
+    for index, word in enumerate(said):
+        attempt = word.event.attempt if isinstance(word.event, Resumed) else attempt
+        if attempt != word.attempt:
+            said[index] = msgspec.structs.replace(word, attempt=attempt)
+    return Copy(created.id, created, said, last, run["results_sha256"])
+
+
+def _said(store: Store, run: dict[str, Any]) -> Iterator[Said]:
+    uid, number = run["uid"], run["number"]
+    previews = {row["iteration"]: row["preview"] for row in _rows(store, "artifacts", number, "iteration, preview")}
+    for row in _rows(store, "events", number, "sequence, at, body"):
+        event = _read(row["body"], EVENT, f"event {row['sequence']}")
+        if isinstance(event, Snapshot | Evaluated | Finished | Checkpointed):
+            _check_names(event)
+        if isinstance(event, Snapshot):
+            event = msgspec.structs.replace(event, preview=_preview(previews.get(event.iteration, b"")))
+        if isinstance(event, Sampled | Progressed):
+            raise Refused(f"its event {row['sequence']} is none that is kept as one")
+        yield Said(uid=uid, attempt=1, sequence=row["sequence"], at=_time(row["at"]), event=event)
+
+
+def _samples(store: Store, run: dict[str, Any]) -> Iterator[Said]:
+    fields = Sampled.__struct_fields__
+    for row in _rows(store, "samples", run["number"], f"sequence, {', '.join(fields)}"):
+        sequence = row.pop("sequence")
+        if row["gpu_neighbours"] is not None:
+            row["gpu_neighbours"] = _read(row["gpu_neighbours"], NEIGHBOURS, f"sample {sequence}")
+        try:
+            sample = msgspec.convert(row, Sampled)
+        except msgspec.ValidationError as error:
+            raise Refused(f"its sample {sequence} cannot be read: {display(str(error))}") from None
+        yield Said(uid=run["uid"], attempt=1, sequence=sequence, at="", event=sample)
+
+
+def _rows(store: Store, table: str, run: int, columns: str) -> list[dict[str, Any]]:
+    return store.query(f"select {columns} from {table} where run = ? order by 1", run)
+
+
+T = TypeVar("T")
+
+
+def _read(text: str, kind: msgspec.json.Decoder[T], what: str) -> T:
+    """What JSON says, its texts made harmless.
+
+    Raises:
+        Refused: it is too long, no JSON, or says nothing of that kind.
+    """
+    if len(text) > LONGEST_WORD:
+        raise Refused(f"its {what} has {len(text)} characters")
+    try:
+        # Where nothing is escaped and all can be shown, there is nothing to be made harmless.
+        if not text.isprintable() or "\\" in text:
+            return kind.decode(msgspec.json.encode(_harmless(msgspec.json.decode(text))))
+        return kind.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"its {what} cannot be read: {display(str(error))}") from None
+
+
+def _harmless(value: Any) -> Any:
+    match value:
+        case str():
+            return "\n".join(display(line, LONGEST_LINE) for line in value.split("\n"))
+        case list():
+            return [_harmless(part) for part in value]
+        case dict():
+            return {display(key): _harmless(part) for key, part in value.items()}
+    return value
+
+
+def _check_names(event: Event) -> None:
+    """Files are named by them."""
+    for name in ("sha256", "set_sha256", "protocol_sha256"):
+        if not _SHA256.fullmatch(getattr(event, name, "0" * 64)):
+            raise Refused(f"a {name} of its is none")
+
+
+def _time(text: str) -> str:
+    try:
+        if datetime.fromisoformat(text).tzinfo is not None and text.isascii():
+            return text
+    except ValueError:
+        pass
+    raise Refused(f"{display(text, 40)!r} is no time")
+
+
+def _preview(png: bytes) -> bytes:
+    """A picture that a viewer can open without being sorry for it."""
+    if not png:
+        return b""
+    width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
+    if png[:8] != b"\x89PNG\r\n\x1a\n" or len(png) > LARGEST_PREVIEW or not 0 < width * height <= MOST_PIXELS:
+        raise Refused("a preview of its is no small PNG")
+    return png

@@ -1,0 +1,116 @@
+"""Many processes on one database: nobody fails, and nothing is lost."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import pytest
+
+from dambench.store.database import backups
+from dambench.store.runs import Store
+from dambench.store.schema import VERSION
+from tests.ledger import SCHEMAS, older
+from tests.store.worker import STEPS
+
+ROOT = Path(__file__).parents[2]
+
+PROCESSES = 8
+
+
+class Workers:
+    """Processes of tests/store/worker.py."""
+
+    def __init__(self, number: int):
+        self._all = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.store.worker"],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(number)
+        ]
+        assert [self._hear(worker) for worker in self._all] == ["ready"] * number
+
+    def ask(self, *asked: list[Any]) -> list[Any]:
+        """Tell each what to do, all at once, and wait for all their answers."""
+        for worker, what in zip(self._all, asked, strict=True):
+            assert worker.stdin is not None
+            worker.stdin.write(json.dumps(what) + "\n")
+            worker.stdin.flush()
+        return [self._hear(worker) for worker in self._all]
+
+    def close(self) -> None:
+        for worker in self._all:
+            worker.communicate(timeout=60)
+
+    @staticmethod
+    def _hear(worker: "subprocess.Popen[str]") -> Any:
+        assert worker.stdout is not None
+        return json.loads(worker.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with closing(Workers(PROCESSES)) as found:
+        yield found
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("schema", [*SCHEMAS, None])
+def test_eight_processes_may_bring_a_file_up_to_date_at_once_or_make_it(
+    workers: Workers, schema: int | None, rounds: int, tmp_path: Path
+) -> None:
+    original = tmp_path / "original.db"
+    if schema:
+        older(original, schema)
+    for n in range(rounds):
+        path = tmp_path / f"{n}.db"
+        if schema:
+            shutil.copyfile(original, path)
+        answers = workers.ask(*[["open", str(path)]] * PROCESSES)
+        assert answers == [["done", 3 if schema else 0]] * PROCESSES
+        with closing(Store.open(path)) as store:
+            assert store.query("pragma user_version") == [{"user_version": VERSION}]
+            assert store.query("pragma integrity_check") == [{"integrity_check": "ok"}]
+            assert len(store.query("select distinct uid from runs")) == (3 if schema else 0)
+            assert store.query("select count(*) n from events") == [{"n": 22 if schema else 0}]
+        assert schema is None or len(backups(path, schema)) == 1
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")]
+
+
+@pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=pytest.mark.slow)])
+def test_four_writers_and_a_reader_lose_nothing_and_never_find_it_locked(
+    workers: Workers, seconds: float, tmp_path: Path
+) -> None:
+    path = tmp_path / "runs.db"
+    Store.open(path, write=True).close()
+    asked: list[list[Any]] = [["write", str(path), seed, seconds] for seed in range(4)]
+    idle = [["open", str(path)]] * (PROCESSES - 5)
+    answers = workers.ask(*asked, ["read", str(path), seconds], *idle)
+    assert [answer[0] for answer in answers] == ["done"] * PROCESSES, answers
+    taken: dict[str, int] = {}
+    for _, runs in answers[:4]:
+        taken |= runs
+    assert len(taken) >= 4
+    with closing(Store.open(path)) as store:
+        rows = store.query("""
+            select id, state, (select count(*) from events where run = number) as events,
+                (select count(*) from samples where run = number) as samples from runs
+        """)
+        # What it took less the Progressed, of which no row is kept.
+        assert {row["id"]: row["events"] + row["samples"] + 1 for row in rows} == taken
+        assert {(row["state"], row["events"]) for row in rows} == {("finished", STEPS + 7)}
+        assert store.query("pragma integrity_check") == [{"integrity_check": "ok"}]
+        assert store.query("pragma foreign_key_check") == []
+    looks = answers[4][1]
+    p95 = quantiles(looks, n=20)[-1] * 1000
+    print(f"{len(taken)} runs, {sum(taken.values())} events in {seconds:.0f} s; {len(looks)} looks, p95 {p95:.1f} ms")
