@@ -841,6 +841,33 @@ def _opened(db: Path | None, *, write: bool = False) -> Iterator[Store]:
 
 
 @app.command()
+def shot(
+    place: Annotated[str, Argument(metavar="PLACE", help="Of the console, such as live.")],
+    output: Annotated[Path, Option("--output", "-o", help="The SVG file.")],
+    run_id: Annotated[str, Option("--run", metavar="ID", help="A run to show, or the beginning of its id.")] = "",
+    size_: Annotated[str, Option("--size", metavar="COLUMNSxLINES")] = "160x48",
+    keys: Annotated[str, Option(help="To press first, with commas: i,comma.")] = "",
+    db: Db = None,
+) -> None:
+    """A picture of the console, as SVG: for documents, and for reports of what looks wrong."""
+    parts = size_.split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and 1 <= int(part) <= 500 for part in parts):
+        raise BadInput(f"--size {size_} is no size: 160x48 would be one, columns and lines.")
+    columns, lines = map(int, parts)
+    path = db or stored.default_path()
+    if run_id:
+        with _opened(path) as store:
+            run_id = store.run(run_id)["id"]
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    from dambench.tui.shot import shoot
+
+    picture = shoot(path, place, run_id, (columns, lines), [key for key in keys.split(",") if key])
+    with files.writing("The picture", output.absolute().parent):
+        files.write_whole(output, picture.encode())
+    print(f"Written: {output}", file=sys.stderr)
+
+
+@app.command()
 def report(
     rows: Annotated[str, Option(help="What rows stand for: method, dataset, ipc, network, protocol.")] = "method",
     columns: Annotated[str, Option(help="What columns stand for.")] = "dataset,ipc",

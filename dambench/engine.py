@@ -33,6 +33,7 @@ from dambench.events import (
     Environment,
     Failed,
     Finished,
+    Previewed,
     Progressed,
     Resumed,
     Snapshot,
@@ -60,6 +61,18 @@ DECIDING = ("torch", "cuda", "cudnn", "driver", "device_name", "threads", "tf32_
 
 SILENCE = 0.5
 """Seconds after which a sign of life is given. A run can be stopped only where it yields."""
+
+
+PREVIEW_SECONDS = 5.0
+"""Between two previews of the set on its way, at least."""
+
+PREVIEWS = 200
+"""Of a run, at most about."""
+
+PREVIEW_SHARE = 0.005
+"""Of a run's time that previews may take."""
+
+PREVIEW_BYTES = 40_000
 
 
 class StopRun(Exception):
@@ -550,6 +563,7 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
 
     heard = time.perf_counter()
     finite = _Finite()
+    photographer = _Photographer(total)
     clock.enter("distil")
     for told in job.method.distill(problem, job.options, begun.state if begun else None):
         if isinstance(told, Progressed):  # on the way to a step
@@ -577,6 +591,8 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
         if keeper is not None and keeper.due and not last:
             finite.check()
             yield from _checkpointed(keeper, clock, position)
+        if not (due or last) and photographer.due(step):
+            yield photographer.take(step)
         if due:
             yield from _judge(job, step.synthetic, step.iteration, False, test, clock, position)
             due = False
@@ -597,6 +613,30 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
 
 def _same(checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint
+
+
+class _Photographer:
+    """Takes pictures of the set on its way: not too many, and not more often than they are worth.
+
+    Args:
+        total: iterations of the run.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._least = total / PREVIEWS
+        """Iterations between two."""
+        self._last = -total
+        self._next = time.perf_counter() + SILENCE
+
+    def due(self, step: Step) -> bool:
+        return time.perf_counter() >= self._next and step.iteration - self._last >= self._least
+
+    def take(self, step: Step) -> Previewed:
+        began = time.perf_counter()
+        taken = Previewed(iteration=step.iteration, preview=preview(step.synthetic, PREVIEW_BYTES))
+        now = time.perf_counter()
+        self._last, self._next = step.iteration, now + max(PREVIEW_SECONDS, (now - began) / PREVIEW_SHARE)
+        return taken
 
 
 class _Finite:
@@ -663,7 +703,8 @@ def _not_fallen(logged: list[Stepped], options: Options) -> str:
 def _stepped(step: Step, seconds: float, policy: Policy) -> Stepped:
     # The only place where the host waits for the device.
     losses = {name: events.real(float(value)) for name, value in step.losses.items()}
-    return Stepped(iteration=step.iteration, losses=losses, seconds=seconds, memory_bytes=policy.used_bytes())
+    used = policy.used_bytes()
+    return Stepped(iteration=step.iteration, losses=losses, seconds=seconds, memory_bytes=used, parts=step.parts)
 
 
 def _judge(

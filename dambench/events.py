@@ -174,6 +174,17 @@ class Stepped(Event, frozen=True, kw_only=True):
     seconds: float
     """Since the method began, evaluations left out."""
     memory_bytes: int = 0
+    parts: dict[str, float] = {}
+    """What this iteration spent its time on, seconds, in the method's words; empty: not measured. On a GPU it is not:
+    the host would have to wait for the device."""
+
+
+class Previewed(Event, frozen=True, kw_only=True):
+    """What the synthetic set looked like after an iteration. Of a run some are kept, spread over it."""
+
+    iteration: int
+    preview: bytes
+    """A small PNG: a row per class, at most ten images each."""
 
 
 class Neighbour(Struct, frozen=True, kw_only=True):
@@ -326,6 +337,7 @@ AnyEvent = (
     Started
     | Resumed
     | Progressed
+    | Previewed
     | Stepped
     | Sampled
     | Snapshot

@@ -144,8 +144,11 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     behind is a temporary file (its name begins with a dot), which nothing reads.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written; nothing is left behind.
+        OSError: the disk is full, or the folder cannot be written; nothing is left behind. Or something else than a
+            file has that name: /dev/null would no longer be what it was.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")

@@ -21,6 +21,11 @@ def preview(synthetic: SyntheticSet, most_bytes: int = 64_000) -> bytes:
     labels = synthetic.hard_labels
     rows = [torch.nonzero(labels == label).flatten() for label in range(len(synthetic.classes))]
     each = 10
+    _, channels, height, width = synthetic.images.shape
+    # More than a PNG could ever save: not worth trying.
+    hopeless = 8 * most_bytes * thin * thin // (channels * height * width)
+    while each > 1 and each * len(rows) > hopeless:
+        each //= 2
     while True:
         sheet = _sheet(synthetic, [row[:each] for row in rows], thin)
         file = io.BytesIO()

@@ -490,6 +490,8 @@ class Step:
     """By name, scalars on the device: a float would make it wait for each step."""
     state: Callable[[], State] = dict
     """Asked only when somebody wants to keep it; `distill(…, resume=state)` goes on from there."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """What the iteration spent its time on, seconds; empty: not measured."""
 
 
 class Method(Protocol):

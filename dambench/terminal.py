@@ -1,12 +1,11 @@
 """What the commands draw: a run's events (a bar in a terminal, plain lines elsewhere) and tables."""
 
-import io
 import json
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -35,14 +34,8 @@ from dambench.events import (
 WIDE = 120
 """Columns of a terminal that has room for every detail."""
 
-SIGNS = " .:-=+*#%@"
-"""From dark to bright."""
-
 FIRM = 12
 """Columns of a table up to this width are never broken; longer ones share what is left, and wrap."""
-
-MOST_PIXELS = 10_000_000
-"""Of a preview: more than ten images of each class ever have."""
 
 LINE_EVERY = 5.0
 """Seconds between two plain lines about losses."""
@@ -297,37 +290,18 @@ def draw(png: bytes, shape: str) -> None:
     Args:
         shape: of the set, (N, C, H, W) as JSON.
     """
-    from PIL import Image, UnidentifiedImageError
+    from dambench import picture
 
     try:
-        opened = Image.open(io.BytesIO(png))
-        if opened.width * opened.height > MOST_PIXELS:
-            return
-        sheet = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        images = picture.tiles(png, *json.loads(shape)[2:])
+    except ValueError:
         return
     stdout = Console(highlight=False)
-    # The sheet has a row per class, each image with a black line below and at its right.
-    high, wide = json.loads(shape)[2:]
-    thin = max(1, min(high, wide) // 32)
-    high, wide = -(-high // thin) + 1, -(-wide // thin) + 1
-    rows, columns = sheet.height // high, sheet.width // wide
-    turned = Image.new("RGB", (rows * wide, columns * high))
-    for row in range(rows):
-        for column in range(columns):
-            part = sheet.crop((column * wide, row * high, (column + 1) * wide, (row + 1) * high))
-            turned.paste(part, (row * wide, column * high))
-    fit = min(1.0, stdout.width / turned.width)
-    size = (max(1, int(turned.width * fit)), max(2, int(turned.height * fit) // 2 * 2))
-    small = turned.resize(size, Image.Resampling.BOX)
-    for top in range(0, size[1], 2):
-        line = Text()
-        for x in range(size[0]):
-            (r, g, b), (u, v, w) = (cast(tuple[int, int, int], small.getpixel((x, top + half))) for half in (0, 1))
-            if stdout.color_system is None or stdout.no_color:
-                line.append(SIGNS[(r + g + b + u + v + w) * len(SIGNS) // (6 * 256)])
-            else:
-                line.append("▀", f"rgb({r},{g},{b}) on rgb({u},{v},{w})")
+    classes, each, high, wide, _ = images.shape
+    turned = images.transpose(1, 2, 0, 3, 4).reshape(each * high, classes * wide, 3)
+    fit = min(1.0, stdout.width / (classes * wide))
+    small = picture.scaled(turned, max(2, int(each * high * fit) // 2 * 2), max(1, int(classes * wide * fit)))
+    for line in picture.half_blocks(small, colour=stdout.color_system is not None and not stdout.no_color):
         stdout.print(line, no_wrap=True, overflow="crop")
 
 

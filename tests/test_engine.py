@@ -1,3 +1,5 @@
+import io
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from PIL import Image
 
 from dambench import engine, files
 from dambench.config import Request, read
@@ -18,6 +21,7 @@ from dambench.events import (
     Evaluated,
     Failed,
     Finished,
+    Previewed,
     Progressed,
     Snapshot,
     Started,
@@ -122,6 +126,52 @@ def test_sets_on_the_way_are_evaluated_when_asked() -> None:
     assert len({e.set_sha256 for e in events if isinstance(e, Evaluated)}) == 2
     # Looking at it on the way changes nothing.
     assert _only(events, Finished).set_sha256 == _only(_run(), Finished).set_sha256
+
+
+def test_the_set_is_shown_as_it_forms_and_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "SILENCE", 0.0)
+    monkeypatch.setattr(engine, "PREVIEW_SECONDS", 0.0)
+    monkeypatch.setattr(engine, "PREVIEW_SHARE", 1e9)
+    seen = _run()
+    shown = [event for event in seen if isinstance(event, Previewed)]
+    assert [event.iteration for event in shown] == [1, 2, 3]  # the last one is a snapshot
+    assert len({event.preview for event in shown}) == 3
+    assert Image.open(io.BytesIO(shown[0].preview)).size == (9, 90)
+    monkeypatch.undo()
+    blind = _run()
+    assert not [event for event in blind if isinstance(event, Previewed)]  # it is over before anybody could look
+    assert _only(seen, Finished).set_sha256 == _only(blind, Finished).set_sha256
+
+
+def test_previews_are_few_and_rarer_where_they_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, took = [0.0], 0.001
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(engine, "preview", lambda synthetic, most_bytes: now.__setitem__(0, now[0] + took) or b"")
+    data = cast(SyntheticSet, None)  # nobody looks at it
+
+    def times(total: int, seconds: float) -> list[float]:
+        """When previews are taken of a run of so many iterations that take so long each."""
+        photographer, found = engine._Photographer(total), []
+        begun = now[0]
+        for iteration in range(1, total + 1):
+            now[0] += seconds
+            if photographer.due(step := Step(iteration, data)):
+                found.append(now[0] - begun)
+                photographer.take(step)
+        return found
+
+    assert times(1000, 0.01) == pytest.approx([0.51, 5.52], abs=0.02)
+    assert 195 <= len(times(10_000, 1.0)) <= 200
+    took = 1.0
+    apart = times(1000, 1.0)
+    assert apart[1] - apart[0] == pytest.approx(201, abs=2)  # a second in two hundred
+
+
+def test_where_it_can_be_measured_an_iteration_says_what_it_spent_its_time_on() -> None:
+    step = [event for event in _run() if isinstance(event, Stepped)][-1]
+    assert list(step.parts) == ["real images", "synthetic images", "draws and update"]
+    assert all(seconds > 0 for seconds in step.parts.values())
+    assert sum(step.parts.values()) < step.seconds
 
 
 def test_a_method_without_iterations_is_evaluated_once() -> None:

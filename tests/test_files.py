@@ -34,6 +34,20 @@ def test_when_writing_fails_the_old_file_stays_and_nothing_is_left(
     assert os.listdir(tmp_path) == ["file.bin"]
 
 
+def test_only_a_plain_file_is_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises(OSError, match="no plain file"):
+            files.write_whole(path, b"new")
+    assert pipe.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    files.write_whole(tmp_path / "link", b"new")
+    assert (tmp_path / "link").read_bytes() == b"new"
+
+
 def test_a_full_disk_is_said_in_a_sentence_with_a_way_out(tmp_path: Path) -> None:
     with (
         pytest.raises(BadInput, match="the disk is full"),

@@ -15,6 +15,7 @@ at a time, otherwise all images go through at once.
 """
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -111,6 +112,8 @@ class Matching:
         self._graphed = problem.device.type == "cuda" or recorder is not None
         self._replayed = Replayed(self._iterate_on, problem.device, said=problem.warn, recorder=recorder)
         self._augment_by = problem.policy.compile(augment_by)
+        self.parts: dict[str, float] = {}
+        """What the last iteration spent its time on, seconds; empty on a GPU, which the host does not wait for."""
         if problem.policy.compiled:
             self._compile()
 
@@ -124,6 +127,7 @@ class Matching:
         Raises:
             NotEnoughMemory: the GPU has too little, and fewer images at once would be another loss.
         """
+        began = time.perf_counter()
         iteration = self.images.iteration + 1
         self.problem.new_network(iteration)
         batch = real_batch(self.problem, self.count, self.augmentation, iteration)
@@ -136,6 +140,9 @@ class Matching:
             # Outside of `except`: what the error keeps alive is to be freed first.
             self._take_less(iteration, reason)
         self.images.iteration = iteration
+        if self.problem.device.type == "cpu":
+            looked = self.means.seconds
+            self.parts = looked | {"draws and update": time.perf_counter() - began - sum(looked.values())}
         return losses
 
     def _iterate(self, batch: RealBatch) -> dict[str, Tensor]:
@@ -222,6 +229,8 @@ class ClassMeans:
         self.network, self.terms, self.policy = network, terms, policy
         self.phase = "real"
         """Which images were being looked at last: `real` or `synthetic`."""
+        self.seconds: dict[str, float] = {}
+        """That the last `pull` took for each, on a CPU."""
         self.names = list(dict.fromkeys(["matching", *(term.name for term in terms)]))
         """Of the losses."""
         # The real branch may have a precision of its own: the same network, its weights rounded.
@@ -248,8 +257,10 @@ class ClassMeans:
             gradient: the same shape; overwritten.
         """
         classes = len(batch.indices)
+        began = time.perf_counter()
         self.phase = "real"
         targets = self.of_real(batch)
+        self.seconds = {"real images": time.perf_counter() - began}
         self.phase = "synthetic"
         ipc = len(synthetic) // classes
         most = classes if self.network.mixes_images else max(1, self.policy.synthetic_chunk // ipc)
@@ -263,6 +274,7 @@ class ClassMeans:
 
         with torch.enable_grad():
             found = torch.stack(self.policy.each(descend, _slices(classes, most))).sum(0)
+        self.seconds["synthetic images"] = time.perf_counter() - began - self.seconds["real images"]
         of_names = {term.name: synthetic.new_zeros(()) for term in self.terms}
         for term, part in zip(self.terms, found, strict=True):
             of_names[term.name] = of_names[term.name] + part

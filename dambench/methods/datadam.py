@@ -157,4 +157,6 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
         )
     while images.iteration < options.iterations:
         losses = matching.step()
-        yield Step(images.iteration, problem.synthetic_set(images.tensor.detach()), losses, images.state)
+        yield Step(
+            images.iteration, problem.synthetic_set(images.tensor.detach()), losses, images.state, matching.parts
+        )

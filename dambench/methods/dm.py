@@ -76,4 +76,6 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
     while images.iteration < options.iterations:
         # A fresh random network each time: matching one network's features would fit that network only.
         losses = matching.step()
-        yield Step(images.iteration, problem.synthetic_set(images.tensor.detach()), losses, images.state)
+        yield Step(
+            images.iteration, problem.synthetic_set(images.tensor.detach()), losses, images.state, matching.parts
+        )

@@ -21,12 +21,14 @@ from dambench.display import display
 from dambench.errors import BadInput
 from dambench.events import (
     Adapted,
+    AnyEvent,
     Checkpointed,
     DataCard,
     Evaluated,
     Event,
     Finished,
     Neighbour,
+    Previewed,
     Process,
     Progressed,
     Resumed,
@@ -37,7 +39,7 @@ from dambench.events import (
 from dambench.store import database
 from dambench.store.runs import EVENT, Created, Edited, Line, Said, Store, Superseded, new_id
 
-READ = ("runs", "datasets", "tags", "events", "samples", "artifacts")
+READ = ("runs", "datasets", "tags", "events", "samples", "artifacts", "previews")
 """The tables of the other file that are looked at."""
 
 UNDONE = (Stepped, Snapshot, Evaluated, Checkpointed, Adapted)
@@ -275,7 +277,12 @@ def _copy(store: Store, run: dict[str, Any]) -> Copy:
     if not created.card.train_counts or sum(created.card.test_counts) < 1:
         raise Refused("its dataset has no images")
     far = Progressed(phase=display(run["phase"]), done=run["done"], total=run["total"])
-    last: list[Line] = [Said(uid=uid, attempt=run["attempt"], sequence=0, at=run["beat_at"], event=far)]
+    pictures = store.query("select iteration, preview from previews where run = ? order by iteration", run["number"])
+    shown = [Previewed(iteration=row["iteration"], preview=_preview(row["preview"])) for row in pictures]
+    words: list[AnyEvent] = [*shown, far]
+    last: list[Line] = [
+        Said(uid=uid, attempt=run["attempt"], sequence=0, at=run["beat_at"], event=event) for event in words
+    ]
     if run["stop_asked"]:
         last.append(Edited(uid=uid, at=at, what="stop_asked", value=run["stop_asked"]))
     if run["deleted_at"]:

@@ -33,6 +33,7 @@ from dambench.events import (
     Failed,
     Finished,
     Neighbour,
+    Previewed,
     Process,
     Progressed,
     Resumed,
@@ -56,6 +57,9 @@ FLUSH_EVENTS = 500
 
 CHECKPOINTS = 2
 """Of a run that are kept."""
+
+PREVIEWS = 20
+"""Of a run that are kept, besides those of its sets."""
 
 EVENT = msgspec.json.Decoder(AnyEvent)
 """Made once: to look at so many types takes longer than to read an event."""
@@ -226,7 +230,7 @@ class Store:
     def record(self, run: str, events: Iterable[AnyEvent], attempt: int = 1) -> Iterator[AnyEvent]:
         """Keep everything a run says, and hand it on.
 
-        Losses are written about once a second, all else at once: what was handed on and is not a loss is on disk.
+        Losses and previews are written about once a second, all else at once: what else was handed on is on disk.
 
         Args:
             attempt: which of the run's processes this is.
@@ -246,7 +250,7 @@ class Store:
             waiting.append(Said(uid=uid, attempt=attempt, sequence=sequence, at=_now(), event=event))
             late = time.monotonic() - flushed > FLUSH_SECONDS or len(waiting) >= FLUSH_EVENTS
             # A sample never has a transaction of its own: it goes with the event that it came with.
-            if not isinstance(event, Sampled) and (late or not isinstance(event, Stepped | Progressed)):
+            if not isinstance(event, Sampled) and (late or not isinstance(event, Stepped | Progressed | Previewed)):
                 self._write(waiting)
                 waiting.clear()
                 flushed = time.monotonic()
@@ -360,8 +364,8 @@ class Store:
             self._sample(number, said.sequence, event)
             return
         self._view(number, said, event)
-        if isinstance(event, Progressed):
-            return  # only the latest matters, and the run's row has it
+        if isinstance(event, Progressed | Previewed):
+            return  # only the latest matters, and the run's row has it; pictures have a table of their own
         if isinstance(event, Snapshot):
             event = msgspec.structs.replace(event, preview=b"")  # the artifact's row has it
         self._insert(
@@ -411,6 +415,10 @@ class Store:
                 shape = msgspec.json.encode(event.shape).decode()
                 key = {"run": number, "iteration": event.iteration}
                 self._insert("insert or replace into", "artifacts", {**key, **row, "shape": shape})
+            case Previewed():
+                row = {"run": number, "iteration": event.iteration, "preview": event.preview}
+                self._insert("insert or replace into", "previews", row)
+                self._thin_out(number)
             case Evaluated():
                 score = msgspec.structs.asdict(event) | {"run": number}
                 if isinstance(event.loss, str):
@@ -453,7 +461,7 @@ class Store:
             "and cast(json_extract(body, '$.iteration') as integer) > ?",
             later,
         )
-        for table in ("scores", "artifacts", "checkpoints"):
+        for table in ("scores", "artifacts", "checkpoints", "previews"):
             self.db.conn.execute(f"delete from {table} where run = ? and iteration > ?", later)
         self._update(
             number,
@@ -469,6 +477,15 @@ class Store:
             diverged_at=None,
             stop_asked=0,
         )
+
+    def _thin_out(self, number: int) -> None:
+        """Forget the preview that is closest to its neighbours: what stays tells the run from its beginning on."""
+        rows = self.query("select iteration from previews where run = ? order by iteration", number)
+        if len(rows) <= PREVIEWS:
+            return
+        found = [row["iteration"] for row in rows]
+        index = min(range(1, len(found) - 1), key=lambda at: found[at + 1] - found[at - 1])
+        self.db.conn.execute("delete from previews where run = ? and iteration = ?", [number, found[index]])
 
     def _sample(self, number: int, sequence: int, sample: Sampled) -> None:
         row = {"run": number, "sequence": sequence} | msgspec.structs.asdict(sample)
@@ -591,10 +608,26 @@ class Store:
         rows = self.query("select preview from artifacts where run = ? order by iteration desc limit 1", number)
         return bytes(rows[0]["preview"]) if rows else b""
 
+    def pictures(self, run: str) -> list[int]:
+        """The iterations after which there is a picture of the run's synthetic set, in order."""
+        number = self.run(run)["number"]
+        both = "select iteration from previews where run = ?1 union select iteration from artifacts where run = ?1"
+        return [row["iteration"] for row in self.query(f"{both} order by iteration", number)]
+
+    def picture(self, run: str, iteration: int) -> bytes:
+        """One of `pictures`, a PNG: a row per class. Empty: there is none of that iteration."""
+        number = self.run(run)["number"]
+        for table in ("artifacts", "previews"):
+            found = self.query(f"select preview from {table} where run = ? and iteration = ?", number, iteration)
+            if found:
+                return bytes(found[0]["preview"])
+        return b""
+
     def tail(self, run: str, after: int = 0) -> Iterator[tuple[int, AnyEvent]]:
         """What a run has said since its event number `after`, in order.
 
-        Left out are Progressed, of which only the latest is kept, and Sampled, which `samples` tells.
+        Left out are Progressed, of which only the latest is kept, Sampled, which `samples` tells, and Previewed, which
+        `pictures` lists.
         """
         number = self.run(run)["number"]
         rows = self.query(

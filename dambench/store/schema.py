@@ -290,6 +290,14 @@ create table checkpoints (
     primary key (run, sequence)
 ) strict, without rowid;
 
+-- What the synthetic set looked like on its way: a few pictures of every run, spread over it.
+create table previews (
+    run integer not null references runs on delete cascade,
+    iteration integer not null,
+    preview blob not null,                -- PNG: a row per class
+    primary key (run, iteration)
+) strict, without rowid;
+
 drop view results;
 
 -- For people: the final scores of finished runs.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
@@ -29,6 +29,7 @@ from dambench.tui.place import SMALLEST, Place
 from dambench.tui.plain import Ascii, Colourless
 from dambench.tui.request import of_run
 from dambench.tui.screens.compare import ComparePlace
+from dambench.tui.screens.live import LivePlace
 from dambench.tui.screens.new_run import NewRun
 from dambench.tui.screens.runs import RunsPlace
 from dambench.tui.settings import Settings, folder
@@ -62,7 +63,7 @@ class DambenchApp(App[None]):
         (100, "-middle"),
         (140, "-wide"),
     ]
-    PLACES: ClassVar[dict[str, type[Place]]] = {"runs": RunsPlace, "compare": ComparePlace}
+    PLACES: ClassVar[dict[str, type[Place]]] = {"runs": RunsPlace, "live": LivePlace, "compare": ComparePlace}
     """By name, in the order of their number keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -98,9 +99,10 @@ class DambenchApp(App[None]):
             self.install_screen(place(), name)
         self.feed.start()
         first = self.settings.get("place", "runs")
-        self.push_screen(first if first in self.PLACES else "runs")
         if self._first_run:
-            self.call_after_refresh(self.open_run, self._first_run)
+            cast(LivePlace, self.get_screen("live")).watch_run(self._first_run)
+            first = "live"
+        self.push_screen(first if first in self.PLACES else "runs")
         self.theme_changed_signal.subscribe(self, lambda theme: self.settings.set("theme", theme.name))
 
     def on_unmount(self) -> None:
@@ -128,12 +130,8 @@ class DambenchApp(App[None]):
 
     def open_run(self, run_id: str) -> None:
         """Show a run."""
-        if "live" in self.PLACES:
-            getattr(self.get_screen("live"), "watch_run", str)(run_id)
-            self.go("live")
-        else:
-            self.go("runs")
-            self.say(f"This is the run {run_id}.")
+        cast(LivePlace, self.get_screen("live")).watch_run(run_id)
+        self.go("live")
 
     def action_new(self) -> None:
         """Ask for a new run."""

@@ -44,6 +44,8 @@ class Feed:
 
     def __init__(self, app: App[Any], path: Path):
         self.path = path
+        self.answers = 0
+        """How often one was taken in."""
         self._app = app
         self._question: tuple[object, Question] | None = None
         self._wake = threading.Event()
@@ -66,6 +68,7 @@ class Feed:
 
     def taken_in(self) -> None:
         """The last answer is on the screen."""
+        self.answers += 1
         self._taken_in.set()
 
     def _read(self) -> None:

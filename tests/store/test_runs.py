@@ -4,8 +4,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -13,11 +14,22 @@ import pytest
 from sqlite_utils import Database
 
 from dambench.errors import BadInput, NotKept
-from dambench.events import AnyEvent, Evaluated, Neighbour, Progressed, Sampled, Snapshot, Stepped, Warned
+from dambench.events import (
+    AnyEvent,
+    Evaluated,
+    Neighbour,
+    Previewed,
+    Progressed,
+    Resumed,
+    Sampled,
+    Snapshot,
+    Stepped,
+    Warned,
+)
 from dambench.store import database
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard
-from dambench.store.runs import Store
+from dambench.store.runs import NO_PROCESS, PREVIEWS, Store
 from dambench.store.schema import APPLICATION_ID, VERSION, migrations
 from tests import ledger
 from tests.ledger import CARD, add, config, words
@@ -160,6 +172,39 @@ def test_samples_wait_for_an_event_to_be_written_with(store: Store, tmp_path: Pa
         assert [sample.seconds for _, sample in viewer.samples(run_id)] == [1.0, 2.0, 1.5]
 
 
+def _previewed(iterations: Iterable[int]) -> Iterator[AnyEvent]:
+    for iteration in iterations:
+        yield Previewed(iteration=iteration, preview=b"%d" % iteration)
+
+
+def test_a_few_previews_of_a_run_are_kept_spread_over_it_and_none_is_an_event(store: Store) -> None:
+    run = store.create(config(), CARD)
+    first, *rest = words(config())
+    said = [first, *_previewed(range(1, 200, 2)), *rest]
+    assert list(store.record(run, said)) == said
+    kept = store.pictures(run)
+    assert len(kept) == PREVIEWS + 1  # and that of the set, after iteration 2
+    assert (kept[0], kept[-1]) == (1, 199)
+    of_previews = [iteration for iteration in kept if iteration != 2]
+    gaps = [after - before for before, after in pairwise(of_previews)]
+    assert max(gaps) <= 4 * 199 / PREVIEWS
+    assert store.picture(run, 2) == ledger.PNG
+    assert store.picture(run, 199) == b"199"
+    assert store.picture(run, 198) == b""
+    assert not [event for _, event in store.tail(run) if isinstance(event, Previewed)]
+
+
+def test_previews_of_iterations_after_the_checkpoint_go_when_a_run_is_resumed(store: Store) -> None:
+    run = store.create(config(), CARD)
+    first = next(words(config()))
+    for _ in store.record(run, [first, *_previewed([1, 5, 9])]):
+        pass
+    resumed = Resumed(attempt=2, iteration=5, checkpoint="", process=NO_PROCESS, environment=ledger.ENVIRONMENT)
+    for _ in store.record(run, [resumed], attempt=2):
+        pass
+    assert store.pictures(run) == [1, 5]
+
+
 def test_a_run_is_found_by_the_beginning_of_its_id(store: Store) -> None:
     first = add(store, config())
     assert store.run(first)["id"] == first
@@ -203,7 +248,7 @@ def test_a_new_database_says_whose_it_is(store: Store, tmp_path: Path) -> None:
     assert store.query("pragma synchronous")[0]["synchronous"] == 2
     strict = store.query("select name, strict from pragma_table_list where type = 'table' and schema = 'main'")
     ours = [row for row in strict if not row["name"].startswith(("sqlite_", "_sqlite"))]
-    assert len(ours) == 11
+    assert len(ours) == 12
     assert all(row["strict"] for row in ours)
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")]
 

@@ -47,8 +47,8 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def _there(pilot: Pilot[None]) -> ComparePlace:
-    await pilot.press("2")
-    await shows(pilot, "[2 Compare]", "mean ± std (n networks)")
+    await pilot.press("3")
+    await shows(pilot, "[3 Compare]", "mean ± std (n networks)")
     place = pilot.app.screen
     assert isinstance(place, ComparePlace)
     # Tables are in the order of their protocols' names.
@@ -80,7 +80,7 @@ def test_without_unicode_it_is_drawn_in_ascii(path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(catalogue, "kept", lambda: Catalogue({}, {}, {}))
 
     async def scene(pilot: Pilot[None]) -> None:
-        await pilot.press("2")
+        await pilot.press("3")
         await shows(pilot, "protocol dc")
         await pilot.press("p")
         await shows(pilot, "protocol quick", ">30.0 +- 1.0 (3)")
@@ -185,7 +185,7 @@ def test_axes_are_chosen_and_remembered(path: Path) -> None:
     play(console(path), scene)
 
     async def later(pilot: Pilot[None]) -> None:
-        await pilot.press("2")
+        await pilot.press("3")
         await shows(pilot, "rows: protocol")
 
     play(console(path), later)
@@ -241,7 +241,7 @@ def test_where_nothing_has_finished_it_says_so(tmp_path: Path) -> None:
         assert "no run has finished yet (1 stopped)" in nothing(find(store, *AXES, []))
 
     async def scene(pilot: Pilot[None]) -> None:
-        await pilot.press("2")
+        await pilot.press("3")
         await shows(pilot, "Nothing to compare: no run has finished yet (1 stopped).")
         await pilot.press("enter", "space", "c", "p", "j")
         assert "Nothing to compare" in drawn(pilot.app)
@@ -311,7 +311,7 @@ def test_a_wide_table_is_scrolled_to_the_cell_of_the_keys(tmp_path: Path) -> Non
             ledger.add(store, ledger.config("dm", ipc), (0.5, 0.6))
 
     async def scene(pilot: Pilot[None]) -> None:
-        await pilot.press("2")
+        await pilot.press("3")
         await shows(pilot, "IPC 1 ", "…")
         assert " IPC 11 " not in drawn(pilot.app)
         await pilot.press("end")
@@ -346,8 +346,8 @@ def test_a_table_is_aggregated_anew_only_when_something_was_written(
 
 def test_without_colours_nothing_is_sent_but_signs(path: Path) -> None:
     async def scene(pilot: Pilot[None]) -> None:
-        await pilot.press("2")
-        await shows(pilot, "[2 Compare]", "mean ± std (n networks)")
+        await pilot.press("3")
+        await shows(pilot, "[3 Compare]", "mean ± std (n networks)")
         await pilot.press("v")
         await shows(pilot, "What rows stand for")
         strips = pilot.app.screen._compositor.render_strips()

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 COLOURS = ("cyan", "yellow", "magenta", "green", "blue", "red")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 BLOCKS = "▁▂▃▄▅▆▇█"
-HEIGHTS = "._-~^"
+HEIGHTS = "._-=^"
 """Of a bar, in ASCII."""
 
 MARGIN = 8
@@ -80,7 +80,7 @@ def short(value: float) -> str:
     """A number in at most seven characters: `12400`, `0.412`, `1.2e-05`."""
     if value == int(value) and abs(value) < 1e6:
         return str(int(value))
-    return f"{value:.3g}" if len(f"{value:.3g}") <= 7 else f"{value:.1e}"
+    return next(text for text in (f"{value:.3g}", f"{value:.1e}", f"{value:.0e}", "…") if len(text) <= 7)
 
 
 def legend(series: Sequence[Series], *, log: bool = False) -> Text:
@@ -106,8 +106,7 @@ def lines(
     log: bool = False,
     ascii: bool = False,
     unit: str = "",
-    floor: float | None = None,
-    ceiling: float | None = None,
+    steady: bool = False,
 ) -> list[Text]:
     """A chart of so many columns and lines: numbers on the left, the last line the axis below.
 
@@ -115,7 +114,8 @@ def lines(
         log: of base 10, on the y axis; what is not above 0 is a gap then.
         ascii: nothing but ASCII.
         unit: of the x axis.
-        floor, ceiling: of the y axis; None: the smallest and the largest value.
+        steady: the axes end at round numbers, so that a point more does not move all others: what is not moved need
+            not be sent.
     """
     columns, rows = width - MARGIN - 1, height - 1
     if columns < 4 or rows < 1:
@@ -124,12 +124,13 @@ def lines(
     values = np.concatenate([y[np.isfinite(y)] for _, y in shown]) if shown else np.empty(0)
     if not len(values):
         return [Text(" " * MARGIN + "nothing to draw yet"[:columns])] + [Text()] * rows
-    low = float(values.min()) if floor is None or log else floor
-    high = float(values.max()) if ceiling is None or log else max(ceiling, float(values.max()))
+    low, high = float(values.min()), float(values.max())
     if high == low:
         low, high = low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10
     begin = min(float(x[0]) for x, _ in shown if len(x))
     end = max(float(x[-1]) for x, _ in shown if len(x))
+    if steady:
+        (low, high), (begin, end) = _rounded(low, high), _rounded(begin, end)
     fine, tall = (1, 2) if ascii else (2, 4)
     codes = np.zeros((rows, columns), dtype=np.int64)
     owner = np.full((rows, columns), -1)
@@ -170,6 +171,16 @@ def _on_scale(one: Series, log: bool) -> tuple[Floats, Floats]:
     good = np.isfinite(one.y) & ((one.y > 0) if log else True)
     y = np.where(good, one.y, np.nan)
     return one.x, np.log10(y, where=good, out=np.full_like(y, np.nan)) if log else y
+
+
+def _rounded(low: float, high: float) -> tuple[float, float]:
+    """Outwards to multiples of 1, 2 or 5 times a power of ten, by at most an eighth of what is between."""
+    if high <= low:
+        return low, high
+    raw = (high - low) / 8
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = power * max(factor for factor in (1, 2, 5) if factor * power <= raw * (1 + 1e-9))
+    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
 
 
 def _columns(x: Floats, begin: float, end: float, count: int) -> NDArray[np.int64]:
@@ -221,7 +232,7 @@ def _ticks(low: float, high: float, rows: int, log: bool) -> dict[int, str]:
     places = {0, rows - 1} | ({(rows - 1) // 2} if rows >= 5 else set()) if rows > 1 else {0}
     found = {}
     for row in places:
-        value = high - (high - low) * row / max(1, rows - 1)
+        value = high - (high - low) * row / (rows - 1) if 0 < row < rows - 1 else low if row else high
         found[row] = short(float(f"{10**value if log else value:.3g}"))
     return found
 
@@ -229,7 +240,7 @@ def _ticks(low: float, high: float, rows: int, log: bool) -> dict[int, str]:
 def _axis(begin: float, end: float, unit: str, columns: int) -> str:
     left, right = short(begin), f"{short(end)} {unit}".rstrip()
     middle = short(round((begin + end) / 2))
-    if len(left) + len(right) + len(middle) + 6 > columns:
+    if len(left) + len(right) + len(middle) + 6 > columns or end - begin < 2:
         middle = ""
     if len(left) + len(right) + 1 > columns:
         return right[:columns]
@@ -288,10 +299,9 @@ class Chart(Lines):
         log: bool = False,
         ascii: bool = False,
         unit: str = "",
-        floor: float | None = None,
-        ceiling: float | None = None,
+        steady: bool = False,
     ) -> None:
         """Draw these series; only lines that changed are repainted."""
         width, height = self.size
-        drawn = lines(series, width, height - 1, log=log, ascii=ascii, unit=unit, floor=floor, ceiling=ceiling)
+        drawn = lines(series, width, height - 1, log=log, ascii=ascii, unit=unit, steady=steady)
         self.show([legend(series, log=log), *drawn])

@@ -1,10 +1,12 @@
 """Lines: a pane of text that repaints only what has changed. What all moving parts of a screen are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.text import Text
+from textual.content import Content
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -19,10 +21,23 @@ class Lines(Widget):
     def __init__(self, **how: Any) -> None:
         super().__init__(**how)
         self._lines: list[Text] = []
+        self._titles = "", ""
+        self.painter: Callable[[], None] | None = None
+        """Called when the pane has another size."""
+
+    def on_resize(self) -> None:
+        if self.painter:
+            self.painter()
 
     @property
     def lines(self) -> list[Text]:
         return self._lines
+
+    def entitle(self, title: str, subtitle: str = "") -> None:
+        """Say what this is, on the border. (Textual would repaint all of it also for the same title.)"""
+        if self._titles != (title, subtitle):
+            self._titles = title, subtitle
+            self.border_title, self.border_subtitle = Content(title), Content(subtitle)
 
     def show(self, lines: Sequence[Text]) -> None:
         """Show these lines instead of the ones before."""
@@ -57,8 +72,6 @@ def changed(old: Text, new: Text) -> tuple[int, int]:
 
 def _cells(line: Text) -> list[tuple[str, str]]:
     """Character and style of each column; a wide character has two."""
-    from rich.cells import cell_len
-
     styles = [str(line.style)] * len(line.plain)
     for span in line.spans:
         for index in range(span.start, min(span.end, len(styles))):

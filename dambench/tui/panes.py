@@ -1,0 +1,269 @@
+"""What the panes of Live say, as lines of text. Known without a screen."""
+
+import json
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from dambench import launch
+from dambench.display import display
+from dambench.events import Sampled
+from dambench.terminal import duration
+from dambench.tui import clock
+from dambench.tui.watched import Seen, local
+from dambench.tui.widgets.chart import bar, short, spark
+
+QUIET_SECONDS = 15.0
+"""Since the last sign of life, from which on it is worth a word on a small screen."""
+
+WIDE = 120
+
+SHORT = 10
+"""Lines of a pane in which there is no room for reasons."""
+
+
+def facts(seen: Seen, width: int, frozen: bool, ascii: bool) -> list[Text]:
+    """Two lines: which run this is and how it stands, and how far it is."""
+    row = seen.row
+    # Settings that differ from the recipe's are many words: they are left to the place of runs.
+    what = [display(row["method"]), display(row["dataset"]), "whole" if row["ipc"] is None else f"IPC {row['ipc']}"]
+    what += [display(row["network"])] if row["network"] else []
+    what += [f"seed {row['seed']}"]
+    if width >= WIDE:
+        what += [display(row["protocol"], 40), display(row["name"], 40)]
+    dot = " - " if ascii else " · "
+    left = Text(f" {row['id']} ", "bold", no_wrap=True)
+    left.append(seen.state, STATES.get(seen.state, ""))
+    left.append("  " + dot.join(part for part in what if part))
+    right = ["frozen (space)"] if frozen else []
+    if seen.live:
+        quiet = clock.since(row["beat_at"]) if row["beat_at"] else 0.0
+        if width >= WIDE:
+            right += [f"process {row['pid']} on {display(row['host'], 30)}"] if row["pid"] else []
+            right += [f"heartbeat {duration(int(quiet))} ago"]
+        elif quiet > QUIET_SECONDS:
+            right += [f"silent {duration(int(quiet))}"]
+    elif row["ended_at"] and width >= WIDE:
+        right += [f"ended {local(row['ended_at'])}"]
+    if seen.live:
+        right += [f"since {local(row['created_at'])}"]
+        right += [f"for {duration(int(clock.since(row['created_at'])))}"] if width >= WIDE else []
+    first = _apart(left, Text("  ".join(right)), width, ascii)
+    return [first, progress(seen, width, ascii)]
+
+
+STATES = {
+    "running": "bold green",
+    "waiting": "yellow",
+    "silent": "bold yellow",
+    "lost": "bold red",
+    "failed": "bold red",
+    "stopped": "yellow",
+    "finished": "bold",
+}
+
+
+def progress(seen: Seen, width: int, ascii: bool) -> Text:
+    """Phase, a bar, how much of it is done, how fast, and what is left."""
+    row = seen.row
+    phase, done, total = row["phase"], row["done"], row["total"]
+    if not seen.live and seen.state == "finished":
+        phase, done, total = "done", 1, 1
+    share = done / total if total else 0.0
+    said = [f"{done}/{total}  {int(100 * share)} %"] if phase not in ("", "done") and total else []
+    if phase in ("distil", "done") and seen.speed:
+        said.append(f"{short(float(f'{seen.speed:.3g}'))} it/s")
+        if width >= WIDE and seen.spread:
+            low, high = seen.spread
+            said.append(f"({low:.3g} to {high:.3g} in 90 % of the time)")
+    if seen.left is not None:
+        said.append(f"{duration(max(1, int(seen.left)))} left")
+    right = Text("  ".join(said))
+    left = Text(f" {phase or 'waiting'} ", no_wrap=True)
+    room = max(4, width - left.cell_len - right.cell_len - 2)
+    full = min(room, int(share * room))
+    left.append(("#" if ascii else "━") * full, "bold")
+    left.append(("." if ascii else "─") * (room - full), "dim")
+    return _apart(left, right, width, ascii)
+
+
+def _apart(left: Text, right: Text, width: int, ascii: bool) -> Text:
+    """Two texts at the ends of a line; the left one gives way."""
+    room = width - right.cell_len - 2
+    if left.cell_len > room:
+        left = left.copy()
+        left.truncate(max(0, room), overflow="crop" if ascii else "ellipsis")
+    line = left + Text(" " * max(1, width - 1 - left.cell_len - right.cell_len)) + right
+    line.no_wrap = True
+    return line
+
+
+def words(seen: Seen | None, database: str) -> list[Text]:
+    """What must be known of a run that did not go as it should, with the ways out; nothing of one that did."""
+    if seen is None:
+        return [
+            Text(f"No runs in {display(database)} yet.", "bold"),
+            Text("1 goes to the runs; n begins one, and so does: dambench run --detach --method dm --dataset digits"),
+        ]
+    row, state = seen.row, seen.state
+    at = f" at iteration {row['done']}" if row["phase"] == "distil" else ""
+    ways = (
+        f"r goes on from iteration {seen.checkpoint}" if seen.checkpoint is not None else "r begins it anew",
+        "E shows the log",
+    )
+    if state == "lost":
+        quiet = f"{duration(int(clock.since(row['beat_at'])))} ago" if row["beat_at"] else "unknown"
+        gone = f"process {row['pid']} is gone from {display(row['host'])}" if row["pid"] else "its process is gone"
+        if row["pid"] and not launch.is_here(row):
+            gone = f"process {row['pid']} on {display(row['host'])} is silent"
+        found = [Text(f"Lost{at}: {gone}; its last sign of life was {quiet}.", "bold")]
+        if seen.log:
+            found.append(Text(f"Last words: {display(seen.log[-1], 300)}"))
+        return [*found, Text(f"{', '.join(ways)}.")]
+    if state == "silent":
+        quiet = duration(int(clock.since(row["beat_at"])))
+        return [Text(f"No sign of life from {display(row['host'])} for {quiet}: the run may have ended there.", "bold")]
+    if state == "failed":
+        if row["diverged_at"] is not None:
+            return [
+                Text(f"Diverged at iteration {row['diverged_at']}.", "bold"),
+                Text(display(row["error"], 600)),
+                Text("It would again: begin a new run with a smaller step size. y copies the traceback."),
+            ]
+        error = Text(display(row["error"], 600))
+        return [Text(f"Failed{at}.", "bold"), error, Text(f"{', '.join(ways)}, y copies the traceback.")]
+    if state == "stopped":
+        return [Text(f"{display(row['error'] or 'Stopped').capitalize()}{at}. {ways[0]}.")]
+    return []
+
+
+def machine(seen: Seen, width: int, height: int, *, ascii: bool, why: str) -> list[Text]:
+    """What the run takes of the GPU and of the host.
+
+    Args:
+        why: there is no GPU, in a sentence.
+    """
+    last = seen.samples[-1] if seen.samples else Sampled(seconds=0.0)
+    wide = max(4, min(28, width - 30)) if width >= 40 else max(3, width - 21)
+    on_gpu = seen.environment is not None and seen.environment.device != "cpu"
+    lines: list[Text] = []
+
+    def gauge(name: str, share: float | None, said: str) -> None:
+        line = Text(f"{name:<5}", no_wrap=True)
+        if share is not None:
+            line.append_text(bar(share, wide, ascii=ascii))
+            line.append(" ")
+        lines.append(line.append(said))
+
+    def of(used: float | None, total: float | None) -> tuple[float | None, str]:
+        if used is None:
+            return None, "n/a"
+        whole = f"/{total / 2**30:.3g}" if total else ""
+        return used / total if total else None, f"{used / 2**30:.3g}{whole} GiB"
+
+    if on_gpu:
+        gauge("mem", *of(last.gpu_memory_used_bytes, last.gpu_memory_total_bytes))
+        busy = last.gpu_busy_percent
+        gauge("busy", None if busy is None else busy / 100, "n/a" if busy is None else f"{busy} %")
+        watts = "n/a" if last.gpu_watts is None else f"{last.gpu_watts:.0f} W"
+        degrees = "n/a" if last.gpu_celsius is None else f"{last.gpu_celsius} {'C' if ascii else '°C'}"
+        lines.append(Text(f"power {watts}  temp {degrees}"))
+        energy = "n/a" if seen.joules is None else f"{seen.joules / 3.6e6:.3g} kWh, the whole card"
+        lines.append(Text(f"energy {energy}"))
+        others = last.gpu_neighbours
+        if others is None:
+            lines.append(Text("others n/a"))
+        elif not others:
+            lines.append(Text("no other process"))
+        for other in others or ():
+            memory = "" if other.memory_bytes is None else f"  {other.memory_bytes / 2**30:.3g} GiB"
+            lines.append(Text(f"other {other.pid} {display(other.name, 16)}{memory}"))
+    else:
+        lines += wrapped(why, width) if height > SHORT else [Text("no GPU (z says why)" if why else "no GPU")]
+    cores = seen.environment.cpus if seen.environment else 1
+    percent = last.process_cpu_percent
+    used = "n/a" if percent is None else f"{percent / 100:.1f}/{cores} cores"
+    gauge("CPU", None if percent is None else percent / 100 / max(1, cores), used)
+    gauge("RAM", *of(last.host_memory_used_bytes, last.host_memory_total_bytes))
+    _, resident = of(last.process_memory_bytes, None)
+    lines.append(Text(f"this run {resident}"))
+    if height > 12:
+        room = width - 6
+        series: list[tuple[str, list[float | None], float | None]] = [
+            ("CPU", [sample.process_cpu_percent for sample in seen.samples], 100.0 * cores)
+        ]
+        if on_gpu:
+            total = last.gpu_memory_total_bytes
+            series = [
+                ("busy", [sample.gpu_busy_percent for sample in seen.samples], 100.0),
+                ("mem", [sample.gpu_memory_used_bytes for sample in seen.samples], total),
+                *series,
+            ]
+        lines.append(Text(f"last {duration(min(len(seen.samples), room))}:", "dim"))
+        lines += [Text(f"{name:<5} {spark(values, room, top, ascii=ascii)}") for name, values, top in series]
+    return lines
+
+
+def times(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
+    """Where the time goes: the parts of an iteration, as far as they are measured, and the phases."""
+    lines: list[Text] = []
+    if seen.speed and len(seen.seconds) > 1 and (seen.row["phase"] == "distil" or not seen.live):
+        whole = 1 / seen.speed
+        lines.append(Text(f"an iteration {milliseconds(whole)}"))
+        rest = whole - sum(seen.parts.values())
+        parts = seen.parts | ({"rest": rest} if seen.parts and rest > 0 else {})
+        if not parts:
+            lines.append(Text("its parts are measured on a CPU only", "dim"))
+        most = sum(parts.values())
+        lines += [_share(name, milliseconds(spent), spent / most, width, ascii) for name, spent in parts.items()]
+    total = sum(seen.costs.values())
+    if total > 0:
+        lines.append(Text(f"the run, {duration(total)}"))
+        phases = sorted(seen.costs.items(), key=lambda cost: "prepare distil evaluate".find(cost[0]))
+        lines += [_share(name, duration(spent), spent / total, width, ascii) for name, spent in phases]
+    return lines
+
+
+def _share(name: str, said: str, share: float, width: int, ascii: bool) -> Text:
+    label = max(8, min(16, width - 17))
+    room = width - label - 17
+    line = Text(f"{set_cell_size(display(name, 40), label)} {said:>9} ", no_wrap=True)
+    if room >= 4:
+        line.append_text(bar(share, room, ascii=ascii))
+    return line.append(f" {100 * share:3.0f} %")
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms" if seconds < 1 else duration(seconds)
+
+
+def accuracies(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
+    """Mean and spread of each network after each iteration that was judged, the last ones first."""
+    if not seen.judged:
+        every = json.loads(seen.row["config"])["evaluate_every"]
+        when = f"The set is evaluated every {every} iterations." if every else "The set is evaluated at the end."
+        return wrapped(when, width)
+    sign = "+-" if ascii else "±"
+    several = len({one.network for one in seen.judged}) > 1
+    lines = [
+        Text(f"{'after':>7}  {f'mean {sign} std':<13}{'n':>3}  {'network' if several else ''}", "dim", no_wrap=True)
+    ]
+    best = max(one.mean for one in seen.judged)
+    for one in sorted(seen.judged, key=lambda one: -one.iteration):
+        spread = f" {sign} {100 * one.std:.2f}" if one.std is not None else ""
+        line = Text(f"{one.iteration:>7}  {100 * one.mean:.2f}{spread:<8}{one.n:>3}  ", no_wrap=True)
+        line.append("best " if one.mean == best and len(seen.judged) > 1 else "")
+        line.append(display(one.network, 40) if several else "")
+        lines.append(line)
+    return lines
+
+
+def wrapped(text: str, width: int) -> list[Text]:
+    """Words on as many lines as they need."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return [Text(line) for line in lines]

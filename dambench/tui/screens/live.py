@@ -1,0 +1,429 @@
+"""Live: one run as it goes on or, the same way, as it went."""
+
+import os
+import shlex
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from rich.text import Text
+from textual.app import ComposeResult, SuspendNotSupported
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+
+from dambench import gpu, launch
+from dambench.display import display
+from dambench.tui import pace, signalling
+from dambench.tui.feed import Question
+from dambench.tui.panes import accuracies, facts, machine, times, words
+from dambench.tui.place import Place
+from dambench.tui.watched import Seen, Watched, runs
+from dambench.tui.widgets.chart import Chart, Series, legend, lines
+from dambench.tui.widgets.images import Images
+from dambench.tui.widgets.lines import Lines
+
+SMOOTHING = (0.0, 0.9, 0.99)
+WINDOW_SECONDS = 600.0
+TALL = 36
+"""Lines of a terminal that has room for all panes at once, if it is wide, too."""
+
+
+class LivePlace(Place):
+    """One run: how far it is, what it loses, what it takes, and the images as they form."""
+
+    NAME: ClassVar[str] = "Live"
+    PANES: ClassVar[tuple[str, ...]] = ("loss", "machine", "accuracy", "time", "images", "log")
+
+    DEFAULT_CSS = """
+    LivePlace #facts { height: 2; }
+    LivePlace #banner { height: auto; max-height: 8; display: none; padding: 0 1; background: $panel; }
+    LivePlace #panes { layout: grid; grid-size: 20 2; grid-rows: 11fr 8fr; height: 1fr; }
+    LivePlace #panes > * { border: round $foreground 30%; border-title-color: $foreground; }
+    LivePlace #panes > *:focus { border: round $accent; }
+    LivePlace.ascii #panes > * { border: ascii $foreground 30%; }
+    LivePlace.ascii #panes > *:focus { border: ascii $accent; }
+    LivePlace #loss { column-span: 13; }
+    LivePlace #machine { column-span: 7; }
+    LivePlace #accuracy { column-span: 9; }
+    LivePlace #log { column-span: 11; }
+    LivePlace #time, LivePlace #images { display: none; }
+    LivePlace #panes.large { grid-size: 20 3; grid-rows: 17fr 12fr 11fr; }
+    LivePlace #panes.large > #accuracy { column-span: 7; }
+    LivePlace #panes.large > #time { display: block; column-span: 6; }
+    LivePlace #panes.large > #images { display: block; column-span: 7; row-span: 2; }
+    LivePlace #panes.large > #log { column-span: 13; }
+    LivePlace #panes.zoomed { grid-size: 1 1; grid-rows: 1fr; }
+    LivePlace #panes.zoomed > * { display: none; }
+    LivePlace #panes.zoomed > .front { display: block; column-span: 1; row-span: 1; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("L", "log_axis", "Log y"),
+        Binding("m", "smooth", "Smooth", show=False),
+        Binding("w", "window", "Last minutes", show=False),
+        Binding("space", "freeze", "Freeze"),
+        Binding("i", "images", "Images"),
+        Binding("left_square_bracket", "other(-1)", "Newer run", key_display="[", show=False),
+        Binding("right_square_bracket", "other(1)", "Other run", key_display="[ ]"),
+        Binding("comma", "picture(-1)", "Picture before", key_display=",", show=False),
+        Binding("full_stop", "picture(1)", "Picture after", key_display=".", show=False),
+        Binding("f", "follow", "Follow the log", show=False),
+        Binding("E", "pager", "Log in $PAGER", show=False),
+        Binding("z", "zoom", "Zoom pane", show=False),
+        Binding("x", "stop", "Stop"),
+        Binding("X", "kill", "Kill", show=False),
+        Binding("r", "resume", "Resume", show=False),
+        Binding("k,up", "scroll(1)", "Log up", show=False),
+        Binding("j,down", "scroll(-1)", "Log down", show=False),
+        Binding("ctrl+u,pageup", "scroll(10)", "Log up a page", show=False),
+        Binding("ctrl+d,pagedown", "scroll(-10)", "Log down a page", show=False),
+        Binding("g,home", "scroll(1000000)", "Beginning of the log", show=False),
+        Binding("G,end", "scroll(-1000000)", "End of the log", show=False),
+        Binding("escape", "back", "Back", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watched = Watched()
+        self._seen: Seen | None = None
+        self._asked = False
+        """Whether anything was found yet."""
+        self._frozen = False
+        self._back = 0
+        """Lines of the log below the ones that are shown; 0: it is followed."""
+        self._zoomed = ""
+        self._charted = 0.0
+        self._painted = 0.0
+        self._pictured: object = None
+        self._next_picture = 0.0
+        self._why = WhyNoGpu()
+
+    def watch_run(self, run: str) -> None:
+        """Show this run from now on."""
+        if run != self._watched.run:
+            self._watched = Watched(run)
+            self._seen, self._asked, self._back, self._frozen = None, False, 0, False
+        if self.is_mounted and self.is_current:
+            self.ask()
+
+    # What is asked, and when it is painted.
+
+    def content(self) -> ComposeResult:
+        yield Lines(id="facts")
+        yield Lines(id="banner")
+        with Container(id="panes"):
+            yield Chart(id="loss")
+            yield Lines(id="machine")
+            yield Chart(id="accuracy")
+            yield Lines(id="time")
+            yield Images(id="images")
+            yield Lines(id="log")
+
+    def on_mount(self) -> None:
+        self.set_class(self.console_app.look.ascii, "ascii")
+        for name in self.PANES:
+            self._pane(name).can_focus = True
+        painters: dict[str, Callable[[], None]] = {
+            "facts": self._paint_facts,
+            "loss": self._paint_loss,
+            "machine": self._paint_machine,
+            "accuracy": self._paint_accuracy,
+            "time": self._paint_time,
+            "images": self._paint_images,
+            "log": self._paint_log,
+        }
+        for name, paint in painters.items():
+            self.query_one(f"#{name}", Lines).painter = paint
+        self.set_interval(pace.NUMBERS, self._tick)
+
+    def question(self) -> Question:
+        return self._watched.ask
+
+    def show(self, found: Seen | None) -> None:
+        if found is not None and found.row["id"] != self._watched.run:
+            return  # an answer about the run before
+        first = not self._asked
+        self._asked = True
+        if self._frozen and not first:
+            return
+        self._seen = found
+        if first:
+            self._paint_all()
+
+    def _tick(self) -> None:
+        """Paint what is new, if the terminal has taken in what was painted before."""
+        now = time.monotonic()
+        if not (self.is_current and self._asked) or pace.backlog(self.app):
+            return
+        if not self.app.app_focus and now - self._painted < pace.UNSEEN:
+            return
+        self._painted = now
+        self._paint_banner()
+        self._paint_facts()
+        self._paint_log()
+        if now - self._charted >= pace.CHARTS - 0.1:
+            self._charted = now
+            for paint in (self._paint_loss, self._paint_machine, self._paint_accuracy, self._paint_time):
+                paint()
+        if self._seen is not None and self._pictured is not self._seen.sheet and now >= self._next_picture:
+            self._paint_images()
+
+    def _paint_all(self) -> None:
+        self._charted = self._painted = time.monotonic()
+        self._paint_banner()
+        self._paint_facts()
+        for name in self.PANES:
+            pane = self._pane(name)
+            if pane.painter:
+                pane.painter()
+
+    def _pane(self, name: str) -> Lines:
+        return self.query_one(f"#{name}", Lines)
+
+    def on_resize(self) -> None:
+        self._arrange()
+
+    def _arrange(self) -> None:
+        large = self.size.width >= 100 and self.size.height >= TALL
+        panes = self.query_one("#panes")
+        panes.set_class(large and not self._zoomed, "large")
+        panes.set_class(bool(self._zoomed), "zoomed")
+        for name in self.PANES:
+            self._pane(name).set_class(name == self._zoomed, "front")
+
+    # What is painted.
+
+    def _paint_facts(self) -> None:
+        pane = self._pane("facts")
+        seen, width = self._seen, self.size.width
+        pane.show([] if seen is None else facts(seen, width, self._frozen, self.console_app.look.ascii))
+
+    def _paint_banner(self) -> None:
+        pane = self._pane("banner")
+        text = words(self._seen, self.console_app.path.name) if self._asked else []
+        width = max(20, self.size.width - 2)
+        found = [piece for line in text for piece in line.wrap(self.app.console, width)]
+        pane.show(found)
+        if pane.display != bool(found) or pane.styles.height is None or pane.styles.height.value != len(found):
+            pane.display = bool(found)
+            pane.styles.height = max(1, len(found))
+
+    def _paint_loss(self) -> None:
+        pane, seen = self.query_one("#loss", Chart), self._seen
+        look, log, smooth, window = self.console_app.look, *self._how()
+        title = ["Loss", "log y" if log else "", f"smoothed {smooth:g}" if smooth else ""]
+        title.append(f"last {WINDOW_SECONDS / 60:.0f} min" if window else "whole run")
+        pane.entitle("  ".join(part for part in title if part))
+        series: list[Series] = []
+        if seen is not None:
+            since = 0.0
+            if window and len(seen.seconds):
+                first = int(seen.seconds.searchsorted(seen.seconds[-1] - WINDOW_SECONDS))
+                since = float(seen.iterations[first])
+            series = [one.smoothed(smooth).since(since) for one in seen.losses]
+        steady = seen is not None and seen.live
+        pane.draw(series, log=log, ascii=look.ascii, unit="iteration", steady=steady)
+
+    def _paint_machine(self) -> None:
+        pane, seen = self._pane("machine"), self._seen
+        width, height = pane.size
+        if seen is None:
+            pane.entitle("Machine")
+            pane.show([])
+            return
+        here = seen.environment
+        on_gpu = here is not None and here.device != "cpu"
+        pane.entitle(display(here.device_name if here and on_gpu else "Host", max(8, width - 4)))
+        why = "" if on_gpu or here is None or not launch.is_here(seen.row) else self._why.text(here.cuda)
+        ascii_ = self.console_app.look.ascii
+        found = machine(seen, width, height, ascii=ascii_, why=why)
+        if not self._pane("time").display:
+            found += [Text(("-" if ascii_ else "─") * width, "dim"), *times(seen, width, ascii=ascii_)]
+        pane.show(found[:height])
+
+    def _paint_accuracy(self) -> None:
+        pane, seen = self.query_one("#accuracy", Chart), self._seen
+        judged = seen.judged if seen else ()
+        names = {one.network for one in judged}
+        pane.entitle("Accuracy, %" + (f"  {display(names.pop(), 24)}" if len(names) == 1 else ""))
+        table = accuracies(seen, pane.size.width, ascii=self.console_app.look.ascii) if seen else []
+        several = len({one.iteration for one in judged}) > 2
+        room = pane.size.height - 5
+        if not several or room < 5:
+            pane.show(table[: pane.size.height])
+            return
+        look = self.console_app.look
+        curves = []
+        for network in dict.fromkeys(one.network for one in judged):
+            of = sorted((one.iteration, 100 * one.mean) for one in judged if one.network == network)
+            after, percent = np.array(of, dtype=np.float64).T
+            curves.append(Series(network, after, percent))
+        drawn = lines(curves, pane.size.width, room, ascii=look.ascii, unit="iteration")
+        pane.show([legend(curves), *drawn, *table[:4]])
+
+    def _paint_time(self) -> None:
+        pane, seen = self._pane("time"), self._seen
+        pane.entitle("Time per iteration")
+        pane.show([] if seen is None else times(seen, pane.size.width, ascii=self.console_app.look.ascii))
+
+    def _paint_images(self) -> None:
+        pane, seen, look = self.query_one("#images", Images), self._seen, self.console_app.look
+        sheet = seen.sheet if seen else None
+        self._pictured = sheet
+        if not pane.display:
+            return
+        said = pane.draw(sheet, colour=look.colour and not look.ascii)
+        cells = sum(line.cell_len for line in pane.lines)
+        self._next_picture = time.monotonic() + cells / pace.PICTURE_CELLS
+        title = "Synthetic set"
+        if seen is not None and seen.picture is not None:
+            number = seen.pictures.index(seen.picture) + 1
+            title += f", iteration {seen.picture}  ({number} of {len(seen.pictures)})"
+            if sheet is None:
+                pane.show([Text("This picture cannot be read.")])
+        pane.entitle(title, said)
+
+    def _paint_log(self) -> None:
+        pane, seen = self._pane("log"), self._seen
+        log = seen.log if seen else ()
+        height = max(1, pane.size.height)
+        self._back = min(self._back, max(0, len(log) - height))
+        end = len(log) - self._back
+        pane.entitle("Log" + (f"  {self._back} lines below" if self._back else ""))
+        pane.show([Text(line, no_wrap=True) for line in log[max(0, end - height) : end]])
+
+    def _how(self) -> tuple[bool, float, bool]:
+        """Logarithmic, smoothed, only the last minutes."""
+        settings = self.console_app.settings
+        smooth = settings.get("live.smooth", SMOOTHING[0])
+        window = settings.get("live.window", False)
+        return settings.get("live.log", False), smooth if smooth in SMOOTHING else 0.0, window
+
+    # Keys.
+
+    def _set(self, name: str, value: Any) -> None:
+        self.console_app.settings.set(f"live.{name}", value)
+        self._paint_loss()
+
+    def action_log_axis(self) -> None:
+        self._set("log", not self._how()[0])
+
+    def action_smooth(self) -> None:
+        self._set("smooth", SMOOTHING[(SMOOTHING.index(self._how()[1]) + 1) % len(SMOOTHING)])
+
+    def action_window(self) -> None:
+        self._set("window", not self._how()[2])
+
+    def action_freeze(self) -> None:
+        """Hold the view; the run goes on."""
+        self._frozen = not self._frozen
+        self._paint_facts()
+        if not self._frozen:
+            self.ask()
+
+    def action_other(self, step: int) -> None:
+        """Go to the next run: those that go on first, then the newest."""
+        if not self.console_app.path.exists():
+            return
+        order = self.read_now(runs)
+        if not order:
+            return
+        now = order.index(self._watched.run) if self._watched.run in order else 0
+        if 0 <= now + step < len(order):
+            self.watch_run(order[now + step])
+        else:
+            self.console_app.say("There is no other run in that direction.")
+
+    def action_picture(self, step: int) -> None:
+        """Go through the pictures of the set as it formed."""
+        seen = self._seen
+        if seen is None or seen.picture is None:
+            self.console_app.say("There is no picture of this run's set yet.")
+            return
+        at = seen.pictures.index(seen.picture) + step
+        if 0 <= at < len(seen.pictures):
+            # At the last one it follows the run again.
+            self._watched.wanted = None if at == len(seen.pictures) - 1 else seen.pictures[at]
+            self._frozen, self._next_picture = False, 0.0
+            self.ask()
+
+    def action_images(self) -> None:
+        self._zoom("" if self._zoomed == "images" else "images")
+
+    def action_zoom(self) -> None:
+        """Only the pane that has the focus, or all again."""
+        front = self.focused.id if self.focused is not None else None
+        self._zoom("" if self._zoomed else front or "loss")
+
+    def _zoom(self, name: str) -> None:
+        self._zoomed = name
+        self._arrange()
+        self.call_after_refresh(self._paint_all)
+
+    def action_follow(self) -> None:
+        self._back = 0
+        self._paint_log()
+
+    def action_scroll(self, lines: int) -> None:
+        self._back = max(0, self._back + lines)
+        self._paint_log()
+
+    def action_pager(self) -> None:
+        """The end of the log in $PAGER."""
+        log = "\n".join(self._seen.log if self._seen else ())
+        if not log:
+            self.console_app.say("There is no log yet.")
+            return
+        pager = shlex.split(os.environ.get("PAGER") or "less")
+        try:
+            with self.app.suspend():
+                subprocess.run(pager, input=log.encode(), check=False)
+        except (OSError, SuspendNotSupported) as error:
+            self.console_app.say(f"{' '.join(pager)} cannot be opened: {error}", "warning")
+
+    def action_stop(self) -> None:
+        if self._watched.run:
+            signalling.ask_to_stop(self, self._watched.run)
+
+    def action_kill(self) -> None:
+        if self._watched.run:
+            signalling.kill(self, self._watched.run)
+
+    def action_resume(self) -> None:
+        if self._watched.run:
+            signalling.resume(self, self._watched.run)
+
+    def action_back(self) -> None:
+        if self._zoomed:
+            self._zoom("")
+        else:
+            self.console_app.go("runs")
+
+    def to_copy(self) -> str:
+        """The traceback of a run that failed, else its id."""
+        return (self._seen.row["traceback"] or self._seen.row["id"]) if self._seen else ""
+
+
+class WhyNoGpu:
+    """Why runs here use the CPU: asked once, by a thread, since a driver may hang."""
+
+    def __init__(self, explain: Callable[[str, int], str] | None = None) -> None:
+        self._explain = explain or gpu.explain
+        self._found: dict[str, str] = {}
+
+    def text(self, cuda: str) -> str:
+        """In a sentence; empty: not known yet.
+
+        Args:
+            cuda: the version that torch is built with; empty: none.
+        """
+        if cuda not in self._found:
+            self._found[cuda] = ""
+            threading.Thread(target=self._ask, args=(cuda,), name="why no GPU", daemon=True).start()
+        return self._found[cuda]
+
+    def _ask(self, cuda: str) -> None:
+        self._found[cuda] = self._explain(cuda, 0)

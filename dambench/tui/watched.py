@@ -1,0 +1,328 @@
+"""Watched: all that Live shows of one run, read bit by bit as the run says it. Known without a screen."""
+
+import json
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from dambench import launch
+from dambench.display import display
+from dambench.events import (
+    AnyEvent,
+    DataCard,
+    Environment,
+    Evaluated,
+    Resumed,
+    Sampled,
+    Started,
+    Stepped,
+)
+from dambench.store.leaderboard import mean, std
+from dambench.store.runs import Store
+from dambench.terminal import losses as spelled
+from dambench.terminal import summary
+from dambench.tui.widgets.chart import Floats, Series
+from dambench.tui.widgets.images import Sheet
+
+RECENT_SECONDS = 60.0
+"""Of a run, over which its speed is taken."""
+
+PARTS = 20
+"""Logged iterations over which the parts of one are taken."""
+
+SAMPLES = 300
+"""That are kept for little bars: five minutes."""
+
+LOG_BYTES = 64_000
+"""Of a log's end that are shown."""
+
+LIVE = ("waiting", "running", "silent")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What networks of one kind that were trained on the set of one iteration came to."""
+
+    iteration: int
+    network: str
+    final: bool
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run at one moment. Nothing in it changes any more."""
+
+    row: dict[str, Any]
+    state: launch.State
+    card: DataCard
+    environment: Environment | None
+    losses: tuple[Series, ...]
+    seconds: Floats
+    """Of distilling, at each iteration that was logged."""
+    iterations: Floats
+    """Those."""
+    parts: dict[str, float]
+    """Seconds of an iteration, on average; empty: not measured."""
+    judged: tuple[Judged, ...]
+    """In the order of their first scores."""
+    samples: tuple[Sampled, ...]
+    """The last ones."""
+    joules: float | None
+    """Of the whole card since the first sample."""
+    costs: dict[str, float]
+    """Seconds by phase."""
+    log: tuple[str, ...]
+    checkpoint: int | None
+    """The iteration that it can go on from."""
+    pictures: tuple[int, ...]
+    """The iterations of which there is one."""
+    picture: int | None
+    """That of the sheet."""
+    sheet: Sheet | None
+    speed: float | None
+    """Of the phase, per second; None: not known."""
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE
+
+    @property
+    def left(self) -> float | None:
+        """Seconds of this phase that are left; None: not known."""
+        if not (self.live and self.speed and self.row["total"]):
+            return None
+        return float(max(0, self.row["total"] - self.row["done"])) / self.speed
+
+    @property
+    def spread(self) -> tuple[float, float] | None:
+        """Between which the speed was, 5 and 95 % of the time; None: not known."""
+        if len(self.seconds) < 10:
+            return None
+        recent = max(0, int(np.searchsorted(self.seconds, self.seconds[-1] - 10 * RECENT_SECONDS)) - 1)
+        spans = np.diff(self.seconds[recent:])
+        rates = np.diff(self.iterations[recent:])[spans > 0] / spans[spans > 0]
+        if len(rates) < 5:
+            return None
+        low, high = np.percentile(rates, [5, 95])
+        return float(low), float(high)
+
+
+@dataclass
+class _Known:
+    """What has been read so far, of one attempt."""
+
+    after: int = 0
+    after_sample: int = 0
+    iterations: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    losses: dict[str, tuple[list[float], list[float]]] = field(default_factory=lambda: defaultdict(lambda: ([], [])))
+    parts: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=PARTS))
+    scores: dict[tuple[int, str, int], Evaluated] = field(default_factory=dict)
+    samples: deque[Sampled] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    first_joules: int | None = None
+    environment: Environment | None = None
+    said: list[str] = field(default_factory=list)
+    series: tuple[Series, ...] = ()
+    drawn: int = -1
+
+
+class Watched:
+    """Reads a run, asked again and again by one thread.
+
+    Args:
+        run: its id; empty: the newest that is running, else the newest.
+    """
+
+    def __init__(self, run: str = "") -> None:
+        self.run = run
+        self.wanted: int | None = None
+        """Of which iteration the picture is to be; None: of the newest. Anybody may set it."""
+        self._attempt = 0
+        self._known = _Known()
+        self._card: DataCard | None = None
+        self._sheet: tuple[int, Sheet | None] | None = None
+        self._log: tuple[object, tuple[str, ...]] = (None, ())
+        self._moved: deque[tuple[float, str, int]] = deque(maxlen=240)
+
+    def ask(self, store: Store) -> Seen | None:
+        """What is known now; None: there is no run."""
+        if not self.run:
+            order = runs(store)
+            if not order:
+                return None
+            self.run = order[0]
+        row = store.run(self.run)
+        if row["phase"] == "distil":
+            # After an evaluation the row has that one's total until the run says how far it is.
+            row["total"] = json.loads(row["config"])["method"].get("options", {}).get("iterations", row["total"])
+        if row["attempt"] != self._attempt:
+            # Whatever it had said of iterations after its checkpoint holds no more.
+            self._attempt, self._known, self._sheet = row["attempt"], _Known(), None
+        known = self._known
+        for sequence, event in store.tail(self.run, known.after):
+            known.after = sequence
+            self._hear(event)
+        for sequence, sample in store.samples(self.run, known.after_sample):
+            known.after_sample = sequence
+            known.samples.append(sample)
+            if known.first_joules is None:
+                known.first_joules = sample.gpu_millijoules
+        if self._card is None:
+            found = store.query("select card from datasets where sha256 = ?", row["dataset_sha256"])
+            self._card = msgspec.json.decode(found[0]["card"], type=DataCard)
+        if known.drawn != known.after:
+            known.drawn = known.after
+            known.series = tuple(Series(name, np.array(x), np.array(y)) for name, (x, y) in known.losses.items())
+        costs = store.query("select phase, seconds from costs where run = ?", row["number"])
+        kept = store.query("select max(iteration) last from checkpoints where run = ?", row["number"])
+        pictures = store.pictures(self.run)
+        picture = self._nearest(pictures)
+        last = known.samples[-1].gpu_millijoules if known.samples else None
+        joules = None if known.first_joules is None or last is None else (last - known.first_joules) / 1000
+        return Seen(
+            row=row,
+            state=launch.state(row),
+            card=self._card,
+            environment=known.environment,
+            losses=known.series,
+            seconds=np.array(known.seconds),
+            iterations=np.array(known.iterations),
+            parts=_means(known.parts),
+            judged=_judged(known.scores.values()),
+            samples=tuple(known.samples),
+            joules=joules,
+            costs={cost["phase"]: cost["seconds"] for cost in costs} or self._so_far(),
+            log=self._lines(row),
+            checkpoint=kept[0]["last"],
+            pictures=tuple(pictures),
+            picture=picture,
+            sheet=self._look(store, picture),
+            speed=self._speed(row),
+        )
+
+    def _hear(self, event: AnyEvent) -> None:
+        known = self._known
+        match event:
+            case Started() | Resumed():
+                known.environment = event.environment
+            case Stepped():
+                known.iterations.append(event.iteration)
+                known.seconds.append(event.seconds)
+                for name, value in event.losses.items():
+                    x, y = known.losses[name]
+                    x.append(event.iteration)
+                    y.append(float(value))
+                if event.parts:
+                    known.parts.append(event.parts)
+            case Evaluated():
+                known.scores[event.iteration, event.network, event.repeat] = event
+        if isinstance(event, Stepped):
+            line: str | None = f"iteration {event.iteration}  {spelled(event)}"
+            if known.said and known.said[-1].startswith("iteration "):
+                known.said.pop()  # only the last of those that follow each other
+        else:
+            line = summary(event)
+        if line:
+            known.said.append(line)
+
+    def _so_far(self) -> dict[str, float]:
+        """Seconds by phase of a run that has not said them itself yet."""
+        known, found = self._known, {}
+        if known.seconds:
+            found["distil"] = known.seconds[-1]
+        if known.scores:
+            found["evaluate"] = sum(score.seconds for score in known.scores.values())
+        return found
+
+    def _speed(self, row: dict[str, Any]) -> float | None:
+        known = self._known
+        if row["phase"] == "distil" or row["state"] not in ("waiting", "running"):
+            if len(known.seconds) < 2:
+                return None
+            first = min(len(known.seconds) - 2, int(np.searchsorted(known.seconds, known.seconds[-1] - RECENT_SECONDS)))
+            span = known.seconds[-1] - known.seconds[first]
+            return (known.iterations[-1] - known.iterations[first]) / span if span > 0 else None
+        # Of other phases the database has only how far they have come: how fast is seen by looking.
+        if self._moved and (self._moved[-1][1] != row["phase"] or self._moved[-1][2] > row["done"]):
+            self._moved.clear()
+        if not self._moved or self._moved[-1][2] != row["done"]:
+            self._moved.append((time.monotonic(), row["phase"], row["done"]))
+        (since, _, before), (until, _, now) = self._moved[0], self._moved[-1]
+        return (now - before) / (until - since) if until - since > 1 else None
+
+    def _nearest(self, pictures: Sequence[int]) -> int | None:
+        wanted = self.wanted
+        if not pictures:
+            return None
+        return pictures[-1] if wanted is None else min(pictures, key=lambda at: abs(at - wanted))
+
+    def _look(self, store: Store, picture: int | None) -> Sheet | None:
+        """The sheet of that iteration; read and taken apart only once."""
+        assert self._card is not None
+        if picture is None:
+            return None
+        if self._sheet is None or self._sheet[0] != picture:
+            try:
+                png = store.picture(self.run, picture)
+                found = Sheet.read(png, self._card.height, self._card.width, self._card.classes)
+            except ValueError:
+                found = None
+            self._sheet = picture, found
+        return self._sheet[1]
+
+    def _lines(self, row: dict[str, Any]) -> tuple[str, ...]:
+        """The end of its log file or, where that is not, what it said."""
+        path = Path(row["log"]) if row["log"] else None
+        try:
+            if path is None or not launch.is_here(row) or not path.is_file():
+                raise FileNotFoundError
+            at = path.stat()
+            if self._log[0] != (at.st_mtime_ns, at.st_size):
+                with path.open("rb") as file:
+                    file.seek(max(0, at.st_size - LOG_BYTES))
+                    text = file.read(LOG_BYTES).decode(errors="replace")
+                found = text.splitlines()[1 if at.st_size > LOG_BYTES else 0 :]
+                self._log = (at.st_mtime_ns, at.st_size), tuple(display(line, 400) for line in found)
+        except OSError:
+            if self._log[0] != self._known.after:
+                self._log = self._known.after, tuple(self._known.said)
+        return self._log[1]
+
+
+def runs(store: Store) -> list[str]:
+    """The ids of all runs, those that run first, the newest first."""
+    rows = store.query("select * from runs where deleted_at = '' order by number desc")
+    said = [row["id"] for row in rows if row["state"] in ("waiting", "running") and launch.state(row) in LIVE]
+    alive = set(said)
+    return [*said, *(row["id"] for row in rows if row["id"] not in alive)]
+
+
+def _means(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for some in parts for name in some)
+    return {name: mean([some.get(name, 0.0) for some in parts]) for name in names}
+
+
+def _judged(scores: Any) -> tuple[Judged, ...]:
+    by: dict[tuple[int, str], list[Evaluated]] = defaultdict(list)
+    for score in scores:
+        by[score.iteration, score.network].append(score)
+    return tuple(
+        Judged(iteration, network, of[0].final, mean(values), std(values), len(values))
+        for (iteration, network), of in by.items()
+        for values in [[score.accuracy for score in of]]
+    )
+
+
+def local(moment: str) -> str:
+    """A time of the database on the clock of whoever reads it: `09:14`."""
+    return f"{datetime.fromisoformat(moment).astimezone():%H:%M}"

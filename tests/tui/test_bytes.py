@@ -1,0 +1,121 @@
+"""Bytes per second to the terminal: what a person on a slow line waits for."""
+
+import io
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dambench import launch
+from dambench.events import AnyEvent, Previewed, Progressed, Real, Sampled, Stepped
+from dambench.store.runs import Store
+from tests import ledger
+from tests.tui.terminal import Terminal
+
+LIVE = {(80, 24): 12_000, (160, 48): 25_000}
+"""Bytes per second that Live may send, while a run says something ten times a second."""
+
+IDLE = 500
+
+
+def picture(seed: int) -> bytes:
+    """Ten images of each of two classes, as noisy as they get."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(seed).integers(0, 256, (2 * 9, 10 * 9), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "PNG")
+    return file.getvalue()
+
+
+def _words() -> Iterator[AnyEvent]:
+    first, *_ = ledger.words(ledger.config(options={"iterations": 10_000}))
+    yield first
+    draw = np.random.default_rng(0)
+    begun = time.monotonic()
+    for iteration in itertools.count(1):
+        spent = time.monotonic() - begun
+        losses: dict[str, Real] = {
+            name: float(np.exp(-iteration / 200) + draw.random() / 5) for name in ("matching", "attention")
+        }
+        parts = {"real images": 0.05 + draw.random() / 50, "synthetic images": 0.02}
+        yield Stepped(iteration=iteration, losses=losses, seconds=spent, memory_bytes=10**8, parts=parts)
+        yield Progressed(phase="distil", done=iteration, total=10_000)
+        if iteration % 10 == 0:
+            used = int(2**30 * (1 + draw.random()))
+            yield Sampled(
+                seconds=spent,
+                process_memory_bytes=used,
+                process_cpu_percent=100 + 50 * draw.random(),
+                host_memory_used_bytes=4 * used,
+                host_memory_total_bytes=2**35,
+            )
+        if iteration % 50 == 1:
+            yield Previewed(iteration=iteration, preview=picture(iteration))
+        time.sleep(0.1)
+
+
+@contextmanager
+def _speaking(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A run that says something ten times a second, and is this process."""
+    monkeypatch.setattr("dambench.store.runs.FLUSH_SECONDS", 0.1)
+    over = threading.Event()
+    begun: list[str] = []
+
+    def speak() -> None:
+        store = Store.open(path, write=True)
+        begun.append(store.create(ledger.config(options={"iterations": 10_000}), ledger.CARD, process=here))
+        for _ in store.record(begun[0], _words()):
+            if over.is_set():
+                break
+        store.close()
+
+    here = launch.this_process()
+    thread = threading.Thread(target=speak)
+    thread.start()
+    try:
+        while not begun:
+            time.sleep(0.05)
+        yield begun[0]
+    finally:
+        over.set()
+        thread.join()
+
+
+def _measured(terminal: Terminal, seconds: float) -> float:
+    """Bytes per second, once it shows the run."""
+    terminal.read(20, lambda sent: b"Runs" in sent)
+    terminal.press("2")
+    terminal.read(10, lambda sent: b"matching" in sent)
+    assert b"matching" in terminal.sent, terminal.sent[-2000:]
+    terminal.read(2)
+    return terminal.read(seconds) / seconds
+
+
+def test_live_keeps_to_its_bytes_and_is_silent_when_nothing_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.db"
+    with _speaking(path, monkeypatch), Terminal(["--db", str(path)], 80, 24, tmp_path) as terminal:
+        assert 200 < _measured(terminal, 4) <= LIVE[80, 24]
+    over = tmp_path / "over.db"
+    with closing(Store.open(over, write=True)) as store:
+        ledger.add(store, ledger.config())
+    with Terminal(["--db", str(over)], 80, 24, tmp_path) as terminal:
+        assert _measured(terminal, 3) <= IDLE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("columns", "lines"), LIVE)
+def test_a_minute_of_live_keeps_to_its_bytes(
+    columns: int, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.db"
+    with _speaking(path, monkeypatch), Terminal(["--db", str(path)], columns, lines, tmp_path) as terminal:
+        rate = _measured(terminal, 60)
+    print(f"{columns}×{lines}: {rate:.0f} B/s")
+    assert 200 < rate <= LIVE[columns, lines]

@@ -1,0 +1,40 @@
+from contextlib import closing
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from dambench.cli import run_cli
+from dambench.store.runs import Store
+from tests import ledger
+
+
+def test_a_place_of_the_console_can_be_had_as_a_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    path, picture = tmp_path / "runs.db", tmp_path / "live.svg"
+    with closing(Store.open(path, write=True)) as store:
+        run = ledger.add(store, ledger.config())
+    code = run_cli(["shot", "live", "--run", run[:4], "-o", str(picture), "--size", "80x24", "--db", str(path)])
+    assert code == 0, capsys.readouterr().err
+    text = "".join(ElementTree.fromstring(picture.read_text()).itertext()).replace("\xa0", " ")
+    assert f"{run} finished" in text
+    assert "a matching 1.25" in text
+    assert not (tmp_path / "state").exists()  # nothing of the user's own console has changed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "The console has no place 'nowhere': it has runs"),
+        (["live", "--size", "80"], "--size 80 is no size: 160x48 would be one"),
+        (["live", "--size", "0x24"], "is no size"),
+    ],
+)
+def test_a_picture_that_cannot_be_had_is_refused_with_a_sentence(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["shot", *arguments, "-o", str(tmp_path / "x.svg"), "--db", str(tmp_path / "none.db")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "x.svg").exists()
