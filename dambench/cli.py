@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -40,7 +40,7 @@ from dambench.events import (
     remark,
 )
 from dambench.protocol import PRESETS
-from dambench.report import FORMATS, format_of
+from dambench.report import FORMATS, format_of, write
 from dambench.store import database, filters, journal, upkeep
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, mean, method_label, std
@@ -161,8 +161,12 @@ def console(
         )
 
 
+def _in_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
 def _open_console(path: Path, run_id: str, readonly: bool, ascii_: bool, colour: bool) -> None:
-    if not (sys.stdin.isatty() and sys.stderr.isatty()) or os.environ.get("TERM", "dumb") == "dumb":
+    if not _in_terminal():
         raise BadInput(
             "The console needs a terminal, and this is none. `dambench run --headless` runs, `dambench runs` lists, "
             "`dambench report` compares."
@@ -227,14 +231,18 @@ def run(
     dry_run: Annotated[
         bool, Option("--dry-run", help="Measure a few steps, say what the run would take, and keep nothing.")
     ] = False,
+    check: Annotated[
+        bool, Option("--check", help="Say what the run would be, as JSON; nothing is prepared, run or kept.")
+    ] = False,
     name: Annotated[str | None, Option(help="What to call the run.")] = None,
     tag: Annotated[list[str] | None, Option(help="A tag; may be repeated.")] = None,
     db: Db = None,
     as_json: Json = False,
 ) -> int:
-    """Distil a dataset, train networks on the result, test them, store everything."""
-    if not (headless or detach or dry_run):
-        raise BadInput("A run would open in the console, which is not built yet: add --headless or --detach.")
+    """Distil a dataset, train networks on the result, test them, store everything. In a terminal: in the console."""
+    in_console = not (headless or detach or dry_run or check)
+    if in_console and not _in_terminal():
+        raise BadInput("A run opens in the console, which needs a terminal, and this is none: --headless or --detach.")
     if headless and detach:
         raise BadInput("--headless and --detach exclude each other: in the foreground, or in the background.")
     fields = config.read_toml(file) if file else {}
@@ -267,14 +275,18 @@ def run(
     requests = config.read(config.Request, fields, "the request").each_seed()
     path = db or stored.default_path()
     stored.check(path)
-    if detach and not dry_run:
-        return _detach(["run", *(a for a in context.obj[1:] if a != "--detach"), "--headless"], as_json)
+    if (detach or in_console) and not (dry_run or check):
+        said = context.obj[context.obj.index("run") + 1 :]
+        arguments = ["run", *(a for a in said if a != "--detach"), "--headless"]
+        return _detach(arguments, as_json) if detach else _shown(arguments, path, context)
     watch = Watch(Console(stderr=True, highlight=False))
     told = launch.detached()
     os.environ.setdefault("GOMP_SPINCOUNT", process.SPINS)  # read when torch is imported
     with Signals(detached=told is not None, say=watch.say) as signals:
         from dambench import engine
 
+        if check:
+            return _checked(requests)
         job = engine.prepare(requests[0], watch.say)
         if dry_run:
             watch.say("measuring a few steps …")
@@ -426,6 +438,68 @@ def _detach(arguments: list[str], as_json: bool) -> int:
     print(json.dumps({"run": run_id}) if as_json else run_id, flush=True)
     stderr.say(f"It goes on without this terminal: dambench watch {run_id}, logs {run_id}, stop {run_id}.")
     return 0
+
+
+def _shown(arguments: list[str], path: Path, context: typer.Context) -> int:
+    """Start a run of its own, and open the console where it is."""
+    run_id, code = launch.start(arguments, _say)
+    if not run_id:
+        return code
+    look = context.parent.params if context.parent else {}
+    colour = not look.get("no_color") and not os.environ.get("NO_COLOR")
+    _open_console(path, run_id, bool(look.get("readonly")), bool(look.get("ascii_")), colour)
+    return 0
+
+
+class _TakesLong(Exception):
+    """What has to be done before more can be said."""
+
+
+def _checked(requests: Sequence[config.Request]) -> int:
+    """What a run would be, or what of it can be told while its data are not prepared."""
+    from dambench import engine
+
+    def stop(text: str) -> NoReturn:
+        raise _TakesLong(text)
+
+    found: dict[str, Any] = {"runs": len(requests)}
+    try:
+        job = engine.prepare(requests[0], stop)
+    except _TakesLong as what:
+        print(json.dumps(found | {"first": str(what)}))
+        return 0
+    jobs = [job.with_seed(request.seed or 0) for request in requests]
+    standard = config.read(job.method.Options, job.recipe.options if job.recipe else {}, "the recipe")
+    found |= {
+        "seeds": [each.config.seed for each in jobs],
+        "config_sha256": [each.config.sha256 for each in jobs],
+        "config": msgspec.to_builtins(job.config),
+        "data": msgspec.to_builtins(job.card),
+        "recipe": msgspec.to_builtins(job.recipe),
+        "standard": msgspec.to_builtins(standard),
+        "overrides": job.overrides,
+        "notes": job.notes,
+    }
+    print(json.dumps(found))
+    return 0
+
+
+@app.command(hidden=True)
+def checks() -> None:
+    """Answer what `run … --check` would, many times: each line is a JSON list of arguments of `run`.
+
+    For the console, which has no torch and asks again with every letter that is typed.
+    """
+    for line in sys.stdin:
+        said, complaint = io.StringIO(), io.StringIO()
+        try:
+            with redirect_stdout(said), redirect_stderr(complaint):
+                code = run_cli(["run", *json.loads(line), "--check"])
+            sentence = complaint.getvalue().strip().rpartition("\n")[2].removeprefix("dambench: ")
+            answer = json.loads(said.getvalue()) if code == 0 else {"error": sentence}
+        except Exception as error:  # a fault of ours, or of a method from outside: the next request may be better
+            answer = {"error": f"{type(error).__name__}: {display.display(str(error))}"}
+        print(json.dumps(answer), flush=True)
 
 
 @app.command("watch")
@@ -858,14 +932,7 @@ def report(
     if output is None:
         print(text, end="")
         return
-    target = output.resolve()  # a link stays a link
-    with files.writing("The report", target.parent):
-        if not target.parent.is_dir():
-            raise BadInput(f"The report {str(output)!r} cannot be written: there is no such folder.")
-        if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")  # a pipe or a device
-        else:
-            files.write_whole(target, text.encode())
+    write(output, text)
     _say(f"Written: {output}")
 
 
@@ -1233,9 +1300,16 @@ def data_list(as_json: Json = False) -> None:
     cards = datasets.prepared()
     found: list[dict[str, Any]] = []
     for name in registry.names("datasets"):
-        what = registry.headline(registry.load("datasets", name))
-        ready = [msgspec.to_builtins(card) for card in cards if card.name == name]
-        found.append({"name": name, "what": what, "prepared": ready})
+        module = registry.load("datasets", name)
+        found.append(
+            {
+                "name": name,
+                "what": registry.headline(module),
+                "source": module.SOURCE,
+                "options": msgspec.json.schema(module.Options),
+                "prepared": [msgspec.to_builtins(card) for card in cards if card.name == name],
+            }
+        )
     if as_json:
         print(json.dumps(found))
         return

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import psutil
 import pynvml
@@ -114,6 +114,62 @@ def explain(cuda: str, devices: int, nvml: Any = pynvml, environ: Mapping[str, s
     finally:
         with suppress(Exception):
             nvml.nvmlShutdown()
+
+
+class Tenant(NamedTuple):
+    """A process that computes on a GPU."""
+
+    pid: int
+    name: str
+    user: str
+    """Empty: not known, as in a container."""
+    memory_bytes: int | None
+
+
+class Glance(NamedTuple):
+    """A GPU as it is now; None: the driver does not tell."""
+
+    name: str
+    used_bytes: int | None
+    total_bytes: int | None
+    busy_percent: int | None
+    tenants: list[Tenant] | None
+
+
+def look(nvml: Any = pynvml) -> tuple[list[Glance], str]:
+    """All GPUs and who uses them; or why none can be seen. May take seconds."""
+    try:
+        nvml.nvmlInit()
+    except Exception as error:
+        return [], trouble(error)
+    try:
+        cards = []
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            card = _Card(nvml, handle)
+            said = card.ask()
+            cards.append(
+                Glance(
+                    name=str(nvml.nvmlDeviceGetName(handle)),
+                    used_bytes=said["gpu_memory_used_bytes"],
+                    total_bytes=said["gpu_memory_total_bytes"],
+                    busy_percent=said["gpu_busy_percent"],
+                    tenants=card.answer("tenants", card.tenants),
+                )
+            )
+        return cards, "" if cards else NO_GPU
+    except Exception as error:
+        return [], trouble(error)
+    finally:
+        with suppress(Exception):
+            nvml.nvmlShutdown()
+
+
+def _user(pid: int) -> str:
+    # In a container the driver's numbers are the host's: here they would name somebody else's process.
+    with suppress(Exception):
+        return "" if _contained() else display(psutil.Process(pid).username())
+    return ""
 
 
 def _hides(visible: str, uuids: list[str]) -> bool:
@@ -356,6 +412,11 @@ class _Card(_Questions):
             Neighbour(pid=int(process.pid), name=self._name(int(process.pid)), memory_bytes=process.usedGpuMemory)
             for process in listed
         ]
+
+    def tenants(self) -> list[Tenant]:
+        """All processes that compute on the card."""
+        listed = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        return [Tenant(int(p.pid), self._name(int(p.pid)), _user(int(p.pid)), p.usedGpuMemory) for p in listed]
 
     def _name(self, pid: int) -> str:
         if pid not in self._names:

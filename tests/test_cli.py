@@ -120,7 +120,7 @@ def test_ones_own_arrays_run_from_end_to_end(capsys: pytest.CaptureFixture[str],
 
 BAD = [
     ([], "The console needs a terminal, and this is none. `dambench run --headless` runs"),
-    (["run", "--method", "dm", "--dataset", "digits"], "add --headless"),
+    (["run", "--method", "dm", "--dataset", "digits"], "needs a terminal, and this is none: --headless or --detach"),
     (["rum"], "Did you mean 'run'"),
     (["run", "--headless"], "say --method NAME"),
     ([*DM, "--ipcs", "3"], "--ipcs"),

@@ -523,3 +523,31 @@ def test_doctor_says_which_it_is(
     monkeypatch.setattr(gpu, "explain", lambda cuda, devices: why)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert [check for check in doctor.examine(tmp_path / "runs.db") if check[0] == "GPU"] == rows
+
+
+def test_all_gpus_and_who_is_on_them_are_seen_at_a_glance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "_contained", lambda: False)
+    nvml = Nvml(
+        nvmlDeviceGetCount=2,
+        nvmlDeviceGetUtilizationRates=NOT_SUPPORTED,
+        nvmlDeviceGetComputeRunningProcesses=[_process(US), _process(2**22 + 1, None)],
+    )
+    cards, trouble = gpu.look(nvml)
+    assert trouble == ""
+    assert cards[0] == cards[1]
+    assert cards[0][:4] == ("NVIDIA A100-SXM4-80GB", 41 * 10**9, 80 * 10**9, None)
+    ours, other = cards[0].tenants or []
+    assert ours == gpu.Tenant(US, "python3.11", psutil.Process().username(), 10**9)
+    assert other == gpu.Tenant(2**22 + 1, "python3.11", "", None)
+    assert nvml.asked[-1] == ("nvmlShutdown",)
+
+
+def test_a_glance_tells_why_there_is_nothing_to_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu.look(Nvml(nvmlDeviceGetCount=0)) == ([], gpu.NO_GPU)
+    assert gpu.look(Nvml(nvmlInit=_error(pynvml.NVML_ERROR_DRIVER_NOT_LOADED))) == ([], gpu.NO_DRIVER)
+    lost = Nvml(nvmlDeviceGetName=_error(pynvml.NVML_ERROR_GPU_IS_LOST))
+    assert gpu.look(lost)[0] == []
+    assert "nvidia-smi" in gpu.look(lost)[1]
+    monkeypatch.setattr(gpu, "_contained", lambda: True)  # where the numbers are the host's
+    (card,), _ = gpu.look(Nvml())
+    assert [tenant.user for tenant in card.tenants or []] == [""]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from dambench import files
 from dambench.errors import BadInput, unknown
 from dambench.report.to_csv import to_csv
 from dambench.report.to_html import to_html
@@ -36,3 +37,19 @@ def format_of(said: str | None, output: Path | None, *, short: bool) -> str:
     if short and chosen not in FOR_PEOPLE:
         raise BadInput(f"--short is for {', '.join(FOR_PEOPLE)}: the format {chosen} always has all numbers.")
     return chosen
+
+
+def write(output: Path, text: str) -> None:
+    """Write a report to a file, whole, or to a pipe.
+
+    Raises:
+        BadInput: it cannot be written there.
+    """
+    target = output.resolve()  # a link stays a link
+    with files.writing("The report", target.parent):
+        if not target.parent.is_dir():
+            raise BadInput(f"The report {str(output)!r} cannot be written: there is no such folder.")
+        if target.exists() and not target.is_file():
+            target.write_text(text, encoding="utf-8")  # a pipe or a device
+        else:
+            files.write_whole(target, text.encode())

@@ -160,7 +160,7 @@ def reading(board: Leaderboard) -> list[str]:
         "(Holm-corrected, n ≥ 3 each, networks taken as independent); whole does not compete."
     )
     for protocol in board.protocols:
-        notes.append(f"Protocol {display(protocol.label)}: {_protocol(protocol)}")
+        notes.append(f"Protocol {display(protocol.label)}: {protocol_in_words(protocol)}")
     for source, what in board.recipes.items():
         notes.append(f"Settings of {display(', '.join(what))}: {display(source)}. A row names those that differ.")
     notes.append(
@@ -170,7 +170,7 @@ def reading(board: Leaderboard) -> list[str]:
     return notes
 
 
-def _protocol(protocol: Protocol) -> str:
+def protocol_in_words(protocol: Protocol) -> str:
     def budget(part: Budget) -> str:
         drops = ", ".join(map(str, part.drops))
         return f"{part.epochs} epochs" + (f" (rate × {protocol.decay} after {drops})" if drops else "")

@@ -442,6 +442,11 @@ def _alike(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[Ke
     return found
 
 
+def rivals(table: Table, rows: Sequence[str], columns: Sequence[str], place: Place) -> dict[Place, Cell]:
+    """The cells that differ from this one in nothing but the method, itself among them."""
+    return next((cells for cells in _alike(table, rows, columns).values() if place in cells), {})
+
+
 def _named(axis: str, value: str) -> str:
     return f"IPC {value}" if axis == "ipc" else value
 

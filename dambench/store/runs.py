@@ -183,6 +183,11 @@ class Store:
         except OSError as error:
             raise BadInput(f"The database {str(path)!r} cannot be used: {error.strerror}.") from None
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is a copy in memory: of a file of an older schema, which may be read but not changed."""
+        return not self.query("pragma database_list")[0]["file"]
+
     def close(self) -> None:
         database.close(self.db, self.file, wrote=self._wrote)
 

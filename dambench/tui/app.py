@@ -6,7 +6,7 @@ notice when it is closed, killed or cut off. Whatever breaks here becomes a mess
 
 import os
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.filter import LineFilter
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
@@ -25,7 +26,11 @@ from dambench.store.runs import Store
 from dambench.tui.copying import copy
 from dambench.tui.feed import Feed, Told
 from dambench.tui.place import SMALLEST, Place
+from dambench.tui.plain import Ascii, Colourless
+from dambench.tui.request import of_run
+from dambench.tui.screens.compare import ComparePlace
 from dambench.tui.screens.live import LivePlace
+from dambench.tui.screens.new_run import NewRun
 from dambench.tui.screens.runs import RunsPlace
 from dambench.tui.settings import Settings, folder
 
@@ -58,13 +63,14 @@ class DambenchApp(App[None]):
         (100, "-middle"),
         (140, "-wide"),
     ]
-    PLACES: ClassVar[dict[str, type[Place]]] = {"runs": RunsPlace, "live": LivePlace}
+    PLACES: ClassVar[dict[str, type[Place]]] = {"runs": RunsPlace, "live": LivePlace, "compare": ComparePlace}
     """By name, in the order of their number keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"place({number})", show=False) for number in range(1, 6)),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("colon", "command_palette", "Palette", key_display=":", show=False),
+        Binding("n", "new", "New"),
         Binding("y", "copy", "Copy", show=False),
         Binding("q", "leave", "Quit"),
         Binding("ctrl+q", "leave", "Quit", show=False, priority=True),
@@ -74,6 +80,10 @@ class DambenchApp(App[None]):
         super().__init__()
         self.path = path
         self.look = look or Look()
+        self._filters_of_look: list[LineFilter] = [
+            *([Ascii()] if self.look.ascii else []),
+            *([] if self.look.colour else [Colourless()]),
+        ]
         self.settings = settings or Settings()
         self.feed = Feed(self, path)
         self._first_run = run
@@ -116,34 +126,41 @@ class DambenchApp(App[None]):
     def go(self, name: str) -> None:
         """Go to a place; what was opened on top of the one before is closed."""
         self.settings.set("place", name)
-        while isinstance(self.screen, ModalScreen):
+        while not isinstance(self.screen, Place):
             self.pop_screen()
         if self.screen is not self.get_screen(name):
             self.switch_screen(name)
 
     def open_run(self, run_id: str) -> None:
         """Show a run."""
-        if "live" in self.PLACES:
-            self.go("live")
-            getattr(self.screen, "watch", str)(run_id)
-        else:
-            self.say(f"dambench watch {run_id} shows it, in a terminal beside this one.")
+        cast(LivePlace, self.get_screen("live")).watch_run(run_id)
+        self.go("live")
 
     def compare_runs(self, run_ids: list[str]) -> None:
         """Compare these."""
-        if "compare" in self.PLACES:
-            self.go("compare")
-            getattr(self.screen, "compare", str)(run_ids)
-        else:
-            self.say(f"dambench report --filter 'id:{'|'.join(run_ids)}' compares them.")
+        cast(ComparePlace, self.get_screen("compare")).compare(run_ids)
+        self.go("compare")
+
+    def action_new(self) -> None:
+        """Ask for a new run."""
+        self.new_run()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """In the form there is nothing new to ask for."""
+        return not (action == "new" and isinstance(self.screen, NewRun))
 
     def new_run(self, row: dict[str, Any] | None = None) -> None:
-        """Begin a run.
+        """Open the form.
 
         Args:
-            row: of a run, to ask for the same again.
+            row: of a run, to ask for the same again; None: the form is as it was left.
         """
-        self.say("dambench run --detach begins one; see dambench run --help.")
+        if not self.is_screen_installed("new"):
+            self.install_screen(NewRun(), "new")
+        form = self.get_screen("new", NewRun)
+        if row is not None:
+            form.fill(of_run(row), str(row["id"]))
+        self.push_screen("new")
 
     def places_line(self, here: str) -> Text:
         """The first line of every place."""
@@ -204,6 +221,10 @@ class DambenchApp(App[None]):
 
     def _going(self, name: str) -> Callable[[], None]:
         return lambda: self.go(name)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What everything that is drawn goes through."""
+        return [*super().get_line_filters(), *self._filters_of_look]
 
     # The end.
 

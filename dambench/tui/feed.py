@@ -88,6 +88,9 @@ class Feed:
                     continue
                 version, asked = now, time.monotonic()
                 told = Told(asker, question(store))
+                if store.is_copy:  # what is written to the file will not be in it
+                    store.close()
+                    store = None
             except (BadInput, sqlite3.Error, OSError) as error:
                 if store is not None:
                     store.close()

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SMALLEST = (60, 16)
 """Columns and lines below which there is only a message."""
 
+LOW = 22
+"""Lines below which what is beside the main thing gives way."""
+
 
 class Place(Screen[None]):
     """A screen with the line of all places above, its own content, and key hints below.

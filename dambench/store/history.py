@@ -1,0 +1,189 @@
+"""What runs of the past say about one that has not begun: what it would take, and which are like it."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import msgspec
+
+from dambench.config import RunConfig
+from dambench.store.leaderboard import mean
+from dambench.store.runs import Store
+
+MOST = 5_000
+"""Runs, the newest, among which similar ones are looked for."""
+
+DATA = "the data"
+"""The same name need not mean the same images."""
+
+LOGGED_BYTES = 500
+"""Of an event or a sample in the database, indices included."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a run of this kind took on one device: medians over runs that finished."""
+
+    device: str
+    runs: int
+    distil_seconds: float
+    """Scaled by the number of iterations."""
+    evaluate_seconds: float | None
+    """Of all networks that would be trained; None: none was yet under this protocol."""
+    iteration_seconds: float | None
+    """None: the method has no iterations."""
+    peak_memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True)
+class Similar:
+    """A run that is the same, or nearly."""
+
+    run: str
+    state: str
+    differs: dict[str, tuple[Any, Any]]
+    """By setting: the run's, and the one asked for. Empty: it is the very same."""
+
+
+def expected(store: Store, config: RunConfig, dataset_sha256: str) -> list[Expected]:
+    """By device of the kind that the run would use, the one used last first."""
+    rows = store.query(
+        """
+        select runs.number, runs.config, environments.device_name, environments.threads, costs.seconds,
+            (select max(peak_memory_bytes) from costs where run = runs.number) as peak,
+            (select coalesce(sum(bytes + length(preview)), 0) from artifacts where run = runs.number) as bytes,
+            (select count(*) from events where run = runs.number) +
+            (select count(*) from samples where run = runs.number) as logged
+        from runs
+            join environments on environments.run = runs.number
+            join costs on costs.run = runs.number and costs.phase = 'distil'
+        where runs.state = 'finished' and runs.deleted_at = '' and runs.method = ? and runs.dataset_sha256 = ?
+            and runs.ipc is ? and runs.network = ? and (environments.device = 'cpu') = ?
+        order by runs.number desc
+        """,
+        config.method.name,
+        dataset_sha256,
+        config.ipc,
+        config.network,
+        int(config.where.device == "cpu"),
+    )
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        threads = f", {row['threads']} threads" if config.where.device == "cpu" else ""
+        groups.setdefault(f"{row['device_name']}{threads}", []).append(row)
+    wanted = _iterations(config.method.options)
+    found = []
+    for device, group in groups.items():
+        each = [row["seconds"] / max(1, _iterations(json.loads(row["config"])["method"]["options"])) for row in group]
+        found.append(
+            Expected(
+                device=device,
+                runs=len(group),
+                distil_seconds=median(each) * max(1, wanted),
+                evaluate_seconds=_evaluation(store, config, [row["number"] for row in group]),
+                iteration_seconds=median(each) if wanted else None,
+                peak_memory_bytes=int(median(row["peak"] or 0 for row in group)),
+                disk_bytes=int(median(row["bytes"] + LOGGED_BYTES * row["logged"] for row in group)),
+            )
+        )
+    return found
+
+
+def _iterations(options: dict[str, Any]) -> int:
+    return int(options.get("iterations") or 0)
+
+
+def _evaluation(store: Store, config: RunConfig, numbers: Sequence[int]) -> float | None:
+    """Seconds to train and test all networks of a run, going by those that these runs trained."""
+    times: dict[str, list[float]] = {}
+    for row in store.query(
+        f"select network, seconds from scores where protocol_sha256 = ? and run in ({','.join('?' * len(numbers))})",
+        config.protocol.sha256,
+        *numbers,
+    ):
+        times.setdefault(row["network"], []).append(row["seconds"])
+    if not set(config.evaluate_on) <= set(times):
+        return None
+    iterations = _iterations(config.method.options)
+    judgements = 1 + ((iterations - 1) // config.evaluate_every if config.evaluate_every and iterations else 0)
+    return judgements * config.eval_repeats * sum(median(times[network]) for network in config.evaluate_on)
+
+
+def similar(
+    store: Store, config: RunConfig, seeds: Iterable[int], dataset_sha256: str
+) -> tuple[list[Similar], list[Similar]]:
+    """Runs of this very configuration under one of these seeds; and those that differ in one setting.
+
+    A run that differs in its seed alone is neither: it is of the same kind, and counted with it.
+    """
+    ours = settings(config) | {DATA: dataset_sha256[:8]}
+    asked = set(seeds)
+    same, near = [], []
+    for row in store.query(
+        "select id, state, config, dataset_sha256 from runs where deleted_at = '' and method = ? "
+        "order by number desc limit ?",
+        config.method.name,
+        MOST,
+    ):
+        try:
+            theirs = settings(msgspec.json.decode(row["config"], type=RunConfig))
+            theirs[DATA] = row["dataset_sha256"][:8]
+        except msgspec.DecodeError:  # of a dambench that knows other settings
+            continue
+        differs = {key: (theirs.get(key), ours.get(key)) for key in ours | theirs if ours.get(key) != theirs.get(key)}
+        seed = differs.pop("seed", (config.seed, config.seed))[0]
+        if not differs and seed in asked:
+            same.append(Similar(row["id"], row["state"], {}))
+        elif len(differs) == 1:
+            near.append(Similar(row["id"], row["state"], differs))
+    return same, near
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """Everything that a run depends on, flat: `method.iterations` and the like."""
+    flat: dict[str, Any] = {}
+    for name, value in msgspec.to_builtins(config).items():
+        if name in ("method", "dataset"):
+            flat[name] = value["name"]
+            flat |= {f"{name}.{option}": said for option, said in value["options"].items()}
+        elif name == "protocol":
+            flat[name] = config.protocol.label
+        elif name == "evaluate_on":
+            flat[name] = ", ".join(value)
+        elif name != "where":
+            flat[name] = value
+    return flat
+
+
+Line = list[tuple[float, float | None]]
+"""Iterations, and the value at each; None: it was no number."""
+
+
+def losses(store: Store, run: str) -> dict[str, Line]:
+    """By name, as they were logged."""
+    lines: dict[str, Line] = {}
+    for row in store.query(
+        "select body from events where kind = 'stepped' and run = (select number from runs where id = ?) "
+        "order by sequence",
+        run,
+    ):
+        said = json.loads(row["body"])
+        for name, value in said["losses"].items():
+            known = value if isinstance(value, int | float) else None
+            lines.setdefault(name, []).append((said["iteration"], known))
+    return lines
+
+
+def accuracies(store: Store, run: str) -> dict[str, Line]:
+    """By evaluation network, the mean over those that were trained on each set."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for row in store.query(
+        "select network, iteration, accuracy from scores where run = (select number from runs where id = ?) "
+        "order by iteration",
+        run,
+    ):
+        found.setdefault(row["network"], {}).setdefault(row["iteration"], []).append(row["accuracy"])
+    return {network: [(at, mean(values)) for at, values in by.items()] for network, by in found.items()}

@@ -1,0 +1,910 @@
+"""New run: a form, what it comes to, and the command that does the same.
+
+Nothing is judged here. Each time a key was pressed, the command that is shown is given to a child that has torch, and
+what it says is what `dambench run` would say.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import msgspec
+from rich.text import Text
+from textual.app import ComposeResult, ScreenStackError
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Horizontal, VerticalScroll
+from textual.events import DescendantFocus
+from textual.message import Message
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widgets import Footer, Input, Select, Static
+
+from dambench import gpu, launch
+from dambench.config import PRECISIONS, PREPROCESSINGS, RunConfig
+from dambench.display import display
+from dambench.errors import BadInput
+from dambench.report.wording import protocol_in_words
+from dambench.store import history
+from dambench.store.history import Expected, Similar
+from dambench.store.runs import Store
+from dambench.terminal import duration, size
+from dambench.tui import catalogue, request
+from dambench.tui.catalogue import Catalogue
+from dambench.tui.child import Answer, Checker, Measurement
+from dambench.tui.place import LOW
+from dambench.tui.request import Form
+
+if TYPE_CHECKING:
+    from dambench.tui.app import DambenchApp
+
+STILL = 0.5
+"""Seconds after the last key until the request is checked."""
+
+FIRST: Form = {"method": "dm", "dataset": "digits", "ipc": "1"}
+"""Done in seconds on any machine, with no download."""
+
+LABELS = {
+    "method": "Method",
+    "dataset": "Dataset",
+    "data": "Data in",
+    "ipc": "IPC",
+    "network": "Network",
+    "evaluate_on": "Evaluate on",
+    "eval_repeats": "Repeats",
+    "protocol": "Protocol",
+    "seeds": "Seeds",
+    "device": "Device",
+    "recipe": "Recipe",
+    "evaluate_every": "Every",
+    "preprocessing": "Preprocessing",
+    "precision": "Precision",
+    "compile": "Compile",
+    "deterministic": "Deterministic",
+    "threads": "Threads",
+    "checkpoint_every": "Checkpoint",
+    "name": "Name",
+    "tags": "Tags",
+}
+HELP = {
+    "method": "How the set is made: ← → choose, enter lists.",
+    "dataset": "What is made smaller. Not here yet: it is downloaded or prepared when the run starts.",
+    "data": "The folder or file with the raw data, for datasets by path [default: DAMBENCH_DATA].",
+    "ipc": "Images per class.",
+    "network": "That the method matches on, as convnet-d3-w128 [default: the recipe's].",
+    "evaluate_on": "Networks that are trained on the set, with commas [default: the ConvNet matched on].",
+    "eval_repeats": "How many of each are trained.",
+    "protocol": "How networks are trained and tested. Only the same protocol makes one table.",
+    "seeds": "One, or several runs: 0-4, or 0,3,7.",
+    "device": "auto takes a GPU if there is one.",
+    "recipe": "Published or measured settings; what is typed goes over them.",
+    "evaluate_every": "Also evaluate each time so many iterations are done; 0: only at the end.",
+    "preprocessing": "Of the real images: mean/std, or zca, whitening.",
+    "precision": "fp32, tf32 (GPU) or bf16 (of real images).",
+    "compile": "Compile the networks: auto does so for long runs on a GPU.",
+    "deterministic": "Only deterministic operations, also on CUDA.",
+    "threads": "CPU threads of torch; 0: its own choice.",
+    "checkpoint_every": "Seconds between two checkpoints, at least.",
+    "name": "What to call the run.",
+    "tags": "With commas.",
+}
+WHAT = ("method", "dataset", "data", "ipc", "network", "seeds", "device", "protocol", "evaluate_on", "eval_repeats")
+MORE = (
+    "evaluate_every",
+    "preprocessing",
+    "precision",
+    "compile",
+    "deterministic",
+    "threads",
+    "checkpoint_every",
+    "name",
+    "tags",
+)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the database knows of a request."""
+
+    same: list[Similar] = field(default_factory=list)
+    near: list[Similar] = field(default_factory=list)
+    expected: list[Expected] = field(default_factory=list)
+    sharing: int = 0
+    """Finished runs under this protocol."""
+    trouble: str = ""
+
+
+class Checked(Message):
+    """A child said what a request would be, and the database what it would take."""
+
+    def __init__(self, arguments: list[str], answer: Answer, outlook: Outlook) -> None:
+        super().__init__()
+        self.arguments, self.answer, self.outlook = arguments, answer, outlook
+
+
+class Known(Message):
+    """The catalogue is there."""
+
+    def __init__(self, found: Catalogue) -> None:
+        super().__init__()
+        self.found = found
+
+
+class Seen(Message):
+    """The GPUs were looked at."""
+
+    def __init__(self, lines: list[str], devices: int) -> None:
+        super().__init__()
+        self.lines, self.devices = lines, devices
+
+
+class Measured(Message):
+    """A few steps were measured."""
+
+    def __init__(self, arguments: list[str], answer: Answer) -> None:
+        super().__init__()
+        self.arguments, self.answer = arguments, answer
+
+
+class Said(Message):
+    """A run that is starting said something."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__()
+        self.line = line
+
+
+class Begun(Message):
+    """A run has begun, or has not."""
+
+    def __init__(self, run: str, error: str) -> None:
+        super().__init__()
+        self.run, self.error = run, error
+
+
+class Choice(Select[str]):
+    """A field of few values. Up and down leave it, left and right change it, enter lists them."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,space", "show_overlay", "Choose", show=False),
+        Binding("left,h", "turn(-1)", "Previous value", show=False),
+        Binding("right,l", "turn(1)", "Next value", show=False),
+        Binding("up,k", "screen.move(-1)", "Field above", show=False),
+        Binding("down,j", "screen.move(1)", "Field below", show=False),
+    ]
+
+    def __init__(self, field_name: str, options: Sequence[tuple[str, str]], value: str):
+        self._values = _values(options, value)
+        super().__init__(_labelled(options, value), value=value, allow_blank=False, compact=True)
+        self.field_name = field_name
+
+    def offer(self, options: Sequence[tuple[str, str]], value: str) -> None:
+        """Others to choose from; the value stays."""
+        with self.prevent(Select.Changed):
+            self.set_options(_labelled(options, value))
+            self.value = value
+        self._values = _values(options, value)
+
+    def action_turn(self, by: int) -> None:
+        at = self._values.index(str(self.value))
+        self.value = self._values[(at + by) % len(self._values)]
+
+
+def _values(options: Sequence[tuple[str, str]], chosen: str) -> list[str]:
+    """Those of the options; what was chosen elsewhere, and is none of them, too: the check says what is wrong."""
+    return list(dict.fromkeys([*(value for _, value in options), chosen]))
+
+
+def _labelled(options: Sequence[tuple[str, str]], chosen: str) -> list[tuple[Text, str]]:
+    labels = {value: label for label, value in options}
+    return [(Text(display(labels.get(value, value))), value) for value in _values(options, chosen)]
+
+
+class Line(Input):
+    """A field of text."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "screen.move(-1)", "Field above", show=False),
+        Binding("down", "screen.move(1)", "Field below", show=False),
+        Binding("enter", "screen.move(1)", "Field below", show=False),
+    ]
+
+    def __init__(self, field_name: str, value: str, placeholder: str = ""):
+        super().__init__(value, placeholder=placeholder, compact=True, select_on_focus=False)
+        self.field_name = field_name
+        self.cursor_blink = False
+
+
+class Row(Horizontal):
+    """A label, a field and what there is to say about it."""
+
+    DEFAULT_CSS = """
+    Row { height: 1; }
+    Row .label { width: 16; padding: 0 0 0 1; }
+    Row Line, Row Choice { width: 27; }
+    Row .note { width: 1fr; padding: 0 0 0 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
+    Row.wrong .label { color: $text-error; text-style: bold; }
+    """
+
+    def __init__(self, field_name: str, label: str, widget: "Choice | Line"):
+        super().__init__(id=_id(field_name))
+        self.field_name = field_name
+        self._label, self.entry = label, widget
+        self._before = Static(Text(display(label, 15)), classes="label")
+        self._after = Static(classes="note")
+
+    def compose(self) -> ComposeResult:
+        yield self._before
+        yield self.entry
+        yield self._after
+
+    def note(self, text: str) -> None:
+        self._after.update(Text(display(text, 200), no_wrap=True, overflow="ellipsis"))
+
+    def mark(self, wrong: bool) -> None:
+        """Say with a sign, not only with a colour, that this is the field that is wrong."""
+        if wrong != self.has_class("wrong"):
+            self.set_class(wrong, "wrong")
+            sign = "!" if wrong else ""
+            self._before.update(Text(display(f"{sign}{self._label}", 15)))
+
+
+def _id(field_name: str) -> str:
+    return "field-" + "".join(c if c.isascii() and (c.isalnum() or c == "_") else "-" for c in field_name)
+
+
+class NewRun(Screen[None]):
+    """Ask for a run."""
+
+    DEFAULT_CSS = """
+    NewRun #title { height: 1; background: $panel; }
+    NewRun #panes { height: 1fr; layout: vertical; }
+    NewRun #form { height: 1fr; scrollbar-size-vertical: 1; }
+    NewRun #options { height: auto; }
+    NewRun .section { height: auto; padding: 0 1; text-style: bold; }
+    NewRun #before { height: auto; max-height: 8; border-top: solid $primary; padding: 0 1; }
+    NewRun #protocol { display: none; border-top: solid $primary; padding: 0 1; }
+    NewRun #hint { height: 2; padding: 0 1; color: $text-muted; border: none; }
+    NewRun #command { height: auto; max-height: 4; padding: 0 1; border-top: solid $primary; }
+    NewRun #message { height: auto; max-height: 3; padding: 0 1; }
+    NewRun.low #before { max-height: 4; }
+    NewRun.low #hint { display: none; }
+    NewRun.-middle #panes { layout: horizontal; }
+    NewRun.-middle #before { width: 38; height: 1fr; max-height: 100%; }
+    NewRun.-middle #form, NewRun.-wide #form { border-top: solid $primary; }
+    NewRun.-wide #panes { layout: horizontal; }
+    NewRun.-wide #protocol { display: block; width: 40; height: 1fr; }
+    NewRun.-wide #before { width: 50; height: 1fr; max-height: 100%; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+r", "start", "Start"),
+        Binding("ctrl+t", "measure", "Measure"),
+        Binding("ctrl+o", "edit", "TOML"),
+        Binding("ctrl+y", "app.copy", "Copy"),
+        Binding("f5", "refresh", "Look again", show=False),
+        Binding("f1", "app.help", "Help", show=False),
+        Binding("ctrl+l", "clear", "Clear the form", show=False),
+        Binding("escape", "back", "Back"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.form: Form = dict(FIRST)
+        self.known = catalogue.kept() or catalogue.names()
+        self.answer: Answer = {}
+        self.outlook = Outlook()
+        self._origin = ""
+        # Not looked for when they are drawn: an answer may come before they are there, or when they are gone.
+        self._lines = {name: Static(id=name) for name in ("title", "protocol", "before", "hint", "command", "message")}
+        self._checked: list[str] | None = None
+        """What the answer is about."""
+        self._measured: tuple[list[str], Answer] | None = None
+        self._measuring: Measurement | None = None
+        self._cards: list[str] = ["asking …"]
+        self._devices = 0
+        self._checker: Checker | None = None
+        self._still: Timer | None = None
+        self._starting = False
+        self._warned: list[str] | None = None
+        """The request whose likes were pointed out."""
+
+    @property
+    def console_app(self) -> "DambenchApp":
+        return cast("DambenchApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        yield self._lines["title"]
+        with Container(id="panes"):
+            with VerticalScroll(id="form", can_focus=False) as form:
+                form.border_title = "What"
+                yield from map(self._row, WHAT)
+                with Container(id="options"):
+                    yield from self._options()
+                yield Static(Text("More"), classes="section")
+                yield from map(self._row, MORE)
+            yield self._lines["protocol"]
+            yield self._lines["before"]
+        yield self._lines["hint"]
+        yield self._lines["command"]
+        yield self._lines["message"]
+        yield Footer(show_command_palette=False)
+
+    # The form.
+
+    def _options(self) -> ComposeResult:
+        """The rows of the method's own options, and the dataset's."""
+        method = self.form.get("method", "")
+        options = [f"method.{name}" for name in self.known.options("method", method)]
+        recipes = self.known.recipes(method)
+        if options or len(recipes) > 1:
+            yield Static(id="source", classes="section")
+        if len(recipes) > 1:
+            yield self._row("recipe")
+        said = [name for name in self.form if name.startswith("method.") and self.form[name]]
+        yield from map(self._row, dict.fromkeys([*options, *said]))
+        options = [f"dataset.{name}" for name in self.known.options("dataset", self.form.get("dataset", ""))]
+        said = [name for name in self.form if name.startswith("dataset.") and self.form[name]]
+        if options or said:
+            yield Static(Text(display(self.form.get("dataset", ""))), classes="section")
+        yield from map(self._row, dict.fromkeys([*options, *said]))
+
+    def _row(self, name: str) -> Row:
+        value = self.form.get(name, "")
+        choices = self._choices(name)
+        label = LABELS.get(name) or name.partition(".")[2]
+        placeholder = {"ipc": "1", "seeds": "0", "eval_repeats": "5", "evaluate_every": "0"}.get(name, "")
+        return Row(name, label, Choice(name, choices, value) if choices else Line(name, value, placeholder))
+
+    def _choices(self, name: str) -> list[tuple[str, str]]:
+        """Label and value of each; none: it is a text."""
+        group, _, option = name.partition(".")
+        match group:
+            case "method" if not option:
+                return [(known, known) for known in self.known.methods]
+            case "dataset" if not option:
+                here = catalogue.prepared()
+                return [(f"{n}{_where(n, here, self.known)}", n) for n in self.known.datasets]
+            case "protocol":
+                return [("quick (default)", ""), *((n, n) for n in self.known.protocols)]
+            case "device":
+                cards = [(f"cuda:{index}", f"cuda:{index}") for index in range(self._devices)]
+                return [("auto", ""), ("cpu", "cpu"), *cards]
+            case "recipe":
+                default, *others = self.known.recipes(self.form.get("method", "")) or ["default"]
+                return [(default, ""), *((n, n) for n in others)]
+            case "preprocessing":
+                return [("as the recipe", ""), *((n, n) for n in PREPROCESSINGS)]
+            case "precision":
+                return [("auto", ""), *((n, n) for n in PRECISIONS)]
+            case "compile":
+                return [("auto", ""), ("on", "on"), ("off", "off")]
+            case "deterministic":
+                return [("off", ""), ("on", "on")]
+        schema = self._schema(name)
+        if "enum" in schema:
+            return [("as the recipe", ""), *((str(said), str(said)) for said in schema["enum"])]
+        return []
+
+    def _schema(self, name: str) -> dict[str, Any]:
+        group, dot, option = name.partition(".")
+        return self.known.options(group, self.form.get(group, "")).get(option, {}) if dot else {}
+
+    async def _rebuild(self) -> None:
+        """Draw the options anew: there are others now."""
+        options = self.query_one("#options")
+        with suppress(ScreenStackError), self.app.batch_update():  # (it may end meanwhile)
+            await options.remove_children()
+            await options.mount_all(list(self._options()))
+            for choice in self.query("#field-dataset Choice").results(Choice):
+                choice.offer(self._choices("dataset"), self.form.get("dataset", ""))
+            self._notes()
+        if self.focused is None:
+            self.query_one("Row Choice", Choice).focus()
+
+    def fill(self, form: Form, origin: str = "") -> None:
+        """Begin with these values.
+
+        Args:
+            origin: the run they are from.
+        """
+        self.form, self._origin = dict(form), origin
+        if not self.is_mounted:
+            return
+        for row in self.query(Row):
+            value = self.form.get(row.field_name, "")
+            with self.prevent(Input.Changed, Select.Changed):
+                if isinstance(row.entry, Choice):
+                    row.entry.offer(self._choices(row.field_name), value)
+                elif isinstance(row.entry, Line):
+                    row.entry.value = value
+        self._changed(rebuild=True, at_once=True)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._set(getattr(event.input, "field_name", ""), event.value, at_once=False)
+
+    def on_select_changed(self, event: Select.Changed) -> None:
+        self._set(getattr(event.select, "field_name", ""), str(event.value), at_once=True)
+
+    def _set(self, name: str, value: str, at_once: bool) -> None:
+        if not name or self.form.get(name, "") == value:
+            return
+        self.form[name] = value
+        rebuild = name in ("method", "dataset")
+        if rebuild:  # options that were meant for the other
+            self.form = {key: said for key, said in self.form.items() if not key.startswith(f"{name}.")}
+        if name == "method":
+            self.form.pop("recipe", None)
+        self._changed(rebuild, at_once)
+
+    def _changed(self, rebuild: bool = False, at_once: bool = False) -> None:
+        if rebuild:
+            self.run_worker(self._rebuild(), exclusive=True, group="rebuild")
+        self._head()
+        self._message("checking …")
+        if self._still is not None:
+            self._still.stop()
+        if at_once:
+            self._check()
+        else:
+            self._still = self.set_timer(STILL, self._check)
+
+    def action_move(self, by: int) -> None:
+        """To the field above or below."""
+        if by > 0:
+            self.focus_next("Row Line, Row Choice")
+        else:
+            self.focus_previous("Row Line, Row Choice")
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        self._hint()
+
+    def action_clear(self) -> None:
+        self.fill(FIRST)
+
+    # What is asked of others.
+
+    def on_screen_resume(self) -> None:
+        if self._checker is None:
+            self._checker = Checker(self._heard)
+        if not self.query("Row Line:focus, Row Choice:focus"):
+            self.query_one("Row Choice", Choice).focus()
+        self._changed(at_once=True)
+        if self.known.trouble:
+            threading.Thread(target=self._learn, name="catalogue", daemon=True).start()
+        self.action_refresh()
+
+    def on_screen_suspend(self) -> None:
+        if isinstance(self.app.screen_stack[-1], NewRun) or self in self.app.screen_stack:
+            return  # something stands over it: help, the palette
+        self._end_children()
+
+    def on_unmount(self) -> None:
+        self._end_children()
+
+    def _end_children(self) -> None:
+        if self._checker is not None:
+            self._checker.close()
+            self._checker = None
+        if self._measuring is not None:
+            self._measuring.stop()
+            self._measuring = None
+
+    def action_refresh(self) -> None:
+        """Look at the GPUs again."""
+        threading.Thread(target=self._look, name="gpu", daemon=True).start()
+
+    def _learn(self) -> None:
+        self.post_message(Known(catalogue.load()))
+
+    def on_known(self, message: Known) -> None:
+        self.known = message.found
+        self.run_worker(self._rebuild(), exclusive=True, group="rebuild")
+
+    def _look(self) -> None:
+        cards, trouble = gpu.look()
+        runs = {}
+        with suppress(Exception), closing(Store.open(self.console_app.path)) as store:
+            alive = store.query("select id, pid, host from runs where state = 'running' and deleted_at = ''")
+            runs = {row["pid"]: row["id"] for row in alive}
+        self.post_message(Seen(in_words(cards, runs) if cards else [trouble], len(cards)))
+
+    def on_seen(self, message: Seen) -> None:
+        self._cards = message.lines
+        if message.devices != self._devices:
+            self._devices = message.devices
+            for choice in self.query("#field-device Choice").results(Choice):
+                choice.offer(self._choices("device"), self.form.get("device", ""))
+        self._before()
+
+    def _check(self) -> None:
+        if self._checker is not None:
+            self._checker.ask([*request.arguments(self.form), "--db", str(self.console_app.path)])
+
+    def _heard(self, arguments: list[str], answer: Answer) -> None:
+        """In the checker's thread."""
+        outlook = Outlook()
+        if "config" in answer and self.console_app.path.exists():
+            try:
+                outlook = _outlook(self.console_app.path, answer)
+            except Exception as error:  # the database is not what this is about
+                outlook = Outlook(trouble=str(error))
+        self.post_message(Checked(arguments, answer, outlook))
+
+    def on_checked(self, message: Checked) -> None:
+        if message.arguments != self._arguments():
+            return  # something was typed since
+        self.answer, self.outlook, self._checked = message.answer, message.outlook, message.arguments
+        self._notes()
+        error = self.answer.get("error", "").removesuffix(" Try: dambench --help")
+        if error:
+            self._message(f"! {error}")
+        elif self.answer.get("first"):
+            self._message(f"The rest is checked when the data are there. {self.answer['first']}")
+        else:
+            self._message(" ".join(self.answer["notes"]) or "Nothing is wrong with it: ctrl+r starts.")
+
+    def _arguments(self) -> list[str]:
+        return [*request.arguments(self.form), "--db", str(self.console_app.path)]
+
+    def action_measure(self) -> None:
+        """Run a few iterations to see what all would take."""
+        if self.console_app.refuses():
+            return
+        if self._measuring is not None:
+            self._measuring.stop()
+        arguments = self._arguments()
+        self._measured = None
+
+        def hear(answer: Answer) -> None:
+            self.post_message(Measured(arguments, answer))
+
+        self._measuring = Measurement(arguments, hear)
+        self._before()
+
+    def on_measured(self, message: Measured) -> None:
+        self._measuring = None
+        self._measured = message.arguments, message.answer
+        self._before()
+
+    # Starting.
+
+    def action_start(self) -> None:
+        """Start the run as a process of its own."""
+        if self._starting or self.console_app.refuses():
+            return
+        arguments = self._arguments()
+        if self._checked == arguments and "error" in self.answer:
+            self.console_app.say(self.answer["error"], "error")
+            return
+        if self._checked == arguments and self.outlook.same and self._warned != arguments:
+            self._warned = arguments
+            which = ", ".join(similar.run for similar in self.outlook.same)
+            self._message(f"{which} asked for the very same; once more adds no evidence. ctrl+r again starts it.")
+            return
+        self._starting = True
+        if self._measuring is not None:
+            self._measuring.stop()
+            self._measuring = None
+        self._message("starting …")
+        threading.Thread(target=self._start, args=(["run", *arguments, "--headless"],), name="start").start()
+
+    def _start(self, arguments: list[str]) -> None:
+        last = ""
+
+        def say(line: str) -> None:
+            nonlocal last
+            last = line
+            self.post_message(Said(line))
+
+        try:
+            run, code = launch.start(arguments, say)
+            error = "" if run else last.removeprefix("dambench: ") or f"It ended with {code} before it began."
+        except (BadInput, OSError) as failed:
+            run, error = "", str(failed)
+        self.post_message(Begun(run, error))
+
+    def on_said(self, message: Said) -> None:
+        self._message(message.line)
+
+    def on_begun(self, message: Begun) -> None:
+        self._starting = False
+        if message.error:
+            self._message(f"! {message.error}")
+            return
+        self._message("")
+        if self.app.screen is self:
+            self.console_app.open_run(message.run)
+        else:
+            self.console_app.say(f"The run {message.run} has begun.")
+
+    def action_back(self) -> None:
+        """Leave; the form is kept."""
+        self.app.pop_screen()
+        self._end_children()
+
+    def action_edit(self) -> None:
+        """The form as TOML, in $VISUAL or $EDITOR."""
+        editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "run.toml"
+            path.write_text(request.to_toml(self.form), encoding="utf-8")
+            try:
+                with self.app.suspend():
+                    subprocess.run([*shlex.split(editor), str(path)], check=True)
+                form = request.from_toml(path.read_text(encoding="utf-8"))
+            except Exception as error:  # no such editor, no terminal to give it, or what was written is not TOML
+                self._message(f"! The form stays as it was: {error}")
+                return
+        self.fill(form, self._origin)
+
+    def to_copy(self) -> str:
+        return request.command(self.form)
+
+    # Drawing.
+
+    def _message(self, text: str) -> None:
+        self._lines["message"].update(Text(display(text, 400)))
+
+    def _head(self) -> None:
+        title = Text(" New run", "bold")
+        if self._origin:
+            title.append(f"   from {self._origin}", "")
+        self._lines["title"].update(title)
+        command = Text("same as  ", "bold")
+        command.append(display(request.command(self.form), 1000), "")
+        self._lines["command"].update(command)
+
+    def _hint(self) -> None:
+        """About the field in front."""
+        name = getattr(self.focused, "field_name", "")
+        schema = self._schema(name)
+        group, _, option = name.partition(".")
+        text = HELP.get(name, "")
+        if schema:
+            parts = [f"{option}: {catalogue.what(schema)}" if catalogue.what(schema) else option]
+            parts += [catalogue.bounds(schema)] if catalogue.bounds(schema) else []
+            if group == "method" and option in self.answer.get("standard", {}):
+                value = self.answer["standard"][option]
+                parts.append(f"recipe {value}: {self._source()}" if self._recommends(option) else f"default {value}")
+            text = "; ".join(parts)
+        self._lines["hint"].update(Text(display(text, 400)))
+
+    def _recommends(self, option: str) -> bool:
+        return option in (self.answer.get("recipe") or {"options": ()})["options"]
+
+    def _source(self) -> str:
+        recipe = self.answer.get("recipe")
+        return str(recipe["source"]) if recipe else ""
+
+    def _notes(self) -> None:
+        """Beside each field, what it comes to."""
+        error = self.answer.get("error", "")
+        wrong = at_fault(error, [row.field_name for row in self.query(Row)])
+        notes = beside(self.answer, self.known)
+        for row in self.query(Row):
+            row.mark(row.field_name == wrong)
+            if row.field_name in notes or not error:
+                row.note(notes.get(row.field_name, ""))
+        for source in self.query("#source").results(Static):
+            method = self.known.methods.get(self.form.get("method", ""), {})
+            about = f"{self.form.get('method', '')}  {method.get('paper', '')}  "
+            text = Text(display(about), "bold")
+            text.append(display(self._source(), 300), "none")
+            source.update(text)
+        self._hint()
+        self._before()
+        self._protocol()
+
+    def _protocol(self) -> None:
+        pane = self._lines["protocol"]
+        protocol = self.known.protocols.get(self.form.get("protocol") or "quick")
+        if protocol is None:
+            pane.update("")
+            return
+        pane.border_title = Text(protocol.label).plain
+        networks = ", ".join(self.answer.get("config", {}).get("evaluate_on", []))
+        text = Text(display(f"{networks}\n" if networks else "", 300))
+        text.append(f"\n{display(protocol_in_words(protocol), 900)}\n\n")
+        text.append(_sharing(self.outlook.sharing))
+        pane.update(text)
+
+    def _before(self) -> None:
+        pane = self._lines["before"]
+        pane.border_title = "Before you start"
+        measured = None
+        if self._measuring is not None:
+            measured = {"wait": True}
+        elif self._measured is not None and self._measured[0] == self._arguments():
+            measured = self._measured[1]
+        wide = self.size.width >= 100
+        lines = before(self.answer, self.outlook, measured, self._cards)
+        text = Text()
+        for label, said in lines if wide else _brief(lines):
+            text.append(f"{label:<7}", "bold")
+            text.append(f"{display(said, 300)}\n", "")
+        text.rstrip()
+        pane.update(text)
+
+    def on_resize(self) -> None:
+        self.set_class(self.size.height < LOW, "low")
+        self._before()
+
+
+def _where(name: str, here: dict[str, Any], known: Catalogue) -> str:
+    if name in here:
+        return " · here"
+    source = known.datasets.get(name, {}).get("source", "")
+    return {"download": " · to download", "path": " · by path", "package": " · here"}.get(source, "")
+
+
+def _outlook(path: Path, answer: Answer) -> Outlook:
+    config = msgspec.convert(answer["config"], RunConfig)
+    with closing(Store.open(path)) as store:
+        same, near = history.similar(store, config, answer["seeds"], answer["data"]["sha256"])
+        (sharing,) = store.query(
+            "select count(*) n from runs where protocol_sha256 = ? and state = 'finished' and deleted_at = ''",
+            config.protocol.sha256,
+        )
+        return Outlook(same, near, history.expected(store, config, answer["data"]["sha256"]), sharing["n"])
+
+
+def at_fault(error: str, fields: Sequence[str]) -> str:
+    """The field that a sentence is about, as far as its words tell; empty: none."""
+    words = [word.removeprefix("--") for word in re.sub(r"[^\w-]", " ", error).split()]
+    # As a flag, then with its value, then by any word: options of a method may be called as other things are.
+    for sign in ("--{}", "{} =", ""):
+        for name in sorted(fields, key=lambda name: "." not in name):
+            said = name.partition(".")[2] or name
+            for spelling in {said, said.replace("_", "-"), "seed" if said == "seeds" else said}:
+                if (
+                    (spelling in words)
+                    if not sign
+                    else re.search(rf"(?<![\w-]){sign.format(spelling)}(?![\w-])", error)
+                ):
+                    return name
+    return ""
+
+
+def beside(answer: Answer, known: Catalogue) -> dict[str, str]:
+    """What each field comes to, by field."""
+    config, card = answer.get("config"), answer.get("data")
+    if not config or not card:
+        return {"dataset": answer["first"]} if "first" in answer else {}
+    where = config["where"]
+    train, test = sum(card["train_counts"]), sum(card["test_counts"])
+    shape = f"{card['channels']}×{card['height']}×{card['width']}"
+    runs = answer["runs"]
+    notes = {
+        "method": known.methods.get(config["method"]["name"], {}).get("what", ""),
+        "dataset": f"{train:,} + {test:,} images, {shape}, {len(card['classes'])} classes",
+        "data": where["data"],
+        "ipc": "the whole set" if config["ipc"] is None else f"of {min(card['train_counts'])} in the smallest class",
+        "network": config["network"] or "this method matches on none",
+        "evaluate_on": ", ".join(config["evaluate_on"]),
+        "eval_repeats": f"{config['eval_repeats']} of each network",
+        "protocol": known.protocols[config["protocol"]["name"]].label
+        if config["protocol"]["name"] in known.protocols
+        else "",
+        "seeds": "1 run" if runs == 1 else f"{runs} runs, one after the other",
+        "device": where["device"],
+        "recipe": answer["recipe"]["source"] if answer["recipe"] else "",
+        "preprocessing": config["preprocessing"],
+        "precision": config["precision"],
+        "compile": "on" if where["compiled"] else "off",
+    }
+    recipe = (answer["recipe"] or {}).get("options", {})
+    for option, value in answer["standard"].items():
+        from_ = "recipe" if option in recipe else "default"
+        changed = option in answer["overrides"]
+        notes[f"method.{option}"] = f"{from_} {value}" + (", changed" if changed else "")
+    return notes
+
+
+def before(answer: Answer, outlook: Outlook, measured: Answer | None, cards: Sequence[str]) -> list[tuple[str, str]]:
+    """What to know before a run is started: a word and a sentence each."""
+    lines: list[tuple[str, str]] = []
+    runs = answer.get("runs", 1)
+    if measured is not None and "error" in measured:
+        lines.append(("time", f"could not be measured: {measured['error']}"))
+    elif measured is not None and "wait" in measured:
+        lines.append(("time", "measuring a few iterations …"))
+    elif measured is not None:
+        seconds = sum(measured["seconds"].values())
+        lines.append(("time", f"{_times(seconds, runs)}, measured just now ({_phases(measured['seconds'])})"))
+        lines.append(("memory", f"{size(max(measured['peak_memory_bytes'].values()))} peak"))
+        lines.append(("disk", f"{size(measured['disk_bytes'])}{' per seed' if runs > 1 else ''}"))
+    elif "config" in answer and outlook.expected:
+        lines += _history(outlook.expected[0], runs)
+    elif "config" in answer:
+        lines.append(("time", f"unknown: no such run on {answer['config']['where']['device']} yet; ctrl+t measures"))
+    if outlook.trouble:
+        lines.append(("past", f"cannot be asked: {outlook.trouble}"))
+    if outlook.same:
+        some = ", ".join(f"{similar.run} ({similar.state})" for similar in outlook.same[:3])
+        lines.append(("same", f"{some}{_more(outlook.same, 3)}: this very configuration"))
+    for similar in outlook.near[:3]:
+        ((setting, (theirs, ours)),) = similar.differs.items()
+        lines.append(("near", f"{similar.run} differs in {setting} only: {theirs}, here {ours}"))
+    if len(outlook.near) > 3:
+        lines.append(("", f"and {len(outlook.near) - 3} more"))
+    lines += [("GPU" if index == 0 else "", card) for index, card in enumerate(cards)]
+    return lines
+
+
+def _history(past: Expected, runs: int) -> list[tuple[str, str]]:
+    of = f"{past.runs} past run{'s' if past.runs > 1 else ''} on {past.device}"
+    rate = f", {1 / past.iteration_seconds:.3g} it/s" if past.iteration_seconds else ""
+    if past.evaluate_seconds is None:
+        time = f"~{duration(past.distil_seconds)} to distil{rate}, from {of}; to evaluate: unknown, ctrl+t measures"
+    else:
+        phases = _phases({"distil": past.distil_seconds, "evaluate": past.evaluate_seconds})
+        time = f"{_times(past.distil_seconds + past.evaluate_seconds, runs)} ({phases}{rate}), from {of}"
+    return [
+        ("time", time),
+        ("memory", f"~{size(past.peak_memory_bytes)} peak"),
+        ("disk", f"~{size(past.disk_bytes)}{' per seed' if runs > 1 else ''}"),
+    ]
+
+
+def _times(seconds: float, runs: int) -> str:
+    return f"~{duration(seconds)}" + (f" per seed, ~{duration(seconds * runs)} for {runs} seeds" if runs > 1 else "")
+
+
+def _phases(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{phase} {duration(spent)}" for phase, spent in seconds.items())
+
+
+def _more(found: Sequence[Any], shown: int) -> str:
+    return f" and {len(found) - shown} more" if len(found) > shown else ""
+
+
+def _brief(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Memory and disk on one line: there are few."""
+    said = dict(lines)
+    short = []
+    for label, text in lines:
+        if label == "memory" and "disk" in said:
+            text = f"{text}      disk {said['disk']}"
+        if label != "disk":
+            short.append((label, text))
+    return short
+
+
+def _sharing(count: int) -> str:
+    if not count:
+        return "No finished run has this protocol yet."
+    return f"{count} finished run{'s have' if count > 1 else ' has'} this protocol: one table with this one."
+
+
+def in_words(cards: Sequence[gpu.Glance], runs: dict[int, str]) -> list[str]:
+    """Who is on each GPU.
+
+    Args:
+        runs: ids of runs that go on, by process.
+    """
+    lines = []
+    for index, card in enumerate(cards):
+        memory = "memory unknown"
+        if card.used_bytes is not None and card.total_bytes:
+            memory = f"{size(card.total_bytes - card.used_bytes)} of {size(card.total_bytes)} free"
+        busy = "" if card.busy_percent is None else f", {card.busy_percent} % busy"
+        said = [f"{index} {card.name}: {memory}{busy}"]
+        if card.tenants is None:
+            said.append("the driver does not tell who uses it")
+        for tenant in card.tenants or []:
+            who = f"run {runs[tenant.pid]}" if tenant.pid in runs else tenant.name or "a process"
+            held = "" if tenant.memory_bytes is None else f", {size(tenant.memory_bytes)}"
+            by = f", {tenant.user}" if tenant.user else ""
+            said.append(f"{tenant.pid} {who}{by}{held}")
+        if card.tenants == []:
+            said.append("nobody computes on it")
+        lines.append("; ".join(said))
+    return lines

@@ -1,0 +1,206 @@
+"""Grid: a table of cells, one of which the keys are on. The names of the rows stay where they are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual.binding import Binding, BindingType
+from textual.events import Resize
+from textual.message import Message
+from textual.reactive import reactive
+from textual.strip import Strip
+from textual.widget import Widget
+
+GAP = 2
+LONGEST_NAME = 34
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All texts of a table."""
+
+    corner: list[str]
+    """Above the names of the rows: a text per line of the head."""
+    heads: list[list[str]]
+    """By column, the same number of lines each."""
+    names: list[str]
+    cells: list[list[str]]
+    """By row and column; empty: nothing is there."""
+    stars: set[tuple[int, int]] = field(default_factory=set)
+    """Row and column of cells that stand out."""
+    below: list[tuple[str, list[str]]] = field(default_factory=list)
+    """Lines that the keys do not go to."""
+
+
+class Grid(Widget, can_focus=True):
+    """Draws it, a line at a time.
+
+    Args:
+        ascii_: draw nothing but ASCII signs.
+    """
+
+    DEFAULT_CSS = "Grid { height: 1fr; }"
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"grid--head", "grid--cursor", "grid--quiet"}
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "go(-1, 0)", "Up", show=False),
+        Binding("down,j", "go(1, 0)", "Down", show=False),
+        Binding("left,h", "go(0, -1)", "Left", show=False),
+        Binding("right,l", "go(0, 1)", "Right", show=False),
+        Binding("g", "go(-999999, 0)", "First row", show=False),
+        Binding("G", "go(999999, 0)", "Last row", show=False),
+        Binding("home", "go(0, -999999)", "First column", show=False),
+        Binding("end", "go(0, 999999)", "Last column", show=False),
+        Binding("ctrl+d", "go(10, 0)", "Ten down", show=False),
+        Binding("ctrl+u", "go(-10, 0)", "Ten up", show=False),
+    ]
+
+    row: reactive[int] = reactive(0, repaint=False)
+    column: reactive[int] = reactive(0, repaint=False)
+
+    class Moved(Message):
+        """The keys are on another cell."""
+
+    def __init__(self, *, ascii_: bool = False, id: str | None = None):
+        super().__init__(id=id)
+        self._ascii = ascii_
+        self.contents = Contents([], [], [], [])
+        self.marks: set[tuple[int, int]] = set()
+        """Row and column of cells that are marked."""
+        self._top = 0
+        self._first = 0
+        """Of the columns that are seen."""
+
+    def show(self, contents: Contents, marks: set[tuple[int, int]]) -> None:
+        """Draw this."""
+        if contents == self.contents and marks == self.marks:
+            return
+        self.contents, self.marks = contents, set(marks)
+        self.row = min(self.row, max(0, len(contents.names) - 1))
+        self.column = min(self.column, max(0, len(contents.heads) - 1))
+        self._follow()
+        self.refresh()
+
+    def action_go(self, down: int, right: int) -> None:
+        row = min(max(0, self.row + down), max(0, len(self.contents.names) - 1))
+        column = min(max(0, self.column + right), max(0, len(self.contents.heads) - 1))
+        if (row, column) == (self.row, self.column):
+            return
+        before, scrolled = self.row, (self._top, self._first)
+        self.row, self.column = row, column
+        self._follow()
+        if scrolled != (self._top, self._first):
+            self.refresh()
+        else:
+            for line in {before, row}:
+                self._refresh_row(line)
+        self.post_message(self.Moved())
+
+    def _refresh_row(self, row: int) -> None:
+        from textual.geometry import Region
+
+        y = self._head_lines() + row - self._top
+        self.refresh(Region(0, y, self.size.width, 1))
+
+    def on_resize(self, event: Resize) -> None:
+        self._follow()
+        self.refresh()
+
+    def _head_lines(self) -> int:
+        return len(self.contents.corner) + 1
+
+    def lines_wanted(self) -> int:
+        """The height at which everything is seen."""
+        return self._head_lines() + len(self.contents.names) + len(self.contents.below)
+
+    def _name_width(self) -> int:
+        names = [*self.contents.corner, *self.contents.names, *(name for name, _ in self.contents.below)]
+        most = LONGEST_NAME if self.size.width >= 100 else 24
+        return min(most, max((cell_len(name) for name in names), default=0))
+
+    def widths(self) -> list[int]:
+        """Cells of each column, with room for the signs before and after."""
+        found = []
+        for index, head in enumerate(self.contents.heads):
+            texts = [*head, *(row[index] for row in self.contents.cells), *(b[index] for _, b in self.contents.below)]
+            found.append(max(map(cell_len, texts)) + 2)
+        return found
+
+    def _follow(self) -> None:
+        """See to it that the cell of the keys is seen."""
+        lines = max(1, self.size.height - self._head_lines())
+        if self.row < self._top:
+            self._top = self.row
+        # What stands below the last row is seen with it.
+        last = len(self.contents.names) - 1
+        bottom = self.row + (len(self.contents.below) if self.row == last else 0)
+        self._top = min(self.row, max(self._top, bottom - lines + 1))
+        if self.row + len(self.contents.below) + 1 <= lines:
+            self._top = 0 if last + len(self.contents.below) < lines else self._top
+        self._first = min(self._first, self.column)
+        widths, room = self.widths(), self.size.width - self._name_width() - 2
+        while self._first < self.column and sum(w + GAP for w in widths[self._first : self.column + 1]) > room:
+            self._first += 1
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        base = self.rich_style
+        contents = self.contents
+        head = self.get_component_rich_style("grid--head", partial=True) + Style(bold=True)
+        if not contents.heads:
+            return Strip.blank(width, base)
+        name_width = self._name_width()
+        segments: list[Segment]
+        at = y - self._head_lines() + self._top
+        if y < len(contents.corner):
+            segments = [Segment(f" {_fit(contents.corner[y], name_width)} ", base + head)]
+            segments += self._across([h[y] for h in contents.heads], base + head, -1)
+        elif y == len(contents.corner):
+            rule = "-" if self._ascii else "─"
+            segments = [Segment(f" {rule * name_width} ", base)]
+            segments += self._across([rule * (w - 2) for w in self.widths()], base, -1)
+        elif at < len(contents.names):
+            segments = [Segment(f" {_fit(contents.names[at], name_width)} ", base)]
+            segments += self._across(contents.cells[at], base, at)
+        elif at - len(contents.names) < len(contents.below):
+            name, texts = contents.below[at - len(contents.names)]
+            quiet = base + Style(dim=True)
+            segments = [Segment(f" {_fit(name, name_width)} ", quiet), *self._across(texts, quiet, -1)]
+        else:
+            return Strip.blank(width, base)
+        return Strip(segments).adjust_cell_length(width, base)
+
+    def _across(self, texts: Sequence[str], style: Style, row: int) -> list[Segment]:
+        room = self.size.width - self._name_width() - 2
+        segments: list[Segment] = []
+        widths = self.widths()
+        for index in range(self._first, len(texts)):
+            width = widths[index]
+            if width > room:
+                break
+            room -= width + GAP
+            here = row == self.row and index == self.column and row >= 0
+            marked, starred = (row, index) in self.marks, (row, index) in self.contents.stars
+            text = texts[index] or "–"
+            if self._ascii:
+                text = text.replace("±", "+-")
+            sign = (">" if self._ascii else "▌") if here else ("+" if marked else " ")
+            after = "*" if starred else ("+" if here and marked else " ")
+            shown = style + Style(bold=True) if starred else style
+            if here:
+                shown = shown + (self.get_component_rich_style("grid--cursor", partial=True) + Style(reverse=True))
+            segments.append(Segment(f"{sign}{text}".rjust(width - 1) + after, shown))
+            segments.append(Segment(" " * GAP, style))
+        if self._first + len(segments) // 2 < len(texts):
+            more = ">" if self._ascii else "…"
+            if segments:
+                segments[-1] = Segment(f"{more} ", style)
+        return segments
+
+
+def _fit(text: str, width: int) -> str:
+    """Padded, or cut with an ellipsis."""
+    return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"

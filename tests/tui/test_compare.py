@@ -1,0 +1,358 @@
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from dambench.cli import run_cli
+from dambench.protocol import PRESETS
+from dambench.store import runs as stored
+from dambench.store.leaderboard import leaderboard, rivals
+from dambench.store.runs import Store
+from dambench.tui import catalogue
+from dambench.tui.catalogue import Catalogue
+from dambench.tui.plain import plain
+from dambench.tui.screens import compare, new_run
+from dambench.tui.screens.compare import CHOICES, ComparePlace, about, choose, contents, curves, find, nothing
+from dambench.tui.widgets.grid import Contents, Grid
+from tests import ledger
+from tests.tui.screen import SIZES, console, drawn, play, shows, snapshot, until
+
+AXES = ("method",), ("dataset", "ipc")
+
+
+def _fill(path: Path) -> Path:
+    """Two protocols; two sets of dm at IPC 1, and a run that was stopped."""
+    with closing(Store.open(path, write=True)) as store:
+        for method, ipc, seed, accuracies in (
+            ("random", 1, 0, (0.3, 0.31, 0.29)),
+            ("dm", 1, 0, (0.5, 0.52, 0.51)),
+            ("dm", 1, 1, (0.53, 0.52, 0.54)),
+            ("random", 10, 0, (0.6, 0.61, 0.59)),
+            ("whole", None, 0, (0.9, 0.91, 0.92)),
+        ):
+            ledger.add(store, ledger.config(method, ipc, seed), accuracies, recipe="a table")
+        ledger.add(store, ledger.config("dm", 10), end=ledger.stopped())
+        ledger.add(store, ledger.config("dm", protocol=PRESETS["dc"]), (0.4, 0.41))
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    names = iter(f"run{letter}22" for letter in "abcdefghij")
+    monkeypatch.setattr(stored, "new_id", names.__next__)
+    return _fill(tmp_path / "runs.db")
+
+
+async def _there(pilot: Pilot[None]) -> ComparePlace:
+    await pilot.press("3")
+    await shows(pilot, "[3 Compare]", "mean ± std (n networks)")
+    place = pilot.app.screen
+    assert isinstance(place, ComparePlace)
+    # Tables are in the order of their protocols' names.
+    await pilot.press("p")
+    await shows(pilot, "protocol quick", "random · digits IPC 1")
+    return place
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_table(path: Path, size: tuple[int, int]) -> None:
+    async def scene(pilot: Pilot[None]) -> None:
+        await _there(pilot)
+        await pilot.press("j")
+        await shows(pilot, "dm · digits IPC 1")
+        snapshot(pilot.app, "compare")
+
+    play(console(path), scene, size)
+
+
+def test_without_unicode_it_is_drawn_in_ascii(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf:
+        def __init__(self, hear: object): ...
+
+        def ask(self, arguments: list[str]) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(new_run, "Checker", Deaf)
+    monkeypatch.setattr(catalogue, "kept", lambda: Catalogue({}, {}, {}))
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await pilot.press("3")
+        await shows(pilot, "protocol dc")
+        await pilot.press("p")
+        await shows(pilot, "protocol quick", ">30.0 +- 1.0 (3)")
+        assert drawn(pilot.app).isascii()
+        await pilot.press("n")
+        await shows(pilot, "Before you start")
+        assert drawn(pilot.app).isascii()
+
+    play(console(path, ascii=True), scene)
+
+
+def test_the_numbers_are_those_of_the_report(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copied: list[str] = []
+
+    async def scene(pilot: Pilot[None]) -> None:
+        place = await _there(pilot)
+        copied.append(place.to_copy())
+        await pilot.press("p")
+        await shows(pilot, "protocol dc")
+        copied.append(place.to_copy())
+
+    play(console(path), scene)
+    assert run_cli(["report", "--short"]) == 0
+    report = capsys.readouterr().out
+    tables = [text for text in report.split("## ") if text.startswith("Accuracy")]
+    assert len(tables) == 2
+    for text in copied:
+        (table,) = (line for line in text.split("## ") if line.startswith("Accuracy"))
+        rows = [line for line in table.splitlines() if line.startswith("|")]
+        assert any(rows == [line for line in other.splitlines() if line.startswith("|")] for other in tables)
+
+
+def test_keys_go_from_cell_to_cell_and_no_further(path: Path) -> None:
+    async def scene(pilot: Pilot[None]) -> None:
+        place = await _there(pilot)
+        grid = place.query_one(Grid)
+        assert (grid.row, grid.column) == (0, 0)
+        await pilot.press("k", "h")
+        assert (grid.row, grid.column) == (0, 0)
+        await pilot.press("G", "end", "down", "l")
+        assert (grid.row, grid.column) == (2, 1)
+        await shows(pilot, "whole · digits IPC 10")
+        await pilot.press("k")
+        await shows(pilot, "dm · digits IPC 10", "Not run yet.")
+
+    play(console(path), scene)
+
+
+def test_a_cell_opens_to_its_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = console(path)
+    opened: list[str] = []
+    monkeypatch.setattr(app, "open_run", opened.append)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await _there(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: opened == ["runa22"])
+        await pilot.press("j", "enter")
+        await shows(pilot, "2 runs of this cell", "runc22  53.0 52.0 54.0", "runb22  50.0 52.0 51.0")
+        await pilot.press("j", "enter")
+        await until(pilot, lambda: opened == ["runa22", "runb22"])
+
+    play(app, scene)
+
+
+def test_marked_runs_are_drawn_over_each_other(path: Path) -> None:
+    async def scene(pilot: Pilot[None]) -> None:
+        place = await _there(pilot)
+        await pilot.press("space", "j", "space")
+        await shows(pilot, "3 runs marked", "+30.0 ± 1.0")
+        await until(pilot, lambda: place.found and len(place.found.losses) == 3)
+        await pilot.press("c")
+        await shows(pilot, "loss over iterations, logarithmic", "random runa22", "dm runc22", "2 iterations")
+        await pilot.press("m")
+        await shows(pilot, "test accuracy over iterations")
+        await pilot.press("escape")
+        await shows(pilot, "3 runs marked")
+        await pilot.press("space")
+        await shows(pilot, "1 run marked")
+        await pilot.press("escape")
+        await until(pilot, lambda: "marked" not in drawn(pilot.app))
+
+    play(console(path), scene)
+
+
+def test_axes_are_chosen_and_remembered(path: Path) -> None:
+    async def scene(pilot: Pilot[None]) -> None:
+        place = await _there(pilot)
+        await pilot.press("V")
+        await shows(pilot, "What columns stand for")
+        await pilot.press("g", "escape")
+        await pilot.press("v")
+        await shows(pilot, "What rows stand for")
+        for _ in range(CHOICES.index(("protocol",)) - CHOICES.index(("method",))):
+            await pilot.press("j")
+        await pilot.press("enter")
+        await shows(pilot, "rows: protocol")
+        await pilot.press("p")  # of random there is one protocol only
+        await shows(pilot, "quick#", "dc#")  # side by side, and each named
+        assert (place.rows, place.columns) == (("protocol",), ("dataset", "ipc"))
+
+    play(console(path), scene)
+
+    async def later(pilot: Pilot[None]) -> None:
+        await pilot.press("3")
+        await shows(pilot, "rows: protocol")
+
+    play(console(path), later)
+
+
+def test_the_report_is_written_as_the_command_would(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = path.parent / "table.csv"
+    app = console(path)
+    said: list[str] = []
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await _there(pilot)
+        app.say = lambda text, severity="": said.append(text)  # type: ignore[method-assign]
+        await pilot.press("e")
+        await until(pilot, lambda: pilot.app.screen.query(Input))
+        pilot.app.screen.query_one(Input).value = str(target)
+        await pilot.press("enter")
+        await until(pilot, lambda: said)
+        await pilot.press("e")
+        await until(pilot, lambda: pilot.app.screen.query(Input))
+        pilot.app.screen.query_one(Input).value = str(path.parent / "none" / "table.csv")
+        await pilot.press("enter")
+        await until(pilot, lambda: len(said) == 2)
+
+    play(app, scene)
+    assert run_cli(["report", "--format", "csv"]) == 0
+    assert target.read_text() == capsys.readouterr().out
+    assert said == [f"Written: {target}", said[1]]
+    assert "there is no such folder" in said[1]
+
+
+def test_signs_become_ascii_of_the_same_width() -> None:
+    assert plain("a ± b – ×") == "a ~ b - x"
+    assert plain("┌─┐│ └─┘ ╭━┃ ┼") == "+-+| +-+ +-| +"
+    assert plain("é ÿ 語 ▁") == "e y ?? #"
+    assert plain("plain") == "plain"
+
+
+def test_what_is_new_appears_by_itself(path: Path) -> None:
+    async def scene(pilot: Pilot[None]) -> None:
+        await _there(pilot)
+        with closing(Store.open(path, write=True)) as store:
+            ledger.add(store, ledger.config("herding", 1), (0.7, 0.71, 0.72))
+        await shows(pilot, "herding", "71.0 ± 1.0 (3)")
+
+    play(console(path), scene)
+
+
+def test_where_nothing_has_finished_it_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with closing(Store.open(path, write=True)) as store:
+        ledger.add(store, ledger.config(), end=ledger.stopped())
+        assert "no run has finished yet (1 stopped)" in nothing(find(store, *AXES, []))
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await pilot.press("3")
+        await shows(pilot, "Nothing to compare: no run has finished yet (1 stopped).")
+        await pilot.press("enter", "space", "c", "p", "j")
+        assert "Nothing to compare" in drawn(pilot.app)
+
+    play(console(path), scene)
+
+
+# Without a screen.
+
+
+def test_an_axis_is_on_rows_or_columns_never_on_both() -> None:
+    rows, columns = ("method",), ("dataset", "ipc")
+    assert choose(rows, columns, "rows", ("ipc",)) == (("ipc",), ("dataset",))
+    assert choose(rows, columns, "rows", ("dataset", "ipc")) == (("dataset", "ipc"), ("method",))
+    for which in ("rows", "columns"):
+        for before in CHOICES:
+            for other in (c for c in CHOICES if not set(c) & set(before)):
+                for axes in CHOICES:
+                    new_rows, new_columns = choose(before, other, which, axes)
+                    assert (new_rows if which == "rows" else new_columns) == axes
+                    assert new_rows
+                    assert new_columns
+                    assert not set(new_rows) & set(new_columns)
+
+
+def test_a_cell_is_told_in_words(path: Path) -> None:
+    with closing(Store.open(path)) as store:
+        board = leaderboard(store, *AXES)
+    (table,) = (table for table in board.tables if table.fixed["protocol"].startswith("quick"))
+    here = (("dm",), ("digits", "1"))
+    name, scores, against, cost, recipe = about(board, table, *AXES, here)
+    assert name == "dm · digits IPC 1   52.0 ± 1.4   n = 6 (2 sets × 3 networks)"
+    assert scores == "runc22: 53.0 52.0 54.0   runb22: 50.0 52.0 51.0"
+    assert against == "against random +22.0 (p < 0.001); whole -39.0 (Welch, uncorrected)"
+    assert cost == "took 1 s to distil (1 MB peak), 1 s per network, on a CPU, 2 threads"
+    assert recipe == "settings: a table"
+    assert {place[0] for place in rivals(table, *AXES, here)} == {("random",), ("dm",), ("whole",)}
+    assert about(board, table, *AXES, (("dm",), ("digits", "10")))[1] == "Not run yet."
+
+
+def test_the_grid_has_the_texts_of_the_report(path: Path) -> None:
+    with closing(Store.open(path)) as store:
+        board = leaderboard(store, *AXES)
+    (table,) = (table for table in board.tables if table.fixed["protocol"].startswith("quick"))
+    found = contents(table, *AXES)
+    assert found == Contents(
+        corner=["", "method"],
+        heads=[["digits", "IPC 1"], ["digits", "IPC 10"]],
+        names=["random", "dm", "whole"],
+        cells=[["30.0 ± 1.0 (3)", "60.0 ± 1.0 (3)"], ["52.0 ± 1.4 (2×3)", ""], ["91.0 ± 1.0 (3)", "91.0 ± 1.0 (3)"]],
+        stars={(1, 0)},
+        below=[("majority class", ["60.0", "60.0"])],
+    )
+
+
+def test_what_is_no_number_is_a_gap_in_a_curve() -> None:
+    text = curves({"dm runa22 matching": [(1, 2.0), (2, None), (3, 1.0)]}, 60, 8, True, True).plain
+    assert "nan at 2" in text
+    assert text.isascii()
+    assert "The marked runs have none." in curves({}, 60, 8, True, False).plain
+
+
+def test_a_wide_table_is_scrolled_to_the_cell_of_the_keys(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with closing(Store.open(path, write=True)) as store:
+        for ipc in range(1, 12):
+            ledger.add(store, ledger.config("dm", ipc), (0.5, 0.6))
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await pilot.press("3")
+        await shows(pilot, "IPC 1 ", "…")
+        assert " IPC 11 " not in drawn(pilot.app)
+        await pilot.press("end")
+        await shows(pilot, "dm · digits IPC 11")
+        head = next(line for line in drawn(pilot.app).splitlines() if line.startswith(" method"))
+        assert "IPC 1 " not in head
+        assert "IPC 11" in head
+
+    play(console(path), scene)
+
+
+def test_a_table_is_aggregated_anew_only_when_something_was_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ComparePlace()
+    counted: list[int] = []
+    real = compare.find
+
+    def find(*said: object) -> compare.Found:
+        counted.append(1)
+        return real(*said)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(compare, "find", find)
+    question = place.question()
+    with closing(Store.open(path)) as store:
+        assert question(store) is question(store)
+        assert len(counted) == 1
+        with closing(Store.open(path, write=True)) as writer:
+            ledger.add(writer, ledger.config("herding"))
+        assert "herding" in {row[0] for table in question(store).board.tables for row in table.rows}
+
+
+def test_without_colours_nothing_is_sent_but_signs(path: Path) -> None:
+    async def scene(pilot: Pilot[None]) -> None:
+        await pilot.press("3")
+        await shows(pilot, "[3 Compare]", "mean ± std (n networks)")
+        await pilot.press("v")
+        await shows(pilot, "What rows stand for")
+        strips = pilot.app.screen._compositor.render_strips()
+        styles = [segment.style for strip in strips for segment in strip if segment.style]
+        assert all(style.color is None and style.bgcolor is None for style in styles)
+        assert any(style.bold for style in styles)
+
+    play(console(path, colour=False), scene)
