@@ -18,9 +18,10 @@ from PIL import Image
 
 from dambench import cli, launch
 from dambench.__main__ import main as program
-from dambench.cli import run_cli, until_told
+from dambench.cli import run_cli
 from dambench.engine import StopRun
 from dambench.events import AnyEvent, Evaluated
+from dambench.recording import until_told
 from dambench.store import database
 from dambench.store.runs import Said, Store
 from dambench.store.schema import VERSION

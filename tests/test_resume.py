@@ -14,7 +14,6 @@ import torch
 
 from dambench import checkpoints, datasets, engine, files, launch, registry
 from dambench.checkpoints import Checkpoint, Keeper
-from dambench.cli import until_told
 from dambench.config import Choice, Request, RunConfig, read
 from dambench.engine import Job, StopRun, prepare
 from dambench.errors import BadInput
@@ -32,6 +31,7 @@ from dambench.events import (
 )
 from dambench.problem import Problem, State, Step
 from dambench.protocol import PRESETS, Budget
+from dambench.recording import until_told
 from dambench.store.runs import Store, Superseded
 from tests.lab import quick_options, tiny_problem
 
