@@ -333,6 +333,26 @@ def test_a_file_that_is_not_ours_is_refused_and_stays_as_it_is(
     assert sorted(os.listdir(tmp_path)) == names
 
 
+def test_a_file_whose_end_is_still_in_its_log_is_whole(tmp_path: Path) -> None:
+    """As kill -9 leaves it in the midst of folding in the log: the first page is written, the last ones are not yet."""
+    path, copy = tmp_path / "runs.db", tmp_path / "killed.db"
+    with closing(Store.open(path, write=True)) as store:
+        before = path.stat().st_size
+        run_ids = [add(store, config(seed=seed)) for seed in range(40)]
+        log = path.with_name("runs.db-wal").read_bytes()
+        assert log
+    folded = path.read_bytes()
+    assert len(folded) > before
+    copy.write_bytes(folded[:before])
+    with pytest.raises(BadInput, match="its end is missing"):
+        Store.open(copy)
+    copy.with_name("killed.db-wal").write_bytes(log)
+    for write in (False, True):
+        with closing(Store.open(copy, write=write)) as store:
+            assert store.query("pragma integrity_check") == [{"integrity_check": "ok"}]
+            assert [row["id"] for row in store.query("select id from runs order by number")] == run_ids
+
+
 def test_a_missing_database_is_not_made_by_looking(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="There is no database"):
         Store.open(tmp_path / "none.db")
