@@ -338,7 +338,7 @@ def test_a_file_whose_end_is_still_in_its_log_is_whole(tmp_path: Path) -> None:
     path, copy = tmp_path / "runs.db", tmp_path / "killed.db"
     with closing(Store.open(path, write=True)) as store:
         before = path.stat().st_size
-        run_ids = [add(store, config(seed=seed)) for seed in range(40)]
+        run_ids = [add(store, config(seed=seed)) for seed in range(12)]
         log = path.with_name("runs.db-wal").read_bytes()
         assert log
     folded = path.read_bytes()
