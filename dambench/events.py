@@ -166,6 +166,10 @@ class Progressed(Event, frozen=True, kw_only=True):
     """In use now: by the allocator on a GPU, by the process on a CPU."""
 
 
+SKIPPED = "skipped"
+"""Among the losses: how many steps were left out so far, since they were not finite."""
+
+
 class Stepped(Event, frozen=True, kw_only=True):
     """The method took an iteration whose losses were logged."""
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from dambench.display import display, display_lines
 from dambench.events import (
+    SKIPPED,
     Adapted,
     AnyEvent,
     Evaluated,
@@ -81,7 +82,7 @@ def number(value: Real) -> str:
 
 
 def losses(event: Stepped) -> str:
-    said = {name: value for name, value in event.losses.items() if value or name != "skipped"}
+    said = {name: value for name, value in event.losses.items() if value or name != SKIPPED}
     return "  ".join(f"{display(name)} {number(value)}" for name, value in said.items())
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dambench.events import SKIPPED
 from dambench.problem import Problem, State
 
 PATIENCE = 10
@@ -72,7 +73,7 @@ class LearnedImages:
         self._last.copy_(torch.where(finite, found, self._last))
         lost = found.masked_fill(found.isfinite(), torch.nan)
         told = torch.where(self._in_a_row < PATIENCE, self._last, lost)
-        return dict(zip(losses, told, strict=True)) | {"skipped": self.skipped.clone()}
+        return dict(zip(losses, told, strict=True)) | {SKIPPED: self.skipped.clone()}
 
     def state(self) -> State:
         """Copies of all that `resume` needs."""

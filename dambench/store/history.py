@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from dambench.config import RunConfig
+from dambench.events import SKIPPED
 from dambench.store.leaderboard import mean
 from dambench.store.runs import Store
 
@@ -172,6 +173,8 @@ def losses(store: Store, run: str) -> dict[str, Line]:
     ):
         said = json.loads(row["body"])
         for name, value in said["losses"].items():
+            if name == SKIPPED and not value:
+                continue
             known = value if isinstance(value, int | float) else None
             lines.setdefault(name, []).append((said["iteration"], known))
     return lines

@@ -15,6 +15,7 @@ import numpy as np
 from dambench import launch
 from dambench.display import display
 from dambench.events import (
+    SKIPPED,
     AnyEvent,
     DataCard,
     Environment,
@@ -219,6 +220,8 @@ class Watched:
                 known.iterations.append(event.iteration)
                 known.seconds.append(event.seconds)
                 for name, value in event.losses.items():
+                    if name == SKIPPED and not value:
+                        continue  # a line once there is something to see
                     x, y = known.losses[name]
                     x.append(event.iteration)
                     y.append(float(value))
