@@ -22,6 +22,7 @@ from textual.widgets import Static
 
 from dambench import launch
 from dambench.display import display
+from dambench.store import runs as stored
 from dambench.store.runs import Store
 from dambench.tui.copying import copy
 from dambench.tui.feed import Feed, Told
@@ -237,7 +238,7 @@ class DambenchApp(App[None]):
             self.exit()
 
     def _alive(self) -> list[str]:
-        if not self.path.exists():
+        if not stored.exists(self.path):
             return []
         try:
             with closing(Store.open(self.path)) as store:

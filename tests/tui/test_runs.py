@@ -18,6 +18,7 @@ from dambench import launch
 from dambench.events import Process
 from dambench.store import filters, listing
 from dambench.store.runs import Store
+from dambench.tui import signalling
 from dambench.tui.app import DambenchApp
 from dambench.tui.screens import runs as place
 from dambench.tui.screens.runs import RunsPlace
@@ -396,7 +397,7 @@ def test_a_run_is_resumed_without_waiting_for_it(path: Path, monkeypatch: pytest
 
 
 def test_where_one_may_only_look_nothing_is_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RunsPlace, "_do", lambda self, work: pytest.fail("it worked"))
+    monkeypatch.setattr(signalling, "do", lambda place, work: pytest.fail("it worked"))
     app = console(path, readonly=True)
 
     async def scene(pilot: Pilot[None]) -> None:
@@ -471,6 +472,9 @@ def test_without_a_database_or_a_run_it_says_how_to_begin(tmp_path: Path) -> Non
         with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
             run = add(store, config())
         await shows(pilot, run)
+        # The keys were never the filter's.
+        await pilot.press("N")
+        await shows(pilot, f"Note to {run}")
 
     play(app, scene)
 
