@@ -157,6 +157,26 @@ def test_the_cursor_moves_by_vim_keys_and_arrows(path: Path) -> None:
     play(app, scene)
 
 
+def test_the_run_under_the_cursor_is_remembered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "RESTING", 0.01)
+    app = console(path)
+
+    async def leave(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: here(app) == "run6")
+        await pilot.press("j", "j")
+        await until(pilot, lambda: app.settings.get("runs.run", "") == "run4")
+
+    play(app, leave)
+    again = console(path)
+
+    async def come_back(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: here(again) == "run4")
+        await pilot.press("s", "enter")  # by age, the other way round: from the top
+        await until(pilot, lambda: here(again) == "run0")
+
+    play(again, come_back)
+
+
 def test_a_filter_is_checked_while_it_is_typed_and_applied_by_itself(path: Path) -> None:
     app = console(path)
 

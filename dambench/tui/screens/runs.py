@@ -48,6 +48,9 @@ from dambench.tui.widgets.sure import Several, Sure
 PAGE = 100
 """Runs that are read around the cursor."""
 
+RESTING = 1.0
+"""Seconds after which the run under the cursor is remembered."""
+
 TYPING = 0.3
 """Seconds without a key after which a filter that is being typed is applied."""
 
@@ -81,6 +84,8 @@ class Found(NamedTuple):
     numbers: Sequence[int]
     rows: dict[int, Row]
     glance: Glance | None
+    here: int | None
+    """The run that `glance` is of."""
     of: int
     """All runs that are not in the trash."""
     stands: list[str]
@@ -99,11 +104,14 @@ class Reader:
     stands: dict[int, launch.State] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
 
-    def read(self, store: Store, wanted: Wanted, number: int | None, at: int) -> Found:
+    def read(self, store: Store, wanted: Wanted, number: int | None, at: int, begin: str = "") -> Found:
         """Args:
         number, at: the run under the cursor, and where it was.
+        begin: the id of the run to begin at, where there is no cursor yet.
         """
         began = time.monotonic()
+        if number is None and begin:
+            number = next((row["number"] for row in store.query("select number from runs where id = ?", begin)), None)
         anew = wanted != self.wanted or began >= self.until
         if anew:
             self.stands = launch.states(store)
@@ -131,6 +139,7 @@ class Reader:
             numbers=self.numbers,
             rows=self.rows,
             glance=None if here is None else listing.glance(store, here),
+            here=here,
             of=self.of,
             stands=list(self.stands.values()),
         )
@@ -193,6 +202,9 @@ class RunsPlace(Place):
         """Whether a key was pressed since the last answer: then it is drawn at once."""
         self._drawn = 0.0
         self._typing: Timer | None = None
+        self._resting: Timer | None = None
+        self._begin = ""
+        """The run to begin at; empty once it was found, or not."""
 
     # What is on the screen.
 
@@ -220,6 +232,7 @@ class RunsPlace(Place):
         self.set_class(self.console_app.look.ascii, "-ascii")
         with suppress(BadInput):
             self._filter = filters.read(settings.get("runs.filter", ""))
+        self._begin = settings.get("runs.run", "")
         self._choose_columns()
         self._show_filter()
         self.set_focus(self.table)
@@ -240,7 +253,7 @@ class RunsPlace(Place):
     def question(self) -> Question:
         table = self.table
         wanted = Wanted(self._filter, table.order, table.down)
-        return partial(self._reader.read, wanted=wanted, number=table.number, at=table.at)
+        return partial(self._reader.read, wanted=wanted, number=table.number, at=table.at, begin=self._begin)
 
     def ask(self) -> None:
         self._asked = True
@@ -274,6 +287,8 @@ class RunsPlace(Place):
         before = self.table.number
         if anew and before not in found.numbers:
             self.table.numbers, self.table.at = (), 0
+        if self._begin and found.here is not None:
+            self.table.at, self._begin = found.numbers.index(found.here), ""
         self.table.fill(found.numbers, found.rows)
         self._head()
         self._strip()
@@ -356,7 +371,14 @@ class RunsPlace(Place):
         if self.table.row is not None and self._found is not None:
             # What is known at once; the rest in a moment.
             self._found = self._found._replace(glance=None)
+        if self._resting is not None:
+            self._resting.stop()
+        self._resting = self.set_timer(RESTING, self._remember)
         self.ask()
+
+    def _remember(self) -> None:
+        if (row := self.table.row) is not None:
+            self.console_app.settings.set("runs.run", row["id"])
 
     def on_runs_table_opened(self) -> None:
         self.action_open()
