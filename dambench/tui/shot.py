@@ -10,6 +10,8 @@ from dambench.errors import BadInput
 from dambench.tui.app import DambenchApp, Look
 from dambench.tui.settings import Settings
 
+FORM = "new"
+
 PATIENCE = 20.0
 """Seconds that the database may take to answer."""
 
@@ -18,7 +20,7 @@ def shoot(path: Path, place: str, run: str = "", size: tuple[int, int] = (160, 4
     """What a place of the console shows, as SVG.
 
     Args:
-        place: by its name in `DambenchApp.PLACES`.
+        place: by its name in `DambenchApp.PLACES`, or `new`, the form.
         run: the id of the run that is shown in Live; empty: the newest.
         size: columns and lines.
         keys: that are pressed first, as Textual calls them.
@@ -26,24 +28,29 @@ def shoot(path: Path, place: str, run: str = "", size: tuple[int, int] = (160, 4
     Raises:
         BadInput: there is no such place, or the database did not answer.
     """
-    if place not in DambenchApp.PLACES:
-        raise BadInput(f"The console has no place {place!r}: it has {', '.join(DambenchApp.PLACES)}.")
+    places = [*DambenchApp.PLACES, FORM]
+    if place not in places:
+        raise BadInput(f"The console has no place {place!r}: it has {', '.join(places)}.")
 
     async def on_stage(folder: str) -> str:
         # What the user of the console had chosen is neither read nor changed.
         app = DambenchApp(path, run, Look(readonly=True), Settings(Path(folder) / "console.json"))
         async with app.run_test(size=size) as pilot:
-            app.go(place)
-            for key in ["", *keys]:
-                if key:
-                    await pilot.press(key)
-                answers, end = app.feed.answers, time.monotonic() + PATIENCE
-                while app.feed.answers < answers + 2:  # the first may have been asked before
-                    if time.monotonic() > end:
-                        raise BadInput(f"The database {str(path)!r} does not answer.")
-                    await pilot.pause(0.05)
-                await pilot.pause(1.0)  # so that what is painted once a second is painted
+            app.go("runs" if place == FORM else place)
+            await answered(app, pilot)
+            for key in ["n"] * (place == FORM) + list(keys):
+                await pilot.press(key)
+                await answered(app, pilot)
             return app.export_screenshot(title="dambench")
+
+    async def answered(app: DambenchApp, pilot: Pilot[None]) -> None:
+        """Wait until what was asked for is on the screen."""
+        if isinstance(app.screen, NewRun):
+            await until(lambda: form_is_ready(app.screen), pilot, "The form's checks do not answer.")
+        else:
+            answers = app.feed.answers + 2  # the first may have been asked before
+            await until(lambda: app.feed.answers >= answers, pilot, f"The database {str(path)!r} does not answer.")
+        await pilot.pause(1.0)  # so that what is painted once a second is painted
 
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(on_stage(folder))

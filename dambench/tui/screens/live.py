@@ -44,9 +44,9 @@ class LivePlace(Place):
     LivePlace #banner { height: auto; max-height: 8; display: none; padding: 0 1; background: $panel; }
     LivePlace #panes { layout: grid; grid-size: 20 2; grid-rows: 11fr 8fr; height: 1fr; }
     LivePlace #panes > * { border: round $foreground 30%; border-title-color: $foreground; }
-    LivePlace #panes > *:focus { border: round $accent; }
+    LivePlace #panes > *:focus { border: round $foreground; border-title-style: bold reverse; }
     LivePlace.ascii #panes > * { border: ascii $foreground 30%; }
-    LivePlace.ascii #panes > *:focus { border: ascii $accent; }
+    LivePlace.ascii #panes > *:focus { border: ascii $foreground; }
     LivePlace #loss { column-span: 13; }
     LivePlace #machine { column-span: 7; }
     LivePlace #accuracy { column-span: 9; }
