@@ -6,14 +6,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from textual.pilot import Pilot
+
 from dambench.errors import BadInput
 from dambench.tui.app import DambenchApp, Look
+from dambench.tui.screens.new_run import NewRun
 from dambench.tui.settings import Settings
 
 FORM = "new"
 
-PATIENCE = 20.0
-"""Seconds that the database may take to answer."""
+PATIENCE = 30.0
+"""Seconds that the database, or the form's check, may take to answer."""
 
 
 def shoot(path: Path, place: str, run: str = "", size: tuple[int, int] = (160, 48), keys: Sequence[str] = ()) -> str:
@@ -45,11 +48,15 @@ def shoot(path: Path, place: str, run: str = "", size: tuple[int, int] = (160, 4
 
     async def answered(app: DambenchApp, pilot: Pilot[None]) -> None:
         """Wait until what was asked for is on the screen."""
-        if isinstance(app.screen, NewRun):
-            await until(lambda: form_is_ready(app.screen), pilot, "The form's checks do not answer.")
-        else:
-            answers = app.feed.answers + 2  # the first may have been asked before
-            await until(lambda: app.feed.answers >= answers, pilot, f"The database {str(path)!r} does not answer.")
+        before, end = app.feed.answers, time.monotonic() + PATIENCE
+        while not (
+            app.screen.checked
+            if isinstance(app.screen, NewRun)
+            else app.feed.answers >= before + 2  # the first may have been asked before
+        ):
+            if time.monotonic() > end:
+                raise BadInput(f"The database {str(path)!r} does not answer.")
+            await pilot.pause(0.05)
         await pilot.pause(1.0)  # so that what is painted once a second is painted
 
     with tempfile.TemporaryDirectory() as folder:
