@@ -665,7 +665,7 @@ def _opened(db: Path | None, *, write: bool = False) -> Iterator[Store]:
 
 @app.command()
 def shot(
-    place: Annotated[str, Argument(metavar="PLACE", help="Of the console, such as live.")],
+    place: Annotated[str, Argument(metavar="PLACE", help="Of the console: runs, live, compare or new.")],
     output: Annotated[Path, Option("--output", "-o", help="The SVG file.")],
     run_id: Annotated[str, Option("--run", metavar="ID", help="A run to show, or the beginning of its id.")] = "",
     size_: Annotated[str, Option("--size", metavar="COLUMNSxLINES")] = "160x48",

@@ -10,6 +10,7 @@ import os
 import secrets
 import sqlite3
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -28,6 +29,14 @@ WAIT_SECONDS = 30.0
 
 TRY_EVERY = 0.002
 """Seconds between two tries to get the lock: a transaction takes about as long."""
+
+MOST_HANDLES = 100
+"""Files whose headers were read that stay open; no process has connections to nearly as many databases."""
+
+_looked_at: dict[tuple[int, int], int] = {}
+"""Their handles, by device and inode, the last one used at the end."""
+
+_looking = threading.Lock()
 
 
 def check(path: Path) -> None:
@@ -64,8 +73,7 @@ def identify(path: Path) -> int:
         BadInput: it is not.
     """
     try:
-        with path.open("rb") as file:
-            header = file.read(100)
+        header = _header(path)
         size = path.stat().st_size
     except OSError as error:
         raise BadInput(f"The database {str(path)!r} cannot be read: {error.strerror}.") from None
@@ -86,6 +94,25 @@ def _has_log(path: Path) -> bool:
     with suppress(OSError):
         return path.with_name(f"{path.name}-wal").stat().st_size > 0
     return False
+
+
+def _header(path: Path) -> bytes:
+    """The first 100 bytes.
+
+    Whoever closes a file takes away all POSIX locks that his process has on it, those of SQLite's connections, too;
+    another process that closes its connection then thinks it is the last one, and removes the log that is still
+    written to. So the handles stay open.
+    """
+    with _looking:
+        status = path.stat()
+        handle = _looked_at.pop((status.st_dev, status.st_ino), None)
+        if handle is None:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            status = os.fstat(handle)  # it may have been replaced since
+        _looked_at[status.st_dev, status.st_ino] = handle
+        if len(_looked_at) > MOST_HANDLES:
+            os.close(_looked_at.pop(next(iter(_looked_at))))
+        return os.pread(handle, 100, 0)
 
 
 def _field(header: bytes, offset: int) -> int:

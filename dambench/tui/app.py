@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
-from textual.binding import Binding, BindingType
+from textual.binding import ActiveBinding, Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.filter import LineFilter
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from dambench import launch
 from dambench.display import display
+from dambench.store import runs as stored
 from dambench.store.runs import Store
 from dambench.tui.copying import copy
 from dambench.tui.feed import Feed, Told
@@ -33,6 +35,17 @@ from dambench.tui.screens.live import LivePlace
 from dambench.tui.screens.new_run import NewRun
 from dambench.tui.screens.runs import RunsPlace
 from dambench.tui.settings import Settings, folder
+
+ON_LIGHT = {"text-success": "#1b5e20", "text-warning": "#7a4300", "footer-key-foreground": "#242f38"}
+"""What Textual's light themes draw too faintly to be read."""
+
+ANSI_ON_LIGHT = TerminalTheme(
+    (224, 224, 224),
+    (0, 0, 0),
+    # Black, red, green, yellow, blue, magenta, cyan, white.
+    [(0, 0, 0), (160, 20, 20), (27, 94, 32), (122, 67, 0), (30, 70, 190), (120, 30, 130), (0, 90, 105), (80, 80, 80)],
+)
+"""The eight colours of charts and states, as dark as it takes to be told from a light background."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,7 @@ class DambenchApp(App[None]):
         ]
         self.settings = settings or Settings()
         self.feed = Feed(self, path)
+        self.ansi_theme_light = ANSI_ON_LIGHT
         self._first_run = run
         if not self.look.colour:
             self.theme = "ansi-dark"
@@ -203,24 +217,44 @@ class DambenchApp(App[None]):
     def action_help(self) -> None:
         self.push_screen(Help(self._keys()))
 
-    def _keys(self) -> list[tuple[str, str, str]]:
-        """Where, key and what it does, of all bindings that hold now."""
-        found = []
-        for key, active in self.screen.active_bindings.items():
+    def _by_action(self, screen: Screen[Any]) -> Iterable[tuple[ActiveBinding, list[str]]]:
+        """All that a key can do now, each with its keys, in the order of the place."""
+        found: dict[str, tuple[ActiveBinding, list[str]]] = {}
+        for key, active in screen.active_bindings.items():
             binding = active.binding
-            if binding.description or binding.action.startswith("place"):
-                what = binding.description or "Place " + key
-                where = "everywhere" if active.node is self else "here"
-                found.append((where, binding.key_display or key, active.tooltip or what))
-        return sorted(set(found))
+            # Editing of the line that has the focus is Textual's, and no news.
+            ours = not isinstance(active.node, Input)
+            if ours and (binding.description or binding.action.startswith("place")) and not binding.system:
+                found.setdefault(binding.action, (active, []))[1].append(self.get_key_display(binding) or key)
+        return found.values()
+
+    def _keys(self) -> list[tuple[str, str, str]]:
+        """Where, keys and what they do, of all bindings that hold now."""
+        # What the place can do comes before how to move about in it.
+        known = sorted(self._by_action(self.screen), key=lambda found: not isinstance(found[0].node, Screen))
+        return [
+            ("everywhere" if active.node is self else "here", " ".join(dict.fromkeys(keys)), _what(active, keys[0]))
+            for active, keys in known
+        ]
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        yield from super().get_system_commands(screen)
+        """The palette: places, whatever has a key here, and the theme."""
         for name, place in self.PLACES.items():
             yield SystemCommand(f"Go to {place.NAME}", place.__doc__ or "", self._going(name))
+        for active, keys in self._by_action(screen):
+            action = active.binding.action
+            if not action.startswith(("place", "command_palette")):
+                yield SystemCommand(_what(active, keys[0]), f"Key {keys[0]}", self._doing(active))
+        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
+
+    def _doing(self, active: ActiveBinding) -> Callable[[], Any]:
+        return lambda: self.run_action(active.binding.action, active.node)
 
     def _going(self, name: str) -> Callable[[], None]:
         return lambda: self.go(name)
+
+    def get_css_variables(self) -> dict[str, str]:
+        return super().get_css_variables() | ({} if self.current_theme.dark else ON_LIGHT)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """What everything that is drawn goes through."""
@@ -237,7 +271,7 @@ class DambenchApp(App[None]):
             self.exit()
 
     def _alive(self) -> list[str]:
-        if not self.path.exists():
+        if not stored.exists(self.path):
             return []
         try:
             with closing(Store.open(self.path)) as store:
@@ -260,6 +294,11 @@ class DambenchApp(App[None]):
         except OSError:
             log = Path(os.devnull)
         self.push_screen(Broken(f"{type(error).__name__}: {error}", told, log))
+
+
+def _what(active: ActiveBinding, key: str) -> str:
+    """What a key does, in words."""
+    return active.tooltip or active.binding.description or f"Place {key}"
 
 
 class Notice(ModalScreen[None]):

@@ -67,6 +67,9 @@ class Place(Screen[None]):
     def action_refresh(self) -> None:
         self.ask()
 
+    def changed(self) -> None:
+        """Something was done to a run from here: what was read before does not hold."""
+
     def hear(self, told: Told) -> None:
         """What the feed found for this place."""
         if not self.query("#trouble"):

@@ -6,19 +6,24 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from textual.pilot import Pilot
+
 from dambench.errors import BadInput
 from dambench.tui.app import DambenchApp, Look
+from dambench.tui.screens.new_run import NewRun
 from dambench.tui.settings import Settings
 
-PATIENCE = 20.0
-"""Seconds that the database may take to answer."""
+FORM = "new"
+
+PATIENCE = 30.0
+"""Seconds that the database, or the form's check, may take to answer."""
 
 
 def shoot(path: Path, place: str, run: str = "", size: tuple[int, int] = (160, 48), keys: Sequence[str] = ()) -> str:
     """What a place of the console shows, as SVG.
 
     Args:
-        place: by its name in `DambenchApp.PLACES`.
+        place: by its name in `DambenchApp.PLACES`, or `new`, the form.
         run: the id of the run that is shown in Live; empty: the newest.
         size: columns and lines.
         keys: that are pressed first, as Textual calls them.
@@ -26,24 +31,33 @@ def shoot(path: Path, place: str, run: str = "", size: tuple[int, int] = (160, 4
     Raises:
         BadInput: there is no such place, or the database did not answer.
     """
-    if place not in DambenchApp.PLACES:
-        raise BadInput(f"The console has no place {place!r}: it has {', '.join(DambenchApp.PLACES)}.")
+    places = [*DambenchApp.PLACES, FORM]
+    if place not in places:
+        raise BadInput(f"The console has no place {place!r}: it has {', '.join(places)}.")
 
     async def on_stage(folder: str) -> str:
         # What the user of the console had chosen is neither read nor changed.
         app = DambenchApp(path, run, Look(readonly=True), Settings(Path(folder) / "console.json"))
         async with app.run_test(size=size) as pilot:
-            app.go(place)
-            for key in ["", *keys]:
-                if key:
-                    await pilot.press(key)
-                answers, end = app.feed.answers, time.monotonic() + PATIENCE
-                while app.feed.answers < answers + 2:  # the first may have been asked before
-                    if time.monotonic() > end:
-                        raise BadInput(f"The database {str(path)!r} does not answer.")
-                    await pilot.pause(0.05)
-                await pilot.pause(1.0)  # so that what is painted once a second is painted
+            app.go("runs" if place == FORM else place)
+            await answered(app, pilot)
+            for key in ["n"] * (place == FORM) + list(keys):
+                await pilot.press(key)
+                await answered(app, pilot)
             return app.export_screenshot(title="dambench")
+
+    async def answered(app: DambenchApp, pilot: Pilot[None]) -> None:
+        """Wait until what was asked for is on the screen."""
+        before, end = app.feed.answers, time.monotonic() + PATIENCE
+        while not (
+            app.screen.checked
+            if isinstance(app.screen, NewRun)
+            else app.feed.answers >= before + 2  # the first may have been asked before
+        ):
+            if time.monotonic() > end:
+                raise BadInput(f"The database {str(path)!r} does not answer.")
+            await pilot.pause(0.05)
+        await pilot.pause(1.0)  # so that what is painted once a second is painted
 
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(on_stage(folder))

@@ -1,127 +1,118 @@
 """What a person can do to a run from here: ask it to stop, kill it, have it go on. Each asks whether that may be."""
 
 import signal
+import threading
 from collections.abc import Callable
-from contextlib import closing
-from typing import TYPE_CHECKING, ClassVar
-
-from rich.text import Text
-from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.screen import ModalScreen
-from textual.widgets import Input, Static
+from contextlib import closing, suppress
+from typing import Any
 
 from dambench import launch
+from dambench.display import display
+from dambench.errors import BadInput
 from dambench.store.runs import Store
+from dambench.tui.columns import ALIVE
 from dambench.tui.place import Place
+from dambench.tui.widgets.pick import Ask
+from dambench.tui.widgets.sure import Sure
 
-if TYPE_CHECKING:
-    from dambench.tui.app import DambenchApp
+Row = dict[str, Any]
+"""A whole row of a run."""
 
 
-def ask_to_stop(place: Place, run: str) -> None:
+def ask_to_stop(place: Place, row: Row) -> None:
     """Ask a run to stop at the end of its iteration, by a signal or, on another host, in the database."""
-    app = place.console_app
-    if app.refuses():
+    app, run = place.console_app, row["id"]
+    if app.refuses() or _has_ended(place, row):
         return
-    row = place.read_now(lambda store: store.run(run))
-    now = launch.state(row)
-    if now not in ("waiting", "running", "silent"):
-        app.say(f"The run {run} is {now}: there is nothing to stop.", "warning")
-    elif launch.is_here(row):
-        launch.send(row, signal.SIGTERM)
-        app.say(f"Asked {run}: it stops at the end of its iteration and writes a checkpoint.")
-    else:
 
-        def edit() -> None:
-            with closing(Store.open(app.path, write=True)) as store:
-                store.edit(run, "stop_asked", row["attempt"])
+    def stop() -> str:
+        if launch.is_here(row):
+            launch.send(row, signal.SIGTERM)
+            return f"{run} was asked to stop: it does so at the end of an iteration."
+        with closing(Store.open(app.path, write=True)) as store:
+            # The attempt, not 1: whoever resumes it is not meant.
+            store.edit(run, "stop_asked", row["attempt"])
+        return f"{run} was asked to stop: {display(row['host'])} notices within {launch.BEAT_SECONDS:.0f} s."
 
-        in_background(place, edit, f"Asked: {row['host']} notices within a minute or so.")
+    text = f"Stop the run {run}? It writes a checkpoint first, and can be resumed."
+    app.push_screen(Sure("Stop", text, "stop it"), lambda yes: do(place, stop) if yes else None)
 
 
-def kill(place: Place, run: str) -> None:
+def kill(place: Place, row: Row) -> None:
     """End a run at once, after its id was typed: it goes back to its last checkpoint."""
-    app = place.console_app
-    if app.refuses():
+    app, run = place.console_app, row["id"]
+    if app.refuses() or _has_ended(place, row):
         return
-    row = place.read_now(lambda store: store.run(run))
-    now = launch.state(row)
-    if now not in ("waiting", "running", "silent"):
-        app.say(f"The run {run} is {now}: there is nothing to kill.", "warning")
-    elif not launch.is_here(row):
-        app.say(f"The run {run} is on {row['host']}: only there can it be killed.", "warning")
-    else:
-
-        def typed(text: str | None) -> None:
-            if text == run:
-                launch.send(row, signal.SIGKILL)
-                app.say(f"Killed {run}: `r` goes on from its last checkpoint.")
-            elif text is not None:
-                app.say("That was another id: nothing was killed.", "warning")
-
-        app.push_screen(Typed(f"Kill {run}?", "Type its id and press enter. esc: do not."), typed)
-
-
-def resume(place: Place, run: str) -> None:
-    """Have a run go on from its last checkpoint, in a process of its own."""
-    app = place.console_app
-    if app.refuses():
+    if not launch.is_here(row):
+        app.say(f"{run} is on {row['host']}: only there can it be killed.", "warning")
         return
-    row = place.read_now(lambda store: store.run(run))
-    now = launch.state(row)
-    if now not in ("stopped", "failed", "lost"):
-        app.say(f"The run {run} is {now}: there is nothing to go on with.", "warning")
-        return
-    said: list[str] = []
 
-    def start() -> None:
-        begun, _ = launch.start(["resume", run, "--headless", "--db", str(app.path)], said.append)
-        if not begun:
-            raise RuntimeError(said[-1] if said else "it ended without a word")
+    def kill() -> str:
+        launch.send(row, signal.SIGKILL)
+        return f"{run} was killed. r resumes it from its last checkpoint."
 
-    app.say(f"{run} goes on in a moment.")
-    in_background(place, start, "")
-
-
-def in_background(place: Place, deed: Callable[[], None], done: str) -> None:
-    """Do something that may take long in a thread, and say how it went."""
-    app: DambenchApp = place.console_app
-
-    def work() -> None:
-        try:
-            deed()
-        except Exception as error:  # whatever is wrong, the person is told
-            app.call_from_thread(app.say, str(error), "error")
+    def typed(text: str | None) -> None:
+        if text is None:
+            return
+        if text.strip() == run:
+            do(place, kill)
         else:
-            if done:
-                app.call_from_thread(app.say, done)
+            app.say(f"Not killed: {text!r} is not {run!r}.", "warning")
 
-    app.run_worker(work, thread=True, exit_on_error=False)
+    app.push_screen(Ask(f"Kill {run}", "", f"Type {run} to kill it at once. esc: do not."), typed)
 
 
-class Typed(ModalScreen[str | None]):
-    """Asks for a word, so that no single key does what cannot be undone."""
+def resume(place: Place, row: Row) -> None:
+    """Have a run go on from its last checkpoint, in a process of its own."""
+    app, run = place.console_app, row["id"]
+    if app.refuses():
+        return
+    state = launch.state(row)
+    if state in ALIVE or state == "finished":
+        app.say(f"{run} is {state}: there is nothing to resume.", "warning")
+        return
+    if row["diverged_at"] is not None:
+        where = f"diverged at iteration {row['diverged_at']}, and would again"
+        app.say(f"{run} {where}: R runs it anew, with other settings.", "warning")
+        return
 
-    DEFAULT_CSS = """
-    Typed { align: center middle; }
-    Typed Vertical { width: 60; height: auto; border: round $error; padding: 1 2; background: $surface; }
-    """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Back")]
+    def resume() -> str:
+        heard: list[str] = []
+        begun, code = launch.start(["resume", run, "--db", str(app.path.absolute()), "--headless"], heard.append)
+        if not begun:
+            raise BadInput(heard[-1] if heard else f"{run} could not be resumed (exit code {code}).")
+        return f"{run} goes on."
 
-    def __init__(self, title: str, text: str) -> None:
-        super().__init__()
-        self._title, self._text = title, text
+    app.say(f"{run} is about to go on …")
+    do(place, resume)
 
-    def compose(self) -> ComposeResult:
-        with Vertical() as box:
-            box.border_title = self._title
-            yield Static(Text(self._text))
-            yield Input()
 
-    def on_input_submitted(self, submitted: Input.Submitted) -> None:
-        self.dismiss(submitted.value.strip())
+def do(place: Place, work: Callable[[], str]) -> None:
+    """Work in a thread that nobody waits for, not even who quits; say what came of it, and look again."""
+    app = place.console_app
 
-    def action_leave(self) -> None:
-        self.dismiss(None)
+    def done(said: str, severity: str) -> None:
+        if said:
+            app.say(said, severity)
+        place.changed()
+        if app.screen is place:
+            place.ask()
+
+    def go() -> None:
+        try:
+            said, severity = work(), "information"
+        except Exception as error:  # whatever it is, the console goes on
+            said, severity = str(error), "error"
+        with suppress(Exception):  # the console may have gone
+            app.call_from_thread(done, said, severity)
+
+    threading.Thread(target=go, name="doing", daemon=True).start()
+
+
+def _has_ended(place: Place, row: Row) -> bool:
+    """Whether there is no process to stop; says so."""
+    state = launch.state(row)
+    if state not in ALIVE:
+        nothing = "there is no process to stop. r resumes it" if state == "lost" else "there is nothing to stop"
+        place.console_app.say(f"{row['id']} is {state}: {nothing}.", "warning")
+    return state not in ALIVE

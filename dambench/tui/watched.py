@@ -183,7 +183,11 @@ class Watched:
             self._card = msgspec.json.decode(found[0]["card"], type=DataCard)
         if known.drawn != known.after:
             known.drawn = known.after
-            known.series = tuple(Series(name, np.array(x), np.array(y)) for name, (x, y) in known.losses.items())
+            known.series = tuple(
+                Series(name, np.array(x), np.array(y))
+                for name, (x, y) in known.losses.items()
+                if name != "skipped" or any(y)  # said only where steps were left out, as in the log
+            )
         costs = store.query("select phase, seconds from costs where run = ?", row["number"])
         kept = store.query("select max(iteration) last from checkpoints where run = ?", row["number"])
         pictures = store.pictures(self.run)

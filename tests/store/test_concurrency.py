@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from dambench.store import database
 from dambench.store.database import backups
 from dambench.store.runs import Store
 from dambench.store.schema import VERSION
-from tests.ledger import SCHEMAS, older
+from tests.ledger import CARD, SCHEMAS, config, older
 from tests.store.worker import STEPS
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,31 @@ class Workers:
 def workers() -> Iterator[Workers]:
     with closing(Workers(PROCESSES)) as found:
         yield found
+
+
+def test_what_is_written_is_kept_where_one_process_opened_the_file_twice_and_another_ended_meanwhile(
+    workers: Workers, tmp_path: Path
+) -> None:
+    path = tmp_path / "runs.db"
+    nothing = [["open", str(tmp_path / "other.db")]] * (PROCESSES - 1)
+    with closing(Store.open(path, write=True)) as store:
+        store.create(config(), CARD)
+        Store.open(path, write=True).close()
+        Store.open(path).close()
+        # The last connection that is closed removes the log; this one must not be taken for the last.
+        assert workers.ask(["open", str(path)], *nothing)[0] == ["done", 1]
+        store.create(config(seed=1), CARD)
+        assert workers.ask(["open", str(path)], *nothing)[0] == ["done", 2]
+
+
+def test_few_of_the_files_that_were_looked_at_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MOST_HANDLES", 3)
+    monkeypatch.setattr(database, "_looked_at", {})
+    for n in range(5):
+        Store.open(tmp_path / f"{n}.db", write=True).close()
+        for _ in range(2):
+            database.identify(tmp_path / f"{n}.db")
+    assert [os.stat(tmp_path / f"{n}.db").st_ino for n in (2, 3, 4)] == [file for _, file in database._looked_at]
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=pytest.mark.slow)])

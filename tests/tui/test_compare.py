@@ -155,7 +155,7 @@ def test_marked_runs_are_drawn_over_each_other(path: Path) -> None:
         await pilot.press("c")
         await shows(pilot, "loss over iterations, logarithmic", "random runa22", "dm runc22", "2 iterations")
         await pilot.press("m")
-        await shows(pilot, "test accuracy over iterations")
+        await shows(pilot, "test accuracy in % over iterations")
         await pilot.press("escape")
         await shows(pilot, "3 runs marked")
         await pilot.press("space")
@@ -301,7 +301,7 @@ def test_what_is_no_number_is_a_gap_in_a_curve() -> None:
     text = curves({"dm runa22 matching": [(1, 2.0), (2, None), (3, 1.0)]}, 60, 8, True, True).plain
     assert "nan at 2" in text
     assert text.isascii()
-    assert "The marked runs have none." in curves({}, 60, 8, True, False).plain
+    assert "The marked runs have none: m shows" in curves({}, 60, 8, True, False).plain
 
 
 def test_a_wide_table_is_scrolled_to_the_cell_of_the_keys(tmp_path: Path) -> None:

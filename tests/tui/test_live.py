@@ -565,16 +565,19 @@ def test_a_run_is_asked_to_stop_by_a_key_and_killed_only_by_its_name(
     async def scene(pilot: Pilot[None]) -> None:
         await shows(pilot, "running")
         await pilot.press("x")
-        await _hears(pilot, told, f"Asked {run}")
+        await shows(pilot, f"Stop the run {run}?")
+        assert sent == []
+        await pilot.press("enter")
+        await _hears(pilot, told, f"{run} was asked to stop")
         assert sent == [signal.SIGTERM]
         await pilot.press("X")
-        await shows(pilot, f"Kill {run}?")
+        await shows(pilot, f"Type {run} to kill it")
         await pilot.press(*"wrong", "enter")
-        await _hears(pilot, told, "nothing was killed")
+        await _hears(pilot, told, "Not killed")
         await pilot.press("X")
-        await shows(pilot, f"Kill {run}?")
+        await shows(pilot, f"Type {run} to kill it")
         await pilot.press(*run, "enter")
-        await _hears(pilot, told, f"Killed {run}")
+        await _hears(pilot, told, f"{run} was killed")
         assert sent == [signal.SIGTERM, signal.SIGKILL]
 
     play(app, scene)
@@ -589,8 +592,8 @@ def test_a_run_on_another_host_is_asked_in_the_database(path: Path) -> None:
 
     async def scene(pilot: Pilot[None]) -> None:
         await shows(pilot, "running")
-        await pilot.press("x")
-        await _hears(pilot, told, "Asked: gpu07 notices")
+        await pilot.press("x", "y")
+        await _hears(pilot, told, "gpu07 notices")
         with closing(Store.open(path)) as store:
             assert store.run(run)["stop_asked"] == 1
         await pilot.press("X")
@@ -616,9 +619,9 @@ def test_a_run_goes_on_in_a_process_of_its_own(path: Path, monkeypatch: pytest.M
         await shows(pilot, "stopped")
         await pilot.press("r")
         await until(pilot, lambda: len(started) == 1)
-        assert started == [["resume", run, "--headless", "--db", str(path)]]
+        assert started == [["resume", run, "--db", str(path), "--headless"]]
         await pilot.press("r")
-        await _hears(pilot, told, "it ended without a word")
+        await _hears(pilot, told, "could not be resumed (exit code 2)")
 
     play(app, scene)
 

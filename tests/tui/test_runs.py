@@ -18,6 +18,7 @@ from dambench import launch
 from dambench.events import Process
 from dambench.store import filters, listing
 from dambench.store.runs import Store
+from dambench.tui import signalling
 from dambench.tui.app import DambenchApp
 from dambench.tui.screens import runs as place
 from dambench.tui.screens.runs import RunsPlace
@@ -154,6 +155,26 @@ def test_the_cursor_moves_by_vim_keys_and_arrows(path: Path) -> None:
         await shows(pilot, " run6  dm · digits · IPC 50")
 
     play(app, scene)
+
+
+def test_the_run_under_the_cursor_is_remembered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "RESTING", 0.01)
+    app = console(path)
+
+    async def leave(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: here(app) == "run6")
+        await pilot.press("j", "j")
+        await until(pilot, lambda: app.settings.get("runs.run", "") == "run4")
+
+    play(app, leave)
+    again = console(path)
+
+    async def come_back(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: here(again) == "run4")
+        await pilot.press("s", "enter")  # by age, the other way round: from the top
+        await until(pilot, lambda: here(again) == "run0")
+
+    play(again, come_back)
 
 
 def test_a_filter_is_checked_while_it_is_typed_and_applied_by_itself(path: Path) -> None:
@@ -396,7 +417,7 @@ def test_a_run_is_resumed_without_waiting_for_it(path: Path, monkeypatch: pytest
 
 
 def test_where_one_may_only_look_nothing_is_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RunsPlace, "_do", lambda self, work: pytest.fail("it worked"))
+    monkeypatch.setattr(signalling, "do", lambda place, work: pytest.fail("it worked"))
     app = console(path, readonly=True)
 
     async def scene(pilot: Pilot[None]) -> None:
@@ -471,6 +492,9 @@ def test_without_a_database_or_a_run_it_says_how_to_begin(tmp_path: Path) -> Non
         with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
             run = add(store, config())
         await shows(pilot, run)
+        # The keys were never the filter's.
+        await pilot.press("N")
+        await shows(pilot, f"Note to {run}")
 
     play(app, scene)
 

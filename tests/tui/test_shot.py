@@ -25,6 +25,24 @@ def test_a_place_of_the_console_can_be_had_as_a_picture(
 
 
 @pytest.mark.parametrize(
+    ("place", "seen"),
+    [
+        ("runs", ["[1 Runs]", "dm", "done"]),
+        ("compare", ["[3 Compare]", "digits", "50.0"]),
+        pytest.param("new", ["New run", "dambench run --method dm"], marks=pytest.mark.slow),  # it asks torch
+    ],
+)
+def test_every_place_can_be_had(place: str, seen: list[str], tmp_path: Path) -> None:
+    path, picture = tmp_path / "runs.db", tmp_path / "place.svg"
+    with closing(Store.open(path, write=True)) as store:
+        ledger.add(store, ledger.config("dm"), [0.5])
+    assert run_cli(["shot", place, "-o", str(picture), "--size", "100x30", "--db", str(path)]) == 0
+    text = "".join(ElementTree.fromstring(picture.read_text()).itertext()).replace("\xa0", " ")
+    for words in seen:
+        assert words in text
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["nowhere"], "The console has no place 'nowhere': it has runs"),

@@ -51,6 +51,7 @@ class Found:
     losses: Series = field(default_factory=dict)
     """By marked run and name of the loss."""
     accuracies: Series = field(default_factory=dict)
+    """In percent."""
 
 
 class ComparePlace(Place):
@@ -72,17 +73,17 @@ class ComparePlace(Place):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "runs", "Runs"),
-        Binding("space", "mark", "Mark"),
-        Binding("c", "curves", "Curves"),
-        Binding("v", "axes('rows')", "Rows"),
-        Binding("V", "axes('columns')", "Columns"),
-        Binding("p", "table(1)", "Table"),
+        Binding("enter", "runs", "Runs", key_display="enter", tooltip="Open the runs of this cell"),
+        Binding("space", "mark", "Mark", tooltip="Mark the runs of this cell"),
+        Binding("c", "curves", "Curves", tooltip="The curves of marked runs, large"),
+        Binding("v", "axes('rows')", "Axes", key_display="v V", tooltip="What rows, and columns, stand for"),
+        Binding("V", "axes('columns')", "What columns stand for", show=False),
+        Binding("p", "table(1)", "Next table", show=False, tooltip="The next table: another protocol, say"),
         Binding("P", "table(-1)", "Table before", show=False),
         Binding("m", "measure", "Losses or accuracy", show=False),
         Binding("L", "logarithm", "Logarithm of losses", show=False),
         Binding("escape", "unmark", "Unmark all", show=False),
-        Binding("e", "export", "Export"),
+        Binding("e", "export", "Export", tooltip="Write a report"),
     ]
 
     def __init__(self) -> None:
@@ -227,7 +228,7 @@ class ComparePlace(Place):
         if self.found is None or not self.marked:
             return Text("space marks a cell: the curves of its runs are drawn here, over each other.")
         series = self.found.losses if self.shows_losses else self.found.accuracies
-        what = "loss" if self.shows_losses else "test accuracy"
+        what = "loss" if self.shows_losses else "test accuracy in %"
         text = Text(
             f"{what} over iterations{', logarithmic' if self.logarithmic and self.shows_losses else ''}", "bold"
         )
@@ -398,7 +399,8 @@ def find(store: Store, rows: Sequence[str], columns: Sequence[str], marked: Sequ
         lines = history.losses(store, run)
         # Of several runs the loss that is minimised, which comes first; of one, its parts too.
         losses |= {f"{name} {loss}": line for loss, line in list(lines.items())[: 1 if len(drawn) > 1 else None]}
-        accuracies |= {f"{name} {network}": line for network, line in history.accuracies(store, run).items()}
+        for network, line in history.accuracies(store, run).items():
+            accuracies[f"{name} {network}"] = [(at, None if value is None else 100 * value) for at, value in line]
     return Found(
         board=leaderboard(store, rows, columns),
         states={row["state"]: row["n"] for row in states},
@@ -519,7 +521,7 @@ def nothing(found: Found) -> str:
 def curves(series: Series, width: int, height: int, log: bool, ascii_: bool) -> Text:
     """Lines over each other, and a legend with the last values."""
     if not series:
-        return Text("The marked runs have none.")
+        return Text("The marked runs have none: m shows losses, or accuracy.")
     drawn = [
         chart.Series(name, np.array([at for at, _ in line]), np.array([np.nan if v is None else v for _, v in line]))
         for name, line in series.items()

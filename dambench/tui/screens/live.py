@@ -16,6 +16,8 @@ from textual.containers import Container
 
 from dambench import gpu, launch
 from dambench.display import display
+from dambench.errors import BadInput
+from dambench.store import runs as stored
 from dambench.tui import pace, signalling
 from dambench.tui.feed import Question
 from dambench.tui.panes import accuracies, facts, machine, times, words
@@ -42,9 +44,9 @@ class LivePlace(Place):
     LivePlace #banner { height: auto; max-height: 8; display: none; padding: 0 1; background: $panel; }
     LivePlace #panes { layout: grid; grid-size: 20 2; grid-rows: 11fr 8fr; height: 1fr; }
     LivePlace #panes > * { border: round $foreground 30%; border-title-color: $foreground; }
-    LivePlace #panes > *:focus { border: round $accent; }
+    LivePlace #panes > *:focus { border: round $foreground; border-title-style: bold reverse; }
     LivePlace.ascii #panes > * { border: ascii $foreground 30%; }
-    LivePlace.ascii #panes > *:focus { border: ascii $accent; }
+    LivePlace.ascii #panes > *:focus { border: ascii $foreground; }
     LivePlace #loss { column-span: 13; }
     LivePlace #machine { column-span: 7; }
     LivePlace #accuracy { column-span: 9; }
@@ -326,7 +328,7 @@ class LivePlace(Place):
 
     def action_other(self, step: int) -> None:
         """Go to the next run: those that go on first, then the newest."""
-        if not self.console_app.path.exists():
+        if not stored.exists(self.console_app.path):
             return
         order = self.read_now(runs)
         if not order:
@@ -385,16 +387,24 @@ class LivePlace(Place):
             self.console_app.say(f"{' '.join(pager)} cannot be opened: {error}", "warning")
 
     def action_stop(self) -> None:
-        if self._watched.run:
-            signalling.ask_to_stop(self, self._watched.run)
+        self._with_row(signalling.ask_to_stop)
 
     def action_kill(self) -> None:
-        if self._watched.run:
-            signalling.kill(self, self._watched.run)
+        self._with_row(signalling.kill)
 
     def action_resume(self) -> None:
-        if self._watched.run:
-            signalling.resume(self, self._watched.run)
+        self._with_row(signalling.resume)
+
+    def _with_row(self, deed: Callable[[Place, dict[str, Any]], None]) -> None:
+        """Do something to the run that is shown, as it stands now."""
+        if not self._watched.run or self.console_app.refuses():
+            return
+        try:
+            row = self.read_now(lambda store: store.run(self._watched.run))
+        except BadInput as error:
+            self.console_app.say(str(error), "error")
+        else:
+            deed(self, row)
 
     def action_back(self) -> None:
         if self._zoomed:

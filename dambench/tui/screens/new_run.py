@@ -33,6 +33,7 @@ from dambench.display import display
 from dambench.errors import BadInput
 from dambench.report.wording import protocol_in_words
 from dambench.store import history
+from dambench.store import runs as stored
 from dambench.store.history import Expected, Similar
 from dambench.store.runs import Store
 from dambench.terminal import duration, size
@@ -531,7 +532,7 @@ class NewRun(Screen[None]):
     def _heard(self, arguments: list[str], answer: Answer) -> None:
         """In the checker's thread."""
         outlook = Outlook()
-        if "config" in answer and self.console_app.path.exists():
+        if "config" in answer and stored.exists(self.console_app.path):
             try:
                 outlook = _outlook(self.console_app.path, answer)
             except Exception as error:  # the database is not what this is about
@@ -550,6 +551,11 @@ class NewRun(Screen[None]):
             self._message(f"The rest is checked when the data are there. {self.answer['first']}")
         else:
             self._message(" ".join(self.answer["notes"]) or "Nothing is wrong with it: ctrl+r starts.")
+
+    @property
+    def checked(self) -> bool:
+        """Whether what is said is about what is asked for now."""
+        return self._checked == self._arguments()
 
     def _arguments(self) -> list[str]:
         return [*request.arguments(self.form), "--db", str(self.console_app.path)]

@@ -1,7 +1,5 @@
 """Runs: all runs of the database, a line each; the one under the cursor at a glance; and what can be done with them."""
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -21,10 +19,11 @@ from dambench import launch
 from dambench.display import display
 from dambench.errors import BadInput
 from dambench.store import filters, listing
+from dambench.store import runs as stored
 from dambench.store.filters import Filter
 from dambench.store.listing import Glance
 from dambench.store.runs import Store
-from dambench.tui import clock, pace
+from dambench.tui import clock, pace, signalling
 from dambench.tui.columns import (
     ALIVE,
     COLUMNS,
@@ -48,6 +47,9 @@ from dambench.tui.widgets.sure import Several, Sure
 
 PAGE = 100
 """Runs that are read around the cursor."""
+
+RESTING = 1.0
+"""Seconds after which the run under the cursor is remembered."""
 
 TYPING = 0.3
 """Seconds without a key after which a filter that is being typed is applied."""
@@ -82,6 +84,8 @@ class Found(NamedTuple):
     numbers: Sequence[int]
     rows: dict[int, Row]
     glance: Glance | None
+    here: int | None
+    """The run that `glance` is of."""
     of: int
     """All runs that are not in the trash."""
     stands: list[str]
@@ -100,11 +104,14 @@ class Reader:
     stands: dict[int, launch.State] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
 
-    def read(self, store: Store, wanted: Wanted, number: int | None, at: int) -> Found:
+    def read(self, store: Store, wanted: Wanted, number: int | None, at: int, begin: str = "") -> Found:
         """Args:
         number, at: the run under the cursor, and where it was.
+        begin: the id of the run to begin at, where there is no cursor yet.
         """
         began = time.monotonic()
+        if number is None and begin:
+            number = next((row["number"] for row in store.query("select number from runs where id = ?", begin)), None)
         anew = wanted != self.wanted or began >= self.until
         if anew:
             self.stands = launch.states(store)
@@ -132,6 +139,7 @@ class Reader:
             numbers=self.numbers,
             rows=self.rows,
             glance=None if here is None else listing.glance(store, here),
+            here=here,
             of=self.of,
             stands=list(self.stands.values()),
         )
@@ -150,7 +158,7 @@ class RunsPlace(Place):
     RunsPlace #counts { width: auto; height: 1; padding: 0 1; }
     RunsPlace #wrong { height: auto; display: none; color: $text-error; padding: 0 1; }
     RunsPlace #empty { height: 1fr; display: none; padding: 1 2; }
-    RunsPlace.-empty RunsTable { display: none; }
+    RunsPlace.-empty RunsTable { height: 0; }
     RunsPlace.-empty #strips { display: none; }
     RunsPlace.-empty #empty { display: block; }
     RunsPlace #strips { height: 6; border-top: solid $panel; }
@@ -194,6 +202,9 @@ class RunsPlace(Place):
         """Whether a key was pressed since the last answer: then it is drawn at once."""
         self._drawn = 0.0
         self._typing: Timer | None = None
+        self._resting: Timer | None = None
+        self._begin = ""
+        """The run to begin at; empty once it was found, or not."""
 
     # What is on the screen.
 
@@ -221,6 +232,7 @@ class RunsPlace(Place):
         self.set_class(self.console_app.look.ascii, "-ascii")
         with suppress(BadInput):
             self._filter = filters.read(settings.get("runs.filter", ""))
+        self._begin = settings.get("runs.run", "")
         self._choose_columns()
         self._show_filter()
         self.set_focus(self.table)
@@ -241,14 +253,14 @@ class RunsPlace(Place):
     def question(self) -> Question:
         table = self.table
         wanted = Wanted(self._filter, table.order, table.down)
-        return partial(self._reader.read, wanted=wanted, number=table.number, at=table.at)
+        return partial(self._reader.read, wanted=wanted, number=table.number, at=table.at, begin=self._begin)
 
     def ask(self) -> None:
         self._asked = True
         super().ask()
 
     def hear(self, told: Told) -> None:
-        if told.trouble and not self.console_app.path.exists():
+        if told.trouble and not stored.exists(self.console_app.path):
             told = Told(told.asker, None)
         super().hear(told)
 
@@ -275,6 +287,8 @@ class RunsPlace(Place):
         before = self.table.number
         if anew and before not in found.numbers:
             self.table.numbers, self.table.at = (), 0
+        if self._begin and found.here is not None:
+            self.table.at, self._begin = found.numbers.index(found.here), ""
         self.table.fill(found.numbers, found.rows)
         self._head()
         self._strip()
@@ -357,7 +371,14 @@ class RunsPlace(Place):
         if self.table.row is not None and self._found is not None:
             # What is known at once; the rest in a moment.
             self._found = self._found._replace(glance=None)
+        if self._resting is not None:
+            self._resting.stop()
+        self._resting = self.set_timer(RESTING, self._remember)
         self.ask()
+
+    def _remember(self) -> None:
+        if (row := self.table.row) is not None:
+            self.console_app.settings.set("runs.run", row["id"])
 
     def on_runs_table_opened(self) -> None:
         self.action_open()
@@ -555,25 +576,8 @@ class RunsPlace(Place):
 
     # What changes something.
 
-    def _do(self, work: Callable[[], str]) -> None:
-        """Work in a thread that nobody waits for, not even who quits; say what came of it."""
-
-        def go() -> None:
-            try:
-                said, severity = work(), "information"
-            except Exception as error:  # whatever it is, the console goes on
-                said, severity = str(error), "error"
-            self._reader.until = 0.0
-            with suppress(Exception):  # the console may have gone
-                self.app.call_from_thread(self._done, said, severity)
-
-        threading.Thread(target=go, name="doing", daemon=True).start()
-
-    def _done(self, said: str, severity: str) -> None:
-        if said:
-            self.console_app.say(said, severity)
-        if self.app.screen is self:
-            self.ask()
+    def changed(self) -> None:
+        self._reader.until = 0.0
 
     def _edit(self, rows: Sequence[dict[str, Any]], *changes: tuple[Any, str | int]) -> None:
         with closing(Store.open(self.console_app.path, write=True)) as store:
@@ -582,69 +586,18 @@ class RunsPlace(Place):
                     store.edit(row["id"], what, value)
 
     def action_stop(self) -> None:
-        if self.console_app.refuses() or (row := self._row()) is None:
-            return
-        if (state := launch.state(row)) not in ALIVE:
-            self.console_app.say(_ended(row, state), "warning")
-            return
-
-        def stop() -> str:
-            if launch.is_here(row):
-                launch.send(row, signal.SIGTERM)
-                return f"{row['id']} was asked to stop: it does so at the end of an iteration."
-            # The attempt, not 1: whoever resumes it is not meant.
-            self._edit([row], ("stop_asked", row["attempt"]))
-            return f"{row['id']} was asked to stop: {row['host']} notices within {launch.BEAT_SECONDS:.0f} s."
-
-        text = f"Stop the run {row['id']}? It writes a checkpoint first, and can be resumed."
-        self.app.push_screen(Sure("Stop", text, "stop it"), lambda yes: self._do(stop) if yes else None)
+        self._with_row(signalling.ask_to_stop)
 
     def action_kill(self) -> None:
-        if self.console_app.refuses() or (row := self._row()) is None:
-            return
-        state = launch.state(row)
-        if state not in ALIVE:
-            self.console_app.say(_ended(row, state), "warning")
-        elif not launch.is_here(row):
-            self.console_app.say(f"{row['id']} is on {row['host']}: only there can it be killed.", "warning")
-        else:
-
-            def kill() -> str:
-                launch.send(row, signal.SIGKILL)
-                return f"{row['id']} was killed. r resumes it from its last checkpoint."
-
-            def typed(text: str | None) -> None:
-                if text is None:
-                    return
-                if text.strip() == row["id"]:
-                    self._do(kill)
-                else:
-                    self.console_app.say(f"Not killed: {text!r} is not {row['id']!r}.", "warning")
-
-            self.app.push_screen(Ask(f"Kill {row['id']}", "", f"Type {row['id']} to kill it at once."), typed)
+        self._with_row(signalling.kill)
 
     def action_resume(self) -> None:
-        if self.console_app.refuses() or (row := self._row()) is None:
-            return
-        state = launch.state(row)
-        if state in ALIVE or state == "finished":
-            self.console_app.say(f"{row['id']} is {state}: there is nothing to resume.", "warning")
-            return
-        if row["diverged_at"] is not None:
-            where = f"diverged at iteration {row['diverged_at']}, and would again"
-            self.console_app.say(f"{row['id']} {where}: R runs it anew, with other settings.", "warning")
-            return
+        self._with_row(signalling.resume)
 
-        def resume() -> str:
-            heard: list[str] = []
-            words = ["resume", row["id"], "--db", str(self.console_app.path.absolute()), "--headless"]
-            run, code = launch.start(words, heard.append)
-            if not run:
-                raise BadInput(heard[-1] if heard else f"{row['id']} could not be resumed (exit code {code}).")
-            return f"{row['id']} goes on."
-
-        self.console_app.say(f"{row['id']} is about to go on …")
-        self._do(resume)
+    def _with_row(self, deed: Callable[[Place, dict[str, Any]], None]) -> None:
+        """Do something to the run under the cursor."""
+        if not self.console_app.refuses() and (row := self._row()) is not None:
+            deed(self, row)
 
     def action_tag(self) -> None:
         if self.console_app.refuses() or not (rows := self._rows()):
@@ -659,7 +612,7 @@ class RunsPlace(Place):
                 return ""
 
             if changes:
-                self._do(tag)
+                signalling.do(self, tag)
 
         self.app.push_screen(Ask(f"Tag {_which(rows)}", "", "Words; with a - in front they are taken away."), typed)
 
@@ -673,7 +626,7 @@ class RunsPlace(Place):
                 return ""
 
             if text is not None and text != row["note"]:
-                self._do(note)
+                signalling.do(self, note)
 
         self.app.push_screen(Ask(f"Note to {row['id']}", display(row["note"], 2000)), typed)
 
@@ -689,18 +642,14 @@ class RunsPlace(Place):
             return f"In the trash: {_which(rows)}. `dambench restore` brings it back."
 
         text = f"Put {_which(rows)} into the trash? Tables and the report leave it out; its files stay."
-        self.app.push_screen(Sure("Delete", text, "into the trash"), lambda yes: self._do(delete) if yes else None)
+        self.app.push_screen(
+            Sure("Delete", text, "into the trash"), lambda yes: signalling.do(self, delete) if yes else None
+        )
 
 
 def _which(rows: Sequence[dict[str, Any]]) -> str:
     """`ab2cde`, or `3 runs`."""
     return str(rows[0]["id"]) if len(rows) == 1 else f"{len(rows)} runs"
-
-
-def _ended(row: Row, state: str) -> str:
-    if state == "lost":
-        return f"{row['id']} is lost: there is no process to stop. r resumes it."
-    return f"{row['id']} is {state}: there is nothing to stop."
 
 
 def speed(row: Row, glance: Glance | None) -> list[str]:

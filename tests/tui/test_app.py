@@ -1,0 +1,86 @@
+"""What all places have: help, the palette, colours."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from textual.color import Color
+from textual.pilot import Pilot
+
+from dambench.store.runs import Store
+from dambench.tui.app import ANSI_ON_LIGHT, ON_LIGHT
+from dambench.tui.widgets.runs_table import RunsTable
+from tests import ledger
+from tests.tui.screen import console, drawn, play, said, shows, types, until
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        ledger.add(store, ledger.config())
+    return tmp_path / "runs.db"
+
+
+def test_the_help_has_a_line_for_each_thing_that_can_be_done_what_the_place_does_first(path: Path) -> None:
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "done")
+        keys = app._keys()
+        await pilot.press("question_mark")
+        await shows(pilot, "Keys", "enter        Open")
+        assert len({(where, what) for where, _, what in keys}) == len(keys)
+        assert ("here", "↓ j", "Down") in keys
+        assert keys.index(("here", "enter", "Open")) < keys.index(("here", "↓ j", "Down"))
+
+    play(app, scene)
+
+
+def test_the_palette_does_what_keys_do(path: Path) -> None:
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "done")
+        await pilot.press("colon")
+        await shows(pilot, "Search for commands")
+        await types(pilot, "resume")
+        await shows(pilot, "Resume it from its last checkpoint")
+        await pilot.press("enter")
+        await until(pilot, lambda: "is finished: there is nothing to resume" in said(app))
+        assert "Search for" not in drawn(app)
+
+    play(app, scene)
+
+
+def test_on_a_light_background_all_colours_can_be_read(path: Path) -> None:
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "done")
+        app.theme = "textual-light"
+        await pilot.pause()
+        assert app.ansi_theme is ANSI_ON_LIGHT
+        variables = app.get_css_variables()
+        drawn_on = [Color.parse(variables[name]) for name in ("background", "surface", "panel")]
+        colours = [Color.parse(variables[name]) for name in (*ON_LIGHT, "foreground", "text-error")]
+        colours += [Color(*ANSI_ON_LIGHT.ansi_colors[number]) for number in range(8)]
+        assert min(_contrast(colour, on) for colour in colours for on in drawn_on) >= 4.5
+        good = app.screen.query_one(RunsTable).get_component_styles("runs--good").color
+        assert good == Color.parse(ON_LIGHT["text-success"])
+        app.theme = "textual-dark"
+        await pilot.pause()
+        assert app.get_css_variables()["text-success"] != ON_LIGHT["text-success"]
+
+    play(app, scene)
+
+
+def _contrast(one: Color, other: Color) -> float:
+    """Of two colours, as WCAG 2.2 defines it."""
+
+    def light(colour: Color) -> float:
+        parts = (part / 255 for part in colour.rgb)
+        red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    darker, lighter = sorted((light(one), light(other)))
+    return (lighter + 0.05) / (darker + 0.05)
