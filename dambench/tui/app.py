@@ -23,6 +23,7 @@ from textual.widgets import Static
 from dambench import launch
 from dambench.display import display
 from dambench.store.runs import Store
+from dambench.tui import ending
 from dambench.tui.copying import copy
 from dambench.tui.feed import Feed, Told
 from dambench.tui.place import SMALLEST, Place
@@ -98,6 +99,9 @@ class DambenchApp(App[None]):
         for name, place in self.PLACES.items():
             self.install_screen(place(), name)
         self.feed.start()
+        if not self.is_headless:
+            ending.when_asked(self.exit)
+            ending.with_terminal()
         first = self.settings.get("place", "runs")
         if self._first_run:
             cast(LivePlace, self.get_screen("live")).watch_run(self._first_run)
@@ -171,12 +175,16 @@ class DambenchApp(App[None]):
             line.append(" ")
         return line
 
-    def on_resize(self) -> None:
+    @property
+    def is_small(self) -> bool:
+        """Whether the terminal has no room for any place."""
         columns, lines = SMALLEST
-        small = self.size.width < columns or self.size.height < lines
-        if small and not isinstance(self.screen, TooSmall):
+        return self.size.width < columns or self.size.height < lines
+
+    def on_resize(self) -> None:
+        if self.is_small and not isinstance(self.screen, TooSmall):
             self.push_screen(TooSmall())
-        elif not small and isinstance(self.screen, TooSmall):
+        elif not self.is_small and isinstance(self.screen, TooSmall):
             self.pop_screen()
 
     # What is told to the person.
@@ -298,9 +306,8 @@ class Help(Notice):
 class Leaving(Notice):
     """Runs go on after the console is left."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "app.leave", "Quit"),
-    ]
+    # Of the keys of the app none holds under a box but those that it names itself.
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("q,enter", "app.leave", "Quit")]
 
     def __init__(self, alive: list[str]) -> None:
         go_on = "1 run goes" if len(alive) == 1 else f"{len(alive)} runs go"
@@ -314,6 +321,11 @@ class Leaving(Notice):
 
 class Broken(Notice):
     """Something in the console failed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "app.copy", "Copy"),
+        Binding("q", "app.leave", "Quit"),
+    ]
 
     def __init__(self, error: str, told: str, log: Path) -> None:
         super().__init__(
@@ -329,8 +341,14 @@ class Broken(Notice):
 class TooSmall(ModalScreen[None]):
     """The terminal has no room."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "app.leave", "Quit")]
+
     def compose(self) -> ComposeResult:
         columns, lines = SMALLEST
         yield Static(
             Text(f"dambench needs {columns} × {lines}.\nThe runs go on; make it larger,\nor: dambench watch ID")
         )
+
+    def on_screen_resume(self) -> None:
+        if not cast(DambenchApp, self.app).is_small:
+            self.dismiss()  # it became large enough while a box lay over this
