@@ -16,7 +16,11 @@ from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.dom import DOMNode
+from textual.events import Resize
 from textual.filter import LineFilter
+from textual.geometry import Size
+from textual.message import Message
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
@@ -107,6 +111,7 @@ class DambenchApp(App[None]):
             cast(LivePlace, self.get_screen("live")).watch_run(self._first_run)
             first = "live"
         self.push_screen(first if first in self.PLACES else "runs")
+        self._fit(self.size)
         self.theme_changed_signal.subscribe(self, lambda theme: self.settings.set("theme", theme.name))
 
     def on_unmount(self) -> None:
@@ -117,9 +122,8 @@ class DambenchApp(App[None]):
         try:
             if isinstance(place, Place) and place is told.asker:
                 place.hear(told)
-        except Exception as error:  # raised here it would end the loop in which the app hears anything
-            self._handle_exception(error)
-        self.feed.taken_in()
+        finally:
+            self.feed.taken_in()
 
     def action_place(self, number: int) -> None:
         """Go to the place of that number."""
@@ -175,16 +179,17 @@ class DambenchApp(App[None]):
             line.append(" ")
         return line
 
-    @property
-    def is_small(self) -> bool:
-        """Whether the terminal has no room for any place."""
-        columns, lines = SMALLEST
-        return self.size.width < columns or self.size.height < lines
+    def on_resize(self, event: Resize) -> None:
+        self._fit(event.size)  # the app itself takes that in only after this
 
-    def on_resize(self) -> None:
-        if self.is_small and not isinstance(self.screen, TooSmall):
+    def _fit(self, size: Size) -> None:
+        """Say so while there is no room for the place in front."""
+        if len(self.screen_stack) < 2:
+            return  # the first place is still to come
+        small = too_small(size)
+        if small and not isinstance(self.screen, TooSmall):
             self.push_screen(TooSmall())
-        elif not self.is_small and isinstance(self.screen, TooSmall):
+        elif not small and isinstance(self.screen, TooSmall):
             self.pop_screen()
 
     # What is told to the person.
@@ -254,6 +259,19 @@ class DambenchApp(App[None]):
             return []
         return [row["id"] for row in rows if launch.state(row) in ("waiting", "running")]
 
+    async def _dispatch_message(self, message: Message) -> None:
+        try:
+            await super()._dispatch_message(message)
+        except Exception as error:  # beyond this it would end the loop in which the app hears anything
+            self._handle_exception(error)
+
+    async def _dispatch_action(self, namespace: DOMNode, action_name: str, params: Any) -> bool:
+        try:
+            return await super()._dispatch_action(namespace, action_name, params)
+        except Exception as error:  # or that of the widget which the key was for
+            self._handle_exception(error)
+            return True
+
     def _handle_exception(self, error: Exception) -> None:
         """A fault of the console becomes a message: it is not worth losing the place one was at."""
         if isinstance(self.screen_stack[-1] if self.screen_stack else None, Broken) or not self.is_running:
@@ -268,6 +286,12 @@ class DambenchApp(App[None]):
         except OSError:
             log = Path(os.devnull)
         self.push_screen(Broken(f"{type(error).__name__}: {error}", told, log))
+
+
+def too_small(terminal: Size) -> bool:
+    """Whether there is no room for any place."""
+    columns, lines = SMALLEST
+    return terminal.width < columns or terminal.height < lines
 
 
 class Notice(ModalScreen[None]):
@@ -350,5 +374,5 @@ class TooSmall(ModalScreen[None]):
         )
 
     def on_screen_resume(self) -> None:
-        if not cast(DambenchApp, self.app).is_small:
+        if not too_small(self.app.size):
             self.dismiss()  # it became large enough while a box lay over this

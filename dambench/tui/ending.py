@@ -26,8 +26,8 @@ def when_asked(leave: Callable[[], None]) -> None:
 def with_terminal() -> None:
     """End at once when the terminal has gone.
 
-    SIGHUP does so, too, where it comes and is not ignored. Without it the loop would wait for ever for what it has drawn
-    to be taken: its writer has ended.
+    SIGHUP does so, too, where it comes and is not ignored. Without it the loop would wait for ever for what it has
+    drawn to be taken: its writer has ended.
     """
     assert sys.__stdin__ is not None
     terminal = select.poll()

@@ -1,4 +1,4 @@
-"""A run that goes on: `python -m tests.tui.speaker DATABASE` says its id, and then twenty times a second what it does."""
+"""A run that goes on: `python -m tests.tui.speaker DATABASE` says its id, and then has a step twenty times a second."""
 
 import itertools
 import sys

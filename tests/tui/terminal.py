@@ -5,7 +5,6 @@ import os
 import pty
 import re
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -31,6 +30,7 @@ PATIENCE = 20.0
 """Seconds after which something that has not come will not."""
 
 MODE = re.compile(rb"\x1b\[\?(\d+)([hl])")
+PLACED = re.compile(r"\x1b\[(\d+);(\d+)H|\x1b\[[0-9;?<>=$]*[A-Za-z]|\x1b\][^\x07]*\x07|([\r\n])|([^\x1b\r\n]+)")
 ESCAPE = re.compile(rb"\x1b\[[0-9;?<>=$]*[A-Za-z]")
 
 
@@ -75,6 +75,7 @@ class Terminal:
             self._ours = -1
 
     def resize(self, columns: int, lines: int) -> None:
+        self._size = columns, lines
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def press(self, keys: str) -> None:
@@ -83,6 +84,21 @@ class Terminal:
     def text(self, since: int = 0) -> str:
         """What it sent after so many bytes, without what is not to be read."""
         return ESCAPE.sub(b"", self.sent[since:]).decode(errors="replace")
+
+    def screen(self) -> str:
+        """What is on the screen now; every character is taken to be one cell wide."""
+        columns, lines = self._size
+        cells = [[" "] * columns for _ in range(lines)]
+        y = x = 0
+        for line, column, end, written in PLACED.findall(self.sent.decode(errors="replace")):
+            if line:
+                y, x = int(line) - 1, int(column) - 1
+            elif end:
+                y, x = (y, 0) if end == "\r" else (y + 1, x)
+            elif written and y < lines:
+                cells[y][x : x + len(written)] = written
+                x += len(written)
+        return "\n".join("".join(line) for line in cells)
 
     def wait(self, text: str) -> None:
         """Until it draws this."""
@@ -98,7 +114,7 @@ class Terminal:
 
     def left_as_it_was(self) -> bool:
         """Whether every mode of the terminal is as before it began."""
-        ends = {number: end for number, end in MODE.findall(self.sent)}
+        ends = dict(MODE.findall(self.sent))
         usual = {b"7": b"h", b"25": b"h"}  # lines wrap, the cursor is seen
         keyboard = self.sent.count(b"\x1b[<u") - len(re.findall(rb"\x1b\[>\d+u", self.sent))
         same = termios.tcgetattr(self._ours) == self.modes
