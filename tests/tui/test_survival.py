@@ -181,7 +181,8 @@ def client(tmux: list[str]) -> Iterator[None]:
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
-def test_tmux_may_be_left_and_come_back_to(going: Going) -> None:
+def test_tmux_may_be_left_and_come_back_to(going: Going, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(going.path.parent))
     tmux = ["tmux", "-L", f"dambench-{os.getpid()}", "-f", os.devnull]
 
     def told(*words: str) -> str:
