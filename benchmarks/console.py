@@ -1,7 +1,8 @@
 """How soon the console answers, in a terminal of 80×24, in a database of 10,000 runs and in that of the repository.
 
 Measured from outside, through a pseudo-terminal: from the start of `dambench` to its first picture with runs in it, and
-from a key to the picture that answers it. The runs are copies of those of the ledger.
+from a key to the picture that answers it. The runs are copies of those of the ledger. Once more while a real run trains
+on the same cores: what a key takes then is measured in Live of that run, too.
 """
 
 import fcntl
@@ -15,8 +16,9 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from math import ceil
 from pathlib import Path
 from statistics import median
 
@@ -24,6 +26,11 @@ from benchmarks.contest import DEFAULT, ROOT, Contest, Form, Measure, Results, S
 from dambench import files
 from dambench.store.runs import Store
 
+BESIDE = " beside a run"
+"""The form in which a run trains meanwhile."""
+
+LATE = "key, 95th percentile, seconds"
+LIVE = "key in Live, 95th percentile, seconds"
 FIRST, KEY, END, FILTER = "seconds", "key, seconds", "to the other end, seconds", "filter, seconds"
 BYTES = "bytes of a key"
 PATIENCE = 60.0
@@ -103,10 +110,18 @@ class Terminal:
         return time.perf_counter() - began
 
     def settle(self, still: float) -> int:
-        """Until nothing more is drawn for so many seconds; the bytes that came since the last key."""
-        while select.select([self._file], [], [], still)[0]:
+        """Until nothing more is drawn for so many seconds, four times that at most; the bytes since the last key."""
+        until = time.perf_counter() + 4 * still
+        while time.perf_counter() < until and select.select([self._file], [], [], still)[0]:
             self.heard += os.read(self._file, 65536)
         return len(self.heard)
+
+    def settle_for(self, seconds: float) -> None:
+        """Take in what is drawn for so long: beside a run something always is."""
+        until = time.perf_counter() + seconds
+        while (left := until - time.perf_counter()) > 0:
+            if select.select([self._file], [], [], left)[0]:
+                self.heard += os.read(self._file, 65536)
 
     def close(self) -> None:
         self._process.terminate()
@@ -114,30 +129,91 @@ class Terminal:
         os.close(self._file)
 
 
-def answers(path: Path, keys: int, still: float) -> dict[str, float]:
-    """Begin, move, go to the end, filter."""
+@contextmanager
+def training(path: Path) -> Iterator[str]:
+    """A run that trains as long as it is looked at; its id. It writes to that database, and is deleted from it."""
+    words = ["run", "--headless", "--dataset", "digits", "--method", "dm", "--iterations", "1000000", "--device", "cpu"]
+    words += ["--db", str(path), "--checkpoint-every", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dambench", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield _begun(path, process)
+    finally:
+        process.kill()
+        process.wait()
+        with closing(Store.open(path, write=True)) as store:
+            for row in store.query("select id from runs where pid = ?", process.pid):
+                store.edit(row["id"], "deleted_at", "2026-01-01T00:00:00.000+00:00")
+
+
+def _begun(path: Path, process: "subprocess.Popen[bytes]") -> str:
+    """Wait until it distils; its id."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until and process.poll() is None:
+        with closing(Store.open(path)) as store:
+            for row in store.query("select id from runs where pid = ? and done > 0", process.pid):
+                return str(row["id"])
+        time.sleep(0.1)
+    raise RuntimeError("the run beside the console has not begun")
+
+
+def answers(path: Path, keys: int, still: float, beside: bool = False) -> dict[str, float]:
+    """Begin, move, go to the end, filter.
+
+    Args:
+        beside: while a run trains, which then is watched, too.
+    """
+    with training(path) if beside else nullcontext("") as trained:
+        return _answers(path, keys, still, trained)
+
+
+def _answers(path: Path, keys: int, still: float, trained: str) -> dict[str, float]:
     shutil.rmtree(path.parent / "state", ignore_errors=True)
     with closing(Store.open(path)) as store:
-        ids = [row["id"] for row in store.query("select id from runs order by number desc limit ?", keys + 1)]
-        last = store.query("select id from runs order by number limit 1")[0]["id"]
+        of = "from runs where deleted_at = '' order by number"
+        ids = [row["id"] for row in store.query(f"select id {of} desc limit ?", keys + 1)]
+        last = store.query(f"select id {of} limit 1")[0]["id"]
     terminal = Terminal(path)
     try:
-        found = {FIRST: terminal.wait(f"{ids[0]} done")}
+        found = {FIRST: terminal.wait(f"{ids[0]} {'run' if trained else 'done'}")}
         terminal.settle(still)
         took, sent = [], []
         for run in ids[1:]:
             terminal.press("j")
             took.append(terminal.wait(f" {run}  "))  # in the strip below
             sent.append(terminal.settle(still))
-        found |= {KEY: median(took), BYTES: median(sent)}
+        found |= {KEY: median(took), LATE: percentile(took), BYTES: median(sent)}
         terminal.press("G")
         found[END] = terminal.wait(f" {last}  ")
         terminal.settle(still)
         terminal.press("/method:whole\r")
         found[FILTER] = terminal.wait(" of ")
+        if trained:
+            terminal.press("2")
+            terminal.wait("[2 Live]")
+            terminal.settle_for(2 * still)
+            found[LIVE] = percentile([_toggled(terminal, pressed, still) for pressed in range(2 * keys)])
         return found
     finally:
         terminal.close()
+
+
+def _toggled(terminal: Terminal, pressed: int, still: float) -> float:
+    """The axis of the losses is logarithmic, and is not; the seconds until its title says so."""
+    terminal.press("L")
+    took = terminal.wait("Loss  whole run" if pressed % 2 else "log y")
+    terminal.settle_for(still)
+    return took
+
+
+def percentile(took: list[float]) -> float:
+    """Below which 95 % of them lie."""
+    return sorted(took)[max(0, ceil(0.95 * len(took)) - 1)]
 
 
 # The contest.
@@ -146,10 +222,10 @@ def answers(path: Path, keys: int, still: float) -> dict[str, float]:
 def contest(scene: Scene) -> Contest:
     many = 100 if scene.quick else 10_000
 
-    def asked(runs: int) -> Callable[[], Measure]:
+    def asked(runs: int, beside: bool = False) -> Callable[[], Measure]:
         def prepare() -> Measure:
             path = database(runs)
-            return lambda: answers(path, 2 if scene.quick else 11, 0.1 if scene.quick else 0.5)
+            return lambda: answers(path, 2 if scene.quick else 11, 0.1 if scene.quick else 0.5, beside)
 
         return prepare
 
@@ -159,10 +235,11 @@ def contest(scene: Scene) -> Contest:
 
     def figures(results: Results) -> dict[str, float]:
         return {
-            f"{name}: {what}": median(one[what] for one in results[name])
-            for name in names
-            for what in (FIRST, KEY, END, FILTER, BYTES)
+            f"{name}: {what}": median(one[what] for one in found)
+            for name, found in results.items()
+            for what in found[0]
         }
 
-    forms = tuple(Form(name, asked(runs), allocator=DEFAULT) for name, runs in names.items())
-    return Contest(forms, ((f"{many} runs", f"{few} runs"),), figures=figures)
+    forms = [Form(name, asked(runs), allocator=DEFAULT) for name, runs in names.items()]
+    forms.append(Form(f"{many} runs{BESIDE}", asked(many, beside=True), allocator=DEFAULT))
+    return Contest(tuple(forms), ((f"{many} runs", f"{few} runs"),), figures=figures)

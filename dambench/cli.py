@@ -159,6 +159,9 @@ def _open_console(path: Path, run_id: str, readonly: bool, ascii_: bool, colour:
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     if not colour:
         os.environ["NO_COLOR"] = "1"
+    # Exported by some shells, and wrong once the terminal has another size.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     from dambench.tui.app import DambenchApp, Look
 
     if path.exists():

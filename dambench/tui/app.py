@@ -17,7 +17,11 @@ from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.dom import DOMNode
+from textual.events import Resize
 from textual.filter import LineFilter
+from textual.geometry import Size
+from textual.message import Message
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, Static
 
@@ -25,6 +29,7 @@ from dambench import launch
 from dambench.display import display
 from dambench.store import runs as stored
 from dambench.store.runs import Store
+from dambench.tui import ending
 from dambench.tui.copying import copy
 from dambench.tui.feed import Feed, Told
 from dambench.tui.place import SMALLEST, Place
@@ -112,11 +117,15 @@ class DambenchApp(App[None]):
         for name, place in self.PLACES.items():
             self.install_screen(place(), name)
         self.feed.start()
+        if not self.is_headless:
+            ending.when_asked(self.exit)
+            ending.with_terminal()
         first = self.settings.get("place", "runs")
         if self._first_run:
             cast(LivePlace, self.get_screen("live")).watch_run(self._first_run)
             first = "live"
         self.push_screen(first if first in self.PLACES else "runs")
+        self._fit(self.size)
         self.theme_changed_signal.subscribe(self, lambda theme: self.settings.set("theme", theme.name))
 
     def on_unmount(self) -> None:
@@ -127,9 +136,8 @@ class DambenchApp(App[None]):
         try:
             if isinstance(place, Place) and place is told.asker:
                 place.hear(told)
-        except Exception as error:  # raised here it would end the loop in which the app hears anything
-            self._handle_exception(error)
-        self.feed.taken_in()
+        finally:
+            self.feed.taken_in()
 
     def action_place(self, number: int) -> None:
         """Go to the place of that number."""
@@ -185,9 +193,14 @@ class DambenchApp(App[None]):
             line.append(" ")
         return line
 
-    def on_resize(self) -> None:
-        columns, lines = SMALLEST
-        small = self.size.width < columns or self.size.height < lines
+    def on_resize(self, event: Resize) -> None:
+        self._fit(event.size)  # the app itself takes that in only after this
+
+    def _fit(self, size: Size) -> None:
+        """Say so while there is no room for the place in front."""
+        if len(self.screen_stack) < 2:
+            return  # the first place is still to come
+        small = too_small(size)
         if small and not isinstance(self.screen, TooSmall):
             self.push_screen(TooSmall())
         elif not small and isinstance(self.screen, TooSmall):
@@ -280,6 +293,19 @@ class DambenchApp(App[None]):
             return []
         return [row["id"] for row in rows if launch.state(row) in ("waiting", "running")]
 
+    async def _dispatch_message(self, message: Message) -> None:
+        try:
+            await super()._dispatch_message(message)
+        except Exception as error:  # beyond this it would end the loop in which the app hears anything
+            self._handle_exception(error)
+
+    async def _dispatch_action(self, namespace: DOMNode, action_name: str, params: Any) -> bool:
+        try:
+            return await super()._dispatch_action(namespace, action_name, params)
+        except Exception as error:  # or that of the widget which the key was for
+            self._handle_exception(error)
+            return True
+
     def _handle_exception(self, error: Exception) -> None:
         """A fault of the console becomes a message: it is not worth losing the place one was at."""
         if isinstance(self.screen_stack[-1] if self.screen_stack else None, Broken) or not self.is_running:
@@ -299,6 +325,12 @@ class DambenchApp(App[None]):
 def _what(active: ActiveBinding, key: str) -> str:
     """What a key does, in words."""
     return active.tooltip or active.binding.description or f"Place {key}"
+
+
+def too_small(terminal: Size) -> bool:
+    """Whether there is no room for any place."""
+    columns, lines = SMALLEST
+    return terminal.width < columns or terminal.height < lines
 
 
 class Notice(ModalScreen[None]):
@@ -337,9 +369,8 @@ class Help(Notice):
 class Leaving(Notice):
     """Runs go on after the console is left."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "app.leave", "Quit"),
-    ]
+    # Of the keys of the app none holds under a box but those that it names itself.
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("q,enter", "app.leave", "Quit")]
 
     def __init__(self, alive: list[str]) -> None:
         go_on = "1 run goes" if len(alive) == 1 else f"{len(alive)} runs go"
@@ -353,6 +384,11 @@ class Leaving(Notice):
 
 class Broken(Notice):
     """Something in the console failed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "app.copy", "Copy"),
+        Binding("q", "app.leave", "Quit"),
+    ]
 
     def __init__(self, error: str, told: str, log: Path) -> None:
         super().__init__(
@@ -368,8 +404,14 @@ class Broken(Notice):
 class TooSmall(ModalScreen[None]):
     """The terminal has no room."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "app.leave", "Quit")]
+
     def compose(self) -> ComposeResult:
         columns, lines = SMALLEST
         yield Static(
             Text(f"dambench needs {columns} × {lines}.\nThe runs go on; make it larger,\nor: dambench watch ID")
         )
+
+    def on_screen_resume(self) -> None:
+        if not too_small(self.app.size):
+            self.dismiss()  # it became large enough while a box lay over this

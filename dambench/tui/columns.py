@@ -53,11 +53,11 @@ def percent(estimate: Estimate | None) -> str:
 
 
 def past(seconds: float) -> str:
-    """`12 s`, `9 min`, `3 h`, `2 d`, `8 w`."""
+    """`15 s`, `9 min`, `3 h`, `2 d`, `8 w`. Seconds by fives: a line that counts each costs a kilobyte in each."""
     for size, name in ((7 * 86400 * 2, "w"), (86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{int(seconds // (7 * 86400 if name == 'w' else size))} {name}"
-    return f"{int(seconds)} s"
+    return f"{int(seconds // 5) * 5} s"
 
 
 def left(seconds: float) -> str:

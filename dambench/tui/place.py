@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
@@ -80,6 +81,12 @@ class Place(Screen[None]):
         trouble.display = bool(told.trouble)
         if not told.trouble:
             self.show(told.found)
+
+    async def _dispatch_message(self, message: Message) -> None:
+        try:
+            await super()._dispatch_message(message)
+        except Exception as error:  # beyond this it would end the loop in which the place hears anything
+            self.app._handle_exception(error)
 
     def read_now(self, question: Question) -> Any:
         """Ask a small question here and wait: for what a key was pressed for."""

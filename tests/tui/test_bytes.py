@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -107,6 +108,17 @@ def test_live_keeps_to_its_bytes_and_is_silent_when_nothing_happens(
         ledger.add(store, ledger.config())
     with Terminal(["--db", str(over)], 80, 24, tmp_path) as terminal:
         assert _measured(terminal, 3) <= IDLE
+
+
+def test_the_age_of_a_lost_run_costs_next_to_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with closing(Store.open(path, write=True)) as store:
+        gone = msgspec.structs.replace(launch.this_process(), started=1)
+        store.create(ledger.config(), ledger.CARD, process=gone)
+    with Terminal(["--db", str(path)], 80, 24, tmp_path) as terminal:
+        terminal.wait("lost")
+        terminal.read(1)
+        assert terminal.read(3) / 3 <= IDLE
 
 
 @pytest.mark.slow

@@ -57,7 +57,8 @@ def test_the_last_column_says_what_is_left_or_how_long_ago_it_was(monkeypatch: p
     ("seconds", "words"),
     [
         (0, "0 s"),
-        (59.9, "59 s"),
+        (4.9, "0 s"),
+        (59.9, "55 s"),
         (60, "1 min"),
         (3600, "1 h"),
         (86400, "1 d"),

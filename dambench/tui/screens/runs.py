@@ -149,6 +149,8 @@ class RunsPlace(Place):
     """All runs."""
 
     NAME: ClassVar[str] = "Runs"
+    AUTO_FOCUS: ClassVar[str | None] = "RunsTable"
+    """Never the filter: keys are keys, also where there is no run yet."""
 
     DEFAULT_CSS = """
     RunsPlace #line { height: 1; }
@@ -284,6 +286,8 @@ class RunsPlace(Place):
             )
         else:
             self.remove_class("-empty")
+            if self.focused is None:  # it was hidden
+                self.call_after_refresh(self.set_focus, self.table)
         before = self.table.number
         if anew and before not in found.numbers:
             self.table.numbers, self.table.at = (), 0
