@@ -459,6 +459,8 @@ class Store:
                 self._costs(number, event.costs)
             case Stopped():
                 self._update(number, state="stopped", ended_at=at, error=f"stopped by {event.signal}")
+                if event.phase == "distil":
+                    self._update(number, done=event.iteration)
                 self._costs(number, event.costs)
 
     def _go_on(self, number: int, resumed: Resumed) -> None:
