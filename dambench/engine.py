@@ -53,7 +53,7 @@ LOGGED_STEPS = 1000
 MOST_PIXELS = 128 * 128
 """Of an image that can be turned by a matrix."""
 
-ADAPTABLE = ("compiled", "real_chunk", "synthetic_chunk")
+ADAPTABLE = ("compiled", "real_chunk", "synthetic_chunk", "kept_steps")
 """Fields of the policy that may change while a set is made."""
 
 DECIDING = ("torch", "cuda", "cudnn", "driver", "device_name", "threads", "tf32_matmul", "tf32_convolution")
@@ -188,7 +188,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     compiled = False
     if method.MATCHES_ON_NETWORK:
         matched = networks.build(network, card)
-        getattr(method, "check", lambda network: None)(matched)
+        getattr(method, "check", lambda network, options: None)(matched, options)
         batch_norm = matched.mixes_images
         compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0), batch_norm)
         notes += [note] if note else []

@@ -60,7 +60,7 @@ def train_together(
     labels = data.hard_labels if protocol.labels == "hard" else data.labels
     if labels.is_floating_point():
         labels = labels.softmax(1)
-    lr = (data.lr or DEFAULT_LR) if isinstance(protocol.lr, str) else protocol.lr
+    lr = float(data.lr or DEFAULT_LR) if isinstance(protocol.lr, str) else protocol.lr
     for network, own in zip(networks, seeds, strict=True):
         if fresh:
             network.reset(own.generator("weights", device=device))
