@@ -24,7 +24,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,11 +37,14 @@ from dambench import config
 from dambench.augment import Draw, augment, augment_by, draw, parameters, strategy_for
 from dambench.errors import BadInput, NotEnoughMemory
 from dambench.events import Progressed
+from dambench.experts import Schedule, Training, Trajectories
+from dambench.experts import check as check_network
 from dambench.matching.learned import Learned, LearnedImages
 from dambench.precision import ALL
 from dambench.problem import Network, Problem, State, SyntheticSet
 from dambench.protocol import DSA
 from dambench.replay import Recorder, Replayed
+from dambench.train import Gsam
 
 MOST_OF_MEMORY = 0.7
 """Share of the free memory that the graphs of kept steps may take."""
@@ -53,21 +56,16 @@ RECOGNISED_AT_ONCE = 256
 """Images that an expert is shown at once."""
 
 
-class Trajectories(Protocol):
-    parameters: tuple[tuple[str, torch.Size], ...]
-    epochs: int
-
-    def __len__(self) -> int: ...
-
-    def weights(self, expert: int, epoch: int) -> Tensor: ...
-
-
 class Options(config.Options, frozen=True):
     """What methods of this kind have in common."""
 
     iterations: Annotated[int, Meta(ge=1, le=10**9, description="updates of the synthetic set")] = 5_000
     experts: Annotated[int, Meta(ge=1, le=10**6, description="networks that are trained on the real set")] = 100
     epochs: Annotated[int, Meta(ge=1, le=10**6, description="for which each expert is trained")] = 50
+    lr_expert: Annotated[float, Meta(gt=0, description="step size of the experts' training")] = 0.01
+    experts_seed: Annotated[
+        int, Meta(ge=0, le=2**63 - 1, description="of the experts, which runs of all seeds share")
+    ] = 0
     steps: Annotated[int, Meta(ge=1, le=10**6, description="N, of a student on the synthetic set")] = 30
     expert_epochs: Annotated[int, Meta(ge=1, le=10**6, description="M: the student is to get as far in its steps")] = 2
     max_start: Annotated[int, Meta(ge=1, le=10**6, description="T⁺: students begin before this epoch")] = 20
@@ -109,15 +107,32 @@ class SoftOptions(Options, frozen=True):
         Literal["correct", "real"],
         Meta(description="start from real images that the first expert recognises, or from any"),
     ] = "correct"
-    gsam_radius: Annotated[float, Meta(gt=0, description="ρ of the experts' GSAM")] = 0.01
+    gsam_rho: Annotated[float, Meta(gt=0, description="ρ of the experts' GSAM")] = 0.01
     gsam_alpha: Annotated[float, Meta(ge=0, description="α of the experts' GSAM")] = 0.3
 
 
-def check_epochs(options: Options) -> None:
+def training(options: Options, schedule: Schedule | None = None) -> Training:
+    """How the experts are trained.
+
+    Args:
+        schedule: which images each epoch sees; None: all.
+    """
+    return Training(
+        epochs=options.epochs,
+        lr=options.lr_expert,
+        augmented=options.augmentation == "dsa",
+        gsam=Gsam(rho=options.gsam_rho, alpha=options.gsam_alpha) if isinstance(options, SoftOptions) else None,
+        schedule=schedule,
+        seed=options.experts_seed,
+    )
+
+
+def check(network: Network, options: Options) -> None:
     """
     Raises:
-        BadInput: students would begin or end where no expert ever was, or nowhere.
+        BadInput: the network has more than weights, or students would begin or end where no expert ever was.
     """
+    check_network(network)
     needed = options.max_start - 1 + options.expert_epochs
     if needed > options.epochs:
         raise BadInput(
@@ -129,8 +144,8 @@ def check_epochs(options: Options) -> None:
         low, first = options.min_start, options.first_max_start or options.max_start
         if not low < first <= options.max_start:
             raise BadInput(
-                f"Students begin at epoch min_start = {low} or later and before first_max_start = {first}, which grows to "
-                f"max_start = {options.max_start}: the second is larger than the first, and the third at least as large."
+                f"Students begin at epoch min_start = {low} or later and before first_max_start = {first}, which grows "
+                f"to max_start = {options.max_start}: the second is larger than the first, the third at least as large."
             )
 
 

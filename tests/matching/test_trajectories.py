@@ -23,7 +23,7 @@ from dambench.matching.trajectories import (
     SoftOptions,
     Student,
     TrajectoryMatching,
-    check_epochs,
+    check,
     correct_images,
     depth_mask,
     loss_mask,
@@ -287,8 +287,8 @@ def test_mtt_s_students_begin_anywhere_before_the_last_epoch() -> None:
 )
 def test_epochs_that_contradict_each_other_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="max_start"):
-        check_epochs(SoftOptions(**fields))
-    check_epochs(SoftOptions(epochs=5, min_start=3, max_start=4, expert_epochs=2))
+        check(one_network(), SoftOptions(**fields))
+    check(one_network(), SoftOptions(epochs=5, min_start=3, max_start=4, expert_epochs=2))
 
 
 # Matching, iteration after iteration.
