@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from typer import Argument, Option, Typer
 
-from dambench import __version__, config, display, files, launch, process, registry
+from dambench import __version__, config, display, experts_command, files, launch, process, registry
 from dambench.errors import BadInput, NotEnoughMemory, NotKept
 from dambench.events import (
     AnyEvent,
@@ -55,6 +55,7 @@ data_app = Typer(rich_markup_mode=None, help="Real datasets.")
 app.add_typer(data_app, name="data")
 db_app = Typer(rich_markup_mode=None, help="The database: whole, copied, merged, up to date, tidy.")
 app.add_typer(db_app, name="db")
+app.add_typer(experts_command.app, name="experts")
 
 POLL_SECONDS = 0.25
 """Between two looks at a run that is watched."""

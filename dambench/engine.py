@@ -520,6 +520,7 @@ def open_problem(job: Job, real: RealSet) -> Problem:
         ipc=job.config.ipc or 0,
         seeds=Seeds(job.config.seed),
         build_network=lambda: networks.build(job.config.network, job.card),
+        network=job.config.network,
         policy=job.policy,
     )
 
@@ -530,6 +531,7 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
     said: list[AnyEvent] = []
     problem = open_problem(job, real)
     problem.warn, problem.adapted = (lambda message: said.append(Warned(message=message))), said.append
+    problem.enter = clock.enter
     total: int = getattr(job.options, "iterations", 0)
     logged = max(1, total // LOGGED_STEPS)
     begun = position.from_
@@ -567,7 +569,9 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
     clock.enter("distil")
     for told in job.method.distill(problem, job.options, begun.state if begun else None):
         if isinstance(told, Progressed):  # on the way to a step
-            between = True
+            between = between or told.phase == "distil"
+            while said:
+                yield said.pop(0)
             if time.perf_counter() - heard > SILENCE:
                 yield msgspec.structs.replace(told, memory_bytes=policy.used_bytes())
                 heard = time.perf_counter()

@@ -423,7 +423,13 @@ class Problem:
     ipc: int
     seeds: Seeds
     build_network: Callable[[], Network]
+    network: str = ""
+    """The name of the network that it builds."""
     policy: Policy = field(default_factory=lambda: Policy(torch.device("cpu")))
+    enter: Callable[[str], None] = lambda phase: None
+    """Begins, or goes on with, a phase whose time and memory are recorded by themselves. A method is in `distil`."""
+    rehearsal: bool = False
+    """Whether only what things take is wanted: what would have to be trained for long may be anything."""
     warn: Callable[[str], None] = lambda message: None
     """Says something once that a reader of the result should know."""
     adapted: Callable[[Adapted], None] = lambda event: None

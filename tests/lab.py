@@ -118,6 +118,7 @@ def tiny_problem(
         ipc=ipc,
         seeds=Seeds(seed),
         build_network=lambda: networks.build(network, card),
+        network=network,
     )
 
 

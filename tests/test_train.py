@@ -12,7 +12,7 @@ from dambench import train as training
 from dambench.problem import Network, Seeds, SyntheticSet
 from dambench.protocol import DC, DSA, Budget, Protocol
 from dambench.replay import Replayed
-from dambench.train import predict, train, train_together
+from dambench.train import Gsam, predict, train, train_together
 from tests.lab import Tape, data_card, generator, global_generator_untouched, global_seed, noise, synthetic_set
 
 CLASSES = 3
@@ -450,8 +450,8 @@ def test_all_that_changes_from_step_to_step_reaches_a_recorded_step(
     def replayed(function: Any, device: torch.device, **more: Any) -> Replayed:
         return Replayed(function, device, recorder=record, **more)
 
-    def single(network: Network, data: SyntheticSet, labels: Tensor, how: Protocol) -> training._Stack:
-        return training._Stack([network], data, labels, how, pytest.fail)
+    def single(network: Network, data: SyntheticSet, labels: Tensor, how: Protocol, sharp: Gsam | None) -> object:
+        return training._Stack([network], data, labels, how, sharp, pytest.fail)
 
     data, how = labelled(soft=True), protocol(9, 6, 8, batch=5, augmentation=DSA, labels="as the set carries")
     name, seeds = "convnet-d1-w8-bn", range(count)
