@@ -90,13 +90,15 @@ RECIPES = (
             "first_max_start": 2,
             "expansion": 50,
             "lr_images": 10.0,
-            "lr_student": 0.05,
+            "lr_student": 0.01,
         },
         source="ours: digits has 130 images per class and a 2-block network, and is done in seconds",
     ),
     _row(C10, (1, 1), (80, 2, 10), (0, None, 4), (100.0, 5.0, 1e-7), f"{CODE}: CIFAR-10 at IPC 1", threshold=1.1),
     _row(C10, (2, 20), (80, 2, 100), (0, 10, 20), (100.0, 2.0, 1e-5), f"{CODE}: CIFAR-10 at IPC 10"),
-    _row(C10, (21, 100), (80, 2, 500), (0, 20, 40), (1000.0, 2.0, 1e-5), f"{CODE}: CIFAR-10 at IPC 50", expansion=2_000),
+    _row(
+        C10, (21, 100), (80, 2, 500), (0, 20, 40), (1000.0, 2.0, 1e-5), f"{CODE}: CIFAR-10 at IPC 50", expansion=2_000
+    ),
     _row(C10, (101, 700), (40, 2, 1000), (40, None, 60), (50.0, 10.0, 1e-5), f"{CODE}: CIFAR-10 at IPC 500"),
     _row(C10, (701, None), (100, 2, 1000), (40, None, 60), (50.0, 10.0, 1e-5), f"{CODE}: CIFAR-10 at IPC 1000"),
     _row(C100, (1, 1), (40, 3, 1000), (0, 10, 20), (1000.0, 10.0, 1e-5), f"{CODE}: CIFAR-100 at IPC 1"),
@@ -108,7 +110,13 @@ RECIPES = (
     ),
     _row(C100, (71, None), (80, 2, 1000), (30, None, 70), (50.0, 10.0, 1e-5), f"{CODE}: CIFAR-100 at IPC 100"),
     _row(
-        TINY, (1, 1), (40, 2, 1000), (0, 15, 20), (10000.0, 10.0, 1e-4), f"{CODE}: TinyImageNet at IPC 1", expansion=2_000
+        TINY,
+        (1, 1),
+        (40, 2, 1000),
+        (0, 15, 20),
+        (10000.0, 10.0, 1e-4),
+        f"{CODE}: TinyImageNet at IPC 1",
+        expansion=2_000,
     ),
     _row(TINY, (2, 20), (40, 2, 500), (10, None, 50), (100.0, 10.0, 1e-4), f"{CODE}: TinyImageNet at IPC 10"),
     _row(TINY, (21, None), (20, 2, 1000), (40, None, 70), (100.0, 10.0, 1e-4), f"{CODE}: TinyImageNet at IPC 50"),

@@ -80,7 +80,7 @@ RECIPES = (
             "steps": 10,
             "max_start": 5,
             "lr_images": 10.0,
-            "lr_student": 0.05,
+            "lr_student": 0.01,
         },
         source="ours: digits has 130 images per class and a 2-block network, and is done in seconds",
     ),

@@ -147,7 +147,7 @@ RECIPES = (
             "first_max_start": 2,
             "expansion": 50,
             "lr_images": 10.0,
-            "lr_student": 0.05,
+            "lr_student": 0.01,
             **SOON,
         },
         source="ours: digits has 130 images per class and a 2-block network, and is done in seconds",
@@ -221,7 +221,9 @@ RECIPES = (
     _row("", (1, 1), 0.0, (80, 2, 10), (0, None, 4), (100.0, 5.0, 1e-7), f"{OTHERS} 1", threshold=1.1),
     _row("", (2, 20), 0.25, (80, 2, 100), (0, 10, 20), (100.0, 2.0, 1e-5), f"{OTHERS} 10"),
     _row("", (21, None), 0.25, (80, 2, 500), (0, 20, 40), (1000.0, 2.0, 1e-5), f"{OTHERS} 50", expansion=2_000),
-    _row(C10, (1, 1), 0.0, (80, 2, 1000), (0, None, 4), (100.0, 5.0, 1e-7), f"{CODE}: CIFAR-10 at IPC 1", threshold=1.1),
+    _row(
+        C10, (1, 1), 0.0, (80, 2, 1000), (0, None, 4), (100.0, 5.0, 1e-7), f"{CODE}: CIFAR-10 at IPC 1", threshold=1.1
+    ),
     _row(C10, (2, 20), 0.5, (80, 2, 500), (0, 10, 20), (100.0, 2.0, 1e-5), f"{CODE}: CIFAR-10 at IPC 10"),
     _row(
         C10,

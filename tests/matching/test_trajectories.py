@@ -14,6 +14,7 @@ from dambench.augment import Draw, augment, draw
 from dambench.config import read
 from dambench.errors import BadInput, NotEnoughMemory
 from dambench.events import Adapted, Progressed
+from dambench.experts import Trajectories
 from dambench.matching import trajectories
 from dambench.matching.learned import LearnedImages
 from dambench.matching.trajectories import (
@@ -41,19 +42,12 @@ from tests.lab import Tape, data_card, generator, global_generator_untouched, no
 CARD = data_card(channels=3)
 
 
-class Given:
+class Given(Trajectories):
     """Experts with these weights: (experts, epochs + 1, L)."""
 
-    def __init__(self, weights: Tensor, student: Student):
-        self._weights = weights
-        self.epochs = weights.shape[1] - 1
-        self.parameters = student.parameters
-
-    def __len__(self) -> int:
-        return len(self._weights)
-
-    def weights(self, expert: int, epoch: int) -> Tensor:
-        return self._weights[expert, epoch]
+    def __init__(self, given: Tensor, student: Student):
+        super().__init__("", list(given), student.network, torch.device("cpu"))
+        self.given = given
 
 
 def student_of(name: str = "convnet-d2-w4", card: Any = CARD) -> Student:
@@ -335,7 +329,7 @@ def test_an_iteration_is_a_step_down_the_gradient_of_a_random_expert_and_epoch()
             asked.append((expert, epoch))
             return experts.weights(expert, epoch)
 
-    one = matching(problem, soft(iterations=60, min_start=1), experts=Asked(experts._weights, Student(one_network())))
+    one = matching(problem, soft(iterations=60, min_start=1), experts=Asked(experts.given, Student(one_network())))
     asked.clear()
     losses_of(one, 60)
     begun, reached = asked[::2], asked[1::2]
@@ -445,7 +439,7 @@ def test_a_step_that_is_not_finite_moves_nothing_and_is_counted() -> None:
     one = matching(problem, soft(), experts=experts)
     losses_of(one)
     before = one.state()
-    experts._weights.fill_(torch.nan)
+    experts.given.fill_(torch.nan)
     assert losses_of(one)[0]["skipped"] == 1
     after = one.state()
     for name in ("images", "labels", "lr", "velocity", "velocity of labels", "velocity of lr"):
