@@ -63,6 +63,7 @@ class Options(config.Options, frozen=True):
     experts: Annotated[int, Meta(ge=1, le=10**6, description="networks that are trained on the real set")] = 100
     epochs: Annotated[int, Meta(ge=1, le=10**6, description="for which each expert is trained")] = 50
     lr_expert: Annotated[float, Meta(gt=0, description="step size of the experts' training")] = 0.01
+    batch_expert: Annotated[int, Meta(ge=1, le=10**6, description="real images of a step of that training")] = 256
     experts_seed: Annotated[
         int, Meta(ge=0, le=2**63 - 1, description="of the experts, which runs of all seeds share")
     ] = 0
@@ -120,6 +121,7 @@ def training(options: Options, schedule: Schedule | None = None) -> Training:
     return Training(
         epochs=options.epochs,
         lr=options.lr_expert,
+        batch=options.batch_expert,
         augmented=options.augmentation == "dsa",
         gsam=Gsam(rho=options.gsam_rho, alpha=options.gsam_alpha) if isinstance(options, SoftOptions) else None,
         schedule=schedule,

@@ -75,7 +75,10 @@ def _row(
 
 CODE = "DATM, released configuration"
 OTHERS = f"{CODE} for CIFAR-10, without its ZCA, at IPC"
-BRIEF = "ours, for two CPU cores: 4 experts (published: 100) of 8 epochs (100), 10 steps (80), width 32 (128)"
+BRIEF = (
+    "ours, for two CPU cores: 2 experts (published: 100) of 2 epochs (100) by batches of 64 (256), 10 steps (80), "
+    "width 16 (128)"
+)
 C10, C100, TINY = "cifar10", "cifar100", "tinyimagenet"
 
 RECIPES = (
@@ -89,7 +92,7 @@ RECIPES = (
             "max_start": 5,
             "first_max_start": 2,
             "expansion": 50,
-            "lr_images": 10.0,
+            "lr_images": 1.0,
             "lr_student": 0.01,
         },
         source="ours: digits has 130 images per class and a 2-block network, and is done in seconds",
@@ -129,16 +132,17 @@ RECIPES = (
         ipc=(1, 1),
         options={
             "iterations": 300,
-            "experts": 4,
-            "epochs": 8,
+            "experts": 2,
+            "epochs": 2,
+            "batch_expert": 64,
             "steps": 10,
             "expert_epochs": 1,
             "max_start": 2,
-            "lr_images": 100.0,
+            "lr_images": 10.0,
             "lr_student": 0.02,
             "lr_lr": 1e-5,
         },
-        network="convnet-d3-w32",
+        network="convnet-d3-w16",
         source=BRIEF,
     ),
     Recipe(
@@ -147,18 +151,19 @@ RECIPES = (
         ipc=(2, None),
         options={
             "iterations": 100,
-            "experts": 4,
-            "epochs": 8,
+            "experts": 2,
+            "epochs": 2,
+            "batch_expert": 64,
             "steps": 10,
             "expert_epochs": 1,
-            "first_max_start": 2,
-            "max_start": 5,
+            "first_max_start": 1,
+            "max_start": 2,
             "expansion": 50,
-            "lr_images": 100.0,
+            "lr_images": 10.0,
             "lr_student": 0.02,
             "lr_lr": 1e-5,
         },
-        network="convnet-d3-w32",
+        network="convnet-d3-w16",
         source=BRIEF,
     ),
 )

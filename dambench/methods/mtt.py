@@ -68,7 +68,10 @@ def _row(
 ROW = "MTT, its authors' settings for dc_benchmark"
 CIFAR10, CIFAR100, TINY = ("cifar10",), ("cifar100",), ("tinyimagenet",)
 OTHERS = f"{ROW}: those for CIFAR-10 at IPC"
-BRIEF = "ours, for two CPU cores: 4 experts (published: 100) of 8 epochs (50), 10 steps (30 to 50), width 32 (128)"
+BRIEF = (
+    "ours, for two CPU cores: 2 experts (published: 100) of 2 epochs (50) by batches of 64 (256), 10 steps (30 to 50), "
+    "width 16 (128)"
+)
 
 RECIPES = (
     Recipe(
@@ -113,16 +116,17 @@ RECIPES = (
         ipc=(1, 1),
         options={
             "iterations": 300,
-            "experts": 4,
-            "epochs": 8,
+            "experts": 2,
+            "epochs": 2,
+            "batch_expert": 64,
             "steps": 10,
             "expert_epochs": 1,
             "max_start": 2,
-            "lr_images": 100.0,
+            "lr_images": 10.0,
             "lr_student": 0.02,
             "lr_lr": 1e-5,
         },
-        network="convnet-d3-w32",
+        network="convnet-d3-w16",
         source=BRIEF,
     ),
     Recipe(
@@ -131,16 +135,17 @@ RECIPES = (
         ipc=(2, None),
         options={
             "iterations": 100,
-            "experts": 4,
-            "epochs": 8,
+            "experts": 2,
+            "epochs": 2,
+            "batch_expert": 64,
             "steps": 10,
             "expert_epochs": 1,
-            "max_start": 5,
-            "lr_images": 100.0,
+            "max_start": 2,
+            "lr_images": 10.0,
             "lr_student": 0.02,
             "lr_lr": 1e-5,
         },
-        network="convnet-d3-w32",
+        network="convnet-d3-w16",
         source=BRIEF,
     ),
 )
