@@ -632,7 +632,9 @@ def _estimated(job: "Job", runs: int, as_json: bool) -> int:
         return 0
     each = f", {found.iteration_seconds:.3g} s each after the first ({found.first_iteration_seconds:.3g} s)"
     total = sum(found.seconds.values())
+    training = found.seconds.get("experts", 0.0)
     rows = [
+        *([["experts", duration(training), "kept for the next run that needs them"]] if training else []),
         [
             "distil",
             duration(found.seconds["distil"]),
@@ -651,6 +653,7 @@ def _estimated(job: "Job", runs: int, as_json: bool) -> int:
             ", ".join(f"{phase} {size(peak)}" for phase, peak in found.peak_memory_bytes.items()),
         ],
         ["disk", size(found.disk_bytes * runs), "synthetic sets, and about what the database grows by"],
+        *(["", "", note] for note in found.notes),
     ]
     table(["", "estimate", "from a few measured steps; nothing was kept"], rows)
     return 0

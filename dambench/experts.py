@@ -227,13 +227,14 @@ def trajectories(problem: Problem, how: Training, count: int) -> Generator[Progr
     use = pools.use(key)
     found = yield from _kept(problem, key, shape, count, {})
     if len(found) < count:
-        claim = yield from _claimed(key, count)
+        claim = yield from _claimed(problem, key, count)
         found = yield from _kept(problem, key, shape, count, found)
         missing = [number for number in range(count) if number not in found]
         if missing:
             made = yield from _made(problem, how, key, shape, missing)
             found |= made
-        claim.release()
+        if claim:
+            claim.release()
     problem.enter("distil")
     return Trajectories(key, [found[number] for number in range(count)], network, problem.device, use)
 
@@ -255,8 +256,9 @@ def _made(
     problem: Problem, how: Training, key: str, shape: tuple[int, int], missing: list[int]
 ) -> Generator[Progressed, None, dict[int, Tensor]]:
     """Train experts, and keep them."""
-    folder, each = pools.folder(key), 4 * shape[0] * shape[1]
-    needed, room = each * len(missing), files.room(pools.folder(key))
+    each = 4 * shape[0] * shape[1]
+    needed, folder = each * len(missing), files.experts_folder()
+    room = files.room(folder)
     experts = f"{len(missing)} experts of {problem.network or 'a network'} on {problem.card.label}"
     if needed > room:
         raise BadInput(
@@ -310,8 +312,9 @@ def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Progress
     key = _key(problem, network, "scores", identity(protocol, but=("name", "source")), how.scored_by, seed)
     use = pools.use(key)
     tensors = _read(problem, key, "scores")
+    claim = None
     if not tensors:
-        claim = yield from _claimed(key, how.scored_by)
+        claim = yield from _claimed(problem, key, how.scored_by)
         tensors = _read(problem, key, "scores")
     if not tensors:
         sums = {name: torch.zeros(sum(problem.real.counts), dtype=torch.float64) for name in get_args(Score)}
@@ -330,8 +333,9 @@ def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Progress
         tensors = {name: (total / how.scored_by).float() for name, total in sums.items()}
         about = _about(problem, "scores", how, how.scored_after)
         _keep(key, "scores", tensors, about)
+    if claim:
         claim.release()
-    del use
+    use.release()
     problem.enter("distil")
     return tensors[how.score]
 
@@ -374,8 +378,11 @@ def expert(problem: Problem, how: Protocol) -> Generator[Progressed, None, Netwo
         seeds = problem.seeds.child("expert")
         for done, total in train(network, problem.whole_set(), how, seeds, mirrors=problem.card.mirrors):
             yield Progressed(phase="experts", done=done, total=total, note="training on the real images")
-        kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-        _keep(key, "network", kept, _about(problem, "network", how, how.whole.epochs))
+            if problem.rehearsal:
+                break
+        else:
+            kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+            _keep(key, "network", kept, _about(problem, "network", how, how.whole.epochs))
     problem.enter("distil")
     return network.requires_grad_(False).eval()
 
@@ -461,9 +468,9 @@ def _trained(
         left = left[len(now) :]
 
 
-def _claimed(key: str, count: int) -> Generator[Progressed, None, pools.Lock]:
+def _claimed(problem: Problem, key: str, count: int) -> Generator[Progressed, None, pools.Lock | None]:
     """Be the only process that trains these, or wait until one is."""
-    while (claim := pools.claim(key)) is None:
+    while (claim := pools.claim(key)) is None and not problem.rehearsal:
         yield Progressed(phase="experts", done=0, total=count, note="another process trains them")
         time.sleep(WAIT_SECONDS)
     return claim

@@ -56,6 +56,10 @@ def train(
     if preprocessing not in config.PREPROCESSINGS:
         raise unknown("preprocessing", preprocessing, config.PREPROCESSINGS)
     said = _settings(set_ or [])
+    for group, missing in (("gsam", optimiser == "sgd"), ("schedule", schedule == "none")):
+        if said[group] and missing:
+            flag = "--optimiser gsam" if group == "gsam" else "--schedule"
+            raise BadInput(f"--set {group}.… is for {flag}, which was not asked for.")
     watch = Watch(Console(stderr=True, highlight=False))
     os.environ.setdefault("GOMP_SPINCOUNT", process.SPINS)  # read when torch is imported
     with Signals(say=watch.say):
@@ -64,7 +68,8 @@ def train(
         from dambench.problem import Problem, Seeds
         from dambench.train import Gsam
 
-        parts: dict[str, Any] = said[""] | {"seed": seed, "epochs": epochs or (50 if optimiser == "sgd" else 100)}
+        usual = experts.MTT if optimiser == "sgd" else experts.FTD
+        parts: dict[str, Any] = said[""] | {"seed": seed, "epochs": usual.epochs if epochs is None else epochs}
         if optimiser == "gsam":
             parts["gsam"] = config.read(Gsam, said["gsam"], "gsam")
         if schedule != "none":

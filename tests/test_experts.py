@@ -1,4 +1,6 @@
-from collections.abc import Callable, Generator
+import json
+import signal
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dambench import experts, files, networks, pools
+from dambench.cli import run_cli
 from dambench.errors import BadInput
 from dambench.events import Progressed
 from dambench.experts import (
@@ -25,7 +28,7 @@ from dambench.experts import (
     trajectories,
 )
 from dambench.problem import Network, Normalisation, Problem, Seeds
-from dambench.train import Gsam, predict, train
+from dambench.train import Gsam, predict, train, train_together
 from tests.lab import data_card, noise, tiny_problem
 
 T = TypeVar("T")
@@ -282,6 +285,24 @@ def test_only_one_process_trains_and_the_other_waits_for_it(monkeypatch: pytest.
     assert len(end_of(steps)) == 2
 
 
+def test_fewer_are_trained_at_once_where_the_memory_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    stacks = list[int]()
+    real = train_together
+
+    def crowded(stack: list[Network], *given: Any, **more: Any) -> Iterator[tuple[int, int]]:
+        stacks.append(len(stack))
+        if len(stack) > 2:
+            raise torch.OutOfMemoryError("too little")
+        return real(stack, *given, **more)
+
+    monkeypatch.setattr(experts, "train_together", crowded)
+    problem, warnings = tiny_problem(), list[str]()
+    problem.policy, problem.warn = replace(problem.policy, stack=4), warnings.append
+    assert len(end_of(trajectories(problem, BRIEF, 5))) == 5
+    assert stacks == [4, 2, 2, 1]
+    assert warnings[1].endswith("2 are trained at once.")
+
+
 # GSAM.
 
 
@@ -397,3 +418,111 @@ def test_scores_are_the_mean_of_several_networks_and_kept(score: Any, monkeypatc
     torch.testing.assert_close(found, torch.stack(each).mean(0))
     monkeypatch.setattr(experts, "train_together", None)
     assert torch.equal(end_of(scores(tiny_problem(seed=1), how)), found)
+
+
+# On the command line.
+
+TRAIN = ["experts", "train", "--dataset", "digits", "--network", "convnet-d1-w4", "--device", "cpu", "--epochs", "1"]
+
+
+def listed(capsys: pytest.CaptureFixture[str]) -> Any:
+    capsys.readouterr()
+    assert run_cli(["experts", "list", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_experts_are_trained_listed_and_deleted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli([*TRAIN, "--count", "2"]) == 0
+    said = capsys.readouterr()
+    assert Path(said.out.strip()).is_dir()
+    assert "2 experts of convnet-d1-w4 on digits are trained, for 1 epochs: " in said.err
+    gsam = ["--optimiser", "gsam", "--schedule", "loss", "--set", "schedule.scored_by=1", "--set", "gsam.rho=0.1"]
+    assert run_cli([*TRAIN, "--count", "1", *gsam, "--set", "schedule.scored_after=1", "--set", "batch=500"]) == 0
+    found = listed(capsys)
+    assert sorted((pool["about"]["what"], pool["count"]) for pool in found) == [
+        ("scores", 1),
+        ("trajectories", 1),
+        ("trajectories", 2),
+    ]
+    sharp = next(pool for pool in found if pool["about"]["how"].get("gsam"))
+    assert sharp["about"]["how"]["gsam"]["rho"] == 0.1
+    assert sharp["about"]["how"]["batch"] == 500
+    assert sharp["about"]["how"]["schedule"]["score"] == "loss"
+    assert sum(pool["size_bytes"] for pool in found) == sum(path.stat().st_size for path in kept())
+    assert run_cli(["experts", "list"]) == 0
+    shown = capsys.readouterr()
+    assert "2 × 1 epochs  digits   convnet-d1-w4  sgd, lr 0.01, seed 0" in shown.out
+    assert "gsam, lr 0.01, loss schedule, seed 0" in shown.out
+    assert run_cli(["experts", "delete", sharp["key"][:10], "--yes"]) == 0
+    assert sharp["key"] not in {pool["key"] for pool in listed(capsys)}
+    assert run_cli(["experts", "delete", "--all"]) == 2, "nobody is there to be asked"
+    assert len(kept()) == 3
+    assert run_cli(["experts", "delete", "--all", "--yes"]) == 0
+    assert listed(capsys) == []
+    assert not kept()
+
+
+def test_experts_that_somebody_uses_are_not_deleted(capsys: pytest.CaptureFixture[str]) -> None:
+    found = end_of(trajectories(tiny_problem(), BRIEF, 1))
+    assert run_cli(["experts", "delete", found.key, "--yes"]) == 2
+    assert "are used by a run that goes on" in capsys.readouterr().err
+    assert len(kept()) == 1
+    del found
+    assert run_cli(["experts", "delete", "--all", "--yes"]) == 0
+    assert not kept()
+
+
+def test_a_training_that_is_interrupted_goes_on_where_it_was(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pools.keep
+
+    def then_interrupted(*given: Any) -> Path:
+        path = real(*given)
+        signal.raise_signal(signal.SIGINT)
+        return path
+
+    monkeypatch.setattr(pools, "keep", then_interrupted)
+    assert run_cli([*TRAIN, "--count", "2"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert len(kept()) == 1
+    monkeypatch.setattr(pools, "keep", real)
+    assert run_cli([*TRAIN, "--count", "2"]) == 0
+    assert "1 experts of" in capsys.readouterr().err
+    assert len(kept()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--network", "convnet-bn"], "running statistics"),
+        (["--optimiser", "sam"], "No optimiser is called 'sam'. Did you mean"),
+        (["--schedule", "easy"], "No schedule is called 'easy'"),
+        (["--preprocessing", "pca"], "No preprocessing is called 'pca'"),
+        (["--epochs", "0"], "epochs = 0 is not allowed"),
+        (["--seed", "-1"], "seed = -1 is not allowed"),
+        (["--set", "lr=0"], "lr = 0 is not allowed"),
+        (["--set", "sam.rho=1"], "is not of the form"),
+        (["--set", "gsam.rho=1"], "--set gsam.… is for --optimiser gsam, which"),
+        (["--set", "schedule.growth=1"], "--set schedule.… is for --schedule"),
+        (["--device", "cuda:99"], "is not there"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_in_a_sentence(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli([*TRAIN, *words]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("dambench: ")
+    assert sentence in said
+    assert not kept()
+
+
+def test_files_that_no_expert_is_in_are_passed_over() -> None:
+    end_of(trajectories(tiny_problem(), BRIEF, 1))
+    place = files.experts_folder()
+    (place / ("0" * 64 + ".safetensors")).write_bytes(b"of an older version")
+    (place / "empty").mkdir()
+    (place / "wrong").mkdir()
+    (place / "wrong" / "0000-1.safetensors").write_bytes(b"\xff" * 100)
+    assert [pool.about.number for pool in pools.listed()] == [0]
