@@ -226,7 +226,12 @@ class _Taken(NamedTuple):
     gradient: Tensor
 
 
+@torch.enable_grad()
 def _take(student: Student, weights: Tensor, images: Tensor, labels: Tensor, on: Minibatch, again: bool) -> _Taken:
+    """
+    Args:
+        again: whether the graph of its gradient is kept.
+    """
     point = weights.detach().requires_grad_()
     some = images.detach()[on.chosen].requires_grad_()
     said = labels.detach()[on.chosen]
@@ -261,17 +266,16 @@ def match(
     Yields:
         After each step, there and back: twice as often as there are batches.
     """
-    with torch.enable_grad():
-        ways: list[_Taken | Tensor] = []
-        weights = start
-        for number, batch in enumerate(batches):
-            # The last ones are kept: they are gone when the first are computed again.
-            keeps = len(batches) - number <= kept
-            taken = _take(student, weights, images, labels, batch, keeps)
-            ways.append(taken if keeps else weights)
-            weights = weights - lr.detach() * taken.gradient.detach()
-            del taken
-            yield
+    ways: list[_Taken | Tensor] = []
+    weights, rate = start, lr.detach()
+    for number, batch in enumerate(batches):
+        # The last ones are kept: they are gone when the first are computed again.
+        keeps = len(batches) - number <= kept
+        taken = _take(student, weights, images, labels, batch, keeps)
+        ways.append(taken if keeps else weights)
+        weights = weights - rate * taken.gradient.detach()
+        del taken
+        yield
     apart, before = weights - target, (start - target).square()
     squares = apart.square()
     pull = 2 * apart
@@ -285,11 +289,10 @@ def match(
     of_labels = torch.zeros_like(labels, requires_grad=False) if soft else images.new_zeros(0)
     for number, batch in reversed(list(enumerate(batches))):
         way = ways.pop()
-        with torch.enable_grad():
-            taken = _take(student, way, images, labels, batch, True) if isinstance(way, Tensor) else way
+        taken = _take(student, way, images, labels, batch, True) if isinstance(way, Tensor) else way
         of_lr -= taken.gradient.detach() @ pull
         free = [taken.images, *([taken.labels] if soft else []), *([taken.weights] if number and not constant else [])]
-        slopes = list(torch.autograd.grad(taken.gradient, free, pull * -lr.detach()))
+        slopes = list(torch.autograd.grad(taken.gradient, free, pull * -rate))
         of_images.index_add_(0, batch.chosen, slopes.pop(0))
         if soft:
             of_labels.index_add_(0, batch.chosen, slopes.pop(0))
@@ -309,7 +312,7 @@ def step_bytes(student: Student, weights: Tensor, images: Tensor, labels: Tensor
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor.detach()
 
-    with torch.enable_grad(), saved_tensors_hooks(count, lambda tensor: tensor):
+    with saved_tensors_hooks(count, lambda tensor: tensor):
         taken = _take(student, weights, images, labels, on, True)
     return sum(kept.values()) + taken.gradient.nbytes
 
