@@ -302,7 +302,7 @@ def test_time_goes_into_parts_that_were_measured_and_a_rest(path: Path) -> None:
 @pytest.mark.parametrize(
     ("end", "said"),
     [
-        (ledger.stopped(), ["Stopped by sigterm at iteration 200. r goes on from iteration 200"]),
+        (ledger.stopped(200), ["Stopped by sigterm at iteration 200. r goes on from iteration 200"]),
         (ledger.failed(), ["Failed at iteration 200.", "it broke", "y copies the traceback"]),
         (
             Failed(error="The loss is nan", traceback="T", costs=[], diverged=7),
@@ -603,7 +603,7 @@ def test_a_run_on_another_host_is_asked_in_the_database(path: Path) -> None:
 
 
 def test_a_run_goes_on_in_a_process_of_its_own(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = _enter(path, *_story(200), ledger.stopped())
+    run = _enter(path, *_story(200), ledger.stopped(200))
     started: list[Sequence[str]] = []
     ends = iter([(run, 0), ("", 2)])
 
