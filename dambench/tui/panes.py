@@ -2,7 +2,7 @@
 
 import json
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
 
 from dambench import launch
@@ -225,7 +225,7 @@ def times(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
         parts = seen.parts | ({"rest": rest} if seen.parts and rest > 0 else {})
         if not parts:
             on_gpu = seen.environment is not None and seen.environment.device != "cpu"
-            unknown = "its parts are measured on a CPU only" if on_gpu else "this method does not tell its parts"
+            unknown = "its parts are measured on a CPU only" if on_gpu else "its parts were not measured"
             lines += [Text(line.plain, "dim") for line in wrapped(unknown, width)]
         most = sum(parts.values())
         lines += [_share(name, milliseconds(spent), spent / most, width, ascii) for name, spent in parts.items()]
@@ -274,9 +274,9 @@ def accuracies(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
 
 
 def wrapped(text: str, width: int) -> list[Text]:
-    """Words on as many lines as they need."""
+    """Words on as many lines as they need; one that is longer than a line goes on in the next."""
     lines: list[str] = []
-    for word in text.split():
+    for word in (part for word in text.split() for part in chop_cells(word, max(2, width))):
         if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
             lines[-1] += f" {word}"
         else:

@@ -36,7 +36,7 @@ from dambench.store.runs import NO_PROCESS, Store
 from dambench.tui import pace
 from dambench.tui.app import DambenchApp
 from dambench.tui.pace import backlog
-from dambench.tui.panes import facts, machine, times, words
+from dambench.tui.panes import facts, machine, times, words, wrapped
 from dambench.tui.screens.live import LivePlace, WhyNoGpu
 from dambench.tui.watched import Seen, Watched, runs
 from tests import ledger
@@ -298,10 +298,11 @@ def test_time_goes_into_parts_that_were_measured_and_a_rest(path: Path) -> None:
     unmeasured += [Stepped(iteration=i, losses={"matching": 1.0}, seconds=i / 10) for i in (1, 2, 3)]
     path.unlink()
     seen = _seen(path, *unmeasured, *_end())
-    assert "does not tell its parts" in _text(times(seen, 46, ascii=True))
+    assert "parts were not measured" in _text(times(seen, 46, ascii=True))
     assert seen.environment is not None
     on_gpu = replace(seen, environment=msgspec.structs.replace(seen.environment, device="cuda:0"))
     assert "measured on a CPU only" in _text(times(on_gpu, 46, ascii=True))
+    assert [line.plain for line in wrapped("set NAME=value,other now", 8)] == ["set", "NAME=val", "ue,other", "now"]
     narrow = _text(times(replace(seen, parts={"synthetic images": 0.04}), 26, ascii=True)).splitlines()
     assert f"{'synthetic images':<20} 40 ms" in narrow  # the name whole, and no share
 
