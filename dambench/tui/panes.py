@@ -276,7 +276,7 @@ def accuracies(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
 def wrapped(text: str, width: int) -> list[Text]:
     """Words on as many lines as they need; one that is longer than a line goes on in the next."""
     lines: list[str] = []
-    for word in (part for word in text.split() for part in chop_cells(word, max(2, width))):
+    for word in [part for one in text.split() for part in chop_cells(one, max(2, width))]:
         if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
             lines[-1] += f" {word}"
         else:
