@@ -135,7 +135,7 @@ class DambenchApp(App[None]):
         self.feed.stop()
 
     def on_told(self, told: Told) -> None:
-        place = self.screen
+        place = self.screen_stack[-1] if self.screen_stack else None  # none: the console is being closed
         try:
             if isinstance(place, Place) and place is told.asker:
                 place.hear(told)
