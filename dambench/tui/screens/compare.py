@@ -103,7 +103,7 @@ class ComparePlace(Place):
         self._drawn: Found | None = None
 
     def content(self) -> ComposeResult:
-        yield Static("reading the runs …", id="heading")
+        yield Static(id="heading")
         yield Static(id="empty")
         yield Grid(ascii_=self.console_app.look.ascii, id="grid")
         with Horizontal(id="details"):
