@@ -133,7 +133,7 @@ def pulled(
     batch = GivenBatch(real_set(data_card()), torch.zeros(real.shape[:2], dtype=torch.int64), drawn, given=real)
     free = synthetic.detach().flatten(0, 1).clone().requires_grad_()
     gradient = torch.full_like(free, torch.nan, requires_grad=False)
-    how = Policy(torch.device("cpu"), real_chunk=chunk, **policy)
+    how = Policy(real.device, real_chunk=chunk, **policy)
     loss = ClassGradients(network, how, apart).pull(batch, free, gradient)
     return loss, gradient.view_as(synthetic)
 
