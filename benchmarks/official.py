@@ -1,4 +1,4 @@
-"""The official form: how the released codes of DM, DataDAM, DC and DSA compute, written anew from their maths.
+"""The official form: how the released codes of DM, DataDAM, DC, DSA and MTT compute, written anew from their maths.
 
 Nothing here is fast on purpose or slow on purpose. It is the plain way to write these methods, operation by operation
 as the released codes go about it, for contests between forms of the same maths (a test sees to that). It is not the
@@ -13,6 +13,9 @@ today's torch refuses is mended (`reshape` for `view`: the shift of augmentation
 * DM passes each class through the network by itself, except with BatchNorm; DataDAM concatenates all classes, and hooks
   copy the output of each ReLU. Its distances are computed on the CPU, and on CUDA it empties torch's cache of memory
   after each iteration.
+* MTT's student has its weights in one vector, which every forward pass cuts up and hands to the modules. All its steps
+  are one graph, and so is what they do to the images and to the learning rate. Experts lie in the host's memory, as
+  lists of parameters.
 * Losses are read after each iteration.
 """
 
@@ -322,6 +325,91 @@ class Distillation:
         if self.method == "DataDAM" and self.device != "cpu":
             torch.cuda.empty_cache()
         return loss.item()
+
+
+class FlatNetwork(nn.Module):
+    """A network that takes its weights from one vector."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self.places = [
+            (module, name, parameter.shape)
+            for module in network.modules()
+            for name, parameter in module.named_parameters(recurse=False)
+        ]
+        for module, name, _ in self.places:
+            delattr(module, name)
+
+    def forward(self, images: Tensor, flat: Tensor) -> Tensor:
+        """The logits."""
+        parts = torch.split(flat, [shape.numel() for _, _, shape in self.places])
+        for (module, name, shape), part in zip(self.places, parts, strict=True):
+            setattr(module, name, part.view(shape))
+        logits: Tensor = self.network(images)[1]
+        return logits
+
+
+def trajectory_loss(
+    network: FlatNetwork, start: Tensor, target: Tensor, lr: Tensor, batches: Iterable[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """How far a student is from the target after steps on the batches of images and labels, as a share of before."""
+    weights = [start.clone().requires_grad_()]
+    for images, truth in batches:
+        loss = F.cross_entropy(network(images, weights[-1]), truth)
+        gradient = torch.autograd.grad(loss, weights[-1], create_graph=True)[0]
+        weights.append(weights[-1] - lr * gradient)
+    apart = F.mse_loss(weights[-1], target, reduction="sum") / len(target)
+    before = F.mse_loss(weights[0].detach(), target, reduction="sum") / len(target)
+    return apart / before
+
+
+class Following:
+    """MTT, from experts that went anywhere.
+
+    Args:
+        steps: of a student.
+    """
+
+    def __init__(self, shape: Shape, *, ipc: int, steps: int, width: int, device: str):
+        self.shape, self.steps, self.device = shape, steps, device
+        network = new_network(shape, width, "instance", device)
+        walk = [[p.detach().cpu().clone() for p in network.parameters()]]
+        for _ in range(EPOCHS):
+            walk.append([p + 0.01 * torch.randn_like(p) for p in walk[-1]])
+        self.expert = walk
+        self.network = FlatNetwork(network)
+        start = [floats(shape, device)[c * shape.per_class :][:ipc] for c in range(shape.classes)]
+        self.images = torch.cat(start).clone().requires_grad_()
+        self.truth = labels(shape.classes, len(self.images)).to(device)
+        self.lr = torch.tensor(0.01, device=device).requires_grad_()
+        self.operations = strategy(shape)
+        self.optimizer = torch.optim.SGD([self.images], lr=100.0, momentum=0.5)
+        self.of_lr = torch.optim.SGD([self.lr], lr=1e-7, momentum=0.5)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The set, shuffled for each step, augmented."""
+        for _ in range(self.steps):
+            chosen = torch.randperm(len(self.images), device=self.device)
+            yield augmented(self.images[chosen], self.operations), self.truth[chosen]
+
+    def step(self) -> float:
+        """One iteration; returns its loss."""
+        epoch = np.random.randint(EPOCHS)  # noqa: NPY002 – as the released codes do
+        start, target = (
+            torch.cat([p.to(self.device).reshape(-1) for p in self.expert[at]]) for at in (epoch, epoch + 1)
+        )
+        loss = trajectory_loss(self.network, start, target, self.lr, self.batches())
+        self.optimizer.zero_grad()
+        self.of_lr.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.of_lr.step()
+        return loss.item()
+
+
+EPOCHS = 4
+"""Of the expert that is followed."""
 
 
 class Training:

@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from typer import Argument, Option, Typer
 
-from dambench import __version__, config, display, files, launch, process, registry
+from dambench import __version__, config, display, experts_command, files, launch, process, registry
 from dambench.errors import BadInput, NotEnoughMemory, NotKept
 from dambench.events import (
     AnyEvent,
@@ -55,6 +55,7 @@ data_app = Typer(rich_markup_mode=None, help="Real datasets.")
 app.add_typer(data_app, name="data")
 db_app = Typer(rich_markup_mode=None, help="The database: whole, copied, merged, up to date, tidy.")
 app.add_typer(db_app, name="db")
+app.add_typer(experts_command.app, name="experts")
 
 POLL_SECONDS = 0.25
 """Between two looks at a run that is watched."""
@@ -631,7 +632,9 @@ def _estimated(job: "Job", runs: int, as_json: bool) -> int:
         return 0
     each = f", {found.iteration_seconds:.3g} s each after the first ({found.first_iteration_seconds:.3g} s)"
     total = sum(found.seconds.values())
+    training = found.seconds.get("experts", 0.0)
     rows = [
+        *([["experts", duration(training), "kept for the next run that needs them"]] if training else []),
         [
             "distil",
             duration(found.seconds["distil"]),
@@ -650,6 +653,7 @@ def _estimated(job: "Job", runs: int, as_json: bool) -> int:
             ", ".join(f"{phase} {size(peak)}" for phase, peak in found.peak_memory_bytes.items()),
         ],
         ["disk", size(found.disk_bytes * runs), "synthetic sets, and about what the database grows by"],
+        *(["", "", note] for note in found.notes),
     ]
     table(["", "estimate", "from a few measured steps; nothing was kept"], rows)
     return 0

@@ -53,7 +53,7 @@ LOGGED_STEPS = 1000
 MOST_PIXELS = 128 * 128
 """Of an image that can be turned by a matrix."""
 
-ADAPTABLE = ("compiled", "real_chunk", "synthetic_chunk")
+ADAPTABLE = ("compiled", "real_chunk", "synthetic_chunk", "kept_steps")
 """Fields of the policy that may change while a set is made."""
 
 DECIDING = ("torch", "cuda", "cudnn", "driver", "device_name", "threads", "tf32_matmul", "tf32_convolution")
@@ -188,7 +188,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     compiled = False
     if method.MATCHES_ON_NETWORK:
         matched = networks.build(network, card)
-        getattr(method, "check", lambda network: None)(matched)
+        getattr(method, "check", lambda network, options: None)(matched, options)
         batch_norm = matched.mixes_images
         compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0), batch_norm)
         notes += [note] if note else []
@@ -520,6 +520,7 @@ def open_problem(job: Job, real: RealSet) -> Problem:
         ipc=job.config.ipc or 0,
         seeds=Seeds(job.config.seed),
         build_network=lambda: networks.build(job.config.network, job.card),
+        network=job.config.network,
         policy=job.policy,
     )
 
@@ -530,6 +531,7 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
     said: list[AnyEvent] = []
     problem = open_problem(job, real)
     problem.warn, problem.adapted = (lambda message: said.append(Warned(message=message))), said.append
+    problem.enter = clock.enter
     total: int = getattr(job.options, "iterations", 0)
     logged = max(1, total // LOGGED_STEPS)
     begun = position.from_
@@ -567,7 +569,9 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
     clock.enter("distil")
     for told in job.method.distill(problem, job.options, begun.state if begun else None):
         if isinstance(told, Progressed):  # on the way to a step
-            between = True
+            between = between or told.phase == "distil"
+            while said:
+                yield said.pop(0)
             if time.perf_counter() - heard > SILENCE:
                 yield msgspec.structs.replace(told, memory_bytes=policy.used_bytes())
                 heard = time.perf_counter()

@@ -27,7 +27,7 @@ class Estimate(Struct, frozen=True, kw_only=True):
     """What a run would take."""
 
     seconds: dict[str, float]
-    """By phase: `distil`, `evaluate`."""
+    """By phase: `distil`, `evaluate`, and `experts` where they are not there yet."""
     peak_memory_bytes: dict[str, int]
     """By phase, over the measured steps: the allocator's on a GPU, resident memory of the process on a CPU."""
     disk_bytes: int
@@ -41,6 +41,8 @@ class Estimate(Struct, frozen=True, kw_only=True):
     """By evaluation network: to train and test one."""
     networks: int
     """That would be trained and tested in all."""
+    notes: list[str] = []
+    """What the method had to say of it."""
 
 
 def estimate(job: Job) -> Estimate:
@@ -53,14 +55,21 @@ def estimate(job: Job) -> Estimate:
     policy.apply()
     real, test = datasets.open_sets(job.card, policy.device, config.preprocessing)
     problem = open_problem(job, real)
+    notes: list[str] = []
+    problem.warn = notes.append
     iterations: int = getattr(job.options, "iterations", 0)
     policy.restart_peak()
     times: list[float] = []
     synthetic: SyntheticSet | None = None
     begun = last = time.perf_counter()
+    training = _Training(begun)
     for told in job.method.distill(problem, job.options):
         policy.synchronise()
         now = time.perf_counter()
+        if isinstance(told, Progressed) and told.phase == "experts":
+            problem.rehearsal = training.hear(told, now)
+            begun = last = time.perf_counter()
+            continue
         if isinstance(told, Progressed):
             if not times and now - begun > MEASURED_SECONDS:  # the first step alone takes long
                 times = [(now - begun) / told.done * told.total / max(1, iterations)] * 2
@@ -84,6 +93,8 @@ def estimate(job: Job) -> Estimate:
     judgements = 1 + on_the_way
     evaluated = config.eval_repeats * judgements
     seconds = {"distil": distil, "evaluate": evaluated * sum(per_network.values())}
+    if training.seconds:
+        seconds = {"experts": training.seconds} | seconds
     sets = 0 if synthetic.whole else judgements * len(synthetic.to_bytes())
     events = min(iterations, LOGGED_STEPS) + sum(seconds.values()) + evaluated * len(per_network)
     return Estimate(
@@ -95,7 +106,31 @@ def estimate(job: Job) -> Estimate:
         iterations=iterations,
         network_seconds=per_network,
         networks=evaluated * len(per_network),
+        notes=notes,
     )
+
+
+class _Training:
+    """Of experts: what each stage of it would take. It is told apart from the next by how much there is to do.
+
+    Args:
+        now: when the first one began.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.seconds = self._before = 0.0
+        self._begun = self._last = now
+        self._stage = "", 0
+
+    def hear(self, event: Progressed, now: float) -> bool:
+        """Whether this stage was measured for long enough."""
+        stage = event.note.partition(" ")[0], event.total
+        if stage != self._stage:
+            self._stage, self._before, self._begun = stage, self.seconds, self._last
+        self._last, spent = now, now - self._begun
+        enough = spent > MEASURED_SECONDS
+        self.seconds = self._before + (spent / event.done * event.total if enough and event.done else spent)
+        return enough
 
 
 def _network_seconds(job: Job, name: str, synthetic: SyntheticSet, test: RealSet) -> float:

@@ -279,7 +279,7 @@ class Adapted(Event, frozen=True, kw_only=True):
     iteration: int
     """The first that was computed so."""
     what: str
-    """`real_chunk`, `synthetic_chunk`, `stack` or `compiled`."""
+    """`real_chunk`, `synthetic_chunk`, `kept_steps`, `stack` or `compiled`."""
     value: int
     reason: str
 

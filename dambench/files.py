@@ -9,7 +9,7 @@ Everything lies under DAMBENCH_HOME:
     sets/SHA256.safetensors                 synthetic sets, named by their content
     runs/UID/SHA256.safetensors             checkpoints of a run that is not finished
     logs/NAME.log                           what detached runs wrote
-    experts/KEY.safetensors                 networks trained on real images, named by all that they depend on
+    experts/KEY/NAME-SHA256.safetensors     networks trained on real images, named by all that they depend on
 
 A file appears under its name only when it is whole and on disk.
 """
@@ -18,7 +18,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +30,9 @@ from dambench.display import display
 from dambench.errors import BadInput
 
 HOME_HINT = ", or choose another folder with DAMBENCH_HOME"
+
+SETTLED = 3_000_000_000
+"""Nanoseconds after which a further change of a file shows in its times: the clocks of file systems tick up to 2 s."""
 
 
 def home() -> Path:
@@ -105,8 +110,8 @@ def find_whitening(sha256: str) -> Path | None:
     return next(data_folder().glob(f"zca-*-{sha256}.safetensors"), None)
 
 
-def expert_path(key: str) -> Path:
-    return home() / "experts" / f"{key}.safetensors"
+def experts_folder() -> Path:
+    return home() / "experts"
 
 
 def find_set(sha256: str) -> Path | None:
@@ -135,6 +140,42 @@ def sha256(path: Path) -> str:
 def digest(content: bytes) -> str:
     """SHA-256 in hexadecimal: the name of a file with this content."""
     return hashlib.sha256(content).hexdigest()
+
+
+def is_intact(path: Path, expected: str) -> bool:
+    """Whether a file has that SHA-256.
+
+    Reading gigabytes for their checksum takes seconds: what a file looked like when it was found intact is kept beside
+    it (NAME.intact), and a file that still looks so is not read again.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    note, looks = path.with_suffix(".intact"), _looks(path)
+    found = f"{expected} {looks}".encode()
+    with suppress(OSError):
+        if note.read_bytes() == found:
+            return True
+    if sha256(path) != expected:
+        return False
+    # Of two changes within one tick of the clock the second cannot be seen: what is that new is not relied on.
+    status = path.stat()
+    if _looks(path) == looks and time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED:
+        with suppress(OSError):  # it can be done without
+            write_whole(note, found)
+    return True
+
+
+def _looks(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+
+def room(path: Path) -> int:
+    """Bytes that are free on the disk that a path lies on, or would if it were made."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:

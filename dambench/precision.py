@@ -64,6 +64,8 @@ class Policy:
     """Real images that go through a network at once while distilling: the sums are the same but for their order."""
     synthetic_chunk: int = ALL
     """Synthetic images whose gradient is taken at once; never less than those of one class."""
+    kept_steps: int = ALL
+    """Steps of an unrolled student whose graphs are kept for the way back; those of the others are made again."""
     stack: int = 1
     """Networks of one architecture that are trained at once on a set."""
     workers: int = 1
@@ -80,10 +82,10 @@ class Policy:
             where.compiled,
             where.real_chunk or ALL,
             where.synthetic_chunk or ALL,
-            where.stack,
+            stack=where.stack,
             # Threads that share an operation wait for each other at its end; those that have one each need not.
             # (Compiled code has its threads built in.)
-            1 if where.device != "cpu" or where.compiled else where.threads or torch.get_num_threads(),
+            workers=1 if where.device != "cpu" or where.compiled else where.threads or torch.get_num_threads(),
         )
 
     @property
@@ -148,6 +150,13 @@ class Policy:
         if self.device.type == "cuda":
             return torch.cuda.memory_allocated(self.device)
         return int(psutil.Process().memory_info().rss)
+
+    def free_bytes(self) -> int:
+        """Memory that could be had: of the GPU, or of the machine."""
+        if self.device.type == "cuda":
+            unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            return int(torch.cuda.mem_get_info(self.device)[0]) + unused
+        return int(psutil.virtual_memory().available)
 
     def restart_peak(self) -> None:
         """Begin a new measurement of peak memory."""

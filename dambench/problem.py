@@ -216,8 +216,9 @@ class SyntheticSet:
     normalisation: Preprocessing
     """What was done to the real images, and must be done to the test images."""
     classes: tuple[str, ...]
-    lr: float | None = None
-    """The learning rate that was distilled with the images."""
+    lr: float | Tensor | None = None
+    """The learning rate that was distilled with the images; while it is learned, a scalar on the device: a float would
+    make it wait."""
     whole: bool = False
     """Whether this is every real image: trained on for the protocol's whole-set budget."""
 
@@ -233,7 +234,7 @@ class SyntheticSet:
 
     def to_bytes(self) -> bytes:
         """As a safetensors file. The same set gives the same bytes."""
-        about: dict[str, Any] = {"classes": self.classes, "lr": self.lr}
+        about: dict[str, Any] = {"classes": self.classes, "lr": None if self.lr is None else float(self.lr)}
         if isinstance(self.normalisation, Whitening):
             about |= {"format": WHITENED_FORMAT, "whitening": self.normalisation.sha256}
         else:
@@ -422,7 +423,13 @@ class Problem:
     ipc: int
     seeds: Seeds
     build_network: Callable[[], Network]
+    network: str = ""
+    """The name of the network that it builds."""
     policy: Policy = field(default_factory=lambda: Policy(torch.device("cpu")))
+    enter: Callable[[str], None] = lambda phase: None
+    """Begins, or goes on with, a phase whose time and memory are recorded by themselves. A method is in `distil`."""
+    rehearsal: bool = False
+    """Whether only what things take is wanted: what would have to be trained for long may be anything."""
     warn: Callable[[str], None] = lambda message: None
     """Says something once that a reader of the result should know."""
     adapted: Callable[[Adapted], None] = lambda event: None
@@ -497,7 +504,8 @@ class Step:
 class Method(Protocol):
     """A module of `dambench.methods`.
 
-    One that cannot match on every network also has `check(network)`, which raises BadInput before a run begins.
+    One that cannot match on every network, or whose options may contradict each other, also has
+    `check(network, options)`, which raises BadInput before a run begins.
     """
 
     PAPER: str

@@ -148,6 +148,26 @@ PRESETS = {
             source="DataDAM (ICCV 2023), table of hyper-parameters: lr halved every 15 epochs; epochs and batch are "
             "the code's, whole-set epochs ours",
         ),
+        Protocol(
+            name="mtt",
+            synthetic=Budget(epochs=1001, drops=(502,)),
+            whole=Budget(epochs=200, drops=(100,)),
+            lr="as the set carries",
+            augmentation=DSA,
+            source="MTT (CVPR 2022), released code: as dsa-dm, at the learned lr (it reports the best test on the way, "
+            "and this the last); whole-set epochs are ours",
+        ),
+        Protocol(
+            name="datm-pad",
+            synthetic=Budget(epochs=1001, drops=(502,)),
+            whole=Budget(epochs=200, drops=(100,)),
+            batch=128,
+            lr="as the set carries",
+            augmentation=DSA,
+            labels="as the set carries",
+            source="DATM (ICLR 2024) and PAD, released code: learned lr, soft labels (they report the best test on the "
+            "way, and this the last); whole-set epochs are ours",
+        ),
     )
 }
 

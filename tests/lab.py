@@ -32,7 +32,19 @@ TINY_NETWORK = "convnet-d1-w8"
 QUICK: dict[str, Any] = {"iterations": 4, "batch_real": 4, "epochs": 1}
 """Settings that make any method quick; each method takes those that it knows."""
 
-QUICK_OF: dict[str, dict[str, Any]] = {"dc": {"updates": 3, "epochs": 2}, "dsa": {"updates": 3, "epochs": 2}}
+FOLLOWED: dict[str, Any] = {"experts": 2, "epochs": 2, "steps": 2, "expert_epochs": 1, "max_start": 2}
+"""For methods that follow experts, which here learn next to nothing."""
+
+SOFT = FOLLOWED | {"lr_labels": 0.01}
+"""The logits of such experts are small: a usual step would change what an image is."""
+
+QUICK_OF: dict[str, dict[str, Any]] = {
+    "dc": {"updates": 3, "epochs": 2},
+    "dsa": {"updates": 3, "epochs": 2},
+    "mtt": FOLLOWED,
+    "datm": SOFT,
+    "pad": SOFT | {"scored_by": 2, "scored_after": 1, "growth": 1},
+}
 """By method: further settings that it needs to be quick."""
 
 
@@ -118,6 +130,7 @@ def tiny_problem(
         ipc=ipc,
         seeds=Seeds(seed),
         build_network=lambda: networks.build(network, card),
+        network=network,
     )
 
 

@@ -15,7 +15,10 @@ from dambench.augment import augment, draw
 from dambench.config import Precision, Request, read
 from dambench.engine import prepare, run
 from dambench.events import Adapted, Evaluated, Finished, Sampled, Started, Warned
+from dambench.experts import Trajectories
 from dambench.gpu import sampled
+from dambench.matching.learned import LearnedImages
+from dambench.matching.trajectories import TrajectoryMatching
 from dambench.methods import datadam, dm
 from dambench.precision import Policy
 from dambench.problem import Network, Normalisation, Problem, RealSet, Seeds, SyntheticSet
@@ -23,6 +26,7 @@ from dambench.protocol import DSA, Budget, Protocol
 from dambench.replay import WARM_UPS, Replayed
 from dambench.train import predict, train, train_together
 from tests.lab import data_card, generator, noise, synthetic_set, tiny_problem
+from tests.matching.test_trajectories import experts_of, finished, options, soft
 
 pytestmark = [
     pytest.mark.gpu,
@@ -326,3 +330,60 @@ def test_out_of_memory_on_the_gpu_halves_the_micro_batch(monkeypatch: pytest.Mon
     assert {event.what for event in adapted} == {"real_chunk"}
     assert all("out of memory" in event.reason for event in adapted)
     assert problem.policy.real_chunk < 1200
+
+
+def _followed(device: str, kind: str, memory: str, count: int) -> tuple[list[float], Tensor]:
+    """The losses of trajectory matching, and the images it ends with."""
+    problem = tiny_problem(card=data_card(channels=3))
+    start = torch.randn(6, 3, 8, 8, generator=generator(7))
+    on_cpu = experts_of(problem)
+    problem.policy, problem._network = Policy(torch.device(device)), None
+    problem.real = RealSet(problem.real.images.to(device), problem.real.counts, problem.real.normalisation)
+    network = networks.build("convnet-d1-w8", problem.card)
+    experts = Trajectories("", list(on_cpu.given), network, problem.device)
+    chosen = (soft if kind == "soft" else options)(iterations=count, memory=memory)
+    images = LearnedImages(problem, start.to(device), chosen.lr_images, chosen.momentum_images, None)
+    labels = noise(6, 3, dtype=torch.float32).to(device) if kind == "soft" else None
+    matching = TrajectoryMatching(problem, images, experts, chosen, labels=labels)
+    losses = [float(finished(matching.step())["matching"]) for _ in range(count)]
+    return losses, images.tensor.detach().cpu()
+
+
+@pytest.mark.parametrize("memory", ["unrolled", "checkpointed", "tesla"])
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_students_on_the_gpu_go_where_those_on_the_cpu_go(kind: str, memory: str) -> None:
+    losses, images = _followed("cuda:0", kind, memory, WARM_UPS + 3)
+    expected_losses, expected = _followed("cpu", kind, memory, WARM_UPS + 3)
+    assert losses == pytest.approx(expected_losses, rel=1e-3)
+    moved = (expected - _followed("cpu", kind, memory, 1)[1]).norm()
+    assert (images - expected).norm() < 1e-2 * moved + 1e-4
+
+
+def test_out_of_memory_on_the_gpu_halves_the_steps_whose_graphs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Policy, "free_bytes", lambda policy: 10**15)
+    card = data_card((400,) * 4, channels=3, size=(64, 64))
+    problem = tiny_problem(card=card, network="convnet-d2-w64", ipc=50)
+    experts = experts_of(problem)
+    problem.policy, problem._network = Policy(CUDA), None
+    problem.real = RealSet(problem.real.images.to(CUDA), problem.real.counts, problem.real.normalisation)
+    network = networks.build("convnet-d2-w64", card)
+    adapted: list[Adapted] = []
+    problem.adapted = adapted.append
+    total = torch.cuda.get_device_properties(CUDA).total_memory
+    torch.cuda.empty_cache()
+    # A map of 200 images takes 200 MB, and a step keeps a dozen of them.
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 6 * 2**30 / total), CUDA)
+    try:
+        matching = TrajectoryMatching(
+            problem,
+            LearnedImages(problem, "real", 1.0, 0.5, None),
+            Trajectories("", list(experts.given), network, CUDA),
+            options(iterations=WARM_UPS + 3, steps=8, batch_student=200),
+        )
+        for _ in range(WARM_UPS + 3):
+            finished(matching.step())
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
+    assert adapted
+    assert {event.what for event in adapted} == {"kept_steps"}
+    assert problem.policy.kept_steps < 8

@@ -31,7 +31,7 @@ from dambench.events import (
     remark,
 )
 from dambench.methods import dm
-from dambench.problem import Problem, Step, SyntheticSet
+from dambench.problem import Problem, State, Step, SyntheticSet
 from dambench.train import train_together
 
 
@@ -249,6 +249,33 @@ def test_a_method_says_how_far_it_is_on_the_way_to_a_step(monkeypatch: pytest.Mo
     said = [e for e in _with(monkeypatch, slow) if isinstance(e, Progressed) and e.note == "training"]
     assert [(e.phase, e.done, e.total) for e in said] == [("distil", done, 3) for done in (1, 2, 3)]
     assert all(e.memory_bytes for e in said)
+
+
+def test_experts_are_a_phase_and_what_is_said_of_them_is_heard_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def state() -> State:
+        asked.append(1)
+        return {}
+
+    def with_experts(problem: Problem, options: object, resume: object = None) -> Iterator[Progressed | Step]:
+        problem.enter("experts")
+        problem.warn("they take 6.5 GB")
+        for done in range(1, 4):
+            time.sleep(0.1)
+            yield Progressed(phase="experts", done=done, total=3)
+        problem.enter("distil")
+        for iteration in (1, 2):
+            yield Step(iteration, problem.synthetic_set(problem.random_subset()), state=state)
+
+    monkeypatch.setattr("dambench.engine.SILENCE", 0.0)
+    events = _with(monkeypatch, with_experts)
+    kinds = [event.phase if isinstance(event, Progressed) else type(event).__name__ for event in events]
+    assert kinds.index("Warned") < kinds.index("experts")
+    seconds = {cost.phase: cost.seconds for cost in _only(events, Finished).costs}
+    assert list(seconds) == ["prepare", "distil", "experts", "evaluate"]
+    assert seconds["experts"] > 0.3
+    assert not asked, "whoever waits before the first step only need not be asked for its state at every one"
 
 
 def test_a_loss_that_is_no_number_on_the_test_set_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:

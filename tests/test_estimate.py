@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from dambench import estimate as estimating
+from dambench import files
 from dambench.cli import run_cli
 from dambench.config import Request
 from dambench.engine import Job, prepare, run
 from dambench.errors import NotEnoughMemory
 from dambench.estimate import Estimate, estimate
-from dambench.events import Finished, Snapshot
+from dambench.events import Finished, Progressed, Snapshot
 
 SMALL = Request(
     method={"name": "dm", "batch_real": 16, "iterations": 40},
@@ -55,10 +56,9 @@ def test_a_method_that_does_not_iterate_has_no_iterations() -> None:
 
 def test_what_is_done_before_the_first_step_is_estimated_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimating, "MEASURED_SECONDS", 0.2)
-    herding = {"name": "herding", "epochs": 10**5}
-    found = estimate(prepare(Request(method=herding, dataset="digits", ipc=1, network="convnet-d1-w8", device="cpu")))
+    dc = {"name": "dc", "iterations": 1, "updates": 10**5, "batch_real": 8}
+    found = estimate(prepare(Request(method=dc, dataset="digits", ipc=1, network="convnet-d1-w8", device="cpu")))
     assert found.seconds["distil"] > 100
-    assert found.iterations == 0
     assert found.seconds["evaluate"] > 0
 
 
@@ -69,6 +69,32 @@ def test_only_a_few_steps_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert found.seconds["distil"] == pytest.approx(10**7 * found.iteration_seconds, rel=0.01)
     assert found.seconds["distil"] > 1000
+
+
+def test_experts_that_would_be_trained_are_measured_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimating, "MEASURED_SECONDS", 0.1)
+    herding = {"name": "herding", "epochs": 10**5}
+    job = prepare(Request(method=herding, dataset="digits", ipc=1, network="convnet-d1-w8", device="cpu"))
+    found = estimate(job)
+    assert found.seconds["experts"] > 100
+    assert found.seconds["distil"] < 10
+    assert not list(files.experts_folder().glob("*/*"))
+
+
+def test_each_stage_of_training_experts_is_measured_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimating, "MEASURED_SECONDS", 2.5)
+    training = estimating._Training(0.0)
+
+    def said(note: str, done: int, total: int, now: float) -> bool:
+        return training.hear(Progressed(phase="experts", done=done, total=total, note=note), now)
+
+    assert not said("looking at those that are kept", 1, 9, 1.0)
+    assert not said("score 1/2", 1, 50, 2.0)
+    assert said("score 1/2", 3, 50, 4.0)
+    assert training.seconds == 1 + 50
+    assert not said("expert 1/2", 1, 1000, 5.0)
+    assert said("expert 1/2", 2, 1000, 7.0)
+    assert training.seconds == 1 + 50 + 1500
 
 
 def test_a_dry_run_touches_no_database_and_no_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

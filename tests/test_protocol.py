@@ -43,6 +43,8 @@ def test_published_hashes_do_not_change() -> None:
         "dc": "7644d3e7ebd5",
         "dc-augmented": "9d086010ed8e",
         "dsa-dm": "5566b8a96b12",
+        "mtt": "bc7d53f1951f",
+        "datm-pad": "8a1132752ac0",
     }
 
 

@@ -39,10 +39,10 @@ DISTILLING = [name for name in registry.names("methods") if registry.load("metho
 
 ITERATING = [name for name in DISTILLING if "iterations" in registry.load("methods", name).Options.__struct_fields__]
 
-LONG = ("dc", "dsa", "datadam", "herding", "kcenter", "kmeans")
+LONG = ("dc", "dsa", "datadam", "mtt", "datm", "pad", "herding", "kcenter", "kmeans")
 """Methods whose tiny run takes more than a moment."""
 
-GUARD = ("in_a_row", "losses")
+GUARD = ("in_a_row", "losses", "gated", "held")
 """Remembered for the case that a step has to be left out: tests/matching/test_learned.py."""
 
 

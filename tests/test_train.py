@@ -12,7 +12,7 @@ from dambench import train as training
 from dambench.problem import Network, Seeds, SyntheticSet
 from dambench.protocol import DC, DSA, Budget, Protocol
 from dambench.replay import Replayed
-from dambench.train import Training, predict, train, train_together
+from dambench.train import Gsam, Training, predict, train, train_together
 from tests.lab import Tape, data_card, generator, global_generator_untouched, global_seed, noise, synthetic_set
 
 CLASSES = 3
@@ -38,11 +38,13 @@ def labelled(count: int = 12, *, soft: bool = False, dtype: torch.dtype = torch.
     return synthetic_set(images, labels, CLASSES, **said)
 
 
-def trained(data: SyntheticSet, how: Protocol, *, seed: int = 0, name: str = "convnet-d1-w8") -> Network:
+def trained(
+    data: SyntheticSet, how: Protocol, *, seed: int = 0, name: str = "convnet-d1-w8", gsam: Gsam | None = None
+) -> Network:
     """A network of the set's precision, trained."""
     dtype = torch.float32 if data.images.dtype == torch.uint8 else data.images.dtype
     network = small_network(name, dtype)
-    list(train(network, data, how, Seeds(seed), mirrors=True))
+    list(train_together([network], data, how, [Seeds(seed)], mirrors=True, gsam=gsam))
     return network
 
 
@@ -360,11 +362,12 @@ def trained_together(
     seeds: Iterable[int] = (0, 1, 2),
     name: str = "convnet-d1-w8",
     mirrors: bool = True,
+    gsam: Gsam | None = None,
 ) -> list[Network]:
     """As `trained`, one network for each seed."""
     dtype = torch.float32 if data.images.dtype == torch.uint8 else data.images.dtype
     stack = [small_network(name, dtype) for _ in seeds]
-    list(train_together(stack, data, how, [Seeds(seed) for seed in seeds], mirrors=mirrors))
+    list(train_together(stack, data, how, [Seeds(seed) for seed in seeds], mirrors=mirrors, gsam=gsam))
     return stack
 
 
@@ -454,9 +457,9 @@ def test_networks_can_be_trained_again_on_a_set_whose_images_have_changed(count:
     torch.testing.assert_close(stack[0].state_dict(), alone.state_dict(), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("count", "gsam"), [(1, None), (3, None), (3, Gsam(rho=0.1))])
 def test_all_that_changes_from_step_to_step_reaches_a_recorded_step(
-    count: int, monkeypatch: pytest.MonkeyPatch
+    count: int, gsam: Gsam | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU, where one network is a stack too."""
     made: list[Tape] = []
@@ -468,15 +471,15 @@ def test_all_that_changes_from_step_to_step_reaches_a_recorded_step(
     def replayed(function: Any, device: torch.device, **more: Any) -> Replayed:
         return Replayed(function, device, recorder=record, **more)
 
-    def single(network: Network, data: SyntheticSet, labels: Tensor, how: Protocol) -> training._Stack:
-        return training._Stack([network], data, labels, how, pytest.fail)
+    def single(network: Network, data: SyntheticSet, labels: Tensor, how: Protocol, sharp: Gsam | None) -> object:
+        return training._Stack([network], data, labels, how, sharp, pytest.fail)
 
     data, how = labelled(soft=True), protocol(9, 6, 8, batch=5, augmentation=DSA, labels="as the set carries")
     name, seeds = "convnet-d1-w8-bn", range(count)
-    alone = [trained(data, how, seed=seed, name=name) for seed in seeds]
+    alone = [trained(data, how, seed=seed, name=name, gsam=gsam) for seed in seeds]
     monkeypatch.setattr(training, "Replayed", replayed)
     monkeypatch.setattr(training, "_Single", single)
-    for network, expected in zip(trained_together(data, how, seeds, name), alone, strict=True):
+    for network, expected in zip(trained_together(data, how, seeds, name, gsam=gsam), alone, strict=True):
         torch.testing.assert_close(weights(network), weights(expected), rtol=1e-4, atol=1e-5)
         statistics = [dict(each.named_buffers()) for each in (network, expected)]
         torch.testing.assert_close(*statistics, rtol=1e-4, atol=1e-5)

@@ -7,7 +7,6 @@ the user's own "path"), how these are recognised again (`fingerprint`) and how t
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -37,9 +36,6 @@ FORMAT = 1
 
 MOST_WHITENED = 64 * 64 * 3
 """Pixels times channels of an image that is whitened."""
-
-SETTLED = 3_000_000_000
-"""Nanoseconds after which a further change of a file shows in its times: the clocks of file systems tick up to 2 s."""
 
 
 @dataclass(frozen=True)
@@ -167,33 +163,11 @@ def _read_card(path: Path) -> DataCard | None:
 
 
 def _intact(path: Path) -> DataCard | None:
-    """The card, if its tensor file is there and is what the card says. Otherwise it is prepared anew.
-
-    Reading gigabytes for their checksum takes seconds: what a file looked like when it was found intact is kept
-    beside it, and a file that still looks so is not read again.
-    """
-    card = _read_card(path)
-    tensors, note = path.with_suffix(".safetensors"), path.with_suffix(".intact")
+    """The card, if its tensor file is there and is what the card says. Otherwise it is prepared anew."""
+    card, tensors = _read_card(path), path.with_suffix(".safetensors")
     if card is None or not tensors.is_file() or tensors.stat().st_size != card.size_bytes:
         return None
-    looks = _looks(tensors)
-    found = f"{card.sha256} {looks}".encode()
-    with suppress(OSError):
-        if note.read_bytes() == found:
-            return card
-    if files.sha256(tensors) != card.sha256:
-        return None
-    # Of two changes within one tick of the clock the second cannot be seen: what is that new is not relied on.
-    status = tensors.stat()
-    if _looks(tensors) == looks and time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED:
-        with suppress(OSError):  # it can be done without
-            files.write_whole(note, found)
-    return card
-
-
-def _looks(path: Path) -> str:
-    status = path.stat()
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+    return card if files.is_intact(tensors, card.sha256) else None
 
 
 def _check(raw: Raw, name: str) -> None:

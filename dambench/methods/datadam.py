@@ -125,7 +125,7 @@ RECIPES = (
 )
 
 
-def check(network: Network) -> None:
+def check(network: Network, options: Options) -> None:
     """
     Raises:
         BadInput: the network has no maps, and so no attention.
@@ -139,7 +139,7 @@ def check(network: Network) -> None:
 
 def terms(network: Network, options: Options) -> list[Term]:
     """The attention of all activations but the last block's, and the embedding."""
-    check(network)
+    check(network, options)
     blocks = network.levels - 1  # the last level is what the classifier reads
     look = partial(attention, power=options.power, rectified=network.rectified)
     of_layers = [Term("attention", block, look, options.attention_weight) for block in range(blocks - 1)]

@@ -232,7 +232,7 @@ def times(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
     total = sum(seen.costs.values())
     if total > 0:
         lines.append(Text(f"the run, {duration(total)}"))
-        phases = sorted(seen.costs.items(), key=lambda cost: "prepare distil evaluate".find(cost[0]))
+        phases = sorted(seen.costs.items(), key=lambda cost: "prepare experts distil evaluate".find(cost[0]))
         lines += [_share(name, duration(spent), spent / total, width, ascii) for name, spent in phases]
     return lines
 

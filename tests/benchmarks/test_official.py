@@ -10,11 +10,13 @@ from benchmarks import official
 from dambench import networks
 from dambench.augment import Draw, augment
 from dambench.matching.means import Term
+from dambench.matching.trajectories import Minibatch, Student, match
 from dambench.methods import datadam, dm
 from dambench.problem import Network
 from dambench.protocol import DSA
 from tests.lab import data_card, generator, global_seed, noise, pulled
 from tests.matching.test_gradients import pulled as matched_gradients
+from tests.matching.test_trajectories import finished
 
 CARD = data_card((1, 1, 1), channels=1, size=(28, 28))
 
@@ -96,6 +98,25 @@ def test_gradient_matching_of_the_official_form_is_ours(drawn: tuple[str, ...] |
     torch.testing.assert_close(found, loss.detach(), rtol=rtol, atol=atol)
     torch.testing.assert_close(gradient, expected, rtol=rtol, atol=atol * float(expected.abs().max()))
     assert gradient.abs().max() > 0
+
+
+def test_trajectory_matching_of_the_official_form_is_ours() -> None:
+    ours, theirs = both_networks("instance")
+    ours.requires_grad_(True)
+    student, network = Student(ours), official.FlatNetwork(theirs)
+    start = torch.cat([parameter.detach().flatten() for parameter in ours.parameters()])
+    target = start + 0.01 * noise(len(start))
+    images, labels = noise(6, 1, 28, 28, seed=1), torch.arange(3).repeat_interleave(2)
+    lr = torch.tensor(0.5, dtype=torch.float64)
+    orders = [torch.randperm(6, generator=generator(step))[:4] for step in range(3)]
+    found = finished(match(student, start, target, images, labels, lr, [Minibatch(chosen) for chosen in orders]))
+
+    free, rate = images.clone().requires_grad_(), lr.clone().requires_grad_()
+    loss = official.trajectory_loss(network, start, target, rate, [(free[some], labels[some]) for some in orders])
+    gradients = torch.autograd.grad(loss, [free, rate])
+    for mine, expected in zip((found.loss, found.images, found.lr), (loss.detach(), *gradients), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-10 * float(expected.abs().max()))
+    assert found.images.abs().max() > 0
 
 
 @pytest.mark.parametrize("operation", official.OPERATIONS)

@@ -172,7 +172,7 @@ def test_a_prepared_file_that_looks_as_it_did_when_intact_is_not_read_again(
         assert datasets.prepare(Choice("digits"), None) == card
     tensors = datasets.path_of(card)
     assert read_for_its_checksum == [tensors] * 2
-    monkeypatch.setattr(datasets, "SETTLED", -1)
+    monkeypatch.setattr(files, "SETTLED", -1)
     for _ in range(3):
         assert datasets.prepare(Choice("digits"), None) == card
     assert read_for_its_checksum == [tensors] * 3

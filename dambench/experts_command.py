@@ -1,0 +1,189 @@
+"""`dambench experts`: train experts before a run needs them, list them, delete them."""
+
+import json
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from typer import Argument, Option, Typer
+
+from dambench import config, files, pools, process, registry
+from dambench.errors import BadInput, unknown
+from dambench.events import Progressed, Warned
+from dambench.recording import EXIT_CODES, Signals, Told
+from dambench.terminal import Watch, duration, size, table
+
+app = Typer(rich_markup_mode=None, help="Networks trained on the real images, whose trajectories are matched.")
+
+Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
+
+SILENCE = 0.25
+"""Seconds between two signs of life."""
+
+
+@app.command("train")
+def train(
+    dataset: Annotated[str, Option(help="See `dambench data list`.")],
+    network: Annotated[str | None, Option(help="Such as convnet-d3-w128 [default: the dataset's].")] = None,
+    count: Annotated[int, Option(min=1, help="How many there shall be.")] = 100,
+    epochs: Annotated[int | None, Option(help="Of each [default: sgd 50, gsam 100].")] = None,
+    optimiser: Annotated[str, Option(help="sgd (MTT) or gsam (FTD, DATM, PAD).")] = "sgd",
+    schedule: Annotated[
+        str, Option(help="PAD's schedule of the images by el2n, grand or loss; none: every epoch sees all.")
+    ] = "none",
+    set_: Annotated[
+        list[str] | None,
+        Option("--set", metavar="NAME=VALUE", help="lr=0.01, gsam.rho=0.01, schedule.growth=20, dataset.size=32, …"),
+    ] = None,
+    seed: Annotated[int, Option(help="Of the experts; runs of any seed share them.")] = 0,
+    preprocessing: Annotated[str, Option(help="mean/std or zca.")] = "mean/std",
+    data: Annotated[str | None, Option(help="Where raw data are [default: DAMBENCH_DATA].")] = None,
+    device: Annotated[str, Option(help="auto, cpu or cuda:N.")] = "auto",
+    threads: Annotated[int, Option(help="CPU threads [default: torch's choice].")] = 0,
+    precision: Annotated[str, Option(help="auto, fp32 or tf32 (GPU).")] = "auto",
+    as_json: Json = False,
+) -> int:
+    """Train experts and keep them. Those that are there already are not trained again."""
+    if optimiser not in ("sgd", "gsam"):
+        raise unknown("optimiser", optimiser, ("sgd", "gsam"))
+    if schedule not in ("none", "el2n", "grand", "loss"):
+        raise unknown("schedule", schedule, ("none", "el2n", "grand", "loss"))
+    if preprocessing not in config.PREPROCESSINGS:
+        raise unknown("preprocessing", preprocessing, config.PREPROCESSINGS)
+    said = _settings(set_ or [])
+    for group, missing in (("gsam", optimiser == "sgd"), ("schedule", schedule == "none")):
+        if said[group] and missing:
+            flag = "--optimiser gsam" if group == "gsam" else "--schedule"
+            raise BadInput(f"--set {group}.… is for {flag}, which was not asked for.")
+    watch = Watch(Console(stderr=True, highlight=False))
+    os.environ.setdefault("GOMP_SPINCOUNT", process.SPINS)  # read when torch is imported
+    with Signals(say=watch.say):
+        from dambench import datasets, experts, networks
+        from dambench.precision import Policy, choose_device, choose_precision
+        from dambench.problem import Problem, Seeds
+        from dambench.train import Gsam
+
+        usual = experts.MTT if optimiser == "sgd" else experts.FTD
+        parts: dict[str, Any] = said[""] | {"seed": seed, "epochs": usual.epochs if epochs is None else epochs}
+        if optimiser == "gsam":
+            parts["gsam"] = config.read(Gsam, said["gsam"], "gsam")
+        if schedule != "none":
+            parts["schedule"] = config.read(experts.Schedule, said["schedule"] | {"score": schedule}, "the schedule")
+        how = config.read(experts.Training, parts, "the experts' training")
+        place = data or os.environ.get("DAMBENCH_DATA")
+        on = choose_device(device)
+        where = config.read(config.Where, {"device": on, "threads": threads}, "the request")
+        policy = Policy.of(where, choose_precision(precision, on), deterministic=False)
+        choice = config.Choice(dataset, said["dataset"])
+        card = datasets.prepare(choice, files.user_path(place) if place else None, watch.say)
+        name = networks.settle(network or registry.load("datasets", dataset).NETWORK or "convnet", card)
+        experts.check(networks.build(name, card))
+        policy.apply()
+        problem = Problem(
+            real=datasets.open_sets(card, policy.device, preprocessing)[0],
+            card=card,
+            ipc=1,
+            seeds=Seeds(seed),
+            build_network=lambda: networks.build(name, card),
+            network=name,
+            policy=policy,
+            warn=lambda message: watch.hear(Warned(message=message)),
+        )
+        began = heard = time.monotonic()
+        steps = experts.trajectories(problem, how, count)
+        try:
+            with watch:
+                while True:
+                    event: Progressed = next(steps)
+                    if time.monotonic() - heard > SILENCE:
+                        watch.hear(msgspec.structs.replace(event, memory_bytes=policy.used_bytes()))
+                        heard = time.monotonic()
+        except StopIteration as end:
+            key = end.value.key
+        except Told as told:
+            watch.say("stopped: the experts that were ready are kept, and the same command goes on with the others.")
+            return EXIT_CODES[str(told)]
+        pool = pools.chosen(key)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(pool)))
+    else:
+        watch.say(f"{duration(time.monotonic() - began)}: {pool.count} experts, {size(pool.size_bytes)}")
+        print(pools.folder(key))
+    return 0
+
+
+def _settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
+    """`--set` by what is set: dataset, gsam, schedule, or the training itself (an empty name)."""
+    found: dict[str, dict[str, Any]] = {"": {}, "dataset": {}, "gsam": {}, "schedule": {}}
+    for pair in pairs:
+        group, dot, rest = pair.partition(".")
+        if not dot or "=" in group:
+            group, rest = "", pair
+        if group not in found or "=" not in rest:
+            raise BadInput(f"--set {pair!r} is not of the form NAME=VALUE, or gsam., schedule. or dataset.NAME=VALUE.")
+        found[group] |= config.settings([f"method.{rest}"])["method"]
+    return found
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """What was trained on real images and kept, last used first."""
+    found = pools.listed()
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(found)))
+        return
+    table(
+        ["key", "what", "dataset", "network", "how", "size", "last used"],
+        [
+            [
+                pool.key[:12],
+                f"{pool.count} × {pool.about.epochs} epochs" if pool.about.what == "trajectories" else pool.about.what,
+                pool.about.dataset,
+                pool.about.network,
+                _how(pool.about),
+                size(pool.size_bytes),
+                f"{datetime.fromtimestamp(pool.used_at, UTC).astimezone():%Y-%m-%d %H:%M}",
+            ]
+            for pool in found
+        ],
+    )
+    whole = sum(pool.size_bytes for pool in found)
+    print(f"{size(whole)} in {str(files.experts_folder())!r}.", file=sys.stderr)
+
+
+def _how(about: pools.About) -> str:
+    how = about.how
+    if about.what == "scores":
+        return f"mean of {how['scored_by']} networks after {about.epochs} epochs"
+    if about.what == "network":
+        return f"{about.epochs} epochs"
+    said = ["gsam" if how["gsam"] else "sgd", f"lr {how['lr']:g}", "" if how["augmented"] else "not augmented"]
+    said += [f"{how['schedule']['score']} schedule" if how["schedule"] else "", f"seed {how['seed']}"]
+    return ", ".join(part for part in said if part)
+
+
+@app.command("delete")
+def delete(
+    keys: Annotated[list[str] | None, Argument(metavar="KEY…", help="Or their beginnings.")] = None,
+    everything: Annotated[bool, Option("--all", help="All experts.")] = False,
+    yes: Annotated[bool, Option("--yes", help="Do not ask.")] = False,
+) -> int:
+    """Remove experts for good. A run that needs them trains them again; those that a run uses now stay."""
+    if bool(keys) == everything:
+        raise BadInput("Say which experts are to be deleted: keys, as `dambench experts list` shows them, or --all.")
+    found = pools.listed() if everything else [pools.chosen(key) for key in keys or []]
+    what = f"{len(found)} kinds of experts, {size(sum(pool.size_bytes for pool in found))}"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise BadInput(f"This would delete {what}, for good: add --yes.")
+        if not typer.confirm(f"Delete {what}, for good?", err=True):
+            return 1
+    for pool in found:
+        pools.delete(pool)
+    print(f"Deleted: {what}.", file=sys.stderr)
+    return 0
