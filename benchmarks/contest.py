@@ -26,7 +26,7 @@ from dambench import process
 
 ROOT = Path(__file__).parents[1]
 
-NAMES = ("distil", "gradients", "start", "console", "evaluation", "testpass", "recording", "store", "memory")
+NAMES = ("distil", "gradients", "start", "console", "evaluation", "testpass", "experts", "recording", "store", "memory")
 """The benchmarks, each a module with `contest(scene)`."""
 
 DEFAULT, KEPT = "default malloc", "kept malloc"
