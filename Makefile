@@ -28,7 +28,7 @@ test: .venv/ready  ## format, lint, types, import contracts, tests
 	$(BIN) ruff check .
 	$(BIN) mypy
 	.venv/bin/lint-imports --no-logo
-	$(BIN) pytest
+	$(BIN) pytest -n logical --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/ready  ## what takes longer: a wheel in an environment of its own, the README's commands
 	$(BIN) pytest -m slow

@@ -47,9 +47,11 @@ def main() -> None:
 
 
 def _say(*texts: str) -> None:
-    """How far it is, in one line of a terminal that is written over."""
+    """How far it is: in one line of a terminal that is written over, or a line each."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{': '.join(texts)[:100]}", end="", file=sys.stderr, flush=True)
+    elif texts:
+        print(": ".join(texts), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -34,6 +34,9 @@ LIVE = "key in Live, 95th percentile, seconds"
 FIRST, KEY, END, FILTER = "seconds", "key, seconds", "to the other end, seconds", "filter, seconds"
 BYTES = "bytes of a key"
 PATIENCE = 60.0
+ENDING = 10.0
+ROUNDS = 3
+"""Of some twenty keys each: about two minutes in all."""
 
 
 # All that this benchmark knows of dambench.
@@ -124,7 +127,14 @@ class Terminal:
                 self.heard += os.read(self._file, 65536)
 
     def close(self) -> None:
+        """Ask it to end, and take in its last words: a console whose terminal stalls waits for it."""
         self._process.terminate()
+        until = time.monotonic() + ENDING
+        while self._process.poll() is None and time.monotonic() < until:
+            if select.select([self._file], [], [], 0.05)[0]:
+                with suppress(OSError):  # it has gone
+                    os.read(self._file, 65536)
+        self._process.kill()
         self._process.wait()
         os.close(self._file)
 
@@ -225,7 +235,7 @@ def contest(scene: Scene) -> Contest:
     def asked(runs: int, beside: bool = False) -> Callable[[], Measure]:
         def prepare() -> Measure:
             path = database(runs)
-            return lambda: answers(path, 2 if scene.quick else 11, 0.1 if scene.quick else 0.5, beside)
+            return lambda: answers(path, 2 if scene.quick else 11, 0.1 if scene.quick else 0.3, beside)
 
         return prepare
 
@@ -242,4 +252,4 @@ def contest(scene: Scene) -> Contest:
 
     forms = [Form(name, asked(runs), allocator=DEFAULT) for name, runs in names.items()]
     forms.append(Form(f"{many} runs{BESIDE}", asked(many, beside=True), allocator=DEFAULT))
-    return Contest(tuple(forms), ((f"{many} runs", f"{few} runs"),), figures=figures)
+    return Contest(tuple(forms), ((f"{many} runs", f"{few} runs"),), figures=figures, most_rounds=ROUNDS)

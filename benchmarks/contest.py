@@ -30,6 +30,7 @@ NAMES = (
     "distil",
     "gradients",
     "trajectories",
+    "experts",
     "start",
     "console",
     "evaluation",

@@ -25,6 +25,11 @@ def display(text: str, limit: int = 200) -> str:
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 
+def counted(number: int, what: str) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def display_lines(text: str, limit: int = 400, most: int = 500) -> str:
     """Each line as `display` shows it; of more than `most` lines the last, where a traceback says what happened."""
     return "\n".join(display(line, limit) for line in text.splitlines()[-most:])

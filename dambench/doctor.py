@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dambench import __version__, files, gpu, process
 from dambench.disk import disk_of
+from dambench.display import counted
 from dambench.errors import BadInput
 from dambench.store import journal, runs
 
@@ -47,7 +48,7 @@ def examine(path: Path) -> list[Check]:
 
         here = environment(Policy(torch.device(choose_device("auto"))), "")
         driver = f", driver {here.driver}" if here.driver else ""
-        checks.append(("device", "ok", f"{here.device}: {here.device_name}, {here.threads} threads{driver}"))
+        checks.append(("device", "ok", f"{here.device}: {here.device_name}, {counted(here.threads, 'thread')}{driver}"))
         devices = torch.cuda.device_count() if here.device != "cpu" else 0
         kind = here.device.partition(":")[0]
         found = compiler(kind)

@@ -1,8 +1,8 @@
 """What C libraries read from the environment when a process of dambench begins: before torch is imported.
 
 By default glibc gives the pages of every large tensor back to the system, and each operation waits for fresh ones:
-distilling on a CPU took 1.4 to 1.8 times as long. That has to be said before a process begins, so `dambench run`, and
-nothing else, starts itself anew once.
+distilling on a CPU took 1.4 to 1.8 times as long. That has to be said before a process begins, so the commands that
+train, and nothing else, start themselves anew once.
 """
 
 import os

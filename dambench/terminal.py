@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from dambench.display import display, display_lines
+from dambench.display import counted, display, display_lines
 from dambench.events import (
     SKIPPED,
     Adapted,
@@ -53,7 +53,7 @@ def _summary(event: AnyEvent) -> str | None:
         case Started(config=config, data=data, environment=environment):
             ipc = "" if config.ipc is None else f" at IPC {config.ipc}"
             on = f" on {config.network}" if config.network else ""
-            where = f"{environment.device} ({environment.device_name}, {environment.threads} threads)"
+            where = f"{environment.device} ({environment.device_name}, {counted(environment.threads, 'thread')})"
             return f"{config.method.name} of {data.label}{ipc}{on}, seed {config.seed}, {where}"
         case Resumed(iteration=iteration, attempt=attempt):
             where = f"after iteration {iteration}" if iteration >= 0 else "from the beginning"

@@ -79,41 +79,86 @@ def train_together(
     Yields:
         After each step, how many are done and how many there will be.
     """
-    device = data.images.device
-    budget = protocol.whole if data.whole else protocol.synthetic
-    strategy = strategy_for(protocol.augmentation, mirrors)
-    together = protocol.draws == "for each batch"
-    labels = data.hard_labels if protocol.labels == "hard" else data.labels
-    if labels.is_floating_point():
-        labels = labels.softmax(1)
-    lr = float(data.lr or DEFAULT_LR) if isinstance(protocol.lr, str) else protocol.lr
-    for network, own in zip(networks, seeds, strict=True):
-        if fresh:
-            network.reset(own.generator("weights", device=device))
-        network.train()
-    if len(networks) == 1 and device.type == "cpu":
-        learner: _Single | _Stack = _Single(networks[0], data, labels, protocol, gsam)
-    else:
-        learner = _Stack(networks, data, labels, protocol, gsam, said)
-    counts = [len(labels) if shown is None else len(shown(epoch)) for epoch in range(budget.epochs)]
-    done, total = 0, sum(-(-count // protocol.batch) for count in counts)
-    after(0)
-    for epoch, count in enumerate(counts):
-        if epoch in budget.drops:
-            lr *= protocol.decay
-            if not protocol.keeps_momentum:
-                learner.forget_momentum()
-        orders = torch.stack([torch.randperm(count, generator=own.generator("order", epoch)) for own in seeds])
-        if shown is not None:
-            orders = shown(epoch)[orders]
-        for index, chosen in enumerate(orders.split(protocol.batch, dim=1)):
-            generators = [own.generator("augmentation", epoch, index) for own in seeds] if strategy else []
-            drawn = [draw(strategy, chosen.shape[1], generator, one_operation=together) for generator in generators]
-            learner.step(chosen, drawn, lr)
-            done += 1
-            if index == -(-count // protocol.batch) - 1:
-                after(epoch + 1)
-            yield done, total
+    training = Training(networks, data, protocol, mirrors=mirrors, said=said, gsam=gsam)
+    return training.run(seeds, fresh=fresh, shown=shown, after=after)
+
+
+class Training:
+    """Networks and the set that they are trained on, once or again and again: a GPU records the step only once.
+
+    From the beginning the weights of networks on a GPU are rows of one tensor for each parameter. The set is looked at
+    when a step is taken: its images may change between two runs, in place.
+
+    Args: as for `train_together`.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        data: SyntheticSet,
+        protocol: Protocol,
+        *,
+        mirrors: bool,
+        said: Callable[[str], None] = lambda message: None,
+        gsam: Gsam | None = None,
+    ) -> None:
+        self._networks, self._protocol = networks, protocol
+        self._budget = protocol.whole if data.whole else protocol.synthetic
+        self._strategy = strategy_for(protocol.augmentation, mirrors)
+        self._lr = float(data.lr or DEFAULT_LR) if isinstance(protocol.lr, str) else protocol.lr
+        self._device = data.images.device
+        labels = data.hard_labels if protocol.labels == "hard" else data.labels
+        if labels.is_floating_point():
+            labels = labels.softmax(1)
+        self._images = len(labels)
+        self._learner: _Single | _Stack
+        if len(networks) == 1 and self._device.type == "cpu":
+            self._learner = _Single(networks[0], data, labels, protocol, gsam)
+        else:
+            self._learner = _Stack(networks, data, labels, protocol, gsam, said)
+
+    def run(
+        self,
+        seeds: Sequence[Seeds],
+        *,
+        fresh: bool = True,
+        shown: Callable[[int], Tensor] | None = None,
+        after: Callable[[int], None] = lambda epochs: None,
+    ) -> Iterator[tuple[int, int]]:
+        """Train, from new weights or those that the networks have: see `train_together`."""
+        protocol, budget, lr = self._protocol, self._budget, self._lr
+        together = protocol.draws == "for each batch"
+        for network, own in zip(self._networks, seeds, strict=True):
+            if fresh:
+                network.reset(own.generator("weights", device=self._device))
+            network.train()
+        self._learner.forget_momentum()
+        if shown is None:
+            total = budget.epochs * self._steps(self._images)
+        else:
+            total = sum(self._steps(len(shown(epoch))) for epoch in range(budget.epochs))
+        done = 0
+        after(0)
+        for epoch in range(budget.epochs):
+            if epoch in budget.drops:
+                lr *= protocol.decay
+                if not protocol.keeps_momentum:
+                    self._learner.forget_momentum()
+            some = None if shown is None else shown(epoch)
+            count = self._images if some is None else len(some)
+            orders = torch.stack([torch.randperm(count, generator=own.generator("order", epoch)) for own in seeds])
+            for index, chosen in enumerate((orders if some is None else some[orders]).split(protocol.batch, dim=1)):
+                generators = [own.generator("augmentation", epoch, index) for own in seeds] if self._strategy else []
+                size = chosen.shape[1]
+                drawn = [draw(self._strategy, size, generator, one_operation=together) for generator in generators]
+                self._learner.step(chosen, drawn, lr)
+                done += 1
+                if index == self._steps(count) - 1:
+                    after(epoch + 1)
+                yield done, total
+
+    def _steps(self, images: int) -> int:
+        return -(-images // self._protocol.batch)
 
 
 @torch.no_grad()

@@ -346,7 +346,7 @@ def pulled(
     indices = torch.zeros(real.shape[:2], dtype=torch.int64)
     batch = GivenBatch(real_set(data_card()), indices, drawn, given=real)
     free = synthetic.detach().flatten(0, 1).clone().requires_grad_()
-    how = Policy(torch.device("cpu"), real_chunk=chunk, synthetic_chunk=chunk, **policy)
+    how = Policy(real.device, real_chunk=chunk, synthetic_chunk=chunk, **policy)
     gradient = torch.full_like(free, torch.nan, requires_grad=False)
     losses = ClassMeans(network, terms, how).pull(batch, free, gradient)
     return losses, gradient.view_as(synthetic)

@@ -176,8 +176,8 @@ def failed() -> Failed:
     return Failed(error="it broke", traceback="Traceback …", costs=costs())
 
 
-def stopped() -> Stopped:
-    return Stopped(signal="SIGTERM", phase="distil", iteration=1, costs=costs())
+def stopped(iteration: int = 1) -> Stopped:
+    return Stopped(signal="SIGTERM", phase="distil", iteration=iteration, costs=costs())
 
 
 def other_data(letter: str, label: str = "digits") -> DataCard:

@@ -28,7 +28,11 @@ from dambench.train import predict, train, train_together
 from tests.lab import data_card, generator, noise, synthetic_set, tiny_problem
 from tests.matching.test_trajectories import experts_of, finished, options, soft
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    # Of torch 2.9 to 2.12.
+    pytest.mark.filterwarnings("ignore:Please use the new API settings to control TF32"),
+]
 
 CUDA = torch.device("cuda:0")
 CARD = data_card((4, 4, 4), channels=3, size=(12, 14))
@@ -160,7 +164,7 @@ def _set(soft: bool, dtype: torch.dtype) -> SyntheticSet:
     return synthetic_set(images, labels, 3)
 
 
-def _on_gpu(data: SyntheticSet) -> SyntheticSet:
+def on_gpu(data: SyntheticSet) -> SyntheticSet:
     return SyntheticSet(data.images.to(CUDA), data.labels.to(CUDA), data.normalisation, data.classes, data.lr)
 
 
@@ -174,7 +178,7 @@ def _networks(count: int, name: str, dtype: torch.dtype) -> list[Network]:
 def test_networks_learn_in_a_stack_on_the_gpu_what_each_learns_alone_on_the_cpu(
     name: str, soft: bool, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _weights_from_the_cpu(monkeypatch)
+    weights_from_the_cpu(monkeypatch)
     how = Protocol(
         name="made-up",
         synthetic=Budget(epochs=8, drops=(4, 6)),
@@ -187,7 +191,7 @@ def test_networks_learn_in_a_stack_on_the_gpu_what_each_learns_alone_on_the_cpu(
     data = _set(soft, torch.float64)
     stack = [network.to(CUDA) for network in _networks(count, name, torch.float64)]
     seeds = [Seeds(seed) for seed in range(count)]
-    steps = list(train_together(stack, _on_gpu(data), how, seeds, mirrors=True, said=pytest.fail))
+    steps = list(train_together(stack, on_gpu(data), how, seeds, mirrors=True, said=pytest.fail))
     assert steps[-1] == (24, 24)
     for own, network in zip(seeds, stack, strict=True):
         (alone,) = _networks(1, name, torch.float64)
@@ -195,24 +199,24 @@ def test_networks_learn_in_a_stack_on_the_gpu_what_each_learns_alone_on_the_cpu(
         found = {key: tensor.cpu() for key, tensor in network.state_dict().items()}
         # Both compute in float64; what augmentation draws is float32.
         torch.testing.assert_close(found, dict(alone.state_dict()), rtol=1e-3, atol=1e-3)
-        logits = predict(network, _on_gpu(data), 5).cpu()
+        logits = predict(network, on_gpu(data), 5).cpu()
         torch.testing.assert_close(logits, predict(alone, data, 5), rtol=1e-3, atol=1e-3)
 
 
 def test_a_set_of_pixels_is_trained_on_in_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    _weights_from_the_cpu(monkeypatch)
+    weights_from_the_cpu(monkeypatch)
     pixels = torch.randint(256, (12, 3, 12, 14), dtype=torch.uint8, generator=generator())
     normalisation = Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     data = SyntheticSet(pixels, torch.arange(12) % 3, normalisation, ("a", "b", "c"))
     how = Protocol(name="made-up", synthetic=Budget(epochs=8), whole=Budget(epochs=1), batch=5)
     (alone,), (network,) = (_networks(1, "convnet-d2-w8", torch.float32) for _ in range(2))
     list(train(alone, data, how, Seeds(0), mirrors=True))
-    list(train_together([network.to(CUDA)], _on_gpu(data), how, [Seeds(0)], mirrors=True, said=pytest.fail))
+    list(train_together([network.to(CUDA)], on_gpu(data), how, [Seeds(0)], mirrors=True, said=pytest.fail))
     # TF32 or not.
-    torch.testing.assert_close(predict(network, _on_gpu(data), 12).cpu(), predict(alone, data, 12), rtol=0, atol=0.05)
+    torch.testing.assert_close(predict(network, on_gpu(data), 12).cpu(), predict(alone, data, 12), rtol=0, atol=0.05)
 
 
-def _weights_from_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def weights_from_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same initial weights on both: a GPU's generator gives other numbers for the same seed."""
 
     def reset(network: Network, given: torch.Generator) -> None:
@@ -294,7 +298,7 @@ def test_iterations_on_the_gpu_are_those_of_the_cpu(
     network: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _weights_from_the_cpu(monkeypatch)
+    weights_from_the_cpu(monkeypatch)
     monkeypatch.setattr(Problem, "generator", lambda problem, *words: problem.seeds.generator(*words))
     # Long enough to be replayed. All differences add up over the iterations.
     losses, images = _matched("cuda:0", method, network, WARM_UPS + 3, precision=precision, compiled=compiled)

@@ -12,7 +12,7 @@ from dambench import train as training
 from dambench.problem import Network, Seeds, SyntheticSet
 from dambench.protocol import DC, DSA, Budget, Protocol
 from dambench.replay import Replayed
-from dambench.train import Gsam, predict, train, train_together
+from dambench.train import Gsam, Training, predict, train, train_together
 from tests.lab import Tape, data_card, generator, global_generator_untouched, global_seed, noise, synthetic_set
 
 CLASSES = 3
@@ -437,6 +437,24 @@ def test_a_stack_reports_its_steps_and_knows_what_it_learned_after_each() -> Non
         seen.append(torch.stack([weights(network) for network in stack]))
     assert steps == [(n, 6) for n in range(1, 7)]
     assert len(torch.stack(seen).flatten(0, 1).unique(dim=0)) == 12
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_networks_can_be_trained_again_on_a_set_whose_images_have_changed(count: int) -> None:
+    data, how = labelled(dtype=torch.float64), protocol(2, augmentation=DSA, batch=5)
+    stack = [small_network("convnet-d1-w8-bn", torch.float64) for _ in range(count)]
+    again = Training(stack, data, how, mirrors=True)
+    for first in (0, 10):
+        seeds = range(first, first + count)
+        assert len(list(again.run([Seeds(seed) for seed in seeds]))) == 6
+        for seed, network in zip(seeds, stack, strict=True):
+            alone = trained(data, how, seed=seed, name="convnet-d1-w8-bn")
+            torch.testing.assert_close(network.state_dict(), alone.state_dict(), rtol=1e-4, atol=1e-6)
+        data.images.mul_(-0.5)
+    alone = copy.deepcopy(stack[0])
+    list(train(alone, data, how, Seeds(5), mirrors=True, fresh=False))
+    list(again.run([Seeds(seed) for seed in range(5, 5 + count)], fresh=False))
+    torch.testing.assert_close(stack[0].state_dict(), alone.state_dict(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("count", "gsam"), [(1, None), (3, None), (3, Gsam(rho=0.1))])

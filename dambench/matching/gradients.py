@@ -5,8 +5,10 @@ DC and DSA are of this kind. For a network θ and each class c, g_T = ∇θ CE(r
     loss = Σ_c Σ_layers Σ_rows 1 − ⟨g_T, g_S⟩ / (‖g_T‖ ‖g_S‖ + 1e-6)
 
 with a row what leads to one output: a convolution's weight is (out, in · kh · kw), a linear layer's (out, in), a layer
-norm's (C, H · W). Biases and the weights of other norms have no rows and count for nothing. The images go down this
-loss, which is a gradient of a gradient, and between two of their steps the network is trained on them.
+norm's (C, H · W). Biases and the weights of other norms have no rows and count for nothing. The released code has two
+more distances, of all of a class's gradient in one row, biases and norms included: `mse`, ‖g_T − g_S‖², and `cos`,
+1 − ⟨g_T, g_S⟩ / (‖g_T‖ ‖g_S‖ + 1e-6). The images go down this loss, which is a gradient of a gradient, and between two
+of their steps the network is trained on them.
 
 A class's gradient is a sum over its images, so the real ones go through the network a few at a time, and classes are
 worked on side by side. That holds with BatchNorm too: its statistics are set by a few real images first, and stay.
@@ -14,7 +16,8 @@ worked on side by side. That holds with BatchNorm too: its statistics are set by
 1.8 to 1.9 times as long for 64 real images each; for the gradient of a gradient 0.6 at IPC 1 and 1.1 at IPC 10.)
 """
 
-from collections.abc import Callable, Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import deepcopy
 from typing import Annotated, Literal
 
@@ -25,15 +28,16 @@ from torch import Tensor, nn
 
 from dambench import config
 from dambench.augment import augment_by, parameters
+from dambench.config import Recipe
 from dambench.errors import NotEnoughMemory
 from dambench.events import Progressed
 from dambench.matching.learned import LearnedImages
 from dambench.matching.means import RealBatch, real_batch, too_little
 from dambench.precision import Policy
-from dambench.problem import Network, Problem
+from dambench.problem import Network, Problem, State, Step
 from dambench.protocol import DSA, Budget, Protocol
 from dambench.replay import Recorder, Replayed
-from dambench.train import train
+from dambench.train import Training
 
 EPSILON = 1e-6
 
@@ -70,6 +74,40 @@ class Options(config.Options, frozen=True):
         Literal["dsa", "none"],
         Meta(description="the same draw for a class's real and synthetic images, and of each image in training"),
     ] = "dsa"
+    distance: Annotated[
+        Literal["rows", "mse", "cos"],
+        Meta(description="of two gradients: the cosine of each row of each layer, all squares, or one cosine of all"),
+    ] = "rows"
+
+
+DIGITS = Recipe(
+    datasets=("digits",),
+    options={"iterations": 100, "batch_real": 64},
+    source="ours: digits has 130 images per class and a 2-block network, and is done in seconds",
+)
+
+BRIEF = (
+    Recipe(
+        name="brief",
+        datasets=("mnist", "fashionmnist"),
+        ipc=(1, 1),
+        options={"iterations": 200, "batch_real": 64},
+        network="convnet-d3-w64",
+        source="ours, meant for two minutes on two idle CPU cores (timed on busy ones: 6 to 8): "
+        "200 networks (published: 1,000), width 64 (128), 64 real images per class (256)",
+    ),
+    Recipe(
+        name="brief",
+        datasets=("mnist", "fashionmnist"),
+        ipc=(2, None),
+        options={"iterations": 20, "updates": 5, "epochs": 5, "batch_real": 32, "init": "real"},
+        network="convnet-d3-w64",
+        source="ours, meant for two minutes on two idle CPU cores at IPC 10, not timed: "
+        "20 networks (published: 1,000), 5 updates each "
+        "with 5 epochs between them (10 and 50), width 64 (128), 32 real images per class (256), from real images",
+    ),
+)
+"""DC's and DSA's."""
 
 
 def updates_for(ipc: int) -> int:
@@ -100,15 +138,31 @@ def distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
     return total
 
 
+def squares(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+    """‖ours − theirs‖², of all parameters in one row."""
+    return torch.stack([(one - other).square().sum() for one, other in zip(ours, theirs, strict=True)]).sum()
+
+
+def cosine(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+    """1 − cos(ours, theirs), of all parameters in one row."""
+    a, b = (torch.cat([tensor.flatten() for tensor in some]) for some in (ours, theirs))
+    apart: Tensor = 1 - (a * b).sum() / (a.norm() * b.norm() + EPSILON)
+    return apart
+
+
+DISTANCES = {"rows": distance, "mse": squares, "cos": cosine}
+
+
 class ClassGradients:
     """The gradients of each class for a network, and how to bring the synthetic ones nearer to the real ones.
 
     Args:
         network: its weights require gradients; they may change from call to call, in place.
+        apart: one of `DISTANCES`.
     """
 
-    def __init__(self, network: Network, policy: Policy):
-        self.network, self.policy = network, policy
+    def __init__(self, network: Network, policy: Policy, apart: str = "rows"):
+        self.network, self.policy, self.apart = network, policy, apart
         self.phase = "real"
         """Which images were being looked at last: `real` or `synthetic`."""
         # The real branch may have a precision of its own: the same network, its weights rounded.
@@ -134,8 +188,8 @@ class ClassGradients:
             target = self.of_real(batch, of, labels[of])
             self.phase = "synthetic"
             images = by_class[of].clone().requires_grad_()
-            own = _gradients(self.network, batch.augmented(images, of).flatten(0, 1), labels[of], again=True)
-            apart = distance(own, target)
+            own = self._gradients(self.network, batch.augmented(images, of).flatten(0, 1), labels[of], again=True)
+            apart = DISTANCES[self.apart](own, target)
             (slopes[of],) = torch.autograd.grad(apart, images)
             return apart.detach()
 
@@ -143,7 +197,7 @@ class ClassGradients:
             return torch.stack(self.policy.each(descend, range(classes))).sum()
 
     def of_real(self, batch: RealBatch, of: slice, label: Tensor) -> list[Tensor]:
-        """The mean gradient of one class's real images, by parameter that has rows.
+        """The mean gradient of one class's real images, by parameter that counts.
 
         Args:
             label: (1,).
@@ -154,22 +208,21 @@ class ClassGradients:
         dtype = next(self._real_network.parameters()).dtype
         for first in range(0, count, part):
             images = batch.images(of, slice(first, first + part)).flatten(0, 1)
-            found = _gradients(self._real_network, images.to(dtype), label)
+            found = self._gradients(self._real_network, images.to(dtype), label)
             exact = [g.float() if g.dtype == torch.bfloat16 else g for g in found]
             scaled = torch._foreach_mul(exact, len(images) / count)
             total = list(torch._foreach_add(total, scaled)) if total else list(scaled)
         return total
 
+    def _gradients(self, network: Network, images: Tensor, label: Tensor, again: bool = False) -> tuple[Tensor, ...]:
+        """Of the mean cross-entropy of images of one class (label (1,)), by parameter that counts.
 
-def _gradients(network: Network, images: Tensor, label: Tensor, again: bool = False) -> tuple[Tensor, ...]:
-    """Of the mean cross-entropy of images of one class (label (1,)), by parameter that has rows.
-
-    Args:
-        again: whether a gradient of these will be taken.
-    """
-    loss = F.cross_entropy(network(images), label.expand(len(images)))
-    rows = [parameter for parameter in network.parameters() if parameter.dim() > 1]
-    return torch.autograd.grad(loss, rows, create_graph=again)
+        Args:
+            again: whether a gradient of these will be taken.
+        """
+        loss = F.cross_entropy(network(images), label.expand(len(images)))
+        counting = [p for p in network.parameters() if self.apart != "rows" or p.dim() > 1]
+        return torch.autograd.grad(loss, counting, create_graph=again)
 
 
 @torch.no_grad()
@@ -203,7 +256,12 @@ class GradientMatching:
         self.problem, self.images, self.options = problem, images, options
         self.updates = options.updates or updates_for(problem.ipc)
         epochs = epochs_for(problem.ipc) if options.epochs is None else options.epochs
-        self.inner = None
+        self.parts: dict[str, float] = {}
+        """What the last iteration spent its time on, seconds; empty on a GPU, which the host does not wait for."""
+        if problem.policy.compiled:
+            problem.adapt(images.iteration + 1, "gradient matching has no compiled form", compiled=False)
+        network = problem.new_network(images.iteration + 1).requires_grad_(True)
+        self.inner = self._training = None
         if epochs and self.updates > 1:
             self.inner = Protocol(
                 name="between two updates",
@@ -215,12 +273,10 @@ class GradientMatching:
                 weight_decay=0.0,
                 augmentation=DSA if options.augmentation == "dsa" else (),
             )
-        if problem.policy.compiled:
-            problem.adapt(images.iteration + 1, "gradient matching has no compiled form", compiled=False)
-        network = problem.new_network(images.iteration + 1).requires_grad_(True)
-        self.gradients = ClassGradients(network, problem.policy)
-        # A twin, since training on a GPU puts the weights of those who learn together in a place of its own.
-        self._learner = deepcopy(network)
+            # Before anything is recorded: on a GPU it moves the network's weights, once and for all.
+            data = problem.synthetic_set(images.tensor.detach())
+            self._training = Training([network], data, self.inner, mirrors=problem.card.mirrors, said=problem.warn)
+        self.gradients = ClassGradients(network, problem.policy, options.distance)
         self._graphed = problem.device.type == "cuda" or recorder is not None
         self._replayed = Replayed(self._update_on, problem.device, said=problem.warn, recorder=recorder)
 
@@ -237,18 +293,30 @@ class GradientMatching:
             `matching`, the mean over the updates, and `skipped`, the updates that were left out so far: detached
             scalars, valid until the next.
         """
+        began = time.perf_counter()
         iteration = self.images.iteration + 1
         network = self.problem.new_network(iteration)
         losses = []
+        matching = training = 0.0
         for update in range(self.updates):
             number = self.images.iteration * self.updates + update
-            if update and self.inner is not None:
-                yield from self._train(self.inner, network, number)
+            since = time.perf_counter()
+            if update and self._training is not None:
+                # On the synthetic images as they are now.
+                for _ in self._training.run([self.problem.seeds.child("inner training", number)], fresh=False):
+                    yield self._progressed(number)
+            trained = time.perf_counter()
             losses.append(self._update(network, number + 1).clone())
+            training += trained - since
+            matching += time.perf_counter() - trained
             if update + 1 < self.updates:
                 yield self._progressed(number + 1)
         self.images.iteration = iteration
-        return {"matching": torch.stack(losses).mean(), "skipped": self.images.skipped.clone()}
+        told = {"matching": torch.stack(losses).mean(), "skipped": self.images.skipped.clone()}
+        if self.problem.device.type == "cpu":
+            rest = time.perf_counter() - began - matching - training
+            self.parts = {"matching": matching, "network training": training, "new network": rest}
+        return told
 
     def _update(self, network: Network, number: int) -> Tensor:
         self._set_statistics(network, number)
@@ -289,7 +357,7 @@ class GradientMatching:
         if policy.device.type == "cuda":
             torch.cuda.empty_cache()
         self.problem.adapt(self.images.iteration + 1, reason, real_chunk=-(-now // 2))
-        self.gradients = ClassGradients(gradients.network, self.problem.policy)
+        self.gradients = ClassGradients(gradients.network, self.problem.policy, gradients.apart)
 
     @torch.no_grad()
     def _set_statistics(self, network: Network, number: int) -> None:
@@ -302,15 +370,16 @@ class GradientMatching:
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
 
-    def _train(self, inner: Protocol, network: Network, number: int) -> Generator[Progressed, None, None]:
-        """Train the network on the synthetic images as they are now."""
-        data = self.problem.synthetic_set(self.images.tensor.detach())
-        seeds = self.problem.seeds.child("inner training", number)
-        _copy(network, self._learner)
-        for _ in train(self._learner, data, inner, seeds, mirrors=self.problem.card.mirrors, fresh=False):
-            yield self._progressed(number)
-        _copy(self._learner, network)
-
     def _progressed(self, number: int) -> Progressed:
         note = f"update {number % self.updates + 1} of {self.updates} of network {number // self.updates + 1}"
         return Progressed(phase="distil", done=number, total=self.options.iterations * self.updates, note=note)
+
+
+def match_gradients(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Progressed]:
+    """What a method of this kind does: all its iterations."""
+    images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
+    matching = GradientMatching(problem, images, options)
+    while images.iteration < options.iterations:
+        losses = yield from matching.step()
+        made = problem.synthetic_set(images.tensor.detach())
+        yield Step(images.iteration, made, losses, images.state, matching.parts)

@@ -6,13 +6,37 @@ trained for is not published with the tables of these methods.
 
 from collections.abc import Callable, Iterator
 from itertools import accumulate
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
+from dambench import config
+from dambench.config import Recipe
 from dambench.events import Progressed
 from dambench.experts import expert, features_of_each_class, recipe
 from dambench.problem import Problem, Step
+
+
+class Options(config.Options, frozen=True):
+    """What coresets have in common."""
+
+    epochs: Annotated[
+        int, Meta(ge=1, le=10**6, description="passes over the real images of the network whose features are used")
+    ] = 20
+
+
+RECIPES = (
+    Recipe(source="ours: 20 epochs on the real images; the papers do not say how their network was trained"),
+    Recipe(
+        name="brief",
+        datasets=("mnist", "fashionmnist"),
+        options={"epochs": 1},
+        network="convnet-d3-w64",
+        source="ours, meant for a minute on two idle CPU cores (timed on busy ones: 7): one epoch, width 64 (128)",
+    ),
+)
 
 Choose = Callable[[Tensor, int], Tensor]
 """A class's features (n, D) and a number → so many different indices in 0 … n - 1, (count,) int64."""

@@ -9,7 +9,8 @@ updates per network are IPC up to 50, as in the table, and the epochs lie on str
 
 The released code says 1,000 iterations and makes 1,001; here it is 1,000. For networks with BatchNorm it sets the
 statistics by 16 real images per class before each match and holds them, and so does this. It asks for a step size of
-0.01 for MLPs, which is `--set method.lr_images=0.01`. Tested as in that code: `--protocol dc`, for MNIST and with
+0.01 for MLPs, which is `--set method.lr_images=0.01`, and has two more distances, `--set method.distance=mse` and
+`cos`. Tested as in that code: `--protocol dc`, for MNIST and with
 BatchNorm `dc-augmented`.
 """
 
@@ -21,8 +22,7 @@ from msgspec import Meta
 from dambench.config import Recipe
 from dambench.events import Progressed
 from dambench.matching import gradients
-from dambench.matching.gradients import GradientMatching
-from dambench.matching.learned import LearnedImages
+from dambench.matching.gradients import BRIEF, DIGITS, match_gradients
 from dambench.problem import Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2006.05929"
@@ -42,44 +42,17 @@ class Options(gradients.Options, frozen=True):
 CODE = "DC, released code: 1,000 networks, lr 0.1, 256 real images per class, from noise"
 
 RECIPES = (
-    Recipe(
-        datasets=("digits",),
-        options={"iterations": 100, "batch_real": 64},
-        source="ours: digits has 130 images per class and a 2-block network, and is done in seconds",
-    ),
+    DIGITS,
     Recipe(
         ipc=(51, None),
         options={"init": "real"},
         source="DC's author in an issue of its repository: above IPC 50, 50 updates, 10 epochs, from real images",
     ),
     Recipe(source=CODE),
-    Recipe(
-        name="brief",
-        datasets=("mnist", "fashionmnist"),
-        ipc=(1, 1),
-        options={"iterations": 200, "batch_real": 64},
-        network="convnet-d3-w64",
-        source="ours, meant for two minutes on two idle CPU cores (timed on busy ones: 6 to 8): "
-        "200 networks (published: 1,000), width 64 (128), 64 real "
-        "images per class (256)",
-    ),
-    Recipe(
-        name="brief",
-        datasets=("mnist", "fashionmnist"),
-        ipc=(2, None),
-        options={"iterations": 20, "updates": 5, "epochs": 5, "batch_real": 32, "init": "real"},
-        network="convnet-d3-w64",
-        source="ours, meant for two minutes on two idle CPU cores at IPC 10, not timed: "
-        "20 networks (published: 1,000), 5 updates each "
-        "with 5 epochs between them (10 and 50), width 64 (128), 32 real images per class (256), from real images",
-    ),
+    *BRIEF,
 )
 
 
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Progressed]:
     """Bring the gradients of each synthetic class nearer to the real one's, while the network learns."""
-    images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
-    matching = GradientMatching(problem, images, options)
-    while images.iteration < options.iterations:
-        losses = yield from matching.step()
-        yield Step(images.iteration, problem.synthetic_set(images.tensor.detach()), losses, images.state)
+    return match_gradients(problem, options, resume)

@@ -8,15 +8,12 @@ the recipe that DC's author gave.
 """
 
 from collections.abc import Iterator
-from typing import Annotated
 
 import torch
-from msgspec import Meta
 from torch import Tensor
 
-from dambench import config
-from dambench.config import Recipe
 from dambench.events import Progressed
+from dambench.matching import selection
 from dambench.matching.selection import coreset
 from dambench.problem import Problem, State, Step
 
@@ -24,22 +21,11 @@ PAPER = "https://arxiv.org/abs/1611.07725"
 MATCHES_ON_NETWORK = True
 
 
-class Options(config.Options, frozen=True):
-    epochs: Annotated[
-        int, Meta(ge=1, le=10**6, description="passes over the real images of the network whose features are used")
-    ] = 20
+class Options(selection.Options, frozen=True):
+    """Those of all coresets."""
 
 
-RECIPES = (
-    Recipe(source="ours: 20 epochs on the real images; the papers do not say how their network was trained"),
-    Recipe(
-        name="brief",
-        datasets=("mnist", "fashionmnist"),
-        options={"epochs": 1},
-        network="convnet-d3-w64",
-        source="ours, meant for a minute on two idle CPU cores (timed on busy ones: 7): one epoch, width 64 (128)",
-    ),
-)
+RECIPES = selection.RECIPES
 
 
 def herd(features: Tensor, count: int) -> Tensor:

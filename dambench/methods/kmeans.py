@@ -7,18 +7,15 @@ field's tables, and with more than one image per class it covers a class where h
 import warnings
 from collections.abc import Iterator
 from functools import partial
-from typing import Annotated
 
 import torch
-from msgspec import Meta
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from dambench import config
-from dambench.config import Recipe
 from dambench.events import Progressed
+from dambench.matching import selection
 from dambench.matching.selection import coreset
 from dambench.problem import Problem, State, Step, derived_seed
 
@@ -26,22 +23,11 @@ PAPER = ""
 MATCHES_ON_NETWORK = True
 
 
-class Options(config.Options, frozen=True):
-    epochs: Annotated[
-        int, Meta(ge=1, le=10**6, description="passes over the real images of the network whose features are used")
-    ] = 20
+class Options(selection.Options, frozen=True):
+    """Those of all coresets."""
 
 
-RECIPES = (
-    Recipe(source="ours: 20 epochs on the real images, as for herding and K-Center"),
-    Recipe(
-        name="brief",
-        datasets=("mnist", "fashionmnist"),
-        options={"epochs": 1},
-        network="convnet-d3-w64",
-        source="ours, meant for a minute on two idle CPU cores (timed on busy ones: 7): one epoch, width 64 (128)",
-    ),
-)
+RECIPES = selection.RECIPES
 
 
 def representatives(features: Tensor, count: int, seed: int) -> Tensor:

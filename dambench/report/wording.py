@@ -3,7 +3,7 @@
 Every format escapes all of it, our own words too, so that nothing that came from a name can become markup.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dambench import __version__
@@ -67,8 +67,18 @@ def head(table: Table, rows: Sequence[str], columns: Sequence[str]) -> list[str]
     return [", ".join(rows), *(name(columns, column) for column in table.columns), *more]
 
 
-def lines(table: Table, rows: Sequence[str]) -> list[tuple[str, list[Entry]]]:
-    """A name and the cells of each row; last, where it is known, the accuracy of the majority class."""
+def lines(
+    table: Table, rows: Sequence[str], measured: Callable[[Cell], Entry] | None = None
+) -> list[tuple[str, list[Entry]]]:
+    """A name and the cells of each row; last, where it is known, the accuracy of the majority class.
+
+    Args:
+        measured: what is said of a cell instead of its accuracy; then nothing else is.
+    """
+    if measured is not None:
+        some = [[table.cells.get((row, column)) for column in table.columns] for row in table.rows]
+        said = [[Entry(MISSING) if cell is None else measured(cell) for cell in line] for line in some]
+        return [(name(rows, row), entries) for row, entries in zip(table.rows, said, strict=True)]
     found = []
     for row in table.rows:
         cells = [(table.cells.get((row, column)), (row, column) in table.best) for column in table.columns]
@@ -93,11 +103,40 @@ def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> Entry:
         mark: the network that the set was matched on.
     """
     spread = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
-    n = str(cell.n)
-    if cell.sets > 1:
-        n = f"{cell.n}, {cell.sets} sets" if cell.networks_per_set is None else f"{cell.sets}×{cell.networks_per_set}"
     source = SOURCE if mark and all(score.source for score in cell.scores) else ""
-    return Entry(f"{100 * cell.mean:.1f}{spread}{source}", n, bold)
+    return Entry(f"{100 * cell.mean:.1f}{spread}{source}", networks(cell), bold)
+
+
+def networks(cell: Cell) -> str:
+    """How many there are: `5`, or `3×5` where they were trained on 3 sets."""
+    if cell.sets == 1:
+        return str(cell.n)
+    return f"{cell.n}, {cell.sets} sets" if cell.networks_per_set is None else f"{cell.sets}×{cell.networks_per_set}"
+
+
+MEASURES = {
+    "accuracy": SHORT,
+    "interval": "mean ± half of its 95 % confidence interval (n networks)",
+    "loss": "mean loss on the test set (n networks)",
+    "seconds": "seconds to distil, median (n runs)",
+    "peak": "peak memory of distilling, median (n runs)",
+}
+"""What can be said of a cell."""
+
+
+def measure(board: Leaderboard, cell: Cell, what: str) -> Entry:
+    """A cell in words, by one of MEASURES. Where its runs were on several devices, by the first of those."""
+    if what == "interval":
+        half = "" if cell.interval is None else f" ± {100 * cell.interval:.1f}"
+        return Entry(f"{100 * cell.mean:.1f}{half}", networks(cell))
+    if what == "loss":
+        return Entry(MISSING if cell.loss is None else f"{cell.loss:.3f}", networks(cell))
+    found = board.costs_of(cell)
+    if what in ("seconds", "peak") and found:
+        cost = found[0]
+        took = seconds(cost.distil_seconds) if what == "seconds" else megabytes(cost.distil_peak_bytes)
+        return Entry(took, str(cost.runs))
+    return entry(cell) if what == "accuracy" else Entry(MISSING)
 
 
 def costs(found: list[Cost]) -> list[list[str]]:

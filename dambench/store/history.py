@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from dambench.config import RunConfig
+from dambench.display import counted
 from dambench.events import SKIPPED
 from dambench.store.leaderboard import mean
 from dambench.store.runs import Store
@@ -73,7 +74,7 @@ def expected(store: Store, config: RunConfig, dataset_sha256: str) -> list[Expec
     )
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        threads = f", {row['threads']} threads" if config.where.device == "cpu" else ""
+        threads = f", {counted(row['threads'], 'thread')}" if config.where.device == "cpu" else ""
         groups.setdefault(f"{row['device_name']}{threads}", []).append(row)
     wanted = _iterations(config.method.options)
     found = []

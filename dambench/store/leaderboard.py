@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from dambench.display import counted
 from dambench.errors import unknown
 from dambench.protocol import Protocol
 from dambench.store.results import SCORES, damaged
@@ -75,6 +76,8 @@ class Score:
     run: str
     source: bool = False
     """Whether the network is the one that the set was matched on, whatever the norm of either."""
+    loss: float | None = None
+    """On the test set; None: it was not finite."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,24 @@ class Cell:
     def std(self) -> float | None:
         """Sample standard deviation (n − 1) over all networks of all sets; None for a single one."""
         return std([score.accuracy for score in self.scores])
+
+    @property
+    def interval(self) -> float | None:
+        """Half of the 95 % confidence interval of the mean (Student's t), all networks taken as independent.
+
+        None for a single one.
+        """
+        if self.std is None:
+            return None
+        from scipy.special import stdtrit  # as in `welch`
+
+        return float(stdtrit(self.n - 1, 0.975)) * self.std / sqrt(self.n)
+
+    @property
+    def loss(self) -> float | None:
+        """Mean test loss; None: one of them was not finite."""
+        losses = [score.loss for score in self.scores if score.loss is not None]
+        return mean(losses) if len(losses) == self.n else None
 
 
 Key = tuple[str, ...]
@@ -170,6 +191,14 @@ class Leaderboard:
     """Finished runs whose results are not those of their checksum: left out too."""
     only: str = ""
     """The filter that all these runs have met."""
+
+    def costs_of(self, cell: Cell) -> list[Cost]:
+        """What the runs of a cell took, by device."""
+        one = cell.scores[0]
+        key = one.method, one.dataset, one.ipc, one.network, one.protocol
+        return [
+            cost for cost in self.costs if (cost.method, cost.dataset, cost.ipc, cost.network, cost.protocol) == key
+        ]
 
 
 @dataclass(frozen=True)
@@ -327,6 +356,7 @@ def _scores(store: Store, but: Container[int], only: tuple[str, Sequence[Any]]) 
             dataset_sha256=row["dataset_sha256"],
             run=row["id"],
             source=_plain(row["network"]) == _plain(row["matched_on"]),
+            loss=row["loss"],
         )
 
 
@@ -529,7 +559,11 @@ def _costs(store: Store, but: Container[int], only: tuple[str, Sequence[Any]]) -
     labels = _labels(rows)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        device = row["device_name"] if row["device"] != "cpu" else f"{row['device_name']}, {row['threads']} threads"
+        device = (
+            row["device_name"]
+            if row["device"] != "cpu"
+            else f"{row['device_name']}, {counted(row['threads'], 'thread')}"
+        )
         method = method_label(row["method"], row["overrides"])
         key = (method, labels[row["dataset_sha256"]], row["ipc"], row["network"], row["protocol"], device)
         groups.setdefault(key, []).append(row)

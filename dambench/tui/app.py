@@ -52,6 +52,9 @@ ANSI_ON_LIGHT = TerminalTheme(
 )
 """The eight colours of charts and states, as dark as it takes to be told from a light background."""
 
+TEXTUALS = {binding.action for binding in Binding.make_bindings(Screen.BINDINGS)}
+"""What every screen can do, whatever it shows."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -132,7 +135,7 @@ class DambenchApp(App[None]):
         self.feed.stop()
 
     def on_told(self, told: Told) -> None:
-        place = self.screen
+        place = self.screen_stack[-1] if self.screen_stack else None  # none: the console is being closed
         try:
             if isinstance(place, Place) and place is told.asker:
                 place.hear(told)
@@ -222,7 +225,8 @@ class DambenchApp(App[None]):
         """Copy what the place in front thinks is meant."""
         text = getattr(self.screen, "to_copy", str)()
         if not text:
-            self.say("There is nothing to copy here.")
+            waits = isinstance(self.screen, Place) and not self.screen.heard
+            self.say("The database is being read: nothing to copy yet." if waits else "There is nothing to copy here.")
             return
         path = copy(self, text)
         self.say("Copied, if the terminal allows it" + (f"; also in {path}" if path else ""))
@@ -243,10 +247,13 @@ class DambenchApp(App[None]):
 
     def _keys(self) -> list[tuple[str, str, str]]:
         """Where, keys and what they do, of all bindings that hold now."""
-        # What the place can do comes before how to move about in it.
-        known = sorted(self._by_action(self.screen), key=lambda found: not isinstance(found[0].node, Screen))
+        # What the place can do comes before how to move about in it, and that before what every screen can.
+        known = sorted(
+            self._by_action(self.screen),
+            key=lambda found: (found[0].binding.action in TEXTUALS, not isinstance(found[0].node, Screen)),
+        )
         return [
-            ("everywhere" if active.node is self else "here", " ".join(dict.fromkeys(keys)), _what(active, keys[0]))
+            ("everywhere" if _everywhere(active) else "here", " ".join(dict.fromkeys(keys)), _what(active, keys[0]))
             for active, keys in known
         ]
 
@@ -256,7 +263,8 @@ class DambenchApp(App[None]):
             yield SystemCommand(f"Go to {place.NAME}", place.__doc__ or "", self._going(name))
         for active, keys in self._by_action(screen):
             action = active.binding.action
-            if not action.startswith(("place", "command_palette")):
+            # How to move about in a table is for keys alone.
+            if isinstance(active.node, App | Screen) and not action.startswith(("place", "command_palette")):
                 yield SystemCommand(_what(active, keys[0]), f"Key {keys[0]}", self._doing(active))
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
 
@@ -308,7 +316,11 @@ class DambenchApp(App[None]):
 
     def _handle_exception(self, error: Exception) -> None:
         """A fault of the console becomes a message: it is not worth losing the place one was at."""
-        if isinstance(self.screen_stack[-1] if self.screen_stack else None, Broken) or not self.is_running:
+        said = f"{type(error).__name__}: {error}"
+        box = self.screen_stack[-1] if self.screen_stack else None
+        if isinstance(box, Broken) and box.said == said and self.is_running:
+            return  # what a timer does wrong it does wrong again, also while the box is read
+        if isinstance(box, Broken) or not self.is_running:
             super()._handle_exception(error)
             return
         told = "".join(traceback.format_exception(error))
@@ -319,7 +331,12 @@ class DambenchApp(App[None]):
                 file.write(told + "\n")
         except OSError:
             log = Path(os.devnull)
-        self.push_screen(Broken(f"{type(error).__name__}: {error}", told, log))
+        self.push_screen(Broken(said, told, log))
+
+
+def _everywhere(active: ActiveBinding) -> bool:
+    """Whether a key does the same in every place."""
+    return isinstance(active.node, App) or active.binding.action in TEXTUALS
 
 
 def _what(active: ActiveBinding, key: str) -> str:
@@ -390,12 +407,12 @@ class Broken(Notice):
         Binding("q", "app.leave", "Quit"),
     ]
 
-    def __init__(self, error: str, told: str, log: Path) -> None:
+    def __init__(self, said: str, told: str, log: Path) -> None:
         super().__init__(
             "The console has a fault",
-            Text(f"{display(error, 400)}\n\nThe runs go on. What happened is in {log}.\ny copies it, esc goes on."),
+            Text(f"{display(said, 400)}\n\nThe runs go on. What happened is in {log}.\ny copies it, esc goes on."),
         )
-        self._told = told
+        self.said, self._told = said, told
 
     def to_copy(self) -> str:
         return self._told

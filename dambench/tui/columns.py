@@ -147,8 +147,8 @@ SORTED_AS = {"of": "step", "begun": "age"}
 """Columns that are sorted as others are."""
 
 LEAST = ["run", "state", "method", "dataset", "ipc", "accuracy", "age"]
-NARROW = ["run", "state", "method", "dataset", "ipc", "network", "seed", "accuracy", "step", "age"]
-MIDDLE = ["run", "state", "method", "dataset", "ipc", "network", "seed", "loss", "accuracy", "of", "rate", "age"]
+NARROW = ["run", "state", "method", "dataset", "ipc", "seed", "accuracy", "step", "age"]
+MIDDLE = ["run", "state", "method", "dataset", "ipc", "network", "seed", "loss", "accuracy", "of", "age"]
 WIDE = [
     "run", "state", "method", "dataset", "ipc", "network", "seed", "loss", "accuracy", "of", "rate", "peak", "took",
     "age", "tags", "name",

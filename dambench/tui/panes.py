@@ -2,7 +2,7 @@
 
 import json
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
 
 from dambench import launch
@@ -17,6 +17,9 @@ QUIET_SECONDS = 15.0
 """Since the last sign of life, from which on it is worth a word on a small screen."""
 
 WIDE = 120
+
+NAMED = 16
+"""Cells for the name of a part."""
 
 SHORT = 10
 """Lines of a pane in which there is no room for reasons."""
@@ -79,7 +82,7 @@ def progress(seen: Seen, width: int, ascii: bool) -> Text:
     if seen.left is not None:
         said.append(f"{duration(max(1, int(seen.left)))} left")
     right = Text("  ".join(said))
-    left = Text(f" {phase or 'waiting'} ", no_wrap=True)
+    left = Text(f" {phase or ('starting' if seen.live else seen.state)} ", no_wrap=True)
     room = max(4, width - left.cell_len - right.cell_len - 2)
     full = min(room, int(share * room))
     left.append(("#" if ascii else "━") * full, "bold")
@@ -133,8 +136,16 @@ def words(seen: Seen | None, database: str) -> list[Text]:
         error = Text(display(row["error"], 600))
         return [Text(f"Failed{at}.", "bold"), error, Text(f"{', '.join(ways)}, y copies the traceback.")]
     if state == "stopped":
-        return [Text(f"{display(row['error'] or 'Stopped').capitalize()}{at}. {ways[0]}.")]
+        said = display(row["error"]) or "stopped"
+        return [Text(f"{said[0].upper()}{said[1:]}{at}. {ways[0]}.")]
     return []
+
+
+def unheard(seen: Seen) -> str:
+    """Why there is no loss to draw."""
+    if not seen.live:
+        return "this run told no loss"
+    return "it has told no loss yet" if seen.row["phase"] else "it is starting …"
 
 
 def machine(seen: Seen, width: int, height: int, *, ascii: bool, why: str) -> list[Text]:
@@ -213,7 +224,9 @@ def times(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
         rest = whole - sum(seen.parts.values())
         parts = seen.parts | ({"rest": rest} if seen.parts and rest > 0 else {})
         if not parts:
-            lines.append(Text("its parts are measured on a CPU only", "dim"))
+            on_gpu = seen.environment is not None and seen.environment.device != "cpu"
+            unknown = "its parts are measured on a CPU only" if on_gpu else "its parts were not measured"
+            lines += [Text(line.plain, "dim") for line in wrapped(unknown, width)]
         most = sum(parts.values())
         lines += [_share(name, milliseconds(spent), spent / most, width, ascii) for name, spent in parts.items()]
     total = sum(seen.costs.values())
@@ -225,9 +238,11 @@ def times(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
 
 
 def _share(name: str, said: str, share: float, width: int, ascii: bool) -> Text:
-    label = max(8, min(16, width - 17))
-    room = width - label - 17
-    line = Text(f"{set_cell_size(display(name, 40), label)} {said:>9} ", no_wrap=True)
+    """A name, how long that took and its share of the whole, which gives way where there is no room."""
+    room = width - NAMED - len(" 4 min 19 s  100 %")
+    if room < 0:
+        return Text(f"{set_cell_size(display(name, 40), max(8, width - len(said) - 1))} {said}", no_wrap=True)
+    line = Text(f"{set_cell_size(display(name, 40), NAMED)} {said:>10} ", no_wrap=True)
     if room >= 4:
         line.append_text(bar(share, room, ascii=ascii))
     return line.append(f" {100 * share:3.0f} %")
@@ -259,9 +274,9 @@ def accuracies(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
 
 
 def wrapped(text: str, width: int) -> list[Text]:
-    """Words on as many lines as they need."""
+    """Words on as many lines as they need; one that is longer than a line goes on in the next."""
     lines: list[str] = []
-    for word in text.split():
+    for word in [part for one in text.split() for part in chop_cells(one, max(2, width))]:
         if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
             lines[-1] += f" {word}"
         else:

@@ -34,6 +34,9 @@ class Place(Screen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("f5", "refresh", "Refresh", show=False)]
 
+    heard = False
+    """Whether the database has answered yet."""
+
     @property
     def console_app(self) -> "DambenchApp":
         return cast("DambenchApp", self.app)
@@ -79,6 +82,7 @@ class Place(Screen[None]):
         if told.trouble:
             trouble.update(Text(display(told.trouble, 300)))
         trouble.display = bool(told.trouble)
+        self.heard = True
         if not told.trouble:
             self.show(told.found)
 

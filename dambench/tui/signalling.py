@@ -4,7 +4,9 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import Any
+from typing import Any, ClassVar
+
+from textual.binding import Binding
 
 from dambench import launch
 from dambench.display import display
@@ -107,6 +109,35 @@ def do(place: Place, work: Callable[[], str]) -> None:
             app.call_from_thread(done, said, severity)
 
     threading.Thread(target=go, name="doing", daemon=True).start()
+
+
+class Doing(Place):
+    """A place that has a run in front of it, and what can be done to that."""
+
+    STOP: ClassVar[Binding] = Binding("x", "stop", "Stop")
+    KILL: ClassVar[Binding] = Binding(
+        "X", "kill", "Kill", show=False, tooltip="Kill it: it goes back to its last checkpoint"
+    )
+    RESUME: ClassVar[Binding] = Binding(
+        "r", "resume", "Resume", show=False, tooltip="Resume it from its last checkpoint"
+    )
+
+    def meant(self) -> Row | None:
+        """The whole row of that run, as it stands now; None: there is none, and that was said."""
+        raise NotImplementedError
+
+    def action_stop(self) -> None:
+        self._with_row(ask_to_stop)
+
+    def action_kill(self) -> None:
+        self._with_row(kill)
+
+    def action_resume(self) -> None:
+        self._with_row(resume)
+
+    def _with_row(self, deed: Callable[[Place, Row], None]) -> None:
+        if not self.console_app.refuses() and (row := self.meant()) is not None:
+            deed(self, row)
 
 
 def _has_ended(place: Place, row: Row) -> bool:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dambench import networks
+from dambench import train as training
 from dambench.augment import Draw, draw
 from dambench.config import read
 from dambench.errors import NotEnoughMemory
@@ -24,9 +25,11 @@ from dambench.matching.gradients import (
 )
 from dambench.matching.learned import LearnedImages
 from dambench.matching.means import real_batch
+from dambench.methods import dc
 from dambench.precision import ALL, Policy
-from dambench.problem import Network, Problem
-from dambench.protocol import DSA
+from dambench.problem import Network, Problem, Step, SyntheticSet
+from dambench.protocol import DSA, Protocol
+from dambench.replay import Replayed
 from tests.lab import (
     GivenBatch,
     Tape,
@@ -73,12 +76,35 @@ def literal_distance(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> Tens
     return total
 
 
+def literal_squares(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> Tensor:
+    """Spec 3, `mse`: the squared length of the difference of the concatenated gradients."""
+    return sum(((x - y) ** 2 for x, y in pairs(ours, theirs)), torch.zeros(()).double())
+
+
+def literal_cosine(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> Tensor:
+    """Spec 3, `cos`: 1 − the cosine of the concatenated gradients."""
+    zero = torch.zeros(()).double()
+    product = sum((x * y for x, y in pairs(ours, theirs)), zero)
+    lengths = [sum((x**2 for x, _ in pairs(some, some)), zero).sqrt() for some in (ours, theirs)]
+    return 1 - product / (lengths[0] * lengths[1] + 1e-6)
+
+
+def pairs(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Each number of one beside that of the other."""
+    return [(x, y) for name in ours for x, y in zip(ours[name].flatten(), theirs[name].flatten(), strict=True)]
+
+
+LITERAL = {"rows": literal_distance, "mse": literal_squares, "cos": literal_cosine}
+
+
 def length(row: Tensor) -> Tensor:
     # A square root has no slope at 0: what a network's channel that is dead leaves.
     return row.square().sum().sqrt() if row.any() else row.sum()
 
 
-def literal_loss(network: Network, real: Tensor, synthetic: Tensor, drawn: Draw | None = None) -> Tensor:
+def literal_loss(
+    network: Network, real: Tensor, synthetic: Tensor, drawn: Draw | None = None, apart: str = "rows"
+) -> Tensor:
     """Spec 3 and 4: class after class, all images of a class at once."""
     if drawn is not None:
         real, synthetic = literally_augmented(real, drawn), literally_augmented(synthetic, drawn)
@@ -90,19 +116,25 @@ def literal_loss(network: Network, real: Tensor, synthetic: Tensor, drawn: Draw 
             loss = F.cross_entropy(network(images), torch.full((len(images),), label))
             found = torch.autograd.grad(loss, list(named.values()), create_graph=again)
             both.append(dict(zip(named, found, strict=True)))
-        total = total + literal_distance(both[1], both[0])
+        total = total + LITERAL[apart](both[1], both[0])
     return total
 
 
 def pulled(
-    network: Network, real: Tensor, synthetic: Tensor, drawn: Draw | None = None, chunk: int = ALL, **policy: Any
+    network: Network,
+    real: Tensor,
+    synthetic: Tensor,
+    drawn: Draw | None = None,
+    chunk: int = ALL,
+    apart: str = "rows",
+    **policy: Any,
 ) -> tuple[Tensor, Tensor]:
     """`ClassGradients.pull` on given images: the loss, and its gradient (classes, ipc, C, H, W)."""
     batch = GivenBatch(real_set(data_card()), torch.zeros(real.shape[:2], dtype=torch.int64), drawn, given=real)
     free = synthetic.detach().flatten(0, 1).clone().requires_grad_()
     gradient = torch.full_like(free, torch.nan, requires_grad=False)
-    how = Policy(torch.device("cpu"), real_chunk=chunk, **policy)
-    loss = ClassGradients(network, how).pull(batch, free, gradient)
+    how = Policy(real.device, real_chunk=chunk, **policy)
+    loss = ClassGradients(network, how, apart).pull(batch, free, gradient)
     return loss, gradient.view_as(synthetic)
 
 
@@ -121,9 +153,28 @@ def test_loss_and_gradient_are_those_of_the_formula(name: str, augmented: bool) 
     assert slope.abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("apart", ["mse", "cos"])
+@pytest.mark.parametrize("name", ["convnet-d1-w4", "convnet-d1-w4-bn"])
+def test_the_other_distances_are_those_of_the_formula_and_of_all_parameters(name: str, apart: str) -> None:
+    real, synthetic = noise(3, 4, 3, 4, 4), noise(3, 2, 3, 4, 4, seed=1).requires_grad_()
+    network = networks.build(name, data_card(channels=3, size=(4, 4)))
+    network.reset(generator(5))
+    network.double().train(name == "convnet-d1-w4")
+    expected = literal_loss(network, real, synthetic, apart=apart)
+    (slope,) = torch.autograd.grad(expected, synthetic)
+    ours = pulled(network, real, synthetic, apart=apart)
+    torch.testing.assert_close(ours, (expected.detach(), slope), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(pulled(network, real, synthetic, apart=apart, chunk=3), ours, rtol=1e-9, atol=1e-12)
+    for parameter in network.parameters():  # biases and norms count
+        assert slope.abs().max() > 1e-4
+        with torch.no_grad():
+            parameter.add_(0.1)
+        assert not torch.isclose(pulled(network, real, synthetic, apart=apart)[0], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("way", [{"chunk": 2}, {"chunk": 3, "workers": 2}, {"workers": 2}])
 @pytest.mark.parametrize("name", ["convnet-d2-w8", "convnet-d2-w8-bn"])
-def test_a_few_images_at_a_time_give_the_same(name: str, way: dict[str, int]) -> None:
+def test_a_few_images_at_a_time_give_the_same(name: str, way: dict[str, Any]) -> None:
     real, synthetic = noise(3, 5, 3, 8, 8), noise(3, 2, 3, 8, 8, seed=1)
     network, drawn = random_network(name), draw(DSA, 3, generator(2))
     whole = pulled(network, real, synthetic, drawn)
@@ -298,6 +349,43 @@ def test_a_recording_does_what_the_calls_do(augmentation: str) -> None:
     assert [tape.replayed for tape in tapes] == [3 * 3 - 3]
 
 
+@pytest.mark.parametrize("name", ["convnet-d1-w8", "convnet-d1-w8-bn"])
+def test_as_on_a_gpu_all_of_it_is_recorded_once_and_does_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = options(iterations=3, augmentation="none", init="noise", lr_network=0.5)
+    expected, of_each = by_hand(tiny_problem(network=name), how)
+    tapes: list[Tape] = []
+
+    def recorder(device: torch.device) -> Tape:
+        tapes.append(Tape(device))
+        return tapes[-1]
+
+    def stacked(network: Network, data: SyntheticSet, labels: Tensor, inner: Protocol, gsam: None) -> training._Stack:
+        return training._Stack([network], data, labels, inner, gsam, pytest.fail)
+
+    def replayed(*given: Any, **named: Any) -> Replayed:
+        return Replayed(*given, **named, recorder=recorder)
+
+    monkeypatch.setattr(training, "_Single", stacked)
+    monkeypatch.setattr(training, "Replayed", replayed)
+    images, losses = matched(tiny_problem(network=name), how, recorder=recorder)
+    torch.testing.assert_close(images, expected, rtol=1e-3, atol=1e-3)
+    assert losses == pytest.approx(of_each, rel=1e-3)
+    # 3 networks: 2 trainings of 2 steps for each, and 3 updates.
+    assert [(tape.warmed_up, tape.recorded, tape.replayed) for tape in tapes] == [(3, 1, 12 - 3), (3, 1, 9 - 3)]
+
+
+def test_it_is_told_what_the_time_is_spent_on() -> None:
+    steps = [
+        step
+        for step in dc.distill(tiny_problem(), read(dc.Options, {**_fields(options())}, "dc"))
+        if isinstance(step, Step)
+    ]
+    for step in steps:
+        assert list(step.parts) == ["matching", "network training", "new network"]
+        assert all(seconds > 0 for seconds in step.parts.values())
+    assert len({str(step.parts) for step in steps}) == len(steps) == 2
+
+
 def test_a_class_with_fewer_images_than_the_real_batch_is_said() -> None:
     said: list[str] = []
     problem = tiny_problem()
@@ -332,14 +420,14 @@ def test_where_not_even_the_fewest_fit_the_run_ends(monkeypatch: pytest.MonkeyPa
 
 def _with_memory_for(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than so many images at once do not fit."""
-    of_images = gradients._gradients
+    of_images = ClassGradients._gradients
 
-    def limited(network: Network, some: Tensor, *given: Any, **named: Any) -> Any:
+    def limited(self: ClassGradients, network: Network, some: Tensor, *given: Any, **named: Any) -> Any:
         if len(some) > images:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
-        return of_images(network, some, *given, **named)
+        return of_images(self, network, some, *given, **named)
 
-    monkeypatch.setattr(gradients, "_gradients", limited)
+    monkeypatch.setattr(ClassGradients, "_gradients", limited)
 
 
 def test_that_it_runs_uncompiled_is_said() -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -46,6 +47,21 @@ def test_a_cell_is_the_mean_and_the_sample_std_of_its_networks(store: Store) -> 
 
 def test_one_network_has_no_spread() -> None:
     assert _cell([0.5]).std is None
+    assert _cell([0.5]).interval is None
+
+
+def test_the_confidence_interval_is_scipys() -> None:
+    cell = _cell(HIGH)
+    low, high = stats.t.interval(0.95, len(HIGH) - 1, loc=mean(HIGH), scale=stats.sem(HIGH))
+    assert cell.interval is not None
+    assert (cell.mean - cell.interval, cell.mean + cell.interval) == pytest.approx((low, high))
+
+
+def test_a_loss_that_is_no_number_leaves_a_cell_without_one() -> None:
+    (score,) = _cell([0.5]).scores
+    losses = [replace(score, loss=loss) for loss in (0.25, 0.75)]
+    assert Cell(tuple(losses)).loss == 0.5
+    assert Cell((*losses, replace(score, loss=None))).loss is None
 
 
 def test_welch_is_scipys() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import textual.app
+import textual.pilot
 from textual.app import App
 from textual.pilot import Pilot
 
@@ -19,6 +21,9 @@ from dambench.tui.settings import Settings
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 SIZES = [(80, 24), (160, 48)]
+TURNS = 5
+"""Of the loop, without a message for anybody, after which a key has done what it does."""
+
 PATIENCE = 20.0
 """Seconds after which something that has not come will not."""
 
@@ -43,7 +48,18 @@ def play(
         async with app.run_test(size=size) as pilot:
             await scene(pilot)
 
-    asyncio.run(on_stage())
+    async def taken_in(*seconds: float) -> None:
+        quiet = 0
+        while quiet < TURNS:
+            await asyncio.sleep(0.001)
+            pumps = [app, *app.screen_stack, *(app.screen.walk_children() if app.screen_stack else ())]
+            quiet = quiet + 1 if all(pump._message_queue.empty() for pump in pumps) else 0
+
+    # Textual waits until the process does next to nothing: up to a second for a key, beside a thread that reads.
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (textual.app, textual.pilot):
+            patched.setattr(module, "wait_for_idle", taken_in)
+        asyncio.run(on_stage())
 
 
 def drawn(app: App[Any]) -> str:

@@ -1,6 +1,7 @@
 """The real program in a terminal of its own: what it sends is counted, and what it asks is answered."""
 
 import fcntl
+import math
 import os
 import pty
 import re
@@ -39,6 +40,8 @@ class Terminal:
 
     def __init__(self, arguments: list[str], columns: int, lines: int, state: Path, **environ: str) -> None:
         self._arguments, self._size, self._state, self._environ = arguments, (columns, lines), state, environ
+        self.line = math.inf
+        """Bytes per second that get through."""
         self.sent = b""
         """All that it sent."""
 
@@ -73,6 +76,9 @@ class Terminal:
         if self._ours >= 0:
             os.close(self._ours)
             self._ours = -1
+
+    def kill(self) -> None:
+        self.process.kill()
 
     def resize(self, columns: int, lines: int) -> None:
         self._size = columns, lines
@@ -127,11 +133,12 @@ class Terminal:
             ready, _, _ = select.select([self._ours], [], [], min(left, 0.1))
             if ready:
                 try:
-                    part = os.read(self._ours, 65536)
+                    part = os.read(self._ours, 65536 if self.line == math.inf else 512)
                 except OSError:
                     break  # it has gone
                 for question, answer in ANSWERS.items():
                     if question in part:
                         os.write(self._ours, answer)
                 self.sent += part
+                time.sleep(len(part) / self.line)
         return len(self.sent) - before

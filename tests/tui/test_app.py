@@ -9,6 +9,7 @@ from textual.pilot import Pilot
 
 from dambench.store.runs import Store
 from dambench.tui.app import ANSI_ON_LIGHT, ON_LIGHT
+from dambench.tui.feed import Told
 from dambench.tui.widgets.runs_table import RunsTable
 from tests import ledger
 from tests.tui.screen import console, drawn, play, said, shows, types, until
@@ -84,3 +85,16 @@ def _contrast(one: Color, other: Color) -> float:
 
     darker, lighter = sorted((light(one), light(other)))
     return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_an_answer_that_comes_while_the_console_is_closed_is_no_fault(tmp_path: Path) -> None:
+    app = console(tmp_path / "none.db")
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "There is no database")
+
+    play(app, scene)
+    assert not app.screen_stack
+    before = app.feed.answers
+    app.on_told(Told(None, None))
+    assert app.feed.answers == before + 1

@@ -1,3 +1,4 @@
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from dambench.tui.screens import compare, new_run
 from dambench.tui.screens.compare import CHOICES, ComparePlace, about, choose, contents, curves, find, nothing
 from dambench.tui.widgets.grid import Contents, Grid
 from tests import ledger
-from tests.tui.screen import SIZES, console, drawn, play, shows, snapshot, until
+from tests.tui.screen import SIZES, console, drawn, play, said, shows, snapshot, until
 
 AXES = ("method",), ("dataset", "ipc")
 
@@ -48,7 +49,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 async def _there(pilot: Pilot[None]) -> ComparePlace:
     await pilot.press("3")
-    await shows(pilot, "[3 Compare]", "mean ± std (n networks)")
+    await shows(pilot, "[3 Compare]", "Mean ± sample standard deviation")
     place = pilot.app.screen
     assert isinstance(place, ComparePlace)
     # Tables are in the order of their protocols' names.
@@ -83,8 +84,13 @@ def test_without_unicode_it_is_drawn_in_ascii(path: Path, monkeypatch: pytest.Mo
         await pilot.press("3")
         await shows(pilot, "protocol dc")
         await pilot.press("p")
-        await shows(pilot, "protocol quick", ">30.0 +- 1.0 (3)")
+        await shows(pilot, "protocol quick", ">  30.0 +- 1.0 (3)")
         assert drawn(pilot.app).isascii()
+        # `+-` is as wide as what was measured.
+        table = drawn(pilot.app).partition("majority")[0].splitlines()
+        rows = [line for line in table if re.match(r" (method|random|dm|whole) ", line)]
+        ends = {found.end() for line in rows if (found := re.search(r"IPC 1\b|\(\d\S*\)", line))}
+        assert (len(rows), len(ends)) == (4, 1)
         await pilot.press("n")
         await shows(pilot, "Before you start")
         assert drawn(pilot.app).isascii()
@@ -150,7 +156,7 @@ def test_marked_runs_are_drawn_over_each_other(path: Path) -> None:
     async def scene(pilot: Pilot[None]) -> None:
         place = await _there(pilot)
         await pilot.press("space", "j", "space")
-        await shows(pilot, "3 runs marked", "+30.0 ± 1.0")
+        await shows(pilot, "3 runs marked", "30.0 ± 1.0 (3) +")
         await until(pilot, lambda: place.found and len(place.found.losses) == 3)
         await pilot.press("c")
         await shows(pilot, "loss over iterations, logarithmic", "random runa22", "dm runc22", "2 iterations")
@@ -164,6 +170,74 @@ def test_marked_runs_are_drawn_over_each_other(path: Path) -> None:
         await until(pilot, lambda: "marked" not in drawn(pilot.app))
 
     play(console(path), scene)
+
+
+def test_a_mark_stands_at_the_same_place_under_the_cursor_and_beside_it(path: Path) -> None:
+    async def scene(pilot: Pilot[None]) -> None:
+        await _there(pilot)
+        places = set()
+        for key in ("space", "j"):
+            await pilot.press(key)
+            await shows(pilot, "1 run marked")
+            (line,) = (line for line in drawn(pilot.app).splitlines() if line.startswith(" random") and "(3)" in line)
+            places.add(line.index("+"))
+        assert len(places) == 1
+
+    play(console(path), scene)
+
+
+def test_what_cells_show_is_chosen_copied_and_remembered(path: Path) -> None:
+    async def scene(pilot: Pilot[None]) -> None:
+        place = await _there(pilot)
+        for presses, seen in ((1, "52.0 ± 1.5 (2×3)"), (2, "0.500 (2×3)"), (3, "1.00 (2)"), (4, "1 MB (2)")):
+            await pilot.press("s")
+            await shows(pilot, "What cells show")
+            await pilot.press("home", *["j"] * presses, "enter")
+            await shows(pilot, seen)
+            assert seen in place.to_copy()
+        assert "majority" not in drawn(pilot.app)
+        assert "Peak memory of distilling, protocol quick" in drawn(pilot.app)
+
+    play(console(path), scene)
+
+    async def later(pilot: Pilot[None]) -> None:
+        await pilot.press("3")
+        await shows(pilot, "Peak memory of distilling, median")
+
+    play(console(path), later)
+
+
+def test_networks_side_by_side_have_their_mean_and_drop(path: Path) -> None:
+    with closing(Store.open(path, write=True)) as store:
+        for network, accuracies in (("convnet-d1-w8", (0.5, 0.6)), ("convnet-d1-w8-bn", (0.4, 0.5))):
+            ledger.add(store, ledger.config("herding", 1, network=network), accuracies)
+        axes = ("method", "ipc"), ("network",)
+        board = leaderboard(store, *axes)
+    (table,) = (table for table in board.tables if table.transfer)
+    found = contents(board, table, *axes)
+    assert found.heads == [["convnet-d1-w8"], ["convnet-d1-w8-bn"], ["mean"], ["drop"]]
+    assert found.cells[found.names.index("herding IPC 1")] == ["55.0 ± 7.1† (2)", "45.0 ± 7.1† (2)", "50.0", ""]
+    app = console(path)
+    app.settings.set("compare", {"rows": axes[0], "columns": axes[1]})
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await pilot.press("3", "p")
+        await shows(pilot, "mean", "drop", "herding IPC 1")
+        await pilot.press("end", "G", "enter")
+        await shows(pilot, "drop")
+
+    play(app, scene, (160, 48))
+
+
+def test_before_the_first_answer_there_is_nothing_to_copy_yet(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = console(path)
+    monkeypatch.setattr(app.feed, "ask", lambda *asked: None)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await pilot.press("3", "y")
+        await until(pilot, lambda: "The database is being read" in said(app))
+
+    play(app, scene)
 
 
 def test_axes_are_chosen_and_remembered(path: Path) -> None:
@@ -286,7 +360,7 @@ def test_the_grid_has_the_texts_of_the_report(path: Path) -> None:
     with closing(Store.open(path)) as store:
         board = leaderboard(store, *AXES)
     (table,) = (table for table in board.tables if table.fixed["protocol"].startswith("quick"))
-    found = contents(table, *AXES)
+    found = contents(board, table, *AXES)
     assert found == Contents(
         corner=["", "method"],
         heads=[["digits", "IPC 1"], ["digits", "IPC 10"]],
@@ -347,7 +421,7 @@ def test_a_table_is_aggregated_anew_only_when_something_was_written(
 def test_without_colours_nothing_is_sent_but_signs(path: Path) -> None:
     async def scene(pilot: Pilot[None]) -> None:
         await pilot.press("3")
-        await shows(pilot, "[3 Compare]", "mean ± std (n networks)")
+        await shows(pilot, "[3 Compare]", "Mean ± sample standard deviation")
         await pilot.press("v")
         await shows(pilot, "What rows stand for")
         strips = pilot.app.screen._compositor.render_strips()

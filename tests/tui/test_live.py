@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,7 +36,7 @@ from dambench.store.runs import NO_PROCESS, Store
 from dambench.tui import pace
 from dambench.tui.app import DambenchApp
 from dambench.tui.pace import backlog
-from dambench.tui.panes import facts, machine, times, words
+from dambench.tui.panes import facts, machine, times, words, wrapped
 from dambench.tui.screens.live import LivePlace, WhyNoGpu
 from dambench.tui.watched import Seen, Watched, runs
 from tests import ledger
@@ -296,13 +297,20 @@ def test_time_goes_into_parts_that_were_measured_and_a_rest(path: Path) -> None:
     unmeasured: list[AnyEvent] = [e for e in _story() if not isinstance(e, Stepped)]
     unmeasured += [Stepped(iteration=i, losses={"matching": 1.0}, seconds=i / 10) for i in (1, 2, 3)]
     path.unlink()
-    assert "measured on a CPU only" in _text(times(_seen(path, *unmeasured, *_end()), 46, ascii=True))
+    seen = _seen(path, *unmeasured, *_end())
+    assert "parts were not measured" in _text(times(seen, 46, ascii=True))
+    assert seen.environment is not None
+    on_gpu = replace(seen, environment=msgspec.structs.replace(seen.environment, device="cuda:0"))
+    assert "measured on a CPU only" in _text(times(on_gpu, 46, ascii=True))
+    assert [line.plain for line in wrapped("set NAME=value,other now", 8)] == ["set", "NAME=val", "ue,other", "now"]
+    narrow = _text(times(replace(seen, parts={"synthetic images": 0.04}), 26, ascii=True)).splitlines()
+    assert f"{'synthetic images':<20} 40 ms" in narrow  # the name whole, and no share
 
 
 @pytest.mark.parametrize(
     ("end", "said"),
     [
-        (ledger.stopped(), ["Stopped by sigterm at iteration 200. r goes on from iteration 200"]),
+        (ledger.stopped(200), ["Stopped by SIGTERM at iteration 200. r goes on from iteration 200"]),
         (ledger.failed(), ["Failed at iteration 200.", "it broke", "y copies the traceback"]),
         (
             Failed(error="The loss is nan", traceback="T", costs=[], diverged=7),
@@ -603,7 +611,7 @@ def test_a_run_on_another_host_is_asked_in_the_database(path: Path) -> None:
 
 
 def test_a_run_goes_on_in_a_process_of_its_own(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = _enter(path, *_story(200), ledger.stopped())
+    run = _enter(path, *_story(200), ledger.stopped(200))
     started: list[Sequence[str]] = []
     ends = iter([(run, 0), ("", 2)])
 

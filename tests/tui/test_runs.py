@@ -1,5 +1,6 @@
 """The place of all runs: what it draws, and what its keys do."""
 
+import itertools
 import shutil
 import signal
 from collections.abc import Callable
@@ -526,6 +527,24 @@ def test_a_fault_of_a_place_becomes_a_message_and_the_console_goes_on(
 
     play(app, scene)
     assert "ZeroDivisionError" in (path.parent / "state/dambench/console.log").read_text()
+
+
+def test_a_fault_that_comes_again_and_again_is_told_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(path.parent / "state"))
+    app, times = console(path), itertools.count()
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "7 runs")
+        ticking = app.screen.set_interval(0.02, lambda: next(times) / 0)
+        await shows(pilot, "ZeroDivisionError", "The runs go on.")
+        told = next(times)
+        await until(pilot, lambda: next(times) > told + 5)
+        ticking.stop()
+        await pilot.press("escape", "j")
+        await until(pilot, lambda: here(app) == "run5")
+
+    play(app, scene)
+    assert (path.parent / "state/dambench/console.log").read_text().count("Traceback") == 1
 
 
 def test_hostile_words_are_drawn_as_words(path: Path) -> None:

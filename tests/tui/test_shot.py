@@ -6,7 +6,14 @@ import pytest
 
 from dambench.cli import run_cli
 from dambench.store.runs import Store
+from dambench.tui import feed
 from tests import ledger
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody writes here, and nobody waits for it."""
+    monkeypatch.setattr(feed, "AT_LEAST", 0.0)
 
 
 def test_a_place_of_the_console_can_be_had_as_a_picture(

@@ -94,35 +94,18 @@ def opened(terminal: Terminal) -> int:
     return shown(terminal)
 
 
-def comes_back(going: Going, step: int) -> None:
-    """The run goes on, and a console opened anew is where the one before was and shows a later step."""
-    going.goes_on()
+def test_a_console_that_is_closed_cut_off_or_killed_leaves_the_run_alone_and_comes_back_to_it(going: Going) -> None:
+    step = 0
+    # In the second nobody tells it of its terminal's end.
+    for environ, end in (({}, Terminal.hang_up), ({"NO_HANGUP": "1"}, Terminal.hang_up), ({}, Terminal.kill)):
+        with console(going, SMALL, **environ) as terminal:
+            # The one before was in Live, and so is the one after it.
+            step = shown(terminal, step) if step else opened(terminal)
+            end(terminal)
+            terminal.ended()
+        going.goes_on()
     with console(going) as terminal:
         assert shown(terminal, step) > step
-
-
-def test_a_closed_terminal_ends_the_console_and_not_the_run(going: Going) -> None:
-    with console(going) as terminal:
-        step = opened(terminal)
-        terminal.hang_up()
-        terminal.ended()
-    comes_back(going, step)
-
-
-def test_a_console_that_nobody_tells_of_its_terminals_end_ends_all_the_same(going: Going) -> None:
-    with console(going, NO_HANGUP="1") as terminal:
-        step = opened(terminal)
-        terminal.hang_up()
-        terminal.ended()
-    comes_back(going, step)
-
-
-def test_a_killed_console_leaves_the_run_alone(going: Going) -> None:
-    with console(going) as terminal:
-        step = opened(terminal)
-        terminal.process.kill()
-        terminal.ended()
-    comes_back(going, step)
 
 
 @pytest.mark.parametrize("seconds", [0.5, pytest.param(5.0, marks=pytest.mark.slow)])
@@ -142,7 +125,7 @@ def test_a_console_that_is_asked_twice_ends_though_its_terminal_stalls(going: Go
     with console(going, LARGE) as terminal:
         opened(terminal)
         terminal.press("12" * 6)
-        time.sleep(1.0)
+        time.sleep(0.5)
         for _ in range(2):
             terminal.process.terminate()
             time.sleep(0.1)
@@ -236,8 +219,8 @@ def test_a_console_that_is_asked_to_end_leaves_the_terminal_as_it_was(going: Goi
     going.goes_on()
 
 
-def test_a_size_that_the_shell_exported_does_not_hold_the_console_to_it(going: Going) -> None:
-    with console(going, SMALL, COLUMNS="70", LINES="20") as terminal:
+def test_a_size_that_the_shell_exported_does_not_hold_the_console_to_it(tmp_path: Path) -> None:
+    with Terminal(["--db", str(tmp_path / "none.db")], *SMALL, tmp_path, COLUMNS="70", LINES="20") as terminal:
         terminal.wait("Runs")
         terminal.resize(20, 5)
         terminal.wait("dambench needs")

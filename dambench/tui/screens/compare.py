@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import ClassVar
@@ -17,9 +18,10 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from dambench import files
-from dambench.display import display
+from dambench.display import display, markdown
 from dambench.errors import BadInput
 from dambench.report import FORMATS, format_of, wording, write
+from dambench.report.to_markdown import grid
 from dambench.store import history
 from dambench.store.history import Line
 from dambench.store.leaderboard import AXES, ENOUGH, Cell, Leaderboard, Table, leaderboard, rivals, welch
@@ -62,14 +64,12 @@ class ComparePlace(Place):
     DEFAULT_CSS = """
     ComparePlace #heading { height: auto; max-height: 3; padding: 0 1; }
     ComparePlace #empty { height: 1fr; padding: 1 2; display: none; }
-    ComparePlace Grid { height: 1fr; min-height: 4; }
-    ComparePlace #details { height: 8; border-top: solid $primary; }
+    ComparePlace Grid { height: auto; min-height: 4; max-height: 55%; }
+    ComparePlace #details { height: 1fr; min-height: 8; border-top: solid $primary; }
     ComparePlace #cell { width: 1fr; padding: 0 1; }
     ComparePlace #curves { width: 1fr; height: 100%; padding: 0 1; display: none; }
     ComparePlace #notes { height: auto; max-height: 3; padding: 0 1; color: $text-muted; }
-    ComparePlace.-wide #details { height: 20; }
     ComparePlace.-wide #curves { display: block; border-left: solid $primary; }
-    ComparePlace.-middle #details { height: 11; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -80,7 +80,8 @@ class ComparePlace(Place):
         Binding("V", "axes('columns')", "What columns stand for", show=False),
         Binding("p", "table(1)", "Next table", show=False, tooltip="The next table: another protocol, say"),
         Binding("P", "table(-1)", "Table before", show=False),
-        Binding("m", "measure", "Losses or accuracy", show=False),
+        Binding("s", "shows", "Values", show=False, tooltip="What cells show: spread, loss, seconds, memory"),
+        Binding("m", "curve", "Losses or accuracy", show=False),
         Binding("L", "logarithm", "Logarithm of losses", show=False),
         Binding("escape", "unmark", "Unmark all", show=False),
         Binding("e", "export", "Export", tooltip="Write a report"),
@@ -90,6 +91,8 @@ class ComparePlace(Place):
         super().__init__()
         self.rows: tuple[str, ...] = ("method",)
         self.columns: tuple[str, ...] = ("dataset", "ipc")
+        self.measure = "accuracy"
+        """Of wording.MEASURES: what cells show."""
         self.found: Found | None = None
         self.at = 0
         """The table that is shown."""
@@ -114,6 +117,8 @@ class ComparePlace(Place):
         rows, columns = (tuple(kept.get(name, ())) for name in ("rows", "columns"))
         if rows in CHOICES and columns in CHOICES and not set(rows) & set(columns):
             self.rows, self.columns = rows, columns
+        if kept.get("measure") in wording.MEASURES:
+            self.measure = kept["measure"]
         self.query_one(Grid).focus()
 
     def question(self) -> Question:
@@ -183,11 +188,11 @@ class ComparePlace(Place):
             for column, c in enumerate(table.columns)
             if (cell := table.cells.get((r, c))) and set(runs(cell)) & set(self.marked)
         }
-        self.query_one(Grid).show(contents(table, self.rows, self.columns), marks)
-        said = ["mean ± std (n networks)."] + [display(note, 300) for note in table.notes]
+        self.query_one(Grid).show(contents(self.found.board, table, self.rows, self.columns, self.measure), marks)
+        said = [f"{wording.MEASURES[self.measure].capitalize()}."] + [display(note, 300) for note in table.notes]
         if self.found.board.left_out:
             said.append(f"Left out: {self.found.board.left_out} unfinished.")
-        if table.best:
+        if table.best and self.measure == "accuracy":
             said.append(f"* the highest mean, told from all others at 5 % (Welch, Holm, n ≥ {ENOUGH}).")
         notes.update(Text(" ".join(said)))
         self._cell()
@@ -197,7 +202,10 @@ class ComparePlace(Place):
         text = Text()
         tables = self.found.board.tables if self.found else []
         if self.table is not None:
-            text.append(wording.title(self.table), "bold")
+            title = wording.title(self.table)
+            if self.measure not in ("accuracy", "interval"):
+                title = title.replace("Accuracy in %", wording.MEASURES[self.measure].partition(",")[0].capitalize(), 1)
+            text.append(title, "bold")
             text.append("\n")
         text.append(f"rows: {_said(self.rows)}   columns: {_said(self.columns)}")
         if len(tables) > 1:
@@ -229,10 +237,10 @@ class ComparePlace(Place):
             return Text("space marks a cell: the curves of its runs are drawn here, over each other.")
         series = self.found.losses if self.shows_losses else self.found.accuracies
         what = "loss" if self.shows_losses else "test accuracy in %"
-        text = Text(
-            f"{what} over iterations{', logarithmic' if self.logarithmic and self.shows_losses else ''}", "bold"
-        )
-        text.append("   (m, L)\n", "none")
+        axis = ", logarithmic" if self.logarithmic and self.shows_losses else ""
+        text = Text().append(f"{what} over iterations{axis}", "bold")
+        text.append(f"   m: {'accuracy' if self.shows_losses else 'losses'}")
+        text.append(f"  L: {'linear' if self.logarithmic else 'logarithmic'}\n" if self.shows_losses else "\n")
         return text.append_text(
             curves(series, width, height - 1, self.logarithmic and self.shows_losses, self.console_app.look.ascii)
         )
@@ -259,9 +267,25 @@ class ComparePlace(Place):
 
     def _take(self, which: str, axes: tuple[str, ...]) -> None:
         self.rows, self.columns = choose(self.rows, self.columns, which, axes)
-        self.console_app.settings.set("compare", {"rows": list(self.rows), "columns": list(self.columns)})
+        self._keep()
         self.at = 0
         self.ask()
+
+    def _keep(self) -> None:
+        kept = {"rows": list(self.rows), "columns": list(self.columns), "measure": self.measure}
+        self.console_app.settings.set("compare", kept)
+
+    def action_shows(self) -> None:
+        """Choose what cells show."""
+
+        def chosen(said: str | None) -> None:
+            if said is not None:
+                self.measure = said
+                self._keep()
+                self._draw()
+
+        options = [(about, what) for what, about in wording.MEASURES.items()]
+        self.app.push_screen(Pick("What cells show", options, self.measure), chosen)
 
     def action_table(self, by: int) -> None:
         """Another table: of another protocol, or whatever is neither on rows nor on columns."""
@@ -310,7 +334,7 @@ class ComparePlace(Place):
         """Mark nothing."""
         self.compare([])
 
-    def action_measure(self) -> None:
+    def action_curve(self) -> None:
         """Losses, or accuracy."""
         self.shows_losses = not self.shows_losses
         self._curves()
@@ -330,8 +354,13 @@ class ComparePlace(Place):
     def to_copy(self) -> str:
         if self.found is None or self.table is None:
             return ""
-        board = replace(self.found.board, tables=[self.table])
-        return FORMATS["markdown"](board, self.rows, self.columns, short=True)
+        board, table = self.found.board, self.table
+        if self.measure == "accuracy":
+            return FORMATS["markdown"](replace(board, tables=[table]), self.rows, self.columns, short=True)
+        lines = wording.lines(table, self.rows, lambda cell: wording.measure(board, cell, self.measure))
+        head = [_said(self.rows), *(wording.name(self.columns, column) for column in table.columns)]
+        cells = [[name, *(_text(entry) or wording.MISSING for entry in entries)] for name, entries in lines]
+        return f"{grid([list(map(markdown, line)) for line in [head, *cells]])}\n\n{wording.MEASURES[self.measure]}\n"
 
     def action_export(self) -> None:
         """Write the report, as `dambench report` does."""
@@ -361,7 +390,7 @@ class Curves(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,c,q", "dismiss", "Back"),
-        Binding("m", "other('measure')", "Losses or accuracy"),
+        Binding("m", "other('curve')", "Losses or accuracy"),
         Binding("L", "other('logarithm')", "Logarithm of losses"),
     ]
 
@@ -424,11 +453,15 @@ def _said(axes: Sequence[str]) -> str:
     return " × ".join(names.get(axis, axis) for axis in axes)
 
 
-def contents(table: Table, rows: Sequence[str], columns: Sequence[str]) -> Contents:
+def contents(
+    board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequence[str], measure: str = "accuracy"
+) -> Contents:
     """A table of the report as a grid: the same texts, the parts of a column's name below each other."""
-    lines = wording.lines(table, rows)
+    measured = None if measure == "accuracy" else partial(wording.measure, board, what=measure)
+    lines = wording.lines(table, rows, measured)
     heads = [[wording.name([axis], (part,)) for axis, part in zip(columns, key, strict=True)] for key in table.columns]
-    texts = [[f"{entry.number} ({entry.n})" if entry.n else "" for entry in entries] for _, entries in lines]
+    heads += [["mean"], ["drop"]] if table.transfer and measured is None else []
+    texts = [[_text(entry) for entry in entries] for _, entries in lines]
     count = len(table.rows)
     return Contents(
         corner=[*([""] * (len(columns) - 1)), _said(rows)],
@@ -438,6 +471,13 @@ def contents(table: Table, rows: Sequence[str], columns: Sequence[str]) -> Conte
         stars={(row, column) for row, (_, e) in enumerate(lines[:count]) for column, x in enumerate(e) if x.bold},
         below=[(name, [entry.number for entry in entries]) for name, entries in lines[count:]],
     )
+
+
+def _text(entry: wording.Entry) -> str:
+    """`92.6 ± 1.1 (5)`; empty: nothing is there."""
+    if entry.n:
+        return f"{entry.number} ({entry.n})"
+    return "" if entry.number == wording.MISSING else entry.number
 
 
 def runs(cell: Cell) -> list[str]:
@@ -494,13 +534,10 @@ def _gap(cell: Cell, other: Cell) -> str:
 
 
 def _cost(board: Leaderboard, cell: Cell) -> list[str]:
-    score = cell.scores[0]
     return [
         f"took {duration(cost.distil_seconds)} to distil ({size(cost.distil_peak_bytes)} peak), "
         f"{duration(cost.evaluate_seconds)} per network, on {display(cost.device)}"
-        for cost in board.costs
-        if (cost.method, cost.dataset, cost.ipc, cost.network, cost.protocol)
-        == (score.method, score.dataset, score.ipc, score.network, score.protocol)
+        for cost in board.costs_of(cell)
     ][:2]
 
 

@@ -20,8 +20,7 @@ from dambench.errors import BadInput
 from dambench.store import runs as stored
 from dambench.tui import pace, signalling
 from dambench.tui.feed import Question
-from dambench.tui.panes import accuracies, facts, machine, times, words
-from dambench.tui.place import Place
+from dambench.tui.panes import accuracies, facts, machine, times, unheard, words
 from dambench.tui.watched import Seen, Watched, runs
 from dambench.tui.widgets.chart import Chart, Series, legend, lines
 from dambench.tui.widgets.images import Images
@@ -33,7 +32,7 @@ TALL = 36
 """Lines of a terminal that has room for all panes at once, if it is wide, too."""
 
 
-class LivePlace(Place):
+class LivePlace(signalling.Doing):
     """One run: how far it is, what it loses, what it takes, and the images as they form."""
 
     NAME: ClassVar[str] = "Live"
@@ -43,7 +42,9 @@ class LivePlace(Place):
     LivePlace #facts { height: 2; }
     LivePlace #banner { height: auto; max-height: 8; display: none; padding: 0 1; background: $panel; }
     LivePlace #panes { layout: grid; grid-size: 20 2; grid-rows: 11fr 8fr; height: 1fr; }
-    LivePlace #panes > * { border: round $foreground 30%; border-title-color: $foreground; }
+    LivePlace #panes > * {
+        border: round $foreground 30%; border-title-color: $foreground; border-subtitle-color: $foreground;
+    }
     LivePlace #panes > *:focus { border: round $foreground; border-title-style: bold reverse; }
     LivePlace.ascii #panes > * { border: ascii $foreground 30%; }
     LivePlace.ascii #panes > *:focus { border: ascii $foreground; }
@@ -75,9 +76,9 @@ class LivePlace(Place):
         Binding("f", "follow", "Follow the log", show=False),
         Binding("E", "pager", "Log in $PAGER", show=False),
         Binding("z", "zoom", "Zoom pane", show=False),
-        Binding("x", "stop", "Stop"),
-        Binding("X", "kill", "Kill", show=False),
-        Binding("r", "resume", "Resume", show=False),
+        signalling.Doing.STOP,
+        signalling.Doing.KILL,
+        signalling.Doing.RESUME,
         Binding("k,up", "scroll(1)", "Log up", show=False),
         Binding("j,down", "scroll(-1)", "Log down", show=False),
         Binding("ctrl+u,pageup", "scroll(10)", "Log up a page", show=False),
@@ -227,7 +228,8 @@ class LivePlace(Place):
                 since = float(seen.iterations[first])
             series = [one.smoothed(smooth).since(since) for one in seen.losses]
         steady = seen is not None and seen.live
-        pane.draw(series, log=log, ascii=look.ascii, unit="iteration", steady=steady)
+        nothing = "" if seen is None else unheard(seen)
+        pane.draw(series, log=log, ascii=look.ascii, unit="iteration", steady=steady, nothing=nothing)
 
     def _paint_machine(self) -> None:
         pane, seen = self._pane("machine"), self._seen
@@ -295,7 +297,10 @@ class LivePlace(Place):
         self._back = min(self._back, max(0, len(log) - height))
         end = len(log) - self._back
         pane.entitle("Log" + (f"  {self._back} lines below" if self._back else ""))
-        pane.show([Text(line, no_wrap=True) for line in log[max(0, end - height) : end]])
+        shown = [Text(line, no_wrap=True) for line in log[max(0, end - height) : end]]
+        for line in shown:
+            line.truncate(pane.size.width, overflow="crop" if self.console_app.look.ascii else "ellipsis")
+        pane.show(shown)
 
     def _how(self) -> tuple[bool, float, bool]:
         """Logarithmic, smoothed, only the last minutes."""
@@ -386,25 +391,16 @@ class LivePlace(Place):
         except (OSError, SuspendNotSupported) as error:
             self.console_app.say(f"{' '.join(pager)} cannot be opened: {error}", "warning")
 
-    def action_stop(self) -> None:
-        self._with_row(signalling.ask_to_stop)
-
-    def action_kill(self) -> None:
-        self._with_row(signalling.kill)
-
-    def action_resume(self) -> None:
-        self._with_row(signalling.resume)
-
-    def _with_row(self, deed: Callable[[Place, dict[str, Any]], None]) -> None:
-        """Do something to the run that is shown, as it stands now."""
-        if not self._watched.run or self.console_app.refuses():
-            return
+    def meant(self) -> dict[str, Any] | None:
+        """The whole row of the run that is shown."""
+        if not self._watched.run:
+            return None
         try:
-            row = self.read_now(lambda store: store.run(self._watched.run))
+            row: dict[str, Any] = self.read_now(lambda store: store.run(self._watched.run))
         except BadInput as error:
             self.console_app.say(str(error), "error")
-        else:
-            deed(self, row)
+            return None
+        return row
 
     def action_back(self) -> None:
         if self._zoomed:

@@ -228,7 +228,7 @@ class Row(Horizontal):
 
     DEFAULT_CSS = """
     Row { height: 1; }
-    Row .label { width: 16; padding: 0 0 0 1; }
+    Row .label { width: 17; padding: 0 1; }
     Row Line, Row Choice { width: 27; }
     Row .note { width: 1fr; padding: 0 0 0 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
     Row.wrong .label { color: $text-error; text-style: bold; }

@@ -1,7 +1,7 @@
 """Runs: all runs of the database, a line each; the one under the cursor at a glance; and what can be done with them."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,7 +40,6 @@ from dambench.tui.columns import (
     usual,
 )
 from dambench.tui.feed import Question, Told
-from dambench.tui.place import Place
 from dambench.tui.widgets.pick import Ask, Pick
 from dambench.tui.widgets.runs_table import RunsTable
 from dambench.tui.widgets.sure import Several, Sure
@@ -145,7 +144,7 @@ class Reader:
         )
 
 
-class RunsPlace(Place):
+class RunsPlace(signalling.Doing):
     """All runs."""
 
     NAME: ClassVar[str] = "Runs"
@@ -181,13 +180,13 @@ class RunsPlace(Place):
         Binding("c", "compare", "Compare"),
         # First of all: what is typed after it must not reach the table, however fast it comes.
         Binding("slash", "filter", "Filter", key_display="/", priority=True),
-        Binding("x", "stop", "Stop"),
-        Binding("s", "sort", "Sort", show=False, tooltip="Sort by a column; the same again: the other way round"),
+        signalling.Doing.STOP,
+        Binding("s", "sort", "Sort", show=False, tooltip="Sort by a column; again: the other way round"),
         Binding("C", "columns", "Columns", show=False, tooltip="Choose columns"),
         Binding("F", "filters", "Filters", show=False, tooltip="Saved filters"),
         Binding("R", "again", "Run again", show=False, tooltip="Run it again: the form, filled"),
-        Binding("r", "resume", "Resume", show=False, tooltip="Resume it from its last checkpoint"),
-        Binding("X", "kill", "Kill", show=False, tooltip="Kill it: it goes back to its last checkpoint"),
+        signalling.Doing.RESUME,
+        signalling.Doing.KILL,
         Binding("t", "tag", "Tag", show=False, tooltip="Tag it, or the marked ones"),
         Binding("N", "note", "Note", show=False, tooltip="Write a note to it"),
         Binding("D", "delete", "Delete", show=False, tooltip="Put it, or the marked ones, into the trash"),
@@ -541,7 +540,7 @@ class RunsPlace(Place):
             return []
         return rows
 
-    def _row(self) -> dict[str, Any] | None:
+    def meant(self) -> dict[str, Any] | None:
         """The whole row under the cursor, whatever is marked."""
         number = self.table.number
         if number is None:
@@ -575,7 +574,7 @@ class RunsPlace(Place):
             self.console_app.compare_runs([row["id"] for row in rows])
 
     def action_again(self) -> None:
-        if not self.console_app.refuses() and (row := self._row()) is not None:
+        if not self.console_app.refuses() and (row := self.meant()) is not None:
             self.console_app.new_run(row)
 
     # What changes something.
@@ -588,20 +587,6 @@ class RunsPlace(Place):
             for row in rows:
                 for what, value in changes:
                     store.edit(row["id"], what, value)
-
-    def action_stop(self) -> None:
-        self._with_row(signalling.ask_to_stop)
-
-    def action_kill(self) -> None:
-        self._with_row(signalling.kill)
-
-    def action_resume(self) -> None:
-        self._with_row(signalling.resume)
-
-    def _with_row(self, deed: Callable[[Place, dict[str, Any]], None]) -> None:
-        """Do something to the run under the cursor."""
-        if not self.console_app.refuses() and (row := self._row()) is not None:
-            deed(self, row)
 
     def action_tag(self) -> None:
         if self.console_app.refuses() or not (rows := self._rows()):
@@ -621,7 +606,7 @@ class RunsPlace(Place):
         self.app.push_screen(Ask(f"Tag {_which(rows)}", "", "Words; with a - in front they are taken away."), typed)
 
     def action_note(self) -> None:
-        if self.console_app.refuses() or (row := self._row()) is None:
+        if self.console_app.refuses() or (row := self.meant()) is None:
             return
 
         def typed(text: str | None) -> None:

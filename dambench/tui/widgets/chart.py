@@ -76,11 +76,12 @@ class Series:
         return Series(self.name, self.x[first:], self.y[first:], self.apart)
 
 
-def short(value: float) -> str:
+def short(value: float, digits: int = 3) -> str:
     """A number in at most seven characters: `12400`, `0.412`, `1.2e-05`."""
     if value == int(value) and abs(value) < 1e6:
         return str(int(value))
-    return next(text for text in (f"{value:.3g}", f"{value:.1e}", f"{value:.0e}", "…") if len(text) <= 7)
+    texts = (f"{value:.{digits}g}", f"{value:.3g}", f"{value:.1e}", f"{value:.0e}", "…")
+    return next(text for text in texts if len(text) <= 7)
 
 
 def legend(series: Sequence[Series], *, log: bool = False) -> Text:
@@ -107,6 +108,7 @@ def lines(
     ascii: bool = False,
     unit: str = "",
     steady: bool = False,
+    nothing: str = "",
 ) -> list[Text]:
     """A chart of so many columns and lines: numbers on the left, the last line the axis below.
 
@@ -116,6 +118,7 @@ def lines(
         unit: of the x axis.
         steady: the axes end at round numbers, so that a point more does not move all others: what is not moved need
             not be sent.
+        nothing: what is said where there is nothing to draw.
     """
     columns, rows = width - MARGIN - 1, height - 1
     if columns < 4 or rows < 1:
@@ -123,7 +126,7 @@ def lines(
     shown = [_on_scale(one, log) for one in series]
     values = np.concatenate([y[np.isfinite(y)] for _, y in shown]) if shown else np.empty(0)
     if not len(values):
-        return [Text(" " * MARGIN + "nothing to draw yet"[:columns])] + [Text()] * rows
+        return [Text(f" {nothing or 'nothing to draw yet'}"[:width])] + [Text()] * rows
     low, high = float(values.min()), float(values.max())
     if high == low:
         low, high = low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10
@@ -230,10 +233,15 @@ def _dots(at: NDArray[np.int64], x: Floats, y: Floats, apart: float, width: int,
 def _ticks(low: float, high: float, rows: int, log: bool) -> dict[int, str]:
     """The numbers on the y axis: above, below and, where there is room, between."""
     places = {0, rows - 1} | ({(rows - 1) // 2} if rows >= 5 else set()) if rows > 1 else {0}
-    found = {}
-    for row in places:
-        value = high - (high - low) * row / (rows - 1) if 0 < row < rows - 1 else low if row else high
-        found[row] = short(float(f"{10**value if log else value:.3g}"))
+    values = {
+        row: high - (high - low) * row / (rows - 1) if 0 < row < rows - 1 else low if row else high for row in places
+    }
+    if log:
+        values = {row: 10**value for row, value in values.items()}
+    for digits in (3, 4, 5):
+        found = {row: short(float(f"{value:.{digits}g}"), digits) for row, value in values.items()}
+        if len(set(found.values())) == len(found):
+            break
     return found
 
 
@@ -300,8 +308,9 @@ class Chart(Lines):
         ascii: bool = False,
         unit: str = "",
         steady: bool = False,
+        nothing: str = "",
     ) -> None:
         """Draw these series; only lines that changed are repainted."""
         width, height = self.size
-        drawn = lines(series, width, height - 1, log=log, ascii=ascii, unit=unit, steady=steady)
+        drawn = lines(series, width, height - 1, log=log, ascii=ascii, unit=unit, steady=steady, nothing=nothing)
         self.show([legend(series, log=log), *drawn])

@@ -9,12 +9,18 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.events import Resize
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
-GAP = 2
+from dambench.tui.plain import plain
+
+GAP = 1
+SIGNS = 3
+"""Cells of a column beside its texts: the cursor before them; a star and a mark after."""
+
 LONGEST_NAME = 34
 
 
@@ -43,8 +49,6 @@ class Grid(Widget, can_focus=True):
     """
 
     DEFAULT_CSS = "Grid { height: 1fr; }"
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"grid--head", "grid--cursor", "grid--quiet"}
-
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "go(-1, 0)", "Up", show=False),
         Binding("down,j", "go(1, 0)", "Down", show=False),
@@ -76,13 +80,19 @@ class Grid(Widget, can_focus=True):
 
     def show(self, contents: Contents, marks: set[tuple[int, int]]) -> None:
         """Draw this."""
+        if self._ascii:
+            contents = in_ascii(contents)
         if contents == self.contents and marks == self.marks:
             return
+        before = self.lines_wanted()
         self.contents, self.marks = contents, set(marks)
         self.row = min(self.row, max(0, len(contents.names) - 1))
         self.column = min(self.column, max(0, len(contents.heads) - 1))
         self._follow()
-        self.refresh()
+        self.refresh(layout=self.lines_wanted() != before)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return self.lines_wanted()
 
     def action_go(self, down: int, right: int) -> None:
         row = min(max(0, self.row + down), max(0, len(self.contents.names) - 1))
@@ -100,8 +110,6 @@ class Grid(Widget, can_focus=True):
         self.post_message(self.Moved())
 
     def _refresh_row(self, row: int) -> None:
-        from textual.geometry import Region
-
         y = self._head_lines() + row - self._top
         self.refresh(Region(0, y, self.size.width, 1))
 
@@ -122,11 +130,11 @@ class Grid(Widget, can_focus=True):
         return min(most, max((cell_len(name) for name in names), default=0))
 
     def widths(self) -> list[int]:
-        """Cells of each column, with room for the signs before and after."""
+        """Cells of each column, with room for its signs."""
         found = []
         for index, head in enumerate(self.contents.heads):
             texts = [*head, *(row[index] for row in self.contents.cells), *(b[index] for _, b in self.contents.below)]
-            found.append(max(map(cell_len, texts)) + 2)
+            found.append(max(map(cell_len, texts)) + SIGNS)
         return found
 
     def _follow(self) -> None:
@@ -149,7 +157,7 @@ class Grid(Widget, can_focus=True):
         width = self.size.width
         base = self.rich_style
         contents = self.contents
-        head = self.get_component_rich_style("grid--head", partial=True) + Style(bold=True)
+        head = Style(bold=True)
         if not contents.heads:
             return Strip.blank(width, base)
         name_width = self._name_width()
@@ -161,7 +169,7 @@ class Grid(Widget, can_focus=True):
         elif y == len(contents.corner):
             rule = "-" if self._ascii else "─"
             segments = [Segment(f" {rule * name_width} ", base)]
-            segments += self._across([rule * (w - 2) for w in self.widths()], base, -1)
+            segments += self._across([rule * (w - SIGNS) for w in self.widths()], base, -1)
         elif at < len(contents.names):
             segments = [Segment(f" {_fit(contents.names[at], name_width)} ", base)]
             segments += self._across(contents.cells[at], base, at)
@@ -184,21 +192,33 @@ class Grid(Widget, can_focus=True):
             room -= width + GAP
             here = row == self.row and index == self.column and row >= 0
             marked, starred = (row, index) in self.marks, (row, index) in self.contents.stars
-            text = texts[index] or "–"
-            if self._ascii:
-                text = text.replace("±", "+-")
-            sign = (">" if self._ascii else "▌") if here else ("+" if marked else " ")
-            after = "*" if starred else ("+" if here and marked else " ")
+            text = texts[index] or ("-" if self._ascii else "–")
             shown = style + Style(bold=True) if starred else style
             if here:
-                shown = shown + (self.get_component_rich_style("grid--cursor", partial=True) + Style(reverse=True))
-            segments.append(Segment(f"{sign}{text}".rjust(width - 1) + after, shown))
+                shown += Style(reverse=True)
+            segments.append(Segment((">" if self._ascii else "▐") if here else " ", style))
+            signs = ("*" if starred else " ") + ("+" if marked else " ")
+            segments.append(Segment(" " * (width - SIGNS - cell_len(text)) + text + signs, shown))
             segments.append(Segment(" " * GAP, style))
-        if self._first + len(segments) // 2 < len(texts):
-            more = ">" if self._ascii else "…"
-            if segments:
-                segments[-1] = Segment(f"{more} ", style)
+        if self._first + len(segments) // 3 < len(texts) and segments:
+            segments[-1] = Segment(">" if self._ascii else "…", style)
         return segments
+
+
+def in_ascii(contents: Contents) -> Contents:
+    """The same texts in ASCII, before anything is measured: `+-` has a cell more than `±`."""
+
+    def line(texts: Sequence[str]) -> list[str]:
+        return [plain(text.replace("±", "+-")) for text in texts]
+
+    return Contents(
+        corner=line(contents.corner),
+        heads=[line(head) for head in contents.heads],
+        names=line(contents.names),
+        cells=[line(row) for row in contents.cells],
+        stars=contents.stars,
+        below=[(plain(name), line(texts)) for name, texts in contents.below],
+    )
 
 
 def _fit(text: str, width: int) -> str:

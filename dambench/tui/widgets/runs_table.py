@@ -22,12 +22,12 @@ class RunsTable(Widget, can_focus=True):
 
     DEFAULT_CSS = """
     RunsTable { height: 1fr; }
-    RunsTable > .runs--head { color: $text-muted; }
+    RunsTable > .runs--head { text-style: bold; }
     RunsTable > .runs--cursor { text-style: bold; background: $panel; }
     RunsTable > .runs--good { color: $text-success; }
     RunsTable > .runs--bad { color: $text-error; }
     RunsTable > .runs--odd { color: $text-warning; }
-    RunsTable > .runs--quiet { color: $text-muted; }
+    RunsTable > .runs--quiet { text-style: dim; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "runs--head",
