@@ -1,0 +1,94 @@
+"""MTT, DATM and PAD: what they have in common is tested in tests/matching/test_trajectories.py."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+
+from dambench import networks
+from dambench.config import read
+from dambench.experts import FTD, MTT, PAD, trajectories
+from dambench.matching.trajectories import Student, check, predicted, training
+from dambench.methods import datm, mtt, pad
+from dambench.problem import SyntheticSet
+from tests.lab import SOFT, data_card, quick_options, tiny_problem, watch
+from tests.matching.test_trajectories import finished
+
+ALL_THREE = pytest.mark.parametrize("method", [mtt, datm, pad], ids=["mtt", "datm", "pad"])
+
+
+@ALL_THREE
+def test_a_set_carries_the_step_size_and_the_labels_that_were_learned(method: ModuleType, tmp_path: Path) -> None:
+    problem = tiny_problem()
+    last = watch(method, problem, quick_options(method))[-1].synthetic
+    path = tmp_path / "set.safetensors"
+    path.write_bytes(last.to_bytes())
+    again = SyntheticSet.read(path)
+    assert isinstance(again.lr, float)
+    assert again.lr == float(last.lr or 0)
+    assert 0 < again.lr != quick_options(method).lr_student  # type: ignore[attr-defined]
+    assert again.labels.shape == ((6,) if method is mtt else (6, 3))
+
+
+@ALL_THREE
+def test_no_recipe_contradicts_itself(method: ModuleType) -> None:
+    network = networks.build("convnet-d1-w8", data_card())
+    for recipe in method.RECIPES:
+        check(network, read(method.Options, recipe.options, "a recipe"))
+    check(network, method.Options())
+
+
+def test_experts_are_trained_as_published() -> None:
+    assert training(mtt.Options()) == MTT
+    assert training(datm.Options()) == FTD
+    assert training(pad.Options(), pad.Options().schedule) == PAD
+    options = datm.Options(epochs=7, lr_expert=0.5, batch_expert=9, experts_seed=3, gsam_rho=0.2, augmentation="none")
+    changed = training(options)
+    assert (changed.epochs, changed.lr, changed.batch, changed.seed, changed.augmented) == (7, 0.5, 9, 3, False)
+    assert changed.gsam is not None
+    assert changed.gsam.rho == 0.2
+
+
+@pytest.mark.parametrize(("ipc", "share"), [(1, 0.0), (10, 0.25), (50, 0.25), (500, 0.5), (1000, 0.75)])
+def test_pad_masks_as_much_as_its_table_says_for_cifar10(ipc: int, share: float) -> None:
+    recipe = next(r for r in pad.RECIPES if r.name == "default" and r.fits("cifar10", ipc))
+    options = read(pad.Options, recipe.options, "a recipe")
+    assert (options.mask, options.mask_ratio) == ("depth", share)
+
+
+def test_each_mask_of_pad_leads_elsewhere() -> None:
+    ends = []
+    for change in ({"mask_ratio": 0.0}, {"mask": "depth"}, {"mask": "loss"}):
+        options = msgspec.structs.replace(quick_options(pad), **{"mask_ratio": 0.5, **change})
+        ends.append(watch(pad, tiny_problem(), options)[-1].losses["matching"])
+    assert len(set(ends)) == 3
+
+
+def test_datm_begins_with_images_that_its_first_expert_recognises() -> None:
+    card = data_card((20, 20, 20))
+    problem = tiny_problem(card=card)
+    # Random pixels, all of them brighter in each class.
+    shades = torch.tensor([0, 60, 120], dtype=torch.uint8).repeat_interleave(20).view(-1, 1, 1, 1)
+    problem.real.images.div_(3, rounding_mode="floor").add_(shades)
+    problem.build_network = lambda: networks.build("convnet-d1-w8-nn", card)
+    problem.network = "convnet-d1-w8-nn"
+    fields: dict[str, Any] = SOFT | {
+        "epochs": 40,
+        "lr_expert": 0.1,
+        "iterations": 1,
+        "lr_images": 1e-9,
+        "lr_labels": 0.0,
+    }
+    options = read(datm.Options, fields, "datm")
+    first = watch(datm, problem, options)[0]
+    experts = finished(trajectories(problem, training(options), 2))
+    student = Student(problem.new_network(0))
+    says = [predicted(student, experts.weights(e, 40), first.images) for e in range(2)]
+    assert says[0].argmax(1).tolist() == [0, 0, 1, 1, 2, 2]
+    right = [said.argmax(1) == problem.labels() for said in says]
+    both = right[0] & right[1]
+    torch.testing.assert_close(first.labels[both], (says[0] + says[1])[both] / 2, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(first.labels[~right[1]], says[0][~right[1]], atol=1e-4, rtol=1e-4)
