@@ -266,7 +266,7 @@ def _made(
             f"for fewer experts or epochs{files.HOME_HINT}."
         )
     problem.warn(
-        f"{experts} are trained, for {how.epochs} epochs: {_size(needed)} in {str(folder)!r}, {_size(room)} free."
+        f"{experts} are trained, for {how.epochs} epochs: {_size(needed)} in DAMBENCH_HOME, {_size(room)} free."
     )
     shown = None
     if how.schedule is not None:
@@ -274,6 +274,7 @@ def _made(
         shown = Curriculum(how.schedule, difficulty, problem.real.counts).indices
         problem.enter("experts")
     found: dict[int, Tensor] = {}
+    taken = 0
     for said in _trained(problem, how.protocol, missing, Seeds(how.seed), "expert", how.gsam, shown, each):
         if isinstance(said, Progressed):
             yield said
@@ -283,7 +284,10 @@ def _made(
             assert said.history is not None
             for number, weights in zip(said.numbers, said.history, strict=True):
                 about = _about(problem, "trajectories", how, how.epochs, number)
-                found[number] = _open(_keep(key, f"{number:04d}", {"weights": weights}, about))["weights"]
+                path = _keep(key, f"{number:04d}", {"weights": weights}, about)
+                taken += path.stat().st_size
+                found[number] = _open(path)["weights"]
+    problem.warn(f"{experts} are kept: {_size(taken)}, {_size(files.room(folder))} free now.")
     return found
 
 

@@ -258,13 +258,15 @@ def test_a_disk_without_room_is_refused_before_anything_is_trained(monkeypatch: 
     assert not kept()
 
 
-def test_their_time_is_a_phase_of_its_own_and_disk_use_is_announced() -> None:
+def test_their_time_is_a_phase_of_its_own_and_disk_use_is_announced_and_then_told() -> None:
     problem, said = tiny_problem(), list[str]()
     problem.enter = problem.warn = said.append
     events = list(trajectories(problem, BRIEF, 2))
     assert said[0] == "experts"
     assert "2 experts of convnet-d1-w8 on made-up are trained, for 2 epochs" in said[1]
-    assert said[2:] == ["distil"]
+    size = sum(path.stat().st_size for path in kept())
+    assert said[2].startswith(f"2 experts of convnet-d1-w8 on made-up are kept: {size / 1e6:.3g} MB, ")
+    assert said[3:] == ["distil"]
     # 18 images in batches of 8.
     steps = [(event.done, event.total) for event in events]
     assert steps == [(done, 12) for done in range(1, 13)]
