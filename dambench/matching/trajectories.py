@@ -20,6 +20,7 @@ the gradients of all later ones. It needs no kept graph and is faster, but its g
 users met both.)
 """
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -406,6 +407,8 @@ class TrajectoryMatching:
         self._strategy = strategy_for(DSA, problem.card.mirrors) if options.augmentation == "dsa" else ()
         if problem.policy.compiled:
             problem.adapt(images.iteration + 1, "trajectory matching has no compiled form", compiled=False)
+        self.parts: dict[str, float] = {}
+        """What the last iteration spent its time on, seconds; on a CPU."""
         self._graphed = problem.device.type == "cuda" or recorder is not None
         self._replayed = Replayed(self._iterate_on, problem.device, said=problem.warn, recorder=recorder)
         if resume is None and options.memory == "unrolled":
@@ -480,12 +483,17 @@ class TrajectoryMatching:
         total = 2 * len(batches) * self.options.iterations
         done = 2 * len(batches) * self.images.iteration
         note = f"student {self.images.iteration + 1}"
+        spent = {"student's steps": 0.0, "way back": 0.0, "update": 0.0}
+        there = done + len(batches)
         while True:
+            began, part = time.perf_counter(), "student's steps" if done < there else "way back"
             try:
                 next(steps)
             except StopIteration as end:
+                self.parts = spent | {"update": time.perf_counter() - began}
                 found: dict[str, Tensor] = end.value
                 return found
+            spent[part] += time.perf_counter() - began
             done += 1
             yield Progressed(phase="distil", done=done, total=total, note=note)
 

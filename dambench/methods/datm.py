@@ -175,4 +175,4 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
     matching = yield from soft_matching(problem, experts, options, resume)
     while matching.images.iteration < options.iterations:
         losses = yield from matching.step()
-        yield Step(matching.images.iteration, matching.synthetic, losses, matching.state)
+        yield Step(matching.images.iteration, matching.synthetic, losses, matching.state, matching.parts)

@@ -158,4 +158,4 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
     matching = TrajectoryMatching(problem, images, experts, options, resume=resume)
     while images.iteration < options.iterations:
         losses = yield from matching.step()
-        yield Step(images.iteration, matching.synthetic, losses, matching.state)
+        yield Step(images.iteration, matching.synthetic, losses, matching.state, matching.parts)

@@ -338,6 +338,17 @@ def test_an_iteration_is_a_step_down_the_gradient_of_a_random_expert_and_epoch()
     assert reached == [(expert, epoch + 2) for expert, epoch in begun]
 
 
+def test_it_is_told_what_the_time_is_spent_on() -> None:
+    one = matching(tiny_problem(), options())
+    seen = []
+    for _ in range(2):
+        losses_of(one, 1)
+        assert list(one.parts) == ["student's steps", "way back", "update"]
+        assert all(seconds > 0 for seconds in one.parts.values())
+        seen.append(str(one.parts))
+    assert len(set(seen)) == 2
+
+
 def one_network() -> Network:
     return networks.build("convnet-d1-w8", CARD)
 
