@@ -159,12 +159,12 @@ RECIPES = (
             "first_max_start": 1,
             "max_start": 2,
             "expansion": 50,
-            "lr_images": 300.0,
+            "lr_images": 30.0,
             "lr_student": 0.03,
             "lr_lr": 1e-4,
         },
         network="convnet-d3-w16",
-        source=BRIEF,
+        source=f"{BRIEF}; the images' step size on 10,000 held-out images, for DATM",
     ),
 )
 
