@@ -156,7 +156,7 @@ def _open_console(path: Path, run_id: str, readonly: bool, ascii_: bool, colour:
             "`dambench report` compares."
         )
     # Read when textual is imported: few bytes per second, for lines that are slow.
-    os.environ.setdefault("TEXTUAL_FPS", "20")
+    os.environ.setdefault("TEXTUAL_FPS", "30")
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     if not colour:
         os.environ["NO_COLOR"] = "1"
