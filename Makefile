@@ -45,7 +45,7 @@ ledger: .venv/ready  ## make runs.db anew: every run of ledger.txt, whose figure
 	grep -v '^#' ledger.txt | while read -r line; do \
 		DAMBENCH_DATA= $(BIN) dambench run --headless --db ledger.db $$line < /dev/null || exit 1; \
 	done
-	$(BIN) dambench db backup --overwrite --db ledger.db runs.db
+	$(BIN) dambench db backup --overwrite --no-pictures --db ledger.db runs.db
 	rm -f ledger.db ledger.db-*
 
 .venv/ready: pyproject.toml

@@ -927,6 +927,7 @@ def db_check(db: Db = None, as_json: Json = False) -> int:
 def db_backup(
     file: Annotated[Path | None, Argument(metavar="[FILE]", help="[default: beside the database]")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Even if there is such a file.")] = False,
+    pictures: Annotated[bool, Option(help="With the pictures that show sets on their way.")] = True,
     db: Db = None,
 ) -> None:
     """Copy the database into one file, while runs go on. Only so: its file alone may lack what came last."""
@@ -934,7 +935,7 @@ def db_backup(
     if journal.why(path) and file is None:
         raise BadInput(f"The database {str(path)!r} is on a network disk: say which file on a local one is to be made.")
     with _opened(path) as store:
-        print(upkeep.back_up(store.file, file, overwrite=overwrite))
+        print(upkeep.back_up(store.file, file, overwrite=overwrite, pictures=pictures))
 
 
 @db_app.command("merge")

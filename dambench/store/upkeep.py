@@ -122,11 +122,12 @@ def _fault(path: Path, sha256: str) -> str:
         return f"it cannot be read: {error.strerror}"
 
 
-def back_up(path: Path, target: Path | None, *, overwrite: bool = False) -> Path:
+def back_up(path: Path, target: Path | None, *, overwrite: bool = False, pictures: bool = True) -> Path:
     """Copy a database into one file, while runs may write to it. Its schema stays as it is.
 
     Args:
         target: none: beside the database, with the first number that is free.
+        pictures: whether those that show a set on its way are copied, too. What a set looks like at its end always is.
 
     Returns:
         Where the copy is.
@@ -142,6 +143,11 @@ def back_up(path: Path, target: Path | None, *, overwrite: bool = False) -> Path
     try:
         with files.writing("The backup", chosen.parent), closing(database.open_as_it_is(path)) as db:
             database.copy_whole(db, chosen, overwrite=overwrite)
+        if not pictures:
+            with closing(sqlite3.connect(chosen, isolation_level=None)) as copy:
+                if copy.execute("select 1 from sqlite_master where name = 'previews'").fetchone():
+                    copy.execute("delete from previews")
+                    copy.execute("vacuum")
     except sqlite3.Error as error:
         raise BadInput(f"The backup {str(chosen)!r} cannot be made: {error}.") from None
     return chosen

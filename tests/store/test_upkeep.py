@@ -182,6 +182,19 @@ def test_a_backup_is_one_file_that_is_read_anywhere_and_holds_all(store: Store, 
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")]
 
 
+def test_a_backup_can_leave_out_the_pictures_of_sets_on_their_way(store: Store, tmp_path: Path) -> None:
+    run_id = add(store, config("dm"))
+    store.db.execute("insert into previews select number, 1, zeroblob(100000) from runs")
+    small = back_up(store.path, None, pictures=False)
+    assert back_up(store.path, tmp_path / "all.db").stat().st_size > small.stat().st_size + 100_000
+    assert small.read_bytes()[18:20] == b"\x01\x01"
+    with closing(Store.open(small)) as kept:
+        assert kept.query("select * from previews") == []
+        assert kept.preview(run_id) == store.preview(run_id)
+        assert list(kept.tail(run_id)) == list(store.tail(run_id))
+        assert leaderboard(kept).damaged == []
+
+
 def test_a_backup_goes_over_no_file_unless_it_is_said_so(store: Store, tmp_path: Path) -> None:
     target = tmp_path / "there.db"
     target.write_text("mine")
