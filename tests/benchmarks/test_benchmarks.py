@@ -54,7 +54,7 @@ def check(one: records.Record) -> None:
     for name, ratio in one["ratios"].items():
         assert set(name.split(" / ")) <= one["forms"].keys()
         assert 0 < ratio["min"] <= ratio["median"] <= ratio["max"]
-    assert all(isinstance(value, float) for value in one["figures"].values())
+    assert all(isinstance(value, int | float) for value in one["figures"].values())
 
 
 def test_the_records_that_are_kept_are_whole(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The console in a test: keys, what is drawn, and pictures of it as text. DAMBENCH_SNAPSHOTS=1 makes those anew."""
 
 import asyncio
+import difflib
 import os
 import time
 from collections.abc import Callable, Coroutine
@@ -92,10 +93,13 @@ async def shows(pilot: Pilot[None], *texts: str) -> None:
     await until(pilot, lambda: all(text in drawn(pilot.app) for text in texts))
 
 
-def snapshot(app: App[Any], name: str) -> None:
+async def snapshot(pilot: Pilot[None], name: str) -> None:
     """Compare what is on the screen with the picture of that name at that size."""
+    app = pilot.app
+    await shows(pilot, "q Quit")  # the key hints come last
     width, height = app.size
     path = Path(__file__).parent / "snapshots" / f"{name}-{width}x{height}.txt"
     if os.environ.get("DAMBENCH_SNAPSHOTS"):
         path.write_text(drawn(app))
-    assert drawn(app) == path.read_text()
+    wanted, found = path.read_text().splitlines(), drawn(app).splitlines()
+    assert found == wanted, "\n".join(difflib.unified_diff(wanted, found, "wanted", "found", lineterm="", n=0))

@@ -64,7 +64,7 @@ def test_the_table(path: Path, size: tuple[int, int]) -> None:
         await _there(pilot)
         await pilot.press("j")
         await shows(pilot, "dm · digits IPC 1")
-        snapshot(pilot.app, "compare")
+        await snapshot(pilot, "compare")
 
     play(console(path), scene, size)
 

@@ -371,7 +371,7 @@ def test_a_finished_run_is_shown_as_it_went(path: Path, size: tuple[int, int]) -
     async def scene(pilot: Pilot[None]) -> None:
         await shows(pilot, "finished", "a matching", "400  82.00 ± 1.41", "RAM")
         await pilot.pause()
-        snapshot(app, "live")
+        await snapshot(pilot, "live")
 
     play(app, scene, size)
 

@@ -156,7 +156,7 @@ def test_the_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[i
             pilot, f"same   {first} (finished): this very", f"near   {second} differs in method.iterations only:"
         )
         await until(pilot, lambda: form.focused is not None)
-        snapshot(pilot.app, "new-run")
+        await snapshot(pilot, "new-run")
 
     play(console(path), scene, size)
 

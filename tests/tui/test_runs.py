@@ -115,7 +115,7 @@ def test_it_looks_like_this(path: Path, size: tuple[int, int]) -> None:
         await shows(pilot, "run6", "enter Open", "loss")
         await pilot.press("j", "space")
         await shows(pilot, "1 marked", "run4  dsa")
-        snapshot(app, "runs")
+        await snapshot(pilot, "runs")
 
     play(app, scene, size)
 
