@@ -13,7 +13,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from dambench import files
+from dambench import files, reading
 from dambench.problem import State
 
 FORMAT = 1
@@ -163,7 +163,8 @@ def newest(folder: Path, names: list[str], config_sha256: str) -> tuple[Checkpoi
     """
     for name in reversed(names):
         try:
-            content = path_of(folder, name).read_bytes()
+            with reading.opened(path_of(folder, name)) as file:
+                content = file.read()
             if files.digest(content) != name:
                 continue
             checkpoint = Checkpoint.from_bytes(content)

@@ -5,20 +5,29 @@ a RunConfig, in which nothing is left open. Only a RunConfig is ever run, stored
 """
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
+from datetime import date
+from datetime import time as clock
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
+from dambench import reading
+from dambench.display import display
 from dambench.errors import BadInput, unknown
 from dambench.protocol import Protocol, identity
 
 MAX_SEED = 2**63 - 1
 MAX_RUNS = 1000
 """That one command may start."""
+MOST_VALUE = 10_000
+"""Characters of one that is said on the command line."""
+MOST_TOML = 64_000
+"""Bytes of a request's file."""
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 Every = Annotated[int, Meta(ge=0, le=10**9)]
@@ -178,7 +187,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         options = dict(said or {})
         name = options.pop("name", None)
         if name is not None and not isinstance(name, str):
-            raise BadInput(f"The name of the {kind} is {name!r}, which is not a text.")
+            raise BadInput(f"The name of the {kind} is {_shown(name)}, which is not a text.")
         if name is None:
             raise BadInput(f'No {kind} was named: say --{kind} NAME, or {kind} = "NAME" in the TOML file.')
         return Choice(name, options)
@@ -191,7 +200,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         BadInput: the file is not there, is not TOML, or has a key or a type that a request does not have.
     """
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        fields = tomllib.loads(reading.content(path, MOST_TOML).decode("utf-8-sig"))
     except OSError as error:
         raise BadInput(f"The file {str(path)!r} cannot be read: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or numbers and nesting beyond reason
@@ -243,9 +252,11 @@ def settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
         if not (equals and dot and option) or group not in ("method", "dataset"):
             raise BadInput(f"--set {pair!r} is not of the form method.NAME=VALUE or dataset.NAME=VALUE.")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            said = tomllib.loads(f"value = {text[:MOST_VALUE]}")
         except (ValueError, RecursionError):
-            value = text.strip()
+            said = {}
+        # (With an end of a line in it, it could say more than one thing.)
+        value = said["value"] if len(said) == 1 and len(text) <= MOST_VALUE else text.strip()
         found.setdefault(group, {})[option] = value
     return found
 
@@ -254,8 +265,8 @@ def _seeds(text: str) -> list[int]:
     """`0-4` or `0,3,7` → the seeds."""
     found: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > 2 * len(str(MAX_SEED)):
+        first, _, last = part.strip().partition("-")
+        if not re.fullmatch("[0-9]+(-[0-9]+)?", part.strip()) or len(part) > 2 * len(str(MAX_SEED)):
             raise BadInput(f"--seeds {text!r} is not of the form 0-4 or 0,3,7.")
         span = range(int(first), int(last or first) + 1)
         if len(found) + span.stop - span.start > MAX_RUNS:
@@ -264,6 +275,14 @@ def _seeds(text: str) -> list[int]:
             raise BadInput(f"--seeds {text!r}: a seed is at most {MAX_SEED}.")
         found += span
     return found
+
+
+def _shown(value: object) -> str:
+    """A value as somebody wrote it, or as much of it as helps."""
+    try:
+        return display(str(value) if isinstance(value, date | clock) else repr(value), 60)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits
+        return "…"
 
 
 T = TypeVar("T")
@@ -289,8 +308,7 @@ def read(kind: type[T], fields: Mapping[str, Any], whose: str) -> T:
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at ")
         key = place.strip("`").removeprefix("$.").removeprefix("$") or "a value"
-        said = fields.get(key, "…") if key.isidentifier() else "…"
-        what = f"{key} = {said!r}" if key in fields else key
+        what = f"{key} = {_shown(fields[key])}" if key in fields else key
         choices = get_type_hints(kind).get(key)
         if key in fields and get_origin(choices) is Literal:
             reason = f"it is one of {', '.join(map(str, get_args(choices)))}"

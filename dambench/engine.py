@@ -4,6 +4,7 @@ The engine is a generator. It knows no database, no screen and no signal: who re
 stops a run by throwing `StopRun` into it.
 """
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
@@ -202,7 +203,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     chunk = micro_batch(device, networks.map_bytes(network, card)) if network else 0
     repeats = 5 if request.eval_repeats is None else request.eval_repeats
     where = Where(
-        data=str(data.resolve()) if data else "",
+        data=os.path.realpath(data) if data else "",
         device=device,
         threads=request.threads or 0,
         compiled=compiled,

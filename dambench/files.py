@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from string import hexdigits
 
+from dambench import reading
 from dambench.display import display
 from dambench.errors import BadInput
 
@@ -127,13 +128,13 @@ def prepared() -> dict[str, Path]:
         tensors = card.with_suffix(".safetensors")
         with suppress(OSError, ValueError, TypeError, KeyError):  # what is no card is passed over
             if tensors.is_file():
-                found[str(json.loads(card.read_bytes())["sha256"])] = tensors
+                found[str(json.loads(reading.content(card))["sha256"])] = tensors
     return found
 
 
 def sha256(path: Path) -> str:
     """Of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    with reading.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -154,7 +155,7 @@ def is_intact(path: Path, expected: str) -> bool:
     note, looks = path.with_suffix(".intact"), _looks(path)
     found = f"{expected} {looks}".encode()
     with suppress(OSError):
-        if note.read_bytes() == found:
+        if reading.content(note) == found:
             return True
     if sha256(path) != expected:
         return False

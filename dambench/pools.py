@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from dambench import files
+from dambench import files, reading
 from dambench.errors import BadInput
 
 MOST_HEADER = 100_000_000
@@ -126,7 +126,7 @@ def claim(key: str) -> Lock | None:
 
 
 def _lock(path: Path, how: int) -> Lock | None:
-    handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     lock = Lock(handle)
     try:
         fcntl.flock(handle, how)
@@ -156,7 +156,7 @@ def _about(path: Path) -> About | None:
     """What a file says of itself, without its tensors; None: it is damaged."""
     with (
         suppress(OSError, ValueError, KeyError, TypeError, RecursionError, msgspec.MsgspecError),
-        path.open("rb") as file,
+        reading.opened(path) as file,
     ):
         length = int.from_bytes(file.read(8), "little")
         if length <= MOST_HEADER:

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-from dambench import files, registry
+from dambench import files, reading, registry
 from dambench.config import Choice, PreprocessingName, read
 from dambench.display import display
 from dambench.errors import BadInput
@@ -157,7 +157,7 @@ def _reading(name: str, data: Path | None) -> Iterator[None]:
 
 def _read_card(path: Path) -> DataCard | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=DataCard)
+        return msgspec.json.decode(reading.content(path), type=DataCard)
     except (OSError, msgspec.DecodeError):
         return None
 

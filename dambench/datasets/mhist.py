@@ -10,11 +10,12 @@ codes, the other way round in some. The label is the majority vote of seven path
 """
 
 import csv
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dambench import config, files
+from dambench import config, files, reading
 from dambench.datasets import Pixels, Raw, _images
 from dambench.display import display
 from dambench.errors import BadInput
@@ -93,7 +94,7 @@ def _rows(root: Path) -> list[Row]:
     """
     table = root / TABLE
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(reading.opened(table), newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns, cells = reader.fieldnames or [], list(reader)
     except (csv.Error, UnicodeDecodeError) as error:

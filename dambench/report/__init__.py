@@ -1,5 +1,8 @@
 """The leaderboard as a text: one file per format, and all of them print the same numbers."""
 
+import errno
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +22,9 @@ FORMATS: dict[str, Callable[..., str]] = {
     "json": to_json,
 }
 """Each takes a leaderboard and the axes of rows and columns; those for people also take `short`."""
+
+PATIENCE = 3.0
+"""Seconds that the reader of a pipe may take to come."""
 
 FOR_PEOPLE = ("markdown", "latex", "html")
 SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": "html", ".json": "json"}
@@ -45,11 +51,29 @@ def write(output: Path, text: str) -> None:
     Raises:
         BadInput: it cannot be written there.
     """
-    target = output.resolve()  # a link stays a link
+    target = Path(os.path.realpath(output))  # a link stays a link
     with files.writing("The report", target.parent):
         if not target.parent.is_dir():
             raise BadInput(f"The report {str(output)!r} cannot be written: there is no such folder.")
         if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")  # a pipe or a device
+            _write_into(target, text.encode())
         else:
             files.write_whole(target, text.encode())
+
+
+def _write_into(target: Path, content: bytes) -> None:
+    """Into a pipe or a device. A pipe that nobody opens to read would keep us waiting for ever."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            handle = os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO or not target.is_fifo():
+                raise
+            if time.monotonic() > until:
+                raise OSError(errno.ENXIO, f"nobody has read from this pipe for {PATIENCE:.0f} s") from None
+            time.sleep(0.02)
+    os.set_blocking(handle, True)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)

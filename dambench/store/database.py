@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from sqlite_utils import Database
 
-from dambench import files
+from dambench import files, reading
 from dambench.errors import BadInput, NotKept
 from dambench.store.schema import APPLICATION_ID, VERSION, migrations
 
@@ -77,6 +77,10 @@ def identify(path: Path) -> int:
         size = path.stat().st_size
     except OSError as error:
         raise BadInput(f"The database {str(path)!r} cannot be read: {error.strerror}.") from None
+    for ending in ("-wal", "-shm", "-journal"):  # SQLite opens what is there
+        beside = path.with_name(f"{path.name}{ending}")
+        if beside.exists() and not beside.is_file():
+            raise BadInput(f"The database {str(path)!r} cannot be read: {str(beside)!r} is not a file.")
     if not size:
         raise BadInput(f"{str(path)!r} is an empty file, not a database: remove it, or choose another with --db.")
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0") or _field(header, 68) != APPLICATION_ID:
@@ -107,7 +111,7 @@ def _header(path: Path) -> bytes:
         status = path.stat()
         handle = _looked_at.pop((status.st_dev, status.st_ino), None)
         if handle is None:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            handle = reading.handle(path)
             status = os.fstat(handle)  # it may have been replaced since
         _looked_at[status.st_dev, status.st_ino] = handle
         if len(_looked_at) > MOST_HANDLES:

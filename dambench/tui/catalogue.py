@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from dambench import __version__, files, registry
+from dambench import __version__, files, reading, registry
 from dambench.display import display
 from dambench.events import DataCard
 from dambench.protocol import PRESETS, Protocol
@@ -94,7 +94,7 @@ def installed() -> str:
 def kept() -> Catalogue | None:
     """What was found before, if it still holds: that takes milliseconds."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        said = json.loads(path().read_bytes())
+        said = json.loads(reading.content(path()))
         if said["installed"] == installed():
             return _catalogue(said["found"])
     return None
@@ -152,6 +152,6 @@ def prepared() -> dict[str, list[DataCard]]:
     found: dict[str, list[DataCard]] = {}
     for card in sorted(files.data_folder().glob("*.json")):
         with suppress(OSError, msgspec.DecodeError):
-            read = msgspec.json.decode(card.read_bytes(), type=DataCard)
+            read = msgspec.json.decode(reading.content(card), type=DataCard)
             found.setdefault(read.name, []).append(read)
     return found

@@ -74,7 +74,7 @@ def of_run(row: Mapping[str, Any]) -> Form:
     run = msgspec.json.decode(row["config"], type=RunConfig)
     changed = json.loads(row["overrides"])
     usual = os.environ.get("DAMBENCH_DATA")
-    data = "" if usual and run.where.data == str(files.user_path(usual).resolve()) else run.where.data
+    data = "" if usual and run.where.data == os.path.realpath(files.user_path(usual)) else run.where.data
     form = {
         "method": run.method.name,
         "dataset": run.dataset.name,

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dambench import files
+from dambench import files, reading
 
 
 def folder() -> Path:
@@ -21,7 +21,7 @@ class Settings:
         self.path = path or folder() / "console.json"
         self._values: dict[str, Any] = {}
         with suppress(OSError, ValueError):
-            found = json.loads(self.path.read_text())
+            found = json.loads(reading.content(self.path))
             self._values = found if isinstance(found, dict) else {}
 
     def get(self, name: str, default: Any) -> Any:
