@@ -705,7 +705,7 @@ def report(
         str | None,
         Option("--format", help="markdown, latex, csv, html or json [default: by the file's suffix, else markdown]."),
     ] = None,
-    short: Annotated[bool, Option("--short", help="Only the tables of accuracy.")] = False,
+    short: Annotated[bool, Option("--short", help="Only the tables of accuracy, and what their signs say.")] = False,
     filter_: Chosen = "",
     output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
     db: Db = None,

@@ -31,7 +31,7 @@ def to_html(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *, 
     """A page: tables of accuracy, what each method took, and how the numbers came about.
 
     Args:
-        short: the tables of accuracy alone.
+        short: the tables of accuracy, and what their signs say.
     """
     parts = ["<h1>Dataset distillation benchmark</h1>"]
     if not board.finished:
@@ -44,7 +44,9 @@ def to_html(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *, 
         parts += [f"<h2>{html(wording.title(table))}</h2>", _grid([head, *lines])]
         if table.notes:
             parts.append(_list(table.notes))
-    if not short:
+    if short:
+        parts += [_list(said)] if (said := wording.signs(board.tables, bold="Bold")) else []
+    else:
         costs = [[html(text) for text in line] for line in wording.costs(board.costs)]
         parts += ["<h2>What it took</h2>", _grid(costs)]
         parts += ["<h2>How to read this</h2>", _list(wording.reading(board))]

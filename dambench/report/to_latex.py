@@ -30,7 +30,7 @@ def to_latex(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *,
     r"""Tables of accuracy, what each method took, and how the numbers came about. It needs \usepackage{booktabs}.
 
     Args:
-        short: the tables of accuracy alone.
+        short: the tables of accuracy, and what their signs say.
     """
     if not board.finished:
         return f"% {wording.NOTHING} {wording.FIRST}\n"
@@ -42,8 +42,10 @@ def to_latex(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *,
         parts.append(_float(caption, [head, *lines], table.notes))
     if not short:
         costs = [[latex(text) for text in line] for line in wording.costs(board.costs)]
-        items = "\n".join(f"  \\item {latex(note)}" for note in wording.reading(board))
         parts.append(_float("What it took.", costs, []))
+    said = wording.signs(board.tables, bold="Bold") if short else wording.reading(board)
+    if said:
+        items = "\n".join(f"  \\item {latex(note)}" for note in said)
         parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")
     return "\n\n".join(parts) + "\n"
 

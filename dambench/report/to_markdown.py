@@ -15,7 +15,7 @@ def to_markdown(board: Leaderboard, rows: Sequence[str], columns: Sequence[str],
     """A report: tables of accuracy, what each method took, and how the numbers came about.
 
     Args:
-        short: the tables of accuracy alone.
+        short: the tables of accuracy, and what their signs say.
     """
     if not board.finished:
         return f"{wording.NOTHING}\n\n    {wording.FIRST}\n"
@@ -28,6 +28,7 @@ def to_markdown(board: Leaderboard, rows: Sequence[str], columns: Sequence[str],
             parts.append(_list(table.notes))
     if short:
         parts.append(f"{wording.SHORT}; {wording.made(board)}")
+        parts += [_list(said)] if (said := wording.signs(board.tables, bold="Bold")) else []
     else:
         parts += ["## What it took", grid([[markdown(text) for text in line] for line in wording.costs(board.costs)])]
         parts += ["## How to read this", _list(wording.reading(board))]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dambench import __version__
 from dambench.display import display
 from dambench.protocol import Budget, Protocol
-from dambench.store.leaderboard import Cell, Cost, Key, Leaderboard, Table
+from dambench.store.leaderboard import ENOUGH, Cell, Cost, Key, Leaderboard, Table
 
 MISSING = "–"
 SOURCE = "†"
@@ -173,31 +173,11 @@ def megabytes(number: int) -> str:
 
 def reading(board: Leaderboard) -> list[str]:
     """How the numbers came about, in sentences."""
-    cells = [cell for table in board.tables for cell in table.cells.values()]
     notes = [
         "Accuracy on the real test set after the last epoch; nothing was selected on it. Mean ± sample standard "
         "deviation (n) over n networks trained from different initial weights.",
+        *signs(board.tables, bold="Bold"),
     ]
-    if any(cell.sets > 1 for cell in cells):
-        notes.append("(s×n): s sets, made with different seeds, with n networks each.")
-    if any(cell.sets == 1 for cell in cells):
-        notes.append(
-            "(n): the networks were trained on one set. ± then does not say how much another distillation seed "
-            "would change."
-        )
-    if any(
-        len({score.network for cell in table.cells.values() for score in cell.scores}) > 1 for table in board.tables
-    ):
-        notes.append(f"{SOURCE}: on the network that the set was matched on.")
-    if any(table.transfer for table in board.tables):
-        notes.append(
-            "mean: over all networks of the table, where a row has them all; drop: how many points the accuracy on the "
-            "network matched on is above the mean of the others."
-        )
-    notes.append(
-        "Bold: the highest mean, where Welch's t-test tells it from every other method in the same place at 5 % "
-        "(Holm-corrected, n ≥ 3 each, networks taken as independent); whole does not compete."
-    )
     for protocol in board.protocols:
         notes.append(f"Protocol {display(protocol.label)}: {protocol_in_words(protocol)}")
     for source, what in board.recipes.items():
@@ -207,6 +187,39 @@ def reading(board: Leaderboard) -> list[str]:
         "allocator's on a GPU, the whole process's resident memory on a CPU."
     )
     return notes
+
+
+def signs(tables: Sequence[Table], *, bold: str, brief: bool = False) -> list[str]:
+    """What each sign and each further column of these tables says, those that mislead most first; ± is in SHORT.
+
+    Args:
+        bold: how a cell in `best` is shown.
+        brief: for a small screen.
+    """
+    cells = [cell for table in tables for cell in table.cells.values()]
+    several = any(
+        len({score.network for cell in table.cells.values() for score in cell.scores}) > 1 for table in tables
+    )
+    notes = {
+        f"{bold}: the highest mean, where Welch's t-test tells it from every other method in the same place at 5 % "
+        f"(Holm-corrected, n ≥ {ENOUGH} each, networks taken as independent); whole does not compete.": (
+            f"{bold} the highest mean, told from all others at 5 % (Welch, Holm, n ≥ {ENOUGH}).",
+            any(table.best for table in tables),
+        ),
+        f"{SOURCE}: on the network that the set was matched on.": (f"{SOURCE} on the network matched on.", several),
+        "mean: over all networks of the table, where a row has them all; drop: how many points the accuracy on the "
+        "network matched on is above the mean of the others.": (
+            "mean: of all networks; drop: from the one matched on to the mean of the others.",
+            any(table.transfer for table in tables),
+        ),
+        "(s×n): s sets, made with different seeds, with n networks each.": (
+            "(s×n) s sets, n networks each.",
+            any(cell.sets > 1 for cell in cells),
+        ),
+        "(n): the networks were trained on one set. ± then does not say how much another distillation seed "
+        "would change.": ("(n) on one set: ± is not over seeds.", any(cell.sets == 1 for cell in cells)),
+    }
+    return [short if brief else long for long, (short, there) in notes.items() if there]
 
 
 def protocol_in_words(protocol: Protocol) -> str:

@@ -20,8 +20,6 @@ SIGNS = str.maketrans(
         "—": "-",
         "…": "~",
         "±": "~",
-        "≥": ">",
-        "≤": "<",
         "→": ">",
         "←": "<",
         "↑": "^",
@@ -36,8 +34,16 @@ SIGNS = str.maketrans(
         "■": "#",
         "λ": "l",
         "°": "'",
+        "†": "^",
     }
 )
+
+
+def spelled(text: str) -> str:
+    """Signs that are two in ASCII: to be put in before anything is measured. `n > 3` is not what `n ≥ 3` says."""
+    for sign, signs in (("±", "+-"), ("≥", ">="), ("≤", "<=")):
+        text = text.replace(sign, signs)
+    return text
 
 
 @lru_cache(4096)

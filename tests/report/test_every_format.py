@@ -6,10 +6,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dambench.cli import run_cli
-from dambench.report import FORMATS
+from dambench.report import FOR_PEOPLE, FORMATS
 from dambench.report.to_csv import text
 from dambench.report.to_latex import latex
 from dambench.store.runs import Store
@@ -189,3 +190,24 @@ def test_without_finished_runs_every_format_is_still_one(
         assert readers[form](printed)
     else:
         assert "No finished runs yet" in printed
+
+
+@pytest.mark.parametrize("form", FOR_PEOPLE)
+def test_what_a_sign_says_stands_where_the_sign_does_also_in_a_short_report(
+    store: Store, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    for method, accuracies in (("random", LOW), ("dm", HIGH)):
+        for seed, network in ((0, "resnet18"), (1, "convnet-d1-w8")):
+            run = msgspec.structs.replace(config(method, seed=seed), evaluate_on=(network,))
+            add(store, run, accuracies, made=f"{method} {seed}")
+    for short in ([], ["--short"]):
+        printed = _report(capsys, "--format", form, "--columns", "network", *short)
+        for sign, sentence in {
+            "†": "on the network that the set was matched on",
+            "(2×5)": "s sets, made with different seeds",
+            "90.8": "the highest mean, where Welch",
+            "drop": "how many points the accuracy on the network matched on",
+            "(5)": "the networks were trained on one set",
+        }.items():
+            assert printed.count(sign.replace("×", r"$\times$") if form == "latex" else sign)
+            assert sentence in printed, sign

@@ -51,7 +51,7 @@ def test_the_table_reads_as_it_should(store: Store) -> None:
 """ in _report(store)
 
 
-def test_a_short_report_is_the_tables_alone(store: Store) -> None:
+def test_a_short_report_is_the_tables_and_what_their_signs_say(store: Store) -> None:
     add(store, config("dm"), HIGH)
     board = leaderboard(store, ROWS, COLUMNS)
     text = to_markdown(board, ROWS, COLUMNS, short=True)
@@ -59,7 +59,11 @@ def test_a_short_report_is_the_tables_alone(store: Store) -> None:
     assert "| dm " in text
     assert "random and whole not run" in text
     assert "What it took" not in text
-    assert text.endswith("(n networks); 1 finished run. Written by dambench 0.1.0.\n")
+    assert "(n networks); 1 finished run. Written by dambench 0.1.0.\n" in text
+    assert text.endswith(
+        "- (n): the networks were trained on one set. ± then does not say how much another "
+        "distillation seed would change.\n"
+    )
 
 
 def test_every_protocol_and_recipe_has_a_footnote(store: Store) -> None:

@@ -95,7 +95,7 @@ def test_a_logarithmic_axis_has_the_values_of_its_ends_and_says_what_has_none() 
     assert [line[: MARGIN - 1].strip() for line in drawn if line[: MARGIN - 1].strip()] == ["100", "1", "0.01"]
     dots = np.array(_dots(drawn, 50))
     assert [int(np.flatnonzero(column).min()) for column in dots.T[[0, -1]]] == [0, len(dots) - 1]
-    assert legend([_series([1.0, 0.0])], log=True).plain == "a matching 0 (≤ 0 has no logarithm)  "
+    assert legend([_series([1.0, 0.0])], log=True).plain == "a matching 0 (0 and less have no logarithm)  "
     assert "nothing to draw yet" in _plain([_series([0.0])], 50, 5, log=True)[0]
 
 

@@ -1,7 +1,9 @@
+import json
 import re
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -430,3 +432,38 @@ def test_without_colours_nothing_is_sent_but_signs(path: Path) -> None:
         assert any(style.bold for style in styles)
 
     play(console(path, colour=False), scene)
+
+
+@pytest.mark.parametrize(("size", "ascii_"), [((60, 16), True), ((80, 24), False)])
+def test_what_the_signs_of_a_table_say_is_never_pushed_off_the_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], ascii_: bool
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    low, high = [0.60, 0.61, 0.62], [0.90, 0.91, 0.92]
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        for number, method in enumerate(["dm", "random", *(f"other{letter}" for letter in "abcdefgh")]):
+            for seed, network in ((0, "resnet18"), (0, "convnet-d1-w8"), (1, "convnet-d1-w8")):
+                run = msgspec.structs.replace(ledger.config(method, seed=seed), evaluate_on=(network,))
+                ledger.add(store, run, low if number else high, made=f"{method} {seed}", recipe=f"source {number}")
+    settings = {"compare": {"rows": ["method"], "columns": ["network"], "measure": "accuracy"}}
+    (tmp_path / "console.json").write_text(json.dumps(settings))
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await pilot.press("3")
+        await shows(pilot, "[3 Compare]", "Mean ", "space Mark")  # key hints come last
+        for places in range(2):
+            screen = " ".join(drawn(pilot.app).split())
+            source, least = ("^", ">=") if ascii_ else ("†", "≥")
+            for sentence in (
+                "sample standard deviation (n networks).",
+                f"* the highest mean, told from all others at 5 % (Welch, Holm, n {least} 3).",
+                f"{source} on the network matched on.",
+                "drop: from the one matched on to the mean of the others.",
+                f"(s{'x' if ascii_ else '×'}n) s sets, n networks each.",
+            ):
+                assert sentence in screen
+            assert places or size[1] < 20 or f"{source} (2×3)*" in screen
+            await pilot.press("G")
+            await pilot.pause()
+
+    play(console(tmp_path / "runs.db", ascii=ascii_), scene, size)

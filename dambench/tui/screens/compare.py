@@ -29,13 +29,21 @@ from dambench.store.leaderboard import Place as Where
 from dambench.store.runs import Store
 from dambench.terminal import duration, size
 from dambench.tui.feed import Question
-from dambench.tui.place import LOW, Place
+from dambench.tui.place import Place
+from dambench.tui.plain import plain, spelled
 from dambench.tui.widgets import chart
 from dambench.tui.widgets.grid import Contents, Grid
+from dambench.tui.widgets.lines import cut
 from dambench.tui.widgets.pick import Ask, Pick
 
 MOST_CURVES = 8
 """Runs over each other: more cannot be told apart."""
+
+MOST_NOTES = 3
+"""Lines of what there is to say of a table, besides its signs."""
+
+AROUND, LEAST_GRID, LEAST_DETAILS = 2, 4, 7
+"""Lines above and below all of it; that the table needs; that the cell needs, if it is there."""
 
 CHOICES = [*((axis,) for axis in AXES), *combinations(AXES, 2)]
 """What rows or columns may stand for."""
@@ -62,13 +70,13 @@ class ComparePlace(Place):
     NAME: ClassVar[str] = "Compare"
 
     DEFAULT_CSS = """
-    ComparePlace #heading { height: auto; max-height: 3; padding: 0 1; }
+    ComparePlace #heading { height: auto; padding: 0 1; }
     ComparePlace #empty { height: 1fr; padding: 1 2; display: none; }
-    ComparePlace Grid { height: auto; min-height: 4; max-height: 55%; }
-    ComparePlace #details { height: 1fr; min-height: 8; border-top: solid $primary; }
+    ComparePlace Grid { height: auto; }
+    ComparePlace #details { height: 1fr; border-top: solid $primary; }
     ComparePlace #cell { width: 1fr; padding: 0 1; }
     ComparePlace #curves { width: 1fr; height: 100%; padding: 0 1; display: none; }
-    ComparePlace #notes { height: auto; max-height: 3; padding: 0 1; color: $text-muted; }
+    ComparePlace #notes { height: auto; padding: 0 1; color: $text-muted; }
     ComparePlace.-wide #curves { display: block; border-left: solid $primary; }
     """
 
@@ -174,13 +182,13 @@ class ComparePlace(Place):
         table = self.table
         empty = self.query_one("#empty", Static)
         empty.display = table is None
-        for name in ("#grid", "#details"):
-            self.query_one(name).display = table is not None and not (name == "#details" and self.has_class("low"))
-        self._heading()
+        self.query_one("#grid").display = table is not None
+        heading = self._heading()
         notes = self.query_one("#notes", Static)
         if table is None:
             empty.update(Text(nothing(self.found)))
             notes.update("")
+            self.query_one("#details").display = False
             return
         marks = {
             (row, column)
@@ -188,17 +196,30 @@ class ComparePlace(Place):
             for column, c in enumerate(table.columns)
             if (cell := table.cells.get((r, c))) and set(runs(cell)) & set(self.marked)
         }
-        self.query_one(Grid).show(contents(self.found.board, table, self.rows, self.columns, self.measure), marks)
-        said = [f"{wording.MEASURES[self.measure].capitalize()}."] + [display(note, 300) for note in table.notes]
+        grid = self.query_one(Grid)
+        grid.show(contents(self.found.board, table, self.rows, self.columns, self.measure), marks)
+        legend = self._wrapped(" ".join(signs(table, self.measure)))
+        said = [display(note, 300) for note in table.notes]
         if self.found.board.left_out:
             said.append(f"Left out: {self.found.board.left_out} unfinished.")
-        if table.best and self.measure == "accuracy":
-            said.append(f"* the highest mean, told from all others at 5 % (Welch, Holm, n ≥ {ENOUGH}).")
-        notes.update(Text(" ".join(said)))
+        rest = self._wrapped(" ".join(said))
+        # The signs of what is seen are explained whatever else there is no room for.
+        room = self.size.height - AROUND - self.query_one("#trouble").outer_size.height - heading - len(legend)
+        found = cut(rest, self.size.width - 2, max(1, min(MOST_NOTES, room - LEAST_GRID)), "… y copies all")
+        room -= len(found)
+        details = room >= LEAST_GRID + LEAST_DETAILS
+        self.query_one("#details").display = details
+        grid.styles.max_height = max(LEAST_GRID, room - (LEAST_DETAILS if details else 0))
+        notes.update(Text("\n").join([*legend, *found]))
         self._cell()
         self._curves()
 
-    def _heading(self) -> None:
+    def _wrapped(self, text: str) -> list[Text]:
+        text = plain(spelled(text)) if self.console_app.look.ascii else text
+        return list(Text(text).wrap(self.app.console, max(20, self.size.width - 2))) if text else []
+
+    def _heading(self) -> int:
+        """Say what the table is; returns on how many lines."""
         text = Text()
         tables = self.found.board.tables if self.found else []
         if self.table is not None:
@@ -212,7 +233,9 @@ class ComparePlace(Place):
             text.append(f"   table {self.at + 1} of {len(tables)}")
         if self.marked:
             text.append(f"   {len(self.marked)} run{'s' if len(self.marked) > 1 else ''} marked")
-        self.query_one("#heading", Static).update(text)
+        lines = text.wrap(self.app.console, max(20, self.size.width - 2))
+        self.query_one("#heading", Static).update(Text("\n").join(lines))
+        return len(lines)
 
     def _cell(self) -> None:
         if self.found is None or self.table is None or self.here is None:
@@ -249,7 +272,6 @@ class ComparePlace(Place):
         self._cell()
 
     def on_resize(self, event: Resize) -> None:
-        self.set_class(self.size.height < LOW, "low")
         self.call_after_refresh(self._draw)
 
     # Keys.
@@ -446,6 +468,14 @@ def choose(
     left = tuple(axis for axis in other if axis not in axes)
     left = left or tuple(axis for axis in old if axis not in axes) or next((a,) for a in AXES if a not in axes)
     return (axes, left) if which == "rows" else (left, axes)
+
+
+def signs(table: Table, measure: str) -> list[str]:
+    """What the signs of a table say that shows this."""
+    said = [f"{wording.MEASURES[measure].capitalize()}."]
+    if measure == "accuracy":
+        return said + wording.signs([table], bold="*", brief=True)
+    return said
 
 
 def _said(axes: Sequence[str]) -> str:

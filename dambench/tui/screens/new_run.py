@@ -41,6 +41,7 @@ from dambench.tui import catalogue, request
 from dambench.tui.catalogue import Catalogue
 from dambench.tui.child import Answer, Checker, Measurement
 from dambench.tui.place import LOW
+from dambench.tui.plain import spelled
 from dambench.tui.request import Form
 
 if TYPE_CHECKING:
@@ -681,7 +682,8 @@ class NewRun(Screen[None]):
                 value = self.answer["standard"][option]
                 parts.append(f"recipe {value}: {self._source()}" if self._recommends(option) else f"default {value}")
             text = "; ".join(parts)
-        self._lines["hint"].update(Text(display(text, 400)))
+        text = display(text, 400)
+        self._lines["hint"].update(Text(spelled(text) if self.console_app.look.ascii else text))
 
     def _recommends(self, option: str) -> bool:
         return option in (self.answer.get("recipe") or {"options": ()})["options"]

@@ -94,7 +94,7 @@ def legend(series: Sequence[Series], *, log: bool = False) -> Text:
         line.append(f"{display(one.name, 24)} {short(float(f'{good[-1]:.4g}')) if len(good) else '–'}", colour)
         said = [one.broken]
         if log and (good <= 0).any():
-            said.append("≤ 0 has no logarithm")
+            said.append("0 and less have no logarithm")
         line.append("".join(f" ({what})" for what in said if what) + "  ")
     return line
 

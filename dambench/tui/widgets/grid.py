@@ -15,7 +15,7 @@ from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
-from dambench.tui.plain import plain
+from dambench.tui.plain import plain, spelled
 
 GAP = 1
 SIGNS = 3
@@ -209,7 +209,7 @@ def in_ascii(contents: Contents) -> Contents:
     """The same texts in ASCII, before anything is measured: `+-` has a cell more than `±`."""
 
     def line(texts: Sequence[str]) -> list[str]:
-        return [plain(text.replace("±", "+-")) for text in texts]
+        return [plain(spelled(text)) for text in texts]
 
     return Contents(
         corner=line(contents.corner),

@@ -60,6 +60,16 @@ class Lines(Widget):
         return strip.adjust_cell_length(self.size.width, style)
 
 
+def cut(lines: Sequence[Text], width: int, height: int, more: str) -> list[Text]:
+    """As many lines as there is room for; where some are left out, the last one ends in a sign that says so."""
+    if len(lines) <= height:
+        return list(lines)
+    *found, last = (line.copy() for line in lines[: max(1, height)])
+    last.rstrip()
+    last.truncate(max(0, width - cell_len(more) - 1))
+    return [*found, last.append(f" {more}")]
+
+
 def changed(old: Text, new: Text) -> tuple[int, int]:
     """The columns from which and up to which two lines differ."""
     before, after = _cells(old), _cells(new)
