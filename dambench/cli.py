@@ -37,7 +37,7 @@ from dambench.store import database, filters, journal, upkeep
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, method_label
 from dambench.store.runs import Store
-from dambench.terminal import Watch, describe, draw, duration, has_room, size, summary, table
+from dambench.terminal import Watch, describe, draw, duration, has_room, shown, size, summary, table
 
 if TYPE_CHECKING:
     from dambench.engine import Job
@@ -799,6 +799,7 @@ def show(
         details = store.describe(run_id)
         details["run"]["state"] = launch.state(details["run"])
         png = store.preview(run_id)
+        part = shown(png, details["sets"][-1]["shape"], store.extent(run_id)) if png else ""
     if preview is not None:
         if not png:
             raise BadInput(f"The run {details['run']['id']} has no set yet, and so no preview.")
@@ -806,13 +807,15 @@ def show(
             if not preview.absolute().parent.is_dir():
                 raise BadInput(f"The preview {str(preview)!r} cannot be written: there is no such folder.")
             files.write_whole(preview, png)
-        _say(f"Written: {preview}")
+        _say(f"Written: {preview}" + (f" ({part})" if part else ""))
     if as_json:
         print(json.dumps(details))
         return
     describe(details)
     if png and sys.stdout.isatty():
         draw(png, details["sets"][-1]["shape"])
+        if part:
+            print(part)
 
 
 @app.command("import")

@@ -45,6 +45,22 @@ def tiles(png: bytes, height: int, width: int) -> Pixels:
     return whole.transpose(0, 2, 1, 3, 4)
 
 
+def in_part(classes: int, each: int, of_classes: int, images: int, *, even: bool = True) -> str:
+    """How much of a set a picture of so many classes with so many images of each shows; empty: all of it.
+
+    Args:
+        of_classes, images: that the set has.
+        even: as many of each class.
+    """
+    said = []
+    if each * of_classes < images:
+        per, rest = divmod(images, of_classes)
+        said.append(f"{each} of {per} per class" if even and not rest else f"{each} per class of {images} images")
+    if classes < of_classes:
+        said.append(f"{classes} of {of_classes} classes")
+    return ", ".join(said)
+
+
 def scaled(pixels: Pixels, height: int, width: int) -> Pixels:
     """Made larger in squares, or smaller by the mean."""
     larger = height >= pixels.shape[0] and width >= pixels.shape[1]

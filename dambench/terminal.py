@@ -285,6 +285,26 @@ def _computed(config: dict[str, Any]) -> str:
     return ", ".join(part for part in said if part)
 
 
+def shown(png: bytes, shape: str, extent: tuple[int, int, bool]) -> str:
+    """How much of a set its preview shows; empty: all of it.
+
+    Args:
+        shape: of the set, (N, C, H, W) as JSON.
+        extent: as `Store.extent` gives it.
+    """
+    from dambench import picture
+
+    height, width = json.loads(shape)[2:]
+    try:
+        classes, each, high, wide, _ = picture.tiles(png, height, width).shape
+    except ValueError:
+        return ""
+    count, images, even = extent
+    parts = [picture.in_part(classes, each, count, images, even=even)]
+    parts += [f"thinned out to {high - 1}×{wide - 1} pixels"] if (high - 1, wide - 1) != (height, width) else []
+    return ", ".join(part for part in parts if part)
+
+
 def draw(png: bytes, shape: str) -> None:
     """The preview of a set, a column per class, in half blocks; in signs where the terminal has no colours.
 

@@ -640,6 +640,19 @@ class Store:
                 return bytes(found[0]["preview"])
         return b""
 
+    def extent(self, run: str) -> tuple[int, int, bool]:
+        """How many classes and images a run's set has, and whether as many of each: a picture may show fewer."""
+        (made,) = self.query(
+            "select ipc, card, (select shape from artifacts where run = number order by iteration desc limit 1) shape "
+            "from runs join datasets on datasets.sha256 = dataset_sha256 where number = ?",
+            self.run(run)["number"],
+        )
+        counts = msgspec.json.decode(made["card"], type=DataCard).train_counts
+        if made["ipc"] is None:
+            return len(counts), sum(counts), len(set(counts)) == 1
+        images = made["ipc"] * len(counts)
+        return len(counts), json.loads(made["shape"])[0] if made["shape"] else images, True
+
     def tail(self, run: str, after: int = 0) -> Iterator[tuple[int, AnyEvent]]:
         """What a run has said since its event number `after`, in order.
 

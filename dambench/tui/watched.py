@@ -281,7 +281,8 @@ class Watched:
         if self._sheet is None or self._sheet[0] != picture:
             try:
                 png = store.picture(self.run, picture)
-                found = Sheet.read(png, self._card.height, self._card.width, self._card.classes)
+                card, (_, count, even) = self._card, store.extent(self.run)
+                found = Sheet.read(png, card.height, card.width, card.classes, count, even=even)
             except ValueError:
                 found = None
             self._sheet = picture, found

@@ -9,6 +9,7 @@ from rich.text import Text
 from dambench.picture import Pixels, half_blocks, scaled, tiles
 from dambench.preview import preview
 from dambench.problem import Normalisation, SyntheticSet
+from dambench.terminal import shown
 from dambench.tui.widgets.images import Sheet, draw, layout
 
 
@@ -22,7 +23,7 @@ def _set(classes: int, each: int, channels: int = 3, side: int = 8) -> Synthetic
 
 def _sheet(classes: int, each: int = 1, side: int = 8) -> Sheet:
     images = np.random.default_rng(0).integers(0, 256, (classes, each, side, side, 3), dtype=np.uint8)
-    return Sheet(images, tuple(f"class {index}" for index in range(classes)))
+    return Sheet(images, tuple(f"class {index}" for index in range(classes)), classes * each)
 
 
 def _png(width: int, height: int) -> bytes:
@@ -34,7 +35,7 @@ def _png(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_preview_taken_apart_has_the_images_of_the_set(channels: int) -> None:
     data = _set(3, 4, channels)
-    sheet = Sheet.read(preview(data), 8, 8, data.classes)
+    sheet = Sheet.read(preview(data), 8, 8, data.classes, 12)
     assert sheet.images.shape == (3, 4, 8, 8, 3)
     pixels = data.normalisation.invert(data.images).reshape(3, 4, channels, 8, 8).permute(0, 1, 3, 4, 2).numpy()
     assert np.array_equal(sheet.images, np.broadcast_to(pixels, sheet.images.shape))
@@ -106,11 +107,29 @@ def test_names_stand_under_the_images_of_their_class() -> None:
 
 def test_what_is_not_shown_is_said() -> None:
     assert draw(_sheet(100, 10, 32), 40, 9)[1] == "1 of 10 per class, 10 of 100 classes"
-    assert draw(Sheet(_sheet(2).images, ("a", "b", "c")), 40, 20)[1] == "2 of 3 classes"
+    assert draw(Sheet(_sheet(2).images, ("a", "b", "c"), 3), 40, 20)[1] == "2 of 3 classes"
     assert draw(_sheet(2), 3, 2)[0][0].plain == "no "
 
 
+@pytest.mark.parametrize(
+    ("each", "side", "even", "expected"),
+    [
+        (10, 8, True, ""),
+        (37, 8, True, "10 of 37 per class"),
+        (10, 96, True, "2 of 10 per class"),  # ten would not fit into the bytes of a preview
+        (37, 8, False, "10 per class of 370 images"),
+    ],
+)
+def test_what_is_counted_is_the_set_and_not_the_preview(each: int, side: int, even: bool, expected: str) -> None:
+    data = _set(10, each, side=side)
+    png = preview(data)
+    sheet = Sheet.read(png, side, side, data.classes, len(data.images), even=even)
+    assert draw(sheet, 3000, 400, colour=False)[1] == expected
+    said = shown(png, f"[{len(data.images)}, 3, {side}, {side}]", (10, len(data.images), even))
+    assert said == (f"{expected}, thinned out to 32×32 pixels" if side > 64 else expected)
+
+
 def test_a_hostile_class_name_is_harmless() -> None:
-    drawn, _ = draw(Sheet(_sheet(1).images, ("\x1b[2J[red]" + "x" * 80,)), 20, 10, colour=False)
+    drawn, _ = draw(Sheet(_sheet(1).images, ("\x1b[2J[red]" + "x" * 80,), 1), 20, 10, colour=False)
     assert drawn[-1].plain.startswith("\ufffd[2J[red]")
     assert drawn[-1].cell_len <= 21

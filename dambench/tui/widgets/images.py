@@ -8,7 +8,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from dambench.display import display
-from dambench.picture import Pixels, half_blocks, scaled, tiles
+from dambench.picture import Pixels, half_blocks, in_part, scaled, tiles
 from dambench.tui.widgets.lines import Lines
 
 SIDES = (96, 64, 48, 32, 24, 16, 12, 8, 6)
@@ -22,19 +22,26 @@ class Sheet:
     images: Pixels
     """(classes, images of each, H, W, 3), without their black lines."""
     classes: tuple[str, ...]
-    """Their names; there may be more than are in the picture."""
+    """The names of the set's; there may be more than are in the picture."""
+    count: int
+    """Images that the set has: there may be more than are in the picture."""
+    even: bool = True
+    """Whether it has as many of each class."""
 
     @classmethod
-    def read(cls, png: bytes, height: int, width: int, classes: Sequence[str]) -> "Sheet":
+    def read(
+        cls, png: bytes, height: int, width: int, classes: Sequence[str], count: int, *, even: bool = True
+    ) -> "Sheet":
         """Take a preview apart.
 
         Args:
             height, width: of the set's images.
+            count: of them; a preview has ten of each class at most.
 
         Raises:
             ValueError: it is no such preview.
         """
-        return cls(tiles(png, height, width)[:, :, :-1, :-1], tuple(classes))
+        return cls(tiles(png, height, width)[:, :, :-1, :-1], tuple(classes), count, even)
 
 
 @dataclass(frozen=True)
@@ -109,11 +116,8 @@ def draw(sheet: Sheet, width: int, height: int, *, colour: bool = True) -> tuple
             short = name if cell_len(name) <= of_class else set_cell_size(name, of_class - 1) + "…"
             names.append(set_cell_size(short, of_class) + " ", "bold")
         found.append(names)
-    classes, count = sheet.images.shape[:2]
-    said = [f"{place.each} of {count} per class"] if place.each < count else []
-    most = max(classes, len(sheet.classes))
-    said += [f"{place.classes} of {most} classes"] if place.classes < most else []
-    return found, ", ".join(said)
+    of_classes = max(len(sheet.images), len(sheet.classes))
+    return found, in_part(place.classes, place.each, of_classes, sheet.count, even=sheet.even)
 
 
 class Images(Lines):
