@@ -617,7 +617,10 @@ def note(
 ) -> None:
     """Write a note to a run."""
     with _opened(db, write=True) as store:
-        store.edit(store.run(run_id)["id"], "note", text)
+        row = store.run(run_id)
+        store.edit(row["id"], "note", text)
+    if row["note"]:
+        _say(f"Replaced: {row['note']}")
 
 
 def _estimated(job: "Job", runs: int, as_json: bool) -> int:

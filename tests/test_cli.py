@@ -555,6 +555,19 @@ def test_a_set_that_is_not_on_this_machine_is_shown_by_its_preview(
     assert not (tmp_path / "no").exists()
 
 
+def test_a_note_that_is_replaced_is_told_and_one_that_is_too_long_is_not_cut(
+    ledger_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(Store.open(ledger_path)) as store:
+        run = store.newest(1)[0]["id"]
+    assert [run_cli(["note", run, text]) for text in ("first", "second", "x" * 2001)] == [0, 0, 2]
+    assert capsys.readouterr().err == (
+        "Replaced: first\ndambench: The note has 2001 characters: it can have 2000 at most.\n"
+    )
+    with closing(Store.open(ledger_path)) as store:
+        assert store.run(run)["note"] == "second"
+
+
 def test_a_run_without_a_set_has_no_preview(ledger_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with closing(Store.open(ledger_path, write=True)) as store:
         run = store.create(config("dm", seed=77), CARD)

@@ -137,6 +137,18 @@ class Edited(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower)
 Line = Created | Said | Edited
 
 
+class Changed(BadInput):
+    """What was to be replaced is not what it was taken to be. Nothing was written."""
+
+    def __init__(self, run: str, what: str, now: str):
+        super().__init__(f"The {what} of {run} was changed meanwhile, to {display(now, 400)!r}: nothing was written.")
+        self.now = now
+
+
+LONGEST = 2000
+"""Characters of a note, a name or a tag."""
+
+
 class Superseded(NotKept):
     """Another process has gone on with the run: this one may not speak for it any more."""
 
@@ -271,10 +283,27 @@ class Store:
     def _is_asked_to_stop(self, run: str, attempt: int) -> bool:
         return bool(self.query("select 1 from runs where id = ? and stop_asked = ?", run, attempt))
 
-    def edit(self, run: str, what: Editable, value: str | int) -> None:
-        """Change what is not the run's own to say."""
-        value = display(value, 2000) if isinstance(value, str) else value
-        self._write([Edited(uid=self.run(run)["uid"], at=_now(), what=what, value=value)])
+    def edit(self, run: str, what: Editable, value: str | int, *, was: str | None = None) -> None:
+        """Change what is not the run's own to say.
+
+        Args:
+            was: the text that is to be replaced; None: whatever is there.
+
+        Raises:
+            BadInput: the text is too long.
+            Changed: another text is there by now.
+        """
+        if isinstance(value, str):
+            if len(value) > LONGEST:
+                raise BadInput(
+                    f"The {what.removeprefix('un')} has {len(value)} characters: it can have {LONGEST} at most."
+                )
+            value = display(value, LONGEST)
+        self.refresh()
+        row = self.run(run)
+        if was is not None and row[what] != was:
+            raise Changed(row["id"], what, row[what])
+        self._write([Edited(uid=row["uid"], at=_now(), what=what, value=value)])
 
     def delete(self, run: str) -> None:
         """Put a run into the trash."""

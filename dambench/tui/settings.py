@@ -19,18 +19,27 @@ class Settings:
 
     def __init__(self, path: Path | None = None):
         self.path = path or folder() / "console.json"
-        self._values: dict[str, Any] = {}
+        self._values = self._read()
+
+    def _read(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):
             found = json.loads(reading.content(self.path))
-            self._values = found if isinstance(found, dict) else {}
+            return found if isinstance(found, dict) else {}
+        return {}
 
-    def get(self, name: str, default: Any) -> Any:
-        """The value, if it is of the kind of the default."""
-        value = self._values.get(name, default)
+    def get(self, name: str, default: Any, *, fresh: bool = False) -> Any:
+        """The value, if it is of the kind of the default.
+
+        Args:
+            fresh: also if another console has changed it since: what is added to must not be an old list.
+        """
+        value = (self._read() if fresh else self._values).get(name, default)
         return value if default is None or isinstance(value, type(default)) else default
 
     def set(self, name: str, value: Any) -> None:
+        """Remember this, and nothing else: another console may have changed other values."""
         if self._values.get(name) != value:
             self._values[name] = value
             with suppress(OSError):
-                files.write_whole(self.path, json.dumps(self._values, indent=1).encode())
+                kept = (self._read() or self._values) | {name: value}
+                files.write_whole(self.path, json.dumps(kept, indent=1).encode())

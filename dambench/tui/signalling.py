@@ -29,7 +29,7 @@ def ask_to_stop(place: Place, row: Row) -> None:
 
     def stop() -> str:
         if launch.is_here(row):
-            launch.send(row, signal.SIGTERM)
+            _send(row, signal.SIGTERM)
             return f"{run} was asked to stop: it does so at the end of an iteration."
         with closing(Store.open(app.path, write=True)) as store:
             # The attempt, not 1: whoever resumes it is not meant.
@@ -50,7 +50,7 @@ def kill(place: Place, row: Row) -> None:
         return
 
     def kill() -> str:
-        launch.send(row, signal.SIGKILL)
+        _send(row, signal.SIGKILL)
         return f"{run} was killed. r resumes it from its last checkpoint."
 
     def typed(text: str | None) -> None:
@@ -138,6 +138,16 @@ class Doing(Place):
     def _with_row(self, deed: Callable[[Place, Row], None]) -> None:
         if not self.console_app.refuses() and (row := self.meant()) is not None:
             deed(self, row)
+
+
+def _send(row: Row, number: signal.Signals) -> None:
+    """Signal the process that was meant.
+
+    Raises:
+        BadInput: it has ended since.
+    """
+    if not launch.send(row, number):
+        raise BadInput(f"{row['id']} was not signalled: its process {row['pid']} has ended meanwhile.")
 
 
 def _has_ended(place: Place, row: Row) -> bool:

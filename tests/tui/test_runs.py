@@ -23,6 +23,7 @@ from dambench.tui import signalling
 from dambench.tui.app import DambenchApp
 from dambench.tui.screens import runs as place
 from dambench.tui.screens.runs import RunsPlace
+from dambench.tui.settings import Settings
 from dambench.tui.widgets.pick import Ask
 from dambench.tui.widgets.runs_table import RunsTable
 from dambench.tui.widgets.sure import Sure
@@ -331,6 +332,66 @@ def test_tags_and_notes_are_written(path: Path) -> None:
         await shows(pilot, "look here")
 
     play(app, scene)
+
+
+def test_what_was_changed_meanwhile_is_shown_and_not_written_over(path: Path) -> None:
+    app = console(path)
+
+    def note() -> str:
+        return str(asked(path, "select note from runs where id = 'run6'")[0]["note"])
+
+    def elsewhere(what: Any, value: str | int) -> None:
+        with closing(Store.open(path, write=True)) as store:
+            store.edit("run6", what, value)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: here(app) == "run6")
+        for theirs, then, kept in (("theirs", "escape", "theirs"), ("theirs too", "enter", "mine")):
+            await pilot.press("N")
+            await until(pilot, lambda: isinstance(app.screen, Ask))
+            elsewhere("note", theirs)
+            app.screen.query_one(Input).value = "mine"
+            await pilot.press("enter")
+            await shows(pilot, "written meanwhile", theirs, "mine")
+            assert note() == theirs
+            await pilot.press(then)
+            await until(pilot, partial(lambda kept: note() == kept and not isinstance(app.screen, Ask), kept))
+        # Between the question and its answer a run may have gone on, or ended.
+        elsewhere("note", "")
+        await pilot.press("j", "D")
+        await until(pilot, lambda: isinstance(app.screen, Sure))
+        with closing(Store.open(path, write=True)) as store:
+            store.db.conn.execute("update runs set boot = 'back again' where id = 'run5'")
+            store.db.conn.commit()
+        await pilot.press("y")
+        await until(pilot, lambda: "Nothing was deleted: run5 goes on" in said(app))
+        assert not asked(path, "select id from runs where deleted_at != ''")
+
+    play(app, scene)
+
+
+def test_a_signal_that_nobody_got_is_not_said_to_have_been_sent(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "is_here", lambda row: True)
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: here(app) == "run6")
+        await pilot.press("x")
+        await until(pilot, lambda: isinstance(app.screen, Sure))
+        await pilot.press("y")
+        await until(pilot, lambda: "process 41277 has ended meanwhile" in said(app))
+
+    play(app, scene)
+
+
+def test_two_consoles_remember_what_each_of_them_was_told(tmp_path: Path) -> None:
+    one, other = Settings(tmp_path / "console.json"), Settings(tmp_path / "console.json")
+    one.set("theme", "nord")
+    other.set("runs.filters", {"mine": "method:dm"})
+    one.set("runs.order", "seed")
+    kept = Settings(tmp_path / "console.json")
+    assert [kept.get(name, "") for name in ("theme", "runs.order")] == ["nord", "seed"]
+    assert kept.get("runs.filters", {}) == one.get("runs.filters", {}, fresh=True) == {"mine": "method:dm"}
 
 
 def test_a_run_is_put_into_the_trash_only_after_a_question_and_never_while_it_goes_on(path: Path) -> None:

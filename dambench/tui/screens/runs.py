@@ -22,7 +22,7 @@ from dambench.store import filters, listing
 from dambench.store import runs as stored
 from dambench.store.filters import Filter
 from dambench.store.listing import Glance
-from dambench.store.runs import Store
+from dambench.store.runs import LONGEST, Changed, Store
 from dambench.tui import clock, pace, signalling
 from dambench.tui.columns import (
     ALIVE,
@@ -456,7 +456,8 @@ class RunsPlace(signalling.Doing):
 
     def action_filters(self) -> None:
         """Saved filters."""
-        own = self.console_app.settings.get("runs.filters", {})
+        settings = self.console_app.settings
+        own = settings.get("runs.filters", {}, fresh=True)
         known = SAVED | {str(name): str(text) for name, text in own.items()}
         options = [(f"{name:<18} {text}", text) for name, text in known.items()]
         if self._filter.text and self._filter.text not in known.values():
@@ -468,15 +469,16 @@ class RunsPlace(signalling.Doing):
             if text == "+":
                 self.app.push_screen(Ask("Save the filter as", ""), save)
             elif text == "-":
-                left = {name: kept for name, kept in own.items() if kept != self._filter.text}
-                self.console_app.settings.set("runs.filters", left)
+                now = settings.get("runs.filters", {}, fresh=True)
+                settings.set("runs.filters", {name: kept for name, kept in now.items() if kept != self._filter.text})
             elif text is not None:
                 with suppress(BadInput):
                     self._apply(filters.read(text))
 
         def save(name: str | None) -> None:
             if name and name.strip():
-                self.console_app.settings.set("runs.filters", own | {name.strip(): self._filter.text})
+                now = settings.get("runs.filters", {}, fresh=True)
+                settings.set("runs.filters", now | {name.strip(): self._filter.text})
 
         self.app.push_screen(Pick("Filters", options, self._filter.text), chosen)
 
@@ -609,31 +611,57 @@ class RunsPlace(signalling.Doing):
         if self.console_app.refuses() or (row := self.meant()) is None:
             return
 
+        self._ask_note(row["id"], display(row["note"], LONGEST), row["note"])
+
+    def _ask_note(self, run: str, text: str, was: str, about: str = "") -> None:
+        """Have a note written.
+
+        Args:
+            text: to begin with.
+            was: the note that is replaced. If it is another one by then, both are shown, and it is asked again.
+        """
+
         def typed(text: str | None) -> None:
             def note() -> str:
-                self._edit([row], ("note", text or ""))
+                try:
+                    with closing(Store.open(self.console_app.path, write=True)) as store:
+                        store.edit(run, "note", text or "", was=was)
+                except Changed as other:
+                    theirs = display(other.now, 400) or "nothing"
+                    about = f"Somebody has written meanwhile:\n{theirs}\nenter replaces it by this; esc leaves it:"
+                    self.app.call_from_thread(self._ask_note, run, text or "", other.now, about)
                 return ""
 
-            if text is not None and text != row["note"]:
+            if text is not None and text != was:
                 signalling.do(self, note)
 
-        self.app.push_screen(Ask(f"Note to {row['id']}", display(row["note"], 2000)), typed)
+        self.app.push_screen(Ask(f"Note to {run}", text, about), typed)
 
     def action_delete(self) -> None:
         if self.console_app.refuses() or not (rows := self._rows()):
             return
-        if alive := [row["id"] for row in rows if launch.state(row) in ALIVE]:
-            self.console_app.say(f"Nothing was deleted: {', '.join(alive)} goes on. x stops a run.", "warning")
+        if alive := _alive(rows):
+            self.console_app.say(f"Nothing was deleted: {alive} goes on. x stops a run.", "warning")
             return
 
         def delete() -> str:
-            self._edit(rows, ("deleted_at", clock.now().isoformat(timespec="milliseconds")))
+            with closing(Store.open(self.console_app.path, write=True)) as store:
+                store.refresh()
+                if alive := _alive([store.run(row["id"]) for row in rows]):  # it was resumed meanwhile
+                    raise BadInput(f"Nothing was deleted: {alive} goes on. x stops a run.")
+                for row in rows:
+                    store.edit(row["id"], "deleted_at", clock.now().isoformat(timespec="milliseconds"))
             return f"In the trash: {_which(rows)}. `dambench restore` brings it back."
 
         text = f"Put {_which(rows)} into the trash? Tables and the report leave it out; its files stay."
         self.app.push_screen(
             Sure("Delete", text, "into the trash"), lambda yes: signalling.do(self, delete) if yes else None
         )
+
+
+def _alive(rows: Sequence[dict[str, Any]]) -> str:
+    """The runs that go on."""
+    return ", ".join(row["id"] for row in rows if launch.state(row) in ALIVE)
 
 
 def _which(rows: Sequence[dict[str, Any]]) -> str:
