@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import msgspec
 import typer
 from rich.console import Console
-from typer import Argument, Option, Typer
+from typer import Argument, Option
 
 from dambench import __version__, config, display, experts_command, files, launch, process, registry
-from dambench.errors import BadInput, NotEnoughMemory, NotKept
+from dambench.arguments import Commands
+from dambench.errors import BadInput, NotEnoughMemory, NotKept, named
 from dambench.events import (
     AnyEvent,
     Progressed,
@@ -35,7 +36,7 @@ from dambench.recording import EXIT_CODES, PATIENCE, Signals, Told, record
 from dambench.report import FORMATS, format_of, write
 from dambench.store import database, filters, journal, upkeep
 from dambench.store import runs as stored
-from dambench.store.leaderboard import leaderboard, method_label
+from dambench.store.leaderboard import AXES, leaderboard, method_label
 from dambench.store.runs import Store
 from dambench.terminal import Watch, describe, draw, duration, has_room, shown, size, summary, table
 
@@ -44,16 +45,16 @@ if TYPE_CHECKING:
 
 # Commands that need torch import the engine themselves: `dambench runs` must answer at once.
 
-app = Typer(
+app = Commands(
     add_completion=False,
     no_args_is_help=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = Typer(rich_markup_mode=None, help="Real datasets.")
+data_app = Commands(rich_markup_mode=None, help="Real datasets.")
 app.add_typer(data_app, name="data")
-db_app = Typer(rich_markup_mode=None, help="The database: whole, copied, merged, up to date, tidy.")
+db_app = Commands(rich_markup_mode=None, help="The database: whole, copied, merged, up to date, tidy.")
 app.add_typer(db_app, name="db")
 app.add_typer(experts_command.app, name="experts")
 
@@ -62,6 +63,12 @@ POLL_SECONDS = 0.25
 
 ALIVE = ("waiting", "running", "silent")
 """States of a run that has a process, as far as is known."""
+
+OTHER_SUFFIXES = (
+    *(".tar", ".gz", ".zip", ".xz", ".zst", ".sql", ".json", ".jsonl", ".toml", ".csv", ".md", ".tex", ".html", ".pdf"),
+    *(".png", ".svg", ".jpg", ".safetensors", ".pt", ".npz"),
+)
+"""Of files that are no databases."""
 
 NEWEST = 100
 """Runs that are listed, unless all are asked for."""
@@ -232,6 +239,8 @@ def run(
         raise BadInput("A run opens in the console, which needs a terminal, and this is none: --headless or --detach.")
     if headless and detach:
         raise BadInput("--headless and --detach exclude each other: in the foreground, or in the background.")
+    if (detach + dry_run + check) > 1:
+        raise BadInput("--detach, --dry-run and --check exclude each other: begin a run, measure it, or look at it.")
     fields = config.read_toml(file) if file else {}
     fields = config.overlay(fields, {"data": os.environ.get("DAMBENCH_DATA") or None})
     flags = {
@@ -258,7 +267,9 @@ def run(
         "name": name,
         "tags": tag or None,
     }
-    fields = config.overlay(config.overlay(fields, flags), config.settings(set_ or []))
+    options = config.settings(set_ or [])
+    config.check_said_once(flags | options, "the command")
+    fields = config.overlay(config.overlay(fields, flags), options)
     requests = config.read(config.Request, fields, "the request").each_seed()
     path = db or stored.default_path()
     stored.check(path)
@@ -686,6 +697,7 @@ def shot(
     parts = size_.split("x")
     if len(parts) != 2 or not all(part.isdecimal() and 1 <= int(part) <= 500 for part in parts):
         raise BadInput(f"--size {size_} is no size: 160x48 would be one, columns and lines.")
+    files.check_suffix(output, [".svg"], "a picture of the console")
     columns, lines = map(int, parts)
     path = db or stored.default_path()
     if run_id:
@@ -714,7 +726,7 @@ def report(
     db: Db = None,
 ) -> None:
     """Compare all finished runs, in markdown, LaTeX, CSV, HTML or JSON."""
-    axes = [tuple(part.strip() for part in text.split(",") if part.strip()) for text in (rows, columns)]
+    axes = [tuple(named("axis", part, AXES) for part in text.split(",") if part.strip()) for text in (rows, columns)]
     if len({*axes[0], *axes[1]}) < len(axes[0]) + len(axes[1]) or not all(axes):
         raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be there twice.")
     chosen = format_of(format_, output, short=short)
@@ -798,6 +810,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Everything that is known of one run."""
+    if preview is not None:
+        files.check_suffix(preview, [".png"], "a preview")
     with _opened(db) as store:
         details = store.describe(run_id)
         details["run"]["state"] = launch.state(details["run"])
@@ -938,6 +952,11 @@ def db_backup(
 ) -> None:
     """Copy the database into one file, while runs go on. Only so: its file alone may lack what came last."""
     path = db or stored.default_path()
+    if file is not None and file.suffix.lower() in OTHER_SUFFIXES:
+        raise BadInput(
+            f"{display.display(file.name, 60)!r} cannot be written: a backup is one database, such as runs.backup.db. "
+            "`dambench db bundle` writes a .tar, with the sets."
+        )
     if journal.why(path) and file is None:
         raise BadInput(f"The database {str(path)!r} is on a network disk: say which file on a local one is to be made.")
     with _opened(path) as store:

@@ -8,6 +8,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date
 from datetime import time as clock
 from pathlib import Path
@@ -18,7 +19,7 @@ from msgspec import Meta, Struct
 
 from dambench import reading
 from dambench.display import display
-from dambench.errors import BadInput, unknown
+from dambench.errors import BadInput, folded, named, unknown
 from dambench.protocol import Protocol, identity
 
 MAX_SEED = 2**63 - 1
@@ -29,6 +30,7 @@ MOST_VALUE = 10_000
 MOST_TOML = 64_000
 """Bytes of a request's file."""
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
+Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 Every = Annotated[int, Meta(ge=0, le=10**9)]
 Seconds = Annotated[float, Meta(ge=0, le=10**6)]
@@ -151,14 +153,14 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """auto, on or off."""
     preprocessing: str | None = None
     """mean/std or zca."""
-    data: str | None = None
+    data: Text | None = None
     device: str | None = None
     threads: Threads | None = None
     checkpoint_every: Seconds | None = None
     seeds: str | list[Seed] | None = None
     """Several runs, one per seed: `[0, 1, 2]` or "0-2"."""
     name: str | None = None
-    tags: list[str] | None = None
+    tags: list[Text] | None = None
 
     def each_seed(self) -> list["Request"]:
         """One request per seed.
@@ -209,6 +211,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         if key not in Request.__struct_fields__:
             raise BadInput(f"In {str(path)!r}: {unknown('setting', key, Request.__struct_fields__)}")
     read(Request, fields, f"{str(path)!r}")
+    check_said_once(fields, f"{str(path)!r}")
     return fields
 
 
@@ -232,7 +235,7 @@ def overlay(fields: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             below = merged.get(key) or {}
             below = {"name": below} if isinstance(below, str) else dict(below)
             above = {"name": value} if isinstance(value, str) else dict(value)
-            if "name" in above and above["name"] != below.get("name"):
+            if "name" in above and folded(str(above["name"])) != folded(str(below.get("name"))):
                 below = {}
             value = below | above
         merged[key] = value
@@ -243,7 +246,7 @@ def settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
     """`["method.lr_images=0.1"]` → `{"method": {"lr_images": 0.1}}`; values are read as TOML, else as text.
 
     Raises:
-        BadInput: a pair is not of the form method.NAME=VALUE or dataset.NAME=VALUE.
+        BadInput: a pair is not of the form method.NAME=VALUE or dataset.NAME=VALUE, or is there twice.
     """
     found: dict[str, dict[str, Any]] = {}
     for pair in pairs:
@@ -257,8 +260,26 @@ def settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
             said = {}
         # (With an end of a line in it, it could say more than one thing.)
         value = said["value"] if len(said) == 1 and len(text) <= MOST_VALUE else text.strip()
-        found.setdefault(group, {})[option] = value
+        options = found.setdefault(group, {})
+        if option in options:
+            raise BadInput(f"--set {group}.{option} is given more than once: say it once.")
+        if option == "name":
+            raise BadInput(f"--set {pair!r} does not name the {group}: say --{group} {display(text, 60)}.")
+        options[option] = value
     return found
+
+
+def check_said_once(fields: Mapping[str, Any], whose: str) -> None:
+    """See that one file, or one command, does not say the same in two ways.
+
+    Raises:
+        BadInput: it says `iterations` and the method's own, or `seed` and `seeds`.
+    """
+    method = fields.get("method")
+    if fields.get("iterations") is not None and isinstance(method, Mapping) and "iterations" in method:
+        raise BadInput(f"In {whose}: iterations and method.iterations are the same setting: say it once.")
+    if fields.get("seed") is not None and fields.get("seeds") is not None:
+        raise BadInput(f"In {whose}: seed and seeds exclude each other: seeds 0-4 makes five runs.")
 
 
 def _seeds(text: str) -> list[int]:
@@ -298,18 +319,22 @@ def read(kind: type[T], fields: Mapping[str, Any], whose: str) -> T:
         BadInput: a key is unknown (the nearest is named), or a value has the wrong type or is out of bounds.
     """
     known = cast(Any, kind).__struct_fields__
+    hints, meant = get_type_hints(kind), dict(fields)
     for key, value in fields.items():
         if key not in known:
             raise BadInput(f"In {whose}: {unknown('option', key, known)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise BadInput(f"In {whose}: {key} = {value} is not a finite number.")
+        if isinstance(value, str) and get_origin(hints[key]) is Literal:
+            with suppress(BadInput):  # which value is wrong is said below
+                meant[key] = named(key, value, [word for word in get_args(hints[key]) if isinstance(word, str)])
     try:
-        return msgspec.convert(dict(fields), kind)
+        return msgspec.convert(meant, kind)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at ")
         key = place.strip("`").removeprefix("$.").removeprefix("$") or "a value"
         what = f"{key} = {_shown(fields[key])}" if key in fields else key
-        choices = get_type_hints(kind).get(key)
+        choices = hints.get(key)
         if key in fields and get_origin(choices) is Literal:
             reason = f"it is one of {', '.join(map(str, get_args(choices)))}"
         raise BadInput(f"In {whose}: {what} is not allowed: {reason[:1].lower()}{reason[1:]}.") from None

@@ -22,7 +22,7 @@ from dambench import datasets, events, files, networks, registry
 from dambench.checkpoints import Checkpoint, Keeper, newest
 from dambench.config import PREPROCESSINGS, Choice, Options, Recipe, Request, RunConfig, Where, read
 from dambench.environment import environment
-from dambench.errors import BadInput, NotEnoughMemory, unknown
+from dambench.errors import BadInput, NotEnoughMemory, named
 from dambench.evaluation.accuracy import evaluate
 from dambench.events import (
     Adapted,
@@ -47,6 +47,9 @@ from dambench.precision import STACK, Policy, choose_compiling, choose_device, c
 from dambench.preview import preview
 from dambench.problem import Problem, RealSet, Seeds, Step, SyntheticSet
 from dambench.protocol import preset
+
+DATA = "DAMBENCH_DATA"
+"""In the environment: where raw data are, if the request does not say."""
 
 LOGGED_STEPS = 1000
 """About how many of a run's iterations have their losses logged: enough for any screen, and no more waiting."""
@@ -122,7 +125,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     Raises:
         BadInput: it cannot be met.
     """
-    wanted, dataset = request.choice("method"), request.choice("dataset")
+    wanted, dataset = _found("methods", request.choice("method")), _found("datasets", request.choice("dataset"))
     method = registry.load("methods", wanted.name)
     protocol = preset("quick" if request.protocol is None else request.protocol)
     device = choose_device("auto" if request.device is None else request.device)
@@ -138,14 +141,16 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
             notes.append(f"The method {wanted.name} has no iterations: --iterations has no effect.")
     # What needs no data is looked at before they are prepared, which may take minutes.
     read(method.Options, asked, f"method {wanted.name}")
-    if request.recipe is not None and request.recipe not in {recipe.name for recipe in method.RECIPES}:
-        raise unknown(f"recipe of {wanted.name}", request.recipe, {recipe.name for recipe in method.RECIPES})
+    asked_recipe = request.recipe
+    if asked_recipe is not None:
+        asked_recipe = named(f"recipe of {wanted.name}", asked_recipe, {recipe.name for recipe in method.RECIPES})
     if request.network is not None:
         networks.parse(request.network)
     for name in request.evaluate_on or []:
         networks.members(name)
-    if request.preprocessing is not None and request.preprocessing not in PREPROCESSINGS:
-        raise unknown("preprocessing", request.preprocessing, PREPROCESSINGS)
+    asked_preprocessing = request.preprocessing
+    if asked_preprocessing is not None:
+        asked_preprocessing = named("preprocessing", asked_preprocessing, PREPROCESSINGS)
     data = files.user_path(request.data) if request.data else None
     files.can_keep_sets()
     card = datasets.prepare(dataset, data, say)
@@ -157,15 +162,15 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     ipc = _ipc(request.ipc, wanted.name, card)
     if request.ipc is not None and ipc is None:
         notes.append(f"The method whole takes every image: --ipc {request.ipc} has no effect.")
-    recipe = _recipe(method, wanted.name, request.recipe, dataset.name, ipc)
+    recipe = _recipe(method, wanted.name, asked_recipe, dataset.name, ipc)
+    standard: Options = read(method.Options, recipe.options if recipe else {}, f"the recipe of {wanted.name}")
     chosen = (recipe.options if recipe else {}) | asked
     options: Options = read(method.Options, chosen, f"method {wanted.name}")
-    standard: Options = read(method.Options, recipe.options if recipe else {}, f"the recipe of {wanted.name}")
     overrides = {k: v for k, v in _fields(options).items() if v != getattr(standard, k)}
     if recipe is not None and recipe.name != "default":
         overrides["recipe"] = recipe.name
     prescribed = recipe.preprocessing if recipe else "mean/std"
-    preprocessing = request.preprocessing or prescribed
+    preprocessing = asked_preprocessing or prescribed
     if preprocessing == "zca":
         datasets.whitening(card, say)
     if preprocessing != prescribed:
@@ -200,6 +205,13 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         notes.append(
             f"The method {wanted.name} matches on no network: --precision and --compile are for those that do."
         )
+    every, total = request.evaluate_every or 0, getattr(options, "iterations", 0)
+    if every and every >= total:
+        only = f"has {total} iterations" if total else "has no iterations"
+        notes.append(f"The run {only}: --evaluate-every {every} has no effect, it is evaluated at its end.")
+        every = 0
+    if data and registry.load("datasets", dataset.name).SOURCE == "package" and request.data != os.environ.get(DATA):
+        notes.append(f"The dataset {dataset.name} comes with a package: --data has no effect.")
     chunk = micro_batch(device, networks.map_bytes(network, card)) if network else 0
     repeats = 5 if request.eval_repeats is None else request.eval_repeats
     where = Where(
@@ -222,7 +234,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
             "protocol": protocol,
             "evaluate_on": evaluate_on,
             "eval_repeats": repeats,
-            "evaluate_every": request.evaluate_every or 0,
+            "evaluate_every": every,
             "seed": request.seed or 0,
             "deterministic": bool(request.deterministic),
             "precision": precision,
@@ -303,6 +315,11 @@ def evaluation(job: Job, request: Request, set_sha256: str, iteration: int) -> J
         where=where,
     )
     return replace(job, config=changed, policy=Policy.of(where, changed.precision, changed.deterministic))
+
+
+def _found(kind: registry.Kind, choice: Choice) -> Choice:
+    """The same choice, its name written as the registry has it: that one is stored and hashed."""
+    return Choice(registry.find(kind, choice.name), choice.options)
 
 
 def _fields(options: Options) -> dict[str, object]:
@@ -577,9 +594,12 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
                 yield msgspec.structs.replace(told, memory_bytes=policy.used_bytes())
                 heard = time.perf_counter()
             continue
-        step = told
+        _check_step(told, step, total, job)
+        first, step = step is None, told
         position.iteration, position.checkpoint = step.iteration, checkpoint
         finite.look(step)
+        if first:  # what cannot be used is known now, not after all iterations
+            _check_set(step.synthetic, step.iteration, job)
         last = step.iteration >= total
         due = bool(config.evaluate_every) and step.iteration % config.evaluate_every == 0 and not last
         # First of all: a checkpoint of this iteration, from wherever it is asked for, comes after its losses.
@@ -608,12 +628,56 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
             position.checkpoint = partial(_same, checkpoint())
     if step is None:
         raise BadInput(f"The method {config.method.name} gave no synthetic set.")
+    if step.iteration < total:
+        raise BadInput(
+            f"The method {config.method.name} stopped after {step.iteration} of its {total} iterations, so its set is "
+            f"not the one that was asked for. To have it, ask for {step.iteration}."
+        )
     finite.check()
     if keeper is not None:
         yield from _checkpointed(keeper, clock, position)
     if warning := _not_fallen(position.losses, job.options):
         yield Warned(message=warning)
     yield from _judge(job, step.synthetic, step.iteration, True, test, clock, position)
+
+
+def _check_step(step: object, before: Step | None, total: int, job: Job) -> None:
+    """See that what a method yields is a step, and its iteration one of those to come.
+
+    Raises:
+        BadInput: it is not.
+    """
+    method = job.config.method.name
+    if not isinstance(step, Step):
+        raise BadInput(f"The method {method} gave a {type(step).__name__} where a Step or Progressed is due.")
+    if total and (step.iteration > total or (before and step.iteration <= before.iteration)):
+        after = f" after iteration {before.iteration}" if before else ""
+        raise BadInput(
+            f"The method {method} was asked for {total} iterations, and gave number {step.iteration}{after}."
+        )
+
+
+def _check_set(synthetic: SyntheticSet, iteration: int, job: Job) -> None:
+    """See that a set can be trained on and kept, and is what was asked for.
+
+    Raises:
+        BadInput: its shape, type, labels or number of images are not.
+        Diverged: its images are not finite.
+    """
+    if synthetic.images.is_floating_point() and not bool(synthetic.images.isfinite().all()):
+        raise Diverged(iteration, f"The images after iteration {iteration} are not finite")
+    try:
+        if job.config.ipc is None or synthetic.whole:
+            if job.config.ipc is not None or not synthetic.whole:
+                raise BadInput(f"It is {'' if synthetic.whole else 'not '}the whole dataset.")
+            return
+        if why := synthetic.wrong():
+            raise BadInput(f"{why[:1].upper()}{why[1:]}.")
+        if (ipc := synthetic.ipc_on(job.card)) != job.config.ipc:
+            raise BadInput(f"It has {ipc} images per class, and {job.config.ipc} were asked for.")
+    except BadInput as error:
+        which = f"after iteration {iteration}" if iteration else "that it chose"
+        raise BadInput(f"The set of the method {job.config.method.name} {which} cannot be used. {error}") from None
 
 
 def _same(checkpoint: Checkpoint) -> Checkpoint:
@@ -722,8 +786,7 @@ def _judge(
     position: _Position,
 ) -> Iterator[AnyEvent]:
     """Keep the set, then evaluate it."""
-    if synthetic.images.is_floating_point() and not bool(synthetic.images.isfinite().all()):
-        raise Diverged(iteration, f"The images after iteration {iteration} are not finite")
+    _check_set(synthetic, iteration, job)
     clock.enter("evaluate")
     # Its tensors are the method's own, and valid until it goes on.
     snapshot = _keep(synthetic, iteration, job.card)

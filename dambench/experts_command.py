@@ -5,22 +5,32 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 import typer
 from rich.console import Console
-from typer import Argument, Option, Typer
+from typer import Argument, Option
 
 from dambench import config, files, pools, process, registry
-from dambench.errors import BadInput, unknown
+from dambench.arguments import Commands
+from dambench.errors import BadInput, named
 from dambench.events import Progressed, Warned
 from dambench.recording import EXIT_CODES, Signals, Told
 from dambench.terminal import Watch, duration, size, table
 
-app = Typer(rich_markup_mode=None, help="Networks trained on the real images, whose trajectories are matched.")
+app = Commands(rich_markup_mode=None, help="Networks trained on the real images, whose trajectories are matched.")
 
 Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
+
+FLAGS = {
+    ("", "seed"): "--seed N",
+    ("", "epochs"): "--epochs N",
+    ("", "gsam"): "--optimiser gsam",
+    ("", "schedule"): "--schedule SCORE",
+    ("schedule", "score"): "--schedule SCORE",
+}
+"""Settings that have a flag of their own."""
 
 SILENCE = 0.25
 """Seconds between two signs of life."""
@@ -49,12 +59,9 @@ def train(
     as_json: Json = False,
 ) -> int:
     """Train experts and keep them. Those that are there already are not trained again."""
-    if optimiser not in ("sgd", "gsam"):
-        raise unknown("optimiser", optimiser, ("sgd", "gsam"))
-    if schedule not in ("none", "el2n", "grand", "loss"):
-        raise unknown("schedule", schedule, ("none", "el2n", "grand", "loss"))
-    if preprocessing not in config.PREPROCESSINGS:
-        raise unknown("preprocessing", preprocessing, config.PREPROCESSINGS)
+    optimiser = named("optimiser", optimiser, ("sgd", "gsam"))
+    schedule = named("schedule", schedule, ("none", "el2n", "grand", "loss"))
+    space = cast(config.PreprocessingName, named("preprocessing", preprocessing, config.PREPROCESSINGS))
     said = _settings(set_ or [])
     for group, missing in (("gsam", optimiser == "sgd"), ("schedule", schedule == "none")):
         if said[group] and missing:
@@ -85,7 +92,7 @@ def train(
         experts.check(networks.build(name, card))
         policy.apply()
         problem = Problem(
-            real=datasets.open_sets(card, policy.device, preprocessing)[0],
+            real=datasets.open_sets(card, policy.device, space)[0],
             card=card,
             ipc=1,
             seeds=Seeds(seed),
@@ -126,7 +133,13 @@ def _settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
             group, rest = "", pair
         if group not in found or "=" not in rest:
             raise BadInput(f"--set {pair!r} is not of the form NAME=VALUE, or gsam., schedule. or dataset.NAME=VALUE.")
-        found[group] |= config.settings([f"method.{rest}"])["method"]
+        option = config.settings([f"method.{rest}"])["method"]
+        (name,) = option
+        if name in found[group]:
+            raise BadInput(f"--set {pair!r} says {name} once more: say it once.")
+        if (group, name) in FLAGS:
+            raise BadInput(f"--set {pair!r} is not how that is said: {FLAGS[group, name]}.")
+        found[group] |= option
     return found
 
 

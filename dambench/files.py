@@ -21,7 +21,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from string import hexdigits
@@ -52,6 +52,23 @@ def user_path(text: str) -> Path:
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise BadInput(f"{display(text)!r} is not a path that can be kept: it must be UTF-8 without NUL characters.")
     return Path(os.path.expanduser(text))
+
+
+def check_suffix(path: Path, suffixes: Iterable[str], what: str) -> None:
+    """See that a file's name does not say something else than what will be in it. It need not have a suffix.
+
+    Args:
+        what: will be in it.
+
+    Raises:
+        BadInput: its suffix is none of these.
+    """
+    suffix = path.suffix.lower()
+    if suffix and suffix not in suffixes:
+        raise BadInput(
+            f"{display(path.name, 60)!r} cannot be written: {what} has the suffix {' or '.join(suffixes)}, "
+            f"not {display(suffix, 20)}."
+        )
 
 
 def can_keep_sets() -> None:

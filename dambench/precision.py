@@ -25,7 +25,7 @@ import torch
 from dambench import files
 from dambench.config import PRECISIONS, Precision, Where
 from dambench.display import display
-from dambench.errors import BadInput, unknown
+from dambench.errors import BadInput, named
 
 ALL = 10**9
 """Images at once, where a device wants them all."""
@@ -196,6 +196,7 @@ def choose_device(name: str) -> str:
         BadInput: there is no such device here.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    name = name.strip().lower()
     if name == "auto":
         return "cuda:0" if count else "cpu"
     if name == "cpu":
@@ -215,13 +216,12 @@ def choose_precision(name: str | None, device: str) -> Precision:
     Raises:
         BadInput: there is no such precision on this device.
     """
-    if name is None or name == "auto":
+    precision = "auto" if name is None else named("precision", name, ("auto", *PRECISIONS))
+    if precision == "auto":
         return "fp32" if device == "cpu" else "tf32"
-    if name not in PRECISIONS:
-        raise unknown("precision", name, ("auto", *PRECISIONS))
-    if name == "tf32" and device == "cpu":
+    if precision == "tf32" and device == "cpu":
         raise BadInput("--precision tf32 is for GPUs: a CPU has fp32 and bf16.")
-    return name
+    return cast(Precision, precision)
 
 
 def choose_compiling(asked: str | None, device: str, iterations: int, batch_norm: bool) -> tuple[bool, str]:
@@ -234,8 +234,7 @@ def choose_compiling(asked: str | None, device: str, iterations: int, batch_norm
     Raises:
         BadInput: it is none of the three.
     """
-    if asked not in (None, "auto", "on", "off"):
-        raise unknown("way to compile", asked, ("auto", "on", "off"))
+    asked = "auto" if asked is None else named("way to compile", asked, ("auto", "on", "off"))
     kind = device.partition(":")[0]
     pays = iterations >= WORTH_COMPILING[kind] and (batch_norm or kind != "cpu")
     if asked == "off" or (asked != "on" and not pays):

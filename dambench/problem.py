@@ -271,7 +271,7 @@ class SyntheticSet:
             else:
                 normalisation = Normalisation(tuple(about.mean), tuple(about.std))
             found = cls(images, labels, normalisation, tuple(about.classes), about.lr)
-            if why := found._wrong():
+            if why := found.wrong():
                 raise ValueError(why)
             return found
         except BadInput:
@@ -279,7 +279,7 @@ class SyntheticSet:
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise BadInput(f"{str(path)!r} is not a synthetic set of dambench: {display(str(error))}.") from None
 
-    def _wrong(self) -> str:
+    def wrong(self) -> str:
         """What cannot be so; empty: nothing."""
         images, labels, classes = self.images, self.labels, len(self.classes)
         if images.dim() != 4 or not images.numel() or images.dtype not in (torch.uint8, torch.float32):

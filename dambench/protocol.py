@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from dambench.errors import unknown
+from dambench.errors import BadInput, named
 
 
 def identity(struct: Struct, but: tuple[str, ...] = ()) -> str:
@@ -178,7 +178,8 @@ def preset(name: str) -> Protocol:
     Raises:
         BadInput: nobody answers to the name, or the hash is another version's.
     """
-    for protocol in PRESETS.values():
-        if name in (protocol.name, protocol.label):
-            return protocol
-    raise unknown("protocol", name, PRESETS)
+    said, mark, version = name.partition("#")
+    protocol = PRESETS[named("protocol", said, PRESETS)]
+    if mark and protocol.label != f"{protocol.name}#{version.strip().lower()}":
+        raise BadInput(f"The protocol {name!r} is another version's: here it is {protocol.label}.")
+    return protocol

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from dambench.errors import unknown
+from dambench.errors import named
 
 Kind = Literal["methods", "datasets", "networks"]
 
@@ -26,15 +26,23 @@ def names(kind: Kind) -> list[str]:
     return sorted(built_in | {entry.name for entry in entry_points(group=f"dambench.{kind}")})
 
 
-@cache
-def load(kind: Kind, name: str) -> ModuleType:
-    """The module of that name; a built-in one is preferred to one from outside.
+def find(kind: Kind, name: str) -> str:
+    """The name of a kind that is meant: `CIFAR-10` → `cifar10`.
 
     Raises:
         BadInput: there is none; the nearest name is given.
     """
-    if name not in names(kind):
-        raise unknown(kind.removesuffix("s"), name, names(kind))
+    return named(kind.removesuffix("s"), name, names(kind))
+
+
+@cache
+def load(kind: Kind, name: str) -> ModuleType:
+    """The module of that name, read as `find` does; a built-in one is preferred to one from outside.
+
+    Raises:
+        BadInput: there is none; the nearest name is given.
+    """
+    name = find(kind, name)
     for entry in entry_points(group=f"dambench.{kind}", name=name):
         if not (Path(__file__).parent / kind / f"{name}.py").exists():
             return import_module(entry.module)

@@ -32,6 +32,7 @@ SMALL = [
     *("--device", "cpu", "--set", "method.batch_real=8", "--iterations", "3"),
 ]
 DM = [*SMALL, "--method", "dm"]
+BARE = ["run", "--headless", "--dataset", "digits", "--method", "dm"]
 
 
 def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -128,17 +129,17 @@ BAD = [
     ([*DM, "--ipc", "three"], "--ipc"),
     ([*DM, "--ipc", "0"], "ipc = 0 is not allowed: expected `int` >= 1"),
     ([*DM, "--ipc", "9" * 30], "ipc = 999"),
-    ([*DM, "--iterations", "9" * 25], "iterations = 999"),
+    ([*BARE, "--iterations", "9" * 25], "iterations = 999"),
     ([*DM, "--threads", "-1"], "threads = -1 is not allowed"),
     ([*DM, "--threads", "99999999999"], "threads = 99999999999 is not allowed"),
     ([*DM, "--seeds", "0-99999999999999999999"], "more than 1000 runs"),
-    ([*DM, "--device", "cuda:" + "9" * 5000], "is not a device"),
-    ([*DM, "--network", "convnet-d" + "9" * 5000], "no part is called"),
+    ([*BARE, "--device", "cuda:" + "9" * 5000], "is not a device"),
+    ([*BARE, "--network", "convnet-d" + "9" * 5000], "no part is called"),
     ([*DM, "--set", "method.lr_images=" + "[" * 3000], "lr_images"),
     ([*DM, "--set", "method.lr_images=" + "9" * 5000], "lr_images"),
     ([*DM, "--protocol", ""], "No protocol is called ''"),
     ([*DM, "--recipe", ""], "No recipe of dm is called ''"),
-    ([*DM, "--device", ""], "--device '' is not a device"),
+    ([*BARE, "--device", ""], "--device '' is not a device"),
     ([*DM, "--name", "\udcff"], "is not valid UTF-8"),
     ([*DM, "--data", "a\0b"], "is not a path that can be kept"),
     ([*DM, "--db", "x" * 300], "File name too long"),
@@ -151,6 +152,28 @@ BAD = [
     ([*DM, "--set", "lr_images=1"], "is not of the form"),
     ([*DM, "--seeds", "4-2"], "seeds"),
     ([*DM, "--seed", "1", "--seeds", "0-2"], "exclude each other"),
+    ([*DM, "--method", "random"], "--method is given 2 times: say it once"),
+    ([*DM, "--ipc", "1", "--ipc=1"], "--ipc is given 2 times"),
+    ([*DM, "--deterministic", "--no-deterministic"], "--deterministic/--no-deterministic is given 2 times"),
+    (["--db", "a.db", "--db", "b.db", "runs"], "--db is given 2 times"),
+    (["report", "-o", "a.md", "--output", "b.md"], "--output/-o is given 2 times"),
+    (["experts", "train", "--dataset", "digits", "--count", "1", "--count", "2"], "--count is given 2 times"),
+    ([*DM, "--set", "method.lr_images=1", "--set", "method.lr_images=2"], "--set method.lr_images is given more than"),
+    ([*DM, "--set", "method.iterations=4"], "iterations and method.iterations are the same setting"),
+    (["run", "twice.toml", "--headless"], "'twice.toml': iterations and method.iterations are the same setting"),
+    ([*DM, "--set", "method.name=random"], "say --method random"),
+    (["experts", "train", "--dataset", "digits", "--set", "epochs=2"], "is not how that is said: --epochs N"),
+    ([*DM, "--method="], "--method is given 2 times"),
+    (["run", "--headless", "--dataset", "digits", "--method", " "], "No method is called ' '"),
+    ([*DM, "--data", ""], "data = '' is not allowed"),
+    ([*DM, "--tag", ""], "is not allowed"),
+    ([*DM, "--detach"], "--headless and --detach exclude each other"),
+    ([*DM, "--dry-run", "--check"], "--detach, --dry-run and --check exclude each other"),
+    (["report", "-o", "fig.pdf"], "a report has the suffix .md"),
+    (["report", "-o", "a.csv", "--format", "latex"], "a report in latex has the suffix .tex, not .csv"),
+    (["show", "zzzzzz", "--preview", "set.pdf"], "a preview has the suffix .png, not .pdf"),
+    (["shot", "runs", "-o", "runs.png"], "a picture of the console has the suffix .svg, not .png"),
+    (["db", "backup", "runs.tar"], "a backup is one database"),
     ([*DM, "--db", "no/such/folder/runs.db"], "there is no folder"),
     (["run", "none.toml", "--headless"], "No such file"),
     (["run", "bad.toml", "--headless"], "not valid TOML"),
@@ -168,6 +191,7 @@ def test_bad_input_is_one_sentence_exit_code_2_and_an_untouched_database(
 ) -> None:
     (tmp_path / "bad.toml").write_text("ipc = ")
     (tmp_path / "deep.toml").write_text("x = " + "[" * 3000)
+    (tmp_path / "twice.toml").write_text("iterations = 3\n[method]\nname = 'dm'\niterations = 4\n")
     path = tmp_path / "runs.db"
     if exists:
         Store.open(path, write=True).close()
@@ -235,10 +259,9 @@ def test_a_database_that_cannot_be_written_ends_the_run_with_a_sentence(
 def test_a_signal_ends_a_run_cleanly_and_is_recorded(
     number: signal.Signals, code: int, phase: str, tmp_path: Path
 ) -> None:
-    long = ["--iterations", "1000000"] if phase == "distil" else ["--eval-repeats", "1000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dambench", *DM, *long], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    words = [sys.executable, "-m", "dambench", *DM]
+    words[words.index("--iterations" if phase == "distil" else "--eval-repeats") + 1] = "1000000"
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
     with process:
         assert process.stderr is not None
         for line in process.stderr:

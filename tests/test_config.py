@@ -149,8 +149,8 @@ def test_a_toml_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 
 
 def test_settings_are_read_as_toml_values_and_else_as_text() -> None:
-    found = settings(["method.lr_images=0.1", "method.init=noise", "dataset.mirrors=false", "method.init='real'"])
-    assert found == {"method": {"lr_images": 0.1, "init": "real"}, "dataset": {"mirrors": False}}
+    found = settings(["method.lr_images=0.1", "method.init=noise", "dataset.mirrors=false", "method.x='y'"])
+    assert found == {"method": {"lr_images": 0.1, "init": "noise", "x": "y"}, "dataset": {"mirrors": False}}
 
 
 @pytest.mark.parametrize("pair", ["lr=1", "method.lr_images", "network.depth=3", "method.=1", "=", "x"])

@@ -1,6 +1,6 @@
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -199,9 +199,65 @@ def test_a_run_that_is_done_is_not_stopped_any_more() -> None:
         events.throw(StopRun("SIGTERM"))
 
 
-def _with(monkeypatch: pytest.MonkeyPatch, distill: Any) -> list[AnyEvent]:
+def _with(monkeypatch: pytest.MonkeyPatch, distill: Any, **changes: Any) -> list[AnyEvent]:
     monkeypatch.setattr(dm, "distill", distill)
-    return _run()
+    return _run(**changes)
+
+
+@pytest.mark.parametrize(
+    ("iterations", "said"),
+    [
+        ((1, 2, 3), "The method dm stopped after 3 of its 4 iterations"),
+        ((1, 2, 2, 3, 4), "was asked for 4 iterations, and gave number 2 after iteration 2"),
+        ((1, 3, 2, 4), "was asked for 4 iterations, and gave number 2 after iteration 3"),
+        ((1, 2, 3, 4, 5), "was asked for 4 iterations, and gave number 5 after iteration 4"),
+        ((), "gave no synthetic set"),
+    ],
+)
+def test_a_method_that_does_not_do_the_iterations_that_were_asked_for_is_not_finished(
+    monkeypatch: pytest.MonkeyPatch, iterations: Sequence[int], said: str
+) -> None:
+    def short(problem: Problem, options: object, resume: object = None) -> Iterator[Step]:
+        for iteration in iterations:
+            yield Step(iteration, problem.synthetic_set(problem.random_subset()))
+
+    ending = _with(monkeypatch, short)[-1]
+    assert isinstance(ending, Failed)
+    assert said in ending.error
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda set_: replace(set_, images=set_.images[:, :, :7]), "The set's images are (1, 7, 8) (C, H, W)"),
+        (lambda set_: replace(set_, images=set_.images[0]), "Its images are torch.uint8 of shape (1, 8, 8)"),
+        (lambda set_: replace(set_, images=set_.images.double()), "Its images are torch.float64"),
+        (lambda set_: replace(set_, images=set_.images.float().log()), "are not finite"),
+        (lambda set_: replace(set_, labels=set_.labels.int()), "Its labels are torch.int32"),
+        (lambda set_: replace(set_, labels=set_.labels + 1), "It has labels that are none of its 10 classes"),
+        (lambda set_: replace(set_, labels=set_.labels // 2), "from 0 to 2 of a class"),
+        (lambda set_: replace(set_, images=set_.images.repeat(2, 1, 1, 1), labels=set_.labels.repeat(2)), "It has 2"),
+        (lambda set_: replace(set_, classes=set_.classes[::-1]), "The set's classes are not those of digits"),
+        (lambda set_: replace(set_, lr=float("nan")), "Its learning rate is no sensible number"),
+        (lambda set_: replace(set_, whole=True), "It is the whole dataset"),
+        (lambda set_: (set_.images, set_.labels), "gave a tuple where a Step"),
+    ],
+)
+def test_a_set_that_cannot_be_used_ends_the_run_at_the_first_iteration(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[SyntheticSet], Any], said: str
+) -> None:
+    begun = []
+
+    def odd(problem: Problem, options: object, resume: object = None) -> Iterator[Any]:
+        for iteration in range(1, 5):
+            begun.append(iteration)
+            made = change(problem.synthetic_set(problem.random_subset()))
+            yield Step(iteration, made) if isinstance(made, SyntheticSet) else made
+
+    ending = _with(monkeypatch, odd)[-1]
+    assert isinstance(ending, Failed)
+    assert said in ending.error
+    assert begun == [1]
 
 
 def test_what_breaks_in_a_method_is_an_event_not_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +321,7 @@ def test_experts_are_a_phase_and_what_is_said_of_them_is_heard_at_once(monkeypat
             time.sleep(0.1)
             yield Progressed(phase="experts", done=done, total=3)
         problem.enter("distil")
-        for iteration in (1, 2):
+        for iteration in range(1, 5):
             yield Step(iteration, problem.synthetic_set(problem.random_subset()), state=state)
 
     monkeypatch.setattr("dambench.engine.SILENCE", 0.0)
@@ -330,6 +386,21 @@ def test_a_setting_at_its_default_is_the_same_run_however_it_was_said() -> None:
     )
 
 
+def test_names_are_found_however_they_are_written_and_stored_as_they_are_known() -> None:
+    plain = _request(protocol="dsa-dm", evaluate_on=["convnet-d1-w4", "pool-w"], precision="fp32", preprocessing="zca")
+    spoken = _request(
+        method={"name": " DM", "batch_real": 8, "init": "Real"},
+        dataset="Digits",
+        network="ConvNet_D1 W4",
+        protocol="DSA_DM",
+        evaluate_on=["ConvNet d1_W4", "POOL W"],
+        precision="FP32",
+        preprocessing="ZCA",
+        device="CPU",
+    )
+    assert prepare(spoken).config == prepare(plain).config
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -342,7 +413,7 @@ def test_a_setting_at_its_default_is_the_same_run_however_it_was_said() -> None:
         ({"network": "convnet-d1-w6-gn"}, "width 6 is not a multiple of 4"),
         ({"evaluate_on": ["convnet-d5"]}, "at most depth 3"),
         ({"evaluate_on": ["convnet-d1-w4", "convnet-w4-d1"]}, "names a network twice"),
-        ({"protocol": "dsadm"}, "No protocol is called 'dsadm'. Did you mean 'dsa-dm'"),
+        ({"protocol": "dsamd"}, "No protocol is called 'dsamd'. Did you mean 'dsa-dm'"),
         ({"recipe": "papr"}, "No recipe of dm is called 'papr'"),
         ({"ipc": 0}, "ipc = 0 is not allowed: expected `int` >= 1"),
         ({"ipc": -2}, "ipc = -2 is not allowed: expected `int` >= 1"),
@@ -493,7 +564,7 @@ def test_a_matching_loss_that_has_not_fallen_is_said(
         for iteration, loss in enumerate(losses, 1):
             yield Step(iteration, data, {"matching": torch.tensor(loss)})
 
-    events = _with(monkeypatch, matching)
+    events = _with(monkeypatch, matching, iterations=len(losses))
     warnings = [event.message for event in events if isinstance(event, Warned)]
     assert len(warnings) == (not fallen)
     assert all("has not fallen" in message and "method.lr_images=0.1" in message for message in warnings)
@@ -511,8 +582,10 @@ def test_of_a_part_of_a_run_and_of_other_losses_nothing_is_said(monkeypatch: pyt
         for iteration in range(1, 101):
             yield Step(iteration, data, {"student": torch.tensor(1.0)})
 
-    for distill in (resumed, otherwise):
-        assert not [event for event in _with(monkeypatch, distill) if isinstance(event, Warned)]
+    for distill, iterations in ((resumed, 200), (otherwise, 100)):
+        events = _with(monkeypatch, distill, iterations=iterations)
+        assert isinstance(events[-1], Finished)
+        assert not [event for event in events if isinstance(event, Warned)]
 
 
 def test_pools_are_evaluated_on_by_name() -> None:

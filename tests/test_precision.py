@@ -33,7 +33,7 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) ->
         choose_device("cuda:2")
 
 
-@pytest.mark.parametrize("name", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "cuda:1:2"])
+@pytest.mark.parametrize("name", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "CPU:1", "cuda:1:2"])
 def test_what_is_no_device_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match=r"is not a device|is not there"):
         choose_device(name)

@@ -65,4 +65,4 @@ def test_a_protocol_is_found_by_name_and_by_label() -> None:
 
 def test_an_unknown_protocol_names_the_nearest() -> None:
     with pytest.raises(BadInput, match="Did you mean 'dsa-dm'"):
-        preset("dsadm")
+        preset("dsamd")

@@ -213,7 +213,7 @@ def test_a_signal_that_whoever_started_us_ignores_stays_ignored(tmp_path: Path) 
         "os.execv(sys.executable, [sys.executable, '-m', 'dambench', *sys.argv[1:]])"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", ignoring, *DM, "--headless", "--iterations", "200", "--eval-repeats", "1"],
+        [sys.executable, "-c", ignoring, *DM, "--headless", "--iterations", "200"],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -67,6 +67,7 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
     Raises:
         BadInput: the dataset or an option is unknown, the raw data are missing or damaged, or the disk is full.
     """
+    choice = Choice(registry.find("datasets", choice.name), choice.options)
     module = registry.load("datasets", choice.name)
     options = read(module.Options, choice.options, f"dataset {choice.name}")
     with _reading(choice.name, data):

@@ -59,7 +59,7 @@ def parse(name: str) -> tuple[ModuleType, Options]:
 
 def _said(name: str) -> tuple[ModuleType, dict[str, Any]]:
     """The family's module, and the options that the name says."""
-    first, *words = name.lower().split("-")
+    first, *words = _dashed(name).split("-")
     module, glued = _family(first)
     options: dict[str, Any] = {}
     for part in glued + words:
@@ -75,6 +75,11 @@ def _said(name: str) -> tuple[ModuleType, dict[str, Any]]:
             raise BadInput(f"Network {display(name, 60)!r} says its {option} twice: {part!r} is one too many.")
         options[option] = value
     return module, options
+
+
+def _dashed(name: str) -> str:
+    """`ConvNet_D3 W128` → `convnet-d3-w128`."""
+    return re.sub(r"[\s_-]+", "-", name.strip().lower())
 
 
 def _family(word: str) -> tuple[ModuleType, list[str]]:
@@ -149,7 +154,7 @@ def members(name: str) -> list[str]:
     Raises:
         BadInput: there is no such pool or network.
     """
-    name = name.lower()
+    name = _dashed(name)
     if name.startswith("pool-") and name not in POOLS:
         raise unknown("pool of networks", name, POOLS)
     found = POOLS[name][1].split() if name in POOLS else [name]
@@ -177,7 +182,7 @@ def settle_all(names: Sequence[str], card: DataCard, matched: str) -> tuple[str,
     for name in names:
         settled = [settle(same.get(each, each), card) for each in members(name)]
         found += settled
-        if name.lower() not in POOLS:
+        if _dashed(name) not in POOLS:
             alone += settled
     if len(set(alone)) < len(alone):
         raise BadInput(f"--evaluate-on names a network twice: {', '.join(alone)}.")

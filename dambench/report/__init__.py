@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dambench import files
-from dambench.errors import BadInput, unknown
+from dambench.errors import BadInput, named
 from dambench.report.to_csv import to_csv
 from dambench.report.to_html import to_html
 from dambench.report.to_json import to_json
@@ -27,19 +27,28 @@ PATIENCE = 3.0
 """Seconds that the reader of a pipe may take to come."""
 
 FOR_PEOPLE = ("markdown", "latex", "html")
-SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": "html", ".json": "json"}
+SUFFIXES = {
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".tex": "latex",
+    ".csv": "csv",
+    ".html": "html",
+    ".htm": "html",
+    ".json": "json",
+}
 
 
 def format_of(said: str | None, output: Path | None, *, short: bool) -> str:
     """The format that was asked for, else that of the file's suffix, else markdown.
 
     Raises:
-        BadInput: it is unknown, or has no short form.
+        BadInput: it is unknown, has no short form, or the file's suffix says another.
     """
-    suffix = "" if output is None else output.suffix.lower()
-    chosen = SUFFIXES.get(suffix, "markdown") if said is None else said
-    if chosen not in FORMATS:
-        raise unknown("format", chosen, FORMATS)
+    by_suffix = None if output is None else SUFFIXES.get(output.suffix.lower())
+    chosen = (by_suffix or "markdown") if said is None else named("format", said, FORMATS)
+    suffixes = [suffix for suffix, name in SUFFIXES.items() if name == chosen or said is None]
+    if output is not None and (said is None or by_suffix):
+        files.check_suffix(output, suffixes, f"a report in {chosen}" if said else "a report")
     if short and chosen not in FOR_PEOPLE:
         raise BadInput(f"--short is for {', '.join(FOR_PEOPLE)}: the format {chosen} always has all numbers.")
     return chosen

@@ -159,8 +159,20 @@ def test_a_copy_of_the_database_gives_the_same_bytes(
 def test_the_suffix_says_the_format(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, form: str) -> None:
     _report(capsys, "-o", name)
     assert (tmp_path / name).read_text() == _report(capsys, "--format", form)
-    _report(capsys, "-o", name, "--format", "json")
-    assert json.loads((tmp_path / name).read_text())["finished"] == 4
+
+
+@pytest.mark.parametrize("name", ["fig.pdf", "a.mdx", "a.v2"])
+def test_a_suffix_of_something_else_is_refused_unless_the_format_is_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    assert run_cli(["report", "-o", name]) == 2
+    assert "a report has the suffix .md or .markdown or .tex or" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
+    _report(capsys, "-o", name, "--format", "CSV")
+    assert (tmp_path / name).read_text() == _report(capsys, "--format", "csv")
+    assert run_cli(["report", "-o", "a.tex", "--format", "csv"]) == 2
+    assert "a report in csv has the suffix .csv, not .tex" in capsys.readouterr().err
+    assert not (tmp_path / "a.tex").exists()
 
 
 @pytest.mark.parametrize(
