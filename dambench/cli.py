@@ -785,7 +785,7 @@ def runs(
         [
             row["id"],
             row["state"] if row["state"] != "running" else f"{row['phase']} {row['done']}/{row['total']}",
-            method_label(row["method"], row["overrides"]),
+            (f"{row['evaluates']}: " if row["evaluates"] else "") + method_label(row["method"], row["overrides"]),
             row["dataset"],
             row["ipc"],
             row["seed"],

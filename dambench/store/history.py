@@ -131,7 +131,10 @@ def similar(
         MOST,
     ):
         try:
-            theirs = settings(msgspec.json.decode(row["config"], type=RunConfig))
+            past = msgspec.json.decode(row["config"], type=RunConfig)
+            if past.where.made != config.where.made:  # it only evaluated what another one had made
+                continue
+            theirs = settings(past)
             theirs[DATA] = row["dataset_sha256"][:8]
         except msgspec.DecodeError:  # of a dambench that knows other settings
             continue

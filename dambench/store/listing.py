@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from dambench.store.filters import ITERATION, NETWORK, Clause
 from dambench.store.leaderboard import ACCURACY, Estimate, accuracies, course
-from dambench.store.runs import Store
+from dambench.store.runs import EVALUATES, Store
 
 PEAK = "(select max(peak_memory_bytes) from costs where costs.run = runs.number)"
 SECONDS = "(select sum(seconds) from costs where costs.run = runs.number)"
@@ -71,6 +71,7 @@ def page(store: Store, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
             {ITERATION} as iteration, json_extract(runs.config, '$.method.options.iterations') as iterations,
             runs.created_at, runs.ended_at, runs.beat_at, runs.host, runs.boot, runs.pid, runs.process_started,
             runs.log, runs.attempt, runs.error, runs.diverged_at, runs.note, runs.config_sha256,
+            {EVALUATES} as evaluates,
             (select json_group_array(tag) from tags where tags.run = runs.number) as tags,
             (select max(iteration) from checkpoints where checkpoints.run = runs.number) as checkpoint,
             {PEAK} as peak, {SECONDS} as seconds, {STEP} as step

@@ -64,6 +64,16 @@ PREVIEWS = 20
 EVENT = msgspec.json.Decoder(AnyEvent)
 """Made once: to look at so many types takes longer than to read an event."""
 
+_MADE = "coalesce(json_extract({}.config, '$.where.made'), '')"
+MAKER = f"""(select maker.id from artifacts join runs as maker on maker.number = artifacts.run
+    where artifacts.sha256 = {_MADE.format("runs")} and {_MADE.format("maker")} = ''
+    order by maker.deleted_at != '', maker.number limit 1)"""
+"""The id of the run whose set a run only evaluates, in SQL; null: it makes its own, or that run is not here."""
+
+EVALUATES = f"""case {_MADE.format("runs")} when '' then ''
+    else coalesce({MAKER} || '''s set', 'the set ' || substr({_MADE.format("runs")}, 1, 8)) end"""
+"""What a run evaluates that does nothing else, as `ab2cde's set`; empty: it makes a set."""
+
 NO_PROCESS = Process(host="", boot="", pid=0, started=0)
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -579,6 +589,7 @@ class Store:
             f"""
             select id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
                 created_at, host, boot, pid, process_started, attempt, beat_at, log, deleted_at,
+                {EVALUATES} as evaluates,
                 (select avg(accuracy) {scores}) as accuracy, (select count(*) {scores}) as n
             from runs where (deleted_at != '') = ? and {only[0]}
             order by {self.by_age(newest_first=True)} limit ?
@@ -598,8 +609,9 @@ class Store:
             return [{key: value for key, value in found.items() if key not in ("run", "preview")} for found in rows]
 
         sets = part("artifacts", "iteration")
+        (other,) = self.query(f"select {EVALUATES} as evaluates from runs where number = ?", number)
         return {
-            "run": row | {key: json.loads(row[key]) for key in ("config", "overrides")},
+            "run": row | other | {key: json.loads(row[key]) for key in ("config", "overrides")},
             "tags": [found["tag"] for found in part("tags", "tag")],
             "environment": next(iter(part("environments", "run")), {}),
             "costs": part("costs", "instr('prepare distil evaluate', phase)"),

@@ -116,8 +116,9 @@ COLUMNS: dict[str, Column] = {
     "state": Column("STATE", "how it stands", lambda row: STATES[row["stands"]]),
     "name": Column("NAME", "its name", _text("name"), least=6),
     "method": Column(
-        "METHOD", "with settings other than its recipe's",
-        lambda row: display(method_label(row["method"], row["overrides"])),
+        "METHOD", "with settings other than its recipe's; before it, whose set is evaluated",
+        lambda row: display((f"{row['evaluates']}: " if row["evaluates"] else "")
+        + method_label(row["method"], row["overrides"])),
         least=7, most=40,
     ),
     "dataset": Column("DATASET", "what was distilled", _text("dataset"), least=7),

@@ -29,7 +29,8 @@ def facts(seen: Seen, width: int, frozen: bool, ascii: bool) -> list[Text]:
     """Two lines: which run this is and how it stands, and how far it is."""
     row = seen.row
     # Settings that differ from the recipe's are many words: they are left to the place of runs.
-    what = [display(row["method"]), display(row["dataset"]), "whole" if row["ipc"] is None else f"IPC {row['ipc']}"]
+    what = [f"evaluates {row['evaluates']}"] if row["evaluates"] else []
+    what += [display(row["method"]), display(row["dataset"]), "whole" if row["ipc"] is None else f"IPC {row['ipc']}"]
     what += [display(row["network"])] if row["network"] else []
     what += [f"seed {row['seed']}"]
     if width >= WIDE:

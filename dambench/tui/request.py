@@ -14,6 +14,8 @@ import msgspec
 
 from dambench import files
 from dambench.config import Request, RunConfig
+from dambench.display import display
+from dambench.protocol import PRESETS
 
 Form = dict[str, str]
 """Text by field: of `Request`, `method.NAME` and `dataset.NAME`. What is empty was not said."""
@@ -95,6 +97,21 @@ def of_run(row: Mapping[str, Any]) -> Form:
     }
     form |= {f"dataset.{name}": _text(value) for name, value in run.dataset.options.items()}
     return form | {f"method.{name}": _text(value) for name, value in changed.items()}
+
+
+def evaluation(row: Mapping[str, Any], maker: str) -> tuple[list[str], str]:
+    """What comes after `dambench` to evaluate a set again as a run did, and in words what would differ.
+
+    Args:
+        row: of the table `runs`.
+        maker: the id of the run that made the set.
+    """
+    run = msgspec.json.decode(row["config"], type=RunConfig)
+    said = ["evaluate", maker, "--evaluate-on", ",".join(run.evaluate_on), "--eval-repeats", str(run.eval_repeats)]
+    said += ["--protocol", run.protocol.name, "--device", run.where.device]
+    said += ["--threads", str(run.where.threads)] if run.where.threads else []
+    same = run.protocol == PRESETS.get(run.protocol.name)
+    return said, "" if same else f"Again, but under what is called {display(run.protocol.name)} now"
 
 
 def _text(value: Any) -> str:

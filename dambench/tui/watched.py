@@ -26,7 +26,7 @@ from dambench.events import (
     Stepped,
 )
 from dambench.store.leaderboard import mean, std
-from dambench.store.runs import Store
+from dambench.store.runs import EVALUATES, Store
 from dambench.terminal import losses as spelled
 from dambench.terminal import summary
 from dambench.tui.widgets.chart import Floats, Series
@@ -163,6 +163,7 @@ class Watched:
                 return None
             self.run = order[0]
         row = store.run(self.run)
+        row |= store.query(f"select {EVALUATES} as evaluates from runs where number = ?", row["number"])[0]
         if row["phase"] == "distil":
             # After an evaluation the row has that one's total until the run says how far it is.
             row["total"] = json.loads(row["config"])["method"].get("options", {}).get("iterations", row["total"])

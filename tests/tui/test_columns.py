@@ -20,7 +20,7 @@ def row(**more: Any) -> dict[str, Any]:
         "accuracy": Estimate(0.5391, 0.0031, 5), "iteration": 20000, "iterations": 20000, "rate": 11.23, "done": 5,
         "total": 5, "peak": 38_100_000_000, "seconds": 4321.0, "created_at": "2026-11-01T09:00:00.000+00:00",
         "ended_at": "2026-11-01T11:48:00.000+00:00", "beat_at": "2026-11-01T11:59:30.000+00:00", "tags": [],
-        "note": "", "host": "gpu07",
+        "note": "", "host": "gpu07", "evaluates": "",
     }  # fmt: skip
     return known | more
 

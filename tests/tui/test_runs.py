@@ -16,7 +16,10 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from dambench import launch
+from dambench.cli import run_cli
+from dambench.config import Where
 from dambench.events import Process
+from dambench.files import digest
 from dambench.store import filters, listing
 from dambench.store.runs import Store
 from dambench.tui import signalling
@@ -330,6 +333,49 @@ def test_tags_and_notes_are_written(path: Path) -> None:
         await types(pilot, "look here", "enter")
         await until(pilot, lambda: asked(path, "select id from runs where note = 'look here'"))
         await shows(pilot, "look here")
+
+    play(app, scene)
+
+
+def test_a_run_that_only_evaluates_says_so_everywhere_and_is_run_again_as_that(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = iter(["maker", "judge", "orphan"])
+    monkeypatch.setattr("dambench.store.runs.new_id", lambda: next(names))
+    with closing(Store.open(path, write=True)) as store:
+        add(store, config("dm"), made="a set")
+        for made in ("a set", "another"):
+            where = Where(made=digest(made.encode()), made_after=2)
+            run = msgspec.structs.replace(config("dm"), evaluate_on=("resnet18",), where=where)
+            add(store, run, made=made)
+    for command, told in (("runs", "maker's set: dm"), ("show judge", "evaluates maker's set")):
+        assert run_cli([*command.split(), "--db", str(path)]) == 0
+        assert told in " ".join(capsys.readouterr().out.split())
+    started: list[list[str]] = []
+
+    def start(arguments: list[str], say: Callable[[str], None]) -> tuple[str, int]:
+        started.append(arguments)
+        return "fresh2", 0
+
+    monkeypatch.setattr(launch, "start", start)
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: here(app) == "orphan")
+        await shows(pilot, "the set ", "evaluates the set ")
+        await pilot.press("R")
+        await until(pilot, lambda: "the run that made it is not here" in said(app))
+        await pilot.press("j")
+        await shows(pilot, "maker's set: dm", "evaluates maker's set")
+        await pilot.press("R")
+        await shows(pilot, "judge only evaluates maker's set. The same again:", "--evaluate-on resnet18")
+        await pilot.press("y")
+        await until(pilot, lambda: started)
+        assert " ".join(started[0]).startswith(
+            "evaluate maker --evaluate-on resnet18 --eval-repeats 5 --protocol quick"
+        )
+        await pilot.press("enter")
+        await shows(pilot, "[2 Live]", "judge finished  evaluates maker's set")
 
     play(app, scene)
 

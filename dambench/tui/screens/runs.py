@@ -1,5 +1,7 @@
 """Runs: all runs of the database, a line each; the one under the cursor at a glance; and what can be done with them."""
 
+import json
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -22,8 +24,8 @@ from dambench.store import filters, listing
 from dambench.store import runs as stored
 from dambench.store.filters import Filter
 from dambench.store.listing import Glance
-from dambench.store.runs import LONGEST, Changed, Store
-from dambench.tui import clock, pace, signalling
+from dambench.store.runs import LONGEST, MAKER, Changed, Store
+from dambench.tui import clock, pace, request, signalling
 from dambench.tui.columns import (
     ALIVE,
     COLUMNS,
@@ -576,8 +578,34 @@ class RunsPlace(signalling.Doing):
             self.console_app.compare_runs([row["id"] for row in rows])
 
     def action_again(self) -> None:
-        if not self.console_app.refuses() and (row := self.meant()) is not None:
+        if self.console_app.refuses() or (row := self.meant()) is None:
+            return
+        if json.loads(row["config"]).get("where", {}).get("made"):
+            self._evaluate_again(row)
+        else:
             self.console_app.new_run(row)
+
+    def _evaluate_again(self, row: dict[str, Any]) -> None:
+        """What the form cannot ask for: it is for runs that make a set."""
+        run, path = row["id"], str(self.console_app.path.absolute())
+        (found,) = self.read_now(lambda store: store.query(f"select {MAKER} as maker from runs where id = ?", run))
+        if found["maker"] is None:
+            self.console_app.say(f"{run} only evaluates a set, and the run that made it is not here.", "warning")
+            return
+        arguments, differs = request.evaluation(row, found["maker"])
+
+        def start() -> str:
+            heard: list[str] = []
+            begun, code = launch.start([*arguments, "--db", path], heard.append)
+            if not begun:
+                raise BadInput(heard[-1] if heard else f"It ended with {code} before it began.")
+            return f"{begun} evaluates {found['maker']}'s set."
+
+        text = f"{run} only evaluates {found['maker']}'s set. {differs or 'The same again'}:\n\n"
+        text += shlex.join(["dambench", *arguments])
+        self.app.push_screen(
+            Sure("Evaluate again", text, "start it"), lambda yes: signalling.do(self, start) if yes else None
+        )
 
     # What changes something.
 
@@ -676,7 +704,8 @@ def speed(row: Row, glance: Glance | None) -> list[str]:
 
 
 def _title(row: Row, *, facts: bool) -> str:
-    parts = [row["method"], row["dataset"], "" if row["ipc"] is None else f"IPC {row['ipc']}", row["network"]]
+    parts = [f"evaluates {row['evaluates']}" if row["evaluates"] else ""]
+    parts += [row["method"], row["dataset"], "" if row["ipc"] is None else f"IPC {row['ipc']}", row["network"]]
     said = f"{row['id']}  {' · '.join(display(part) for part in parts if part)} · seed {row['seed']}"
     return f"{said}   {display(row['protocol'])}" if facts else said
 
