@@ -638,7 +638,8 @@ def _estimated(job: "Job", runs: int, as_json: bool) -> int:
     from dambench.estimate import estimate
 
     try:
-        found = estimate(job)
+        with registry.aside(), registry.foreign("methods", job.config.method.name):
+            found = estimate(job)
     except NotEnoughMemory as error:
         return _complain(str(error), 1)
     if as_json:
@@ -1037,27 +1038,27 @@ def db_purge(
 @app.command()
 def methods(as_json: Json = False) -> None:
     """The methods, their options and recipes."""
-    found = [(name, registry.load("methods", name)) for name in registry.names("methods")]
+    known = _everything("methods")
     if as_json:
-        print(
-            json.dumps(
-                [
-                    {
-                        "name": name,
-                        "what": registry.headline(module),
-                        "paper": module.PAPER,
-                        "matches_on_network": module.MATCHES_ON_NETWORK,
-                        "options": msgspec.json.schema(module.Options),
-                        "recipes": [msgspec.to_builtins(recipe) for recipe in module.RECIPES],
-                    }
-                    for name, module in found
-                ]
-            )
-        )
+        found = [
+            {
+                "name": name,
+                "what": registry.headline(module),
+                "paper": module.PAPER,
+                "matches_on_network": module.MATCHES_ON_NETWORK,
+                "options": msgspec.json.schema(module.Options),
+                "recipes": [msgspec.to_builtins(recipe) for recipe in module.RECIPES],
+                "fault": "",
+            }
+            for name, module in known.modules.items()
+        ]
+        nothing = {"paper": "", "matches_on_network": False, "options": {}, "recipes": []}
+        print(json.dumps(found + _unusable(known, nothing)))
         return
     table(
         ["method", "what", "paper", "options and their defaults", "--recipe"],
-        [[name, registry.headline(m), m.PAPER, _options(m), _recipes(m)] for name, m in found],
+        [[name, registry.headline(m), m.PAPER, _options(m), _recipes(m)] for name, m in known.modules.items()]
+        + [[name, fault, "", "", ""] for name, fault in known.faults.items()],
     )
 
 
@@ -1066,7 +1067,7 @@ def networks(as_json: Json = False) -> None:
     """The networks, and how their names are made."""
     from dambench.networks import POOLS, parts
 
-    found = [(name, registry.load("networks", name)) for name in registry.names("networks")]
+    known = _everything("networks")
     if as_json:
         rows = [
             {
@@ -1075,18 +1076,20 @@ def networks(as_json: Json = False) -> None:
                 "parts": parts(m),
                 "options": msgspec.json.schema(m.Options),
                 "members": [],
+                "fault": "",
             }
-            for n, m in found
+            for n, m in known.modules.items()
         ]
         pools = [
-            {"name": name, "what": what, "parts": {}, "options": {}, "members": members.split()}
+            {"name": name, "what": what, "parts": {}, "options": {}, "members": members.split(), "fault": ""}
             for name, (what, members) in POOLS.items()
         ]
-        print(json.dumps(rows + pools))
+        print(json.dumps(rows + _unusable(known, {"parts": {}, "options": {}, "members": []}) + pools))
         return
     table(
         ["network", "what", "parts of a name, in any order"],
-        [[name, registry.headline(module), " ".join(parts(module).values())] for name, module in found],
+        [[name, registry.headline(module), " ".join(parts(module).values())] for name, module in known.modules.items()]
+        + [[name, fault, ""] for name, fault in known.faults.items()],
     )
     print()
     table(
@@ -1124,18 +1127,19 @@ def data_list(as_json: Json = False) -> None:
     from dambench import datasets
 
     cards = datasets.prepared()
-    found: list[dict[str, Any]] = []
-    for name in registry.names("datasets"):
-        module = registry.load("datasets", name)
-        found.append(
-            {
-                "name": name,
-                "what": registry.headline(module),
-                "source": module.SOURCE,
-                "options": msgspec.json.schema(module.Options),
-                "prepared": [msgspec.to_builtins(card) for card in cards if card.name == name],
-            }
-        )
+    known = _everything("datasets")
+    found: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "what": registry.headline(module),
+            "source": module.SOURCE,
+            "options": msgspec.json.schema(module.Options),
+            "prepared": [msgspec.to_builtins(card) for card in cards if card.name == name],
+            "fault": "",
+        }
+        for name, module in known.modules.items()
+    ]
+    found += _unusable(known, {"source": "", "options": {}, "prepared": []})
     if as_json:
         print(json.dumps(found))
         return
@@ -1146,7 +1150,8 @@ def data_list(as_json: Json = False) -> None:
             f"{c['channels']}×{c['height']}×{c['width']}, {len(c['classes'])} classes"
             for c in entry["prepared"]
         ]
-        rows += [[entry["name"], entry["what"], (ready or ["not yet"])[0]], *(["", "", more] for more in ready[1:])]
+        missing = "" if entry["fault"] else "not yet"
+        rows += [[entry["name"], entry["what"], (ready or [missing])[0]], *(["", "", more] for more in ready[1:])]
     table(["dataset", "what", "prepared"], rows)
 
 
@@ -1163,6 +1168,19 @@ def doctor(as_json: Json = False, db: Db = None) -> int:
     return 1 if any(state == "wrong" for _, state, _ in checks) else 0
 
 
+def _everything(kind: registry.Kind) -> registry.Known:
+    """All of a kind; what is from outside and is not used is told of."""
+    known = registry.everything(kind)
+    for sentence in known.shadowed:
+        _say(f"note: {sentence}")
+    return known
+
+
+def _unusable(known: registry.Known, nothing: dict[str, Any]) -> list[dict[str, Any]]:
+    """Entries for those that cannot be used, with a sentence in the place of what they are."""
+    return [{"name": name, "what": fault} | nothing | {"fault": fault} for name, fault in known.faults.items()]
+
+
 def _recipes(module: ModuleType) -> str:
     """The recipes that have to be asked for, and their datasets."""
     called: dict[str, list[str]] = {}
@@ -1173,5 +1191,5 @@ def _recipes(module: ModuleType) -> str:
 
 
 def _options(module: ModuleType) -> str:
-    fields = module.Options.__struct_fields__
-    return ", ".join(f"{name} {value}" for name, value in zip(fields, module.Options.__struct_defaults__, strict=True))
+    usual = module.Options()
+    return ", ".join(f"{name} {getattr(usual, name)}" for name in module.Options.__struct_fields__)

@@ -338,3 +338,7 @@ def read(kind: type[T], fields: Mapping[str, Any], whose: str) -> T:
         if key in fields and get_origin(choices) is Literal:
             reason = f"it is one of {', '.join(map(str, get_args(choices)))}"
         raise BadInput(f"In {whose}: {what} is not allowed: {reason[:1].lower()}{reason[1:]}.") from None
+    except Exception as error:
+        if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        raise BadInput(f"In {whose}: {type(error).__name__}: {error}.") from error  # from code that is not ours

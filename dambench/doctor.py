@@ -11,7 +11,7 @@ from contextlib import suppress
 from getpass import getuser
 from pathlib import Path
 
-from dambench import __version__, files, gpu, process
+from dambench import __version__, files, gpu, process, registry
 from dambench.disk import disk_of
 from dambench.display import counted
 from dambench.errors import BadInput
@@ -62,6 +62,7 @@ def examine(path: Path) -> list[Check]:
             checks.append(("GPU", "ok", f"{why} {follows}"))
     except (ImportError, RuntimeError) as error:
         checks.append(("torch", "wrong", f"cannot be imported: {error}"))
+    checks += _from_outside()
     if process.applies():
         settings = " ".join(f"{name}={value}" for name, value in process.KEPT.items())
         checks.append(("memory", "ok", f"`dambench run` starts itself anew with {settings}, so that glibc keeps pages"))
@@ -90,6 +91,17 @@ def examine(path: Path) -> list[Check]:
         ("raw data", "ok", raw or "DAMBENCH_DATA is not set: standard sets are downloaded, others need --data")
     )
     return checks
+
+
+def _from_outside() -> list[Check]:
+    """What other packages add, and what of it cannot be used."""
+    found: list[Check] = []
+    for kind in registry.KINDS:
+        known = registry.everything(kind)
+        found += [(kind, "wrong", fault) for fault in (*known.faults.values(), *known.shadowed)]
+        others = [name for name in known.modules if not registry.is_built_in(kind, name)]
+        found += [(kind, "ok", f"from other packages: {', '.join(others)}")] if others else []
+    return found
 
 
 def _where(path: Path) -> str:

@@ -45,7 +45,7 @@ from dambench.events import (
 )
 from dambench.precision import STACK, Policy, choose_compiling, choose_device, choose_precision, micro_batch
 from dambench.preview import preview
-from dambench.problem import Problem, RealSet, Seeds, Step, SyntheticSet
+from dambench.problem import Problem, RealSet, Seeds, State, Step, SyntheticSet
 from dambench.protocol import preset
 
 DATA = "DAMBENCH_DATA"
@@ -194,7 +194,8 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     compiled = False
     if method.MATCHES_ON_NETWORK:
         matched = networks.build(network, card)
-        getattr(method, "check", lambda network, options: None)(matched, options)
+        with registry.foreign("methods", wanted.name):
+            getattr(method, "check", lambda network, options: None)(matched, options)
         batch_norm = matched.mixes_images
         compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0), batch_norm)
         notes += [note] if note else []
@@ -444,7 +445,7 @@ def run(
             with suppress(StopRun):
                 yield from _checkpointed(keeper, clock, position)
         last: AnyEvent = Stopped(signal=str(stop), phase=phase, iteration=position.iteration, costs=costs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a method from outside may try to leave the program
         said = str(error).strip() or "no message"
         told = isinstance(error, Diverged | BadInput | NotEnoughMemory)
         last = Failed(
@@ -543,6 +544,18 @@ def open_problem(job: Job, real: RealSet) -> Problem:
     )
 
 
+def distilled(job: Job, problem: Problem, resume: State | None = None) -> Iterator[Step | Progressed]:
+    """What the job's method says.
+
+    Raises:
+        BadInput: it is from outside, and says something else.
+    """
+    for told in job.method.distill(problem, job.options, resume):
+        if not isinstance(told, Step | Progressed):
+            raise BadInput(f"The method {job.config.method.name} gave {type(told).__name__}, not a Step.")
+        yield told
+
+
 def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: Keeper | None) -> Iterator[AnyEvent]:
     config, policy = job.config, job.policy
     real, test = datasets.open_sets(job.card, policy.device, config.preprocessing)
@@ -585,7 +598,7 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
     finite = _Finite()
     photographer = _Photographer(total)
     clock.enter("distil")
-    for told in job.method.distill(problem, job.options, begun.state if begun else None):
+    for told in distilled(job, problem, begun.state if begun else None):
         if isinstance(told, Progressed):  # on the way to a step
             between = between or told.phase == "distil"
             while said:

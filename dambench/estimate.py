@@ -6,7 +6,7 @@ import time
 from msgspec import Struct
 
 from dambench import datasets, networks
-from dambench.engine import LOGGED_STEPS, Job, open_problem
+from dambench.engine import LOGGED_STEPS, Job, distilled, open_problem
 from dambench.errors import BadInput
 from dambench.evaluation.accuracy import evaluate
 from dambench.events import Progressed
@@ -63,7 +63,7 @@ def estimate(job: Job) -> Estimate:
     synthetic: SyntheticSet | None = None
     begun = last = time.perf_counter()
     training = _Training(begun)
-    for told in job.method.distill(problem, job.options):
+    for told in distilled(job, problem):
         policy.synchronise()
         now = time.perf_counter()
         if isinstance(told, Progressed) and told.phase == "experts":

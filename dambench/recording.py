@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dambench import files, launch
+from dambench import files, launch, registry
 from dambench.errors import NotKept
 from dambench.events import Adapted, AnyEvent, Evaluated, Failed, Finished, Resumed, Stopped, Warned, remark
 from dambench.store.leaderboard import mean, std
@@ -73,6 +73,7 @@ def record(
     keeper = Keeper(folder, job.config.where.checkpoint_every, beginning.checkpoints if beginning else None)
     try:
         with (
+            registry.aside(),
             Watch(console, getattr(job.options, "iterations", 0)) as watch,
             signals.kept_for_the_run(),
             launch.beating(store.path, run_id, attempt, signals.ask),

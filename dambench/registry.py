@@ -3,19 +3,88 @@
 Methods, datasets and networks are one file each, and the file's name is the name. Packages from outside add
 theirs by an entry point in the group `dambench.methods`, `dambench.datasets` or `dambench.networks`. Listing
 names imports nothing, so the console can list methods without torch.
+
+What comes from outside is looked at once, when it is imported: whatever is wrong with it is one sentence, and all else
+goes on. What it prints goes to stderr. Nothing helps against code that ends the process (`os._exit`) or never returns.
 """
 
+import os
 import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal, NamedTuple, get_type_hints
 
-from dambench.errors import named
+import msgspec
+
+from dambench.config import Options, Recipe, read
+from dambench.display import display
+from dambench.errors import BadInput, named
 
 Kind = Literal["methods", "datasets", "networks"]
+KINDS: tuple[Kind, ...] = ("methods", "datasets", "networks")
+
+NAME = {"methods": "[A-Za-z0-9][A-Za-z0-9_.-]{0,59}", "datasets": "[A-Za-z0-9][A-Za-z0-9_-]{0,59}"}
+"""Of what comes from outside: names become parts of commands and of files."""
+FAMILY = "[a-z][a-z0-9]{0,39}"
+"""Of a family of networks, whose name is only the first part of a network's."""
+
+
+class Part(NamedTuple):
+    """What a module must have."""
+
+    name: str
+    what: str
+    fits: Callable[[Any], bool]
+
+
+_OPTIONS = Part(
+    "Options",
+    "a class derived from dambench.config.Options",
+    lambda value: isinstance(value, type) and issubclass(value, Options),
+)
+
+
+def _text(name: str, what: str = "a text") -> Part:
+    return Part(name, what, lambda value: isinstance(value, str))
+
+
+def _function(name: str) -> Part:
+    return Part(name, "a function", callable)
+
+
+PARTS: dict[Kind, tuple[Part, ...]] = {
+    "methods": (
+        _OPTIONS,
+        _text("PAPER"),
+        Part("MATCHES_ON_NETWORK", "True or False", lambda value: isinstance(value, bool)),
+        Part(
+            "RECIPES",
+            "a tuple of dambench.config.Recipe",
+            lambda value: isinstance(value, tuple) and all(isinstance(recipe, Recipe) for recipe in value),
+        ),
+        _function("distill"),
+    ),
+    "datasets": (
+        _OPTIONS,
+        Part("SOURCE", "package, download or path", lambda value: value in ("package", "download", "path")),
+        _text("NETWORK", "the name of a network, or an empty text"),
+        _function("fingerprint"),
+        _function("load"),
+    ),
+    "networks": (
+        _OPTIONS,
+        Part("PARTS", "a dict of options and how they are spelled", lambda value: isinstance(value, dict)),
+        _function("fit"),
+        _function("build"),
+    ),
+}
 
 
 @cache
@@ -35,20 +104,150 @@ def find(kind: Kind, name: str) -> str:
     return named(kind.removesuffix("s"), name, names(kind))
 
 
-@cache
 def load(kind: Kind, name: str) -> ModuleType:
     """The module of that name, read as `find` does; a built-in one is preferred to one from outside.
 
     Raises:
-        BadInput: there is none; the nearest name is given.
+        BadInput: there is none, and the nearest name is given; or it comes from outside and cannot be used.
     """
-    name = find(kind, name)
-    for entry in entry_points(group=f"dambench.{kind}", name=name):
-        if not (Path(__file__).parent / kind / f"{name}.py").exists():
-            return import_module(entry.module)
-    return import_module(f"dambench.{kind}.{name}")
+    found = _found(kind, find(kind, name))
+    if isinstance(found, str):
+        raise BadInput(found)
+    return found
+
+
+class Known(NamedTuple):
+    """All modules of a kind."""
+
+    modules: dict[str, ModuleType]
+    faults: dict[str, str]
+    """By its name, why one from outside cannot be used."""
+    shadowed: list[str]
+    """What is from outside, and has a name that dambench itself has: a sentence each."""
+
+
+def everything(kind: Kind) -> Known:
+    """Import all of a kind. What cannot be used keeps nothing else from being listed."""
+    found = {name: _found(kind, name) for name in names(kind)}
+    return Known(
+        modules={name: module for name, module in found.items() if not isinstance(module, str)},
+        faults={name: fault for name, fault in found.items() if isinstance(fault, str)},
+        shadowed=[
+            f"The {kind.removesuffix('s')} {entry.name!r} of {_whose(entry)} is not used: dambench has its own."
+            for entry in entry_points(group=f"dambench.{kind}")
+            if is_built_in(kind, entry.name)
+        ],
+    )
+
+
+@contextmanager
+def foreign(kind: Kind, name: str) -> Iterator[None]:
+    """Around calls of a module's functions: what code from outside prints goes to stderr.
+
+    Raises:
+        BadInput: it raised something else.
+    """
+    if is_built_in(kind, name):
+        yield
+        return
+    with aside():
+        try:
+            yield
+        except BadInput:
+            raise
+        except (Exception, SystemExit) as error:
+            raise BadInput(f"The {kind.removesuffix('s')} {name!r} failed: {_raised(error)}.") from error
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """What is printed meanwhile, also by libraries and child processes, goes to stderr: stdout is for data."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+    kept = -1
+    with suppress(OSError):
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept >= 0:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def headline(module: ModuleType) -> str:
     """What a module is: the first line of its docstring."""
-    return (module.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+    return str(module.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+
+
+def is_built_in(kind: Kind, name: str) -> bool:
+    """Whether dambench itself has it."""
+    return not name.startswith("_") and (Path(__file__).parent / kind / f"{name}.py").exists()
+
+
+@cache
+def _found(kind: Kind, name: str) -> ModuleType | str:
+    """The module of a name that is known, or why it cannot be used."""
+    if is_built_in(kind, name):
+        return import_module(f"dambench.{kind}.{name}")
+    offered = entry_points(group=f"dambench.{kind}", name=name)
+    entries = sorted({entry.value: entry for entry in offered}.values(), key=_whose)
+    called = f"The {kind.removesuffix('s')} {display(name, 60)!r} of {_whose(entries[0])} cannot be used"
+    if len(entries) > 1:
+        return f"{called}: {' and '.join(map(_whose, entries[1:]))} has one of this name, too; uninstall one."
+    try:
+        with aside():
+            module = import_module(entries[0].module)
+    except (Exception, SystemExit) as error:
+        return f"{called}: to import it failed with {_raised(error)}."
+    fault = _fault(kind, name, module)
+    return f"{called}: {fault}." if fault else module
+
+
+def _whose(entry: EntryPoint) -> str:
+    """The package that an entry point is of."""
+    if entry.dist is None:
+        return display(entry.value, 60)
+    return display(f"the package {entry.dist.name} {entry.dist.version}", 80)
+
+
+def _raised(error: BaseException) -> str:
+    """An exception in one line, whatever it holds."""
+    try:
+        said = display(str(error), 200)
+    except Exception:  # of a class from outside
+        said = ""
+    return f"{type(error).__name__}{f': {said}' if said else ''}".rstrip(".")
+
+
+def _fault(kind: Kind, name: str, module: ModuleType) -> str:
+    """What a module from outside lacks; empty: nothing."""
+    if not re.fullmatch(NAME.get(kind, FAMILY), name):
+        return f"its name is not of the form {NAME.get(kind, FAMILY)}"
+    for part in PARTS[kind]:
+        if not hasattr(module, part.name):
+            return f"{display(module.__name__, 80)} has no {part.name} ({part.what})"
+        if not part.fits(getattr(module, part.name)):
+            return f"its {part.name} is not {part.what}"
+    try:
+        module.Options()
+        msgspec.json.schema(module.Options)
+        get_type_hints(module.Options)
+    except Exception as error:
+        return f"its Options must have a default each, of a kind that JSON has: {_raised(error)}"
+    try:
+        for recipe in getattr(module, "RECIPES", ()):
+            read(module.Options, recipe.options, f"its recipe {recipe.name!r}")
+            msgspec.json.decode(msgspec.json.encode(recipe), type=Recipe)
+    except Exception as error:
+        return f"its RECIPES are wrong: {_raised(error)}"
+    if kind == "networks":
+        if module.__name__.rpartition(".")[2] != name:
+            return f"its module {display(module.__name__, 80)!r} must be called as the network is"
+        for option, spelling in module.PARTS.items():
+            plain = isinstance(spelling, str) and re.fullmatch("[a-z]{0,20}", spelling)
+            if option not in module.Options.__struct_fields__ or not (plain or isinstance(spelling, dict)):
+                return f"its PARTS spell {option!r}, which is no option, or not as a prefix or a dict of words"
+    return ""

@@ -9,6 +9,11 @@ from dambench import registry
 from dambench.errors import BadInput
 
 
+def _forget() -> None:
+    registry.names.cache_clear()
+    registry._found.cache_clear()
+
+
 def test_the_files_of_a_folder_are_the_names() -> None:
     assert {"dm", "random", "whole"} <= set(registry.names("methods"))
     assert {"digits", "arrays", "folder"} <= set(registry.names("datasets"))
@@ -40,15 +45,13 @@ def test_a_method_from_another_package_is_found_by_its_entry_point(monkeypatch: 
         return EntryPoints([entry, clash]).select(**chosen)
 
     monkeypatch.setattr(registry, "entry_points", entry_points)
-    registry.names.cache_clear()
-    registry.load.cache_clear()
+    _forget()
     try:
         assert "class_mean" in registry.names("methods")
         assert registry.load("methods", "class_mean").__name__ == "dambench.methods.random"
         assert registry.load("methods", "dm").__name__ == "dambench.methods.dm"  # ours is preferred
     finally:
-        registry.names.cache_clear()
-        registry.load.cache_clear()
+        _forget()
 
 
 def _loaded_after(statement: str) -> set[str]:

@@ -70,8 +70,10 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
     choice = Choice(registry.find("datasets", choice.name), choice.options)
     module = registry.load("datasets", choice.name)
     options = read(module.Options, choice.options, f"dataset {choice.name}")
-    with _reading(choice.name, data):
+    with _reading(choice.name, data), registry.foreign("datasets", choice.name):
         source = module.fingerprint(options, data)
+        if not isinstance(source, str):
+            raise TypeError(f"its fingerprint is {type(source).__name__}, not a text")
     identity = json.dumps([FORMAT, choice.name, msgspec.to_builtins(options), source], sort_keys=True)
     stem = f"{choice.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     card = _intact(files.data_folder() / f"{stem}.json")
@@ -79,9 +81,9 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
         return card
     note = " What is missing is downloaded." if module.SOURCE == "download" else ""
     say(f"Preparing {choice.name}: this is done once.{note}")
-    with _reading(choice.name, data):
+    with _reading(choice.name, data), registry.foreign("datasets", choice.name):
         raw: Raw = module.load(options, data)
-    _check(raw, choice.name)
+        _check(raw, choice.name)
     with files.writing(f"The prepared dataset {choice.name}", files.data_folder(), files.HOME_HINT):
         return _write(raw, choice.name, stem, source)
 

@@ -9,7 +9,7 @@ then filled in from the size of the images. Papers write the depth and one more 
 import re
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import msgspec
 import torch
@@ -88,7 +88,10 @@ def _family(word: str) -> tuple[ModuleType, list[str]]:
     for family in [] if word in known else known:
         glued = re.fullmatch(f"{re.escape(family)}([0-9]*)([a-z0-9]*)", word)
         if glued:
-            module = registry.load("networks", family)
+            try:
+                module = registry.load("networks", family)
+            except BadInput:  # one from outside that cannot be used; another may be meant
+                continue
             depth = [module.PARTS["depth"] + glued[1]] if glued[1] and "depth" in module.PARTS else []
             found = depth + [part for part in (glued[2],) if part]
             if found and all(_meant(module, part) for part in found):
@@ -145,7 +148,7 @@ def settle(name: str, card: DataCard, norm: str = "") -> str:
     module, options = parse(name)
     if norm in module.PARTS.get("norm", {}).values() and "norm" not in _said(name)[1]:
         options = msgspec.structs.replace(options, norm=norm)
-    return spell(module, module.fit(options, (card.height, card.width)))
+    return spell(module, _fitted(module, options, (card.height, card.width)))
 
 
 def members(name: str) -> list[str]:
@@ -201,6 +204,17 @@ def build(name: str, card: DataCard) -> Network:
     module, options = parse(name)
     size = (card.height, card.width)
     # torch's layers draw their first weights from the global generator: it is put back as it was.
-    with torch.random.fork_rng(devices=[]):
-        network: Network = module.build(card.channels, size, len(card.classes), module.fit(options, size))
+    with torch.random.fork_rng(devices=[]), registry.foreign("networks", _name(module)):
+        network: Network = module.build(card.channels, size, len(card.classes), _fitted(module, options, size))
+        if not isinstance(network, Network):
+            raise TypeError(f"it built {type(network).__name__}, not a Network")
     return network
+
+
+def _fitted(module: ModuleType, options: Options, size: tuple[int, int]) -> Options:
+    """The options that suit images of that size."""
+    with registry.foreign("networks", _name(module)):
+        fitted = module.fit(options, size)
+        if not isinstance(fitted, module.Options):
+            raise TypeError(f"it fitted {type(fitted).__name__}, not its Options")
+    return cast(Options, fitted)
