@@ -552,7 +552,8 @@ def distilled(job: Job, problem: Problem, resume: State | None = None) -> Iterat
     """
     for told in job.method.distill(problem, job.options, resume):
         if not isinstance(told, Step | Progressed):
-            raise BadInput(f"The method {job.config.method.name} gave {type(told).__name__}, not a Step.")
+            what = f"gave a {type(told).__name__} where a Step or Progressed is due"
+            raise BadInput(f"The method {job.config.method.name} {what}.")
         yield told
 
 
@@ -654,15 +655,13 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
     yield from _judge(job, step.synthetic, step.iteration, True, test, clock, position)
 
 
-def _check_step(step: object, before: Step | None, total: int, job: Job) -> None:
-    """See that what a method yields is a step, and its iteration one of those to come.
+def _check_step(step: Step, before: Step | None, total: int, job: Job) -> None:
+    """See that a step's iteration is one of those to come.
 
     Raises:
         BadInput: it is not.
     """
     method = job.config.method.name
-    if not isinstance(step, Step):
-        raise BadInput(f"The method {method} gave a {type(step).__name__} where a Step or Progressed is due.")
     if total and (step.iteration > total or (before and step.iteration <= before.iteration)):
         after = f" after iteration {before.iteration}" if before else ""
         raise BadInput(

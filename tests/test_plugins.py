@@ -164,7 +164,7 @@ def test_other_methods_run_beside_it_and_what_it_prints_is_no_data(capfd: pytest
     [
         ("leaves_later", "SystemExit: 0"),
         ("raises_later", "ValueError: [red]�[31m"),
-        ("gives_else", "The method gives_else gave dict, not a Step."),
+        ("gives_else", "The method gives_else gave a dict where a Step or Progressed is due."),
     ],
 )
 def test_a_run_whose_method_fails_has_failed(capsys: pytest.CaptureFixture[str], name: str, error: str) -> None:
