@@ -838,14 +838,27 @@ def show(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, Argument(metavar="FILE", help="A synthetic set, or a folder of CLASS/*.png.")],
+    file: Annotated[
+        Path,
+        Argument(metavar="FILE", help="A synthetic set, a folder of CLASS/*.png, or images_best.pt beside its labels."),
+    ],
     dataset: Annotated[str, Option(help="What it was made from. See `dambench data list`.")],
     format_: Annotated[
-        str, Option("--format", metavar="FORMAT", help="auto (by the suffix), safetensors, npz, pt or png.")
+        str, Option("--format", metavar="FORMAT", help="auto (by the suffix), safetensors, npz, pt or images.")
     ] = "auto",
     pixels: Annotated[
         str | None,
-        Option(help="What floats are: normalised with the dataset's mean and std, or unit, in 0 to 1 [normalised]."),
+        Option(help="What floats are: normalised, or plain: unit (0 to 1), bytes (0 to 255), symmetric (-1 to 1)."),
+    ] = None,
+    preprocessing: Annotated[
+        str | None,
+        Option(help="Of its images: mean/std, or zca, as MTT, DATM and PAD have it [default: mean/std]."),
+    ] = None,
+    experiment: Annotated[
+        int | None, Option(help="Of a file with several sets, only this one, from 0 [default: all].")
+    ] = None,
+    lr: Annotated[
+        float | None, Option(help="The learning rate that was distilled with it, where the file does not say it.")
     ] = None,
     set_: Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="dataset.size=32, …")] = None,
     data: Annotated[str | None, Option(help="Where the dataset's raw data are [default: DAMBENCH_DATA].")] = None,
@@ -862,31 +875,46 @@ def import_(
     card = datasets.prepare(
         config.Choice(dataset, said.get("dataset", {})), files.user_path(place) if place else None, _say
     )
-    synthetic = imports.read(file, card, format_, pixels)
-    ipc, sha256 = synthetic.ipc_on(card), imports.keep(synthetic)
-    if pixels is None and imports.looks_plain(synthetic):
-        _say("note: all values lie from 0 to 1. If they are plain pixels, import it again with --pixels unit.")
-    words = ["dambench", "run", "--headless", "--method", "imported", "--dataset", dataset, "--ipc", str(ipc)]
+    found = imports.read(file, card, format_, pixels, preprocessing, experiment, lr, _say)
+    hashes, first = [imports.keep(one) for one in found.sets], found.sets[0]
+    several = len(hashes) > 1
+    for note in found.notes:
+        _say(f"note: {note}")
+    if several:
+        _say(f"{len(hashes)} sets, all that it has: seed 0 takes the first, and so on. --experiment N imports one.")
+    elif found.total > 1:
+        _say(f"1 of its {found.total} sets: experiment {found.experiments[0]}.")
+    words = ["dambench", "run", "--headless", "--method", "imported", "--dataset", dataset, "--ipc", str(found.ipc)]
+    words += ["--protocol", imports.protocol_for(first)]
+    words += ["--seeds", f"0-{len(hashes) - 1}"] if several else []
     words += [word for pair in set_ or [] for word in ("--set", pair)] + (["--data", data] if data else [])
-    command = shlex.join([*words, "--set", f"method.set={sha256}"])
+    named = ",".join(sha256[:12] for sha256 in hashes) if several else hashes[0]
+    command = shlex.join([*words, "--set", f"method.set={named}"])
     facts = {
-        "sha256": sha256,
+        "sha256": None if several else hashes[0],
+        "sets": hashes,
+        "experiments": list(found.experiments),
         "dataset": card.label,
-        "ipc": ipc,
-        "shape": list(synthetic.images.shape),
-        "dtype": str(synthetic.images.dtype).removeprefix("torch."),
-        "labels": "hard" if synthetic.labels.dim() == 1 else "soft",
-        "lr": synthetic.lr,
-        "file": str(files.set_path(sha256)),
+        "ipc": found.ipc,
+        "shape": list(first.images.shape),
+        "dtype": str(first.images.dtype).removeprefix("torch."),
+        "preprocessing": first.preprocessing,
+        "labels": "hard" if first.labels.dim() == 1 else "soft",
+        "lr": first.lr,
+        "file": None if several else str(files.set_path(hashes[0])),
+        "notes": list(found.notes),
         "command": command,
     }
     if as_json:
         print(json.dumps(facts))
         return
-    for key in ("sha256", "dataset", "ipc", "shape", "dtype", "labels", "lr", "file"):
+    if several:
+        for number, sha256 in zip(found.experiments, hashes, strict=True):
+            print(f"set {number:<4}{sha256}")
+    for key in ("sha256", "dataset", "ipc", "shape", "dtype", "preprocessing", "labels", "lr", "file"):
         if facts[key] is not None:
-            print(f"{key:8}{display.display(str(facts[key]), 1000)}")
-    print(f"\n{display.display(command, 2000)}")
+            print(f"{key:<7} {display.display(str(facts[key]), 1000)}")
+    print(f"\n{display.display(command, 3000)}")
 
 
 @app.command()

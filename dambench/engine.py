@@ -20,7 +20,7 @@ import torch
 
 from dambench import datasets, events, files, networks, registry
 from dambench.checkpoints import Checkpoint, Keeper, newest
-from dambench.config import PREPROCESSINGS, Choice, Options, Recipe, Request, RunConfig, Where, read
+from dambench.config import PREPROCESSINGS, Choice, Options, PreprocessingName, Recipe, Request, RunConfig, Where, read
 from dambench.environment import environment
 from dambench.errors import BadInput, NotEnoughMemory, named
 from dambench.evaluation.accuracy import evaluate
@@ -166,10 +166,18 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     standard: Options = read(method.Options, recipe.options if recipe else {}, f"the recipe of {wanted.name}")
     chosen = (recipe.options if recipe else {}) | asked
     options: Options = read(method.Options, chosen, f"method {wanted.name}")
+    brought: PreprocessingName | None = None
+    if settle := getattr(method, "settle", None):
+        options, brought = settle(options, card, ipc)
     overrides = {k: v for k, v in _fields(options).items() if v != getattr(standard, k)}
     if recipe is not None and recipe.name != "default":
         overrides["recipe"] = recipe.name
-    prescribed = recipe.preprocessing if recipe else "mean/std"
+    prescribed = brought or (recipe.preprocessing if recipe else "mean/std")
+    if brought and asked_preprocessing not in (None, brought):
+        raise BadInput(
+            f"--preprocessing {asked_preprocessing} was said, but what {wanted.name} is to use was made with {brought}: "
+            "leave it out."
+        )
     preprocessing = asked_preprocessing or prescribed
     if preprocessing == "zca":
         datasets.whitening(card, say)

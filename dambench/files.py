@@ -92,6 +92,17 @@ def set_path(sha256: str) -> Path:
     return home() / "sets" / f"{sha256}.safetensors"
 
 
+def sets(beginning: str) -> list[str]:
+    """The SHA-256 of the kept sets that begin so, sorted; a whole one is found whether it is kept or not.
+
+    Args:
+        beginning: hexadecimal.
+    """
+    if len(beginning) == 64:
+        return [beginning]
+    return sorted(path.stem for path in (home() / "sets").glob(f"{beginning}*.safetensors") if len(path.stem) == 64)
+
+
 def run_folder(uid: str) -> Path:
     """Where a run's checkpoints are."""
     return home() / "runs" / uid

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dambench import files
-from dambench.config import Options, Recipe
+from dambench.config import Options, PreprocessingName, Recipe
 from dambench.display import display
 from dambench.errors import BadInput
 from dambench.events import Adapted, DataCard, Progressed
@@ -27,6 +27,10 @@ from dambench.precision import Policy
 SET_FORMAT = 1
 MOST_HEADER = 1_000_000
 """Bytes of the text at the beginning of a set's file."""
+LEAST_STD = 1e-6
+"""Of pixels in [0, 1]. Below it what is divided by it would be more than any network can take."""
+MOST_LR = 1000
+"""A learning rate below which a set's own is."""
 WHITENED_FORMAT = 2
 """Of a set whose preprocessing is a file of its own."""
 
@@ -223,6 +227,11 @@ class SyntheticSet:
     """Whether this is every real image: trained on for the protocol's whole-set budget."""
 
     @property
+    def preprocessing(self) -> PreprocessingName:
+        """What was done to its images, by name."""
+        return "zca" if isinstance(self.normalisation, Whitening) else "mean/std"
+
+    @property
     def hard_labels(self) -> Tensor:
         """(N,) int64."""
         return self.labels if self.labels.dim() == 1 else self.labels.argmax(1)
@@ -276,7 +285,15 @@ class SyntheticSet:
             return found
         except BadInput:
             raise
-        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (
+            OSError,
+            safetensors.SafetensorError,
+            KeyError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             raise BadInput(f"{str(path)!r} is not a synthetic set of dambench: {display(str(error))}.") from None
 
     def wrong(self) -> str:
@@ -288,14 +305,14 @@ class SyntheticSet:
             labels.dtype == torch.float32 and labels.shape == (len(images), classes)
         ):
             return f"its labels are {labels.dtype} of shape {tuple(labels.shape)}"
-        if self.lr is not None and not math.isfinite(self.lr):
+        if self.lr is not None and not 0 <= self.lr < MOST_LR:
             return "its learning rate is no sensible number"
         if isinstance(self.normalisation, Normalisation):
             means, stds = self.normalisation.mean, self.normalisation.std
             if {len(means), len(stds)} != {images.shape[1]}:
                 return "it has another number of means than of channels"
-            if not all(map(math.isfinite, [*means, *stds])) or min(stds) <= 0:
-                return "its means are no sensible numbers"
+            if not all(0 <= mean <= 1 for mean in means) or not all(LEAST_STD <= std <= 1 for std in stds):
+                return "its means and standard deviations are none of pixels from 0 to 1"
         elif len(self.normalisation.mean) != images[0].numel():
             return "it was whitened as images of another size"
         if not bool(images.isfinite().all() & labels.isfinite().all()):
@@ -505,7 +522,8 @@ class Method(Protocol):
     """A module of `dambench.methods`.
 
     One that cannot match on every network, or whose options may contradict each other, also has
-    `check(network, options)`, which raises BadInput before a run begins.
+    `check(network, options)`, which raises BadInput before a run begins. One whose options name files also has
+    `settle(options, card, ipc)`, which gives the options with whole names, and the preprocessing that the files bring.
     """
 
     PAPER: str

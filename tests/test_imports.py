@@ -20,10 +20,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dambench import imports
+from dambench import datasets, imports
 from dambench.cli import run_cli
+from dambench.config import Choice
 from dambench.errors import BadInput
+from dambench.events import DataCard
 from dambench.files import digest, set_path
+from dambench.methods import imported
 from dambench.problem import Normalisation, SyntheticSet
 from tests.lab import data_card, generator, noise
 
@@ -40,14 +43,27 @@ def _own(images: Tensor = IMAGES, labels: Tensor = LABELS, lr: float | None = No
     return SyntheticSet(images, labels, normalisation, tuple(CARD.classes), lr, **more)
 
 
+def _read(path: Path, card: DataCard = CARD, **how: Any) -> SyntheticSet:
+    (found,) = imports.read(path, card, **how).sets
+    return found
+
+
 def _npz(path: Path, **arrays: Any) -> Path:
     np.savez(path / "set.npz", **({"images": IMAGES.numpy(), "labels": LABELS.numpy()} | arrays))
     return path / "set.npz"
 
 
-def _pt(path: Path, saved: Any) -> Path:
-    torch.save(saved, path / "set.pt")
+def _pt(path: Path, saved: Any, zipped: bool = True) -> Path:
+    torch.save(saved, path / "set.pt", _use_new_zipfile_serialization=zipped)
     return path / "set.pt"
+
+
+def _parts(path: Path, **parts: Any) -> Path:
+    """A folder with a file for each tensor."""
+    (path / "parts").mkdir()
+    for name, part in parts.items():
+        torch.save(part, path / "parts" / f"{name}.pt")
+    return path / "parts"
 
 
 def _png(pixels: Tensor) -> bytes:
@@ -73,7 +89,7 @@ def _zip(path: Path, members: dict[str, bytes], name: str = "set.zip") -> Path:
 def test_a_set_of_dambench_comes_back_to_the_bit(tmp_path: Path) -> None:
     content = _own(lr=0.02).to_bytes()
     (tmp_path / "any.safetensors").write_bytes(content)
-    found = imports.read(tmp_path / "any.safetensors", CARD)
+    found = _read(tmp_path / "any.safetensors")
     assert found.to_bytes() == content
     assert imports.keep(found) == digest(content)
     assert set_path(digest(content)).read_bytes() == content
@@ -85,9 +101,25 @@ FORMS: dict[str, Callable[[Path], Path]] = {
     "safetensors": lambda path: _foreign(path),
     "a dict": lambda path: _pt(path, {"images": IMAGES, "labels": LABELS}),
     "a pair": lambda path: _pt(path, (IMAGES, LABELS)),
-    "the code of DC": lambda path: _pt(
-        path, {"data": [[IMAGES * 0, LABELS], [IMAGES, LABELS]], "accs_all_exps": {"ConvNet": [np.float64(0.3)]}}
+    "the code of DC": lambda path: _pt(path, {"data": [[IMAGES, LABELS]], "accs_all_exps": {"MLP": [np.float64(0.3)]}}),
+    "the release of DataDAM": lambda path: _pt(path, {"data": [IMAGES, LABELS]}),
+    "before torch 1.6": lambda path: _pt(path, {"images": IMAGES, "labels": LABELS}, zipped=False),
+    "other names": lambda path: _pt(path, {"image_syn": IMAGES, "label_syn": LABELS}),
+    "a parameter": lambda path: _pt(path, {"images": torch.nn.Parameter(IMAGES), "labels": LABELS}),
+    "views": lambda path: _pt(path, (torch.cat([LABELS * 0.0, IMAGES.flatten()])[6:].view(IMAGES.shape), LABELS)),
+    "whole numbers as floats": lambda path: _npz(path, labels=LABELS.float().numpy()),
+    "labels in a column": lambda path: _npz(path, labels=LABELS[:, None].numpy()),
+    "one-hot labels": lambda path: _npz(path, labels=np.eye(3, dtype="f4")[LABELS]),
+    "one-hot bits": lambda path: _npz(path, labels=np.eye(3, dtype=bool)[LABELS]),
+    "channels last": lambda path: _npz(path, images=IMAGES.permute(0, 2, 3, 1).numpy()),
+    "no channels": lambda path: _npz(path, images=IMAGES[:, 0].numpy()),
+    "a folder of MTT": lambda path: _parts(path, images_best=IMAGES, labels_best=LABELS),
+    "a folder of MTT, more in it": lambda path: _parts(
+        path, images_best=IMAGES, labels_best=LABELS, images_5000=IMAGES * 0, labels_5000=LABELS, images_zca_5000=IMAGES
     ),
+    "a file of MTT": lambda path: _parts(path, images_5000=IMAGES, labels_5000=LABELS) / "images_5000.pt",
+    "the labels of MTT": lambda path: _parts(path, images_5000=IMAGES, labels_5000=LABELS) / "labels_5000.pt",
+    "a pair of DataDAM": lambda path: _parts(path, S_IPC2_images=IMAGES, S_IPC2_labels=LABELS.float()),
     "half precision": lambda path: _pt(path, {"images": IMAGES.double(), "labels": LABELS.to(torch.uint8)}),
     "learned images": lambda path: _pt(path, {"images": IMAGES.clone().requires_grad_(), "labels": LABELS}),
 }
@@ -106,11 +138,14 @@ def _foreign(path: Path, **about: str) -> Path:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_gives_the_same_set(tmp_path: Path, form: str) -> None:
-    found = imports.read(FORMS[form](tmp_path), CARD)
+    found = _read(FORMS[form](tmp_path))
     assert found.to_bytes() == _own().to_bytes()
 
 
-@pytest.mark.parametrize("names", [("0", "1", "2"), ("00000", "00001", "00002"), tuple(CARD.classes)])
+CLASSES = [("0", "1", "2"), ("00000", "00001", "00002"), ("new000", "new001", "new002"), tuple(CARD.classes)]
+
+
+@pytest.mark.parametrize("names", CLASSES)
 @pytest.mark.parametrize("form", ["folder", "zip", "zip of a folder"])
 def test_pictures_in_class_folders_are_pixels(tmp_path: Path, names: tuple[str, ...], form: str) -> None:
     pictures = _pictures(names=names) | {f"{names[0]}/notes.txt": b"x", f"{names[0]}/._0.png": b"x"}
@@ -121,36 +156,138 @@ def test_pictures_in_class_folders_are_pixels(tmp_path: Path, names: tuple[str, 
             (path / name).write_bytes(content)
     else:
         path = _zip(tmp_path, {f"set/{n}" if form != "zip" else n: content for n, content in pictures.items()})
-    assert imports.read(path, CARD).to_bytes() == _own(PIXELS).to_bytes()
+    found = imports.read(path, CARD)
+    assert found.sets[0].to_bytes() == _own(PIXELS).to_bytes()
+    prefix = "set/" if form == "zip of a folder" else ""
+    assert found.notes == (f"1 file not used, as no images: {prefix}{names[0]}/notes.txt.",)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF", "JPEG"])
+def test_each_format_of_images_is_read(tmp_path: Path, kind: str) -> None:
+    members = {}
+    for number, pixels in enumerate(PIXELS):
+        file = io.BytesIO()
+        Image.fromarray(pixels[0].numpy()).save(
+            file, kind, **({"lossless": True} if kind == "WEBP" else {"quality": 95})
+        )
+        members[f"new{number // 2:03}/class{number // 2:03}_id{number % 2:03}.{kind.lower()}"] = file.getvalue()
+    apart = (_read(_zip(tmp_path, members)).images.float() - PIXELS.float()).abs().max()
+    assert apart <= (30 if kind == "JPEG" else 0)
 
 
 def test_colour_is_kept_in_the_order_of_channels(tmp_path: Path) -> None:
     card = data_card(channels=3)
     pixels = torch.randint(256, (6, 3, 8, 8), generator=generator(), dtype=torch.uint8)
-    found = imports.read(_zip(tmp_path, _pictures(pixels)), card)
+    found = _read(_zip(tmp_path, _pictures(pixels)), card)
     assert torch.equal(found.images, pixels)
 
 
 def test_a_set_that_lies_mixed_is_sorted_by_class(tmp_path: Path) -> None:
     order = torch.tensor([4, 0, 2, 5, 1, 3])
-    found = imports.read(_npz(tmp_path, images=IMAGES[order].numpy(), labels=LABELS[order].numpy()), CARD)
+    found = _read(_npz(tmp_path, images=IMAGES[order].numpy(), labels=LABELS[order].numpy()))
     assert found.to_bytes() == _own().to_bytes()
 
 
-def test_pixels_of_one_unit_are_normalised_as_real_ones_are(tmp_path: Path) -> None:
-    path = _npz(tmp_path, images=PIXELS.numpy() / 255)
-    found = imports.read(path, CARD, pixels="unit")
-    expected = _own(PIXELS).inputs(torch.arange(6))
-    torch.testing.assert_close(found.images, expected, atol=1e-5, rtol=0)
-    assert imports.looks_plain(imports.read(path, CARD))
-    assert not imports.looks_plain(found)
+SPANS: dict[str, Callable[[Tensor], Tensor]] = {
+    "unit": lambda pixels: pixels / 255,
+    "bytes": lambda pixels: pixels,
+    "symmetric": lambda pixels: pixels / 127.5 - 1,
+}
+
+
+def _digits_of_each() -> tuple[DataCard, Tensor, Tensor]:
+    """The card of the digits, two real ones of each class as pixels, and their labels."""
+    card = datasets.prepare(Choice("digits"), None)
+    real = datasets.open_sets(card, torch.device("cpu"))[0]
+    chosen = real.draw(2, generator()).flatten()
+    return card, real.images[chosen], real.labels[chosen]
+
+
+@pytest.mark.parametrize("pixels", SPANS)
+def test_plain_pixels_are_normalised_as_real_ones_are_and_remarked_where_nobody_said_it(
+    tmp_path: Path, pixels: str
+) -> None:
+    card, real, labels = _digits_of_each()
+    path = _npz(tmp_path, images=SPANS[pixels](real.float()).numpy(), labels=labels.numpy())
+    found = imports.read(path, card, pixels=pixels)
+    expected = found.sets[0].normalisation.apply(real)
+    torch.testing.assert_close(found.sets[0].images, expected, atol=1e-5, rtol=0)
+    assert found.notes == ()
+    (note,) = imports.read(path, card).notes
+    assert f"import it again with --pixels {pixels}." in note
+    assert imports.read(path, card, pixels="normalised").notes == ()
+
+
+def test_whitened_images_are_kept_as_such_and_remarked_where_nobody_said_it(tmp_path: Path) -> None:
+    card, real, labels = _digits_of_each()
+    whitening = datasets.whitening(card)
+    white = whitening.apply(real)
+    path = _npz(tmp_path, images=white.numpy(), labels=labels.numpy())
+    found = imports.read(path, card, preprocessing="zca")
+    assert found.notes == ()
+    assert torch.equal(found.sets[0].images, white)
+    assert SyntheticSet.read(set_path(imports.keep(found.sets[0]))).normalisation == whitening
+    (note,) = imports.read(path, card).notes
+    assert "import it again with --preprocessing zca" in note
+    plain = _read(
+        _npz(tmp_path, images=real.numpy() / 255, labels=labels.numpy()), card, pixels="unit", preprocessing="zca"
+    )
+    torch.testing.assert_close(plain.images, white, atol=1e-5, rtol=0)
+    normalised = Normalisation(tuple(card.mean), tuple(card.std)).apply(real)
+    assert imports.read(_npz(tmp_path, images=normalised.numpy(), labels=labels.numpy()), card).notes == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_probabilities_of_any_precision_are_told_from_logits(tmp_path: Path, dtype: torch.dtype) -> None:
+    probabilities = (torch.eye(3)[LABELS] * 6 + noise(6, 3, dtype=torch.float32)).softmax(1).to(dtype)
+    probabilities[0] = torch.tensor([1.0, 0.0, 0.0])
+    found = imports.read(_pt(tmp_path, (IMAGES, probabilities)), CARD)
+    torch.testing.assert_close(
+        found.sets[0].labels.softmax(1), probabilities.float(), atol=torch.finfo(dtype).eps, rtol=0
+    )
+    assert found.notes == ("its soft labels are probabilities, which are kept as their logarithms.",)
+
+
+def test_a_file_of_several_sets_gives_all_or_one(tmp_path: Path) -> None:
+    shifted = [IMAGES + number for number in range(3)]
+    path = _pt(tmp_path, {"data": [[images, LABELS] for images in shifted], "accs_all_exps": {}, "mask": LABELS})
+    found = imports.read(path, CARD)
+    assert [one.to_bytes() for one in found.sets] == [_own(images).to_bytes() for images in shifted]
+    assert (found.experiments, found.total, found.ipc) == ((0, 1, 2), 3, 2)
+    assert found.notes == ("not used: mask.",)
+    one = imports.read(path, CARD, experiment=1)
+    assert (one.experiments, one.total, one.sets[0].to_bytes()) == ((1,), 3, _own(shifted[1]).to_bytes())
+    with pytest.raises(BadInput, match="has 3 sets: --experiment is from 0 to 2"):
+        imports.read(path, CARD, experiment=3)
+
+
+def test_what_lies_beside_is_taken_along_and_what_is_left_out_is_named(tmp_path: Path) -> None:
+    logits = torch.eye(3)[LABELS] * 5 - 1
+    folder = _parts(
+        tmp_path, images_best=IMAGES, labels_best=logits, lr_best=torch.tensor(0.25), images_5=IMAGES, labels_5=logits
+    )
+    found = imports.read(folder / "lr_best.pt", CARD)
+    assert (found.sets[0].lr, found.notes) == (0.25, ())
+    assert torch.equal(found.sets[0].labels, logits)
+    assert imports.read(folder, CARD).notes == ("not used: images_5.pt, labels_5.pt.",)
+    path = _pt(tmp_path, {"images": IMAGES, "labels": LABELS, "syn_lr": 0.5, "net": {"weight": IMAGES}, "ipc": 2})
+    again = imports.read(path, CARD)
+    assert (again.sets[0].lr, again.notes) == (0.5, ("not used: net.",))
+    assert imports.read(_npz(tmp_path, other=np.zeros(3)), CARD).notes == ("not used: other.",)
+    assert _read(_npz(tmp_path), lr=0.125).lr == 0.125
+
+
+def test_the_protocol_is_named_that_uses_what_the_set_carries() -> None:
+    logits = torch.eye(3)[LABELS]
+    carried = [_own(), _own(lr=0.1), _own(labels=logits), _own(labels=logits, lr=0.1)]
+    assert [imports.protocol_for(one) for one in carried] == ["dsa-dm", "mtt", "datm-pad", "datm-pad"]
 
 
 def test_logits_and_a_learning_rate_are_kept(tmp_path: Path) -> None:
     logits = noise(6, 3, dtype=torch.float32)
     order = logits.argmax(1).argsort(stable=True)
     path = _pt(tmp_path, {"images": IMAGES, "labels": logits, "lr": torch.tensor(0.25)})
-    found = imports.read(path, CARD)
+    found = _read(path)
     assert torch.equal(found.labels, logits[order])
     assert torch.equal(found.images, IMAGES[order])
     assert found.lr == 0.25
@@ -164,12 +301,13 @@ def test_logits_and_a_learning_rate_are_kept(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"images": np.zeros((6, 1, 8, 9), "f4")}, "shape (6, 1, 8, 9); (N, 1, 8, 8) with N from 1 to 18"),
-        ({"images": np.zeros((6, 8, 8), "f4")}, "shape (6, 8, 8)"),
+        ({"images": np.zeros((6, 8), "f4")}, "shape (6, 8)"),
         ({"images": np.zeros((6, 3, 8, 8), "f4")}, "shape (6, 3, 8, 8)"),
         ({"images": np.zeros((0, 1, 8, 8), "f4"), "labels": np.zeros(0, int)}, "N from 1 to 18"),
         ({"images": np.zeros((21, 1, 8, 8), "u1"), "labels": np.repeat([0, 1, 2], 7)}, "N from 1 to 18"),
         ({"images": np.zeros((18, 1, 8, 8), "u1"), "labels": np.repeat([0, 1, 2], 6)}, "6 images per class"),
-        ({"images": np.zeros((6, 1, 8, 8), "i8")}, "its images are int64: uint8 or floats"),
+        ({"images": np.zeros((6, 1, 8, 8), "i8")}, "its images are int64 from 0 to 0: bytes or floats"),
+        ({"images": np.full((6, 1, 8, 8), 1e30, "f4")}, "values from 1e+30 to 1e+30, which no image has"),
         ({"images": np.full((6, 1, 8, 8), np.nan, "f4")}, "not all values of its images are finite"),
         ({"images": np.full((6, 1, 8, 8), np.inf, "f4")}, "not all values of its images are finite"),
         ({"images": np.full((6, 1, 8, 8), 1e300)}, "not all values of its images are finite"),
@@ -178,10 +316,11 @@ def test_logits_and_a_learning_rate_are_kept(tmp_path: Path) -> None:
         ({"labels": np.array([0, 0, 1, 1, 1, 2])}, "from 1 to 3 of a class"),
         ({"labels": np.array([0, 1, 2])}, "6 images have 3 labels"),
         ({"labels": np.zeros((6, 4), "f4")}, "its labels are float32 of shape (6, 4)"),
-        ({"labels": np.zeros(6, "f4")}, "its labels are float32 of shape (6,)"),
+        ({"labels": np.full(6, 0.5, "f4")}, "its labels are float32 of shape (6,), with fractions"),
+        ({"labels": np.ones((6, 3), int)}, "its labels are int64 of shape (6, 3), and not one-hot"),
         ({"labels": np.full((6, 3), np.nan, "f4")}, "not all values of its labels are finite"),
-        ({"labels": np.eye(3, dtype="f4")[[0, 0, 1, 1, 2, 2]]}, "probabilities: give logits"),
         ({"labels": np.array(["a"] * 6)}, "An array of <U1 was found"),
+        ({"labels": np.full((6, 3), -1e30)}, "its logits go from -1e+30 to -1e+30"),
         ({"lr": np.array(-1.0)}, "its lr is not a positive number"),
         ({"lr": np.array([1.0, 2.0])}, "its lr is not a positive number"),
     ],
@@ -200,10 +339,13 @@ def test_what_does_not_fit_is_said(tmp_path: Path, changes: dict[str, Any], said
         ({"kind": "h5"}, "No format is called 'h5'"),
         ({"kind": "pt"}, "is not a whole pt file of images and labels"),
         ({"kind": "safetensors"}, "is not a safetensors file, or its header is larger"),
-        ({"kind": "png"}, "has 0 images in CLASS/*.png"),
+        ({"kind": "images"}, "has 0 images in CLASS/*.png"),
+        ({"experiment": 1}, "has 1 set: --experiment is from 0 to 0"),
+        ({"preprocessing": "pca"}, "No preprocessing is called 'pca'"),
+        ({"lr": -1.0}, "its lr is not a positive number"),
     ],
 )
-def test_options_that_do_not_fit_are_said(tmp_path: Path, options: dict[str, str], said: str) -> None:
+def test_options_that_do_not_fit_are_said(tmp_path: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput) as error:
         imports.read(_npz(tmp_path), CARD, **options)
     assert said in str(error.value)
@@ -213,8 +355,10 @@ def test_bytes_and_sets_that_explain_themselves_need_no_word_on_pixels(tmp_path:
     with pytest.raises(BadInput, match="uint8, which are pixels in any case"):
         imports.read(_npz(tmp_path, images=PIXELS.numpy()), CARD, pixels="unit")
     (tmp_path / "own.safetensors").write_bytes(_own().to_bytes())
-    with pytest.raises(BadInput, match="says itself what its pixels are"):
-        imports.read(tmp_path / "own.safetensors", CARD, pixels="unit")
+    for flag, value in (("pixels", "unit"), ("preprocessing", "zca"), ("lr", 0.1)):
+        how: dict[str, Any] = {flag: value}
+        with pytest.raises(BadInput, match=f"says this itself: no --{flag}"):
+            imports.read(tmp_path / "own.safetensors", CARD, **how)
 
 
 def test_a_set_of_another_dataset_is_refused(tmp_path: Path) -> None:
@@ -326,8 +470,12 @@ def _sparse(path: Path) -> Path:
     return path / "set.npz"
 
 
-def _cut(path: Path) -> Path:
-    made = _npz(path)
+def _program(path: Path, program: bytes) -> Path:
+    """A .pt file with these instructions for the pickle machine."""
+    return _zip(path, {"set/data.pkl": program, "set/version": b"3"}, "set.pt")
+
+
+def _cut(path: Path, made: Path) -> Path:
     made.write_bytes(made.read_bytes()[:-200])
     return made
 
@@ -347,13 +495,13 @@ def _claims(path: Path, **about: Any) -> Path:
     return path / "set.safetensors"
 
 
+def _own_with(path: Path, **about: Any) -> Path:
+    said = {"format": 1, "classes": list(CARD.classes), "lr": None, "mean": CARD.mean, "std": CARD.std} | about
+    return _foreign(path, dambench=json.dumps(said))
+
+
 def _strided(path: Path) -> Path:
     return _pt(path, {"images": torch.zeros(1).expand(10**7, 1, 800, 800), "labels": LABELS})
-
-
-def _old(path: Path) -> Path:
-    torch.save((IMAGES, LABELS), path / "set.pt", _use_new_zipfile_serialization=False)
-    return path / "set.pt"
 
 
 def _lzma(path: Path) -> Path:
@@ -407,14 +555,44 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a pickle that runs, alone": (lambda p: _pt(p, _Runs()), "system, which is neither"),
     "a bare pickle called .pt": (_written("set.pt", pickle.dumps(_Runs())), "is not what torch.save writes"),
     "a bare pickle called .npz": (_written("set.npz", pickle.dumps(_Runs())), "is not a whole npz file"),
-    "an old .pt": (_old, "is not what torch.save writes"),
+    "a pickle that runs, in an old .pt": (
+        lambda p: _pt(p, {"images": IMAGES, "labels": _Runs()}, zipped=False),
+        "system, which is neither",
+    ),
+    "half an old .pt": (lambda p: _cut(p, _pt(p, (IMAGES, LABELS), zipped=False)), "which are not there"),
     "a model instead of a set": (lambda p: _pt(p, torch.nn.Linear(2, 2)), "which is neither a tensor"),
+    "a meta tensor": (
+        lambda p: _pt(p, {"images": torch.empty(10, 1, 8, 8, device="meta"), "labels": LABELS}),
+        "a meta tensor, which has a shape and no values",
+    ),
+    "a rate of any size": (lambda p: _pt(p, {"images": IMAGES, "labels": LABELS, "lr": 10**400}), "not a positive"),
+    "labels that are all of a list": (lambda p: _pt(p, (IMAGES, [LABELS])), "The labels are list, not a plain tensor"),
+    "instructions of no use": (lambda p: _program(p, b"\x80\x02c__main__\nx\n."), "__main__.x, which is neither"),
+    "an instruction that calls a list": (lambda p: _program(p, b"\x80\x02]](tR."), "calls what is no function"),
+    "instructions that end too early": (lambda p: _program(p, b"\x80\x02"), "is not a whole pt file"),
+    "a name of a billion letters": (lambda p: _program(p, b"\x80\x02X\xff\xff\xff\x7f."), "is not a whole pt file"),
+    "a key that takes for ever": (lambda p: _program(p, b"\x80\x02})" + b"\x85" * 10**5 + b"Ns."), "other than names"),
+    "a name that is a list": (lambda p: _program(p, b"\x80\x02]]\x93."), "calls what has no name"),
+    "a memory at any place": (lambda p: _program(p, b"\x80\x02]r\xff\xff\xff\xff."), "neither a dict of tensors"),
+    "images without labels beside": (
+        lambda p: _parts(p, images_zca_9=IMAGES) / "images_zca_9.pt",
+        "MTT's images_zca_… are for looking at",
+    ),
+    "a folder of one of two": (lambda p: _parts(p, images_best=IMAGES), "has no pair such as images_best.pt"),
+    "a folder of several": (
+        lambda p: _parts(p, images_1=IMAGES, labels_1=LABELS, images_2=IMAGES, labels_2=LABELS),
+        "has several sets: images_1.pt, images_2.pt",
+    ),
     "a tensor without labels": (lambda p: _pt(p, IMAGES), "neither a dict of tensors nor the pair"),
     "a tensor of any size": (_strided, "more than a set can have"),
+    "a tensor of one number": (
+        lambda p: _pt(p, {"images": torch.zeros(1).expand(20, 1, 8, 8), "labels": LABELS}),
+        "claims more numbers than the 1 stored",
+    ),
     "a tensor of more than is stored": (lambda p: _rewritten(p, 0), "is not a whole pt file"),
     "a tensor beyond its storage": (lambda p: _rewritten(p, 1), "is not a whole pt file"),
     "a file of endless lists": (_laughs, "The images are list, not a plain tensor"),
-    "a sparse tensor": (lambda p: _pt(p, {"images": IMAGES.to_sparse(), "labels": LABELS}), "is not a whole pt file"),
+    "a sparse tensor": (lambda p: _pt(p, {"images": IMAGES.to_sparse(), "labels": LABELS}), "only plain ones are read"),
     "a number for the labels": (lambda p: _pt(p, {"images": IMAGES, "labels": 3}), "not a plain tensor"),
     "objects in an array": (_object_array, "Python objects, which could run code"),
     "a pickle as a member of .npz": (
@@ -426,7 +604,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a header without end": (_npz_of(_header("(" + "6, " * 9000 + ")")), "is not a whole npz file"),
     "records": (_npz_of(_header("(6,)", "[('a', '<f4', (64,))]") + bytes(6 * 256)), "where numbers are needed"),
     "a bomb in a .npz": (_npz_of(_header("(6, 1, 8, 8)") + bytes(30_000_000)), "would unpack to 2 files of 30 MB"),
-    "half a .npz": (_cut, "is not a whole npz file"),
+    "half a .npz": (lambda p: _cut(p, _npz(p)), "is not a whole npz file"),
     "a sparse file of a terabyte": (_sparse, "has 1000000000000 bytes"),
     "an empty file": (_written("set.pt", b""), "has 0 bytes"),
     "a text": (_written("set.safetensors", b"hello, here is a set for you"), "its header is larger"),
@@ -440,12 +618,27 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a safetensors file of another type": (
         lambda p: _claims(p, images={"dtype": "U8", "shape": [1, 1, 8, 8], "data_offsets": [0, 64]}),
-        "images (or data, x, x_train) and labels are needed",
+        "and labels are needed",
     ),
     "a set of dambench that is none": (
         lambda p: _foreign(p, dambench='{"format": 1}'),
         "is not a synthetic set of dambench",
     ),
+    "a set of dambench with a rate of any size": (
+        lambda p: _own_with(p, lr=10**400),
+        "is not a synthetic set of dambench",
+    ),
+    "a set of dambench with a negative rate": (
+        lambda p: _own_with(p, lr=-0.1),
+        "its learning rate is no sens",
+    ),
+    "a set of dambench with a huge rate": (lambda p: _own_with(p, lr=1e30), "its learning rate is no sens"),
+    "a set of dambench of other means": (
+        lambda p: _own_with(p, mean=[1e30]),
+        "its means and standard deviations",
+    ),
+    "a set of dambench of no deviation": (lambda p: _own_with(p, std=[1e-30]), "its means and standard deviations are"),
+    "a set of dambench of infinite means": (lambda p: _own_with(p, mean=[float("inf")]), "its means and standard"),
     "a member that leads out": (_member("../../outside.png"), "leads out of its folder"),
     "a member inside that leads out": (_member("0/../../outside.png"), "leads out of its folder"),
     "an absolute member": (_member("/tmp/outside.png"), "leads out of its folder"),
@@ -466,11 +659,12 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "an encrypted archive": (_encrypted, "is encrypted"),
     "another way of packing": (_lzma, "is packed in another way"),
-    "a PNG bomb": (_member("0/9.png", _bomb_png(30_000)), "'0/9.png' is not a PNG file that can be read"),
-    "a large PNG": (_member("0/9.png", _bomb_png(10_000)), "'0/9.png' is not a PNG file that can be read"),
+    "a PNG bomb": (_member("0/9.png", _bomb_png(30_000)), "'0/9.png' is no image that can be read"),
+    "a large PNG": (_member("0/9.png", _bomb_png(10_000)), "'0/9.png' is no image that can be read"),
     "a PNG of another size": (_member("0/9.png", _bomb_png(9)), "'0/9.png' is 9×9; those of digits are 8×8"),
-    "a JPEG called PNG": (_member("0/9.png", b"\xff\xd8\xff\xe0 and so on"), "is not a PNG file"),
-    "half a PNG": (_member("0/9.png", _png(PIXELS[0])[:50]), "is not a PNG file"),
+    "a JPEG called PNG": (_member("0/9.png", b"\xff\xd8\xff\xe0 and so on"), "is no image"),
+    "half a PNG": (_member("0/9.png", _png(PIXELS[0])[:50]), "is no image"),
+    "images in two depths": (_member("9.png", _png(PIXELS[0])), "do not lie in CLASS/*.png"),
     "a class that is none": (_member("\u202ecat/9.png", _png(PIXELS[0])), "'\ufffdcat' is no class of digits"),
     "a number that is no class": (_member("10/9.png", _png(PIXELS[0])), "'10' is no class of digits"),
     "images too deep": (_member("a/b/c/9.png", _png(PIXELS[0])), "do not lie in CLASS/*.png"),
@@ -519,7 +713,9 @@ def _there(folder: Path) -> dict[str, bytes | None]:
 
 def test_every_damage_to_a_file_is_a_sentence(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
-    for made in (_npz, _foreign, lambda path: _pt(path, (IMAGES, LABELS)), lambda path: _zip(path, _pictures())):
+    made_as: list[Callable[[Path], Path]] = [_npz, _foreign, lambda path: _zip(path, _pictures())]
+    made_as += [lambda path: _pt(path, (IMAGES, LABELS)), lambda path: _pt(path, (IMAGES, LABELS), zipped=False)]
+    for made in made_as:
         path = made(tmp_path)
         whole = path.read_bytes()
         for _ in range(60):
@@ -549,7 +745,7 @@ def test_an_imported_set_is_evaluated_by_the_command_that_is_said(
     assert digest(Path(said["file"]).read_bytes()) == said["sha256"]
     assert not (tmp_path / "runs.db").exists()
     quick = ["--network", "convnet-d1-w4", "--eval-repeats", "1", "--device", "cpu", "--json"]
-    assert run_cli([*shlex.split(said["command"])[1:], *quick]) == 0
+    assert run_cli([*shlex.split(said["command"].replace("dsa-dm", "quick"))[1:], *quick]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["state"] == "finished"
     assert result["synthetic_sha256"] == said["sha256"]
@@ -564,7 +760,7 @@ def test_the_command_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFi
     assert printed[0].startswith("sha256  ")
     assert "ipc     2" in printed
     assert printed[-1].startswith(
-        "dambench run --headless --method imported --dataset digits --ipc 2 --set method.set="
+        "dambench run --headless --method imported --dataset digits --ipc 2 --protocol dsa-dm --set method.set="
     )
     assert run_cli(["import", str(path), "--dataset", "digits", "--set", "method.x=1"]) == 2
     assert "--set takes dataset.NAME=VALUE only" in capsys.readouterr().err
@@ -588,7 +784,7 @@ def test_plain_pixels_that_nobody_said_are_remarked(tmp_path: Path, capsys: pyte
         ("damaged", "2", "is damaged: its content is not what its name says"),
     ],
 )
-def test_a_set_that_cannot_be_given_ends_the_run_with_the_reason(
+def test_a_set_that_cannot_be_given_is_refused_before_there_is_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], sha256: str, ipc: str, said: str
 ) -> None:
     if sha256 in ("kept", "damaged"):
@@ -599,11 +795,42 @@ def test_a_set_that_cannot_be_given_ends_the_run_with_the_reason(
         sha256 = found["sha256"]
     arguments = ["run", "--headless", "--method", "imported", "--dataset", "digits", "--ipc", ipc]
     arguments += ["--network", "convnet-d1-w4", "--eval-repeats", "1", "--device", "cpu"]
-    assert run_cli([*arguments, *(["--set", f"method.set={sha256}"] if sha256 else [])]) == 1
+    assert run_cli([*arguments, *(["--set", f"method.set={sha256}"] if sha256 else [])]) == 2
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "runs.db").exists()
 
 
-@pytest.mark.parametrize("sha256", ["../../etc/passwd", "A" * 64, "0" * 63, "0" * 65, "/etc/passwd"])
+def test_the_sets_of_a_file_are_one_row_and_each_seed_takes_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = torch.arange(10)
+    sets = [noise(10, 1, 8, 8, seed=seed, dtype=torch.float32) for seed in range(2)]
+    path = _pt(tmp_path, {"data": [[images, labels] for images in sets]})
+    assert run_cli(["import", str(path), "--dataset", "digits", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["sha256"], said["experiments"]) == (None, [0, 1])
+    quick = ["--network", "convnet-d1-w4", "--eval-repeats", "1", "--device", "cpu", "--json"]
+    assert run_cli([*shlex.split(said["command"].replace("dsa-dm", "quick"))[1:], *quick]) == 0
+    made = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [run["synthetic_sha256"] for run in made] == said["sets"]
+    assert run_cli(["report", "--format", "json"]) == 0
+    (table,) = json.loads(capsys.readouterr().out)["tables"]
+    (cell,) = (cell for cell in table["cells"] if cell["n"])
+    assert (cell["n"], cell["sets"]) == (2, 2)
+
+
+def test_the_beginning_of_a_hash_will_do_where_only_one_set_has_it() -> None:
+    card = datasets.prepare(Choice("digits"), None)
+    like = Normalisation(tuple(card.mean), tuple(card.std))
+    kept = imports.keep(SyntheticSet(torch.zeros(10, 1, 8, 8), torch.arange(10), like, tuple(card.classes)))
+    assert imported.settle(imported.Options(set=kept[:4]), card, 1) == (imported.Options(set=kept), "mean/std")
+    set_path(kept[:8] + "0" * 56).write_bytes(b"another one")
+    assert imported.settle(imported.Options(set=kept[:12]), card, 1)[0].set == kept
+    with pytest.raises(BadInput, match=f"2 sets begin with {kept[:8]}: give more of it"):
+        imported.settle(imported.Options(set=kept[:8]), card, 1)
+
+
+@pytest.mark.parametrize("sha256", ["../../etc/passwd", "A" * 64, "000", "0" * 65, "/etc/passwd", "0000,"])
 def test_a_set_is_named_by_its_hash_and_by_nothing_else(capsys: pytest.CaptureFixture[str], sha256: str) -> None:
     arguments = ["run", "--headless", "--method", "imported", "--dataset", "digits", "--set", f"method.set='{sha256}'"]
     assert run_cli(arguments) == 2

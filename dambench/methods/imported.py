@@ -1,19 +1,22 @@
 """Imported: a synthetic set that was made elsewhere, or before.
 
 `dambench import FILE` checks a file and keeps it under its SHA-256; here it is given as it is, so that it can be
-evaluated under any protocol and on any network beside the sets that are made here. The run's seed decides nothing
-about it, only about the networks that are trained on it.
+evaluated under any protocol and on any network beside the sets that are made here. Several sets that were made alike,
+with other seeds, are one row: each run takes one of them, by its own seed. Beyond that the seed decides nothing about
+the set, only about the networks that are trained on it.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from dambench import config, files
-from dambench.config import Recipe
+from dambench.config import PreprocessingName, Recipe
 from dambench.errors import BadInput
+from dambench.events import DataCard
 from dambench.problem import Problem, State, Step, SyntheticSet
 
 PAPER = ""
@@ -22,26 +25,62 @@ RECIPES: tuple[Recipe, ...] = ()
 
 
 class Options(config.Options, frozen=True):
-    set: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$", max_length=64)] = ""
-    """SHA-256 of the set, as `dambench import` says it."""
+    set: Annotated[
+        str,
+        Meta(
+            pattern="^([0-9a-f]{4,64}(,[0-9a-f]{4,64})*)?$",
+            max_length=10_000,
+            description="SHA-256 of a set, as `dambench import` says it, or its beginning; of several, with commas, "
+            "seed 0 takes the first, seed 1 the next, and so on round",
+        ),
+    ] = ""
 
 
-def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step]:
-    """Give the set, once.
+def settle(options: Options, card: DataCard, ipc: int | None) -> tuple[Options, PreprocessingName]:
+    """The options with whole hashes, and what was done to the images.
 
     Raises:
-        BadInput: it is not on this machine, is damaged, or is none for this dataset and IPC.
+        BadInput: a set is not on this machine, is damaged, or is none for this dataset and IPC, or several begin so.
     """
     if not options.set:
         raise BadInput("Which set? `dambench import FILE --dataset NAME` says what to give as --set method.set=SHA256.")
-    path = files.set_path(options.set)
-    if not path.is_file():
-        raise BadInput(f"There is no set {options.set} on this machine: `dambench import FILE` brings it here.")
-    if files.sha256(path) != options.set:
-        raise BadInput(f"The set {str(path)!r} is damaged: its content is not what its name says.")
-    found = SyntheticSet.read(path)
-    ipc = found.ipc_on(problem.card)
-    if ipc != problem.ipc:
-        raise BadInput(f"The set has {ipc} images per class, the run was asked for {problem.ipc}: say --ipc {ipc}.")
+    hashes = [_whole(beginning) for beginning in options.set.split(",")]
+    found = [_open(sha256, card, ipc or 0) for sha256 in hashes]
+    kinds = {one.preprocessing for one in found}
+    if len(kinds) > 1:
+        raise BadInput("Some of the sets are whitened (zca) and some normalised (mean/std): they are two rows.")
+    return msgspec.structs.replace(options, set=",".join(hashes)), kinds.pop()
+
+
+def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step]:
+    """Give the set of this seed, once.
+
+    Raises:
+        BadInput: as `settle`: it may have gone meanwhile.
+    """
+    hashes = options.set.split(",")
+    found = _open(hashes[problem.seeds.seed % len(hashes)], problem.card, problem.ipc)
     images, labels = (tensor.to(problem.device) for tensor in (found.images, found.labels))
     yield Step(0, replace(found, images=images, labels=labels))
+
+
+def _whole(beginning: str) -> str:
+    found = files.sets(beginning)
+    if not found:
+        raise BadInput(f"There is no set {beginning} on this machine: `dambench import FILE` brings it here.")
+    if len(found) > 1:
+        raise BadInput(f"{len(found)} sets begin with {beginning}: give more of it, such as {found[0][:12]}.")
+    return found[0]
+
+
+def _open(sha256: str, card: DataCard, ipc: int) -> SyntheticSet:
+    path = files.set_path(sha256)
+    if not path.is_file():
+        raise BadInput(f"There is no set {sha256} on this machine: `dambench import FILE` brings it here.")
+    if files.sha256(path) != sha256:
+        raise BadInput(f"The set {str(path)!r} is damaged: its content is not what its name says.")
+    found = SyntheticSet.read(path)
+    its = found.ipc_on(card)
+    if its != ipc:
+        raise BadInput(f"The set has {its} images per class, the run was asked for {ipc}: say --ipc {its}.")
+    return found

@@ -380,7 +380,7 @@ def method_label(method: str, overrides: str) -> str:
     changed = json.loads(overrides)
     if not changed:
         return method
-    said = ((name, re.sub(r"^([0-9a-f]{8})[0-9a-f]{56}$", r"\1", str(value))) for name, value in changed.items())
+    said = ((name, re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", str(value))) for name, value in changed.items())
     return f"{method} ({', '.join(f'{name} {value}' for name, value in sorted(said))})"
 
 
