@@ -175,8 +175,8 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     prescribed = brought or (recipe.preprocessing if recipe else "mean/std")
     if brought and asked_preprocessing not in (None, brought):
         raise BadInput(
-            f"--preprocessing {asked_preprocessing} was said, but what {wanted.name} is to use was made with {brought}: "
-            "leave it out."
+            f"--preprocessing {asked_preprocessing} was said, but what {wanted.name} is to use was made with "
+            f"{brought}: leave it out."
         )
     preprocessing = asked_preprocessing or prescribed
     if preprocessing == "zca":

@@ -37,7 +37,7 @@ from dambench import datasets, files
 from dambench.config import PREPROCESSINGS
 from dambench.datasets import _archive, _images, _saved
 from dambench.display import counted, display
-from dambench.errors import BadInput, unknown
+from dambench.errors import BadInput, named
 from dambench.events import DataCard
 from dambench.problem import MOST_HEADER, MOST_LR, Normalisation, Preprocessing, SyntheticSet
 
@@ -112,12 +112,11 @@ def read(
     Raises:
         BadInput: it is not such a file, is too large, or does not fit the dataset. Nothing was written or run.
     """
-    if pixels is not None and pixels not in PIXELS and pixels != "normalised":
-        raise unknown("kind of pixels", pixels, ["normalised", *PIXELS])
-    if preprocessing is not None and preprocessing not in PREPROCESSINGS:
-        raise unknown("preprocessing", preprocessing, PREPROCESSINGS)
-    if kind != "auto" and kind not in READERS:
-        raise unknown("format", kind, ["auto", *READERS])
+    if pixels is not None:
+        pixels = named("kind of pixels", pixels, ["normalised", *PIXELS])
+    if preprocessing is not None:
+        preprocessing = named("preprocessing", preprocessing, PREPROCESSINGS)
+    kind = named("format", kind, ["auto", *READERS])
     most = _most_bytes(card)
     _look(path, most)
     chosen = kind
@@ -131,8 +130,8 @@ def read(
         file = READERS[chosen](path, card, most)
     except BadInput as error:
         said = str(error)
-        named = said.startswith(repr(str(path))[:-1])
-        raise BadInput(said if named else f"{str(path)!r} cannot be used: {said}") from None
+        says_which = said.startswith(repr(str(path))[:-1])
+        raise BadInput(said if says_which else f"{str(path)!r} cannot be used: {said}") from None
     except Exception as error:  # the libraries have dozens of kinds for files that are damaged or hostile
         raise BadInput(f"{str(path)!r} is not a whole {chosen} file of images and labels: {_reason(error)}.") from None
     total = len(file.found)
