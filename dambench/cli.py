@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -32,7 +33,7 @@ from dambench.events import (
     Stopped,
 )
 from dambench.protocol import PRESETS
-from dambench.recording import EXIT_CODES, PATIENCE, Signals, Told, record
+from dambench.recording import EXIT_CODES, PATIENCE, Signals, Told, record, result
 from dambench.report import FORMATS, format_of, write
 from dambench.store import database, filters, journal, upkeep
 from dambench.store import runs as stored
@@ -64,6 +65,8 @@ POLL_SECONDS = 0.25
 ALIVE = ("waiting", "running", "silent")
 """States of a run that has a process, as far as is known."""
 
+AGAIN = "it is not run again (--again does so)."
+
 OTHER_SUFFIXES = (
     *(".tar", ".gz", ".zip", ".xz", ".zst", ".sql", ".json", ".jsonl", ".toml", ".csv", ".md", ".tex", ".html", ".pdf"),
     *(".png", ".svg", ".jpg", ".safetensors", ".pt", ".npz"),
@@ -78,6 +81,7 @@ Db = Annotated[Path | None, Option("--db", help="The database [default: DAMBENCH
 Chosen = Annotated[
     str, Option("--filter", metavar="FILTER", help="Only such runs: 'method:dm|datadam ipc<=10 -tag:old state:done'.")
 ]
+Again = Annotated[bool, Option("--again", help="Also what a finished run has done already.")]
 Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
 
 
@@ -230,6 +234,7 @@ def run(
     ] = False,
     name: Annotated[str | None, Option(help="What to call the run.")] = None,
     tag: Annotated[list[str] | None, Option(help="A tag; may be repeated.")] = None,
+    again: Again = False,
     db: Db = None,
     as_json: Json = False,
 ) -> int:
@@ -276,7 +281,7 @@ def run(
     if (detach or in_console) and not (dry_run or check):
         said = context.obj[context.obj.index("run") + 1 :]
         arguments = ["run", *(a for a in said if a != "--detach"), "--headless"]
-        return _detach(arguments, as_json) if detach else _shown(arguments, path, context)
+        return _detach(arguments, path, as_json) if detach else _shown(arguments, path, context)
     watch = Watch(Console(stderr=True, highlight=False))
     told = launch.detached()
     os.environ.setdefault("GOMP_SPINCOUNT", process.SPINS)  # read when torch is imported
@@ -284,26 +289,32 @@ def run(
         from dambench import engine
 
         if check:
-            return _checked(requests)
+            return _checked(requests, None if again else path)
         job = engine.prepare(requests[0], watch.say)
         if dry_run:
             watch.say("measuring a few steps …")
             return _estimated(job, len(requests), as_json)
         with _opened(path, write=True) as store:
-            code = 0
+            code, begun, there = 0, False, ""
             for request in requests:
                 if signals.heard:
                     return EXIT_CODES[signals.heard]
                 job = job.with_seed(request.seed or 0)
+                if not again and (there := store.finished(job.config, job.card) or ""):
+                    _point_out(store, there, watch, as_json)
+                    continue
                 here = launch.this_process(told.log if told else "")
                 recipe = job.recipe.source if job.recipe else ""
                 run_id = store.create(
                     job.config, job.card, request.name or "", request.tags or [], here, recipe, job.overrides
                 )
                 watch.say(f"run {run_id}" + (f", settings: {job.recipe.source}" if job.recipe else ""))
-                if told:
+                if told and not begun:
                     told.announce(run_id)
+                begun = True
                 code = max(code, record(store, run_id, job, signals, watch.console, as_json))
+            if told and not begun:
+                told.announce(there)
             return code
 
 
@@ -322,7 +333,7 @@ def resume(
         row = store.run(run_id)
     _can_resume(row)
     if not headless:
-        return _detach([*context.obj, "--headless"], as_json)
+        return _detach([*context.obj, "--headless"], path, as_json)
     watch = Watch(Console(stderr=True, highlight=False))
     told = launch.detached()
     os.environ.setdefault("GOMP_SPINCOUNT", process.SPINS)
@@ -359,6 +370,7 @@ def evaluate(
     detach: Annotated[bool, Option("--detach", help="In the background.")] = False,
     name: Annotated[str | None, Option(help="What to call the run that evaluates.")] = None,
     tag: Annotated[list[str] | None, Option(help="A tag; may be repeated.")] = None,
+    again: Again = False,
     db: Db = None,
     as_json: Json = False,
 ) -> int:
@@ -382,8 +394,9 @@ def evaluate(
         )
     if row["state"] != "finished" or not made:
         raise BadInput(f"The run {row['id']} is {launch.state(row)}: only the set of a finished run is evaluated.")
+    _check_set(row, row["set_sha256"])
     if detach:
-        return _detach([word for word in context.obj if word != "--detach"], as_json)
+        return _detach([word for word in context.obj if word != "--detach"], path, as_json)
     watch = Watch(Console(stderr=True, highlight=False))
     told = launch.detached()
     os.environ.setdefault("GOMP_SPINCOUNT", process.SPINS)
@@ -401,12 +414,47 @@ def evaluate(
                 watch.say,
             )
             job = engine.evaluation(job, request, row["set_sha256"], made[-1]["iteration"])
+            if not again and (there := store.finished(job.config, job.card, row["set_sha256"])):
+                _point_out(store, there, watch, as_json)
+                if told:
+                    told.announce(there)
+                return 0
             here = launch.this_process(told.log if told else "")
             new = store.create(job.config, job.card, name or "", tag or [], here, row["recipe"], overrides)
             watch.say(f"run {new}, of the set of {row['id']}")
             if told:
                 told.announce(new)
             return record(store, new, job, signals, watch.console, as_json)
+
+
+def _point_out(store: Store, run_id: str, watch: Watch, as_json: bool) -> None:
+    """Say that a run is not begun, because this finished one did the same."""
+    row = store.run(run_id)
+    watch.say(f"run {run_id} has done this already, until {row['ended_at'][:16].replace('T', ' ')} UTC: {AGAIN}")
+    if as_json:
+        print(json.dumps(result(store, run_id) | {"existing": True}), flush=True)
+
+
+def _check_set(row: dict[str, Any], sha256: str) -> None:
+    """See that a set which is to be evaluated is here, before anything is recorded.
+
+    Args:
+        row: of a run that has it.
+
+    Raises:
+        BadInput: it is missing, or its content is not that of its name.
+    """
+    if sha256 == row["dataset_sha256"]:
+        return  # the prepared dataset itself, which is looked at when it is opened
+    path = files.set_path(sha256)
+    if not path.is_file():
+        raise BadInput(
+            f"The set {sha256[:12]} of the run {row['id']} is not on this machine; the run was made on "
+            f"{display.display(row['host'], 60) or 'another'}. `dambench db bundle` there and `dambench db merge` here "
+            "bring it."
+        )
+    if files.sha256(path) != sha256:
+        raise BadInput(f"The set {str(path)!r} of the run {row['id']} is damaged: its content is not that of its name.")
 
 
 def _can_resume(row: dict[str, Any]) -> None:
@@ -421,6 +469,8 @@ def _can_resume(row: dict[str, Any]) -> None:
             f"The run {row['id']} goes on, as process {row['pid']} on {row['host']}{quiet}: "
             f"`dambench watch {row['id']}` shows it."
         )
+    if made := json.loads(row["config"]).get("where", {}).get("made"):
+        _check_set(row, made)
     if row["diverged_at"] is not None:
         raise BadInput(
             f"The run {row['id']} diverged at iteration {row['diverged_at']}, and would again: begin a new one, with "
@@ -428,33 +478,51 @@ def _can_resume(row: dict[str, Any]) -> None:
         )
 
 
-def _detach(arguments: list[str], as_json: bool) -> int:
-    stderr = Watch(Console(stderr=True, highlight=False))
+def _detach(arguments: list[str], path: Path, as_json: bool) -> int:
+    stderr, began = Watch(Console(stderr=True, highlight=False)), datetime.now(UTC)
     run_id, code = launch.start(arguments, stderr.say)
     if not run_id:
         return code
-    print(json.dumps({"run": run_id}) if as_json else run_id, flush=True)
+    existing = _was_there(path, run_id, began)
+    print(json.dumps({"run": run_id} | ({"existing": True} if existing else {})) if as_json else run_id, flush=True)
+    if existing:
+        stderr.say(f"run {run_id} has done this already: {AGAIN}")
+        return 0
     stderr.say(f"It goes on without this terminal: dambench watch {run_id}, logs {run_id}, stop {run_id}.")
     return 0
 
 
 def _shown(arguments: list[str], path: Path, context: typer.Context) -> int:
     """Start a run of its own, and open the console where it is."""
+    began = datetime.now(UTC)
     run_id, code = launch.start(arguments, _say)
     if not run_id:
         return code
+    if _was_there(path, run_id, began):
+        _say(f"run {run_id} has done this already: {AGAIN}")
     look = context.parent.params if context.parent else {}
     colour = not look.get("no_color") and not os.environ.get("NO_COLOR")
     _open_console(path, run_id, bool(look.get("readonly")), bool(look.get("ascii_")), colour)
     return 0
 
 
+def _was_there(path: Path, run_id: str, began: datetime) -> bool:
+    """Whether a run that a process which was started then has named had ended before."""
+    with _opened(path) as store:
+        row = store.run(run_id)
+        return row["state"] == "finished" and datetime.fromisoformat(row["ended_at"]) < began
+
+
 class _TakesLong(Exception):
     """What has to be done before more can be said."""
 
 
-def _checked(requests: Sequence[config.Request]) -> int:
-    """What a run would be, or what of it can be told while its data are not prepared."""
+def _checked(requests: Sequence[config.Request], path: Path | None) -> int:
+    """What a run would be, or what of it can be told while its data are not prepared.
+
+    Args:
+        path: the database, whose finished runs would not be run again; None: they would.
+    """
     from dambench import engine
 
     def stop(text: str) -> NoReturn:
@@ -468,7 +536,17 @@ def _checked(requests: Sequence[config.Request]) -> int:
         return 0
     jobs = [job.with_seed(request.seed or 0) for request in requests]
     standard = config.read(job.method.Options, job.recipe.options if job.recipe else {}, "the recipe")
+    existing: dict[int, str] = {}
+    if path is not None and stored.exists(path):
+        with _opened(path) as store:
+            there = {each.config.seed: store.finished(each.config, each.card) for each in jobs}
+        existing = {seed: run_id for seed, run_id in there.items() if run_id}
+        job.notes.extend(
+            f"The run {run_id} has done this already{f' for seed {seed}' if len(jobs) > 1 else ''}: {AGAIN}"
+            for seed, run_id in existing.items()
+        )
     found |= {
+        "existing": list(existing.values()),
         "seeds": [each.config.seed for each in jobs],
         "config_sha256": [each.config.sha256 for each in jobs],
         "config": msgspec.to_builtins(job.config),

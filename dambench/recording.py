@@ -99,7 +99,7 @@ def record(
         watch.say(f"dambench: {error} What was kept stays; `dambench resume {run_id}` goes on from there.")
         return 1
     if as_json:
-        print(json.dumps(result(store, run_id, said)), flush=True)
+        print(json.dumps(result(store, run_id)), flush=True)
     match said[-1]:
         case Stopped(signal=signal_name):
             return EXIT_CODES[signal_name]
@@ -196,14 +196,13 @@ class Signals:
         )
 
 
-def result(store: Store, run_id: str, said: list[AnyEvent]) -> dict[str, Any]:
+def result(store: Store, run_id: str) -> dict[str, Any]:
+    """What `--json` prints of a run that has ended."""
     row = store.run(run_id)
-    # All of them: of a run that was resumed this process has heard only the last.
     told = [event for _, event in store.tail(run_id)]
     final = [event for event in told if isinstance(event, Evaluated) and event.final]
     accuracies = [event.accuracy for event in final]
-    ending = said[-1]
-    costs = ending.costs if isinstance(ending, Finished | Failed | Stopped) else []
+    costs = next((event.costs for event in reversed(told) if isinstance(event, Finished | Failed | Stopped)), [])
     keep = (
         "network",
         "repeat",

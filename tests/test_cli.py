@@ -66,7 +66,7 @@ def test_run_prints_one_object_and_stores_the_same(capsys: pytest.CaptureFixture
 
 
 def test_the_same_command_twice_gives_the_same_set_and_scores(capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = _json(capsys, *DM), _json(capsys, *DM)
+    first, second = _json(capsys, *DM), _json(capsys, *DM, "--again")
     assert first["run"] != second["run"]
     assert first["synthetic_sha256"] == second["synthetic_sha256"]
     for a, b in zip(first["scores"], second["scores"], strict=True):
@@ -81,8 +81,8 @@ def test_a_toml_file_gives_the_same_run_as_flags(capsys: pytest.CaptureFixture[s
         '[method]\nname = "dm"\nbatch_real = 8\niterations = 99\n'
     )
     by_file = _json(capsys, "run", "run.toml", "--headless", "--iterations", "3")
-    assert by_file["synthetic_sha256"] == _json(capsys, *DM)["synthetic_sha256"]
-    assert _json(capsys, "runs")[1]["name"] == "from a file"
+    assert _json(capsys, *DM) == by_file | {"existing": True}
+    assert [row["name"] for row in _json(capsys, "runs")] == ["from a file"]
 
 
 def test_several_seeds_are_several_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,8 +90,37 @@ def test_several_seeds_are_several_runs(capsys: pytest.CaptureFixture[str]) -> N
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["seed"] for line in lines] == [0, 1, 2]
     assert len({line["synthetic_sha256"] for line in lines}) == 3
-    assert _json(capsys, *DM, "--seed", "2")["synthetic_sha256"] == lines[2]["synthetic_sha256"]
+    assert _json(capsys, *DM, "--seed", "2", "--again")["synthetic_sha256"] == lines[2]["synthetic_sha256"]
     assert _json(capsys, "show", lines[0]["run"])["tags"] == ["sweep"]
+
+
+def test_what_a_finished_run_has_done_is_pointed_out_and_only_the_rest_is_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    random = ["run", "--headless", "--dataset", "digits", "--method", "random", "--eval-repeats", "1"]
+    first = _json(capsys, *random, "--seed", "1")
+    assert run_cli([*random, "--seeds", "0-2", "--json"]) == 0
+    shown = capsys.readouterr()
+    lines = [json.loads(line) for line in shown.out.splitlines()]
+    assert [line["seed"] for line in lines] == [0, 1, 2]
+    assert [line.get("existing") for line in lines] == [None, True, None]
+    assert lines[1] == first | {"existing": True}
+    assert f"run {first['run']} has done this already" in shown.err
+    # Anything that could change the result is another run; a failed one, or one in the trash, is none.
+    assert "existing" not in _json(capsys, *random, "--ipc", "2")
+    assert run_cli(["delete", lines[0]["run"]]) == 0
+    third = _json(capsys, *random)
+    assert third["run"] != lines[0]["run"]
+    capsys.readouterr()
+    assert run_cli([*random, "--check"]) == 0
+    checked = json.loads(capsys.readouterr().out)
+    assert checked["existing"] == [third["run"]]
+    assert f"The run {third['run']} has done this already" in checked["notes"][0]
+    assert run_cli([*random[:1], "--detach", *random[2:]]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out.strip(), "has done this already" in shown.err) == (third["run"], True)
+    assert _json(capsys, *random, "--again")["run"] != third["run"]
+    assert len(_json(capsys, "runs")) == 5
 
 
 def test_narration_goes_to_stderr_and_only_data_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:

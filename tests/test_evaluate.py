@@ -10,7 +10,7 @@ import pytest
 
 from dambench import engine, files
 from dambench.cli import run_cli
-from dambench.events import AnyEvent, Checkpointed, Evaluated
+from dambench.events import AnyEvent, Checkpointed, Evaluated, Stopped
 from dambench.protocol import PRESETS, Budget
 from dambench.store.runs import Store
 
@@ -40,7 +40,7 @@ def _scores(result: dict[str, Any]) -> list[tuple[Any, ...]]:
 def test_a_set_is_evaluated_on_other_networks_as_if_its_run_had_done_so(capsys: pytest.CaptureFixture[str]) -> None:
     made = _json(capsys, *DM)
     both = _json(capsys, *DM, "--evaluate-on", "mlp,convnet-d1-w8", "--seed", "0")
-    found = _json(capsys, "evaluate", made["run"], "--evaluate-on", "mlp,convnet-d1-w8")
+    found = _json(capsys, "evaluate", made["run"], "--evaluate-on", "mlp,convnet-d1-w8", "--again")
     assert found["synthetic_sha256"] == made["synthetic_sha256"]
     assert _scores(found) == _scores(both)
     assert {s["network"] for s in found["scores"]} == {"mlp-d2-w128", "convnet-d1-w8"}
@@ -108,7 +108,7 @@ def test_an_evaluation_that_is_killed_goes_on_network_by_network_and_makes_nothi
     with monkeypatch.context() as patched:
         patched.setattr(engine, "run", killed)
         with pytest.raises(Killed):
-            run_cli(["evaluate", made["run"], "--evaluate-on", "convnet-d1-w8,mlp"])
+            run_cli(["evaluate", made["run"], "--evaluate-on", "convnet-d1-w8,mlp", "--again"])
     assert any(isinstance(event, Checkpointed) for event in words)
     with closing(Store.open(tmp_path / "runs.db")) as store:
         run = store.query("select id from runs order by number desc limit 1")[0]["id"]
@@ -129,10 +129,48 @@ def test_what_is_not_finished_or_not_there_is_refused(tmp_path: Path, capsys: py
         capsys.readouterr()
         assert run_cli(["evaluate", *arguments]) == 2
         assert said in capsys.readouterr().err
-    for path in (files.home() / "sets").iterdir():
-        path.unlink()
-    assert run_cli(["evaluate", made["run"], "--evaluate-on", "mlp"]) == 1
-    assert "missing or damaged" in capsys.readouterr().err
+
+
+def test_a_set_that_is_not_here_or_damaged_is_said_before_anything_is_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _json(capsys, *DM)
+    (path,) = (files.home() / "sets").iterdir()
+    content = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            engine, "run", lambda *given: iter([Stopped(signal="SIGTERM", phase="", iteration=0, costs=[])])
+        )
+        assert run_cli(["evaluate", made["run"], "--evaluate-on", "mlp"]) == 143
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        stopped, _ = (row["id"] for row in store.newest())
+        before = store.query("select * from runs"), store.query("select * from events")
+        for change, said in (
+            (
+                path.unlink,
+                f"The set {path.stem[:12]} of the run {made['run']} is not on this machine; the run was made",
+            ),
+            (lambda: path.write_bytes(content[:-1]), "is damaged: its content is not that of its name"),
+        ):
+            change()
+            for command in (["evaluate", made["run"], "--evaluate-on", "mlp"], ["resume", stopped, "--headless"]):
+                capsys.readouterr()
+                assert run_cli(command) == 2
+                assert said.replace(made["run"], command[1]) in capsys.readouterr().err
+        assert (store.query("select * from runs"), store.query("select * from events")) == before
+
+
+def test_what_was_evaluated_already_is_pointed_out(capsys: pytest.CaptureFixture[str]) -> None:
+    made = _json(capsys, *DM)
+    first = _json(capsys, "evaluate", made["run"], "--evaluate-on", "mlp")
+    same = _json(capsys, "evaluate", made["run"], "--evaluate-on", "MLP")
+    assert same == first | {"existing": True}
+    # Nothing new was asked for, and a run that would do all of it has its scores.
+    assert _json(capsys, "evaluate", made["run"])["run"] == made["run"]
+    assert _json(capsys, *DM, "--evaluate-on", "mlp")["run"] == first["run"]
+    again = _json(capsys, "evaluate", made["run"], "--evaluate-on", "mlp", "--again")
+    assert again["run"] not in (first["run"], made["run"])
+    assert _scores(again) == _scores(first)
 
 
 def test_more_networks_of_the_same_kind_are_more_evidence_and_the_first_are_the_same(

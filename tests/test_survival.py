@@ -101,7 +101,7 @@ def test_a_run_killed_again_and_again_ends_as_one_never_interrupted(
         if _row(path, run)["state"] != "finished":
             assert run_cli(["resume", run, "--headless"]) == 0
         if expected is None:
-            expected = _outcome(path, _json(capsys, *dm, "--headless")["run"])
+            expected = _outcome(path, _json(capsys, *dm, "--headless", "--again")["run"])
         assert _outcome(path, run) == expected
     assert expected is not None
     assert expected["state"] == "finished"

@@ -49,7 +49,7 @@ from dambench.events import (
 )
 from dambench.store import database, journal
 from dambench.store.database import transaction
-from dambench.store.results import SCORES, checksum
+from dambench.store.results import SCORES, checksum, damaged
 from dambench.store.usage import usage
 
 FLUSH_SECONDS = 1.0
@@ -283,6 +283,22 @@ class Store:
             yield event
         if waiting:
             self._write(waiting)
+
+    def finished(self, config: RunConfig, card: DataCard, set_sha256: str = "") -> str | None:
+        """The id of the newest finished run of this configuration on these data, if there is one outside of the trash.
+
+        A run whose results are not those of their checksum is none.
+
+        Args:
+            set_sha256: of the set that it has to be about; empty: of any.
+        """
+        rows = self.query(
+            f"{SCORES} where state = 'finished' and deleted_at = '' and config_sha256 = ? and dataset_sha256 = ? "
+            f"and ? in ('', runs.set_sha256) order by {self.by_age(newest_first=True)}",
+            *(config.sha256, card.sha256, set_sha256),
+        )
+        broken = damaged(rows)
+        return next((str(row["id"]) for row in rows if row["number"] not in broken), None)
 
     def beat(self, run: str, attempt: int) -> bool:
         """Give a sign of life. Returns whether somebody has asked the run to stop."""
