@@ -192,7 +192,9 @@ def _add(store: Store, copy: Copy, found: Merged) -> None:
 
 
 def _go_on(store: Store, ours: Copy, theirs: Copy, found: Merged) -> None:
-    if (theirs.created.config, theirs.created.card) != (ours.created.config, ours.created.card):
+    # Of the card the digest: where the data were prepared from, and what was noted of it, may differ.
+    told = [(copy.created.config, copy.created.card.sha256) for copy in (ours, theirs)]
+    if told[0] != told[1]:
         found.conflicts[ours.id] = "its settings or its data are not the same there"
     elif (new := _after(ours, theirs)) is not None:
         if new:

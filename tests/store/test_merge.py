@@ -198,6 +198,19 @@ def test_a_copy_that_is_behind_takes_nothing_back(store: Store, other: Path) -> 
     assert _contents(store.path) == before
 
 
+def test_data_that_were_prepared_elsewhere_are_the_same_data(store: Store, other: Path) -> None:
+    run_id = store.create(config("dm"), CARD)
+    said = list(words(config("dm")))
+    list(store.record(run_id, iter(said[:4])))
+    store.db.conn.execute("vacuum into ?", [str(other)])
+    list(store.record(run_id, iter(said[4:])))
+    with closing(sqlite3.connect(other)) as theirs, theirs:
+        card = msgspec.structs.replace(CARD, source="there", notes=["a file was passed over"])
+        theirs.execute("update datasets set card = ?", [msgspec.json.encode(card).decode()])
+    found = merge(store, other)
+    assert (found.unchanged, found.conflicts) == (1, {})
+
+
 def test_a_run_that_went_on_in_both_is_a_conflict_and_the_others_are_merged(store: Store, other: Path) -> None:
     run_id = _begun_here_ended_there(store, other, [Warned(message="there")], 1)
     list(store.record(run_id, iter([Warned(message="here")])))
