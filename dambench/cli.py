@@ -554,7 +554,7 @@ def _checked(requests: Sequence[config.Request], path: Path | None) -> int:
         "recipe": msgspec.to_builtins(job.recipe),
         "standard": msgspec.to_builtins(standard),
         "overrides": job.overrides,
-        "notes": job.notes,
+        "notes": [*job.card.notes, *job.notes],
     }
     print(json.dumps(found))
     return 0
@@ -956,7 +956,7 @@ def import_(
     found = imports.read(file, card, format_, pixels, preprocessing, experiment, lr, _say)
     hashes, first = [imports.keep(one) for one in found.sets], found.sets[0]
     several = len(hashes) > 1
-    for note in found.notes:
+    for note in [*card.notes, *found.notes]:
         _say(f"note: {note}")
     if several:
         _say(f"{len(hashes)} sets, all that it has: seed 0 takes the first, and so on. --experiment N imports one.")
@@ -980,7 +980,7 @@ def import_(
         "labels": "hard" if first.labels.dim() == 1 else "soft",
         "lr": first.lr,
         "file": None if several else str(files.set_path(hashes[0])),
-        "notes": list(found.notes),
+        "notes": [*card.notes, *found.notes],
         "command": command,
     }
     if as_json:
@@ -1251,11 +1251,13 @@ def data_list(as_json: Json = False) -> None:
         return
     rows = []
     for entry in found:
-        ready = [
-            f"{c['label']}: {sum(c['train_counts'])} + {sum(c['test_counts'])} images, "
-            f"{c['channels']}×{c['height']}×{c['width']}, {len(c['classes'])} classes"
-            for c in entry["prepared"]
-        ]
+        ready = []
+        for c in entry["prepared"]:
+            ready.append(
+                f"{c['label']}: {sum(c['train_counts'])} + {sum(c['test_counts'])} images, "
+                f"{c['channels']}×{c['height']}×{c['width']}, {len(c['classes'])} classes"
+            )
+            ready += [f"  note: {note}" for note in c["notes"]]
         missing = "" if entry["fault"] else "not yet"
         rows += [[entry["name"], entry["what"], (ready or [missing])[0]], *(["", "", more] for more in ready[1:])]
     table(["dataset", "what", "prepared"], rows)

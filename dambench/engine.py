@@ -444,7 +444,7 @@ def run(
                 overrides=job.overrides,
                 environment=here,
             )
-            for note in job.notes:
+            for note in [*job.card.notes, *job.notes]:
                 yield Warned(message=note)
         yield from _distil_and_evaluate(job, clock, position, keeper)
     except StopRun as stop:

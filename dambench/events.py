@@ -96,6 +96,8 @@ class DataCard(Struct, frozen=True, kw_only=True):
     sha256: str
     """Of the tensor file."""
     size_bytes: int
+    notes: list[str] = []
+    """What a reader of a result on it should know: files that were passed over, images that were changed."""
 
     @property
     def majority(self) -> float:

@@ -105,6 +105,8 @@ def train(
         steps = experts.trajectories(problem, how, count)
         try:
             with watch:
+                for note in card.notes:
+                    watch.hear(Warned(message=note))
                 while True:
                     event: Progressed = next(steps)
                     if time.monotonic() - heard > SILENCE:

@@ -7,6 +7,7 @@ the user's own "path"), how these are recognised again (`fingerprint`) and how t
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ from dambench.display import display
 from dambench.errors import BadInput
 from dambench.events import DataCard
 from dambench.problem import Normalisation, Preprocessing, RealSet, Whitening
+
+DARK = 32
+"""Images whose brightest pixel is below it are said to be nearly black."""
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -55,6 +59,8 @@ class Raw:
     mean: list[float] = field(default_factory=list)
     """Published mean per channel of pixels in [0, 1]; empty: that of the training images."""
     std: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was passed over or changed while it was read."""
 
 
 def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lambda text: None) -> DataCard:
@@ -84,6 +90,8 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
     with _reading(choice.name, data), registry.foreign("datasets", choice.name):
         raw: Raw = module.load(options, data)
         _check(raw, choice.name)
+        if module.SOURCE == "path":  # the others are what everybody has
+            raw.notes.extend(_oddities(raw))
     with files.writing(f"The prepared dataset {choice.name}", files.data_folder(), files.HOME_HINT):
         return _write(raw, choice.name, stem, source)
 
@@ -187,10 +195,63 @@ def _check(raw: Raw, name: str) -> None:
         raise BadInput(f"The training images of {name} are {shapes[0]} (C × H × W), its test images {shapes[1]}.")
     if len(raw.classes) < 2:
         raise BadInput(f"{name} has {len(raw.classes)} class; at least 2 are needed.")
-    counts = np.bincount(raw.train_labels, minlength=len(raw.classes))
-    if counts.min() == 0:
-        empty = display(raw.classes[int(counts.argmin())])
-        raise BadInput(f"Class {empty!r} of {name} has test images but no training image.")
+    counts = [_counts(labels, raw) for labels in (raw.train_labels, raw.test_labels)]
+    if min(counts[0]) == 0:
+        empty = counts[0].index(0)
+        label = raw.classes[empty]
+        if not counts[1][empty]:
+            raise BadInput(f"Class {display(label)!r} of {name} has no image at all: leave it out, or give it some.")
+        near = [other for other in raw.classes if other != label and _alike(other) == _alike(label)]
+        hint = f" Is {display(near[0])!r} the same? Give it one name in both parts." if near else ""
+        raise BadInput(f"Class {display(label)!r} of {name} has test images but no training image.{hint}")
+
+
+def _alike(name: str) -> str:
+    """What two names share that a person takes for one: Cats and cats, é as one character and as two."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _oddities(raw: Raw) -> list[str]:
+    """What a person would see on looking at the images, and no figure of a run would show."""
+    names = [display(name, 60) for name in raw.classes]
+    notes = []
+    if untested := [name for name, count in zip(names, _counts(raw.test_labels, raw), strict=True) if not count]:
+        notes.append(f"Without a test image, so that nothing is known of them: {_listed(untested)}.")
+    train, test = (
+        [hashlib.sha256(image.tobytes()).digest() for image in images] for images in (raw.train_images, raw.test_images)
+    )
+    if len(set(train)) == 1:
+        return [*notes, "All training images are alike: nothing tells the classes apart."]
+    seen: list[set[bytes]] = [set() for _ in names]
+    for digest, label in zip(train, raw.train_labels.tolist(), strict=True):
+        seen[label].add(digest)
+    counts = _counts(raw.train_labels, raw)
+    if same := [name for name, kinds, count in zip(names, seen, counts, strict=True) if len(kinds) == 1 < count]:
+        notes.append(f"Classes whose training images are all alike: {_listed(same)}.")
+    planes = raw.train_images.reshape(*raw.train_images.shape[:2], -1)
+    if plain := int((planes.min(2) == planes.max(2)).all(1).sum()):
+        notes.append(f"Training images of one colour all over: {plain} of {len(planes)}.")
+    if (brightest := int(max(raw.train_images.max(), raw.test_images.max()))) < DARK:
+        notes.append(f"The images are nearly black: their brightest pixel is {brightest} of 255.")
+    anywhere = set(train)
+    copies = [label for digest, label in zip(test, raw.test_labels.tolist(), strict=True) if digest in anywhere]
+    known = sum(digest in seen[label] for digest, label in zip(test, raw.test_labels.tolist(), strict=True))
+    if copies:
+        other = f", {len(copies) - known} of them in another class than there" if len(copies) > known else ""
+        notes.append(f"Test images that are copies of training images: {len(copies)} of {len(test)}{other}.")
+    return notes
+
+
+def _counts(labels: Labels, raw: Raw) -> list[int]:
+    """Images of each class."""
+    found: list[int] = np.bincount(labels, minlength=len(raw.classes)).tolist()
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    """The first three, and how many more."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + more
 
 
 def _write(raw: Raw, name: str, stem: str, source: str) -> DataCard:
@@ -202,7 +263,7 @@ def _write(raw: Raw, name: str, stem: str, source: str) -> DataCard:
         if (np.diff(labels) < 0).any():
             images = images[np.argsort(labels, kind="stable")]
         tensors[f"{part}_images"] = np.ascontiguousarray(images)
-        counts[part] = np.bincount(labels, minlength=len(raw.classes)).tolist()
+        counts[part] = _counts(labels, raw)
     mean, std = raw.mean, raw.std
     if not mean:
         pixels = raw.train_images.reshape(len(raw.train_images), raw.train_images.shape[1], -1)
@@ -227,6 +288,7 @@ def _write(raw: Raw, name: str, stem: str, source: str) -> DataCard:
         source=source,
         sha256=hashlib.sha256(content).hexdigest(),
         size_bytes=len(content),
+        notes=[display(note, 600) for note in raw.notes],
     )
     # The card last: a tensor file without one is not taken for prepared data.
     files.write_whole(files.data_folder() / f"{stem}.safetensors", content)

@@ -6,8 +6,9 @@ whose code names them by positions in ImageNet's sorted 1,000 classes. `--data D
 with the subset's ten alone. Labels follow the sorted class folders, so both give the same prepared file.
 
 Resized so that the shorter side is `size`, then cropped around the centre, as torchvision's Resize and CenterCrop do
-on Pillow's images. fastai's `imagenette2` has these classes too but splits them another way: its scores cannot be
-compared with ImageNet's validation part.
+on Pillow's images; orientation tags are not followed, since the field's codes do not, and are counted in a note.
+fastai's `imagenette2` has these classes too but splits them another way: its scores cannot be compared with ImageNet's
+validation part.
 """
 
 import re
@@ -101,6 +102,7 @@ SUBSETS = {
 }
 """Position among ImageNet's 1,000 classes → WordNet id, which is what the class folder is usually called."""
 ALL = 1000
+PARTS = ("train", "val")
 WORDNET = re.compile(r"n\d{8}")
 
 
@@ -112,16 +114,19 @@ class Options(config.Options, frozen=True):
 
 
 def fingerprint(options: Options, data: Path | None) -> str:
-    return _images.fingerprint(item for part in _parts(options, data) for item in part)
+    parts, _ = _parts(options, data)
+    return _images.fingerprint(item for part in parts for item in part)
 
 
 def load(options: Options, data: Path | None) -> Raw:
-    train, test = _parts(options, data)
+    parts, tally = _parts(options, data)
+    survey = _images.survey(parts, tally, upright=False)
+    train, test = survey.parts
     classes = sorted({label for label, _ in train})
     size = options.size
 
     def pixels(path: str) -> Pixels:
-        return _images.planes(_cropped(_images.decoded(path), size))
+        return _images.planes(_cropped(_images.decoded(path, 3, survey.view), size))
 
     return Raw(
         train_images=_images.read(train, (3, size, size), pixels),
@@ -133,24 +138,20 @@ def load(options: Options, data: Path | None) -> Raw:
         mirrors=MIRRORS,
         mean=[0.485, 0.456, 0.406],
         std=[0.229, 0.224, 0.225],
+        notes=tally.notes(),
     )
 
 
-def _parts(options: Options, data: Path | None) -> tuple[list[_images.Item], list[_images.Item]]:
-    """The images of the ten classes in the training and in the validation part, class by class."""
+def _parts(options: Options, data: Path | None) -> tuple[list[list[_images.Item]], _images.Tally]:
+    """The files of the ten classes in the training and in the validation part, class by class."""
     root = _images.place("imagenet", data, "imagenet", "train")
     classes = _chosen(options.subset, root / "train")
 
-    def images(part: str) -> list[_images.Item]:
-        items = []
-        for folder in (root / part / label for label in classes):
-            found = _images.in_folder(folder) if folder.is_dir() else []
-            if not found:
-                raise BadInput(f"{options.subset} needs images in {str(folder)!r}: there are none.")
-            items += [(folder.name, path) for path in found]
-        return items
-
-    return images("train"), images("val")
+    tally = _images.Tally(root)
+    for folder in (root / part / label for part in PARTS for label in classes):
+        if not folder.is_dir():
+            raise BadInput(f"{options.subset} needs images in {str(folder)!r}: there are none.")
+    return [_images.in_class_folders(root / part, classes, tally) for part in PARTS], tally
 
 
 def _chosen(subset: str, part: Path) -> list[str]:

@@ -27,6 +27,15 @@ PUBLISHED: dict[str, tuple[list[float], list[float]]] = {
 """Mean and std that papers print and codes use."""
 
 
+PREPARED = {
+    "arrays": "eb02c9be769e83c69c3b002427fb1fcf56b268518df565b7f8c7ef5d2b34974a",
+    "folder": "a1e47714f2403ff213f93007e9db443154f17e4e3817086897d7395510baad3b",
+    "mnist": "1ca07857ed18bc081dd1e9158880d348c15fa109b666eb4443645cc08ccd215d",
+    "cifar10": "c41c688854abb0a3157f46cc253227fe2c3f1ecb494081c24aa99f32c9bf0e80",
+}
+"""SHA-256 of what is prepared from the stand-ins that no lossy decoder has a part in."""
+
+
 @pytest.fixture
 def data(name: str, tmp_path: Path) -> Iterator[Path | None]:
     """The raw data of the dataset that a test is about."""
@@ -59,6 +68,12 @@ def test_what_is_prepared_is_what_the_module_reads(name: str, data: Path | None)
     assert (card.channels, card.height, card.width) == tuple(raw.train_images.shape[1:])
     assert card.majority == max(card.test_counts) / sum(card.test_counts)
     assert card.mirrors == module.MIRRORS
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_a_dataset_keeps_its_identity_from_release_to_release(name: str, data: Path | None) -> None:
+    """Else results on the same images would no longer stand in one row."""
+    assert datasets.prepare(Choice(name), data).sha256 == PREPARED[name]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in PUBLISHED])

@@ -93,8 +93,8 @@ def test_what_is_missing_is_said(tmp_path: Path, data: Path) -> None:
     _image(tmp_path / "half" / "train" / "ant" / "0.png", np.zeros((9, 12), np.uint8))
     with pytest.raises(BadInput, match="has no folder 'test'"):
         datasets.prepare(Choice("folder"), tmp_path / "half")
-    for path in (data / "test").rglob("*.png"):
-        path.unlink()
+    shutil.rmtree(data / "test")
+    (data / "test").mkdir()
     with pytest.raises(BadInput, match="has no image in a class folder"):
         datasets.prepare(Choice("folder"), data)
 
@@ -102,7 +102,15 @@ def test_what_is_missing_is_said(tmp_path: Path, data: Path) -> None:
 def test_a_class_without_training_images_is_named(data: Path) -> None:
     for path in (data / "train" / "bee").iterdir():
         path.unlink()
+    with pytest.raises(BadInput, match=r"class 'bee' has no image in .*train"):
+        datasets.prepare(Choice("folder"), data)
+    (data / "train" / "bee").rmdir()
+    (data / "train" / "cat").mkdir()
+    _image(data / "train" / "cat" / "0.png", np.zeros((9, 12), np.uint8))
     with pytest.raises(BadInput, match="Class 'bee' of folder has test images but no training image"):
+        datasets.prepare(Choice("folder"), data)
+    (data / "train" / "cat").rename(data / "train" / "Bee")
+    with pytest.raises(BadInput, match="Is 'Bee' the same\\? Give it one name"):
         datasets.prepare(Choice("folder"), data)
 
 
@@ -130,8 +138,8 @@ def test_sixteen_bit_pgm_is_scaled_too(data: Path) -> None:
 
 
 def test_pixels_that_have_no_known_white_are_refused(data: Path) -> None:
-    Image.fromarray(np.zeros((9, 12), np.float32)).save(data / "train" / "ant" / "2.tif")
-    with pytest.raises(BadInput, match=r"2\.tif.*float32 pixels; 8 or 16 bits are needed"):
+    Image.fromarray(np.full((9, 12), 3.7, np.float32)).save(data / "train" / "ant" / "2.tif")
+    with pytest.raises(BadInput, match=r"2\.tif' has fractions up to 3\.7: 1 as white, or whole"):
         datasets.prepare(Choice("folder"), data)
 
 
@@ -185,3 +193,133 @@ def test_more_images_than_memory_are_refused_before_any_is_read(data: Path, monk
     monkeypatch.setattr("dambench.datasets._images.free_bytes", lambda: 100)
     with pytest.raises(BadInput, match=r"4 images of 1 × 9 × 12 take 0\.0 GB, more memory than is free"):
         datasets.prepare(Choice("folder"), data)
+
+
+def _notes(data: Path, **options: object) -> list[str]:
+    return datasets.prepare(Choice("folder", options), data).notes
+
+
+def test_plain_images_give_no_note_and_every_odd_file_is_in_one(data: Path) -> None:
+    assert _notes(data) == []
+    shutil.copytree(data / "test", data / "valid")
+    (data / "masks").mkdir()
+    ants = data / "train" / "ant"
+    for name in ("notes.txt", "more.heic", ".hidden.png", "Thumbs.db", "._0.png", ".DS_Store"):
+        (ants / name).write_bytes(b"x")
+    shutil.copy(ants / "0.png", data / "train" / "loose.png")
+    shutil.copy(ants / "0.png", data / "loose.png")
+    expected = [
+        "Not used, beside the training and the test part: 'valid', 'masks'.",
+        "Passed over as hidden: 'train/ant/.hidden.png'.",
+        "Passed over, in no class folder: 2 files, 'train/loose.png' for one.",
+        "Passed over, since dambench can read no image from it (1 .heic, 1 .txt): "
+        "2 files, 'train/ant/more.heic' for one.",
+    ]
+    for _ in range(2):  # also once it is prepared
+        assert sorted(_notes(data)) == sorted(expected)
+    (data / "train" / ".git").mkdir()  # a note may change with no image changing
+    assert "Passed over as hidden: 2 files, 'train/.git' for one." in _notes(data)
+
+
+def test_images_in_folders_of_a_class_folder_are_its_images(data: Path) -> None:
+    before = datasets.prepare(Choice("folder"), data)
+    (data / "train" / "bee" / "batch" / "1").mkdir(parents=True)
+    (data / "train" / "bee" / "1.png").rename(data / "train" / "bee" / "batch" / "1" / "1.png")
+    after = datasets.prepare(Choice("folder"), data)
+    assert (after.sha256, after.notes) == (before.sha256, [])
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        ("Train", "Test", []),
+        ("TRAIN", "testing", []),
+        ("training", "Validation", ["The test set is 'Validation': there is no folder 'test'."]),
+    ],
+)
+def test_the_parts_may_be_called_as_is_usual(data: Path, train: str, test: str, said: list[str]) -> None:
+    before = datasets.prepare(Choice("folder"), data)
+    (data / "train").rename(data / train)
+    (data / "test").rename(data / test)
+    card = datasets.prepare(Choice("folder"), data)
+    assert (card.sha256, card.notes) == (before.sha256, said)
+
+
+def test_two_folders_for_one_part_are_refused(data: Path) -> None:
+    (data / "Training").mkdir()
+    with pytest.raises(BadInput, match=r"has 'Training' and 'train': which of them is the train part"):
+        datasets.prepare(Choice("folder"), data)
+
+
+@pytest.mark.parametrize("part", ["train", ""])
+def test_a_test_set_is_split_off_where_there_is_none(data: Path, part: str) -> None:
+    shutil.rmtree(data / "test")
+    for n in range(2, 10):
+        _image(data / "train" / "ant" / f"{n}.png", np.full((9, 12), n, np.uint8))
+    if not part:
+        for label in ("ant", "bee"):
+            (data / "train" / label).rename(data / label)
+        (data / "train").rmdir()
+    with pytest.raises(BadInput, match=r"--set dataset\.split=0\.2"):
+        datasets.prepare(Choice("folder"), data)
+    card = datasets.prepare(Choice("folder", {"split": 0.2}), data)
+    assert (card.train_counts, card.test_counts) == ([8, 1], [2, 1])
+    assert card.label == "mine (split 0.2)"
+    assert "the test set is 0.2 of each class, 3 of 12 images, drawn with seed 0" in card.notes[0]
+    images = torch.cat([part.images for part in datasets.open_sets(card, torch.device("cpu"))])
+    assert len(images.flatten(1).unique(dim=0)) == 12
+    (data / part / "bee" / "1.png").unlink()
+    with pytest.raises(BadInput, match=r"needs two images of each class, .*: 'bee' has 1"):
+        datasets.prepare(Choice("folder", {"split": 0.2}), data)
+
+
+def test_a_split_where_there_is_a_test_part_is_refused(data: Path) -> None:
+    with pytest.raises(BadInput, match=r"dataset\.split makes a test part, but .* has one, 'test'"):
+        datasets.prepare(Choice("folder", {"split": 0.2}), data)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_class_folder_without_an_image_is_an_error_also_where_all_is_prepared(data: Path, part: str) -> None:
+    datasets.prepare(Choice("folder"), data)
+    (data / part / "cow" / "empty").mkdir(parents=True)
+    for name in (".DS_Store", "cow.txt"):
+        with pytest.raises(BadInput, match=rf"The class 'cow' has no image in '.*{part}'"):
+            datasets.prepare(Choice("folder"), data)
+        (data / part / "cow" / name).write_bytes(b"x")
+
+
+def test_links_in_a_circle_or_to_nowhere_are_a_sentence(data: Path) -> None:
+    ants = data / "train" / "ant"
+    for name, target, said in (
+        ("up", "..", "is a link to a folder that it lies in"),
+        ("self.png", "self.png", "cannot be followed|leads nowhere"),
+        ("gone.png", "gone", "leads nowhere"),
+    ):
+        (ants / name).symlink_to(target)
+        with pytest.raises(BadInput, match=f"{name}' .*({said})"):
+            datasets.prepare(Choice("folder"), data)
+        (ants / name).unlink()
+    (data / "train" / "loop").symlink_to("loop")
+    with pytest.raises(BadInput, match="loop' cannot be followed"):
+        datasets.prepare(Choice("folder"), data)
+
+
+def test_what_a_look_at_the_images_would_show_is_said(data: Path) -> None:
+    shutil.copy(data / "train" / "ant" / "0.png", data / "test" / "ant" / "copy.png")
+    with Image.open(data / "train" / "bee" / "0.png") as image:
+        image.save(data / "test" / "ant" / "copy.bmp")  # the same pixels in another file
+    assert _notes(data) == [
+        "Test images that are copies of training images: 2 of 6, 1 of them in another class than there."
+    ]
+    for path in (data / "train" / "ant").iterdir():
+        _image(path, np.full((9, 12), 7, np.uint8))
+    assert _notes(data)[:2] == [
+        "Classes whose training images are all alike: 'ant'.",
+        "Training images of one colour all over: 2 of 4.",
+    ]
+    for path in data.rglob("*.png"):
+        _image(path, np.full((9, 12), 7, np.uint8))
+    (data / "test" / "ant" / "copy.bmp").unlink()
+    assert _notes(data) == ["All training images are alike: nothing tells the classes apart."]
+    _image(data / "train" / "ant" / "0.png", np.full((9, 12), 9, np.uint8))
+    assert "The images are nearly black: their brightest pixel is 9 of 255." in _notes(data)

@@ -67,7 +67,7 @@ def test_any_other_choice_of_folders_is_refused(tmp_path: Path) -> None:
 def test_a_class_without_images_is_named(tmp_path: Path) -> None:
     root = ten_classes(tmp_path, WOOF)
     (root / "val" / WOOF[2] / "2.JPEG").unlink()
-    with pytest.raises(BadInput, match=f"imagewoof needs images in '.*val/{WOOF[2]}': there are none"):
+    with pytest.raises(BadInput, match=f"class '{WOOF[2]}' has no image in '.*val'"):
         datasets.prepare(_choice(), root)
     shutil.rmtree(root / "val")
     with pytest.raises(BadInput, match=f"imagewoof needs images in '.*val/{min(WOOF)}': there are none"):
