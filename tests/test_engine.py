@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -111,6 +112,17 @@ def test_ipc_and_iterations_without_effect_are_noted_not_refused() -> None:
     assert len(notes) == 3
     assert all("no effect" in note or "evaluation only" in note for note in notes)
     assert _only(events, Started).config.ipc is None
+
+
+def test_what_was_noted_of_the_data_is_said_with_each_run(tmp_path: Path) -> None:
+    images, labels = np.random.default_rng(0).random((40, 8, 8)), np.arange(40) % 2
+    np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels, x_test=images[:2], y_test=labels[:2])
+    for _ in range(2):
+        events = _run(dataset="arrays", data=str(tmp_path / "mine.npz"), method="random", iterations=None)
+        notes = [event.message for event in events if isinstance(event, Warned)]
+        assert notes[:2] == _only(events, Started).data.notes
+        assert "1 for white" in notes[0]
+        assert notes[1] == "Test images that are copies of training images: 2 of 2."
 
 
 def test_sampling_with_replacement_is_said_once() -> None:

@@ -86,6 +86,12 @@ def read(archive: ZipFile, info: ZipInfo) -> bytes:
     return content
 
 
+def names(path: Path, most_bytes: int) -> list[str]:
+    """Of all arrays of an .npz file. Raises as `arrays`."""
+    with opened(path, most_bytes) as (_, members):
+        return [name.removesuffix(".npy") for name in members]
+
+
 def arrays(path: Path, wanted: Iterable[str], most_bytes: int) -> tuple[dict[str, Array], list[str]]:
     """Arrays of an .npz file, without pickles, and the names of all that it holds.
 

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import re
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dambench import datasets
 from dambench.config import Choice
@@ -84,12 +86,23 @@ def test_a_renamed_file_has_its_new_name(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"x_test": None}, "has no array 'x_test'"),
-        ({"x_train": np.zeros((4, 8, 8), np.float32)}, "x_train is float32, not uint8"),
+        ({"x_train": np.zeros((4, 8, 8), np.float32)}, "x_train and x_test are float32 and uint8: one kind is needed"),
+        ({"x_train": np.full((4, 8, 8), "a")}, "x_train is <U1: numbers are needed"),
         ({"x_train": np.zeros((4, 8), np.uint8)}, "x_train has shape"),
         ({"x_train": np.zeros((4, 8, 8, 2), np.uint8)}, "x_train has shape"),
         ({"x_train": np.zeros((5, 8, 8), np.uint8)}, "5 images but 4 labels"),
         ({"x_test": np.zeros((2, 9, 8), np.uint8)}, "training images of arrays are 1 × 8 × 8"),
-        ({"y_train": np.array([0.0, 0.0, 1.0, 1.0])}, "y_train is float64"),
+        ({"y_train": np.array([0.0, 0.5, 1.0, 1.0])}, "y_train is float64"),
+        ({"y_train": np.array([0.0, np.inf, 1.0, 1.0])}, "y_train is float64"),
+        ({"y_train": np.array(["a", "b", "a", "b"])}, "y_train and y_test are texts and numbers"),
+        ({"y_train": np.array([[1, 1], [0, 1], [1, 0], [0, 1]])}, "y_train has several classes for an image, or none"),
+        ({"y_train": np.eye(4)[[0, 0, 1, 1]]}, "Class '2' of arrays has no image at all"),
+        ({"y_train": np.eye(4), "y_test": np.eye(2)}, "have different numbers of classes"),
+        (
+            {"y_train": np.eye(4)[:, :2] + [[0, 0], [0, 0], [1, 0], [0, 1]], "y_test": np.array([0, 2])},
+            "different numbers",
+        ),
+        ({"X_train": np.zeros(3)}, "has 'x_train' and 'X_train': which of them"),
         ({"y_train": np.array([0, 0, 0, 0])}, "Class '1' of arrays has test images but no training image"),
         ({"y_train": np.zeros(4, int), "y_test": np.zeros(2, int)}, "at least 2 are needed"),
         ({"x_test": np.zeros((0, 8, 8), np.uint8), "y_test": np.zeros(0, int)}, "test set of arrays is empty"),
@@ -186,3 +199,107 @@ def test_arrays_may_be_packed_and_in_either_order(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "two.npz", **found | {"x_train": np.asfortranarray(images)})
     one, two = (datasets.prepare(Choice("arrays"), tmp_path / f"{name}.npz") for name in ("one", "two"))
     assert one.sha256 == two.sha256
+
+
+SPREAD = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "white"),
+    [
+        (SPREAD.astype(np.int64), {}, ""),
+        (SPREAD.astype(np.float32), {}, ""),
+        (SPREAD / 255, {}, "0 was taken for black, 1 for white"),
+        ((SPREAD / 255).astype(np.float16), {}, "0 was taken for black, 1 for white"),
+        (SPREAD / 127.5 - 1, {}, "-1 was taken for black, 1 for white"),
+        (np.ceil(SPREAD * (4095 / 255)).astype(np.uint16), {}, "0 was taken for black, 4095 for white"),
+        (np.ceil(SPREAD * (4095 / 255)).astype(">i4"), {}, "0 was taken for black, 4095 for white"),
+        (SPREAD.astype(np.uint16) * 257, {}, "0 was taken for black, 65535 for white"),
+        (SPREAD * (16 / 255), {"range": "0..16"}, ""),
+        (SPREAD / 255 * 5 - 2, {"range": "-2..3"}, ""),
+    ],
+)
+def test_pixels_of_any_range_become_the_same_bytes(
+    tmp_path: Path, images: Any, options: dict[str, Any], white: str
+) -> None:
+    bytes_ = datasets.prepare(Choice("arrays"), _save(tmp_path, x_train=SPREAD, x_test=SPREAD[:2]))
+    card = datasets.prepare(Choice("arrays", options), _save(tmp_path, x_train=images, x_test=images[:2]))
+    assert card.sha256 == bytes_.sha256
+    assert [white in note for note in card.notes if "was taken for black" in note] == ([True] if white else [])
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "said"),
+    [
+        (SPREAD * (16 / 255), {}, "float64 from 0 to 16, and nobody knows what is black and white"),
+        ((SPREAD - 128.0) / 70, {}, "nobody knows"),
+        ((SPREAD - 128.0) / 200, {}, "nobody knows"),
+        (SPREAD.astype(np.int64) * 300, {}, "nobody knows"),
+        (SPREAD.astype(np.int64) - 9, {}, "nobody knows"),
+        (np.where(SPREAD == 3, np.nan, SPREAD), {}, "no finite numbers"),
+        (np.where(SPREAD == 3, np.inf, SPREAD), {"range": "0..255"}, "no finite numbers"),
+        (SPREAD / 255, {"range": "0..0.5"}, "dataset.range = 0..0.5 is too narrow"),
+        (SPREAD / 255, {"range": "1..0"}, "not of the form black..white"),
+    ],
+)
+def test_a_range_that_nobody_knows_or_that_does_not_hold_is_refused(
+    tmp_path: Path, images: Any, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadInput, match=re.escape(said)):
+        datasets.prepare(Choice("arrays", options), _save(tmp_path, x_train=images, x_test=images[:2]))
+
+
+def test_labels_may_be_texts_or_one_hot(tmp_path: Path) -> None:
+    texts = {"y_train": np.array(["dog", "cat", "dog", "eel"]), "y_test": np.array([b"cat", b"dog"])}
+    card = datasets.prepare(Choice("arrays"), _save(tmp_path, **texts))
+    assert (card.classes, card.train_counts) == (["cat", "dog", "eel"], [1, 2, 1])
+    assert "Without a test image, so that nothing is known of them: 'eel'." in card.notes
+    card = datasets.prepare(Choice("arrays"), _save(tmp_path, **texts, classes=np.array(["eel", "dog", "cat"])))
+    assert (card.classes, card.train_counts, card.test_counts) == (["eel", "dog", "cat"], [1, 2, 1], [0, 1, 1])
+    eye = {"y_train": np.eye(2)[[1, 0, 1, 1]], "y_test": np.eye(2, dtype=bool)}
+    card = datasets.prepare(Choice("arrays"), _save(tmp_path, **eye, classes=np.array(["a", "b"])))
+    assert (card.classes, card.train_counts) == (["a", "b"], [1, 3])
+    floats = {"y_train": np.array([1.0, 0.0, 1.0, 1.0]), "y_test": np.array([[0], [1]])}
+    assert datasets.prepare(Choice("arrays"), _save(tmp_path, **floats)).classes == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            "train_images train_labels test_images test_labels val_images val_labels",
+            "Arrays that were not used: val_images, val_labels",
+        ),
+        ("X_train Y_train X_test Y_test", ""),
+        ("trainX trainY testX testY ids", "Arrays that were not used: ids"),
+        ("xtrain ytrain xtest ytest", ""),
+        ("train_data train_targets val_data val_targets", "The test set is val_data: there is no test part"),
+    ],
+)
+def test_arrays_are_known_by_the_names_that_others_give_them(tmp_path: Path, names: str, said: str) -> None:
+    usual = datasets.prepare(Choice("arrays"), _save(tmp_path))
+    np.savez(tmp_path / "mine.npz", **dict(zip(names.split(), [*_arrays().values()] * 2, strict=False)))
+    card = datasets.prepare(Choice("arrays"), tmp_path / "mine.npz")
+    assert card.sha256 == usual.sha256
+    assert [note for note in card.notes if "not used" in note or "test part" in note] == ([f"{said}."] if said else [])
+
+
+def test_without_a_test_part_a_share_of_each_class_is_held_out(tmp_path: Path) -> None:
+    images = np.arange(100, dtype=np.uint8).repeat(64).reshape(100, 8, 8)
+    labels = np.arange(100) % 10 // 9  # 90 and 10
+    np.savez(tmp_path / "mine.npz", images=images, labels=labels)
+    with pytest.raises(BadInput, match=r"Without a test part, say --set dataset\.split=0\.2"):
+        datasets.prepare(Choice("arrays"), tmp_path / "mine.npz")
+    cards = [
+        datasets.prepare(Choice("arrays", {"split": 0.2, "split_seed": seed}), tmp_path / "mine.npz") for seed in (0, 1)
+    ]
+    for card in cards:
+        assert (card.train_counts, card.test_counts) == ([72, 8], [18, 2])
+        train, test = (part.images[:, 0, 0, 0].tolist() for part in datasets.open_sets(card, torch.device("cpu")))
+        assert sorted(train + test) == list(range(100))
+        assert [labels[n] for n in train] == sorted(labels[n] for n in train)
+    assert cards[0].sha256 != cards[1].sha256
+    assert [card.label for card in cards] == ["mine (split 0.2)", "mine (split 0.2, seed 1)"]
+    assert "the test set is 0.2 of each class, 20 of 100 images, drawn with seed 0" in cards[0].notes[0]
+    with pytest.raises(BadInput, match=r"dataset\.split makes a test part, but"):
+        datasets.prepare(Choice("arrays", {"split": 0.2}), _save(tmp_path))
