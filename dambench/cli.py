@@ -412,6 +412,7 @@ def evaluate(
                 overrides,
                 None,
                 watch.say,
+                only_its_set=True,
             )
             job = engine.evaluation(job, request, row["set_sha256"], made[-1]["iteration"])
             if not again and (there := store.finished(job.config, job.card, row["set_sha256"])):

@@ -102,6 +102,18 @@ class Where(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The iterations that it took."""
 
 
+class Plugin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A method, a dataset or a network from another package: which code it is."""
+
+    kind: Literal["methods", "datasets", "networks"]
+    name: str
+    package: str = ""
+    """The installed distribution; empty: unknown."""
+    version: str = ""
+    sha256: str
+    """Of the source of its module, and of what that imports of its own package."""
+
+
 class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything one run depends on, nothing left open."""
 
@@ -124,6 +136,10 @@ class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     precision: Precision = "fp32"
     preprocessing: PreprocessingName = "mean/std"
     """What is done to the real images before a network sees them, in distillation and in every test of the set."""
+    method_version: Annotated[int, Meta(ge=1)] = 1
+    """The method's `VERSION`. Runs from before there were any are of version 1."""
+    plugins: tuple[Plugin, ...] = ()
+    """Those of the method, the dataset and the networks that come from other packages."""
     where: Where = Where()
 
     @property

@@ -7,7 +7,7 @@ stops a run by throwing `StopRun` into it.
 import os
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +20,18 @@ import torch
 
 from dambench import datasets, events, files, networks, registry
 from dambench.checkpoints import Checkpoint, Keeper, newest
-from dambench.config import PREPROCESSINGS, Choice, Options, PreprocessingName, Recipe, Request, RunConfig, Where, read
+from dambench.config import (
+    PREPROCESSINGS,
+    Choice,
+    Options,
+    Plugin,
+    PreprocessingName,
+    Recipe,
+    Request,
+    RunConfig,
+    Where,
+    read,
+)
 from dambench.environment import environment
 from dambench.errors import BadInput, NotEnoughMemory, named
 from dambench.evaluation.accuracy import evaluate
@@ -106,8 +117,8 @@ class Job:
     options: Options
     policy: Policy
     overrides: dict[str, Any]
-    """The method's settings that differ from the recipe's, its network if it is not the default one, and the
-    recipe's name if that is not the default."""
+    """The method's settings that differ from the recipe's, its network and preprocessing if they do, and the recipe's
+    name if that is not the default."""
     notes: list[str]
     """What was asked for and has no effect."""
 
@@ -163,33 +174,24 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     if request.ipc is not None and ipc is None:
         notes.append(f"The method whole takes every image: --ipc {request.ipc} has no effect.")
     recipe = _recipe(method, wanted.name, asked_recipe, dataset.name, ipc)
-    standard: Options = read(method.Options, recipe.options if recipe else {}, f"the recipe of {wanted.name}")
     chosen = (recipe.options if recipe else {}) | asked
     options: Options = read(method.Options, chosen, f"method {wanted.name}")
     brought: PreprocessingName | None = None
     if settle := getattr(method, "settle", None):
         options, brought = settle(options, card, ipc)
-    overrides = {k: v for k, v in _fields(options).items() if v != getattr(standard, k)}
-    if recipe is not None and recipe.name != "default":
-        overrides["recipe"] = recipe.name
-    prescribed = brought or (recipe.preprocessing if recipe else "mean/std")
     if brought and asked_preprocessing not in (None, brought):
         raise BadInput(
             f"--preprocessing {asked_preprocessing} was said, but what {wanted.name} is to use was made with "
             f"{brought}: leave it out."
         )
-    preprocessing = asked_preprocessing or prescribed
+    preprocessing = asked_preprocessing or brought or (recipe.preprocessing if recipe else "mean/std")
     if preprocessing == "zca":
         datasets.whitening(card, say)
-    if preprocessing != prescribed:
-        overrides["preprocessing"] = preprocessing
-    norm = recipe.norm if recipe else ""
-    usual = networks.settle(
-        (recipe.network if recipe else "") or registry.load("datasets", dataset.name).NETWORK or "convnet",
-        card,
-        norm,
-    )
-    network = usual if request.network is None else networks.settle(request.network, card, norm)
+    usual = registry.load("datasets", dataset.name).NETWORK or "convnet"
+    if request.network is None:
+        network = _network_of(recipe, usual, card)
+    else:
+        network = networks.settle(request.network, card, recipe.norm if recipe else "")
     evaluate_on = networks.settle_all(request.evaluate_on or [_plain(network, card)], card, network)
     for name in {network, *evaluate_on}:
         networks.build(name, card)
@@ -197,8 +199,9 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         network = ""
         if request.network:
             notes.append(f"The method {wanted.name} matches on no network: --network decides its evaluation only.")
-    elif network != usual:
-        overrides["network"] = network
+    settings = _fields(options) | {"preprocessing": preprocessing}
+    settings |= {"network": network} if network else {}
+    recipe, overrides = _nearest(method, dataset.name, ipc, settings, partial(_network_of, usual=usual, card=card))
     compiled = False
     if method.MATCHES_ON_NETWORK:
         matched = networks.build(network, card)
@@ -248,6 +251,8 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
             "deterministic": bool(request.deterministic),
             "precision": precision,
             "preprocessing": preprocessing,
+            "method_version": getattr(method, "VERSION", 1),
+            "plugins": _plugins(wanted.name, dataset.name, {network, *evaluate_on} - {""}),
             "where": where,
         },
         "the run",
@@ -263,17 +268,23 @@ def reopen(
     overrides: dict[str, Any],
     before: Environment | None,
     say: Callable[[str], None],
+    *,
+    only_its_set: bool = False,
 ) -> Job:
     """A run that was begun, to go on with, in the same way.
 
     Args:
         recipe: its source.
         before: what it was begun in.
+        only_its_set: it is finished, and its set is to be evaluated: the code that made it is not needed.
 
     Raises:
-        BadInput: it cannot go on here: its method, data or device are not there, or the data are others now.
+        BadInput: it cannot go on here: its method, data or device are not there, or the code or the data are others
+            now.
     """
     method = registry.load("methods", config.method.name)
+    if not only_its_set:
+        _check_code(config, say)
     options: Options = read(method.Options, config.method.options, f"method {config.method.name}")
     choose_device(config.where.device)
     files.can_keep_sets()
@@ -319,6 +330,15 @@ def evaluation(job: Job, request: Request, set_sha256: str, iteration: int) -> J
         evaluate_on=evaluate_on,
         eval_repeats=repeats,
         evaluate_every=0,
+        plugins=(
+            # The last one of a name is that which is trained here.
+            *(
+                p
+                for p in config.plugins
+                if p.kind != "networks" or p.name == (config.network and networks.family(config.network))
+            ),
+            *(p for p in _plugins(config.method.name, config.dataset.name, evaluate_on) if p.kind == "networks"),
+        ),
         protocol=config.protocol if request.protocol is None else preset(request.protocol),
         precision=config.precision if config.precision == "bf16" else choose_precision(None, device),
         where=where,
@@ -354,6 +374,96 @@ def _recipe(method: ModuleType, name: str, wanted: str | None, dataset: str, ipc
     if wanted is not None and not fitting:
         raise BadInput(f"The recipe {wanted!r} of {name} is not for {dataset} at IPC {ipc}.")
     return fitting[0] if fitting else None
+
+
+def _network_of(recipe: Recipe | None, usual: str, card: DataCard) -> str:
+    """The full name of the network that a recipe matches on.
+
+    Args:
+        usual: the dataset's, for a recipe that names none.
+    """
+    return networks.settle((recipe.network if recipe else "") or usual, card, recipe.norm if recipe else "")
+
+
+def _nearest(
+    method: ModuleType,
+    dataset: str,
+    ipc: int | None,
+    settings: dict[str, Any],
+    network_of: Callable[[Recipe | None], str],
+) -> tuple[Recipe | None, dict[str, Any]]:
+    """The recipe that settings are told by, and how they are told: its name, and what differs from it.
+
+    It is the one that they are, or else that with the fewest differences. So the same settings are told in the same
+    way, whether they came by a recipe or one by one.
+    """
+    fitting: dict[str, Recipe | None] = {}
+    for recipe in method.RECIPES:
+        if recipe.fits(dataset, ipc or 1):
+            fitting.setdefault(recipe.name, recipe)
+    found: list[tuple[int, Recipe | None, dict[str, Any]]] = []
+    for name, recipe in ({"default": None} | fitting).items():
+        standard = _fields(read(method.Options, recipe.options if recipe else {}, f"the recipe {name}"))
+        standard["preprocessing"] = recipe.preprocessing if recipe else "mean/std"
+        if "network" in settings:
+            with suppress(BadInput):  # it does not suit these images: then it is none that could have been meant
+                standard["network"] = network_of(recipe)
+        told = {key: value for key, value in settings.items() if value != standard.get(key)}
+        weight = len(told) + (name != "default") if told else 0
+        found.append((weight, recipe, told | ({"recipe": name} if name != "default" else {})))
+    _, nearest, overrides = min(found, key=lambda candidate: candidate[0])
+    return nearest, overrides
+
+
+def _plugins(method: str, dataset: str, on: Iterable[str]) -> tuple[Plugin, ...]:
+    """The code from outside that a run with these names depends on.
+
+    Args:
+        on: full names of networks.
+    """
+    names: set[tuple[registry.Kind, str]] = {("networks", networks.family(name)) for name in on}
+    names |= {("methods", method), ("datasets", dataset)}
+    found = (registry.plugin(kind, name) for kind, name in sorted(names))
+    return tuple(plugin for plugin in found if plugin is not None)
+
+
+def _check_code(config: RunConfig, say: Callable[[str], None]) -> None:
+    """See that what goes on with a run is the code that began it.
+
+    Raises:
+        BadInput: it is not; what changed is said.
+    """
+    named = {*config.evaluate_on} | ({config.network} - {""})
+    now = {(plugin.kind, plugin.name): plugin for plugin in _plugins(config.method.name, config.dataset.name, named)}
+    then = {(plugin.kind, plugin.name): plugin for plugin in config.plugins}
+    if config.where.made:  # the set is there: only networks are trained
+        trained = {("networks", networks.family(name)) for name in config.evaluate_on}
+        now, then = ({key: plugin for key, plugin in of.items() if key in trained} for of in (now, then))
+    elif (version := getattr(registry.load("methods", config.method.name), "VERSION", 1)) != config.method_version:
+        raise BadInput(
+            f"The run began with version {config.method_version} of {config.method.name}, and this is version "
+            f"{version}, which makes other sets. Begin a new run, or go on with the dambench that began it."
+        )
+    for key, plugin in now.items():
+        before = then.get(key)
+        what = f"The {plugin.kind.removesuffix('s')} {plugin.name}"
+        if before is None and not then:
+            say(f"{what} is from outside, and it is not on record which code of it began the run.")
+        elif before != plugin:
+            was = _code(before) if before else "built in"
+            raise BadInput(
+                f"{what} is other code now: the run began with {was}, and this is {_code(plugin)}. Begin a new run, or "
+                "bring back the code that began it."
+            )
+    for key in then.keys() - now.keys():
+        raise BadInput(
+            f"The {key[0].removesuffix('s')} {key[1]} is built in now: the run began with {_code(then[key])}. Begin a "
+            "new run."
+        )
+
+
+def _code(plugin: Plugin) -> str:
+    return f"{plugin.package or 'an unknown package'} {plugin.version}".strip() + f", source {plugin.sha256[:8]}"
 
 
 def _plain(network: str, card: DataCard) -> str:

@@ -527,6 +527,8 @@ class Method(Protocol):
     """
 
     PAPER: str
+    VERSION: int
+    """Raised when other sets come of the same settings: scores of two versions are in rows of their own."""
     MATCHES_ON_NETWORK: bool
     """Whether the synthetic set depends on a network."""
     Options: type[Options]

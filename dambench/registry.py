@@ -8,6 +8,8 @@ What comes from outside is looked at once, when it is imported: whatever is wron
 goes on. What it prints goes to stderr. Nothing helps against code that ends the process (`os._exit`) or never returns.
 """
 
+import ast
+import hashlib
 import os
 import pkgutil
 import re
@@ -17,13 +19,14 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
 
-from dambench.config import Options, Recipe, read
+from dambench.config import Options, Plugin, Recipe, read
 from dambench.display import display
 from dambench.errors import BadInput, named
 
@@ -175,6 +178,54 @@ def aside() -> Iterator[None]:
         if kept >= 0:
             os.dup2(kept, 1)
             os.close(kept)
+
+
+def plugin(kind: Kind, name: str) -> Plugin | None:
+    """Which code answers to a name, if it is from outside; None: it is built in."""
+    entry = None if is_built_in(kind, name) else next(iter(entry_points(group=f"dambench.{kind}", name=name)), None)
+    if entry is None:
+        return None
+    digest = hashlib.sha256()
+    for module, source in sorted(_sources(entry.module, {}).items()):
+        digest.update(f"{module} {len(source)} ".encode() + source)
+    package, version = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+    return Plugin(kind=kind, name=name, package=package, version=version, sha256=digest.hexdigest())
+
+
+def _sources(module: str, found: dict[str, bytes]) -> dict[str, bytes]:
+    """The source of a module and of all that it imports of its own package, by name, added to `found`.
+
+    Found by reading, not by running: what is imported by a computed name is not seen.
+    """
+    spec = None if module in found else find_spec(module)
+    if spec is None or not spec.has_location or spec.origin is None:
+        return found
+    found[module] = source = Path(spec.origin).read_bytes()
+    if spec.origin.endswith(".py"):
+        own = module.partition(".")[0]
+        for name in _imported(ast.parse(source), spec.parent or ""):
+            if name.partition(".")[0] == own and _exists(name):
+                _sources(name, found)
+    return found
+
+
+def _imported(tree: ast.Module, package: str) -> set[str]:
+    """What a source imports. Of `from a import b` both a and a.b may be a module."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
+            names |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError, AttributeError):  # a part of it is no package
+        return False
 
 
 def headline(module: ModuleType) -> str:

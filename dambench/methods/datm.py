@@ -25,9 +25,10 @@ from dambench.matching import trajectories as matching
 from dambench.matching.trajectories import check, soft_matching, training
 from dambench.problem import Problem, State, Step
 
-__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "Options", "check", "distill"]
+__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill"]
 
 PAPER = "https://arxiv.org/abs/2310.05773"
+VERSION = 1
 MATCHES_ON_NETWORK = True
 
 

@@ -26,6 +26,7 @@ from dambench.matching.gradients import BRIEF, DIGITS, match_gradients
 from dambench.problem import Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2006.05929"
+VERSION = 1
 MATCHES_ON_NETWORK = True
 
 

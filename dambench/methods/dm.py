@@ -24,6 +24,7 @@ from dambench.matching.means import Matching, Term
 from dambench.problem import Network, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2110.04181"
+VERSION = 1
 MATCHES_ON_NETWORK = True
 
 

@@ -18,6 +18,7 @@ from dambench.matching.selection import coreset
 from dambench.problem import Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/1611.07725"
+VERSION = 1
 MATCHES_ON_NETWORK = True
 
 

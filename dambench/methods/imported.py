@@ -20,6 +20,7 @@ from dambench.events import DataCard
 from dambench.problem import Problem, State, Step, SyntheticSet
 
 PAPER = ""
+VERSION = 1
 MATCHES_ON_NETWORK = False
 RECIPES: tuple[Recipe, ...] = ()
 

@@ -19,6 +19,7 @@ from dambench.matching.selection import coreset
 from dambench.problem import Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/1708.00489"
+VERSION = 1
 MATCHES_ON_NETWORK = True
 
 

@@ -20,6 +20,7 @@ from dambench.matching.selection import coreset
 from dambench.problem import Problem, State, Step, derived_seed
 
 PAPER = ""
+VERSION = 1
 MATCHES_ON_NETWORK = True
 
 

@@ -27,9 +27,10 @@ from dambench.matching.learned import LearnedImages
 from dambench.matching.trajectories import TrajectoryMatching, check, training
 from dambench.problem import Problem, State, Step
 
-__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "Options", "check", "distill"]
+__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill"]
 
 PAPER = "https://arxiv.org/abs/2203.11932"
+VERSION = 1
 MATCHES_ON_NETWORK = True
 
 

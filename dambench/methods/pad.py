@@ -34,9 +34,10 @@ from dambench.matching import trajectories as matching
 from dambench.matching.trajectories import check, depth_mask, loss_mask, soft_matching, training
 from dambench.problem import Problem, State, Step
 
-__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "Options", "check", "distill"]
+__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill"]
 
 PAPER = "https://arxiv.org/abs/2408.03360"
+VERSION = 1
 MATCHES_ON_NETWORK = True
 
 

@@ -10,6 +10,7 @@ from dambench.config import Recipe
 from dambench.problem import Problem, State, Step
 
 PAPER = ""
+VERSION = 1
 MATCHES_ON_NETWORK = False
 RECIPES: tuple[Recipe, ...] = ()
 

@@ -57,6 +57,11 @@ def parse(name: str) -> tuple[ModuleType, Options]:
     return module, read(module.Options, options, f"network {display(name, 60)!r}")
 
 
+def family(name: str) -> str:
+    """`convnet-d2-bn` → `convnet`."""
+    return _name(parse(name)[0])
+
+
 def _said(name: str) -> tuple[ModuleType, dict[str, Any]]:
     """The family's module, and the options that the name says."""
     first, *words = _dashed(name).split("-")
