@@ -35,6 +35,7 @@ from dambench.events import (
 from dambench.protocol import PRESETS
 from dambench.recording import EXIT_CODES, PATIENCE, Signals, Told, record, result
 from dambench.report import FORMATS, format_of, write
+from dambench.report.wording import augmentation
 from dambench.store import database, filters, journal, upkeep
 from dambench.store import runs as stored
 from dambench.store.leaderboard import AXES, leaderboard, method_label
@@ -1220,7 +1221,7 @@ def protocols(as_json: Json = False) -> None:
                 p.whole.epochs,
                 p.batch,
                 p.lr,
-                "DSA" if p.augmentation else "none",
+                "none" if not p.augmentation else augmentation(p).partition(",")[0],
                 p.source,
             ]
             for p in PRESETS.values()

@@ -88,14 +88,17 @@ def config(
     protocol: Protocol = PRESETS["quick"],
     network: str = "convnet-d1-w8",
     options: dict[str, object] | None = None,
+    evaluate_on: str = "",
 ) -> RunConfig:
+    """Matched on `network`, and evaluated there too, unless said otherwise."""
     return RunConfig(
         dataset=Choice("digits"),
         method=Choice(method, options or {}),
         network="" if method in ("random", "whole") else network,
         ipc=None if method == "whole" else ipc,
         protocol=protocol,
-        evaluate_on=(network,),
+        evaluate_on=(evaluate_on or network,),
+        eval_repeats=1,
         seed=seed,
     )
 

@@ -380,6 +380,24 @@ def test_a_recipe_is_the_default_and_is_named() -> None:
     assert job.config.evaluate_on == ("convnet-d2-w32",)
 
 
+def test_the_same_settings_are_one_run_and_are_told_alike_by_recipe_or_one_by_one() -> None:
+    def job(network: str | None = None, recipe: str | None = None, **options: Any) -> engine.Job:
+        asked = {"method": {"name": "datadam"} | options, "network": network, "recipe": recipe}
+        return prepare(read(Request, {"dataset": "digits", "ipc": 1, "device": "cpu"} | asked, "the request"))
+
+    by_name, one_by_one = job(recipe="paper"), job(iterations=8000, power=4.0, network="convnet-d2-w32-in")
+    assert by_name.config == one_by_one.config
+    assert by_name.overrides == one_by_one.overrides == {"recipe": "paper"}
+    assert by_name.recipe == one_by_one.recipe
+    usual = job()
+    assert usual.overrides == {}
+    assert job(recipe="paper", iterations=200, power=1.0, network="convnet-d2-w32-bn").overrides == {}
+    assert job(power=2.0) == job(recipe="paper", iterations=200, power=2.0, network="convnet-d2-w32-bn")
+    assert job(power=2.0).overrides == {"power": 2.0}
+    assert job(power=2.0).recipe == usual.recipe
+    assert job(recipe="paper", power=2.0).overrides == {"recipe": "paper", "power": 2.0}
+
+
 def test_what_differs_from_the_recipe_is_known() -> None:
     job = prepare(_request(method={"name": "dm", "lr_images": 1.0, "init": "noise"}, iterations=200))
     assert job.overrides == {"init": "noise", "network": "convnet-d1-w4"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dambench.display import display
 from dambench.store.leaderboard import AXES, Leaderboard
 
-HEAD = (*AXES, "protocol_sha256", "accuracy", "std", "n", "sets", "best", "majority")
+HEAD = (*AXES, "protocol_sha256", "accuracy", "std", "n", "sets", "best", "majority", "filter")
 
 _FORMULA = tuple("=+-@\t\r＝＋－＠")  # the wide ones are taken for formulas too, where people write in wide letters
 
@@ -15,7 +15,8 @@ _FORMULA = tuple("=+-@\t\r＝＋－＠")  # the wide ones are taken for formulas
 def to_csv(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> str:
     """Accuracies and their standard deviations are fractions, unrounded; what is not known is empty.
 
-    The whole set has no IPC: as in a table, it has a line for each column that it stands in.
+    The whole set has no IPC: as in a table, it has a line for each column that it stands in. Each line says by which
+    filter the runs were chosen; empty: all are there.
     """
     hashes = {protocol.label: protocol.sha256 for protocol in board.protocols}
     file = io.StringIO()
@@ -38,6 +39,7 @@ def to_csv(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> s
                         cell.sets,
                         int((row, column) in table.best),
                         table.majority.get(column, ""),
+                        text(board.only),
                     ]
                 )
     return file.getvalue()

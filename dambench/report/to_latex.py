@@ -36,7 +36,7 @@ def to_latex(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *,
         return f"% {wording.NOTHING} {wording.FIRST}\n"
     parts = [f"% {latex(wording.made(board))} Needs \\usepackage{{booktabs}}."]
     for table in board.tables:
-        caption = f"{wording.title(table)}; {wording.SHORT}."
+        caption = f"{wording.title(table)}; {wording.SHORT}{wording.selection(board)}."
         head = [latex(text) for text in wording.head(table, rows, columns)]
         lines = [[latex(name), *map(cell, entries)] for name, entries in wording.lines(table, rows)]
         parts.append(_float(caption, [head, *lines], table.notes))

@@ -19,7 +19,8 @@ def to_markdown(board: Leaderboard, rows: Sequence[str], columns: Sequence[str],
     """
     if not board.finished:
         return f"{wording.NOTHING}\n\n    {wording.FIRST}\n"
-    parts = [] if short else ["# Dataset distillation benchmark", wording.made(board)]
+    made = markdown(wording.made(board), SENTENCE)
+    parts = [] if short else ["# Dataset distillation benchmark", made]
     for table in board.tables:
         head = [markdown(text) for text in wording.head(table, rows, columns)]
         lines = [[markdown(name), *map(cell, entries)] for name, entries in wording.lines(table, rows)]
@@ -27,7 +28,7 @@ def to_markdown(board: Leaderboard, rows: Sequence[str], columns: Sequence[str],
         if table.notes:
             parts.append(_list(table.notes))
     if short:
-        parts.append(f"{wording.SHORT}; {wording.made(board)}")
+        parts.append(f"{wording.SHORT}; {made}")
         parts += [_list(said)] if (said := wording.signs(board.tables, bold="Bold")) else []
     else:
         parts += ["## What it took", grid([[markdown(text) for text in line] for line in wording.costs(board.costs)])]

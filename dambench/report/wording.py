@@ -36,16 +36,29 @@ FEW = 5
 def made(board: Leaderboard) -> str:
     left_out = f"; unfinished runs left out: {board.left_out}" if board.left_out else ""
     if board.diverged:
-        more = f" and {len(board.diverged) - FEW} more" if len(board.diverged) > FEW else ""
-        left_out += f", of which diverged: {'; '.join(board.diverged[:FEW])}{more}"
+        left_out += f", of which diverged: {_few(board.diverged, '; ')}"
     if board.damaged:
         left_out += (
             "; left out because their results are not those of their checksum, see `dambench db check`: "
             f"{', '.join(board.damaged)}"
         )
+    if board.repeated:
+        left_out += f"; repeated with a newer one, which counts: {_few(board.repeated, ', ')}"
+    if board.unscored:
+        left_out += f"; diverged when trained on a set, and without a score: {_few(board.unscored, '; ')}"
     runs = f"{board.finished} finished run{'s' if board.finished > 1 else ''}"
     only = f"; only those meant by {display(board.only)}" if board.only else ""
     return f"{runs}{left_out}{only}. Written by dambench {__version__}."
+
+
+def _few(items: Sequence[str], between: str) -> str:
+    more = f" and {len(items) - FEW} more" if len(items) > FEW else ""
+    return display(between.join(items[:FEW]), 2000) + more
+
+
+def selection(board: Leaderboard) -> str:
+    """Which runs are meant, for what stands beside a table; empty: all."""
+    return f"; only runs meant by {display(board.only)}" if board.only else ""
 
 
 def title(table: Table) -> str:
@@ -135,15 +148,15 @@ def measure(board: Leaderboard, cell: Cell, what: str) -> Entry:
     if what in ("seconds", "peak") and found:
         cost = found[0]
         took = seconds(cost.distil_seconds) if what == "seconds" else megabytes(cost.distil_peak_bytes)
-        return Entry(took, str(cost.runs))
+        return Entry(took, str(cost.runs) if cost.distil_seconds is not None else "")
     return entry(cell) if what == "accuracy" else Entry(MISSING)
 
 
 def costs(found: list[Cost]) -> list[list[str]]:
     """A table of what each method took; the first line is the head."""
-    table = [
-        ["method", "dataset", "runs", "distil, s", "peak", "trained network", "protocol", "s each", "peak", "device"]
-    ]
+    experts = any(cost.experts_seconds for cost in found)
+    head = ["method", "dataset", "runs", *(["experts, s"] if experts else []), "distil, s", "peak"]
+    table = [[*head, "trained network", "protocol", "s each", "peak", "device"]]
     for cost in found:
         ipc = "" if cost.ipc is None else f" IPC {cost.ipc}"
         table.append(
@@ -151,6 +164,7 @@ def costs(found: list[Cost]) -> list[list[str]]:
                 display(cost.method),
                 display(f"{cost.dataset}{ipc}"),
                 str(cost.runs),
+                *([seconds(cost.experts_seconds or None)] if experts else []),
                 seconds(cost.distil_seconds),
                 megabytes(cost.distil_peak_bytes),
                 display(cost.network),
@@ -163,7 +177,9 @@ def costs(found: list[Cost]) -> list[list[str]]:
     return table
 
 
-def seconds(number: float) -> str:
+def seconds(number: float | None) -> str:
+    if number is None:
+        return MISSING
     return f"{number:.2f}" if number < 10 else f"{number:.0f}"
 
 
@@ -186,6 +202,8 @@ def reading(board: Leaderboard) -> list[str]:
         "Seconds and peaks are medians over runs: of distilling, then of each network trained and tested. Peak: the "
         "allocator's on a GPU, the whole process's resident memory on a CPU."
     )
+    if any(cost.experts_seconds for cost in board.costs):
+        notes.append("Experts: the most that one run took to train those it needs; they are kept, for the next ones.")
     return notes
 
 
@@ -202,7 +220,8 @@ def signs(tables: Sequence[Table], *, bold: str, brief: bool = False) -> list[st
     )
     notes = {
         f"{bold}: the highest mean, where Welch's t-test tells it from every other method in the same place at 5 % "
-        f"(Holm-corrected, n ≥ {ENOUGH} each, networks taken as independent); whole does not compete.": (
+        f"(Holm-corrected, n ≥ {ENOUGH} each, networks taken as independent), of those that were tested with the same "
+        "preprocessing and precision; whole does not compete.": (
             f"{bold} the highest mean, told from all others at 5 % (Welch, Holm, n ≥ {ENOUGH}).",
             any(table.best for table in tables),
         ),
@@ -223,18 +242,31 @@ def signs(tables: Sequence[Table], *, bold: str, brief: bool = False) -> list[st
 
 
 def protocol_in_words(protocol: Protocol) -> str:
-    def budget(part: Budget) -> str:
-        drops = ", ".join(map(str, part.drops))
-        return f"{part.epochs} epochs" + (f" (rate × {protocol.decay} after {drops})" if drops else "")
-
-    operations = "/".join(protocol.augmentation)
-    augmentation = (
-        f"DSA {display(operations)}, one per batch, without flip where a mirror image is another class"
-        if operations
-        else "no augmentation"
-    )
     return (
-        f"{budget(protocol.synthetic)} on a synthetic set, {budget(protocol.whole)} on the whole set; "
+        f"{_budget(protocol.synthetic, protocol.decay)} on a synthetic set, "
+        f"{_budget(protocol.whole, protocol.decay)} on the whole set; "
         f"SGD, rate {protocol.lr}, momentum {protocol.momentum}, weight decay {protocol.weight_decay}, "
-        f"batch {protocol.batch}; labels: {protocol.labels}; {augmentation}. Source: {display(protocol.source)}."
+        f"batch {protocol.batch}; labels: {protocol.labels}; {augmentation(protocol)}. Source: "
+        f"{display(protocol.source)}."
     )
+
+
+def _budget(budget: Budget, decay: float) -> str:
+    """`200 epochs (rate × 0.1 after 100)`, `1801 epochs (rate × 0.5 after every 15)`."""
+    drops = budget.drops
+    every = drops[0] if drops else 0
+    regular = len(drops) > 2 and drops == tuple(range(every, every * len(drops) + 1, every))
+    regular = regular and every * (len(drops) + 1) >= budget.epochs
+    when = f"every {every}" if regular else ", ".join(map(str, drops))
+    return f"{budget.epochs} epochs" + (f" (rate × {decay} after {when})" if drops else "")
+
+
+def augmentation(protocol: Protocol) -> str:
+    """Of whom, by which operations, drawn how often."""
+    if not protocol.augmentation:
+        return "no augmentation"
+    own = {operation.startswith("dc-") for operation in protocol.augmentation}
+    whose = "DC's" if own == {True} else "DSA" if own == {False} else "augmentation"
+    operations = display("/".join(operation.removeprefix("dc-") for operation in protocol.augmentation))
+    mirrored = ", without flip where a mirror image is another class" if "flip" in protocol.augmentation else ""
+    return f"{whose} {operations}, one {protocol.draws}{mirrored}"

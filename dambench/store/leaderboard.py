@@ -1,15 +1,16 @@
 """The leaderboard: scores → cells of mean ± std (n). The only place where numbers are aggregated.
 
-Each cell holds the scores of networks that were trained under one protocol on sets made with the same settings.
-The same network trained on the same set counts once, however often it was run: repeating a command adds no
-evidence. Nothing with another protocol, evaluation network or dataset is ever in the same table unless it has a
-row or a column of its own.
+Each cell holds the scores of networks that were trained under one protocol on sets made with the same settings: what
+could change the meaning of a number is the same for all of them, and rows whose settings differ have names that do.
+Of a seed the newest run counts, as a whole: repeating a command adds no evidence. Nothing with another protocol,
+evaluation network or dataset is ever in the same table unless it has a row or a column of its own.
 """
 
 import json
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import sqrt
 from statistics import median
 from typing import Any
@@ -18,6 +19,7 @@ import msgspec
 
 from dambench.display import counted
 from dambench.errors import unknown
+from dambench.files import digest
 from dambench.protocol import Protocol
 from dambench.store.results import SCORES, damaged
 from dambench.store.runs import Store
@@ -34,7 +36,10 @@ OF_RUN = """
 """
 """The scores that stand for a row of `runs`: of its latest set, the first network it is evaluated on."""
 
-ACCURACY = f"(select avg(accuracy) from {OF_RUN})"
+ALL_THERE = "(runs.state != 'finished' or count(*) >= coalesce(json_extract(runs.config, '$.eval_repeats'), 1))"
+"""Whether they are all: of a finished run fewer were left over when others diverged, and stand for nothing."""
+
+ACCURACY = f"(select iif({ALL_THERE}, avg(accuracy), null) from {OF_RUN})"
 """Their mean, in SQL: for sorting and filtering."""
 NORMS = ("in", "bn", "ln", "gn", "nn")
 """As the names of networks spell them."""
@@ -68,7 +73,7 @@ class Score:
     accuracy: float
     base_method: str
     settings: str
-    """All settings of the method, as JSON."""
+    """All that the meaning of the number depends on, besides data, network and protocol, as JSON."""
     recipe: str
     """Where those come from that the row does not name."""
     set_sha256: str
@@ -78,6 +83,10 @@ class Score:
     """Whether the network is the one that the set was matched on, whatever the norm of either."""
     loss: float | None = None
     """On the test set; None: it was not finite."""
+    tested: tuple[str, ...] = ()
+    """How the test images were seen, where it is not the usual way: only scores of one such way are compared."""
+    computed: tuple[tuple[str, str], ...] = ()
+    """With what, by name: it changes bits at most, and may differ within a cell."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +155,10 @@ class Cost:
     ipc: int | None
     network: str
     protocol: str
-    distil_seconds: float
+    experts_seconds: float
+    """The most that a run spent on experts, which the others found trained; 0: none needed any."""
+    distil_seconds: float | None
+    """None: these runs have only evaluated sets of others."""
     distil_peak_bytes: int
     evaluate_seconds: float
     """Per network."""
@@ -189,6 +201,10 @@ class Leaderboard:
     """Of those, the ones whose loss became no number: what they were, and at which iteration."""
     damaged: list[str]
     """Finished runs whose results are not those of their checksum: left out too."""
+    repeated: list[str]
+    """Finished runs whose settings, seed, network and protocol a newer one has: left out too."""
+    unscored: list[str]
+    """Networks that diverged when they were trained on the set of a finished run: they have no score in any table."""
     only: str = ""
     """The filter that all these runs have met."""
 
@@ -214,7 +230,8 @@ def accuracies(store: Store, numbers: Sequence[int]) -> dict[int, Estimate]:
     """By the run's number: the accuracy of its latest set; of a run without scores nothing."""
     found: dict[int, list[float]] = {}
     for row in store.query(
-        f"select runs.number, (select json_group_array(accuracy) from {OF_RUN}) as accuracies from runs "
+        f"select runs.number, (select iif({ALL_THERE}, json_group_array(accuracy), '[]') from {OF_RUN}) as accuracies "
+        "from runs "
         "where runs.number in (select value from json_each(?))",
         json.dumps(list(numbers)),
     ):
@@ -262,7 +279,8 @@ def leaderboard(
             f"{SCORES} where state = 'finished' and deleted_at = '' and {only[0]} order by {store.by_age()}", *only[1]
         )
     )
-    scores = list(_scores(store, broken, only))
+    entries = _entries(store, broken, only)
+    scores, repeated, unscored = _counted(store, entries)
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
     groups: dict[Key, list[Score]] = {}
     for score in sorted(scores, key=lambda score: score.ipc is None):
@@ -292,13 +310,15 @@ def leaderboard(
             _table(store, rest, key, group, rows, columns)
             for key, group in sorted(groups.items(), key=lambda item: _order(rest, item[0]))
         ],
-        costs=_costs(store, broken, only),
+        costs=_costs(store, entries),
         protocols=[protocol for protocol in protocols if protocol.label in shown],
         recipes=recipes,
         finished=finished,
         left_out=sum(states.values()),
         diverged=_diverged(store, only),
         damaged=list(broken.values()),
+        repeated=repeated,
+        unscored=unscored,
     )
 
 
@@ -315,49 +335,241 @@ def _diverged(store: Store, only: tuple[str, Sequence[Any]]) -> list[str]:
     ]
 
 
-def _scores(store: Store, but: Container[int], only: tuple[str, Sequence[Any]]) -> Iterator[Score]:
-    """Every final score of a finished run, newest run first.
+@dataclass
+class _Entry:
+    """A finished run as one network has seen its set."""
 
-    A run of the same configuration and seed as another adds no evidence, on this machine or on another whose last
-    bits differ: the newest counts.
-    """
+    row: dict[str, Any]
+    """Of `runs`, with what the run was computed with."""
+    network: str
+    traits: dict[str, Any]
+    """What its number depends on besides the method's options, by the names that rows tell it by."""
+    options: dict[str, Any]
+    dataset: str
+    """As tables call it."""
+    label: str = ""
+    """The name of its row."""
+
+    @cached_property
+    def settings(self) -> str:
+        """All of it as JSON: scores of which this is the same, of one dataset and IPC, are of one kind."""
+        return json.dumps([self.row["method"], self.options, self.traits], sort_keys=True)
+
+    @property
+    def place(self) -> tuple[str, int | None]:
+        return self.row["dataset_sha256"], self.row["ipc"]
+
+    @property
+    def kind(self) -> tuple[str, str, int | None]:
+        """What scores have in common that are told by one name."""
+        return self.settings, *self.place
+
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """How the test images were seen, where it is not the usual way."""
+        usual = {"preprocessing": "mean/std", "tested in": "fp32"}
+        return tuple(f"{name} {self.traits[name]}" for name in usual if self.traits[name] != usual[name])
+
+
+def _entries(store: Store, but: Container[int], only: tuple[str, Sequence[Any]]) -> list[_Entry]:
+    """All finished runs, newest first, by the networks that were trained on their sets."""
     rows = store.query(
         f"""
-        select runs.id, runs.method, runs.dataset, runs.dataset_sha256, runs.ipc, runs.overrides, runs.seed,
-            runs.config, runs.recipe, runs.network as matched_on, protocols.name as protocol, scores.*
-        from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
-        where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = '' and {only[0]}
-        order by {store.by_age(newest_first=True)}, scores.network, scores.repeat
+        select runs.number, id, method, runs.dataset, dataset_sha256, ipc, network, protocol, seed, overrides, recipe,
+            config, environments.dambench, environments.torch,
+            (select json_group_array(distinct network) from scores where scores.run = runs.number) as networks,
+            -- In which precision the set was made that this run only evaluates.
+            (select json_extract(maker.config, '$.precision') from artifacts join runs maker
+                on maker.number = artifacts.run where artifacts.sha256 = json_extract(runs.config, '$.where.made')
+                and coalesce(json_extract(maker.config, '$.where.made'), '') = '' limit 1) as made_in
+        from runs left join environments on environments.run = runs.number
+        where runs.state = 'finished' and runs.deleted_at = '' and {only[0]}
+        order by {store.by_age(newest_first=True)}
         """,
         *only[1],
     )
-    rows = [row for row in rows if row["run"] not in but]
-    labels = _labels(rows)
-    seen = set()
+    rows = [row for row in rows if row["number"] not in but]
+    datasets = _labels(rows)
+    found = []
     for row in rows:
-        method = method_label(row["method"], row["overrides"])
-        settings = json.dumps(json.loads(row["config"])["method"], sort_keys=True)
-        made = (settings, row["matched_on"], row["dataset_sha256"], row["ipc"], row["seed"])
-        identity = (*made, row["network"], row["protocol_sha256"], row["repeat"])
-        if identity in seen:
+        row["config"] = config = json.loads(row["config"])
+        options = config["method"].get("options", {})
+        for network in sorted({*json.loads(row.pop("networks")), *config["evaluate_on"]}):
+            traits = _traits(row, config, network)
+            found.append(_Entry(row, network, traits, options, datasets[row["dataset_sha256"]]))
+    _name_rows(found)
+    return found
+
+
+def _traits(row: dict[str, Any], config: dict[str, Any], network: str) -> dict[str, Any]:
+    """Every field of RunConfig that is neither an axis, a setting of the method nor the seed, and changes the meaning
+    of a score, not only its last bits."""
+    precision = config.get("precision", "fp32")
+    on_cpu = config.get("where", {}).get("device", "cpu") == "cpu"
+    matched = row["network"]
+    return {
+        "network": matched,
+        "preprocessing": config.get("preprocessing", "mean/std"),
+        "precision": (row["made_in"] or precision) if matched else "",
+        # bf16 is of the real branch alone: networks are then tested as the device does by default.
+        "tested in": precision if precision != "bf16" else "fp32" if on_cpu else "tf32",
+        "version": config.get("method_version", 1),
+        "code": [
+            plugin
+            for plugin in config.get("plugins", [])
+            if plugin["kind"] != "networks" or any(name.startswith(plugin["name"]) for name in (matched, network))
+        ],
+    }
+
+
+def _name_rows(entries: Sequence[_Entry]) -> None:
+    """Give each entry, newest first, the name of its row: the method, with what sets it apart.
+
+    That is what differs from its recipe, preprocessing other than the usual one, and where entries would still have
+    the same name, what differs between them: precision, version and code wherever they stand, else within a dataset
+    and IPC, where the newest keeps the name as it is (a recipe may have changed since the older ones were run).
+    """
+    newest_of: dict[Any, _Entry] = {}
+    for entry in entries:
+        newest_of.setdefault(entry.kind, entry)
+    names = {kind: _told(entry) for kind, entry in newest_of.items()}
+
+    def same(also: Callable[[_Entry], Any]) -> Iterable[list[_Entry]]:
+        groups: dict[Any, list[_Entry]] = {}
+        for kind, entry in newest_of.items():
+            groups.setdefault((method_label(entry.row["method"], names[kind]), also(entry)), []).append(entry)
+        return groups.values()
+
+    for trait, words in (("precision", _precision), ("version", _version), ("code", _code)):
+        told = ("precision", "tested in") if trait == "precision" else (trait,)
+        for group in same(lambda entry: None):
+            if len({str([entry.traits[name] for name in told]) for entry in group}) > 1:
+                for entry in group:
+                    names[entry.kind] |= words(entry.traits)
+    for group in same(lambda entry: entry.place):
+        newest = group[0].options | {"network": group[0].traits["network"]}
+        for entry in group:
+            mine = entry.options | {"network": entry.traits["network"]}
+            names[entry.kind] |= {
+                name: mine.get(name, "not known") for name in newest | mine if mine.get(name) != newest.get(name)
+            }
+    for group in same(lambda entry: entry.place):
+        alike = len({entry.settings for entry in group}) == 1
+        for entry in group:
+            label = method_label(entry.row["method"], names[entry.kind])
+            entry.label = label if alike else f"{label} #{digest(entry.settings.encode())[:4]}"
+    for entry in entries:
+        entry.label = newest_of[entry.kind].label
+
+
+def _told(entry: _Entry) -> dict[str, Any]:
+    """What differs from the recipe, and how the images were seen, recipe or not."""
+    told: dict[str, Any] = json.loads(entry.row["overrides"])
+    told.pop("preprocessing", None)
+    zca = entry.traits["preprocessing"]
+    return (
+        told
+        | ({"preprocessing": zca} if zca != "mean/std" else {})
+        | ({"precision": "bf16"} if entry.traits["precision"] == "bf16" else {})
+    )
+
+
+def _precision(traits: dict[str, Any]) -> dict[str, str]:
+    made, tested = traits["precision"] or traits["tested in"], traits["tested in"]
+    return ({"precision": made} if made != "fp32" else {}) | (
+        {"tested in": tested} if tested != ("fp32" if made == "bf16" else made) else {}
+    )
+
+
+def _version(traits: dict[str, Any]) -> dict[str, Any]:
+    return {"version": traits["version"]}
+
+
+def _code(traits: dict[str, Any]) -> dict[str, str]:
+    return {
+        plugin.get("package") or plugin["name"]: f"{plugin.get('version', '')} {plugin['sha256'][:8]}".strip()
+        for plugin in traits["code"]
+    }
+
+
+def _counted(store: Store, entries: Sequence[_Entry]) -> tuple[list[Score], list[str], list[str]]:
+    """The scores that count, newest run first, then which runs were repeated since, and which networks diverged.
+
+    A run of the same settings and seed as another adds no evidence, on this machine or on another whose last bits
+    differ: the newest counts, with all its networks, and none of the others'.
+    """
+    rows = store.query(
+        """
+        select scores.*, protocols.name as protocol from scores
+            join protocols on protocols.sha256 = scores.protocol_sha256
+        where scores.final = 1 and scores.run in (select value from json_each(?))
+        order by scores.repeat
+        """,
+        json.dumps(sorted({entry.row["number"] for entry in entries})),
+    )
+    scores: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        scores.setdefault((row["run"], row["network"]), []).append(row)
+    counted: list[Score] = []
+    left: dict[str, bool] = {}
+    unscored = []
+    seen = set()
+    for entry in entries:
+        run = entry.row
+        final = scores.get((run["number"], entry.network), [])
+        if not final and entry.network not in run["config"]["evaluate_on"]:
             continue
-        seen.add(identity)
-        yield Score(
-            method=method,
-            dataset=labels[row["dataset_sha256"]],
-            ipc=row["ipc"],
-            network=row["network"],
-            protocol=f"{row['protocol']}#{row['protocol_sha256'][:4]}",
-            accuracy=row["accuracy"],
-            base_method=row["method"],
-            settings=settings,
-            recipe=row["recipe"],
-            set_sha256=row["set_sha256"],
-            dataset_sha256=row["dataset_sha256"],
-            run=row["id"],
-            source=_plain(row["network"]) == _plain(row["matched_on"]),
-            loss=row["loss"],
-        )
+        wanted = run["config"].get("eval_repeats", 1)
+        if len(final) < wanted:
+            unscored.append(
+                f"{entry.network} on the set of {entry.label} on {entry.dataset}{_at(run['ipc'])}, seed {run['seed']} "
+                f"({wanted - len(final)} of {wanted})"
+            )
+            continue
+        of = (entry.settings, entry.place, run["seed"], entry.network, final[0]["protocol_sha256"])
+        left[run["id"]] = left.get(run["id"], True) and of in seen
+        if of in seen:
+            continue
+        seen.add(of)
+        counted += [
+            Score(
+                method=entry.label,
+                dataset=entry.dataset,
+                ipc=run["ipc"],
+                network=entry.network,
+                protocol=f"{row['protocol']}#{row['protocol_sha256'][:4]}",
+                accuracy=row["accuracy"],
+                base_method=run["method"],
+                settings=entry.settings,
+                recipe=run["recipe"],
+                set_sha256=row["set_sha256"],
+                dataset_sha256=run["dataset_sha256"],
+                run=run["id"],
+                source=_plain(entry.network) == _plain(run["network"]),
+                loss=row["loss"],
+                tested=entry.tested,
+                computed=_computed(run),
+            )
+            for row in final
+        ]
+    return counted, [run for run, repeated in left.items() if repeated], unscored
+
+
+def _at(ipc: int | None) -> str:
+    return "" if ipc is None else f" at IPC {ipc}"
+
+
+def _computed(run: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """With what, as far as it is known: it changes bits at most, or should, and is told where it is mixed."""
+    where = run["config"].get("where", {})
+    deterministic = "deterministic" if run["config"].get("deterministic") else "any"
+    known = {
+        "dambench": run["dambench"],
+        "torch": run["torch"],
+        "kind of device": where.get("device", "cpu").partition(":")[0],
+        "kind of operations": deterministic,
+    }
+    return tuple((name, value) for name, value in known.items() if value)
 
 
 def _plain(network: str) -> str:
@@ -366,18 +578,27 @@ def _plain(network: str) -> str:
 
 
 def _labels(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """How each dataset is called; two of the same name are told apart by the start of their hash."""
+    """How each dataset is called; those of the same name are told apart by as much of their hash as that takes."""
     names = {row["dataset_sha256"]: row["dataset"] for row in rows}
-    twins = {name for name in names.values() if list(names.values()).count(name) > 1}
-    return {sha: f"{name}#{sha[:4]}" if name in twins else name for sha, name in names.items()}
+    shas: dict[str, list[str]] = {}
+    for sha256, name in names.items():
+        shas.setdefault(name, []).append(sha256)
+    enough = {
+        name: next(length for length in range(4, 65) if len({sha[:length] for sha in twins}) == len(twins))
+        for name, twins in shas.items()
+    }
+    return {sha: f"{name}#{sha[: enough[name]]}" if len(shas[name]) > 1 else name for sha, name in names.items()}
 
 
-def method_label(method: str, overrides: str) -> str:
+def method_label(method: str, overrides: str | dict[str, Any]) -> str:
     """`dm`, or `dm (iterations 50, lr_images 0.1)` where settings differ from the recipe's.
 
     Of a hash, its beginning is shown.
+
+    Args:
+        overrides: those settings, or their JSON.
     """
-    changed = json.loads(overrides)
+    changed = json.loads(overrides) if isinstance(overrides, str) else overrides
     if not changed:
         return method
     said = ((name, re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", str(value))) for name, value in changed.items())
@@ -410,7 +631,6 @@ def _table(
     rows: Sequence[str],
     columns: Sequence[str],
 ) -> Table:
-    notes: list[str] = []
     found: dict[Place, list[Score]] = {}
     spread: list[Score] = []
     for score in scores:
@@ -424,7 +644,7 @@ def _table(
         places = {(r, c) for r, c in found if _matches(key, (r, c), rows, columns)}
         for r, c in {(_fill(key[0], r, rows), _fill(key[1], c, columns)) for r, c in places} or {key}:
             found.setdefault((r, c), []).append(score)
-    cells = {place: Cell(tuple(_newest(group, place, notes))) for place, group in found.items()}
+    cells = {place: Cell(tuple(group)) for place, group in found.items()}
     table = Table(
         title=", ".join(value for value in fixed if value),
         fixed=dict(zip(rest, fixed, strict=True)),
@@ -432,7 +652,7 @@ def _table(
         columns=sorted({column for _, column in cells}, key=lambda key: _order(columns, key)),
         cells=cells,
         majority={},
-        notes=notes,
+        notes=_pooled(cells, rows, columns),
     )
     rates = {row["sha256"]: row["majority"] for row in store.query("select sha256, majority from datasets")}
     for column in table.columns:
@@ -463,11 +683,12 @@ def _transfer(table: Table) -> None:
 
 
 def _alike(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[Key, dict[Place, Cell]]:
-    """The cells that differ in nothing but the method, by what they share."""
+    """The cells that differ in nothing but the method, by what they share: how they were tested, too."""
     found: dict[Key, dict[Place, Cell]] = {}
     for (row, column), cell in table.cells.items():
         axes = zip((*rows, *columns), (*row, *column), strict=True)
         shared = tuple(_named(axis, value) for axis, value in axes if axis != "method" and value)
+        shared += cell.scores[0].tested
         found.setdefault(shared, {})[row, column] = cell
     return found
 
@@ -494,13 +715,20 @@ def _fill(key: Key, place: Key, axes: Sequence[str]) -> Key:
     return tuple(b if axis == "ipc" else a for axis, a, b in zip(axes, key, place, strict=True))
 
 
-def _newest(scores: list[Score], place: Place, notes: list[str]) -> list[Score]:
-    """Those made with the settings of the newest run: a recipe may have changed since older ones."""
-    kept = [score for score in scores if score.settings == scores[0].settings]
-    if len(kept) < len(scores):
-        where = " ".join(part for key in place for part in key if part)
-        notes.append(f"{where}: {len(scores) - len(kept)} older scores with other settings are left out.")
-    return kept
+def _pooled(cells: dict[Place, Cell], rows: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Which cells hold scores that were computed with different things."""
+    where: dict[str, list[str]] = {}
+    for (row, column), cell in sorted(cells.items()):
+        used: dict[str, set[str]] = {}
+        for score in cell.scores:
+            for name, value in score.computed:
+                used.setdefault(name, set()).add(value)
+        axes = zip((*rows, *columns), (*row, *column), strict=True)
+        place = " ".join(_named(axis, value) for axis, value in axes if value)
+        for name, values in used.items():
+            if len(values) > 1:
+                where.setdefault(f"{name} {' and '.join(sorted(values))}", []).append(place)
+    return [f"Scores of {what} are pooled: {', '.join(places)}." for what, places in where.items()]
 
 
 def _best(cells: dict[Place, Cell]) -> Place | None:
@@ -539,50 +767,55 @@ def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]
             table.notes.append(f"{where}{' and '.join(absent)} not run under this protocol yet.")
 
 
-def _costs(store: Store, but: Container[int], only: tuple[str, Sequence[Any]]) -> list[Cost]:
+def _costs(store: Store, entries: Sequence[_Entry]) -> list[Cost]:
     rows = store.query(
-        f"""
-        select method, runs.overrides, runs.dataset, runs.dataset_sha256, runs.ipc, runs.protocol, scores.network,
-            device_name, threads, device, runs.number,
+        """
+        select runs.number, runs.protocol, scores.network, device_name, threads, device,
             distil.seconds as distil_seconds, distil.peak_memory_bytes as distil_peak,
+            coalesce(experts.seconds, 0) as experts_seconds,
             avg(scores.seconds) as evaluate_seconds, max(scores.peak_memory_bytes) as evaluate_peak
         from runs
             join environments on environments.run = runs.number
-            join costs as distil on distil.run = runs.number and distil.phase = 'distil'
+            left join costs as distil on distil.run = runs.number and distil.phase = 'distil'
+            left join costs as experts on experts.run = runs.number and experts.phase = 'experts'
             join scores on scores.run = runs.number
-        where runs.state = 'finished' and runs.deleted_at = '' and {only[0]}
-        group by runs.number, scores.network order by {store.by_age()}
+        where runs.number in (select value from json_each(?))
+        group by runs.number, scores.network
         """,
-        *only[1],
+        json.dumps(sorted({entry.row["number"] for entry in entries})),
     )
-    rows = [row for row in rows if row["number"] not in but]
-    labels = _labels(rows)
+    by_run = {(row["number"], row["network"]): row for row in rows}
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
+    for entry in reversed(entries):
+        row = by_run.get((entry.row["number"], entry.network))
+        if row is None:
+            continue
         device = (
             row["device_name"]
             if row["device"] != "cpu"
             else f"{row['device_name']}, {counted(row['threads'], 'thread')}"
         )
-        method = method_label(row["method"], row["overrides"])
-        key = (method, labels[row["dataset_sha256"]], row["ipc"], row["network"], row["protocol"], device)
+        key = (entry.label, entry.dataset, entry.row["ipc"], row["network"], row["protocol"], device)
         groups.setdefault(key, []).append(row)
-    found = [
-        Cost(
-            method=method,
-            dataset=dataset,
-            ipc=ipc,
-            network=network,
-            protocol=protocol,
-            distil_seconds=median(row["distil_seconds"] for row in group),
-            distil_peak_bytes=int(median(row["distil_peak"] for row in group)),
-            evaluate_seconds=median(row["evaluate_seconds"] for row in group),
-            evaluate_peak_bytes=int(median(row["evaluate_peak"] for row in group)),
-            device=device,
-            runs=len(group),
+    found = []
+    for (method, dataset, ipc, network, protocol, device), group in groups.items():
+        made = [row for row in group if row["distil_seconds"] is not None]
+        found.append(
+            Cost(
+                method=method,
+                dataset=dataset,
+                ipc=ipc,
+                network=network,
+                protocol=protocol,
+                experts_seconds=max(row["experts_seconds"] for row in group),
+                distil_seconds=median(row["distil_seconds"] for row in made) if made else None,
+                distil_peak_bytes=int(median(row["distil_peak"] for row in made)) if made else 0,
+                evaluate_seconds=median(row["evaluate_seconds"] for row in group),
+                evaluate_peak_bytes=int(median(row["evaluate_peak"] for row in group)),
+                device=device,
+                runs=len(group),
+            )
         )
-        for (method, dataset, ipc, network, protocol, device), group in groups.items()
-    ]
     axes = ("method", "dataset", "ipc", "network", "protocol")
     return sorted(
         found,

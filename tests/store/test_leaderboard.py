@@ -8,8 +8,10 @@ import msgspec
 import pytest
 from scipy import stats
 
+from dambench.config import Choice, Plugin, RunConfig, Where
 from dambench.errors import BadInput
 from dambench.protocol import PRESETS
+from dambench.report.wording import made
 from dambench.store.leaderboard import Cell, Score, Table, leaderboard, welch
 from dambench.store.runs import Store
 from tests import ledger
@@ -80,6 +82,184 @@ def test_running_the_same_command_again_adds_no_evidence(store: Store) -> None:
     assert _only(store).cells[("dm",), ("digits", "1")].n == 5
 
 
+PLUGIN = Plugin(kind="methods", name="dm", package="theirs", version="1.0", sha256="a" * 64)
+
+IN_THE_ROW: dict[str, Any] = {
+    "method": Choice("dm", {"lr": 2}),
+    "network": "convnet-d2-w8",
+    "precision": "bf16",
+    "preprocessing": "zca",
+    "method_version": 2,
+    "plugins": (PLUGIN,),
+}
+"""Fields of RunConfig that make a row of their own, with another value for each."""
+
+ON_AN_AXIS: dict[str, Any] = {
+    "dataset": Choice("flowers"),
+    "ipc": 2,
+    "protocol": PRESETS["dc"],
+    "evaluate_on": ("convnet-d2-w8",),
+}
+
+THE_NEWEST_COUNTS: dict[str, Any] = {
+    "eval_repeats": 2,  # how many networks there are, not what they are
+    "evaluate_every": 5,  # scores on the way; the set is the same
+    "deterministic": True,  # changes last bits; said where it is mixed
+    "where": Where(device="cuda:0", threads=7, compiled=True),  # as above
+}
+"""Fields that change no more than the last bits of a number: the newer run takes the older one's place, and that is
+said."""
+
+
+@pytest.mark.parametrize("field", RunConfig.__struct_fields__)
+def test_two_runs_that_differ_in_one_field_both_count_or_it_is_said_why_not(store: Store, field: str) -> None:
+    base = config("dm", options={"lr": 1})
+    fields = IN_THE_ROW | ON_AN_AXIS | THE_NEWEST_COUNTS | {"seed": 1}
+    other = msgspec.structs.replace(base, **{field: fields[field]})
+    first = add(store, base, LOW)
+    add(store, other, HIGH, card=other_data("e", "flowers") if field == "dataset" else ledger.CARD)
+    board = leaderboard(store)
+    cells = [cell for table in board.tables for cell in table.cells.values()]
+    means = sorted(cell.mean for cell in cells)
+    if field == "seed":
+        assert means == pytest.approx([mean(LOW + HIGH)])
+    elif field in THE_NEWEST_COUNTS:
+        assert means == pytest.approx([mean(HIGH)])
+        assert board.repeated == [first]
+        assert f"repeated with a newer one, which counts: {first}." in made(board)
+    else:
+        assert means == pytest.approx([mean(LOW), mean(HIGH)])
+        assert board.repeated == []
+        rows = [row for table in board.tables for row in table.rows]
+        assert len({*rows}) == (2 if field in IN_THE_ROW else 1)
+        assert len(board.costs) == 2
+
+
+def test_five_runs_of_a_beginner_have_five_rows_and_mean_and_zca_are_not_compared(store: Store) -> None:
+    zca = {"preprocessing": "zca"}
+    for method, fields, accuracies in (
+        ("random", {}, LOW),
+        ("dm", {}, [0.7, 0.71, 0.72]),
+        ("dm", zca, HIGH),
+        ("random", zca, [0.5, 0.51, 0.52]),
+        ("dm", {"precision": "bf16"}, [0.69, 0.7, 0.71]),
+    ):
+        add(store, msgspec.structs.replace(config(method), **fields), accuracies, overrides=dict(fields))
+    table = _only(store)
+    assert table.rows == [
+        *(("random",), ("random (preprocessing zca)",), ("dm",)),
+        *(("dm (precision bf16)",), ("dm (preprocessing zca)",)),
+    ]
+    # Of those with mean and std dm and dm with bf16 are not told apart; with ZCA dm is better than random.
+    assert table.best == {(("dm (preprocessing zca)",), ("digits", "1"))}
+    add(store, config("whole"), HIGH)
+    assert _only(store).notes == ["digits IPC 1 preprocessing zca: whole not run under this protocol yet."]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "names"),
+    [
+        ("precision", "tf32", ["dm", "dm (precision tf32)"]),
+        ("method_version", 2, ["dm (version 1)", "dm (version 2)"]),
+        ("plugins", (PLUGIN,), ["dm", "dm (theirs 1.0 aaaaaaaa)"]),
+    ],
+)
+def test_what_sets_rows_apart_is_in_their_names_in_every_column(
+    store: Store, field: str, value: object, names: list[str]
+) -> None:
+    add(store, config("dm", 1), LOW)
+    add(store, msgspec.structs.replace(config("dm", 10), **{field: value}), HIGH)
+    assert _only(store).rows == [(name,) for name in names]
+
+
+def test_two_plugins_whose_code_differs_have_a_row_each(store: Store) -> None:
+    for letter, accuracies in (("a", LOW), ("b", HIGH)):
+        plugin = msgspec.structs.replace(PLUGIN, sha256=letter * 64)
+        add(store, msgspec.structs.replace(config("dm"), plugins=(plugin,)), accuracies)
+    assert _only(store).rows == [("dm (theirs 1.0 aaaaaaaa)",), ("dm (theirs 1.0 bbbbbbbb)",)]
+
+
+def test_settings_that_no_name_tells_apart_have_a_hash(store: Store) -> None:
+    for letter in "ab":
+        name = "0123abcd" + letter * 56
+        add(store, config("imported", options={"set": name}), LOW, overrides={"set": name})
+    rows = [row for (row,) in _only(store).rows]
+    assert all(row.startswith("imported (set 0123abcd) #") for row in rows)
+    assert len({*rows}) == 2
+
+
+def test_the_same_settings_are_one_row_however_they_were_asked_for(store: Store) -> None:
+    add(store, config("dm", options={"lr": 2}), LOW, overrides={"lr": 2})
+    add(store, config("dm", options={"lr": 2}, seed=1), HIGH, overrides={"recipe": "brief"})
+    (cell,) = _only(store).cells.values()
+    assert (cell.n, cell.sets) == (10, 2)
+
+
+def test_of_a_seed_the_newest_run_counts_as_a_whole_and_repeats_are_never_mixed(store: Store) -> None:
+    add(store, config("dm", seed=0), [0.1] * 5)
+    add(store, config("dm", seed=1), [0.4, 0.6])
+    add(store, config("dm", seed=0), [0.2, 0.3])
+    (cell,) = _only(store).cells.values()
+    assert sorted(score.accuracy for score in cell.scores) == [0.2, 0.3, 0.4, 0.6]
+    assert cell.mean == pytest.approx(0.375)
+    assert cell.std == pytest.approx(0.1707825)  # by hand: √((0.175² + 0.075² + 0.025² + 0.225²) / 3)
+    assert cell.sets == 2
+
+
+def test_what_is_pooled_within_a_cell_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(store, config("dm", seed=0), LOW)
+    newer = msgspec.structs.replace(ledger.ENVIRONMENT, torch="2.16.0", dambench="0.2.0")
+    monkeypatch.setattr(ledger, "ENVIRONMENT", newer)
+    on_gpu = Where(device="cuda:1")
+    add(store, msgspec.structs.replace(config("dm", seed=1), where=on_gpu, deterministic=True), HIGH)
+    notes = [note for note in _only(store).notes if "pooled" in note]
+    assert notes == [
+        f"Scores of {what} are pooled: dm digits IPC 1."
+        for what in (
+            "dambench 0.1.0 and 0.2.0",
+            "torch 2.15.0 and 2.16.0",
+            "kind of device cpu and cuda",
+            "kind of operations any and deterministic",
+        )
+    ]
+
+
+def test_an_evaluation_of_a_set_is_of_the_settings_that_made_it_and_says_how_it_was_tested(store: Store) -> None:
+    add(store, config("dm"), LOW)
+    (sha256,) = (row["set_sha256"] for row in store.query("select set_sha256 from runs"))
+    where = Where(device="cuda:0", made=sha256)
+    elsewhere = msgspec.structs.replace(config("dm", evaluate_on="other"), precision="tf32", where=where)
+    add(store, elsewhere, HIGH)
+    (table,) = leaderboard(store, columns=("network",)).tables
+    assert table.rows == [("dm",), ("dm (tested in tf32)",)]
+
+
+def test_a_network_that_diverged_has_no_score_in_any_table_and_it_is_said(store: Store) -> None:
+    run = msgspec.structs.replace(config("dm"), eval_repeats=6, evaluate_on=("convnet-d1-w8", "vgg11"))
+    add(store, run, HIGH)
+    board = leaderboard(store)
+    assert board.tables == []
+    assert board.unscored == [
+        "convnet-d1-w8 on the set of dm on digits at IPC 1, seed 0 (1 of 6)",
+        "vgg11 on the set of dm on digits at IPC 1, seed 0 (6 of 6)",
+    ]
+    assert f"without a score: {'; '.join(board.unscored)}." in made(board)
+
+
+def test_what_experts_took_and_that_a_set_was_only_evaluated_are_among_the_costs(store: Store) -> None:
+    for seed, seconds in enumerate((60.0, 0.5)):
+        run_id = add(store, config("mtt", seed=seed), HIGH)
+        number = store.run(run_id)["number"]
+        store.db.conn.execute("insert into costs values (?, 'experts', ?, 0, 0)", [number, seconds])
+    add(store, config("mtt", evaluate_on="vgg11"), HIGH)
+    store.db.conn.execute("delete from costs where phase = 'distil' and run = (select max(number) from runs)")
+    costs = leaderboard(store).costs
+    assert [(cost.network, cost.experts_seconds, cost.distil_seconds) for cost in costs] == [
+        ("convnet-d1-w8", 60.0, 1.0),
+        ("vgg11", 0.0, None),
+    ]
+
+
 def test_the_same_command_on_another_machine_adds_no_evidence_though_its_bits_differ(store: Store) -> None:
     add(store, config("dm"), [0.1, 0.2], made="over there")
     add(store, config("dm"), [0.3, 0.5], made="here")
@@ -139,7 +319,7 @@ def test_the_whole_set_alone_has_a_column_of_its_own(store: Store) -> None:
 def test_protocols_and_evaluation_networks_are_never_in_one_table_unless_asked(store: Store) -> None:
     add(store, config("dm"), HIGH)
     add(store, config("dm", protocol=PRESETS["dc"]), LOW)
-    add(store, config("dm", network="convnet-d2-w8"), LOW)
+    add(store, config("dm", evaluate_on="convnet-d2-w8"), LOW)
     board = leaderboard(store)
     assert len(board.tables) == 3
     assert {table.cells[("dm",), ("digits", "1")].n for table in board.tables} == {5}
@@ -163,10 +343,12 @@ def test_settings_other_than_the_recipes_make_a_row_of_their_own(store: Store) -
 
 def test_a_recipe_that_changed_does_not_mix_with_its_older_self(store: Store) -> None:
     add(store, config("dm", options={"lr": 1}), LOW)
-    add(store, config("dm", options={"lr": 2}), HIGH)
-    table = _only(store)
-    assert table.cells[("dm",), ("digits", "1")].mean == pytest.approx(mean(HIGH))
-    assert any("5 older scores with other settings are left out" in note for note in table.notes)
+    add(store, config("dm", options={"lr": 2, "new": "x"}), HIGH)
+    cells = _only(store).cells
+    assert {row: cell.mean for ((row,), _), cell in cells.items()} == {
+        "dm": pytest.approx(mean(HIGH)),
+        "dm (lr 1, new not known)": pytest.approx(mean(LOW)),
+    }
 
 
 def test_random_is_first_whole_is_last_and_ipc_is_a_number(store: Store) -> None:

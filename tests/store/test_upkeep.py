@@ -140,7 +140,7 @@ def test_results_that_were_changed_are_found_and_in_no_table(store: Store, chang
     assert board.damaged == [changed]
     assert {score.run for table in board.tables for cell in table.cells.values() for score in cell.scores} == {sound}
     assert {cost.method for cost in board.costs} == {"random"}
-    assert f"`dambench db check`: {changed}" in to_markdown(board, ("method",), ("dataset", "ipc"))
+    assert f"dambench db check\\`: {changed}" in to_markdown(board, ("method",), ("dataset", "ipc"))
 
 
 def _only(change: str, store: Store, run: str) -> str:

@@ -212,7 +212,7 @@ def test_what_cells_show_is_chosen_copied_and_remembered(path: Path) -> None:
 def test_networks_side_by_side_have_their_mean_and_drop(path: Path) -> None:
     with closing(Store.open(path, write=True)) as store:
         for network, accuracies in (("convnet-d1-w8", (0.5, 0.6)), ("convnet-d1-w8-bn", (0.4, 0.5))):
-            ledger.add(store, ledger.config("herding", 1, network=network), accuracies)
+            ledger.add(store, ledger.config("herding", 1, evaluate_on=network), accuracies)
         axes = ("method", "ipc"), ("network",)
         board = leaderboard(store, *axes)
     (table,) = (table for table in board.tables if table.transfer)

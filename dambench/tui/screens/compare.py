@@ -24,7 +24,7 @@ from dambench.report import FORMATS, format_of, wording, write
 from dambench.report.to_markdown import grid
 from dambench.store import history
 from dambench.store.history import Line
-from dambench.store.leaderboard import AXES, ENOUGH, Cell, Leaderboard, Table, leaderboard, rivals, welch
+from dambench.store.leaderboard import AXES, ENOUGH, Cell, Cost, Leaderboard, Table, leaderboard, rivals, welch
 from dambench.store.leaderboard import Place as Where
 from dambench.store.runs import Store
 from dambench.terminal import duration, size
@@ -563,10 +563,15 @@ def _gap(cell: Cell, other: Cell) -> str:
     return f"{text} (p {'< 0.001' if p < 0.001 else f'{p:.3f}'})"
 
 
+def _distilled(seconds: float, cost: Cost) -> str:
+    experts = f"{duration(cost.experts_seconds)} for its experts, " if cost.experts_seconds else ""
+    return f"took {experts}{duration(seconds)} to distil ({size(cost.distil_peak_bytes)} peak), "
+
+
 def _cost(board: Leaderboard, cell: Cell) -> list[str]:
     return [
-        f"took {duration(cost.distil_seconds)} to distil ({size(cost.distil_peak_bytes)} peak), "
-        f"{duration(cost.evaluate_seconds)} per network, on {display(cost.device)}"
+        ("only evaluated here, " if cost.distil_seconds is None else _distilled(cost.distil_seconds, cost))
+        + f"{duration(cost.evaluate_seconds)} per network, on {display(cost.device)}"
         for cost in board.costs_of(cell)
     ][:2]
 
