@@ -1242,12 +1242,14 @@ def data_list(as_json: Json = False) -> None:
             "what": registry.headline(module),
             "source": module.SOURCE,
             "options": msgspec.json.schema(module.Options),
+            "files": list(getattr(module, "FILES", [])),
+            "instead": getattr(module, "INSTEAD", ""),
             "prepared": [msgspec.to_builtins(card) for card in cards if card.name == name],
             "fault": "",
         }
         for name, module in known.modules.items()
     ]
-    found += _unusable(known, {"source": "", "options": {}, "prepared": []})
+    found += _unusable(known, {"source": "", "options": {}, "files": [], "instead": "", "prepared": []})
     if as_json:
         print(json.dumps(found))
         return

@@ -84,6 +84,22 @@ def can_keep_sets() -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
+def raw_folder() -> Path:
+    """Where raw data are downloaded to, unless somebody says where they are."""
+    return home() / "raw"
+
+
+def missing_raw(folder: Path, names: Iterable[str], instead: str = "") -> list[str]:
+    """The raw files of a dataset that are not in a folder.
+
+    Args:
+        instead: a file that holds what all of them do.
+    """
+    if instead and (folder.is_file() or (folder / instead).is_file()):
+        return []
+    return [name for name in names if not (folder / name).is_file()]
+
+
 def data_folder() -> Path:
     return home() / "data"
 

@@ -2,7 +2,8 @@
 
 A dataset's module says what it is (docstring), whether a mirror image keeps its class (`MIRRORS`), which network
 suits it (`NETWORK`; empty: `convnet`), where its images come from (`SOURCE`: with a "package", by "download" or from
-the user's own "path"), how these are recognised again (`fingerprint`) and how they are read (`load`).
+the user's own "path"), how these are recognised again (`fingerprint`) and how they are read (`load`). What is
+downloaded is named in `FILES`; one file that holds all of them may be, in `INSTEAD`.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import numpy as np
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 
 from dambench import files, reading, registry
 from dambench.config import Choice, PreprocessingName, read
-from dambench.display import display
+from dambench.display import counted, display
 from dambench.errors import BadInput
 from dambench.events import DataCard
 from dambench.problem import Normalisation, Preprocessing, RealSet, Whitening
@@ -85,8 +87,7 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
     card = _intact(files.data_folder() / f"{stem}.json")
     if card is not None:
         return card
-    note = " What is missing is downloaded." if module.SOURCE == "download" else ""
-    say(f"Preparing {choice.name}: this is done once.{note}")
+    say(f"Preparing {choice.name}: this is done once.{_to_download(module, data)}")
     with _reading(choice.name, data), registry.foreign("datasets", choice.name):
         raw: Raw = module.load(options, data)
         _check(raw, choice.name)
@@ -94,6 +95,17 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
             raw.notes.extend(_oddities(raw))
     with files.writing(f"The prepared dataset {choice.name}", files.data_folder(), files.HOME_HINT):
         return _write(raw, choice.name, stem, source)
+
+
+def _to_download(module: ModuleType, data: Path | None) -> str:
+    names = getattr(module, "FILES", None)
+    if module.SOURCE != "download" or names is None:
+        return ""
+    missing = files.missing_raw(data or files.raw_folder(), names, getattr(module, "INSTEAD", ""))
+    if not missing:
+        return " Its raw files are here."
+    some = "Its" if len(missing) == len(names) else f"{len(missing)} of its"
+    return f" {some} {counted(len(names), 'raw file')} must be downloaded."
 
 
 def free_bytes() -> int:
@@ -151,8 +163,9 @@ def whitening(card: DataCard, say: Callable[[str], None] = lambda text: None) ->
 
 
 def prepared() -> list[DataCard]:
-    """All prepared datasets, by name."""
-    found = (_read_card(path) for path in sorted(files.data_folder().glob("*.json")))
+    """All prepared datasets whose images are still there, by name."""
+    cards = sorted(files.data_folder().glob("*.json"))
+    found = (_read_card(path) for path in cards if path.with_suffix(".safetensors").is_file())
     return [card for card in found if card is not None]
 
 

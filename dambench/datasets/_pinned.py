@@ -27,7 +27,7 @@ KINDS = {32: ("md5", "MD5"), 64: ("sha256", "SHA-256")}
 
 def place(data: Path | None) -> Path:
     """Where raw files are looked for, in the layout of torchvision's root: `data`, else DAMBENCH_HOME/raw."""
-    return files.home() / "raw" if data is None else data
+    return files.raw_folder() if data is None else data
 
 
 def read(name: str, data: Path | None, known: Mapping[str, str], fetch: Callable[[str], object]) -> dict[str, bytes]:
@@ -41,7 +41,7 @@ def read(name: str, data: Path | None, known: Mapping[str, str], fetch: Callable
         BadInput: a file is not what it should be, or is missing and cannot be downloaded.
     """
     folder = place(data)
-    missing = [path for path in known if not (folder / path).is_file()]
+    missing = files.missing_raw(folder, known)
     if missing:
         if data is not None and not data.is_dir():
             raise BadInput(f"--data {str(data)!r} is not a folder: {name} needs one with {missing[0]!r} in it.")

@@ -34,6 +34,7 @@ FILES = {
     "cifar-10-batches-py/data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "cifar-10-batches-py/test_batch": "40351d587109b95175f43aff81a1287e",
 }
+INSTEAD = "cifar10.npz"
 CONTENT = "80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660"
 """SHA-256 of x_train, y_train, x_test and y_test, one after the other, all as bytes."""
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -52,7 +53,7 @@ def fingerprint(options: Options, data: Path | None) -> str:
 
 def load(options: Options, data: Path | None) -> Raw:
     place = _pinned.place(data)
-    archive = place if place.is_file() else place / "cifar10.npz"
+    archive = place if place.is_file() else place / INSTEAD
     if archive.is_file():
         where, found = archive, _npz(archive)
     else:

@@ -148,9 +148,11 @@ def names(trouble: str = "Options are being asked for …") -> Catalogue:
 
 
 def prepared() -> dict[str, list[DataCard]]:
-    """The datasets that are here, by name."""
+    """The datasets that are prepared, by name."""
     found: dict[str, list[DataCard]] = {}
     for card in sorted(files.data_folder().glob("*.json")):
+        if not card.with_suffix(".safetensors").is_file():
+            continue
         with suppress(OSError, msgspec.DecodeError):
             read = msgspec.json.decode(reading.content(card), type=DataCard)
             found.setdefault(read.name, []).append(read)

@@ -153,7 +153,7 @@ def test_missing_files_are_downloaded_to_where_they_were_looked_for(
     asked = served(internet)
     heard: list[str] = []
     card = datasets.prepare(Choice("mnist"), raw if told else None, heard.append)
-    assert heard == ["Preparing mnist: this is done once. What is missing is downloaded."]
+    assert heard == ["Preparing mnist: this is done once. Its 4 raw files must be downloaded."]
     assert len(asked) == 4
     place = raw if told else tmp_path / "home" / "raw"
     assert sorted(str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()) == sorted(mnist.FILES)

@@ -103,6 +103,8 @@ def test_prepared_datasets_are_read_without_torch() -> None:
     files.data_folder().mkdir(parents=True)
     (files.data_folder() / "a.json").write_bytes(msgspec.json.encode(CARD))
     (files.data_folder() / "b.json").write_bytes(b"{}")
+    assert catalogue.prepared() == {}  # its images are gone
+    (files.data_folder() / "a.safetensors").write_bytes(b"")
     assert catalogue.prepared() == {"digits": [CARD]}
 
 

@@ -15,6 +15,7 @@ from textual.widgets import Input, Select
 
 from dambench import gpu, launch
 from dambench.config import Choice, Where
+from dambench.errors import BadInput
 from dambench.gpu import Glance, Tenant
 from dambench.store import runs as stored
 from dambench.store.history import Expected, Similar
@@ -47,7 +48,7 @@ KNOWN = Catalogue(
     },
     networks={"convnet": {"name": "convnet"}},
     datasets={
-        "cifar10": {"name": "cifar10", "source": "download", "options": {}},
+        "cifar10": {"name": "cifar10", "source": "download", "options": {}, "files": ["raw/one", "raw/two"]},
         "digits": {"name": "digits", "source": "package", "options": {}},
     },
 )
@@ -74,7 +75,7 @@ def _says(arguments: list[str]) -> dict[str, Any]:
     if "20k" in arguments:
         return {"error": "Invalid value for '--iterations': '20k' is not a valid integer. Try: dambench --help"}
     if "cifar10" in arguments:
-        return {"runs": 1, "first": "Preparing cifar10: this is done once. What is missing is downloaded."}
+        return {"runs": 1, "first": "Preparing cifar10: this is done once. Its 2 raw files must be downloaded."}
     method = arguments[arguments.index("--method") + 1]
     options = {"iterations": int(arguments[arguments.index("--iterations") + 1])} if "--iterations" in arguments else {}
     return _answer(method, tuple(range(5)) if "--seeds" in arguments else (0,), **options)
@@ -214,13 +215,65 @@ def test_another_method_has_other_options(path: Path) -> None:
     play(console(path), scene)
 
 
-def test_data_that_are_not_here_are_told_of(path: Path) -> None:
+def test_data_that_are_not_here_are_told_of(path: Path, tmp_path: Path) -> None:
     async def scene(pilot: Pilot[None]) -> None:
         form = await _opened(pilot)
         form.query_one("#field-dataset").query_one(Select).value = "cifar10"
         await shows(pilot, "cifar10 · to download", "The rest is checked when the data are there.")
+        (tmp_path / "raw").mkdir()
+        for name in ("one", "two"):
+            (tmp_path / "raw" / name).touch()
+        form.query_one("#field-data").query_one(Input).value = str(tmp_path)
+        await shows(pilot, "cifar10 · raw files here")
 
     play(console(path), scene)
+
+
+def test_the_form_says_nothing_of_what_it_does_not_know(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two finished runs have the protocol: that is known whether the data are prepared, or something is wrong."""
+    sharing = "2 finished runs have this protocol"
+    answer = threading.Event()
+    answer.set()
+
+    class Late(Answering):
+        def ask(self, arguments: list[str]) -> None:
+            def say() -> None:
+                answer.wait(20)
+                self._hear(arguments, _says(arguments))
+
+            threading.Thread(target=say).start()
+
+    monkeypatch.setattr(new_run, "Checker", Late)
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        form = await _opened(pilot)
+        await shows(pilot, sharing, "10 + 10 images")
+        answer.clear()
+        form.query_one("#field-dataset").query_one(Select).value = "cifar10"
+        await shows(pilot, "Before you start (checking …)", "checking …")
+        await until(pilot, lambda: "10 + 10 images" not in drawn(app) and sharing in drawn(app))
+        answer.set()
+        await shows(pilot, "The rest is checked", sharing)
+        form.query_one("#field-dataset").query_one(Select).value = "digits"
+        await until(pilot, lambda: form.query("#field-method-init"))
+        form.query_one("#field-method-iterations").query_one(Input).value = "20k"
+        await shows(pilot, "not a valid integer", sharing)
+        form.query_one("#field-protocol").query_one(Select).value = "dc"
+        await shows(pilot, "No finished run has this protocol yet.")
+
+    def fails(*_: object) -> None:
+        raise BadInput("it is locked")
+
+    async def unheard(pilot: Pilot[None]) -> None:
+        monkeypatch.setattr(new_run, "_outlook", fails)
+        await _opened(pilot)
+        await shows(pilot, "cannot be asked: it is locked")
+        assert not any(said in drawn(app) for said in ("this protocol", "no such run"))
+
+    play(app, scene, (160, 48))
+    app = console(path)
+    play(app, unheard, (160, 48))
 
 
 def test_it_starts_what_it_shows_and_opens_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

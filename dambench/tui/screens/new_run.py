@@ -27,7 +27,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, Input, Select, Static
 
-from dambench import gpu, launch
+from dambench import files, gpu, launch
 from dambench.config import PRECISIONS, PREPROCESSINGS, RunConfig
 from dambench.display import display
 from dambench.errors import BadInput
@@ -77,7 +77,7 @@ LABELS = {
 }
 HELP = {
     "method": "How the set is made: ← → choose, enter lists.",
-    "dataset": "What is made smaller. Not here yet: it is downloaded or prepared when the run starts.",
+    "dataset": "What is made smaller. One that is not here is prepared, or downloaded first, when the run starts.",
     "data": "The folder or file with the raw data, for datasets by path [default: DAMBENCH_DATA].",
     "ipc": "Images per class.",
     "network": "That the method matches on, as convnet-d3-w128 [default: the recipe's].",
@@ -118,8 +118,8 @@ class Outlook:
     same: list[Similar] = field(default_factory=list)
     near: list[Similar] = field(default_factory=list)
     expected: list[Expected] = field(default_factory=list)
-    sharing: int = 0
-    """Finished runs under this protocol."""
+    sharing: dict[str, int] | None = None
+    """Finished runs by the SHA-256 of their protocol; None: not known."""
     trouble: str = ""
 
 
@@ -183,15 +183,19 @@ class Choice(Select[str]):
     ]
 
     def __init__(self, field_name: str, options: Sequence[tuple[str, str]], value: str):
-        self._values = _values(options, value)
+        self._values, self._offered = _values(options, value), list(options)
         super().__init__(_labelled(options, value), value=value, allow_blank=False, compact=True)
         self.field_name = field_name
 
     def offer(self, options: Sequence[tuple[str, str]], value: str) -> None:
-        """Others to choose from; the value stays."""
+        """Others to choose from, with this value."""
+        if (list(options), value) == (self._offered, self.value):
+            return  # a list that is open stays as it is
+        self._offered = list(options)
         with self.prevent(Select.Changed):
             self.set_options(_labelled(options, value))
             self.value = value
+            self.mutate_reactive(Choice.value)  # type: ignore[misc]  # the same value may be called otherwise now
         self._values = _values(options, value)
 
     def action_turn(self, by: int) -> None:
@@ -372,8 +376,8 @@ class NewRun(Screen[None]):
             case "method" if not option:
                 return [(known, known) for known in self.known.methods]
             case "dataset" if not option:
-                here = catalogue.prepared()
-                return [(f"{n}{_where(n, here, self.known)}", n) for n in self.known.datasets]
+                here, data = catalogue.prepared(), self.form.get("data", "")
+                return [(f"{n}{_where(n, here, self.known, data)}", n) for n in self.known.datasets]
             case "protocol":
                 return [("quick (default)", ""), *((n, n) for n in self.known.protocols)]
             case "device":
@@ -405,11 +409,15 @@ class NewRun(Screen[None]):
         with suppress(ScreenStackError), self.app.batch_update():  # (it may end meanwhile)
             await options.remove_children()
             await options.mount_all(list(self._options()))
-            for choice in self.query("#field-dataset Choice").results(Choice):
-                choice.offer(self._choices("dataset"), self.form.get("dataset", ""))
+            self._offer_datasets()
             self._notes()
         if self.focused is None:
             self.query_one("Row Choice", Choice).focus()
+
+    def _offer_datasets(self) -> None:
+        """What is here may have changed."""
+        for choice in self.query("#field-dataset Choice").results(Choice):
+            choice.offer(self._choices("dataset"), self.form.get("dataset", ""))
 
     def fill(self, form: Form, origin: str = "") -> None:
         """Begin with these values.
@@ -444,12 +452,17 @@ class NewRun(Screen[None]):
             self.form = {key: said for key, said in self.form.items() if not key.startswith(f"{name}.")}
         if name == "method":
             self.form.pop("recipe", None)
+        if rebuild:  # what is known is of another thing
+            self.answer, self.outlook = {}, Outlook(sharing=self.outlook.sharing)
+        for row in self.query(f"#{_id(name)}").results(Row):
+            row.note("")
         self._changed(rebuild, at_once)
 
     def _changed(self, rebuild: bool = False, at_once: bool = False) -> None:
         if rebuild:
             self.run_worker(self._rebuild(), exclusive=True, group="rebuild")
         self._head()
+        self._before()
         self._message("checking …")
         if self._still is not None:
             self._still.stop()
@@ -514,8 +527,8 @@ class NewRun(Screen[None]):
         cards, trouble = gpu.look()
         runs = {}
         with suppress(Exception), closing(Store.open(self.console_app.path)) as store:
-            alive = store.query("select id, pid, host from runs where state = 'running' and deleted_at = ''")
-            runs = {row["pid"]: row["id"] for row in alive}
+            alive = store.query("select id, pid, host, boot from runs where state = 'running' and deleted_at = ''")
+            runs = {row["pid"]: row["id"] for row in alive if launch.is_here(row)}
         self.post_message(Seen(in_words(cards, runs) if cards else [trouble], len(cards)))
 
     def on_seen(self, message: Seen) -> None:
@@ -532,8 +545,8 @@ class NewRun(Screen[None]):
 
     def _heard(self, arguments: list[str], answer: Answer) -> None:
         """In the checker's thread."""
-        outlook = Outlook()
-        if "config" in answer and stored.exists(self.console_app.path):
+        outlook = Outlook(sharing={})
+        if stored.exists(self.console_app.path):
             try:
                 outlook = _outlook(self.console_app.path, answer)
             except Exception as error:  # the database is not what this is about
@@ -544,6 +557,7 @@ class NewRun(Screen[None]):
         if message.arguments != self._arguments():
             return  # something was typed since
         self.answer, self.outlook, self._checked = message.answer, message.outlook, message.arguments
+        self._offer_datasets()
         self._notes()
         error = self.answer.get("error", "").removesuffix(" Try: dambench --help")
         if error:
@@ -721,12 +735,13 @@ class NewRun(Screen[None]):
         networks = ", ".join(self.answer.get("config", {}).get("evaluate_on", []))
         text = Text(display(f"{networks}\n" if networks else "", 300))
         text.append(f"\n{display(protocol_in_words(protocol), 900)}\n\n")
-        text.append(_sharing(self.outlook.sharing))
+        if self.outlook.sharing is not None:
+            text.append(_sharing(self.outlook.sharing.get(protocol.sha256, 0)))
         pane.update(text)
 
     def _before(self) -> None:
         pane = self._lines["before"]
-        pane.border_title = "Before you start"
+        pane.border_title = "Before you start" if self.checked else "Before you start (checking …)"
         measured = None
         if self._measuring is not None:
             measured = {"wait": True}
@@ -746,22 +761,40 @@ class NewRun(Screen[None]):
         self._before()
 
 
-def _where(name: str, here: dict[str, Any], known: Catalogue) -> str:
-    if name in here:
-        return " · here"
-    source = known.datasets.get(name, {}).get("source", "")
-    return {"download": " · to download", "path": " · by path", "package": " · here"}.get(source, "")
+def _where(name: str, here: dict[str, Any], known: Catalogue, data: str) -> str:
+    """Where a dataset is; empty: not known.
+
+    Args:
+        here: those that are prepared.
+        data: where raw data are, as the form has it.
+    """
+    entry = known.datasets.get(name, {})
+    match entry.get("source"):
+        case "path":  # another path is another dataset, whatever was prepared
+            return " · by path"
+        case "package":
+            return " · here"
+        case "download" if name in here:
+            return " · here"
+        case "download" if entry.get("files"):
+            said = data.strip() or os.environ.get("DAMBENCH_DATA")
+            folder = files.user_path(said) if said else files.raw_folder()
+            missing = files.missing_raw(folder, entry["files"], entry.get("instead", ""))
+            return " · to download" if missing else " · raw files here"
+    return ""
 
 
 def _outlook(path: Path, answer: Answer) -> Outlook:
-    config = msgspec.convert(answer["config"], RunConfig)
     with closing(Store.open(path)) as store:
-        same, near = history.similar(store, config, answer["seeds"], answer["data"]["sha256"])
-        (sharing,) = store.query(
-            "select count(*) n from runs where protocol_sha256 = ? and state = 'finished' and deleted_at = ''",
-            config.protocol.sha256,
+        finished = store.query(
+            "select protocol_sha256, count(*) n from runs where state = 'finished' and deleted_at = '' group by 1"
         )
-        return Outlook(same, near, history.expected(store, config, answer["data"]["sha256"]), sharing["n"])
+        sharing = {row["protocol_sha256"]: row["n"] for row in finished}
+        if "config" not in answer:
+            return Outlook(sharing=sharing)
+        config = msgspec.convert(answer["config"], RunConfig)
+        same, near = history.similar(store, config, answer["seeds"], answer["data"]["sha256"])
+        return Outlook(same, near, history.expected(store, config, answer["data"]["sha256"]), sharing)
 
 
 def at_fault(error: str, fields: Sequence[str]) -> str:
@@ -831,7 +864,7 @@ def before(answer: Answer, outlook: Outlook, measured: Answer | None, cards: Seq
         lines.append(("disk", f"{size(measured['disk_bytes'])}{' per seed' if runs > 1 else ''}"))
     elif "config" in answer and outlook.expected:
         lines += _history(outlook.expected[0], runs)
-    elif "config" in answer:
+    elif "config" in answer and not outlook.trouble:
         lines.append(("time", f"unknown: no such run on {answer['config']['where']['device']} yet; ctrl+t measures"))
     if outlook.trouble:
         lines.append(("past", f"cannot be asked: {outlook.trouble}"))
