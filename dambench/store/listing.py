@@ -66,8 +66,8 @@ def page(store: Store, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
     """What a table shows of these runs, by their numbers."""
     rows = store.query(
         f"""
-        select runs.number, runs.id, runs.name, runs.state, runs.method, runs.overrides, runs.dataset, runs.ipc,
-            {NETWORK} as network, runs.protocol, runs.seed, runs.phase, runs.done, runs.total,
+        select runs.number, runs.uid, runs.id, runs.name, runs.state, runs.method, runs.overrides, runs.dataset,
+            runs.ipc, {NETWORK} as network, runs.protocol, runs.seed, runs.phase, runs.done, runs.total,
             {ITERATION} as iteration, json_extract(runs.config, '$.method.options.iterations') as iterations,
             runs.created_at, runs.ended_at, runs.beat_at, runs.host, runs.boot, runs.pid, runs.process_started,
             runs.log, runs.attempt, runs.error, runs.diverged_at, runs.note, runs.config_sha256,

@@ -4,10 +4,10 @@ It never imports torch and never runs anything itself: runs are processes of the
 notice when it is closed, killed or cut off. Whatever breaks here becomes a message.
 """
 
-import os
+import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -25,16 +25,19 @@ from textual.message import Message
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, Static
 
+import dambench
 from dambench import launch
 from dambench.display import display
+from dambench.errors import BadInput
 from dambench.store import runs as stored
 from dambench.store.runs import Store
-from dambench.tui import ending
+from dambench.tui import ending, feed
 from dambench.tui.copying import copy
-from dambench.tui.feed import Feed, Told
+from dambench.tui.feed import Feed, File, Told
 from dambench.tui.place import SMALLEST, Place
 from dambench.tui.plain import Ascii, Colourless
 from dambench.tui.request import of_run
+from dambench.tui.resilient import Resilient
 from dambench.tui.screens.compare import ComparePlace
 from dambench.tui.screens.live import LivePlace
 from dambench.tui.screens.new_run import NewRun
@@ -51,6 +54,11 @@ ANSI_ON_LIGHT = TerminalTheme(
     [(0, 0, 0), (160, 20, 20), (27, 94, 32), (122, 67, 0), (30, 70, 190), (120, 30, 130), (0, 90, 105), (80, 80, 80)],
 )
 """The eight colours of charts and states, as dark as it takes to be told from a light background."""
+
+ANEW = 5.0
+"""Seconds between two times that a place is read anew because of faults."""
+
+OURS = Path(dambench.__file__).parent
 
 TEXTUALS = {binding.action for binding in Binding.make_bindings(Screen.BINDINGS)}
 """What every screen can do, whatever it shows."""
@@ -107,6 +115,16 @@ class DambenchApp(App[None]):
         ]
         self.settings = settings or Settings()
         self.feed = Feed(self, path)
+        self.file: File | None = None
+        """That is shown; None: there is no database."""
+        self._looked = False
+        """Whether it is known which one that is."""
+        self._trouble = ""
+        """What is wrong with it."""
+        self._faults: set[object] = set()
+        """Where something failed."""
+        self._read_anew = -ANEW
+        """When a place last was, because of a fault."""
         self.ansi_theme_light = ANSI_ON_LIGHT
         self._first_run = run
         if not self.look.colour:
@@ -120,6 +138,7 @@ class DambenchApp(App[None]):
         for name, place in self.PLACES.items():
             self.install_screen(place(), name)
         self.feed.start()
+        self.set_interval(feed.EVERY, self._tick)
         if not self.is_headless:
             ending.when_asked(self.exit)
             ending.with_terminal()
@@ -134,13 +153,102 @@ class DambenchApp(App[None]):
     def on_unmount(self) -> None:
         self.feed.stop()
 
+    # What is asked, of which file, and who hears the answer.
+
+    def front(self) -> Place | None:
+        """The place that is seen, maybe under a box; None: something else is."""
+        for screen in reversed(self.screen_stack if self.is_running else ()):
+            if isinstance(screen, Place):
+                return screen if screen.is_mounted else None
+            if not isinstance(screen, ModalScreen) or isinstance(screen, TooSmall):
+                return None
+        return None
+
+    def _tick(self) -> None:
+        """Ask for whatever is in front, if the answer before has been taken in."""
+        place = self.front()
+        if place is not None:
+            place.say_age()
+        if self.feed.free:
+            self._ask(now=place is not None and place.behind)
+
+    def ask(self) -> None:
+        """Ask at once for whatever is in front."""
+        self._ask(now=True)
+
+    def _ask(self, *, now: bool) -> None:
+        place = self.front()
+        # Where no place is seen, only which file is there.
+        self.feed.ask(place, None if place is None else place.question(), self.file, now=now)
+
     def on_told(self, told: Told) -> None:
-        place = self.screen_stack[-1] if self.screen_stack else None  # none: the console is being closed
+        place = self.front()
+        if told.fault is not None and self._is_new(told.fault):
+            self._keep_told(told.fault)
+        self._trouble = told.trouble
+        anew = told.file != self.file
+        answered = not anew or told.trouble or told.file is None
         try:
-            if isinstance(place, Place) and place is told.asker:
+            if anew:
+                self._follow(told.file)
+            if answered and place is not None and (place is told.asker or anew or told.trouble):
                 place.hear(told)
         finally:
-            self.feed.taken_in()
+            self._looked = True
+            self.feed.taken_in(answered=bool(answered))
+        if not answered:
+            self.ask()
+
+    def _follow(self, file: File | None) -> None:
+        """Another file than the one that is shown lies under the database's name, or none does."""
+        before, self.file = self.file, file
+        if not self._looked:
+            return
+        for name in self.PLACES:
+            if (place := cast(Place, self.get_screen(name))).is_mounted:
+                place.anew()
+        if isinstance(self.screen, NewRun):
+            self.screen.ask_again()
+        name = display(str(self.path))
+        if before is not None and file is None:
+            self.say(f"The database {name!r} has gone: it was removed or renamed.", "warning")
+        elif before is not None:
+            self.say(f"The database {name!r} was replaced: the file that is there now is shown.", "warning")
+
+    def check_file(self) -> None:
+        """See that the file that is shown is the one under the database's name.
+
+        Raises:
+            BadInput: it is not.
+        """
+        name = display(str(self.path))
+        if self._trouble:
+            raise BadInput(self._trouble)
+        try:
+            there = feed.look(self.path)
+        except OSError as error:
+            raise BadInput(f"The database {name!r} cannot be reached: {error.strerror}.") from None
+        if there is None:
+            raise BadInput(f"There is no database {name!r}: nothing was done.")
+        if there.main != self.file and self._looked:
+            raise BadInput(
+                f"The database {name!r} is not the one that was shown: nothing was done. Look at what is shown now, "
+                "and press the key again."
+            )
+
+    @contextmanager
+    def database(self, *, write: bool = False) -> Iterator[Store]:
+        """The database that is shown, and no other, to read or to change.
+
+        Raises:
+            BadInput: it is not there, or another one is in its place.
+        """
+        self.check_file()
+        with closing(Store.open(self.path, write=write)) as store:
+            self.check_file()
+            yield store
+
+    # Going about.
 
     def action_place(self, number: int) -> None:
         """Go to the place of that number."""
@@ -225,6 +333,8 @@ class DambenchApp(App[None]):
         """Copy what the place in front thinks is meant."""
         text = getattr(self.screen, "to_copy", str)()
         if not text:
+            if isinstance(self.screen, Place):
+                self.check_file()
             waits = isinstance(self.screen, Place) and not self.screen.heard
             self.say("The database is being read: nothing to copy yet." if waits else "There is nothing to copy here.")
             return
@@ -295,7 +405,7 @@ class DambenchApp(App[None]):
         if not stored.exists(self.path):
             return []
         try:
-            with closing(Store.open(self.path)) as store:
+            with closing(Store.open(self.path)) as store:  # whichever is there
                 rows = store.query("select * from runs where state in ('waiting', 'running') and deleted_at = ''")
         except Exception:  # whatever is wrong with the database, one may leave
             return []
@@ -311,27 +421,57 @@ class DambenchApp(App[None]):
         try:
             return await super()._dispatch_action(namespace, action_name, params)
         except Exception as error:  # or that of the widget which the key was for
-            self._handle_exception(error)
+            self._failed(error, asked=True)
             return True
 
     def _handle_exception(self, error: Exception) -> None:
-        """A fault of the console becomes a message: it is not worth losing the place one was at."""
-        said = f"{type(error).__name__}: {error}"
-        box = self.screen_stack[-1] if self.screen_stack else None
-        if isinstance(box, Broken) and box.said == said and self.is_running:
-            return  # what a timer does wrong it does wrong again, also while the box is read
-        if isinstance(box, Broken) or not self.is_running:
+        if self.is_running and self.screen_stack:
+            self._failed(error)
+        else:
             super()._handle_exception(error)
+
+    def _failed(self, error: Exception, *, asked: bool = False) -> None:
+        """A fault of the console becomes a message: it is not worth losing the place one was at.
+
+        What was known there may be what is wrong: it is read anew. What fails again and again is told once.
+
+        Args:
+            asked: by a key, which must not be answered with nothing.
+        """
+        if isinstance(error, BadInput):
+            self.say(str(error), "error")
             return
-        told = "".join(traceback.format_exception(error))
-        log = folder() / "console.log"
-        try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a") as file:
-                file.write(told + "\n")
-        except OSError:
-            log = Path(os.devnull)
-        self.push_screen(Broken(said, told, log))
+        new, place, now = self._is_new(error), self.front(), time.monotonic()
+        if new or asked:
+            self._keep_told(error)
+        if place is not None and now - self._read_anew >= ANEW:
+            self._read_anew = now
+            with suppress(Exception):  # it is at fault already
+                place.anew()
+        if (new or asked) and not isinstance(self.screen, Broken):
+            self.push_screen(Broken(error, self.log_path))
+        elif place is not None:
+            place.fault = f"{type(error).__name__}: {error}"
+
+    @property
+    def log_path(self) -> Path:
+        """Of what went wrong in consoles."""
+        return folder() / "console.log"
+
+    def _is_new(self, error: Exception) -> bool:
+        """Whether nothing failed so, at that line of ours, before."""
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [frame for frame in frames if OURS in Path(frame.filename).parents] or frames
+        where = (type(error), *((frame.filename, frame.lineno) for frame in ours[-1:]))
+        known = where in self._faults
+        self._faults.add(where)
+        return not known
+
+    def _keep_told(self, error: Exception) -> None:
+        with suppress(OSError):
+            self.log_path.parent.mkdir(parents=True, exist_ok=True)
+            with self.log_path.open("a") as file:
+                file.write("".join(traceback.format_exception(error)) + "\n")
 
 
 def _everywhere(active: ActiveBinding) -> bool:
@@ -350,7 +490,7 @@ def too_small(terminal: Size) -> bool:
     return terminal.width < columns or terminal.height < lines
 
 
-class Notice(ModalScreen[None]):
+class Notice(Resilient, ModalScreen[None]):
     """A box over the place in front; `esc` closes it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "Back")]
@@ -407,18 +547,19 @@ class Broken(Notice):
         Binding("q", "app.leave", "Quit"),
     ]
 
-    def __init__(self, said: str, told: str, log: Path) -> None:
+    def __init__(self, error: Exception, log: Path) -> None:
+        said = display(f"{type(error).__name__}: {error}", 400)
         super().__init__(
             "The console has a fault",
-            Text(f"{display(said, 400)}\n\nThe runs go on. What happened is in {log}.\ny copies it, esc goes on."),
+            Text(f"{said}\n\nThe runs go on. What happened is in {log}.\ny copies it, esc goes on."),
         )
-        self.said, self._told = said, told
+        self._told = "".join(traceback.format_exception(error))
 
     def to_copy(self) -> str:
         return self._told
 
 
-class TooSmall(ModalScreen[None]):
+class TooSmall(Resilient, ModalScreen[None]):
     """The terminal has no room."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "app.leave", "Quit")]

@@ -1,21 +1,26 @@
 """Feed: reads runs.db for the screens, in a thread of its own, and tells them what it found.
 
-A read takes a millisecond on a local disk, and minutes on a server that hangs: the keyboard must not wait for it. Each
-tick asks the question of the place that is being looked at, once, and posts one message; as long as that has not been
-taken in (a terminal that stalls), nothing more is asked.
+A read takes a millisecond on a local disk, and minutes on a server that hangs: the keyboard must not wait for it. The
+console asks, a few times a second, the question of whatever is in front at that moment; each is answered once, with
+one message, and forgotten. As long as an answer has not been taken in (a terminal that stalls), nothing more is asked.
+
+Which file lies under the database's name is looked at each time: it may have been removed, replaced or written over.
 """
 
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from textual.app import App
 from textual.message import Message
 
-from dambench.errors import BadInput
+from dambench.errors import BadInput, NotKept
+from dambench.store import journal
+from dambench.store import runs as stored
 from dambench.store.runs import Store
 
 EVERY = 0.25
@@ -26,17 +31,71 @@ AT_LEAST = 1.0
 
 Question = Callable[[Store], Any]
 
+File = tuple[int, int]
+"""Device and inode."""
+
+
+class Files(NamedTuple):
+    """What a database was kept in when it was looked at."""
+
+    main: File
+    state: tuple[int, int]
+    """Its size, and when it was written, which the folding in of the log changes too."""
+    log: File | None
+
+
+def look(path: Path) -> Files | None:
+    """Which files a database is kept in now; None: there is no database.
+
+    Raises:
+        OSError: it cannot be told.
+    """
+    try:
+        main = path.stat()
+    except FileNotFoundError:
+        if not stored.exists(path):
+            return None
+        folder = journal.folder(path).stat()
+        return Files((folder.st_dev, folder.st_ino), (0, 0), None)
+    log = None
+    with suppress(FileNotFoundError):
+        status = path.with_name(f"{path.name}-wal").stat()
+        log = status.st_dev, status.st_ino
+    return Files((main.st_dev, main.st_ino), (main.st_size, main.st_mtime_ns), log)
+
 
 class Told(Message):
-    """What a question came to: `found`, or what is wrong with the database."""
+    """What a question came to: `found`, or what is wrong with the database.
 
-    def __init__(self, asker: object, found: Any, trouble: str = "") -> None:
+    Args:
+        file: that lies under the database's name; None: none does.
+        at: when that was so, as `time.monotonic` has it.
+        fault: what is wrong is wrong here.
+    """
+
+    def __init__(
+        self,
+        asker: object,
+        found: Any,
+        trouble: str = "",
+        file: File | None = None,
+        at: float = 0.0,
+        fault: Exception | None = None,
+    ) -> None:
         super().__init__()
-        self.asker, self.found, self.trouble = asker, found, trouble
+        self.asker, self.found, self.trouble, self.fault = asker, found, trouble, fault
+        self.file, self.at = file, at
+
+
+class _Asked(NamedTuple):
+    asker: object
+    question: Question | None
+    file: File | None
+    now: bool
 
 
 class Feed:
-    """Asks one question at a time, again and again.
+    """Answers one question at a time.
 
     Args:
         path: the database, which may not be there yet.
@@ -47,11 +106,16 @@ class Feed:
         self.answers = 0
         """How often one was taken in."""
         self._app = app
-        self._question: tuple[object, Question] | None = None
+        self._lock = threading.Lock()
+        self._asked: _Asked | None = None
+        self._answering = False
+        self._taken_in = True
         self._wake = threading.Event()
         self._over = False
-        self._taken_in = threading.Event()
-        self._taken_in.set()
+        self._store: Store | None = None
+        self._files: Files | None = None
+        """Of the store that is open."""
+        self._version, self._last = -1, 0.0
         self._thread = threading.Thread(target=self._read, name="feed", daemon=True)
 
     def start(self) -> None:
@@ -61,44 +125,95 @@ class Feed:
         self._over = True
         self._wake.set()
 
-    def ask(self, asker: object, question: Question) -> None:
-        """From now on ask this, and at once."""
-        self._question = (asker, question)
+    @property
+    def free(self) -> bool:
+        """Whether all that was asked is answered, and taken in."""
+        with self._lock:
+            return self._asked is None and not self._answering and self._taken_in
+
+    def ask(self, asker: object, question: Question | None, file: File | None, *, now: bool) -> None:
+        """Have this answered, instead of what waits to be.
+
+        Args:
+            question: None: only which file is there.
+            file: that is to be asked. Where another one is there, that is the answer.
+            now: answer although nothing was written since the last time.
+        """
+        with self._lock:
+            self._asked = _Asked(asker, question, file, now or (self._asked is not None and self._asked.now))
         self._wake.set()
 
-    def taken_in(self) -> None:
+    def taken_in(self, *, answered: bool = True) -> None:
         """The last answer is on the screen."""
-        self.answers += 1
-        self._taken_in.set()
+        self.answers += answered
+        with self._lock:
+            self._taken_in = True
 
     def _read(self) -> None:
-        store: Store | None = None
-        version, asked = -1, 0.0
         while not self._over:
-            woken = self._wake.wait(EVERY)
+            self._wake.wait()
             self._wake.clear()
-            if self._over or self._question is None or not (self._taken_in.is_set() or woken):
+            with self._lock:
+                asked, self._asked = self._asked, None
+                self._answering = asked is not None
+            if self._over or asked is None:
                 continue
-            asker, question = self._question
-            try:
-                if store is None:
-                    store = Store.open(self.path)
-                now = int(store.query("pragma data_version")[0]["data_version"])
-                if now == version and not woken and time.monotonic() - asked < AT_LEAST:
-                    continue
-                version, asked = now, time.monotonic()
-                told = Told(asker, question(store))
-                if store.is_copy:  # what is written to the file will not be in it
-                    store.close()
-                    store = None
-            except (BadInput, sqlite3.Error, OSError) as error:
-                if store is not None:
-                    store.close()
-                    store = None
-                told = Told(asker, None, str(error))
-            except Exception as error:  # a fault of ours must not end the feed
-                told = Told(asker, None, f"{type(error).__name__}: {error}")
-            self._taken_in.clear()
-            self._app.post_message(told)
-        if store is not None:
-            store.close()
+            told = self._answer(asked)
+            with self._lock:
+                self._answering, self._taken_in = False, told is None
+            if told is not None:
+                self._app.post_message(told)
+        self._close()
+
+    def _answer(self, asked: _Asked) -> Told | None:
+        """An answer; None: nothing is new."""
+        at, file = time.monotonic(), asked.file
+        try:
+            there = look(self.path)
+            file = there.main if there else None
+            if there is None or (self._store is not None and there != self._files):
+                self._close()
+            if there is None:
+                return Told(asked.asker, None, file=None, at=at)
+            store = self._store or self._open(there)
+            if file != asked.file:
+                return Told(asked.asker, None, file=file, at=at)
+            if at - self._last >= AT_LEAST:
+                store.refresh()
+            version = int(store.query("pragma data_version")[0]["data_version"])
+            if version == self._version and not asked.now and at - self._last < AT_LEAST:
+                return None
+            self._version, self._last = version, at
+            return Told(asked.asker, self._found(store, asked.question), file=file, at=at)
+        except (BadInput, NotKept, sqlite3.Error, OSError) as error:
+            self._close()
+            return Told(asked.asker, None, str(error), file, at)
+        except Exception as error:  # a fault of ours must not end the feed
+            return Told(asked.asker, None, f"{type(error).__name__}: {error}", file, at, error)
+
+    def _open(self, there: Files) -> Store:
+        """Open what is there now."""
+        self._store = store = Store.open(self.path)
+        store.query("pragma data_version")  # which makes the log, where there was none
+        again = look(self.path)
+        self._files = there._replace(log=again.log if again else None)
+        self._version = -1
+        return store
+
+    def _found(self, store: Store, question: Question | None) -> Any:
+        """What a question comes to at one moment of the database."""
+        if question is None:
+            return None
+        try:
+            store.db.conn.execute("begin")
+            return question(store)
+        finally:
+            if store.db.conn.in_transaction:
+                store.db.conn.execute("rollback")
+            if store.is_copy:  # what is written to the file will not be in it
+                self._close()
+
+    def _close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None

@@ -1,17 +1,18 @@
 """Place: a screen that shows what the database holds. The base of all of them."""
 
+import time
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from dambench.display import display
-from dambench.store.runs import Store
+from dambench.terminal import duration
 from dambench.tui.feed import Question, Told
+from dambench.tui.resilient import Resilient
 
 if TYPE_CHECKING:
     from dambench.tui.app import DambenchApp
@@ -23,10 +24,15 @@ LOW = 22
 """Lines below which what is beside the main thing gives way."""
 
 
-class Place(Screen[None]):
+OLD = 5.0
+"""Seconds after which it is said how old that is which is shown."""
+
+
+class Place(Resilient, Screen[None]):
     """A screen with the line of all places above, its own content, and key hints below.
 
-    A subclass says what it wants to know (`question`, asked in the feed's thread) and shows what was found (`show`).
+    A subclass says what it wants to know (`question`, asked again and again while the place is in front, in the feed's
+    thread), shows what was found (`show`), and can forget all it knows (`anew`).
     """
 
     NAME: ClassVar[str]
@@ -36,6 +42,17 @@ class Place(Screen[None]):
 
     heard = False
     """Whether the database has answered yet."""
+    behind = False
+    """Whether the last answer was not drawn."""
+    fault = ""
+    """Of the place, which was told before."""
+    _as_of = 0.0
+    """When what is shown was so."""
+    _since = 0.0
+    """When this came to the front."""
+    _trouble = ""
+    _told = ""
+    """What the line of troubles says."""
 
     @property
     def console_app(self) -> "DambenchApp":
@@ -51,24 +68,34 @@ class Place(Screen[None]):
         """The widgets between the line of places and the key hints."""
         raise NotImplementedError
 
-    def question(self) -> Question | None:
-        """What to ask the database, again and again; None: nothing."""
+    def question(self) -> Question:
+        """What to ask the database now."""
         raise NotImplementedError
 
-    def show(self, found: Any) -> None:
-        """Draw what was found; only what has changed."""
+    def show(self, found: Any) -> bool:
+        """Draw what was found, only what has changed. Returns whether it was: otherwise it is asked for again soon.
+
+        Args:
+            found: None: there is no database.
+        """
         raise NotImplementedError
+
+    def anew(self) -> None:
+        """Forget what was found: it is of another file now, or something is wrong with it."""
+        self.heard, self.behind = False, True
+        self._since, self._as_of = time.monotonic(), 0.0
 
     def on_screen_resume(self) -> None:
         self.query_one("#places", Static).update(self.console_app.places_line(self.NAME))
+        self._since, self.fault = time.monotonic(), ""
         self.ask()
 
     def ask(self) -> None:
-        """Ask again, at once: the question has changed."""
-        if (question := self.question()) is not None:
-            self.console_app.feed.ask(self, question)
+        """Have the place in front asked again, at once: the question has changed."""
+        self.console_app.ask()
 
     def action_refresh(self) -> None:
+        self.fault = ""
         self.ask()
 
     def changed(self) -> None:
@@ -77,25 +104,35 @@ class Place(Screen[None]):
     def hear(self, told: Told) -> None:
         """What the feed found for this place."""
         if not self.query("#trouble"):
+            self.behind = True
             return  # the console is being closed
-        trouble = self.query_one("#trouble", Static)
-        if told.trouble:
-            trouble.update(Text(display(told.trouble, 300)))
-        trouble.display = bool(told.trouble)
-        self.heard = True
+        self.heard, self._trouble = True, told.trouble
         if not told.trouble:
-            self.show(told.found)
+            self.behind = not self.show(told.found)
+            if not self.behind:
+                self._as_of = told.at
+        self.say_age()
 
-    async def _dispatch_message(self, message: Message) -> None:
-        try:
-            await super()._dispatch_message(message)
-        except Exception as error:  # beyond this it would end the loop in which the place hears anything
-            self.app._handle_exception(error)
+    def say_age(self) -> None:
+        """Say what is wrong, and how old that is which is shown, unless it is as good as new."""
+        now, parts = time.monotonic(), [display(self._trouble, 300)] if self._trouble else []
+        if self.fault:
+            parts.append(f"This place failed again ({display(self.fault, 100)}): console.log tells more.")
+        if now - max(self._since, self._as_of) > OLD:
+            age = duration(int(now - (self._as_of or self._since)))
+            parts.append(f"What is shown is {age} old." if self._as_of else f"The database has not answered for {age}.")
+        told = "  ".join(parts)
+        if told != self._told and self.query("#trouble"):
+            self._told = told
+            trouble = self.query_one("#trouble", Static)
+            trouble.update(Text(told))
+            trouble.display = bool(told)
 
     def read_now(self, question: Question) -> Any:
-        """Ask a small question here and wait: for what a key was pressed for."""
-        store = Store.open(self.console_app.path)
-        try:
+        """Ask a small question here and wait: for what a key was pressed for.
+
+        Raises:
+            BadInput: the database is not there, or is not the one that is shown.
+        """
+        with self.console_app.database() as store:
             return question(store)
-        finally:
-            store.close()

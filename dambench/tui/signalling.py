@@ -2,8 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 from textual.binding import Binding
@@ -21,6 +21,21 @@ Row = dict[str, Any]
 """A whole row of a run."""
 
 
+@contextmanager
+def changing(place: Place, rows: Sequence[Row]) -> Iterator[Store]:
+    """The database, to change these runs.
+
+    Raises:
+        BadInput: it is not the one that is shown, or one of them is not in it any more; its id may be another one's.
+    """
+    with place.console_app.database(write=True) as store:
+        store.refresh()
+        for row in rows:
+            if not store.query("select 1 from runs where id = ? and uid = ?", row["id"], row["uid"]):
+                raise BadInput(f"{row['id']} is not in the database any more: nothing was done.")
+        yield store
+
+
 def ask_to_stop(place: Place, row: Row) -> None:
     """Ask a run to stop at the end of its iteration, by a signal or, on another host, in the database."""
     app, run = place.console_app, row["id"]
@@ -31,7 +46,7 @@ def ask_to_stop(place: Place, row: Row) -> None:
         if launch.is_here(row):
             _send(row, signal.SIGTERM)
             return f"{run} was asked to stop: it does so at the end of an iteration."
-        with closing(Store.open(app.path, write=True)) as store:
+        with changing(place, [row]) as store:
             # The attempt, not 1: whoever resumes it is not meant.
             store.edit(run, "stop_asked", row["attempt"])
         return f"{run} was asked to stop: {display(row['host'])} notices within {launch.BEAT_SECONDS:.0f} s."
@@ -79,6 +94,7 @@ def resume(place: Place, row: Row) -> None:
         return
 
     def resume() -> str:
+        app.check_file()
         heard: list[str] = []
         begun, code = launch.start(["resume", run, "--db", str(app.path.absolute()), "--headless"], heard.append)
         if not begun:

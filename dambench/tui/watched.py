@@ -94,6 +94,10 @@ class Seen:
     """Of the phase, per second; None: not known."""
 
     @property
+    def run(self) -> str:
+        return str(self.row["id"])
+
+    @property
     def live(self) -> bool:
         return self.state in LIVE
 
@@ -118,11 +122,20 @@ class Seen:
         return float(low), float(high)
 
 
+@dataclass(frozen=True)
+class Gone:
+    """A run that is not in the database any more."""
+
+    run: str
+
+
 @dataclass
 class _Known:
     """What has been read so far, of one attempt."""
 
     after: int = 0
+    last: object = None
+    """When the event of that number was, and what it said."""
     after_sample: int = 0
     iterations: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -136,6 +149,17 @@ class _Known:
     series: tuple[Series, ...] = ()
     drawn: int = -1
 
+    def mark(self, store: Store, number: int) -> None:
+        """Remember the last event that was read."""
+        self.last = self._event(store, number)
+
+    def holds(self, store: Store, number: int) -> bool:
+        """Whether that is still what the run, of that number, said then."""
+        return self.last == self._event(store, number)
+
+    def _event(self, store: Store, number: int) -> object:
+        return store.query("select at, kind from events where run = ? and sequence = ?", number, self.after)
+
 
 class Watched:
     """Reads a run, asked again and again by one thread.
@@ -148,40 +172,45 @@ class Watched:
         self.run = run
         self.wanted: int | None = None
         """Of which iteration the picture is to be; None: of the newest. Anybody may set it."""
-        self._attempt = 0
+        self._begun: object = None
+        """Which run, and which attempt, it is that something is known of."""
         self._known = _Known()
         self._card: DataCard | None = None
         self._sheet: tuple[int, Sheet | None] | None = None
         self._log: tuple[object, tuple[str, ...]] = (None, ())
         self._moved: deque[tuple[float, str, int]] = deque(maxlen=240)
 
-    def ask(self, store: Store) -> Seen | None:
+    def ask(self, store: Store) -> Seen | Gone | None:
         """What is known now; None: there is no run."""
         if not self.run:
             order = runs(store)
             if not order:
                 return None
             self.run = order[0]
-        row = store.run(self.run)
-        row |= store.query(f"select {EVALUATES} as evaluates from runs where number = ?", row["number"])[0]
+        found = store.query(f"select *, {EVALUATES} as evaluates from runs where id = ?", self.run)
+        if not found:
+            return Gone(self.run)
+        row = found[0]
         if row["phase"] == "distil":
             # After an evaluation the row has that one's total until the run says how far it is.
             row["total"] = json.loads(row["config"])["method"].get("options", {}).get("iterations", row["total"])
-        if row["attempt"] != self._attempt:
-            # Whatever it had said of iterations after its checkpoint holds no more.
-            self._attempt, self._known, self._sheet = row["attempt"], _Known(), None
+        begun = row["uid"], row["attempt"]
+        if begun != self._begun or not self._known.holds(store, row["number"]):
+            # Whatever it had said of iterations after its checkpoint holds no more; or the file was written over.
+            self._begun, self._known, self._card, self._sheet = begun, _Known(), None, None
         known = self._known
         for sequence, event in store.tail(self.run, known.after):
             known.after = sequence
             self._hear(event)
+        known.mark(store, row["number"])
         for sequence, sample in store.samples(self.run, known.after_sample):
             known.after_sample = sequence
             known.samples.append(sample)
             if known.first_joules is None:
                 known.first_joules = sample.gpu_millijoules
         if self._card is None:
-            found = store.query("select card from datasets where sha256 = ?", row["dataset_sha256"])
-            self._card = msgspec.json.decode(found[0]["card"], type=DataCard)
+            (card,) = store.query("select card from datasets where sha256 = ?", row["dataset_sha256"])
+            self._card = msgspec.json.decode(card["card"], type=DataCard)
         if known.drawn != known.after:
             known.drawn = known.after
             known.series = tuple(

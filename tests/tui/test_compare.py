@@ -233,7 +233,7 @@ def test_networks_side_by_side_have_their_mean_and_drop(path: Path) -> None:
 
 def test_before_the_first_answer_there_is_nothing_to_copy_yet(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = console(path)
-    monkeypatch.setattr(app.feed, "ask", lambda *asked: None)
+    monkeypatch.setattr(app.feed, "ask", lambda *asked, **how: None)
 
     async def scene(pilot: Pilot[None]) -> None:
         await pilot.press("3", "y")

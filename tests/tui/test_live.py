@@ -121,7 +121,7 @@ def _enter(path: Path, *story: AnyEvent, process: Process = NO_PROCESS, run_id: 
 def _ask(path: Path, watched: Watched) -> Seen:
     with closing(Store.open(path)) as store:
         seen = watched.ask(store)
-    assert seen is not None
+    assert isinstance(seen, Seen)
     return seen
 
 

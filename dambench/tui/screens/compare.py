@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -31,6 +31,7 @@ from dambench.terminal import duration, size
 from dambench.tui.feed import Question
 from dambench.tui.place import Place
 from dambench.tui.plain import plain, spelled
+from dambench.tui.resilient import Resilient
 from dambench.tui.widgets import chart
 from dambench.tui.widgets.grid import Contents, Grid
 from dambench.tui.widgets.lines import cut
@@ -51,13 +52,24 @@ CHOICES = [*((axis,) for axis in AXES), *combinations(AXES, 2)]
 Series = dict[str, Line]
 
 
+class Wanted(NamedTuple):
+    """What is asked for."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    marked: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Found:
     """What the database holds, for a choice of axes."""
 
+    wanted: Wanted
     board: Leaderboard
     states: dict[str, int]
     """How many runs are in each state."""
+    gone: tuple[str, ...] = ()
+    """Marked runs that are not in the database any more."""
     losses: Series = field(default_factory=dict)
     """By marked run and name of the loss."""
     accuracies: Series = field(default_factory=dict)
@@ -109,6 +121,8 @@ class ComparePlace(Place):
         self.shows_losses = True
         self.logarithmic = True
         self._drawn: Found | None = None
+        self._last: tuple[Store, int, Found] | None = None
+        """What was found last, of which store as of which version. The feed's thread knows it alone."""
 
     def content(self) -> ComposeResult:
         yield Static(id="heading")
@@ -130,25 +144,40 @@ class ComparePlace(Place):
         self.query_one(Grid).focus()
 
     def question(self) -> Question:
-        rows, columns, marked = self.rows, self.columns, tuple(self.marked)
-        last: tuple[Store, int, Found] | None = None
+        return partial(self._find, wanted=self._wanted())
 
-        def ask(store: Store) -> Found:
-            nonlocal last
-            version = int(store.query("pragma data_version")[0]["data_version"])
-            # Many runs are much to add up each second, when nothing was written.
-            if last is None or last[0] is not store or last[1] != version:
-                last = store, version, find(store, rows, columns, marked)
-            return last[2]
+    def _wanted(self) -> Wanted:
+        return Wanted(self.rows, self.columns, tuple(self.marked))
 
-        return ask
+    def _find(self, store: Store, wanted: Wanted) -> Found:
+        last, version = self._last, int(store.query("pragma data_version")[0]["data_version"])
+        # Many runs are much to add up each second, when nothing was written.
+        if last is None or last[0] is not store or last[1] != version or last[2].wanted != wanted:
+            self._last = last = store, version, find(store, *wanted)
+        return last[2]
 
-    def show(self, found: Found) -> None:
+    def anew(self) -> None:
+        super().anew()
+        self.found = self._drawn = None
+        self._blank("")
+
+    def show(self, found: Found | None) -> bool:
+        if found is None:
+            self.found = self._drawn = None
+            name = display(str(self.console_app.path))
+            self._blank(f"Nothing to compare: there is no database {name!r}.\n\nn   asks for a run, and makes it")
+            return True
+        if found.wanted != self._wanted():
+            return False  # something else was asked for since
         if found is self._drawn:
-            return
+            return True
         self.found = self._drawn = found
+        if found.gone:
+            self.marked = [run for run in self.marked if run not in found.gone]
+            self.console_app.say(f"Marked, but not in the database any more: {', '.join(found.gone)}.", "warning")
         self.at = min(self.at, max(0, len(found.board.tables) - 1))
         self._draw()
+        return True
 
     def compare(self, run_ids: Sequence[str]) -> None:
         """Mark these runs."""
@@ -180,16 +209,13 @@ class ComparePlace(Place):
         if self.found is None:
             return
         table = self.table
-        empty = self.query_one("#empty", Static)
-        empty.display = table is None
-        self.query_one("#grid").display = table is not None
+        if table is None:
+            self._blank(nothing(self.found))
+            return
+        self.query_one("#empty").display = False
+        self.query_one("#grid").display = True
         heading = self._heading()
         notes = self.query_one("#notes", Static)
-        if table is None:
-            empty.update(Text(nothing(self.found)))
-            notes.update("")
-            self.query_one("#details").display = False
-            return
         marks = {
             (row, column)
             for row, r in enumerate(table.rows)
@@ -197,7 +223,8 @@ class ComparePlace(Place):
             if (cell := table.cells.get((r, c))) and set(runs(cell)) & set(self.marked)
         }
         grid = self.query_one(Grid)
-        grid.show(contents(self.found.board, table, self.rows, self.columns, self.measure), marks)
+        rows, columns, _ = self.found.wanted
+        grid.show(contents(self.found.board, table, rows, columns, self.measure), marks)
         legend = self._wrapped(" ".join(signs(table, self.measure)))
         said = [display(note, 300) for note in table.notes]
         if self.found.board.left_out:
@@ -213,6 +240,16 @@ class ComparePlace(Place):
         notes.update(Text("\n").join([*legend, *found]))
         self._cell()
         self._curves()
+
+    def _blank(self, text: str) -> None:
+        """Say why there is no table."""
+        empty = self.query_one("#empty", Static)
+        empty.update(Text(text))
+        empty.display = True
+        for name in ("#grid", "#details"):
+            self.query_one(name).display = False
+        self.query_one("#notes", Static).update("")
+        self._heading()
 
     def _wrapped(self, text: str) -> list[Text]:
         text = plain(spelled(text)) if self.console_app.look.ascii else text
@@ -241,13 +278,16 @@ class ComparePlace(Place):
         if self.found is None or self.table is None or self.here is None:
             return
         text = Text()
-        for index, line in enumerate(about(self.found.board, self.table, self.rows, self.columns, self.here)):
+        rows, columns, _ = self.found.wanted
+        for index, line in enumerate(about(self.found.board, self.table, rows, columns, self.here)):
             style = "bold" if index == 0 else ""
             text.append(line + "\n", style)
         text.rstrip()
         self.query_one("#cell", Static).update(text)
 
     def _curves(self) -> None:
+        if isinstance(self.app.screen, Curves):
+            self.app.screen.draw()
         pane = self.query_one("#curves", Static)
         if not pane.display or self.found is None:
             return
@@ -376,11 +416,11 @@ class ComparePlace(Place):
     def to_copy(self) -> str:
         if self.found is None or self.table is None:
             return ""
-        board, table = self.found.board, self.table
+        board, table, (rows, columns, _) = self.found.board, self.table, self.found.wanted
         if self.measure == "accuracy":
-            return FORMATS["markdown"](replace(board, tables=[table]), self.rows, self.columns, short=True)
-        lines = wording.lines(table, self.rows, lambda cell: wording.measure(board, cell, self.measure))
-        head = [_said(self.rows), *(wording.name(self.columns, column) for column in table.columns)]
+            return FORMATS["markdown"](replace(board, tables=[table]), rows, columns, short=True)
+        lines = wording.lines(table, rows, lambda cell: wording.measure(board, cell, self.measure))
+        head = [_said(rows), *(wording.name(columns, column) for column in table.columns)]
         cells = [[name, *(_text(entry) or wording.MISSING for entry in entries)] for name, entries in lines]
         return f"{grid([list(map(markdown, line)) for line in [head, *cells]])}\n\n{wording.MEASURES[self.measure]}\n"
 
@@ -388,7 +428,7 @@ class ComparePlace(Place):
         """Write the report, as `dambench report` does."""
         if self.found is None or self.console_app.refuses():
             return
-        board, rows, columns = self.found.board, self.rows, self.columns
+        board, (rows, columns, _) = self.found.board, self.found.wanted
 
         def chosen(said: str | None) -> None:
             if not said:
@@ -405,7 +445,7 @@ class ComparePlace(Place):
         self.app.push_screen(Ask("Write a report", str(Path("report.md")), about), chosen)
 
 
-class Curves(ModalScreen[None]):
+class Curves(Resilient, ModalScreen[None]):
     """The curves of marked runs, as large as the terminal."""
 
     DEFAULT_CSS = "Curves #large { width: 100%; height: 100%; background: $surface; padding: 0 1; }"
@@ -424,16 +464,16 @@ class Curves(ModalScreen[None]):
         yield Static(id="large")
 
     def on_resize(self, event: Resize) -> None:
-        self._draw()
+        self.draw()
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Draw what the place has found."""
         width, height = self.app.size
         text = self._place.drawn_curves(width - 2, height - 1)
         self.query_one("#large", Static).update(text)
 
     def action_other(self, what: str) -> None:
         getattr(self._place, f"action_{what}")()
-        self._draw()
 
 
 # What is said, without a screen.
@@ -444,7 +484,9 @@ def find(store: Store, rows: Sequence[str], columns: Sequence[str], marked: Sequ
     states = store.query("select state, count(*) n from runs where deleted_at = '' group by state")
     losses: Series = {}
     accuracies: Series = {}
-    drawn = marked[-MOST_CURVES:]
+    there = {row["id"] for row in store.query("select id from runs")}
+    gone = tuple(run for run in marked if run not in there)
+    drawn = [run for run in marked if run in there][-MOST_CURVES:]
     for run in drawn:
         name = f"{store.run(run)['method']} {run}"
         lines = history.losses(store, run)
@@ -453,6 +495,8 @@ def find(store: Store, rows: Sequence[str], columns: Sequence[str], marked: Sequ
         for network, line in history.accuracies(store, run).items():
             accuracies[f"{name} {network}"] = [(at, None if value is None else 100 * value) for at, value in line]
     return Found(
+        wanted=Wanted(tuple(rows), tuple(columns), tuple(marked)),
+        gone=gone,
         board=leaderboard(store, rows, columns),
         states={row["state"]: row["n"] for row in states},
         losses=losses,

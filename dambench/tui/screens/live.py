@@ -17,11 +17,10 @@ from textual.containers import Container
 from dambench import gpu, launch
 from dambench.display import display
 from dambench.errors import BadInput
-from dambench.store import runs as stored
 from dambench.tui import pace, signalling
 from dambench.tui.feed import Question
 from dambench.tui.panes import accuracies, facts, machine, times, unheard, words
-from dambench.tui.watched import Seen, Watched, runs
+from dambench.tui.watched import Gone, Seen, Watched, runs
 from dambench.tui.widgets.chart import Chart, Series, legend, lines
 from dambench.tui.widgets.images import Images
 from dambench.tui.widgets.lines import Lines
@@ -92,6 +91,8 @@ class LivePlace(signalling.Doing):
         super().__init__()
         self._watched = Watched()
         self._seen: Seen | None = None
+        self._lacking: list[Text] = []
+        """Why there is none, where something has gone."""
         self._asked = False
         """Whether anything was found yet."""
         self._frozen = False
@@ -145,16 +146,37 @@ class LivePlace(signalling.Doing):
     def question(self) -> Question:
         return self._watched.ask
 
-    def show(self, found: Seen | None) -> None:
-        if found is not None and found.row["id"] != self._watched.run:
-            return  # an answer about the run before
+    def anew(self) -> None:
+        super().anew()
+        self._watched = Watched(self._watched.run)
+        self._seen, self._asked, self._back, self._frozen = None, False, 0, False
+        self._lacking = []
+        self._paint_all()
+
+    def show(self, found: Seen | Gone | None) -> bool:
+        if found is not None and found.run != self._watched.run:
+            return False  # an answer about the run before
         first = not self._asked
         self._asked = True
         if self._frozen and not first:
-            return
-        self._seen = found
+            return True  # as it was asked for: it says so itself
+        self._seen = found if isinstance(found, Seen) else None
+        self._lacking = self._lacks(found)
         if first:
             self._paint_all()
+        return True
+
+    def _lacks(self, found: Seen | Gone | None) -> list[Text]:
+        """What is not there any more."""
+        name = display(self.console_app.path.name)
+        if isinstance(found, Gone):
+            return [
+                Text(f"The run {display(found.run)} is not in {name} any more.", "bold"),
+                Text("] shows another one; 1 goes to the runs."),
+            ]
+        if found is None and self.console_app.file is None:
+            return [Text(f"There is no database {name}.", "bold"), Text("n begins a run, and makes it.")]
+        return []
 
     def _tick(self) -> None:
         """Paint what is new, if the terminal has taken in what was painted before."""
@@ -206,7 +228,7 @@ class LivePlace(signalling.Doing):
 
     def _paint_banner(self) -> None:
         pane = self._pane("banner")
-        text = words(self._seen, self.console_app.path.name) if self._asked else []
+        text = (self._lacking or words(self._seen, self.console_app.path.name)) if self._asked else []
         width = max(20, self.size.width - 2)
         found = [piece for line in text for piece in line.wrap(self.app.console, width)]
         pane.show(found)
@@ -333,14 +355,10 @@ class LivePlace(signalling.Doing):
 
     def action_other(self, step: int) -> None:
         """Go to the next run: those that go on first, then the newest."""
-        if not stored.exists(self.console_app.path):
-            return
         order = self.read_now(runs)
-        if not order:
-            return
-        now = order.index(self._watched.run) if self._watched.run in order else 0
-        if 0 <= now + step < len(order):
-            self.watch_run(order[now + step])
+        to = order.index(self._watched.run) + step if self._watched.run in order else 0
+        if 0 <= to < len(order):
+            self.watch_run(order[to])
         else:
             self.console_app.say("There is no other run in that direction.")
 
@@ -395,11 +413,9 @@ class LivePlace(signalling.Doing):
         """The whole row of the run that is shown."""
         if not self._watched.run:
             return None
-        try:
-            row: dict[str, Any] = self.read_now(lambda store: store.run(self._watched.run))
-        except BadInput as error:
-            self.console_app.say(str(error), "error")
-            return None
+        row: dict[str, Any] = self.read_now(lambda store: store.run(self._watched.run))
+        if self._seen is not None and row["uid"] != self._seen.row["uid"]:
+            raise BadInput(f"{self._watched.run} is another run now: look at what is shown, and press the key again.")
         return row
 
     def action_back(self) -> None:

@@ -43,6 +43,7 @@ from dambench.tui.child import Answer, Checker, Measurement
 from dambench.tui.place import LOW
 from dambench.tui.plain import spelled
 from dambench.tui.request import Form
+from dambench.tui.resilient import Resilient
 
 if TYPE_CHECKING:
     from dambench.tui.app import DambenchApp
@@ -171,7 +172,7 @@ class Begun(Message):
         self.run, self.error = run, error
 
 
-class Choice(Select[str]):
+class Choice(Resilient, Select[str]):
     """A field of few values. Up and down leave it, left and right change it, enter lists them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -213,7 +214,7 @@ def _labelled(options: Sequence[tuple[str, str]], chosen: str) -> list[tuple[Tex
     return [(Text(display(labels.get(value, value))), value) for value in _values(options, chosen)]
 
 
-class Line(Input):
+class Line(Resilient, Input):
     """A field of text."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -228,7 +229,7 @@ class Line(Input):
         self.cursor_blink = False
 
 
-class Row(Horizontal):
+class Row(Resilient, Horizontal):
     """A label, a field and what there is to say about it."""
 
     DEFAULT_CSS = """
@@ -266,7 +267,7 @@ def _id(field_name: str) -> str:
     return "field-" + "".join(c if c.isascii() and (c.isalnum() or c == "_") else "-" for c in field_name)
 
 
-class NewRun(Screen[None]):
+class NewRun(Resilient, Screen[None]):
     """Ask for a run."""
 
     DEFAULT_CSS = """
@@ -512,6 +513,11 @@ class NewRun(Screen[None]):
             self._measuring.stop()
             self._measuring = None
 
+    def ask_again(self) -> None:
+        """Another database is there now: what was said of the one before does not hold."""
+        self.outlook, self._checked = Outlook(), None
+        self._changed(at_once=True)
+
     def action_refresh(self) -> None:
         """Look at the GPUs again."""
         threading.Thread(target=self._look, name="gpu", daemon=True).start()
@@ -601,6 +607,8 @@ class NewRun(Screen[None]):
         """Start the run as a process of its own."""
         if self._starting or self.console_app.refuses():
             return
+        if stored.exists(self.console_app.path):  # otherwise it is made
+            self.console_app.check_file()
         arguments = self._arguments()
         if self._checked == arguments and "error" in self.answer:
             self.console_app.say(self.answer["error"], "error")

@@ -4,7 +4,7 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from dambench import launch
 from dambench.display import display
 from dambench.errors import BadInput
 from dambench.store import filters, listing
-from dambench.store import runs as stored
 from dambench.store.filters import Filter
 from dambench.store.listing import Glance
 from dambench.store.runs import LONGEST, MAKER, Changed, Store
@@ -41,7 +40,7 @@ from dambench.tui.columns import (
     spark,
     usual,
 )
-from dambench.tui.feed import Question, Told
+from dambench.tui.feed import Question
 from dambench.tui.widgets.pick import Ask, Pick
 from dambench.tui.widgets.runs_table import RunsTable
 from dambench.tui.widgets.sure import Several, Sure
@@ -262,23 +261,29 @@ class RunsPlace(signalling.Doing):
         self._asked = True
         super().ask()
 
-    def hear(self, told: Told) -> None:
-        if told.trouble and not stored.exists(self.console_app.path):
-            told = Told(told.asker, None)
-        super().hear(told)
+    def anew(self) -> None:
+        super().anew()
+        if (row := self.table.row) is not None:
+            self._begin = row["id"]
+        self._reader, self._found, self._asked = Reader(), None, True
+        self.table.clear()
+        self._head()
+        self._update("#strip", Text())
+        self._update("#facts", Text())
 
-    def show(self, found: Found | None) -> None:
+    def show(self, found: Found | None) -> bool:
         if found is not None and found.wanted != Wanted(self._filter, self.table.order, self.table.down):
-            return  # another one was asked for since
+            return False  # another one was asked for since
         now = time.monotonic()
         if not self._asked and (now - self._drawn < pace.NUMBERS or pace.backlog(self.app)):
-            return
+            return False
         anew = found is None or self._found is None or found.wanted != self._found.wanted
         self._asked, self._drawn, self._found = False, now, found
         if found is None:
             self._empty(f"There is no database {display(str(self.console_app.path))!r} yet.", first=True)
-            return
-        self.table.marks.intersection_update(found.numbers)
+            self._head()
+            return True
+        self._unmark_gone(found)
         if not found.of:
             self._empty(f"No runs in {display(str(self.console_app.path))!r} yet.", first=True)
         elif not found.numbers:
@@ -299,6 +304,14 @@ class RunsPlace(signalling.Doing):
         self._strip()
         if before is not None and before != self.table.number:
             self.ask()  # the run under the cursor has gone from the list
+        return True
+
+    def _unmark_gone(self, found: Found) -> None:
+        marks = self.table.marks
+        if marks:
+            there = set(found.numbers)
+            for number in [number for number in marks if number not in there or _is_another(found, number, marks)]:
+                del marks[number]
 
     def _empty(self, text: str, *, first: bool = False) -> None:
         if first:
@@ -520,8 +533,9 @@ class RunsPlace(signalling.Doing):
         self.console_app.settings.set("runs.zoomed", self.has_class("-zoomed"))
 
     def action_mark(self) -> None:
-        if (number := self.table.number) is not None:
-            self.table.marks ^= {number}
+        if (row := self.table.row) is not None:
+            if self.table.marks.pop(row["number"], None) is None:
+                self.table.marks[row["number"]] = row["uid"]
             self.table.action_step(1)
             self._marked()
 
@@ -529,31 +543,28 @@ class RunsPlace(signalling.Doing):
         self.table.redraw()
         self._head()
 
-    def _rows(self) -> list[dict[str, Any]]:
-        """Whole rows of what is meant: the marked runs, else the one under the cursor."""
-        numbers = sorted(self.table.marks) or ([] if self.table.number is None else [self.table.number])
+    def _rows(self, *, marked: bool = True) -> list[dict[str, Any]]:
+        """Whole rows of what is meant: the marked runs, else the one under the cursor.
+
+        Raises:
+            BadInput: the database, or one of them, is not there any more.
+        """
+        row = self.table.row
+        uids = [self.table.marks[number] for number in sorted(self.table.marks)] if marked else []
+        uids = uids or ([] if row is None else [row["uid"]])
 
         def found(store: Store) -> list[dict[str, Any]]:
-            rows = [store.query("select * from runs where number = ?", number) for number in numbers]
+            rows = [store.query("select * from runs where uid = ?", uid) for uid in uids]
             return [row for some in rows for row in some]
 
-        try:
-            rows: list[dict[str, Any]] = self.read_now(found) if numbers else []
-        except BadInput as error:
-            self.console_app.say(str(error), "error")
-            return []
+        rows: list[dict[str, Any]] = self.read_now(found)
+        if len(rows) < len(uids):
+            raise BadInput(f"{len(uids) - len(rows)} of the runs that are meant are not in the database any more.")
         return rows
 
     def meant(self) -> dict[str, Any] | None:
         """The whole row under the cursor, whatever is marked."""
-        number = self.table.number
-        if number is None:
-            return None
-        marks, self.table.marks = self.table.marks, {number}
-        try:
-            rows = self._rows()
-        finally:
-            self.table.marks = marks
+        rows = self._rows(marked=False)
         return rows[0] if rows else None
 
     def to_copy(self) -> str:
@@ -564,7 +575,9 @@ class RunsPlace(signalling.Doing):
         marks = [number for number in self.table.numbers if number in self.table.marks]
         rows = self.read_now(lambda store: listing.page(store, marks))
         stands = self._reader.stands
-        shown = [rows[number] | {"stands": stands.get(number, rows[number]["state"])} for number in marks]
+        shown = [
+            rows[number] | {"stands": stands.get(number, rows[number]["state"])} for number in marks if number in rows
+        ]
         return markdown_table(self.table.columns, shown)
 
     # Elsewhere.
@@ -595,6 +608,7 @@ class RunsPlace(signalling.Doing):
         arguments, differs = request.evaluation(row, found["maker"])
 
         def start() -> str:
+            self.console_app.check_file()
             heard: list[str] = []
             begun, code = launch.start([*arguments, "--db", path], heard.append)
             if not begun:
@@ -613,7 +627,7 @@ class RunsPlace(signalling.Doing):
         self._reader.until = 0.0
 
     def _edit(self, rows: Sequence[dict[str, Any]], *changes: tuple[Any, str | int]) -> None:
-        with closing(Store.open(self.console_app.path, write=True)) as store:
+        with signalling.changing(self, rows) as store:
             for row in rows:
                 for what, value in changes:
                     store.edit(row["id"], what, value)
@@ -639,9 +653,9 @@ class RunsPlace(signalling.Doing):
         if self.console_app.refuses() or (row := self.meant()) is None:
             return
 
-        self._ask_note(row["id"], display(row["note"], LONGEST), row["note"])
+        self._ask_note(row, display(row["note"], LONGEST), row["note"])
 
-    def _ask_note(self, run: str, text: str, was: str, about: str = "") -> None:
+    def _ask_note(self, row: dict[str, Any], text: str, was: str, about: str = "") -> None:
         """Have a note written.
 
         Args:
@@ -652,18 +666,18 @@ class RunsPlace(signalling.Doing):
         def typed(text: str | None) -> None:
             def note() -> str:
                 try:
-                    with closing(Store.open(self.console_app.path, write=True)) as store:
-                        store.edit(run, "note", text or "", was=was)
+                    with signalling.changing(self, [row]) as store:
+                        store.edit(row["id"], "note", text or "", was=was)
                 except Changed as other:
                     theirs = display(other.now, 400) or "nothing"
                     about = f"Somebody has written meanwhile:\n{theirs}\nenter replaces it by this; esc leaves it:"
-                    self.app.call_from_thread(self._ask_note, run, text or "", other.now, about)
+                    self.app.call_from_thread(self._ask_note, row, text or "", other.now, about)
                 return ""
 
             if text is not None and text != was:
                 signalling.do(self, note)
 
-        self.app.push_screen(Ask(f"Note to {run}", text, about), typed)
+        self.app.push_screen(Ask(f"Note to {row['id']}", text, about), typed)
 
     def action_delete(self) -> None:
         if self.console_app.refuses() or not (rows := self._rows()):
@@ -673,8 +687,7 @@ class RunsPlace(signalling.Doing):
             return
 
         def delete() -> str:
-            with closing(Store.open(self.console_app.path, write=True)) as store:
-                store.refresh()
+            with signalling.changing(self, rows) as store:
                 if alive := _alive([store.run(row["id"]) for row in rows]):  # it was resumed meanwhile
                     raise BadInput(f"Nothing was deleted: {alive} goes on. x stops a run.")
                 for row in rows:
@@ -690,6 +703,12 @@ class RunsPlace(signalling.Doing):
 def _alive(rows: Sequence[dict[str, Any]]) -> str:
     """The runs that go on."""
     return ", ".join(row["id"] for row in rows if launch.state(row) in ALIVE)
+
+
+def _is_another(found: Found, number: int, marks: dict[int, str]) -> bool:
+    """Whether another run than the marked one has that number, as far as it is known."""
+    row = found.rows.get(number)
+    return row is not None and row["uid"] != marks[number]
 
 
 def _which(rows: Sequence[dict[str, Any]]) -> str:

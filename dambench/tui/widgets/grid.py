@@ -16,6 +16,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from dambench.tui.plain import plain, spelled
+from dambench.tui.resilient import Resilient
 
 GAP = 1
 SIGNS = 3
@@ -41,7 +42,7 @@ class Contents:
     """Lines that the keys do not go to."""
 
 
-class Grid(Widget, can_focus=True):
+class Grid(Resilient, Widget, can_focus=True):
     """Draws it, a line at a time.
 
     Args:

@@ -11,8 +11,10 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from dambench.tui.resilient import Resilient
 
-class Lines(Widget):
+
+class Lines(Resilient, Widget):
     """Text, a line for a line; what is too long or too much is cut off.
 
     `Static.update` repaints all of a widget: on a slow line that is a key press that is answered late.

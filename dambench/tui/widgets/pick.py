@@ -12,9 +12,10 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from dambench.display import display
+from dambench.tui.resilient import Resilient
 
 
-class _Box(ModalScreen[str | None]):
+class _Box(Resilient, ModalScreen[str | None]):
     DEFAULT_CSS = """
     _Box { align: center middle; }
     _Box #ask {

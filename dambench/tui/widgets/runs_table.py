@@ -1,6 +1,7 @@
 """The table of runs: draws the lines that can be seen, and of those only the ones that have changed."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -12,12 +13,13 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from dambench.tui.columns import COLUMNS, Row, cell, heads, layout, value
+from dambench.tui.resilient import Resilient
 
 MARGIN = 2
 """Cells before the first column: the cursor and the mark."""
 
 
-class RunsTable(Widget, can_focus=True):
+class RunsTable(Resilient, Widget, can_focus=True):
     """Runs, a line each, of which only those around the cursor are known."""
 
     DEFAULT_CSS = """
@@ -69,7 +71,8 @@ class RunsTable(Widget, can_focus=True):
         self.rows: Mapping[int, Row] = {}
         self.at = 0
         """Where the cursor is."""
-        self.marks: set[int] = set()
+        self.marks: dict[int, str] = {}
+        """By number, so that no other run of that number is taken for it, what is marked."""
         self.columns: list[str] = []
         self.order, self.down = "age", True
         self._ascii = ascii_only
@@ -81,7 +84,7 @@ class RunsTable(Widget, can_focus=True):
     @property
     def number(self) -> int | None:
         """Of the run under the cursor."""
-        return self.numbers[self.at] if self.numbers else None
+        return self.numbers[self.at] if self.at < len(self.numbers) else None
 
     @property
     def row(self) -> Row | None:
@@ -92,14 +95,19 @@ class RunsTable(Widget, can_focus=True):
         """Take in what was found; the cursor stays at its run as long as that is there."""
         before, line = self.number, self.at - self._top
         self.numbers, self.rows = numbers, rows
-        if before != self.number:
-            try:
+        self.at = max(0, min(self.at, len(numbers) - 1))
+        if before is not None and before != self.number:
+            with suppress(ValueError):
                 self.at = numbers.index(before)
                 # Whoever looks at the beginning sees what is new.
                 self._top = max(0, self.at - line) if self._top else 0
-            except ValueError:
-                self.at = max(0, min(self.at, len(numbers) - 1))
         self.measure()
+
+    def clear(self) -> None:
+        """Know of no run any more."""
+        self.marks.clear()
+        self.at = self._top = 0
+        self.fill((), {})
 
     def measure(self) -> None:
         """Give the columns their widths anew, and draw."""
@@ -146,7 +154,8 @@ class RunsTable(Widget, can_focus=True):
         """Draw the lines that have changed."""
         if not self.size:
             return
-        self._top = max(min(self._top, self.at), self.at - self._lines + 1, 0)
+        # The cursor is seen, and no line stays empty that has a run to show.
+        self._top = max(min(self._top, self.at, len(self.numbers) - self._lines), self.at - self._lines + 1, 0)
         if any(number not in self.rows for number in self.seen):
             return  # what is there stays until the rows have come
         lines = [self._head(), *(self._line(index) for index in range(self._top, self._top + len(self.seen)))]

@@ -12,9 +12,10 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from dambench.display import display
+from dambench.tui.resilient import Resilient
 
 
-class Sure(ModalScreen[bool]):
+class Sure(Resilient, ModalScreen[bool]):
     """Is this meant? Gives whether it is."""
 
     DEFAULT_CSS = """
@@ -40,7 +41,7 @@ class Sure(ModalScreen[bool]):
             yield Static(Text(f"{self._text}\n\ny or enter: {self._yes}.\nesc: no."))
 
 
-class Several(ModalScreen[list[str] | None]):
+class Several(Resilient, ModalScreen[list[str] | None]):
     """Some of a list; gives their values in the order of the list, or None.
 
     Args:
