@@ -7,6 +7,7 @@ request.
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import sqlite3
@@ -73,6 +74,9 @@ OTHER_SUFFIXES = (
     *(".png", ".svg", ".jpg", ".safetensors", ".pt", ".npz"),
 )
 """Of files that are no databases."""
+
+MOST_KEYS = 100
+"""That are pressed for a picture of the console."""
 
 NEWEST = 100
 """Runs that are listed, unless all are asked for."""
@@ -776,10 +780,13 @@ def shot(
 ) -> None:
     """A picture of the console, as SVG: for documents, and for reports of what looks wrong."""
     parts = size_.split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and 1 <= int(part) <= 500 for part in parts):
+    if len(parts) != 2 or not all(re.fullmatch("[0-9]{1,3}", part) and 1 <= int(part) <= 500 for part in parts):
         raise BadInput(f"--size {size_} is no size: 160x48 would be one, columns and lines.")
     files.check_suffix(output, [".svg"], "a picture of the console")
     columns, lines = map(int, parts)
+    pressed = [key for key in keys.split(",") if key]
+    if len(pressed) > MOST_KEYS:
+        raise BadInput(f"--keys has {len(pressed)} keys: {MOST_KEYS} are the most that are pressed for a picture.")
     path = db or stored.default_path()
     if run_id:
         with _opened(path) as store:
@@ -787,7 +794,7 @@ def shot(
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     from dambench.tui.shot import shoot
 
-    picture = shoot(path, place, run_id, (columns, lines), [key for key in keys.split(",") if key])
+    picture = shoot(path, place, run_id, (columns, lines), pressed)
     with files.writing("The picture", output.absolute().parent):
         files.write_whole(output, picture.encode())
     print(f"Written: {output}", file=sys.stderr)

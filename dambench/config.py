@@ -31,6 +31,9 @@ MOST_TOML = 64_000
 """Bytes of a request's file."""
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 Text = Annotated[str, Meta(min_length=1)]
+Name = Annotated[str, Meta(max_length=200)]
+"""As many characters as are kept of one."""
+Tag = Annotated[str, Meta(min_length=1, max_length=200)]
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 Every = Annotated[int, Meta(ge=0, le=10**9)]
 Seconds = Annotated[float, Meta(ge=0, le=10**6)]
@@ -156,7 +159,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ipc: Count | None = None
     network: str | None = None
     protocol: str | None = None
-    evaluate_on: Annotated[list[str], Meta(min_length=1)] | None = None
+    evaluate_on: Annotated[list[str], Meta(min_length=1, max_length=100)] | None = None
     eval_repeats: Count | None = None
     evaluate_every: Every | None = None
     iterations: Count | None = None
@@ -173,10 +176,10 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     device: str | None = None
     threads: Threads | None = None
     checkpoint_every: Seconds | None = None
-    seeds: str | list[Seed] | None = None
+    seeds: str | Annotated[list[Seed], Meta(max_length=MAX_RUNS)] | None = None
     """Several runs, one per seed: `[0, 1, 2]` or "0-2"."""
-    name: str | None = None
-    tags: list[Text] | None = None
+    name: Name | None = None
+    tags: Annotated[list[Tag], Meta(max_length=100)] | None = None
 
     def each_seed(self) -> list["Request"]:
         """One request per seed.

@@ -40,7 +40,7 @@ SILENCE = 0.25
 def train(
     dataset: Annotated[str, Option(help="See `dambench data list`.")],
     network: Annotated[str | None, Option(help="Such as convnet-d3-w128 [default: the dataset's].")] = None,
-    count: Annotated[int, Option(min=1, help="How many there shall be.")] = 100,
+    count: Annotated[int, Option(min=1, max=100_000, help="How many there shall be.")] = 100,
     epochs: Annotated[int | None, Option(help="Of each [default: sgd 50, gsam 100].")] = None,
     optimiser: Annotated[str, Option(help="sgd (MTT) or gsam (FTD, DATM, PAD).")] = "sgd",
     schedule: Annotated[

@@ -155,3 +155,45 @@ def test_a_report_goes_into_a_pipe_that_somebody_reads(capsys: pytest.CaptureFix
         assert os.read(reader, 100_000).startswith(b"# ")
     finally:
         os.close(reader)
+
+
+FILTERS = {
+    "many alternatives": (" | ".join(f"name:a{n}" for n in range(50_000)), "200 words"),
+    "many words": (" ".join(f"a{n}" for n in range(50_000)), "200 words"),
+    "many short words": ("a " * 300, "200 words"),
+    "many values": ("name:" + "|".join(map(str, range(300))), "200 words"),
+    "one long word": ("name:" + "a" * 60_000, "2000 are the most"),
+    "many stars": ("name:" + "*a" * 25_000, "2000 are the most"),
+    "many quotes": ('"' * 50_001, "2000 are the most"),
+    "NUL": ("a\0b", "NUL"),
+    "no number": ("seed:nan", "whole number"),
+    "a number too large": ("seed:" + "9" * 400, "whole number"),
+    "infinity": ("ipc<=1e400", "whole number"),
+    "foreign digits": ("seed:\u0663", "whole number"),
+    "foreign percent": ("accuracy>=\u0663", "percent"),
+    "NaN percent": ("accuracy>nan", "percent"),
+    "foreign hours": ("age<\u0663h", "needs a time"),
+    "endless hours": ("age<1e400h", "needs a time"),
+    "no such day": ("created>=2026-02-30", "needs a date"),
+    "no such month": ("created>=2026-13", "needs a date"),
+    "foreign year": ("created>=\u0662\u0660\u0662\u0666", "needs a date"),
+    "an open quote": ('name:"a', "closes it"),
+    "nothing on one side": ("a |", "nothing on one side"),
+    "an unknown field": ("colour:red", "No field is called 'colour'"),
+    "an empty value": ("name:", "needs a value"),
+}
+
+
+@pytest.mark.parametrize("said", FILTERS)
+def test_a_filter_that_cannot_be_is_a_sentence(capsys: pytest.CaptureFixture[str], said: str) -> None:
+    text, why = FILTERS[said]
+    sentence = refused(capsys, "runs", "--filter", text)
+    assert why in sentence
+    assert "cannot be read" not in sentence
+
+
+def test_the_longest_filter_that_may_be_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in (" ".join(["a"] * 200), " | ".join(["-*a|b"] * 50), "name:" + "*a" * 990, "x|" * 99 + "x"):
+        with in_time():
+            assert run_cli(["runs", "--all", "--filter", text]) == 0
+        assert not capsys.readouterr().err

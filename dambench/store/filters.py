@@ -13,9 +13,11 @@ Values become parameters, never SQL; names of columns come from this module alon
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from dambench.display import display
 from dambench.errors import BadInput, unknown
 from dambench.store.leaderboard import ACCURACY
 
@@ -41,6 +43,12 @@ UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 Really = Mapping[int, str]
 """By its number, how a run stands that is waiting or running by its own word: its process may be gone."""
+
+
+LONGEST = 2000
+"""Characters of a filter."""
+MOST_WORDS = 200
+"""Of a filter, each alternative counted: SQLite has a limit to what it combines, too."""
 
 
 class Clause(NamedTuple):
@@ -76,6 +84,13 @@ def read(text: str) -> Filter:
     Raises:
         BadInput: it cannot be understood; the sentence says what would be right.
     """
+    if len(text) > LONGEST or len(text.replace("|", " ").split()) > MOST_WORDS:
+        raise BadInput(
+            f"The filter {display(text, 60)!r} has {len(text)} characters: {LONGEST} are the most, and {MOST_WORDS} "
+            "words. Tag the runs that are meant, and filter by their tag."
+        )
+    if "\0" in text:
+        raise BadInput(f"The filter {display(text, 60)!r} has a NUL character in it.")
     if text.count('"') % 2:
         raise BadInput(f'The filter {text!r} has a " without another one that closes it.')
     alternatives: list[list[Term]] = [[]]
@@ -215,7 +230,7 @@ def _whole_number(column: str) -> Callable[[str, str, str], Term]:
         if name == "ipc" and _plain(value).lower() == "whole":
             _exact(name, operator)
             return _compare(column, operator, None)
-        if not re.fullmatch(r"-?\d{1,18}", _plain(value)):
+        if not re.fullmatch(r"-?[0-9]{1,18}", _plain(value)):
             raise BadInput(f"{name}{operator}{_plain(value)} needs a whole number, such as {EXAMPLES[name]}.")
         return _compare(column, operator, int(_plain(value)))
 
@@ -229,14 +244,14 @@ def _ordered(name: str, operator: str) -> None:
 
 def _accuracy(name: str, operator: str, value: str) -> Term:
     _ordered(name, operator)
-    if not re.fullmatch(r"\d{1,3}(\.\d*)?%?", _plain(value)):
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]*)?%?", _plain(value)):
         raise BadInput(f"{name}{operator}{_plain(value)} needs percent, such as {EXAMPLES[name]}.")
     return _compare(ACCURACY, operator, float(_plain(value).rstrip("%")) / 100)
 
 
 def _age(name: str, operator: str, value: str) -> Term:
     _ordered(name, operator)
-    said = re.fullmatch(rf"(\d{{1,4}}(?:\.\d*)?)({'|'.join(UNITS)})", _plain(value).lower())
+    said = re.fullmatch(rf"([0-9]{{1,4}}(?:\.[0-9]*)?)({'|'.join(UNITS)})", _plain(value).lower())
     if not said:
         raise BadInput(
             f"{name}{operator}{_plain(value)} needs a time with s, min, h, d or w, such as {EXAMPLES[name]}."
@@ -251,10 +266,19 @@ def _age(name: str, operator: str, value: str) -> Term:
     return older
 
 
+_MOMENT = re.compile("[0-9]{4}(-[0-9]{2}(-[0-9]{2}(T[0-9]{2}(:[0-9]{2}(:[0-9]{2})?)?)?)?)?")
+
+
+def _is_time(text: str) -> bool:
+    with suppress(ValueError):
+        return datetime.fromisoformat(text) is not None
+    return False
+
+
 def _created(name: str, operator: str, value: str) -> Term:
     """A day, a month or a minute: as much of the time is compared as was written."""
     moment = _plain(value).replace(" ", "T").upper()
-    if not re.fullmatch(r"\d{4}(-\d{2}(-\d{2}(T\d{2}(:\d{2}(:\d{2})?)?)?)?)?", moment):
+    if not _MOMENT.fullmatch(moment) or not _is_time(moment + "0001-01-01T00:00:00"[len(moment) :]):
         raise BadInput(f"{name}{operator}{_plain(value)} needs a date (UTC), such as {EXAMPLES[name]}.")
     return _compare(f"substr(runs.created_at, 1, {len(moment)})", operator, moment)
 

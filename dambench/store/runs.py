@@ -745,7 +745,10 @@ class Store:
         try:
             return [dict(row) for row in self.db.conn.execute(sql, values).fetchall()]
         except sqlite3.DatabaseError as error:
-            raise BadInput(f"The database {str(self.path)!r} cannot be read: {error}.") from None
+            # What SQLite has a limit for was asked; nothing is wrong with the file.
+            limit = error.sqlite_errorcode in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG) and " too " in str(error)
+            what = "cannot answer what was asked" if limit else "cannot be read"
+            raise BadInput(f"The database {str(self.path)!r} {what}: {error}.") from None
 
 
 def _process(process: Process) -> dict[str, Any]:
