@@ -92,12 +92,23 @@ Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
 
 def main() -> NoReturn:
     """Run the command that the program was started with."""
-    if sys.stdout is None:  # closed by whoever started us
-        sys.stdout = io.StringIO()
+    _stand_in()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no × shows a question mark
     sys.exit(run_cli(sys.argv[1:]))
+
+
+def _stand_in() -> None:
+    """See that 0, 1 and 2 are open, whatever whoever started us has closed: no file of ours may take their place."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stdin = sys.stdin or io.StringIO()
+    sys.stdout = sys.stdout or io.StringIO()
+    sys.stderr = sys.stderr or io.StringIO()
 
 
 def run_cli(arguments: Sequence[str]) -> int:
@@ -120,11 +131,15 @@ def run_cli(arguments: Sequence[str]) -> int:
         return _complain(f"{error.format_message()} Try: dambench --help")
     except NotKept as error:
         return _complain(str(error), 1)
+    except MemoryError:
+        return _complain("There is not enough memory for what was asked.", 1)
     except sqlite3.Error as error:
         return _complain(f"The database cannot be used: {error}.")
     except OSError as error:
         if error.filename:
             return _complain(f"{error.filename!r} cannot be used: {error.strerror}.")
+        if not _has_a_place():
+            return _complain("The folder in which this was started is no longer there: change into another.")
         # It was stdout. What is still in its buffer would fail once more when Python ends.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -137,8 +152,15 @@ def _say(line: str) -> None:
 
 
 def _complain(sentence: str, code: int = 2) -> int:
-    print(f"dambench: {display.display(sentence, 1000)}", file=sys.stderr)
+    with suppress(OSError, ValueError):  # the code says it, too
+        print(f"dambench: {display.display(sentence, 1000)}", file=sys.stderr)
     return code
+
+
+def _has_a_place() -> bool:
+    with suppress(OSError):
+        return bool(os.getcwd())
+    return False
 
 
 @app.callback(invoke_without_command=True)
@@ -179,6 +201,7 @@ def _open_console(path: Path, run_id: str, readonly: bool, ascii_: bool, colour:
     # Exported by some shells, and wrong once the terminal has another size.
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
+    files.home()
     from dambench.tui.app import DambenchApp, Look
 
     if path.exists():

@@ -77,7 +77,10 @@ def examine(path: Path) -> list[Check]:
         checks.append(("database", "ok", _where(path)))
     except BadInput as error:
         checks.append(("database", "wrong", str(error)))
-    place = files.home()
+    try:
+        place = files.home()
+    except BadInput as error:
+        return [*checks, ("files", "wrong", str(error))]
     existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
     free = f"{shutil.disk_usage(existing).free / 1e9:.0f} GB free"
     writable = os.access(existing, os.W_OK)

@@ -37,10 +37,18 @@ SETTLED = 3_000_000_000
 
 
 def home() -> Path:
-    """DAMBENCH_HOME, else `dambench` in the user's data folder."""
+    """DAMBENCH_HOME, else `dambench` in the user's data folder.
+
+    Raises:
+        BadInput: it begins with a home that nobody knows, and would become a folder called ~.
+    """
     if chosen := os.environ.get("DAMBENCH_HOME"):
-        return user_path(chosen)
-    return user_path(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "dambench"
+        found = user_path(chosen)
+    else:
+        found = user_path(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "dambench"
+    if str(found).startswith("~"):
+        raise BadInput(f"Nobody knows which home is meant by {str(found)!r}: choose a folder with DAMBENCH_HOME.")
+    return found
 
 
 def user_path(text: str) -> Path:

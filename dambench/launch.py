@@ -6,6 +6,7 @@ it: a restart, the end of a batch job or container, and logind where it kills th
 """
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -139,10 +140,13 @@ def detached(environ: dict[str, str] | None = None) -> Detached | None:
     """What `start` told this process; None: it was started by somebody else. To be asked once."""
     told = os.environ.pop(TOLD, "") if environ is None else environ.pop(TOLD, "")
     number, _, log = told.partition(":")
-    if not log:
+    if not log or not re.fullmatch("[0-9]{1,9}", number):
         return None
     pipe = int(number)
-    os.set_inheritable(pipe, False)
+    try:
+        os.set_inheritable(pipe, False)
+    except OSError:  # that was meant for another process
+        return None
 
     def announce(run: str) -> None:
         with suppress(OSError):  # nobody waits any more

@@ -5,8 +5,11 @@ In one process, so that many take seconds. An alarm ends what hangs.
 
 import os
 import re
+import shlex
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -197,3 +200,209 @@ def test_the_longest_filter_that_may_be_is_answered(capsys: pytest.CaptureFixtur
         with in_time():
             assert run_cli(["runs", "--all", "--filter", text]) == 0
         assert not capsys.readouterr().err
+
+
+TOML: dict[str, tuple[str | bytes, str]] = {
+    "arrays without end": ("a = " + "[" * 50_000, "not valid TOML"),
+    "arrays in arrays": ("a = " + "[" * 30_000 + "]" * 30_000, "not valid TOML"),
+    "tables in tables": ("[a" + ".b" * 5_000 + "]", "No setting is called 'a'"),
+    "keys in keys": ("method" + ".b" * 2_000 + " = 1", "No method was named"),
+    "too long": ("name = '" + "x" * 70_000 + "'", "64000 are the most"),
+    "a long name": ("name = '" + "x" * 2_000 + "'", "name = 'xxx"),
+    "a long tag": ("tags = ['" + "x" * 2_000 + "']", "length <= 200"),
+    "many tags": (f"tags = {['x'] * 200}", "length <= 100"),
+    "many networks": (f"evaluate_on = {['convnet'] * 200}", "length <= 100"),
+    "many seeds": (f"seeds = {list(range(2_000))}", "length <= 1000"),
+    "more seeds": ("seeds = '0-999999999999999999'", "more than 1000 runs"),
+    "foreign seeds": ("seeds = '\u0663'", "not of the form 0-4"),
+    "high seeds": ("seeds = '\u00b2'", "not of the form 0-4"),
+    "a negative seed": ("seeds = [-1]", "`int` >= 0"),
+    "a long number": ("seed = " + "9" * 5_000, "not valid TOML"),
+    "a long hexadecimal number": ("seed = 0x" + "f" * 10_000, "seed = … is not allowed"),
+    "infinity": ("checkpoint_every = inf", "not a finite number"),
+    "NaN": ("checkpoint_every = nan", "not a finite number"),
+    "more than a float": ("checkpoint_every = 1e400", "not a finite number"),
+    "NaN for a method": ("method = {name = 'dm', lr_images = nan}", "not a finite number"),
+    "a long number for a method": ("method = {name = 'dm', lr_images = " + "1" * 400 + "}", "out of range"),
+    "a date for a number": ("seed = 2020-01-01", "seed = 2020-01-01 is not allowed"),
+    "a date for a text": ("name = 2020-01-01T00:00:00Z", "name = 2020-01-01 00:00:00+00:00 is not allowed"),
+    "a time for a number": ("ipc = 12:00:00", "ipc = 12:00:00 is not allowed"),
+    "a truth for a number": ("ipc = true", "got `bool`"),
+    "a date for a method": ("method = {name = 2020-01-01}", "which is not a text"),
+    "a table for a number": ("method = {name = 'dm', lr_images = {a = 1}}", "got `object`"),
+    "several methods": ("[[method]]\nname = 'dm'\n[[method]]\nname = 'dc'", "got `array`"),
+    "a nameless option": ("method = {name = 'dm', '' = 1}", "No option is called ''"),
+    "an option that steers": ("method = {name = 'dm', '\\u001b[2J' = 1}", "No option is called"),
+    "a key that steers": ("'\\u001b]0;x\\u0007' = 1", "No setting is called"),
+    "half a character": ('name = "\\ud800"', "not valid TOML"),
+    "twice": ("ipc = 1\nipc = 2", "not valid TOML"),
+    "bytes": (bytes(range(256)), "not valid TOML"),
+    "zeros": (bytes(100), "not valid TOML"),
+    "UTF-16": ("ipc = 1".encode("utf-16"), "not valid TOML"),
+    "Latin": ("name = '\u00e9'".encode("latin-1"), "not valid TOML"),
+    "a mark before it": ("\ufeffipc = 0".encode(), "`int` >= 1"),
+}
+
+
+@pytest.mark.parametrize("what", TOML)
+def test_settings_that_cannot_be_are_a_sentence(capsys: pytest.CaptureFixture[str], place: Path, what: str) -> None:
+    text, why = TOML[what]
+    (place / "it.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    method = [] if what in ("keys in keys", "a date for a method") or "method" in str(text) else ["--method", "dm"]
+    assert why in refused(capsys, "run", "it.toml", *method, "--dataset", "digits", "--check")
+
+
+FLAGS = [
+    *(("--ipc", text) for text in ("0", "-1", "9" * 400, "9" * 5_000, "1e5", "nan", "\u0663", "\u00b2", "")),
+    *(("--seed", text) for text in ("-1", "9" * 400, str(2**63), "0x10", "1.5")),
+    *(("--seeds", text) for text in ("", ",", "-", "0-", "-1", "5-1", "1,1", "0-1000", "0-" + "9" * 400, "1-2-3")),
+    *(("--checkpoint-every", text) for text in ("nan", "inf", "-inf", "1e400", "-1")),
+    *(("--threads", text) for text in ("-1", "9" * 30)),
+    *(("--eval-repeats", text) for text in ("0", "9" * 30)),
+    *(("--iterations", text) for text in ("0", "-1", "9" * 400)),
+    ("--evaluate-every", "-5"),
+    *(
+        ("--set", f"method.lr_images={value}")
+        for value in (
+            "nan",
+            "inf",
+            "1e400",
+            "-1",
+            "1e-400",
+            "9" * 400,
+            "0x" + "f" * 5_000,
+            "[" * 50_000,
+            "{a" + ".b" * 25_000 + "=1}",
+            "2020-01-01",
+            "true",
+            "'1'",
+            "",
+            "1\nipc = 3",
+            "\0",
+            "\x1b[2J",
+        )
+    ),
+    *(("--set", text) for text in ("", "=", "method", "method.=1", "method.a.b=1", "method." + "x" * 9_999 + "=1")),
+    ("--set", "method.iterations=" + "9" * 30),
+    *(
+        ("--network", text)
+        for text in ("", "-", "convnet-d" + "9" * 50, "convnet-w999999", "convnet-\u0663", "\x1b[2J")
+    ),
+    *(("--evaluate-on", text) for text in ("", ",", "pool-", "convnet,,")),
+    *(("--device", text) for text in ("", "cuda:-1", "cuda:" + "9" * 40, "meta", "\x1b[2J", "x" * 9_999)),
+    *(("--protocol", text) for text in ("", "x" * 9_999, "\x1b[2J", "../dm")),
+    *(("--recipe", text) for text in ("", "\x1b[2J")),
+    *(("--precision", text) for text in ("", "fp8")),
+    *(("--compile", text) for text in ("", "maybe")),
+    *(("--preprocessing", text) for text in ("", "\x1b[2J")),
+    *(("--name", text) for text in ("x" * 201, "x" * 1_000_000)),
+    *(("--tag", text) for text in ("", "x" * 201)),
+    *(("--data", text) for text in ("", "\0")),
+    ("--dataset", "../digits"),
+]
+
+
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: f"{flag[0]} {ascii(flag[1])[:30]}")
+def test_a_value_that_cannot_be_is_a_sentence(capsys: pytest.CaptureFixture[str], flag: tuple[str, str]) -> None:
+    dataset = [] if flag[0] == "--dataset" else ["--dataset", "digits"]
+    name, value = flag
+    refused(capsys, "run", "--method", "dm", *dataset, f"{name}={value}", "--check")
+
+
+IDS = ["", "%", "_", "*", "'; drop table runs", "\0", "\x1b[2J", "\U0001f4a9", "x" * 100_000]
+
+
+@pytest.mark.parametrize("command", [("show",), ("note",), ("tag",), ("stop",), ("logs",), ("delete",), ("evaluate",)])
+def test_an_id_that_cannot_be_is_a_sentence(capsys: pytest.CaptureFixture[str], command: tuple[str]) -> None:
+    more = ["x"] if command[0] in ("note", "tag") else []
+    for said in IDS:
+        assert "No run has the id" in refused(capsys, *command, said, *more)
+
+
+OTHERS = [
+    ("tag", "abcdef", "x" * 10**6),
+    ("note", "abcdef", "x" * 10**6),
+    ("shot", "nowhere", "-o", "x.svg"),
+    ("shot", "runs", "-o", "x.svg", "--size", "\u00b2x\u00b2"),
+    ("shot", "runs", "-o", "x.svg", "--size", "9" * 400 + "x1"),
+    ("shot", "runs", "-o", "x.svg", "--keys", "a," * 10_000),
+    ("report", "--rows", "x" * 10_000),
+    ("report", "--columns", ""),
+    ("report", "--format", "\x1b[2J"),
+    ("experts", "delete", "x"),
+    ("experts", "train", "--dataset", "digits", "--count", "9" * 400),
+    ("experts", "train", "--dataset", "digits", "--seed", "-1"),
+    ("experts", "train", "--dataset", "digits", "--set", "lr=nan"),
+    ("experts", "train", "--dataset", "digits", "--epochs", "0"),
+    ("\x1b[2J",),
+    ("runs", "--\x1b[2J"),
+    ("runs", "\udcff"),
+    ("import", "no/such.pt", "--dataset", "\x1b[2J"),
+]
+
+
+@pytest.mark.parametrize("command", OTHERS, ids=lambda command: ascii(" ".join(command))[:40])
+def test_what_else_cannot_be_is_a_sentence(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
+    refused(capsys, *command)
+
+
+ENVIRONMENT = [
+    ("DAMBENCH_DISK", "weird", ("runs",)),
+    ("DAMBENCH_DB", "pipe", ("runs",)),
+    ("DAMBENCH_DB", "\udcff", ("runs",)),
+    ("DAMBENCH_DB", "~nobody-has-this-name/x", RUN),
+    ("DAMBENCH_HOME", "\udcff", CHECK),
+    ("DAMBENCH_HOME", "pipe", CHECK),
+    ("DAMBENCH_HOME", "empty", CHECK),
+    ("DAMBENCH_HOME", "empty/x", CHECK),
+    ("DAMBENCH_HOME", "/dev/null/x", CHECK),
+    ("DAMBENCH_HOME", "/proc/x", CHECK),
+    ("DAMBENCH_HOME", "n" * 300, CHECK),
+    ("DAMBENCH_HOME", "~nobody-has-this-name/x", CHECK),
+    ("DAMBENCH_DATA", "\udcff", CHECK),
+    ("DAMBENCH_DETACHED", "abc:x", ("run", "--method", "dm", "--dataset", "x", "--headless")),
+    ("DAMBENCH_DETACHED", "999:x", ("run", "--method", "dm", "--dataset", "x", "--headless")),
+]
+
+
+@pytest.mark.parametrize("said", ENVIRONMENT, ids=lambda said: f"{said[0]} {ascii(said[1])[:20]}")
+def test_an_environment_that_cannot_be_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, said: tuple[str, str, tuple[str, ...]]
+) -> None:
+    name, value, command = said
+    monkeypatch.setenv(name, value)
+    refused(capsys, *command)
+    assert not Path("~nobody-has-this-name").exists()
+
+
+def test_a_home_that_nobody_knows_becomes_no_folder(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAMBENCH_HOME", "")
+    monkeypatch.setenv("XDG_DATA_HOME", "~nobody-has-this-name/x")
+    assert "Nobody knows which home is meant" in refused(capsys, *CHECK)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "out", "err"),
+    [
+        ("-m dambench report -o out.md 2>&-", 0, "", ""),
+        ("-m dambench runs --db no/such 2>/dev/full", 2, "", ""),
+        ("-m dambench runs 0<&- 1>&-", 0, "", ""),
+        (
+            "-m dambench run --headless --method dm --dataset digits --db x.db",
+            2,
+            "",
+            "dambench: The folder in which this was started is no longer there",
+        ),
+    ],
+)
+def test_streams_that_are_not_there_and_a_folder_that_is_gone(
+    place: Path, command: str, code: int, out: str, err: str
+) -> None:
+    gone = "mkdir gone && cd gone && rmdir ../gone && " if "x.db" in command else ""
+    text = f"{gone}exec {shlex.quote(sys.executable)} {command}"
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (code, out)
+    assert done.stderr.startswith(err)
+    assert done.stderr.count("\n") <= 1
