@@ -210,19 +210,30 @@ class Trajectories:
         return {name: part.unflatten(-1, shape) if shape else part.squeeze(-1) for (name, shape), part in pairs}
 
 
-def trajectories(problem: Problem, how: Training, count: int) -> Generator[Progressed, None, Trajectories]:
+def trajectories(
+    problem: Problem, how: Training, count: int, imported: str = ""
+) -> Generator[Progressed, None, Trajectories]:
     """The first `count` experts that are trained so. Those that are not there yet are trained, and kept one by one.
+
+    Args:
+        imported: the key of experts that were trained elsewhere, which are then taken instead.
 
     Yields:
         How far it is.
 
     Raises:
-        BadInput: the network has running statistics, or the disk has no room for the experts.
+        BadInput: the network has running statistics, or the disk has no room for the experts, or imported ones are
+            missing or damaged.
     """
     problem.enter("experts")
     network = problem.build_network()
     check(network)
     shape = (how.epochs + 1, sum(parameter.numel() for parameter in network.parameters()))
+    if imported:
+        use = pools.use(imported)
+        weights = [_brought(imported, number, shape) for number in range(count)]
+        problem.enter("distil")
+        return Trajectories(imported, weights, network, problem.device, use)
     key = _key(problem, network, "trajectories", identity(how))
     use = pools.use(key)
     found = yield from _kept(problem, key, shape, count, {})
@@ -250,6 +261,15 @@ def _kept(
                 found[number] = tensors["weights"]
             yield Progressed(phase="experts", done=number + 1, total=count, note="looking at those that are kept")
     return found
+
+
+def _brought(key: str, number: int, shape: tuple[int, int]) -> Tensor:
+    """The weights of an expert that was imported, and so cannot be trained again."""
+    for path in pools.find(key, f"{number:04d}"):
+        with suppress(OSError, safetensors.SafetensorError):
+            if pools.is_intact(path) and (weights := _open(path)["weights"]).shape == shape:
+                return weights
+    raise BadInput(f"Expert {number} of the imported ones {key[:12]} is missing or damaged: import them again.")
 
 
 def _made(
@@ -284,7 +304,7 @@ def _made(
             assert said.history is not None
             for number, weights in zip(said.numbers, said.history, strict=True):
                 about = _about(problem, "trajectories", how, how.epochs, number)
-                path = _keep(key, f"{number:04d}", {"weights": weights}, about)
+                path = keep(key, f"{number:04d}", {"weights": weights}, about)
                 taken += path.stat().st_size
                 found[number] = _open(path)["weights"]
     problem.warn(f"{experts} are kept: {_size(taken)}, {_size(files.room(folder))} free now.")
@@ -336,7 +356,7 @@ def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Progress
                         sums[name] += values.cpu()
         tensors = {name: (total / how.scored_by).float() for name, total in sums.items()}
         about = _about(problem, "scores", how, how.scored_after)
-        _keep(key, "scores", tensors, about)
+        keep(key, "scores", tensors, about)
     if claim:
         claim.release()
     use.release()
@@ -386,7 +406,7 @@ def expert(problem: Problem, how: Protocol) -> Generator[Progressed, None, Netwo
                 break
         else:
             kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-            _keep(key, "network", kept, _about(problem, "network", how, how.whole.epochs))
+            keep(key, "network", kept, _about(problem, "network", how, how.whole.epochs))
     problem.enter("distil")
     return network.requires_grad_(False).eval()
 
@@ -502,7 +522,8 @@ def _about(problem: Problem, what: str, how: Struct, epochs: int, number: int = 
     )
 
 
-def _keep(key: str, name: str, tensors: dict[str, Tensor], about: pools.About) -> Path:
+def keep(key: str, name: str, tensors: dict[str, Tensor], about: pools.About) -> Path:
+    """Write what was trained to a file of its own."""
     said = msgspec.json.encode(about, order="sorted").decode()
     return pools.keep(key, name, safetensors.torch.save(tensors, {"dambench": said}))
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shlex
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import msgspec
@@ -12,7 +14,7 @@ import typer
 from rich.console import Console
 from typer import Argument, Option
 
-from dambench import config, files, pools, process, registry
+from dambench import config, display, files, pools, process, registry
 from dambench.arguments import Commands
 from dambench.errors import BadInput, named
 from dambench.events import Progressed, Warned
@@ -145,6 +147,68 @@ def _settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
+@app.command("import")
+def import_(
+    paths: Annotated[list[Path], Argument(metavar="FILE…", help="MTT's replay_buffer_*.pt.")],
+    dataset: Annotated[str, Option(help="What they were trained on. See `dambench data list`.")],
+    network: Annotated[str | None, Option(help="Such as convnet-d3-w128 [default: the dataset's].")] = None,
+    preprocessing: Annotated[str, Option(help="mean/std or zca: what was done to the images.")] = "mean/std",
+    set_: Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="dataset.size=32, …")] = None,
+    data: Annotated[str | None, Option(help="Where raw data are [default: DAMBENCH_DATA].")] = None,
+    as_json: Json = False,
+) -> None:
+    """Keep experts that were trained elsewhere, to be followed by mtt, datm and pad."""
+    chosen = named("preprocessing", preprocessing, config.PREPROCESSINGS)
+    said = _settings(set_ or [])
+    if said[""] or said["gsam"] or said["schedule"]:
+        raise BadInput("They are trained already: --set takes dataset.NAME=VALUE only.")
+    watch = Watch(Console(stderr=True, highlight=False))
+    from dambench import datasets, experts_import, networks
+
+    place = data or os.environ.get("DAMBENCH_DATA")
+    card = datasets.prepare(
+        config.Choice(dataset, said["dataset"]), files.user_path(place) if place else None, watch.say
+    )
+    if chosen == "zca":
+        datasets.whitening(card, watch.say)
+    name = networks.settle(network or registry.load("datasets", dataset).NETWORK or "convnet", card)
+    kept = None
+    for done in experts_import.import_experts(paths, card, name, "zca" if chosen == "zca" else "mean/std"):
+        if isinstance(done, str):
+            watch.say(done)
+        else:
+            kept = done
+    assert kept is not None
+    if kept.better:
+        other, share = kept.better
+        watch.say(
+            f"note: the first recognises {100 * kept.recognised:.1f} % of real images with {chosen}, and "
+            f"{100 * share:.1f} % with {other}: if they were trained on these, import them again with "
+            f"--preprocessing {other}."
+        )
+    words = ["dambench", "run", "--method", "mtt", "--dataset", dataset, "--network", name]
+    words += [word for pair in set_ or [] for word in ("--set", pair)] + (["--data", data] if data else [])
+    for setting in (f"experts_from={kept.key[:12]}", f"experts={kept.count}", f"epochs={kept.epochs}"):
+        words += ["--set", f"method.{setting}"]
+    facts: dict[str, object] = {
+        "key": kept.key,
+        "experts": kept.count,
+        "epochs": kept.epochs,
+        "network": name,
+        "preprocessing": chosen,
+        "recognised": kept.recognised,
+        "command": shlex.join(words),
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    facts["recognised"] = f"{100 * kept.recognised:.1f} % of real images, by the first"
+    for fact, value in facts.items():
+        if fact != "command":
+            print(f"{fact:14}{value}")
+    print(f"\n{display.display(shlex.join(words), 2000)}")
+
+
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """What was trained on real images and kept, last used first."""
@@ -173,6 +237,8 @@ def list_(as_json: Json = False) -> None:
 
 def _how(about: pools.About) -> str:
     how = about.how
+    if "imported" in how:
+        return f"imported, {how['preprocessing']}"
     if about.what == "scores":
         return f"mean of {how['scored_by']} networks after {about.epochs} epochs"
     if about.what == "network":

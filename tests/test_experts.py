@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dambench import experts, files, networks, pools
+from dambench import datasets, experts, files, networks, pools
 from dambench.cli import run_cli
+from dambench.config import Choice
 from dambench.errors import BadInput
 from dambench.events import Progressed
 from dambench.experts import (
@@ -528,3 +530,103 @@ def test_files_that_no_expert_is_in_are_passed_over() -> None:
     (place / "wrong").mkdir()
     (place / "wrong" / "0000-1.safetensors").write_bytes(b"\xff" * 100)
     assert [pool.about.number for pool in pools.listed()] == [0]
+
+
+# Imported.
+
+
+def _buffer(path: Path, found: list[Tensor], name: str = "convnet-d1-w4") -> Path:
+    """As MTT's code saves trajectories (epochs + 1, L): a list of them, of epochs, of parameters."""
+    card = datasets.prepare(Choice("digits"), None)
+    shapes = [parameter.shape for parameter in networks.build(name, card).parameters()]
+    sizes = [shape.numel() for shape in shapes]
+    saved = [
+        [[part.view(shape).clone() for part, shape in zip(row.split(sizes), shapes, strict=True)] for row in weights]
+        for weights in found
+    ]
+    torch.save(saved, path)
+    return path
+
+
+def _line(*words: str, **settings: Any) -> list[str]:
+    """A short run of MTT with these settings."""
+    quick = {"iterations": 2, "experts": 1, "epochs": 1, "max_start": 1, "expert_epochs": 1, "steps": 2} | settings
+    line = ["run", "--headless", "--method", "mtt", "--dataset", "digits", "--device", "cpu", "--eval-repeats", "1"]
+    line += [word for name, value in quick.items() for word in ("--set", f"method.{name}={value}")]
+    return [*line, "--json", *words, *([] if "--network" in words else ["--network", "convnet-d1-w4"])]
+
+
+def test_imported_experts_are_followed_as_those_that_were_trained_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli([*TRAIN, "--count", "2"]) == 0
+    weights = [safetensors.torch.load_file(path)["weights"] for path in sorted(kept())]
+    capsys.readouterr()
+    assert run_cli(_line()) == 0
+    here = json.loads(capsys.readouterr().out)
+    first = _buffer(tmp_path / "replay_buffer_0.pt", weights[:1])
+    command = ["experts", "import", "--dataset", "digits", "--network", "convnet-d1-w4", "--json"]
+    assert run_cli([*command, str(first)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["experts"], said["epochs"], said["preprocessing"]) == (1, 1, "mean/std")
+    assert run_cli(_line(experts_from=said["key"][:8])) == 0
+    there = json.loads(capsys.readouterr().out)
+    assert there["synthetic_sha256"] == here["synthetic_sha256"]
+    assert said["command"].endswith(
+        f"--set method.experts_from={said['key'][:12]} --set method.experts=1 --set method.epochs=1"
+    )
+    # Both files, in any order, are one kind of experts.
+    second = _buffer(tmp_path / "replay_buffer_1.pt", weights[1:])
+    keys = set()
+    for paths in ([first, second], [second, first]):
+        assert run_cli([*command, *map(str, paths)]) == 0
+        both = json.loads(capsys.readouterr().out)
+        assert both["experts"] == 2
+        keys.add(both["key"])
+    assert len(keys) == 1
+    assert {pool["about"]["how"].get("preprocessing", "ours") for pool in listed(capsys)} == {"ours", "mean/std"}
+    asked: list[tuple[list[str], dict[str, int], str]] = [
+        ([], {"experts": 2}, "have 1 experts, the run was asked for 2: say --set method.experts=1"),
+        ([], {"epochs": 2}, "have 1 epochs, the run was asked for 2"),
+        (["--network", "convnet-d1-w8"], {}, "are of the network convnet-d1-w4"),
+        (["--preprocessing", "zca"], {}, "was made with mean/std: leave it out"),
+    ]
+    for words, settings, sentence in asked:
+        assert run_cli(_line(*words, experts_from=said["key"], **settings)) == 2
+        assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("saved", "sentence"),
+    [
+        ({"weights": torch.zeros(3)}, "it is no list of experts"),
+        ([[[torch.zeros(3)]]], "its expert 0 is no list of epochs, two at least"),
+        ([[[torch.zeros(3)]] * 2], "expert 0, epoch 0 has 1 parameters, the network 6"),
+        ("others", "say the right --network"),
+        ("nan", "not all weights of expert 0, epoch 1 are finite"),
+        (b"a text", "is not what torch.save writes"),
+        ("twice", "of the 2 experts are there twice"),
+    ],
+)
+def test_a_file_of_other_experts_is_refused_before_anything_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], saved: Any, sentence: str
+) -> None:
+    card = datasets.prepare(Choice("digits"), None)
+    length = sum(parameter.numel() for parameter in networks.build("convnet-d1-w4", card).parameters())
+    path = tmp_path / "replay_buffer_0.pt"
+    weights = torch.arange(2.0 * length).view(2, length)
+    if saved == "others":
+        wide = sum(parameter.numel() for parameter in networks.build("convnet-d1-w8", card).parameters())
+        _buffer(path, [torch.zeros(2, wide)], "convnet-d1-w8")
+    elif saved == "nan":
+        weights[1, 5] = torch.nan
+        _buffer(path, [weights])
+    elif saved == "twice":
+        _buffer(path, [weights, weights])
+    elif isinstance(saved, bytes):
+        path.write_bytes(saved)
+    else:
+        torch.save(saved, path)
+    assert run_cli(["experts", "import", str(path), "--dataset", "digits", "--network", "convnet-d1-w4"]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not kept()

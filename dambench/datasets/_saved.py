@@ -124,7 +124,7 @@ def _before_zip(path: Path) -> Any:
     file = io.BytesIO(path.read_bytes())
     begins = _first(file)
     if begins != MAGIC:
-        raise BadInput(f"{str(path)!r} is not what torch.save writes.")
+        raise BadInput("It is not what torch.save writes.")
     if _follow(file, _none) != 1001:
         raise ValueError("it is of a version of torch that is not known")
     if _follow(file, _none).get("little_endian") is not True:

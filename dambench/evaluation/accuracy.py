@@ -12,7 +12,7 @@ from dambench.events import Adapted, DataCard, Evaluated, Progressed, Real, Warn
 from dambench.precision import Policy
 from dambench.problem import Network, RealSet, Seeds, SyntheticSet
 from dambench.protocol import Protocol
-from dambench.train import predict, train_together
+from dambench.train import DEFAULT_LR, predict, train_together
 
 
 def evaluate(
@@ -43,6 +43,11 @@ def evaluate(
         known: names and repeats that were evaluated before. Nothing is said of them again; but where another one is to
             be trained together with them, they are too, so that its bits are those of a run never interrupted.
     """
+    if final and not known and isinstance(protocol.lr, str) and data.lr is None:
+        yield Warned(
+            message=f"The set carries no learning rate, which {protocol.name} would train at: its networks are trained "
+            f"at {DEFAULT_LR}."
+        )
     everything = len(network_names) * repeats
     most = policy.stack
     for position, name in enumerate(network_names):

@@ -25,8 +25,9 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
+import msgspec
 import torch
 import torch.nn.functional as F
 from msgspec import Meta
@@ -34,10 +35,11 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
-from dambench import config
+from dambench import config, pools
 from dambench.augment import Draw, augment, augment_by, draw, parameters, strategy_for
+from dambench.config import PreprocessingName
 from dambench.errors import BadInput, NotEnoughMemory
-from dambench.events import Progressed
+from dambench.events import DataCard, Progressed
 from dambench.experts import Schedule, Training, Trajectories
 from dambench.experts import check as check_network
 from dambench.matching.learned import Learned, LearnedImages
@@ -65,6 +67,14 @@ class Options(config.Options, frozen=True):
     epochs: Annotated[int, Meta(ge=1, le=10**6, description="for which each expert is trained")] = 50
     lr_expert: Annotated[float, Meta(gt=0, description="step size of the experts' training")] = 0.01
     batch_expert: Annotated[int, Meta(ge=1, le=10**6, description="real images of a step of that training")] = 256
+    experts_from: Annotated[
+        str,
+        Meta(
+            pattern="^([0-9a-f]{4,64})?$",
+            description="key of experts that `dambench experts import` has kept, or its beginning; empty: they are "
+            "trained here",
+        ),
+    ] = ""
     experts_seed: Annotated[
         int, Meta(ge=0, le=2**63 - 1, description="of the experts, which runs of all seeds share")
     ] = 0
@@ -130,12 +140,48 @@ def training(options: Options, schedule: Schedule | None = None) -> Training:
     )
 
 
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def settle(options: AnyOptions, card: DataCard, ipc: int | None) -> tuple[AnyOptions, PreprocessingName | None]:
+    """The options with the whole key of imported experts, and the preprocessing that these were trained with.
+
+    Raises:
+        BadInput: they are not there, are of other data, or fewer or shorter than the options say.
+    """
+    if not options.experts_from:
+        return options, None
+    pool = pools.chosen(options.experts_from)
+    how, which = pool.about.how, f"The experts {pool.key[:12]}"
+    if "imported" not in how:
+        raise BadInput(f"{which} were trained here: a run finds them without method.experts_from.")
+    if how["data"] != card.sha256:
+        raise BadInput(f"{which} were imported for other data than {card.label} has here: {pool.about.dataset}.")
+    for name, there, fits in (
+        ("experts", pool.count, options.experts <= pool.count),
+        ("epochs", pool.about.epochs, options.epochs == pool.about.epochs),
+    ):
+        if not fits:
+            raise BadInput(
+                f"{which} have {there} {name}, the run was asked for {getattr(options, name)}: say "
+                f"--set method.{name}={there}."
+            )
+    return msgspec.structs.replace(options, experts_from=pool.key), how["preprocessing"]
+
+
 def check(network: Network, options: Options) -> None:
     """
     Raises:
-        BadInput: the network has more than weights, or students would begin or end where no expert ever was.
+        BadInput: the network has more than weights, or students would begin or end where no expert ever was, or it is
+            another than imported experts have.
     """
     check_network(network)
+    if options.experts_from:
+        about = pools.chosen(options.experts_from).about
+        if about.how["imported"] != str(network):
+            raise BadInput(
+                f"The experts {options.experts_from[:12]} are of the network {about.network}: say it as --network."
+            )
     needed = options.max_start - 1 + options.expert_epochs
     if needed > options.epochs:
         raise BadInput(

@@ -22,10 +22,10 @@ from dambench.config import Recipe
 from dambench.events import Progressed
 from dambench.experts import trajectories
 from dambench.matching import trajectories as matching
-from dambench.matching.trajectories import check, soft_matching, training
+from dambench.matching.trajectories import check, settle, soft_matching, training
 from dambench.problem import Problem, State, Step
 
-__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill"]
+__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill", "settle"]
 
 PAPER = "https://arxiv.org/abs/2310.05773"
 VERSION = 1
@@ -172,7 +172,7 @@ RECIPES = (
 
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Progressed]:
     """Move images and labels so that steps on them take a student where real images took an expert."""
-    experts = yield from trajectories(problem, training(options), options.experts)
+    experts = yield from trajectories(problem, training(options), options.experts, options.experts_from)
     matching = yield from soft_matching(problem, experts, options, resume)
     while matching.images.iteration < options.iterations:
         losses = yield from matching.step()

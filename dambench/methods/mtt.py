@@ -24,10 +24,10 @@ from dambench.events import Progressed
 from dambench.experts import trajectories
 from dambench.matching import trajectories as matching
 from dambench.matching.learned import LearnedImages
-from dambench.matching.trajectories import TrajectoryMatching, check, training
+from dambench.matching.trajectories import TrajectoryMatching, check, settle, training
 from dambench.problem import Problem, State, Step
 
-__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill"]
+__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill", "settle"]
 
 PAPER = "https://arxiv.org/abs/2203.11932"
 VERSION = 1
@@ -154,7 +154,7 @@ RECIPES = (
 
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Progressed]:
     """Move the images so that steps on them take a student where real images took an expert."""
-    experts = yield from trajectories(problem, training(options), options.experts)
+    experts = yield from trajectories(problem, training(options), options.experts, options.experts_from)
     images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
     matching = TrajectoryMatching(problem, images, experts, options, resume=resume)
     while images.iteration < options.iterations:

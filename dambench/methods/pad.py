@@ -31,10 +31,10 @@ from dambench.config import Recipe
 from dambench.events import Progressed
 from dambench.experts import Schedule, trajectories
 from dambench.matching import trajectories as matching
-from dambench.matching.trajectories import check, depth_mask, loss_mask, soft_matching, training
+from dambench.matching.trajectories import check, depth_mask, loss_mask, settle, soft_matching, training
 from dambench.problem import Problem, State, Step
 
-__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill"]
+__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill", "settle"]
 
 PAPER = "https://arxiv.org/abs/2408.03360"
 VERSION = 1
@@ -335,7 +335,9 @@ RECIPES = (
 
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Progressed]:
     """As DATM, from experts that see easy images first, and for the deeper of their weights."""
-    experts = yield from trajectories(problem, training(options, options.schedule), options.experts)
+    experts = yield from trajectories(
+        problem, training(options, options.schedule), options.experts, options.experts_from
+    )
     length = sum(shape.numel() for _, shape in experts.parameters)
     mask = depth_mask if options.mask == "depth" else loss_mask
     weigh = mask(length, options.mask_ratio, problem.device) if options.mask_ratio else None
