@@ -1102,28 +1102,69 @@ def db_backup(
         print(upkeep.back_up(store.file, file, overwrite=overwrite, pictures=pictures))
 
 
+@db_app.command("bundle")
+def db_bundle(
+    file: Annotated[Path, Argument(metavar="OUT", help="A .tar, or a new folder.")],
+    filter_: Chosen = "",
+    overwrite: Annotated[bool, Option("--overwrite", help="Even if there is such a .tar.")] = False,
+    db: Db = None,
+    as_json: Json = False,
+) -> int:
+    """Write runs and the files of their sets, to be merged elsewhere. Exit code 1 if a file is damaged and left out."""
+    from dambench.store.bundle import bundle
+
+    files.check_suffix(file, [".tar"], "a bundle")
+    with _opened(db) as store:
+        only = filters.read(filter_)
+        rows = store.newest(only=only.where(launch.states(store)))
+        if not rows:
+            raise BadInput(f"No run is meant by the filter {filter_!r}." if filter_ else "There are no runs to bundle.")
+        made = bundle(store, file, [row["id"] for row in rows], overwrite=overwrite)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(made)))
+    else:
+        print(made.file)
+    sets = display.counted(made.sets, "set")
+    _say(f"{display.counted(made.runs, 'run')} with {sets}, {size(made.size_bytes)}.")
+    for name, runs in made.missing.items():
+        _say(f"Not on this machine, and left out: {name} of {' '.join(runs)}.")
+    for path in made.damaged:
+        _complain(f"{path} is left out: its content is not that of its name.")
+    return 1 if made.damaged else 0
+
+
 @db_app.command("merge")
 def db_merge(
-    other: Annotated[Path, Argument(metavar="OTHER.db", help="Stays as it is.")], db: Db = None, as_json: Json = False
+    others: Annotated[list[Path], Argument(metavar="OTHER…", help="Databases and bundles. They stay as they are.")],
+    db: Db = None,
+    as_json: Json = False,
 ) -> int:
-    """Add the runs of another database. Exit code 1 if some had to be left alone."""
-    from dambench.store.merge import merge
+    """Add the runs of other databases and bundles, and the bundles' sets. Exit code 1 if some had to be left alone."""
+    from dambench.store.bundle import merge_all
 
     with _opened(_on_a_local_disk(db or stored.default_path()), write=True) as store:
-        found = merge(store, other)
+        found = merge_all(store, others)
     if as_json:
         print(json.dumps(msgspec.to_builtins(found)))
     else:
         print(
-            f"{len(found.added)} runs added, {len(found.continued)} gone on with, {found.unchanged} were here already."
+            f"{len(found.added)} runs added, {len(found.continued)} gone on with, {found.unchanged} were here already; "
+            f"{found.sets} sets taken in."
         )
         for theirs, ours in found.renamed.items():
             print(f"{theirs} is {ours} here: its id was that of another run.")
+    if found.missing:
+        _say(
+            f"The sets of {display.counted(len(found.missing), 'run')} are not here, and cannot be evaluated: "
+            f"{' '.join(found.missing)}. `dambench db bundle`, where they are, brings them."
+        )
     for run_id, why in found.conflicts.items():
         _complain(f"{run_id} is left as it is: {why}.")
     for run_id, why in found.refused.items():
         _complain(f"{run_id} is not merged: {why}.")
-    return 1 if found.conflicts or found.refused else 0
+    for name in found.damaged:
+        _complain(f"{name} is not taken in: its content is not that of its name, or it is no set.")
+    return 1 if found.conflicts or found.refused or found.damaged else 0
 
 
 @db_app.command("migrate")

@@ -15,11 +15,13 @@ A file appears under its name only when it is whole and on disk.
 """
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +31,11 @@ from string import hexdigits
 from dambench import reading
 from dambench.display import display
 from dambench.errors import BadInput
+
+PART = ".part"
+"""How the name of a file ends that is being written."""
+
+_umask = threading.Lock()
 
 HOME_HINT = ", or choose another folder with DAMBENCH_HOME"
 
@@ -234,9 +241,6 @@ def room(path: Path) -> int:
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that it is there whole or not at all, even after a power cut.
 
-    A temporary file in the same folder, fsync, rename, fsync of the folder. What a killed process may leave
-    behind is a temporary file (its name begins with a dot), which nothing reads.
-
     Raises:
         OSError: the disk is full, or the folder cannot be written; nothing is left behind. Or something else than a
             file has that name: /dev/null would no longer be what it was.
@@ -244,19 +248,58 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no plain file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
+    with replacing(path) as part, part.open("wb") as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """A file that takes the place of another, whole, once the block has written it.
+
+    A temporary file in the same folder, fsync, rename, fsync of the folder. What a killed process may leave behind is
+    a temporary file (PART), which nothing reads and `dambench db purge` removes.
+
+    Args:
+        overwrite: else what has come under that name meanwhile stays.
+
+    Yields:
+        Its name until then: an empty file. Whoever wants to make one himself may remove it.
+
+    Raises:
+        FileExistsError: there is one, and it is not to be overwritten.
+        OSError: it cannot be written; nothing is left behind.
+    """
+    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name[:40]}.", suffix=PART)
+    os.close(handle)
+    part = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        yield part
+        handle = os.open(part, os.O_RDWR)
+        try:
+            os.fchmod(handle, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask())
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if overwrite:
+            os.replace(part, path)
+        else:
+            os.link(part, path)
+    finally:
+        for left in part.parent.glob(f"{glob.escape(part.name)}*"):  # SQLite has files beside
+            left.unlink(missing_ok=True)
+    sync_folder(path.absolute().parent)
+
+
+def umask() -> int:
+    """What new files are not to be: as the user has it."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    with _umask:  # it can only be read by being set
+        mask = os.umask(0o077)
+        os.umask(mask)
+    return mask
 
 
 def sync_folder(folder: Path) -> None:

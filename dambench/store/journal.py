@@ -44,7 +44,7 @@ class Taken(NotKept):
 
 def folder(path: Path) -> Path:
     """The journal of a database."""
-    return path.with_name(f"{path.name}.d")
+    return path.parent / f"{path.name}.d"
 
 
 def words_name(uid: str, attempt: int) -> str:

@@ -8,7 +8,7 @@ be one that a run could say, and its texts are made harmless.
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -100,28 +100,47 @@ class Copy:
     results_sha256: str
 
 
-def merge(store: Store, other: Path) -> Merged:
+@contextmanager
+def opened(store: Store, other: Path, named: Path | None = None) -> Iterator[Store]:
+    """Open another database to merge it, one moment of it, whoever writes there.
+
+    Args:
+        named: what whoever asked for it calls it, where that is not its path.
+
+    Raises:
+        BadInput: it is not a database of dambench, or not one that is safe to read.
+    """
+    called = str(named or other)
+    _check_plain(other, called)
+    if other.samefile(store.path):
+        raise BadInput(f"{called!r} is the database that it would be merged into: name another.")
+    with closing(Store.open(other)) as theirs:
+        theirs.db.conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 4 * LONGEST_WORD)  # nothing longer is even read
+        theirs.db.conn.execute("begin")
+        for table in READ:
+            columns = f"select name, type, hidden from pragma_table_xinfo('{table}')"
+            if theirs.query(columns) != store.query(columns):
+                raise BadInput(f"The database {called!r} is not merged: its table {table} is not dambench's.")
+        yield theirs
+
+
+def merge(store: Store, other: Path, found: Merged | None = None, named: Path | None = None) -> Merged:
     """Add the runs of another database to an open one, all in one transaction. To do so again changes nothing.
+
+    Args:
+        found: what came of others before, to be added to.
+        named: as for `opened`.
 
     Raises:
         BadInput: the other file is not a database of dambench, or not one that is safe to read.
         NotKept: nothing could be written, and nothing was.
     """
-    _check_plain(other)
-    if other.samefile(store.path):
-        raise BadInput(f"{str(other)!r} is the database that it would be merged into: name another.")
-    found = Merged()
-    with closing(Store.open(other)) as theirs:
-        theirs.db.conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 4 * LONGEST_WORD)  # nothing longer is even read
-        theirs.db.conn.execute("begin")  # one moment of it, whoever writes there
-        for table in READ:
-            columns = f"select name, type, hidden from pragma_table_xinfo('{table}')"
-            if theirs.query(columns) != store.query(columns):
-                raise BadInput(f"The database {str(other)!r} is not merged: its table {table} is not dambench's.")
+    found = found or Merged()
+    with opened(store, other, named) as theirs:
         runs = theirs.query("select * from runs order by number")
         # Reading both copies of a run takes time, and others wait for whoever writes.
         new = [run for run in runs if not _same(store, theirs, run)]
-        found.unchanged = len(runs) - len(new)
+        found.unchanged += len(runs) - len(new)
         if new:
             with database.transaction(store.db, store.file):
                 for run in new:
@@ -129,17 +148,17 @@ def merge(store: Store, other: Path) -> Merged:
     return found
 
 
-def _check_plain(other: Path) -> None:
+def _check_plain(other: Path, called: str) -> None:
     database.identify(other)
     try:
         with closing(database.open_as_it_is(other)) as db:
             known = db.conn.execute("select type, name, sql from sqlite_master").fetchall()
     except sqlite3.Error as error:
-        raise BadInput(f"The database {str(other)!r} cannot be read: {error}.") from None
+        raise BadInput(f"The database {called!r} cannot be read: {error}.") from None
     for kind, name, sql in known:
         if kind == "trigger" or (name in READ and not (kind == "table" and sql.lower().startswith("create table"))):
             raise BadInput(
-                f"The database {str(other)!r} is not merged: {display(name, 60)!r} in it is a "
+                f"The database {called!r} is not merged: {display(name, 60)!r} in it is a "
                 f"{'virtual table' if kind == 'table' else kind}, which no dambench made."
             )
 

@@ -1,0 +1,215 @@
+"""Bundles: runs with the files of their sets, for another machine."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from dambench import files
+from dambench.cli import run_cli
+from dambench.events import AnyEvent, Finished, Snapshot
+from dambench.store import bundle
+from dambench.store.runs import Store
+from tests.ledger import CARD, PNG, config, costs, words
+
+
+def _set(value: float, whitening: str = "") -> bytes:
+    """The file of a set, as far as bundles look at it."""
+    about = json.dumps({"whitening": whitening})
+    return safetensors.numpy.save({"images": np.full((2, 1, 8, 8), value, np.float32)}, {"dambench": about})
+
+
+def _run(store: Store, seed: int, content: bytes) -> str:
+    """A finished run whose set has this content."""
+    run, sha256 = config("dm", seed=seed), files.digest(content)
+    made = Snapshot(iteration=2, sha256=sha256, size_bytes=len(content), shape=[2], dtype="float32", preview=PNG)
+    run_id = store.create(run, CARD)
+    ends: list[AnyEvent] = [made, Finished(set_sha256=sha256, costs=costs())]
+    list(store.record(run_id, iter([*list(words(run))[:5], *ends])))
+    return run_id
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The ids of two runs with sets, one of them whitened, on a machine that then is another one."""
+    monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "there"))
+    zca = safetensors.numpy.save({"matrix": np.eye(2, dtype=np.float32)})
+    sets = [_set(1.0), _set(2.0, files.digest(zca))]
+    files.write_whole(files.whitening_path("d" * 64, files.digest(zca)), zca)
+    for content in sets:
+        files.write_whole(files.set_path(files.digest(content)), content)
+    with closing(Store.open(tmp_path / "there.db", write=True)) as store:
+        yield [_run(store, seed, content) for seed, content in enumerate(sets)]
+
+
+def _bundle(target: str, *more: str) -> int:
+    return run_cli(["db", "bundle", target, "--db", "there.db", *more])
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("target", ["all.tar", "all"])
+def test_a_bundle_brings_runs_sets_and_whitenings_to_another_machine_twice_as_good_as_once(
+    target: str, there: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _bundle(target) == 0
+    assert _bundle("again.tar") == 0
+    monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "here"))
+    capsys.readouterr()
+    assert run_cli(["db", "merge", target, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (sorted(found["added"]), found["sets"], found["missing"]) == (sorted(there), 2, [])
+    assert _tree(tmp_path / "here") == _tree(tmp_path / "there")
+    assert run_cli(["db", "merge", target, "again.tar", "there.db", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["added"], found["unchanged"], found["sets"]) == ([], 6, 0)
+
+
+def test_the_same_runs_give_the_same_bytes_and_nothing_is_written_over(
+    there: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _bundle("a.tar") == _bundle("b.tar") == _bundle("folder") == 0
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    with tarfile.open("a.tar") as tar:
+        assert {member.name: tar.extractfile(member).read() for member in tar} == _tree(tmp_path / "folder")  # type: ignore[union-attr]
+    before = _tree(tmp_path)
+    for target in ("a.tar", "folder", "a.zip"):
+        assert _bundle(target) == 2
+    assert _bundle("folder", "--overwrite") == 2
+    assert _bundle("none.tar", "--filter", "method:mtt") == 2
+    assert _tree(tmp_path) == before
+    assert _bundle("a.tar", "--overwrite", "--filter", "seed:1") == 0
+    with closing(Store.open(tmp_path / "here.db", write=True)) as here:
+        assert bundle.merge_all(here, [tmp_path / "a.tar"]).added == there[1:]
+
+
+def test_what_is_missing_or_damaged_is_said_and_the_rest_is_bundled(
+    there: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (files.set_path(files.digest(content)) for content in (_set(1.0), _set(2.0)))
+    first.unlink()
+    capsys.readouterr()
+    assert _bundle("missing.tar") == 0
+    assert f"left out: sets/{first.name} of {there[0]}." in capsys.readouterr().err
+    (second,) = (tmp_path / "there" / "sets").iterdir()
+    second.write_bytes(second.read_bytes()[:-1])
+    assert _bundle("damaged.tar") == 1
+    assert f"{second} is left out" in capsys.readouterr().err
+    monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "here"))
+    assert run_cli(["db", "merge", "damaged.tar", "missing.tar", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["sets"] == 1
+    assert f"The sets of 2 runs are not here, and cannot be evaluated: {' '.join(sorted(there))}" in shown.err
+
+
+def _rewritten(path: Path, change: Callable[[tarfile.TarInfo, bytes], list[tuple[tarfile.TarInfo, bytes]]]) -> None:
+    """The tar with each of its members changed."""
+    with tarfile.open(path) as tar:
+        members = [(member, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+    with tarfile.open(path, "w") as tar:
+        for old in members:
+            for member, content in change(*old):
+                tar.addfile(member, io.BytesIO(content))
+
+
+def _beside(**changes: Any) -> Callable[[tarfile.TarInfo, bytes], list[tuple[tarfile.TarInfo, bytes]]]:
+    def change(member: tarfile.TarInfo, content: bytes) -> list[tuple[tarfile.TarInfo, bytes]]:
+        if member.name != "runs.db":
+            return [(member, content)]
+        more = tarfile.TarInfo(changes.pop("name"))
+        for name, value in changes.items():
+            setattr(more, name, value)
+        return [(more, b""), (member, content)]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_beside(name="../evil"), "has a name that no bundle has"),
+        (_beside(name="/tmp/evil"), "has a name that no bundle has"),
+        (_beside(name="sets/../../evil.safetensors"), "has a name that no bundle has"),
+        (_beside(name=f"sets/{'a' * 64}.safetensors", type=tarfile.SYMTYPE, linkname="/etc/passwd"), "no plain file"),
+        (_beside(name=f"sets/{'a' * 64}.safetensors", type=tarfile.LNKTYPE, linkname="runs.db"), "no plain file"),
+        (_beside(name="runs.db", type=tarfile.FIFOTYPE), "no plain file"),
+        (_beside(name="runs.db"), "is in it twice"),
+        (lambda member, content: [(member, content)] if member.name != "runs.db" else [], "it has no runs.db"),
+        (lambda member, content: [(member, b"not a database " * (len(content) // 15 + 1))], "is not a database"),
+    ],
+)
+def test_what_no_bundle_holds_is_refused_and_nothing_is_taken_in(
+    change: Any,
+    said: str,
+    there: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _bundle("good.tar") == _bundle("bad.tar") == 0
+    _rewritten(tmp_path / "bad.tar", change)
+    monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "here"))
+    Store.open(tmp_path / "runs.db", write=True).close()
+    before = hashlib.sha256((tmp_path / "runs.db").read_bytes()).hexdigest()
+    capsys.readouterr()
+    assert run_cli(["db", "merge", "good.tar", "bad.tar"]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "here").exists()
+    assert not (tmp_path.parent / "evil").exists()
+    assert hashlib.sha256((tmp_path / "runs.db").read_bytes()).hexdigest() == before
+
+
+def test_a_set_that_is_not_what_its_name_says_is_left_out_and_the_others_are_taken_in(
+    there: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _bundle("bad.tar") == 0
+    wrong = files.digest(_set(1.0))
+
+    def changed(member: tarfile.TarInfo, content: bytes) -> list[tuple[tarfile.TarInfo, bytes]]:
+        stray = tarfile.TarInfo(f"sets/{'a' * 64}.safetensors")
+        if wrong in member.name:
+            return [(stray, b""), (member, content[:-1] + b"x")]
+        return [(member, content)]
+
+    _rewritten(tmp_path / "bad.tar", changed)
+    monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "here"))
+    capsys.readouterr()
+    assert run_cli(["db", "merge", "bad.tar", "--json"]) == 1
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert (found["sets"], found["missing"], len(found["added"])) == (1, there[:1], 2)
+    assert f"sets/{wrong}.safetensors of bad.tar is not taken in" in shown.err
+    assert sorted(_tree(tmp_path / "here")) == [name for name in sorted(_tree(tmp_path / "there")) if wrong not in name]
+
+
+def test_a_merge_that_is_cut_short_is_completed_by_doing_it_again(
+    there: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _bundle("all.tar") == 0
+    monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "here"))
+
+    class Killed(BaseException):
+        """What nothing catches."""
+
+    def killed(*given: Any) -> None:
+        raise Killed
+
+    for place in ("dambench.store.bundle._whitening_of", "dambench.store.merge._take"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, killed)
+            with closing(Store.open(tmp_path / "runs.db", write=True)) as store, pytest.raises(Killed):
+                bundle.merge_all(store, [tmp_path / "all.tar"])
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        assert store.query("select * from runs") == []
+        assert sorted(bundle.merge_all(store, [tmp_path / "all.tar"]).added) == sorted(there)
+    assert _tree(tmp_path / "here") == _tree(tmp_path / "there")
