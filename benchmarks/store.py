@@ -52,7 +52,7 @@ def filled(runs: int, rows: int) -> Path:
                 # Its last words, with which the losses stop counting, come after them.
                 number = sequence if sequence < first else sequence + rows
                 lines.append(Said(uid=uid, attempt=1, sequence=number, at=AT, event=event))
-            store._write(lines)
+            store.write(lines)
         steps = [
             (first + n, AT, msgspec.json.encode(Stepped(iteration=n + 4, losses={"loss": 1 / (n + 1)}, seconds=n / 10)))
             for n in range(rows // runs)

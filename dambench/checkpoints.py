@@ -6,6 +6,7 @@ ever executed. Randomness is not in it: every draw of a run is derived from its 
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,11 +109,16 @@ class Keeper:
     Args:
         every: seconds between two; more where writing one takes so long that it would cost too much.
         kept: the names of those that are known to the run's record already, oldest first.
+        on_record: whether all that was said of the others is on record, too.
     """
 
-    def __init__(self, folder: Path, every: float, kept: list[str] | None = None):
+    def __init__(
+        self, folder: Path, every: float, kept: list[str] | None = None, on_record: Callable[[], bool] = lambda: True
+    ):
         self.folder, self.every = folder, every
         self._kept = list(kept or [])
+        self._on_record = on_record
+        self._recorded = self._kept[-KEPT:]
         self._next = time.monotonic() + every
 
     @property
@@ -141,10 +147,12 @@ class Keeper:
     def sweep(self, keep: int = KEPT) -> None:
         """Remove all but the last ones, and what a killed process left half written.
 
-        To be called once the last one is on record.
+        To be called once the last one was said. Should it not be on record yet, those that are stay too.
         """
         self._kept = self._kept[-keep:] if keep else []
-        wanted = {path_of(self.folder, name).name for name in self._kept}
+        if self._on_record():
+            self._recorded = list(self._kept)
+        wanted = {path_of(self.folder, name).name for name in (*self._recorded, *self._kept)}
         files.remove_others(self.folder, wanted)
 
 

@@ -783,6 +783,7 @@ def _estimated(job: "Job", runs: int, as_json: bool) -> int:
 
 @contextmanager
 def _opened(db: Path | None, *, write: bool = False) -> Iterator[Store]:
+    database.voice.set(_say)
     store = Store.open(db or stored.default_path(), write=write)
     try:
         for note in store.notes:

@@ -22,6 +22,26 @@ class NotKept(RuntimeError):
     """The database could not be written: the disk is full, gone, or held by somebody else. Nothing of it was kept."""
 
 
+class Held(NotKept):
+    """Another process holds the database. That may pass."""
+
+
+class Gone(NotKept):
+    """Under the name of the database is not the file any more that was opened.
+
+    Attributes:
+        readable: whether what was opened can still be read: it was removed or renamed, not written over.
+    """
+
+    def __init__(self, text: str, *, readable: bool):
+        super().__init__(text)
+        self.readable = readable
+
+
+class KeptElsewhere(NotKept):
+    """The database could not be written, but what was to be written is in another file, which the text names."""
+
+
 def folded(name: str) -> str:
     """A name without what people write differently: case, dashes, underscores and spaces."""
     return re.sub(r"[\s_-]+", "", name).casefold()

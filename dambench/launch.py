@@ -23,9 +23,9 @@ from typing import Any, Literal, NamedTuple
 import psutil
 
 from dambench import files
-from dambench.errors import NotKept
+from dambench.errors import Gone, NotKept
 from dambench.events import Process
-from dambench.store.runs import Store
+from dambench.store.runs import Store, exists
 
 BEAT_SECONDS = 10.0
 SILENT_SECONDS = 60.0
@@ -233,11 +233,18 @@ def beating(path: Path, run: str, attempt: int, stop: Callable[[], None]) -> Ite
     over = threading.Event()
 
     def beat() -> None:
-        with suppress(Exception), closing(Store.open(path, write=True)) as store:
-            while not over.wait(BEAT_SECONDS):
-                with suppress(NotKept):  # the run itself will say what is wrong
-                    if store.beat(run, attempt):
-                        stop()
+        while exists(path):
+            with suppress(Exception), closing(Store.open(path, write=True)) as store:
+                while not over.wait(BEAT_SECONDS):
+                    try:
+                        if store.beat(run, attempt):
+                            stop()
+                    except Gone:
+                        return
+                    except NotKept:
+                        continue  # the run itself will say what is wrong
+            if over.wait(BEAT_SECONDS):
+                return
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from dambench import files, launch, registry
-from dambench.errors import NotKept
+from dambench.errors import KeptElsewhere, NotKept
 from dambench.events import Adapted, AnyEvent, Evaluated, Failed, Finished, Resumed, Stopped, Warned, remark
 from dambench.store.leaderboard import mean, std
+from dambench.store.recorder import Recorder
 from dambench.store.runs import Store
 from dambench.terminal import Watch
 
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 REQUEST = "request"
 """By which a run is stopped that cannot be signalled from where its user is."""
 
-EXIT_CODES = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 143, "SIGUSR2": 143, REQUEST: 143}
+LOST = "the loss of its database"
+
+EXIT_CODES = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 143, "SIGUSR2": 143, REQUEST: 143, LOST: 1}
 
 PATIENCE = 10.0
 """Seconds after which somebody who asked a run to stop is told why it has not yet."""
@@ -60,9 +63,10 @@ def record(
 
     said: list[AnyEvent] = []
     attempt = beginning.attempt if beginning else 1
+    recorder = Recorder(store, run_id, attempt, lambda text: watch.say(text), lambda: bool(signals.heard))
 
     def keep(events: Iterator[AnyEvent]) -> None:
-        for event in store.record(run_id, events, attempt):
+        for event in recorder.record(events):
             watch.hear(event)
             if isinstance(event, Resumed) and told:
                 told.announce(run_id)
@@ -70,7 +74,12 @@ def record(
                 said.append(event)
 
     folder = files.run_folder(store.run(run_id)["uid"])
-    keeper = Keeper(folder, job.config.where.checkpoint_every, beginning.checkpoints if beginning else None)
+    keeper = Keeper(
+        folder,
+        job.config.where.checkpoint_every,
+        beginning.checkpoints if beginning else None,
+        lambda: not recorder.is_behind,
+    )
     try:
         with (
             registry.aside(),
@@ -81,7 +90,9 @@ def record(
             try:
                 command_line = shlex.join(["dambench", *sys.argv[1:]])
                 words = until_told(
-                    engine.run(job, command_line, keeper, beginning), lambda: signals.heard, engine.StopRun
+                    engine.run(job, command_line, keeper, beginning),
+                    lambda: signals.heard or (LOST if recorder.lost else ""),
+                    engine.StopRun,
                 )
                 with closing(sampled(words, since=store.seconds(run_id))) as events:
                     keep(events)
@@ -95,6 +106,9 @@ def record(
                 # The engine raises nothing: this is a fault of ours outside it. The run must not look alive.
                 text = f"{type(error).__name__}: {error}"
                 keep(iter([Failed(error=text, traceback=traceback.format_exc(), costs=[])]))
+    except KeptElsewhere as error:
+        watch.say(f"dambench: {error}")
+        return 1
     except NotKept as error:
         watch.say(f"dambench: {error} What was kept stays; `dambench resume {run_id}` goes on from there.")
         return 1

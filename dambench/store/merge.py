@@ -183,11 +183,11 @@ def _take(store: Store, theirs: Store, run: dict[str, Any], found: Merged) -> No
     shown = display(str(run["id"]), 20)
     store.db.conn.execute("savepoint one")
     try:
-        copy = _copy(theirs, run)
+        copy = copy_of(theirs, run)
         mine = store.query("select * from runs where uid = ?", copy.created.uid)
         if mine:
             shown = mine[0]["id"]
-            _go_on(store, _copy(store, mine[0]), copy, found)
+            _go_on(store, copy_of(store, mine[0]), copy, found)
         else:
             _add(store, copy, found)
     except Refused as reason:
@@ -200,7 +200,7 @@ def _take(store: Store, theirs: Store, run: dict[str, Any], found: Merged) -> No
 
 
 def _add(store: Store, copy: Copy, found: Merged) -> None:
-    store._apply(copy.created)
+    store.apply(copy.created)
     _hear(store, copy.created.uid, copy.said, copy.last)
     row = store.query("select id, results_sha256 from runs where uid = ?", copy.created.uid)[0]
     if copy.results_sha256 not in ("", row["results_sha256"]):
@@ -234,7 +234,7 @@ def _hear(store: Store, uid: str, said: list[Said], last: list[Line]) -> None:
     """Apply the words of a run; those of which there are many, and which change no other table, all at once."""
     many = [word for word in said if isinstance(word.event, Stepped | Sampled)]
     for line in (*(word for word in said if not isinstance(word.event, Stepped | Sampled)), *last):
-        store._apply(line)
+        store.apply(line)
     number = store.query("select number from runs where uid = ?", uid)[0]["number"]
     store.db.conn.executemany(
         "insert into events (run, sequence, at, kind, body) values (?, ?, ?, 'stepped', ?)",
@@ -261,7 +261,7 @@ def _after(ours: Copy, theirs: Copy) -> list[Said] | None:
     return new if kept == old else None
 
 
-def _copy(store: Store, run: dict[str, Any]) -> Copy:
+def copy_of(store: Store, run: dict[str, Any]) -> Copy:
     """All that a database holds of a run, as lines.
 
     Raises:

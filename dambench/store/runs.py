@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +42,6 @@ from dambench.events import (
     Stepped,
     Stopped,
     Warned,
-    harmless,
     remark,
     shown,
 )
@@ -51,9 +49,6 @@ from dambench.store import database, journal
 from dambench.store.database import transaction
 from dambench.store.results import SCORES, checksum, damaged
 from dambench.store.usage import usage
-
-FLUSH_SECONDS = 1.0
-FLUSH_EVENTS = 500
 
 CHECKPOINTS = 2
 """Of a run that are kept."""
@@ -129,6 +124,11 @@ class Said(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
     sequence: int
     at: str
     event: AnyEvent
+
+
+def said(uid: str, attempt: int, sequence: int, event: AnyEvent) -> Said:
+    """A word that a run says now."""
+    return Said(uid=uid, attempt=attempt, sequence=sequence, at=_now(), event=event)
 
 
 Editable = Literal["deleted_at", "stop_asked", "name", "note", "tag", "untag"]
@@ -250,7 +250,7 @@ class Store:
             recipe=display(recipe, 400),
             overrides=shown(overrides or {}),
         )
-        self._write([created])
+        self.write([created])
         return str(self.query("select id from runs where uid = ?", created.uid)[0]["id"])
 
     def record(self, run: str, events: Iterable[AnyEvent], attempt: int = 1) -> Iterator[AnyEvent]:
@@ -262,27 +262,13 @@ class Store:
             attempt: which of the run's processes this is.
 
         Raises:
+            KeptElsewhere: the database could not be written, and it is in another file.
             NotKept: the database could not be written.
             Superseded: another process has gone on with the run.
         """
-        row = self.run(run)
-        uid, number = row["uid"], row["number"]
-        both = "select sequence from events where run = ?1 union all select sequence from samples where run = ?1"
-        sequence = self.query(f"select coalesce(max(sequence), 0) last from ({both})", number)[0]["last"]
-        waiting: list[Line] = []
-        flushed = time.monotonic()
-        for event in map(harmless, events):
-            sequence += 1
-            waiting.append(Said(uid=uid, attempt=attempt, sequence=sequence, at=_now(), event=event))
-            late = time.monotonic() - flushed > FLUSH_SECONDS or len(waiting) >= FLUSH_EVENTS
-            # A sample never has a transaction of its own: it goes with the event that it came with.
-            if not isinstance(event, Sampled) and (late or not isinstance(event, Stepped | Progressed | Previewed)):
-                self._write(waiting)
-                waiting.clear()
-                flushed = time.monotonic()
-            yield event
-        if waiting:
-            self._write(waiting)
+        from dambench.store.recorder import Recorder  # which writes to a Store
+
+        return Recorder(self, run, attempt).record(events)
 
     def finished(self, config: RunConfig, card: DataCard, set_sha256: str = "") -> str | None:
         """The id of the newest finished run of this configuration on these data, if there is one outside of the trash.
@@ -302,7 +288,7 @@ class Store:
 
     def beat(self, run: str, attempt: int) -> bool:
         """Give a sign of life. Returns whether somebody has asked the run to stop."""
-        with transaction(self.db, self.file):
+        with transaction(self.db, self.file, database.SPEAK_SECONDS):
             self.db.conn.execute("update runs set beat_at = ? where id = ? and attempt = ?", [_now(), run, attempt])
         return self._is_asked_to_stop(run, attempt)
 
@@ -329,7 +315,7 @@ class Store:
         row = self.run(run)
         if was is not None and row[what] != was:
             raise Changed(row["id"], what, row[what])
-        self._write([Edited(uid=row["uid"], at=_now(), what=what, value=value)])
+        self.write([Edited(uid=row["uid"], at=_now(), what=what, value=value)])
 
     def delete(self, run: str) -> None:
         """Put a run into the trash."""
@@ -339,12 +325,21 @@ class Store:
         """Take a run out of the trash."""
         self.edit(run, "deleted_at", "")
 
-    def _write(self, lines: Sequence[Line]) -> None:
-        with transaction(self.db, self.file):
-            for line in lines:
-                self._apply(line)
+    def write(self, lines: Sequence[Line], patience: float = database.WAIT_SECONDS) -> None:
+        """Add lines, all or none.
 
-    def _apply(self, line: Line) -> None:
+        Args:
+            patience: seconds to wait for others who write.
+
+        Raises:
+            NotKept: they could not be written.
+        """
+        with transaction(self.db, self.file, patience):
+            for line in lines:
+                self.apply(line)
+
+    def apply(self, line: Line) -> None:
+        """Within a transaction."""
         match line:
             case Created():
                 self._enter(line)

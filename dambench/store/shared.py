@@ -127,7 +127,7 @@ class Shared(Store):
         self.refresh()
         return self._is_asked_to_stop(run, attempt)
 
-    def _write(self, lines: Sequence[Line]) -> None:
+    def write(self, lines: Sequence[Line], patience: float = database.WAIT_SECONDS) -> None:
         last = max((n for n, line in enumerate(lines) if _is_progress(line)), default=0)
         parts: dict[str, list[Line]] = {}
         for number, line in enumerate(lines):
@@ -136,7 +136,7 @@ class Shared(Store):
         for name, part in parts.items():
             with self._writing(name):
                 self._append(name, part)
-            self._take_own(name)
+            self._take_own(name, patience)
 
     def _name(self, line: Line) -> str:
         """The file of a line."""
@@ -166,10 +166,10 @@ class Shared(Store):
         except Taken:
             raise Superseded("Another process is going on with this run already: this one ends.") from None
 
-    def _take_own(self, name: str) -> None:
+    def _take_own(self, name: str, patience: float) -> None:
         """Into the index with what this process wrote, without a look at everybody's files."""
         uid = name.partition(".")[0]
-        with self._writing(name), transaction(self.db, self.file):
+        with self._writing(name), transaction(self.db, self.file, patience):
             rows = self.query("select name from journal_files where name like ?", f"{uid}.%")
             names = {name, *(row["name"] for row in rows)}
             began_here = not whose(name) or words_name(uid, 1) in names
@@ -312,10 +312,10 @@ class Shared(Store):
                 match line:
                     case Created(uid=uid) if (uid, 1) == of:
                         if not self.query("select 1 from runs where uid = ?", uid):
-                            self._apply(line)
+                            self.apply(line)
                     case Said(uid=uid, attempt=attempt) if (uid, attempt) == of:
                         if line.sequence > sequence and (until is None or line.sequence < until):
-                            self._apply(line)
+                            self.apply(line)
                             sequence = line.sequence
                     case _:
                         unread += bool(raw)
@@ -358,7 +358,7 @@ class Shared(Store):
         edits = "select uid, at, what, value from journal_edits order by at, name, line"
         for row in self.query(edits) if uids else []:
             if row["uid"] in uids:
-                self._apply(Edited(**row))
+                self.apply(Edited(**row))
 
     @contextmanager
     def _copied(self, base: str) -> Iterator[Database | None]:

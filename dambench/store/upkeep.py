@@ -11,6 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from sqlite_utils import Database
+
 from dambench import files
 from dambench.errors import BadInput
 from dambench.store import database
@@ -142,15 +144,16 @@ def back_up(path: Path, target: Path | None, *, overwrite: bool = False, picture
         raise BadInput(f"The backup {str(chosen)!r} is there already: choose another name, or add --overwrite.")
     try:
         with files.writing("The backup", chosen.parent), closing(database.open_as_it_is(path)) as db:
-            database.copy_whole(db, chosen, overwrite=overwrite)
-        if not pictures:
-            with closing(sqlite3.connect(chosen, isolation_level=None)) as copy:
-                if copy.execute("select 1 from sqlite_master where name = 'previews'").fetchone():
-                    copy.execute("delete from previews")
-                    copy.execute("vacuum")
+            database.copy_whole(db, chosen, overwrite=overwrite, and_then=None if pictures else _without_pictures)
     except sqlite3.Error as error:
         raise BadInput(f"The backup {str(chosen)!r} cannot be made: {error}.") from None
     return chosen
+
+
+def _without_pictures(db: Database) -> None:
+    if db.conn.execute("select 1 from sqlite_master where name = 'previews'").fetchone():
+        db.conn.execute("delete from previews")
+        db.conn.execute("vacuum")
 
 
 class Migrated(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dambench import launch
 from dambench.events import AnyEvent, Progressed, Stepped
-from dambench.store import runs
+from dambench.store import recorder
 from dambench.store.runs import Store
 from tests import ledger
 
@@ -27,7 +27,7 @@ def words() -> Iterator[AnyEvent]:
 
 
 if __name__ == "__main__":
-    runs.FLUSH_SECONDS = 0.1
+    recorder.FLUSH_SECONDS = 0.1
     with closing(Store.open(Path(sys.argv[1]), write=True)) as store:
         run = store.create(RUN, ledger.CARD, process=launch.this_process())
         print(run, flush=True)

@@ -64,7 +64,7 @@ def _words() -> Iterator[AnyEvent]:
 @contextmanager
 def _speaking(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A run that says something ten times a second, and is this process."""
-    monkeypatch.setattr("dambench.store.runs.FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr("dambench.store.recorder.FLUSH_SECONDS", 0.1)
     over = threading.Event()
     begun: list[str] = []
 
