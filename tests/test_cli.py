@@ -382,7 +382,7 @@ def test_a_locked_database_is_said_before_a_run_begins(
     with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as other:
         other.execute("begin immediate")
         assert run_cli(DM) == 1
-    assert "database is locked" in capsys.readouterr().err
+    assert "does not come to an end" in capsys.readouterr().err
     with database.locked(tmp_path / "runs.db"):
         assert run_cli(DM) == 1
     assert "Another process has been writing" in capsys.readouterr().err

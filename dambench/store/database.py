@@ -262,11 +262,12 @@ class _Patience:
     """Of whoever waits for a database.
 
     Args:
-        seconds: after which it ends.
+        seconds: after which it ends; None: WAIT_SECONDS.
     """
 
-    def __init__(self, path: Path, seconds: float):
-        self._path, self._seconds, self._began, self._spoke = path, seconds, time.monotonic(), False
+    def __init__(self, path: Path, seconds: float | None):
+        self._seconds = WAIT_SECONDS if seconds is None else seconds
+        self._path, self._began, self._spoke = path, time.monotonic(), False
 
     def wait(self) -> None:
         """A moment.
@@ -291,11 +292,11 @@ class _Patience:
 
 
 @contextmanager
-def locked(path: Path, patience: float = WAIT_SECONDS) -> Iterator[int]:
+def locked(path: Path, patience: float | None = None) -> Iterator[int]:
     """Be the only process that writes to this database.
 
     Args:
-        patience: seconds to wait for another.
+        patience: seconds to wait for another; None: WAIT_SECONDS.
 
     Yields:
         A handle of the lock's file.
@@ -320,11 +321,11 @@ def locked(path: Path, patience: float = WAIT_SECONDS) -> Iterator[int]:
 
 
 @contextmanager
-def transaction(db: Database, path: Path, patience: float = WAIT_SECONDS) -> Iterator[None]:
+def transaction(db: Database, path: Path, patience: float | None = None) -> Iterator[None]:
     """An immediate one: a transaction that reads first and then writes can fail at once, whatever the timeout.
 
     Args:
-        patience: seconds to wait for others who write.
+        patience: seconds to wait for others who write; None: WAIT_SECONDS.
 
     Raises:
         Held: others wrote all the time.
@@ -357,7 +358,7 @@ def _is(error: sqlite3.Error, *codes: int) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in codes
 
 
-def _begin(db: Database, path: Path, patience: float) -> None:
+def _begin(db: Database, path: Path, patience: float | None) -> None:
     """Other programs do not know our lock."""
     waiting = _Patience(path, patience)
     db.conn.execute(f"pragma busy_timeout = {BUSY_MS}")

@@ -119,6 +119,15 @@ class Recorder:
         except Gone as error:
             self._readable = error.readable
             self._lose(str(error))
+        except NotKept:
+            raise
+        except Exception:  # a fault of ours: what it was about cannot be kept, all else can
+            self._interrupted = False
+            lines, self._waiting = self._waiting, []
+            for line in lines:
+                with suppress(Exception):
+                    self._store.write([line], PATIENCE)
+            raise
         else:
             self._remember()
             if self._held:

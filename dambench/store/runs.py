@@ -325,11 +325,11 @@ class Store:
         """Take a run out of the trash."""
         self.edit(run, "deleted_at", "")
 
-    def write(self, lines: Sequence[Line], patience: float = database.WAIT_SECONDS) -> None:
+    def write(self, lines: Sequence[Line], patience: float | None = None) -> None:
         """Add lines, all or none.
 
         Args:
-            patience: seconds to wait for others who write.
+            patience: seconds to wait for others who write; None: as long as is usual.
 
         Raises:
             NotKept: they could not be written.

@@ -127,7 +127,7 @@ class Shared(Store):
         self.refresh()
         return self._is_asked_to_stop(run, attempt)
 
-    def write(self, lines: Sequence[Line], patience: float = database.WAIT_SECONDS) -> None:
+    def write(self, lines: Sequence[Line], patience: float | None = None) -> None:
         last = max((n for n, line in enumerate(lines) if _is_progress(line)), default=0)
         parts: dict[str, list[Line]] = {}
         for number, line in enumerate(lines):
@@ -166,7 +166,7 @@ class Shared(Store):
         except Taken:
             raise Superseded("Another process is going on with this run already: this one ends.") from None
 
-    def _take_own(self, name: str, patience: float) -> None:
+    def _take_own(self, name: str, patience: float | None) -> None:
         """Into the index with what this process wrote, without a look at everybody's files."""
         uid = name.partition(".")[0]
         with self._writing(name), transaction(self.db, self.file, patience):
