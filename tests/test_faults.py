@@ -66,7 +66,7 @@ class Faults:
 
         real_connect = sqlite3.connect
         with pytest.MonkeyPatch.context() as patched:
-            for name in ("fsync", "replace", "link", "fdopen"):
+            for name in ("fsync", "replace", "link", "fchmod"):
                 patched.setattr(os, name, before(getattr(os, name)))
             patched.setattr(files.tempfile, "mkstemp", before(files.tempfile.mkstemp))  # type: ignore[attr-defined]
             patched.setattr(sqlite3, "connect", lambda *a, **k: real_connect(*a, **k, factory=Connection))

@@ -16,7 +16,7 @@ def test_a_file_is_written_whole_and_leaves_nothing_beside_it(tmp_path: Path) ->
     assert os.listdir(path.parent) == ["file.bin"]
 
 
-@pytest.mark.parametrize("broken", ["fsync", "replace", "fdopen"])
+@pytest.mark.parametrize("broken", ["fsync", "replace", "fchmod"])
 def test_when_writing_fails_the_old_file_stays_and_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:

@@ -316,7 +316,7 @@ def _folder(path: Path) -> None:
         (_truncated, "damaged: its end is missing"),
         (_text, "is not a database of dambench"),
         (_empty, "is an empty file, not a database"),
-        (_folder, "Is a directory"),
+        (_folder, "it is a folder"),
         (_bare, "its tables are missing"),
     ],
 )
