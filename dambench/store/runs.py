@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import sqlite3
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -626,7 +627,7 @@ class Store:
             "tags": [found["tag"] for found in part("tags", "tag")],
             "environment": next(iter(part("environments", "run")), {}),
             "costs": part("costs", "instr('prepare distil evaluate', phase)"),
-            "usage": msgspec.to_builtins(usage(sample for _, sample in self.samples(row["id"]))),
+            "usage": msgspec.to_builtins(usage(*self._by_attempt(row["id"], number))),
             "scores": part("scores", "iteration, network, repeat"),
             "sets": [made | {"file": str(files.find_set(made["sha256"]) or "")} for made in sets],
             "checkpoints": part("checkpoints", "sequence"),
@@ -635,6 +636,15 @@ class Store:
                 dict.fromkeys(remark(event) for _, event in self.tail(row["id"]) if isinstance(event, Warned | Adapted))
             ),
         }
+
+    def _by_attempt(self, run: str, number: int) -> list[list[Sampled]]:
+        """A run's samples."""
+        found = self.query("select sequence from events where run = ? and kind = 'resumed' order by sequence", number)
+        begins = [row["sequence"] for row in found]
+        parts: list[list[Sampled]] = [[] for _ in range(1 + len(begins))]
+        for sequence, sample in self.samples(run):
+            parts[bisect(begins, sequence)].append(sample)
+        return parts
 
     def beginning(self, run: str, process: Process) -> Beginning:
         """What whoever goes on with a run must know."""

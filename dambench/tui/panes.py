@@ -1,6 +1,7 @@
 """What the panes of Live say, as lines of text. Known without a screen."""
 
 import json
+from itertools import pairwise
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
@@ -10,7 +11,7 @@ from dambench.display import display
 from dambench.events import Sampled
 from dambench.terminal import duration
 from dambench.tui import clock
-from dambench.tui.watched import Seen, local
+from dambench.tui.watched import Attempt, Seen, local
 from dambench.tui.widgets.chart import bar, short, spark
 
 QUIET_SECONDS = 15.0
@@ -20,6 +21,9 @@ WIDE = 120
 
 NAMED = 16
 """Cells for the name of a part."""
+
+SHOWN = ("host", "device_name", "threads", "dambench", "torch")
+"""Of an environment, what is said where attempts of a run differ in it."""
 
 SHORT = 10
 """Lines of a pane in which there is no room for reasons."""
@@ -235,7 +239,22 @@ def times(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
         lines.append(Text(f"the run, {duration(total)}"))
         phases = sorted(seen.costs.items(), key=lambda cost: "prepare experts distil evaluate".find(cost[0]))
         lines += [_share(name, duration(spent), spent / total, width, ascii) for name, spent in phases]
+    for before, attempt in pairwise(seen.attempts):
+        where = "from the beginning" if attempt.after < 0 else f"after iteration {attempt.after}"
+        lines += wrapped(f"attempt {attempt.number}, {where}{_elsewhere(before, attempt)}", width)
     return lines
+
+
+def _elsewhere(before: Attempt, attempt: Attempt) -> str:
+    """In what the environment of an attempt differs from that of the one before."""
+    old, new = before.environment, attempt.environment
+    differ = [name for name in SHOWN if getattr(old, name) != getattr(new, name)]
+    return "".join(
+        f", {display(str(getattr(new, name)), 40)} {name}"
+        if name == "threads"
+        else f", {name.partition('_')[0]} {display(str(getattr(new, name)), 40)}"
+        for name in differ
+    )
 
 
 def _share(name: str, said: str, share: float, width: int, ascii: bool) -> Text:

@@ -20,10 +20,13 @@ from dambench.events import (
     DataCard,
     Environment,
     Evaluated,
+    Failed,
+    Finished,
     Resumed,
     Sampled,
     Started,
     Stepped,
+    Stopped,
 )
 from dambench.store.leaderboard import mean, std
 from dambench.store.runs import EVALUATES, Store
@@ -60,6 +63,16 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """A process of a run."""
+
+    number: int
+    after: int
+    """The iteration that it went on from; -1: it began anew."""
+    environment: Environment
+
+
+@dataclass(frozen=True)
 class Seen:
     """A run at one moment. Nothing in it changes any more."""
 
@@ -67,6 +80,8 @@ class Seen:
     state: launch.State
     card: DataCard
     environment: Environment | None
+    """Of the last attempt."""
+    attempts: tuple[Attempt, ...]
     losses: tuple[Series, ...]
     seconds: Floats
     """Of distilling, at each iteration that was logged."""
@@ -79,7 +94,7 @@ class Seen:
     samples: tuple[Sampled, ...]
     """The last ones."""
     joules: float | None
-    """Of the whole card since the first sample."""
+    """Of the whole card, while the run's attempts went on."""
     costs: dict[str, float]
     """Seconds by phase."""
     log: tuple[str, ...]
@@ -131,7 +146,7 @@ class Gone:
 
 @dataclass
 class _Known:
-    """What has been read so far, of one attempt."""
+    """What has been read so far, up to one attempt."""
 
     after: int = 0
     last: object = None
@@ -143,9 +158,20 @@ class _Known:
     parts: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=PARTS))
     scores: dict[tuple[int, str, int], Evaluated] = field(default_factory=dict)
     samples: deque[Sampled] = field(default_factory=lambda: deque(maxlen=SAMPLES))
-    first_joules: int | None = None
+    joules: float | None = None
+    counted: int | None = None
+    """What the card's counter of millijoules said last, in this attempt."""
+    resumed: list[int] = field(default_factory=list)
+    """The numbers of the events at which it was resumed."""
     environment: Environment | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    costs: dict[str, float] | None = None
+    """Seconds by phase, as the last word of the last attempt told them; None: it has not come, or told none."""
+    prepared: dict[str, float] = field(default_factory=dict)
+    """The same of an earlier attempt, but for what the events tell."""
     said: list[str] = field(default_factory=list)
+    before: int = 0
+    """Of these, those of earlier attempts: each has a log of its own."""
     series: tuple[Series, ...] = ()
     drawn: int = -1
 
@@ -201,13 +227,19 @@ class Watched:
         known = self._known
         for sequence, event in store.tail(self.run, known.after):
             known.after = sequence
+            if isinstance(event, Resumed):
+                known.resumed.append(sequence)
             self._hear(event)
         known.mark(store, row["number"])
         for sequence, sample in store.samples(self.run, known.after_sample):
             known.after_sample = sequence
             known.samples.append(sample)
-            if known.first_joules is None:
-                known.first_joules = sample.gpu_millijoules
+            while known.resumed and sequence > known.resumed[0]:
+                known.resumed.pop(0)
+                known.counted = None  # what the card took in between was not for this run
+            if sample.gpu_millijoules is not None:
+                spent = 0.0 if known.counted is None else (sample.gpu_millijoules - known.counted) / 1000
+                known.joules, known.counted = (known.joules or 0.0) + spent, sample.gpu_millijoules
         if self._card is None:
             (card,) = store.query("select card from datasets where sha256 = ?", row["dataset_sha256"])
             self._card = msgspec.json.decode(card["card"], type=DataCard)
@@ -218,25 +250,23 @@ class Watched:
                 for name, (x, y) in known.losses.items()
                 if name != "skipped" or any(y)  # said only where steps were left out, as in the log
             )
-        costs = store.query("select phase, seconds from costs where run = ?", row["number"])
         kept = store.query("select max(iteration) last from checkpoints where run = ?", row["number"])
         pictures = store.pictures(self.run)
         picture = self._nearest(pictures)
-        last = known.samples[-1].gpu_millijoules if known.samples else None
-        joules = None if known.first_joules is None or last is None else (last - known.first_joules) / 1000
         return Seen(
             row=row,
             state=launch.state(row),
             card=self._card,
             environment=known.environment,
+            attempts=tuple(known.attempts),
             losses=known.series,
             seconds=np.array(known.seconds),
             iterations=np.array(known.iterations),
             parts=_means(known.parts),
             judged=_judged(known.scores.values()),
             samples=tuple(known.samples),
-            joules=joules,
-            costs={cost["phase"]: cost["seconds"] for cost in costs} or self._so_far(),
+            joules=known.joules,
+            costs=self._spent(),
             log=self._lines(row),
             checkpoint=kept[0]["last"],
             pictures=tuple(pictures),
@@ -250,6 +280,13 @@ class Watched:
         match event:
             case Started() | Resumed():
                 known.environment = event.environment
+                number, after = (event.attempt, event.iteration) if isinstance(event, Resumed) else (1, -1)
+                known.attempts.append(Attempt(number, after, event.environment))
+                known.before = 0 if isinstance(event, Started) else len(known.said)
+                told, known.costs = known.costs or {}, None
+                known.prepared |= {phase: spent for phase, spent in told.items() if phase not in ("distil", "evaluate")}
+            case Finished() | Failed() | Stopped():
+                known.costs = {cost.phase: cost.seconds for cost in event.costs} or None
             case Stepped():
                 known.iterations.append(event.iteration)
                 known.seconds.append(event.seconds)
@@ -272,9 +309,12 @@ class Watched:
         if line:
             known.said.append(line)
 
-    def _so_far(self) -> dict[str, float]:
-        """Seconds by phase of a run that has not said them itself yet."""
-        known, found = self._known, {}
+    def _spent(self) -> dict[str, float]:
+        """Seconds by phase: as the run told them with its last word, else as far as they are seen."""
+        known = self._known
+        if known.costs is not None:
+            return known.costs
+        found = dict(known.prepared)
         if known.seconds:
             found["distil"] = known.seconds[-1]
         if known.scores:
@@ -325,12 +365,14 @@ class Watched:
             if path is None or not launch.is_here(row) or not path.is_file():
                 raise FileNotFoundError
             at = path.stat()
-            if self._log[0] != (at.st_mtime_ns, at.st_size):
+            now = row["attempt"], self._known.before, at.st_mtime_ns, at.st_size
+            if self._log[0] != now:
                 with path.open("rb") as file:
                     file.seek(max(0, at.st_size - LOG_BYTES))
                     text = file.read(LOG_BYTES).decode(errors="replace")
                 found = text.splitlines()[1 if at.st_size > LOG_BYTES else 0 :]
-                self._log = (at.st_mtime_ns, at.st_size), tuple(display(line, 400) for line in found)
+                earlier = self._known.said[: self._known.before]
+                self._log = now, (*earlier, *(display(line, 400) for line in found))
         except OSError:
             if self._log[0] != self._known.after:
                 self._log = self._known.after, tuple(self._known.said)

@@ -19,6 +19,7 @@ from dambench import gpu, launch
 from dambench.events import (
     AnyEvent,
     Checkpointed,
+    Cost,
     Evaluated,
     Failed,
     Finished,
@@ -31,6 +32,8 @@ from dambench.events import (
     Sampled,
     Snapshot,
     Stepped,
+    Stopped,
+    Warned,
 )
 from dambench.store.runs import NO_PROCESS, Store
 from dambench.tui import pace
@@ -183,6 +186,51 @@ def test_what_was_said_after_the_checkpoint_is_forgotten_when_a_run_is_resumed(p
     assert seen.iterations[-1] == 100
     assert seen.pictures == (50,)
     assert [one.iteration for one in seen.judged] == [100]
+
+
+def test_of_a_resumed_run_all_attempts_are_told_and_what_it_takes_goes_on(path: Path) -> None:
+    counted = [Sampled(seconds=second, gpu_millijoules=1000 * (second + 1)) for second in (0, 10, 500, 510)]
+    costs = [
+        Cost(phase="prepare", seconds=3.0, peak_memory_bytes=1),
+        Cost(phase="distil", seconds=20.0, peak_memory_bytes=1),
+    ]
+    run = _enter(
+        path,
+        *_story(200, judged=[100]),
+        *counted[:2],
+        Stopped(signal="TERM", phase="distil", iteration=200, costs=costs),
+    )
+    assert _ask(path, Watched(run)).costs == {"prepare": 3.0, "distil": 20.0}
+    other = msgspec.structs.replace(ledger.ENVIRONMENT, threads=7, host="gpu08")
+    resumed = Resumed(attempt=2, iteration=100, checkpoint="", process=HERE, environment=other)
+    watched = Watched(run)
+    with closing(Store.open(path, write=True)) as store:
+        words: list[AnyEvent] = [resumed, Warned(message="a warning after"), *counted[2:]]
+        words.append(Stepped(iteration=104, losses={"matching": 1.0}, seconds=10.4))
+        for _ in store.record(run, words, attempt=2):
+            pass
+        assert store.describe(run)["usage"]["gpu_joules"] == 20.0  # not what the card took in between
+    seen = _ask(path, watched)
+    assert seen.joules == 20.0
+    # The last words of the first attempt do not hold any more.
+    assert seen.costs == {"prepare": 3.0, "distil": 10.4, "evaluate": 10.0}
+    assert seen.environment == other
+    told = " ".join(line.plain for line in times(seen, 60, ascii=False))
+    assert "attempt 2, after iteration 100, host gpu08, 7 threads" in told
+    log = "\n".join(seen.log)
+    assert (
+        log.index("stopped by TERM")
+        < log.index("attempt 2")
+        < log.index("a warning after")
+        < log.index("iteration 104")
+    )
+    file = path.parent / "second.log"
+    file.write_text("the second attempt's own\n")
+    with closing(Store.open(path, write=True)) as store, store.db.conn:
+        here = launch.this_process(str(file))
+        store.db.conn.execute("update runs set log = ?, host = ?, boot = ?", [str(file), here.host, here.boot])
+    log = "\n".join(_ask(path, watched).log)
+    assert log.index("stopped by TERM") < log.index("the second attempt's own")
 
 
 def test_how_fast_it_is_and_what_is_left(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
