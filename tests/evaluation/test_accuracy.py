@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import pytest
@@ -370,3 +371,16 @@ def test_one_network_that_does_not_fit_ends_the_run(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(accuracy, "train_together", crowded)
     with pytest.raises(torch.OutOfMemoryError):
         judged(*random_sets(), repeats=3, stack=3)
+
+
+def test_at_which_rate_a_set_without_one_was_tested_is_said_where_the_protocol_would_take_its_own() -> None:
+    data, test = random_sets()
+    carried = protocol(lr="as the set carries")
+
+    def told(data: SyntheticSet, how: Protocol) -> list[str]:
+        return [event.message for event in judged(data, test, how=how) if isinstance(event, Warned)]
+
+    sentence = "The set carries no learning rate, which made-up would train at: its networks are trained at 0.01."
+    assert told(data, carried) == [sentence]
+    assert told(replace(data, lr=0.02), carried) == []
+    assert told(data, protocol()) == []
