@@ -9,6 +9,7 @@ downloaded is named in `FILES`; one file that holds all of them may be, in `INST
 import hashlib
 import json
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -221,13 +222,16 @@ def _check(raw: Raw, name: str) -> None:
 
 def _alike(name: str) -> str:
     """What two names share that a person takes for one: Cats and cats, é as one character and as two."""
-    return unicodedata.normalize("NFC", name).casefold()
+    return unicodedata.normalize("NFC", name).casefold().strip()
 
 
 def _oddities(raw: Raw) -> list[str]:
     """What a person would see on looking at the images, and no figure of a run would show."""
     names = [display(name, 60) for name in raw.classes]
     notes = []
+    kinds = Counter(map(_alike, raw.classes))
+    if twins := [display(name, 60) for name in raw.classes if kinds[_alike(name)] > 1]:
+        notes.append(f"Classes of which the names are the same but for case or spaces: {_listed(twins)}.")
     if untested := [name for name, count in zip(names, _counts(raw.test_labels, raw), strict=True) if not count]:
         notes.append(f"Without a test image, so that nothing is known of them: {_listed(untested)}.")
     train, test = (
@@ -239,12 +243,12 @@ def _oddities(raw: Raw) -> list[str]:
     for digest, label in zip(train, raw.train_labels.tolist(), strict=True):
         seen[label].add(digest)
     counts = _counts(raw.train_labels, raw)
-    if same := [name for name, kinds, count in zip(names, seen, counts, strict=True) if len(kinds) == 1 < count]:
+    if same := [name for name, looks, count in zip(names, seen, counts, strict=True) if len(looks) == 1 < count]:
         notes.append(f"Classes whose training images are all alike: {_listed(same)}.")
-    planes = raw.train_images.reshape(*raw.train_images.shape[:2], -1)
-    if plain := int((planes.min(2) == planes.max(2)).all(1).sum()):
-        notes.append(f"Training images of one colour all over: {plain} of {len(planes)}.")
-    if (brightest := int(max(raw.train_images.max(), raw.test_images.max()))) < DARK:
+    darkest, lightest = raw.train_images.min((2, 3)), raw.train_images.max((2, 3))
+    if plain := int((darkest == lightest).all(1).sum()):
+        notes.append(f"Training images of one colour all over: {plain} of {len(train)}.")
+    if (brightest := int(max(lightest.max(), raw.test_images.max()))) < DARK:
         notes.append(f"The images are nearly black: their brightest pixel is {brightest} of 255.")
     anywhere = set(train)
     copies = [label for digest, label in zip(test, raw.test_labels.tolist(), strict=True) if digest in anywhere]

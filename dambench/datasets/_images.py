@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from dambench.datasets import Labels, Pixels, free_bytes
-from dambench.display import display
+from dambench.display import counted, display
 from dambench.errors import BadInput
 
 READING = 2
@@ -42,19 +42,13 @@ TOP = 65535
 HIDDEN = "Passed over as hidden"
 GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"}
 
+# Of tags that are damaged Pillow warns on stderr: the image can be seen all the same.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 # A few kilobytes can claim to be an image of gigabytes. Pillow refuses from 179 million pixels on, and from half of
 # that it warns: here both are errors.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
-UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    MemoryError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-"""What Pillow raises for files that are damaged or hostile."""
+UNREADABLE = Exception
+"""What Pillow raises for files that are damaged or hostile: a dozen kinds, IndexError and struct.error among them."""
 
 Item = tuple[str, str]
 """A class and the path of one of its images. A text: to make 100,000 `Path`s takes a second, on each start."""
@@ -170,10 +164,15 @@ def pass_over(part: Path, tally: Tally, all_files: bool) -> None:
             tally.add("Passed over, in no class folder", entry.path)
 
 
-def empty(label: str, part: Path) -> BadInput:
-    """The error for a class folder without an image."""
+def empty(label: str, part: Path, others: int = 0) -> BadInput:
+    """The error for a class folder without an image.
+
+    Args:
+        others: files in it that are none.
+    """
+    what = f" that dambench can read, only {counted(others, 'other file')}" if others else ""
     return BadInput(
-        f"The class {display(label)!r} has no image in {str(part)!r}: put some in its folder, or remove the folder."
+        f"The class {display(label)!r} has no image in {str(part)!r}{what}: put some in its folder, or remove it."
     )
 
 
@@ -479,12 +478,17 @@ def decoded(path: str, channels: int = 3, view: View = View()) -> Image.Image:
 
 
 def plain(image: Image.Image, channels: int) -> Image.Image:
-    """Grey for 1 channel, RGB for 3, 8 bits per pixel.
+    """Grey for 1 channel, RGB for 3, 8 bits per pixel, of an image that was opened and not decoded.
 
     Raises:
-        ValueError: more than 16 bits, or fractions: nobody knows what would be white.
+        ValueError: more than 16 bits, fractions, or 16 bits of which fewer seem to be used: of an image alone nobody
+            knows what is white.
     """
-    return _plain(image, channels, View(), "")
+    deep = image.mode.startswith(("I", "F")) or ";16" in _rawmode(image)
+    byte = _plain(image, channels, View(upright=True), "")
+    if deep and np.asarray(byte).max() < 2 ** (DEPTHS[-2] - 8):
+        raise ValueError("it seems to use fewer than its 16 bits: save it with 8")
+    return byte
 
 
 def planes(image: Image.Image) -> Pixels:
@@ -566,6 +570,7 @@ def _deep(image: Image.Image, path: str) -> NDArray[Any] | None:
         ValueError: more than 16 bits, less than 0 or no numbers: nobody knows what would be white.
     """
     if image.mode.startswith(("I", "F")):
+        image.load()  # numpy would not tell of all that goes wrong
         grey: NDArray[Any] = np.asarray(image)[..., None]
         if not (grey.min() >= 0 and grey.max() <= TOP):  # so that it is said of NaN too
             span = f"from {grey.min():g} to {grey.max():g}"
@@ -578,6 +583,7 @@ def _deep(image: Image.Image, path: str) -> NDArray[Any] | None:
     if name == "LA":
         both = _read_as(path, "RGBA")
         return both[..., 0::2] << 8 | both[..., 1::2]
+    image.load()
     upper = np.asarray(image).astype(np.uint16)
     if name in ("RGB", "RGBA"):
         swapped = "B" if order == "L" or (order == "N" and sys.byteorder == "little") else "L"
@@ -597,9 +603,12 @@ def _rawmode(image: Image.Image) -> str:
 def _read_as(path: str, rawmode: str) -> NDArray[np.uint16]:
     """Pixels decoded as if they were stored that way."""
     with Image.open(path, formats=formats()) as image:
-        tiles = getattr(image, "tile", [])
-        for position, (*where, how) in enumerate(tiles):
-            tiles[position] = (*where, rawmode if isinstance(how, str) else (rawmode, *how[1:]))
+        tiles: list[Any] = getattr(image, "tile", [])
+        for position, tile in enumerate(tiles):
+            *where, how = tile
+            other = rawmode if isinstance(how, str) else (rawmode, *how[1:])
+            tiles[position] = tile._replace(args=other) if hasattr(tile, "_replace") else (*where, other)  # Pillow < 11
+        image.load()
         return np.asarray(image).astype(np.uint16)
 
 

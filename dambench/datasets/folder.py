@@ -57,7 +57,8 @@ def load(options: Options, data: Path | None) -> Raw:
     for (part, items), images in zip(found.parts, survey.parts, strict=True):
         lost = {label for label, _ in items} - {label for label, _ in images}
         if lost:
-            raise _images.empty(min(lost), part)
+            label = min(lost)
+            raise _images.empty(label, part, sum(other == label for other, _ in items))
     classes = sorted({label for items in survey.parts for label, _ in items})
     if options.size is None and len(survey.sizes) > 1:
         examples = ", ".join(f"{w}×{h}" for w, h in sorted(survey.sizes)[:3])

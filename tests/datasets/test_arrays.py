@@ -256,6 +256,11 @@ def test_labels_may_be_texts_or_one_hot(tmp_path: Path) -> None:
     assert "Without a test image, so that nothing is known of them: 'eel'." in card.notes
     card = datasets.prepare(Choice("arrays"), _save(tmp_path, **texts, classes=np.array(["eel", "dog", "cat"])))
     assert (card.classes, card.train_counts, card.test_counts) == (["eel", "dog", "cat"], [1, 2, 1], [0, 1, 1])
+    twins = {"y_train": np.array(["Cat", "cat ", "dog", "dog"]), "y_test": np.array(["Cat", "dog"])}
+    assert (
+        "the same but for case or spaces: 'Cat', 'cat '."
+        in datasets.prepare(Choice("arrays"), _save(tmp_path, **twins)).notes[0]
+    )
     eye = {"y_train": np.eye(2)[[1, 0, 1, 1]], "y_test": np.eye(2, dtype=bool)}
     card = datasets.prepare(Choice("arrays"), _save(tmp_path, **eye, classes=np.array(["a", "b"])))
     assert (card.classes, card.train_counts) == (["a", "b"], [1, 3])

@@ -1,5 +1,6 @@
 """Every file is used as a person sees it, or is counted in a note."""
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from PIL import Image
 
 from dambench import datasets
 from dambench.config import Choice
+from dambench.datasets import _images
 from dambench.errors import BadInput
 from dambench.events import DataCard
 
@@ -66,16 +68,18 @@ def _png(pixels: Array, extra: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + key + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def _tiff(pixels: Array, order: str, photometric: int) -> bytes:
+def _tiff(pixels: Array, order: str, photometric: int, packed: bool = False) -> bytes:
     """16 bits per colour, which Pillow cannot write; either byte order, and grey that is stored as ink."""
     height, width, channels = pixels.shape
     content = pixels.astype(f"{order}u2").tobytes()
+    content = zlib.compress(content) if packed else content
+    content += bytes(len(content) % 2)
     # Tag, type (3: of two bytes, 4: of four), value.
     tags = [
         (256, 4, width),
         (257, 4, height),
         (258, 3, 16),
-        (259, 3, 1),
+        (259, 3, 8 if packed else 1),
         (262, 3, photometric),
         (273, 4, 8),
         (277, 3, channels),
@@ -129,6 +133,8 @@ DEEP: dict[str, tuple[str, Callable[[Path], None], Array, int]] = {
     "16 bits, colour, PNG": (".png", _bytes(_png(_bits(COLOUR, 16))), COLOUR, 16),
     "12 bits in 16, colour, TIFF": (".tif", _bytes(_tiff(_bits(COLOUR, 12), "<", 2)), COLOUR, 12),
     "12 bits in 16, colour, TIFF, big end first": (".tif", _bytes(_tiff(_bits(COLOUR, 12), ">", 2)), COLOUR, 12),
+    "12 bits in 16, colour, packed TIFF": (".tif", _bytes(_tiff(_bits(COLOUR, 12), "<", 2, True)), COLOUR, 12),
+    "12 bits in 16, grey, packed TIFF": (".tif", _bytes(_tiff(_bits(TALL, 12), ">", 1, True)), TALL, 12),
     "12 bits in 16, grey and alpha": (
         ".png",
         _bytes(_png(np.concatenate([_bits(TALL, 12), np.full_like(TALL, 65535, np.uint16)], -1))),
@@ -276,3 +282,21 @@ def test_a_profile_that_is_not_applied_and_broken_tags_are_no_reason_to_refuse(t
     assert "A colour profile or gamma other than sRGB's was not applied: 4 files" in card.notes[0]
     card, image = _prepared(_folder(tmp_path / "other", _saved(COLOUR, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\0")))
     assert np.array_equal(image, COLOUR)
+
+
+def test_of_an_image_alone_16_bits_are_used_only_where_they_are_16(tmp_path: Path) -> None:
+    for content, shape, good in ((_bits(TALL, 16), TALL, True), (TALL, TALL, False), (COLOUR, COLOUR, False)):
+        with Image.open(io.BytesIO(_png(content))) as image:
+            if good:
+                assert np.array_equal(_images.planes(_images.plain(image, 1))[0], shape[..., 0])
+            else:
+                with pytest.raises(ValueError, match="fewer than its 16 bits: save it with 8"):
+                    _images.plain(image, 1)
+
+
+def test_a_class_of_files_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "mine", _saved(GREY))
+    (root / "train" / "b" / "0.png").rename(root / "b.png")
+    (root / "train" / "b" / "0.heic").write_bytes(b"ftypheic")
+    with pytest.raises(BadInput, match=r"The class 'b' has no image in .* that dambench can read, only 1 other file"):
+        _prepared(root)
