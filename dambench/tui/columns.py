@@ -127,7 +127,10 @@ COLUMNS: dict[str, Column] = {
     "protocol": Column("PROTOCOL", "how networks are trained and tested", _text("protocol"), least=6),
     "seed": Column("SEED", "everything random follows from it", _text("seed"), True),
     "loss": Column("LOSS", "the last one", lambda row: figure(row["loss"]), True),
-    "accuracy": Column("ACCURACY (N)", "of its latest set, in %, of n networks", lambda row: percent(row["accuracy"])),
+    "accuracy": Column(
+        "ACC ± STD (N)", "mean and sample standard deviation in %, of n networks trained on its latest set",
+        lambda row: percent(row["accuracy"]),
+    ),
     "step": Column("STEP", "iterations taken", _step, True),
     "of": Column("STEP/OF", "iterations taken, and how many it takes", _of, True),
     "rate": Column(
@@ -169,23 +172,31 @@ def heads(names: Iterable[str], order: str, *, down: bool, ascii_only: bool = Fa
     """Titles of columns; an arrow says which one the runs are sorted by. Newest first goes without saying."""
     arrow = "v^"[not down] if ascii_only else "↓↑"[not down]
     by = "" if (order, down) == ("age", True) else order
-    return {name: COLUMNS[name].title + (arrow if SORTED_AS.get(name, name) == by else "") for name in names}
+    titles = {name: plain(COLUMNS[name].title) if ascii_only else COLUMNS[name].title for name in names}
+    return {name: title + (arrow if SORTED_AS.get(name, name) == by else "") for name, title in titles.items()}
 
 
 def layout(
-    titles: Mapping[str, str], rows: Iterable[Row], room: int, *, ascii_only: bool = False
-) -> list[tuple[str, int]]:
+    titles: Mapping[str, str], rows: Iterable[Row], room: int, *, ascii_only: bool = False, chosen: bool = False
+) -> tuple[list[tuple[str, int]], int]:
     """Columns and their widths, with a space between two: as wide as what they hold, cut where there is no room.
 
     The longest words are cut first. If that is not enough, the last columns are left out.
+
+    Args:
+        chosen: somebody wants to see these: an empty one, too.
+
+    Returns:
+        Also how many columns there was no room for.
     """
     shown = list(rows)
     widths = {}
     for name, title in titles.items():
         texts = [value(name, row, ascii_only=ascii_only) for row in shown]
         # An empty column of words tells nothing.
-        if any(texts) or not shown:
+        if any(texts) or not shown or chosen:
             widths[name] = min(max(map(cell_len, [title, *texts])), COLUMNS[name].most)
+    wanted = len(widths)
     while widths and (over := sum(widths.values()) + len(widths) - 1 - room) > 0:
         can = {name: width - COLUMNS[name].least for name, width in widths.items() if 0 < COLUMNS[name].least < width}
         if can:
@@ -195,7 +206,7 @@ def layout(
             widths[longest] -= max(1, min(over, can[longest], widths[longest] - max(rest, default=0)))
         else:
             widths.popitem()
-    return list(widths.items())
+    return list(widths.items()), wanted - len(widths)
 
 
 def value(name: str, row: Row, *, ascii_only: bool = False) -> str:

@@ -77,7 +77,7 @@ def test_what_is_left_has_seconds() -> None:
 @pytest.mark.parametrize(("names", "room"), [(NARROW, 78), (MIDDLE, 98), (WIDE, 138), (WIDE, 158)])
 def test_the_usual_columns_fit_and_keep_what_cannot_be_cut(names: list[str], room: int) -> None:
     long = row(method="datadam", overrides='{"lr_images": 0.1, "iterations": 20000}', dataset="tinyimagenet-64")
-    found = dict(layout(heads(names, "age", down=True), [long], room))
+    found = dict(layout(heads(names, "age", down=True), [long], room)[0])
     assert sum(found.values()) + len(found) - 1 <= room
     for name in ("run", "state", "ipc", "seed", "accuracy", "age"):
         assert found[name] >= cell_len(COLUMNS[name].value(long))
@@ -87,13 +87,14 @@ def test_the_usual_columns_fit_and_keep_what_cannot_be_cut(names: list[str], roo
 @given(st.integers(0, 200), st.lists(st.sampled_from(sorted(COLUMNS)), unique=True))
 def test_no_choice_of_columns_is_wider_than_the_terminal(room: int, names: list[str]) -> None:
     rows = [row(), row(method="m" * 90, tags=["long tag"] * 9, note="a note", name="a name")]
-    found = layout(heads(names, "accuracy", down=True), rows, room)
+    found, left_out = layout(heads(names, "accuracy", down=True), rows, room, chosen=True)
+    assert left_out == len(names) - len(found)
     assert sum(width + 1 for _, width in found) - 1 <= room or not found
     assert [name for name, _ in found] == [name for name in names if name in dict(found)]
 
 
 def test_the_column_that_runs_are_sorted_by_has_an_arrow_but_newest_first_has_none() -> None:
-    assert heads(["accuracy"], "accuracy", down=True) == {"accuracy": "ACCURACY (N)↓"}
+    assert heads(["accuracy"], "accuracy", down=True) == {"accuracy": "ACC ± STD (N)↓"}
     assert heads(["of"], "step", down=False, ascii_only=True) == {"of": "STEP/OF^"}
     assert heads(["age"], "age", down=True) == {"age": "LEFT/AGE"}
 

@@ -252,11 +252,11 @@ def test_runs_are_sorted_by_a_column_and_again_the_other_way_round(path: Path) -
         app.screen._sort("accuracy")  # type: ignore[attr-defined]
         await until(pilot, lambda: shown(app)[:3] == ["run2", "run1", "run4"])
         assert shown(app)[-2:] == ["run6", "run5"]  # of which nothing is known
-        await shows(pilot, "ACCURACY (N)↓")
+        await shows(pilot, "ACC ± STD (N)↓")
         await pilot.press("s", "enter")
         await until(pilot, lambda: shown(app)[:3] == ["run0", "run3", "run4"])
         assert shown(app)[-2:] == ["run6", "run5"]
-        await shows(pilot, "ACCURACY (N)↑")
+        await shows(pilot, "ACC ± STD (N)↑")
 
     play(app, scene)
     again = console(path)
@@ -289,6 +289,22 @@ def test_columns_are_chosen_and_remembered(path: Path) -> None:
 
     play(app, scene)
     assert "note" in console(path).settings.get("runs.columns", [])
+
+
+@pytest.mark.parametrize(("size", "left_out"), [((160, 24), ""), ((80, 24), "no room for 1 column")])
+def test_of_chosen_columns_none_is_missing_without_a_word(path: Path, size: tuple[int, int], left_out: str) -> None:
+    app = console(path)
+    # No run has a name.
+    app.settings.set(
+        "runs.columns", ["run", "name", "accuracy", "begun", "protocol", "loss", "took", "age", "peak", "of"]
+    )
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "NAME", "ACC ± STD (N)", "7 runs", left_out)
+        assert ("STEP/OF" in drawn(app)) == (not left_out)
+        assert ("no room" in drawn(app)) == bool(left_out)
+
+    play(app, scene, size)
 
 
 def test_marks_are_compared_and_copied_as_a_table(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,7 +388,7 @@ def test_a_run_that_only_evaluates_says_so_everywhere_and_is_run_again_as_that(
         await pilot.press("y")
         await until(pilot, lambda: started)
         assert " ".join(started[0]).startswith(
-            "evaluate maker --evaluate-on resnet18 --eval-repeats 5 --protocol quick"
+            f"evaluate maker --evaluate-on resnet18 --eval-repeats {config('dm').eval_repeats} --protocol quick"
         )
         await pilot.press("enter")
         await shows(pilot, "[2 Live]", "judge finished  evaluates maker's set")

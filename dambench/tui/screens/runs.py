@@ -18,7 +18,7 @@ from textual.timer import Timer
 from textual.widgets import Input, Static
 
 from dambench import launch
-from dambench.display import display
+from dambench.display import counted, display
 from dambench.errors import BadInput
 from dambench.store import filters, listing
 from dambench.store.filters import Filter
@@ -249,8 +249,9 @@ class RunsPlace(signalling.Doing):
 
     def _choose_columns(self) -> None:
         chosen = [name for name in self.console_app.settings.get("runs.columns", []) if name in COLUMNS]
-        self.table.columns = chosen or usual(self.app.size.width)
+        self.table.columns, self.table.chosen = chosen or usual(self.app.size.width), bool(chosen)
         self.table.measure()
+        self._head()
 
     def question(self) -> Question:
         table = self.table
@@ -327,10 +328,11 @@ class RunsPlace(signalling.Doing):
         found, marks = self._found, len(self.table.marks)
         counts = []
         if found is not None:
-            counts.append(f"{len(found.numbers)} of {found.of}" if self._filter.text else f"{found.of} runs")
+            counts.append(f"{len(found.numbers)} of {found.of}" if self._filter.text else counted(found.of, "run"))
             known = {state: found.stands.count(state) for state in ("running", "waiting", "silent", "lost")}
             counts += [f"{number} {state}" for state, number in known.items() if number]
         counts += [f"{marks} marked"] if marks else []
+        counts += [f"no room for {counted(self.table.left_out, 'column')}"] if self.table.left_out else []
         self._update("#counts", Text("  ".join(counts)), layout=True)
 
     def _update(self, what: str, text: Text, *, layout: bool = False) -> None:

@@ -201,6 +201,8 @@ class Grid(Resilient, Widget, can_focus=True):
             signs = ("*" if starred else " ") + ("+" if marked else " ")
             segments.append(Segment(" " * (width - SIGNS - cell_len(text)) + text + signs, shown))
             segments.append(Segment(" " * GAP, style))
+        if self._first and segments:  # others are to the left
+            segments.insert(0, Segment("<" if self._ascii else "…", style))
         if self._first + len(segments) // 3 < len(texts) and segments:
             segments[-1] = Segment(">" if self._ascii else "…", style)
         return segments

@@ -74,6 +74,10 @@ class RunsTable(Resilient, Widget, can_focus=True):
         self.marks: dict[int, str] = {}
         """By number, so that no other run of that number is taken for it, what is marked."""
         self.columns: list[str] = []
+        self.chosen = False
+        """Whether somebody wanted these."""
+        self.left_out = 0
+        """Of them, those that there is no room for."""
         self.order, self.down = "age", True
         self._ascii = ascii_only
         self._top = 0
@@ -112,7 +116,10 @@ class RunsTable(Resilient, Widget, can_focus=True):
     def measure(self) -> None:
         """Give the columns their widths anew, and draw."""
         self._heads = heads(self.columns, self.order, down=self.down, ascii_only=self._ascii)
-        self._layout = layout(self._heads, self.rows.values(), self.size.width - MARGIN, ascii_only=self._ascii)
+        room = self.size.width - MARGIN
+        self._layout, self.left_out = layout(
+            self._heads, self.rows.values(), room, ascii_only=self._ascii, chosen=self.chosen
+        )
         self.redraw()
 
     def action_step(self, by: int) -> None:
