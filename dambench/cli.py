@@ -1183,7 +1183,7 @@ def db_migrate(db: Db = None) -> None:
 def db_purge(
     dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be removed.")] = False,
     unknown: Annotated[
-        bool, Option("--unknown", help="Also checkpoints of runs that are in no database, or in another one.")
+        bool, Option("--unknown", help="Also what only runs may need that are in no database that can be read.")
     ] = False,
     db: Db = None,
     as_json: Json = False,
@@ -1207,12 +1207,12 @@ def db_purge(
     print(f"{'Would be removed' if dry_run else 'Removed'}: {what}.", file=sys.stderr)
     if found.alive:
         print(f"In the trash, but still running: {' '.join(found.alive)}.", file=sys.stderr)
+    for why, left in found.kept.items():
+        _say(f"Kept: {len(left)} files, since {why}.")
+    if found.unread:
+        _say(f"Cannot be read: {', '.join(repr(str(path)) for path in found.unread)}.")
     if found.unknown:
-        print(
-            f"Left: {len(found.unknown)} folders with checkpoints of runs that this database does not know "
-            "(--unknown).",
-            file=sys.stderr,
-        )
+        _say(f"Left: {len(found.unknown)} folders with checkpoints of runs that no known database has (--unknown).")
 
 
 @app.command()

@@ -7,6 +7,8 @@ Everything lies under DAMBENCH_HOME:
     data/NAME-KEY.intact                    how the prepared file looked when it was last found intact
     data/zca-DATA-SHA256.safetensors        whitening fitted on the prepared dataset whose digest begins with DATA
     sets/SHA256.safetensors                 synthetic sets, named by their content
+    sets/SHA256.imported                    says that somebody brought this one here
+    databases.jsonl                         the databases that were written with this home
     runs/UID/SHA256.safetensors             checkpoints of a run that is not finished
     logs/NAME.log                           what detached runs wrote
     experts/KEY/NAME-SHA256.safetensors     networks trained on real images, named by all that they depend on
@@ -15,6 +17,7 @@ A file appears under its name only when it is whole and on disk.
 """
 
 import errno
+import fcntl
 import glob
 import hashlib
 import json
@@ -34,6 +37,9 @@ from dambench.errors import BadInput
 
 PART = ".part"
 """How the name of a file ends that is being written."""
+
+LEFT_SECONDS = 60.0
+"""For which a temporary file may be somebody's who did not lock it."""
 
 _umask = threading.Lock()
 
@@ -132,6 +138,50 @@ def sets(beginning: str) -> list[str]:
     if len(beginning) == 64:
         return [beginning]
     return sorted(path.stem for path in (home() / "sets").glob(f"{beginning}*.safetensors") if len(path.stem) == 64)
+
+
+def mark_imported(sha256: str) -> None:
+    """Note that a set was brought here by somebody: whichever runs are thrown away, it stays."""
+    write_whole(set_path(sha256).with_suffix(".imported"), b"")
+
+
+def is_imported(sha256: str) -> bool:
+    return set_path(sha256).with_suffix(".imported").exists()
+
+
+def _databases_path() -> Path:
+    return home() / "databases.jsonl"
+
+
+def databases() -> list[Path]:
+    """Those that were written with this home, by their absolute paths, also if they are not there any more."""
+    found: dict[str, None] = {}
+    with suppress(OSError):
+        for line in _databases_path().read_bytes().splitlines():
+            with suppress(ValueError):
+                if isinstance(path := json.loads(line), str):
+                    found[path] = None
+    return [Path(path) for path in found]
+
+
+def note_database(path: Path) -> None:
+    """Add one to `databases`. Where that cannot be, nothing is said: it is needed by `dambench db purge` alone."""
+    real = Path(os.path.realpath(path))
+    if real in databases():
+        return
+    with suppress(OSError):
+        home().mkdir(parents=True, exist_ok=True)
+        handle = os.open(_databases_path(), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            os.write(handle, json.dumps(str(real)).encode() + b"\n")  # at once: others may do the same
+        finally:
+            os.close(handle)
+
+
+def forget_databases(gone: set[Path]) -> None:
+    with writing("The list of databases", home()):
+        lines = [json.dumps(str(path)) + "\n" for path in databases() if path not in gone]
+        write_whole(_databases_path(), "".join(lines).encode())
 
 
 def run_folder(uid: str) -> Path:
@@ -257,37 +307,55 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """A file that takes the place of another, whole, once the block has written it.
 
     A temporary file in the same folder, fsync, rename, fsync of the folder. What a killed process may leave behind is
-    a temporary file (PART), which nothing reads and `dambench db purge` removes.
+    a temporary file (PART), which nothing reads: the next who writes the same file removes it, and `dambench db purge`.
 
     Args:
         overwrite: else what has come under that name meanwhile stays.
 
     Yields:
-        Its name until then: an empty file. Whoever wants to make one himself may remove it.
+        Its name until then: an empty file.
 
     Raises:
         FileExistsError: there is one, and it is not to be overwritten.
         OSError: it cannot be written; nothing is left behind.
     """
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name[:40]}.", suffix=PART)
-    os.close(handle)
+    folder, prefix = path.absolute().parent, f".{path.name[:40]}."
+    for left in folder.glob(f"{glob.escape(prefix)}*{PART}*"):
+        if is_left(left):
+            left.unlink(missing_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=PART)
     part = Path(name)
     try:
+        with suppress(OSError):  # not every disk has locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield part
-        handle = os.open(part, os.O_RDWR)
-        try:
-            os.fchmod(handle, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask())
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        os.fchmod(handle, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask())
+        os.fsync(handle)
         if overwrite:
             os.replace(part, path)
         else:
             os.link(part, path)
     finally:
-        for left in part.parent.glob(f"{glob.escape(part.name)}*"):  # SQLite has files beside
+        os.close(handle)
+        for left in folder.glob(f"{glob.escape(part.name)}*"):  # SQLite has files beside
             left.unlink(missing_ok=True)
-    sync_folder(path.absolute().parent)
+    sync_folder(folder)
+
+
+def is_left(part: Path) -> bool:
+    """Whether a temporary file was left by a process that was killed: nobody has it locked, or writes to it."""
+    with suppress(OSError):
+        if time.time() - part.stat().st_mtime < LEFT_SECONDS:
+            return False
+        handle = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(handle)
+    return False
 
 
 def umask() -> int:

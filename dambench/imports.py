@@ -167,6 +167,7 @@ def keep(synthetic: SyntheticSet) -> str:
     with files.writing("The set", path.parent, files.HOME_HINT):
         if not path.exists():
             files.write_whole(path, content)
+        files.mark_imported(sha256)
     return sha256
 
 

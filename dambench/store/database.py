@@ -567,7 +567,6 @@ def copy_whole(
         OSError, sqlite3.Error: it cannot be written.
     """
     with files.replacing(target, overwrite=overwrite) as part:
-        part.unlink()
         db.conn.execute("vacuum into ?", [str(part)])
         if and_then is not None:
             with closing(connect(part, "mode=rw")) as copy:

@@ -189,6 +189,8 @@ class Store:
             BadInput: it is missing (to read), foreign, empty, damaged, newer, or cannot be written.
         """
         try:
+            if write:
+                files.note_database(path)
             if why := journal.why(path):
                 from dambench.store.shared import Shared  # which is a Store
 

@@ -1,10 +1,12 @@
 """Upkeep of a database: whether it is whole, copies of it, its schema, and what it no longer needs."""
 
+import glob
 import json
+import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -21,7 +23,7 @@ from dambench.store.runs import Store
 from dambench.store.schema import VERSION
 
 STALE_SECONDS = 24 * 3600.0
-"""After which nobody goes on with a temporary file."""
+"""After which nobody goes on with a temporary folder."""
 
 MOST_FAULTS = 20
 """Of one kind that are told one by one."""
@@ -191,7 +193,66 @@ class Waste:
     size_bytes: int = 0
     """Of the files."""
     unknown: list[Path] = field(default_factory=list)
-    """Folders with checkpoints of runs that this database does not know. Another one may."""
+    """Folders with checkpoints of runs that no database knows which was written with this home."""
+    kept: dict[str, list[Path]] = field(default_factory=dict)
+    """Files that only runs in the trash need, as far as this database knows, by why they stay."""
+    unread: list[Path] = field(default_factory=list)
+    """Other databases that were written with this home, and cannot be read: what they need, nobody knows."""
+
+
+@dataclass
+class Needs:
+    """Which files of a home the runs of a database need."""
+
+    sets: set[str] = field(default_factory=set)
+    """By SHA-256."""
+    imported: set[str] = field(default_factory=set)
+    """Of them, those that were brought here by hand."""
+    unfinished: set[str] = field(default_factory=set)
+    """Runs that can be gone on with, by uid: they need their checkpoints."""
+    finished: set[str] = field(default_factory=set)
+    logs: set[str] = field(default_factory=set)
+
+
+def needs(store: Store, but: Collection[int] = ()) -> Needs:
+    """What the runs of a database need, but for these, by number."""
+    found = Needs()
+    for row in store.query("select sha256, run from artifacts"):
+        if row["run"] not in but:
+            found.sets.add(row["sha256"])
+    for row in store.query("select number, uid, state, log, config from runs"):
+        made, imported = _names(row["config"])
+        found.imported |= imported  # also of runs in the trash
+        if row["number"] not in but:
+            found.sets |= made | imported
+            (found.finished if row["state"] == "finished" else found.unfinished).add(row["uid"])
+            found.logs.add(row["log"])
+    return found
+
+
+def _names(config: str) -> tuple[set[str], set[str]]:
+    """The sets that a configuration names: one that is only evaluated, and one that was imported."""
+    with suppress(ValueError, TypeError, AttributeError):
+        fields = json.loads(config)
+        made, imported = fields.get("where", {}).get("made"), fields["method"].get("options", {}).get("set")
+        return {made} if made else set(), {imported} if imported else set()
+    return set(), set()
+
+
+def _elsewhere(store: Store) -> tuple[dict[Path, Needs], list[Path]]:
+    """What the other databases need that were written with this home, and those of them that cannot be read."""
+    found: dict[Path, Needs] = {}
+    unread: list[Path] = []
+    here = Path(os.path.realpath(store.path))
+    for path in files.databases():
+        if path == here:
+            continue
+        try:
+            with closing(Store.open(path)) as other:
+                found[path] = needs(other)
+        except BadInput:
+            unread.append(path)
+    return found, unread
 
 
 def waste(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: bool = False) -> Waste:
@@ -199,40 +260,65 @@ def waste(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: b
 
     Args:
         goes_on: whether the process of a run, given its row, is alive.
-        unknown: whether checkpoints of runs that this database does not know are waste too.
+        unknown: whether what only databases may need that cannot be read any more is waste too, and checkpoints of
+            runs that no database knows.
     """
     found = Waste()
     rows = store.query("select * from runs where deleted_at != '' order by number")
     gone = {row["number"] for row in rows if not goes_on(row)}
     found.runs = [row["id"] for row in rows if row["number"] in gone]
     found.alive = [row["id"] for row in rows if row["number"] not in gone]
-    named: dict[str, set[int]] = {}
-    for row in store.query("select sha256, run from artifacts"):
-        named.setdefault(row["sha256"], set()).add(row["run"])
-    for sha256, runs in named.items():
-        if runs <= gone and _SHA256.fullmatch(sha256):  # what names no set of ours may name any file
-            found.paths.append(files.set_path(sha256))
-    every = store.query("select uid, number, state, log from runs")
-    logs = {row["log"] for row in every if row["number"] not in gone}  # runs that were started together share one
-    found.paths += [
-        log for row in rows if row["number"] in gone and row["log"] not in logs and (log := _log(row["log"]))
-    ]
-    unfinished = {row["uid"] for row in every if row["state"] != "finished" and row["number"] not in gone}
-    known = {row["uid"] for row in every}
-    for folder in sorted(_checkpoints().glob("*")):
-        if not _UID.fullmatch(folder.name) or folder.name in unfinished:
+    mine = needs(store, gone)
+    others, found.unread = _elsewhere(store)
+    kept: dict[str, list[Path]] = {}
+
+    def keep(why: str, path: Path) -> None:
+        if path.is_file():
+            kept.setdefault(why, []).append(path)
+
+    def needed(path: Path, kind: Literal["sets", "logs", "unfinished"], name: str) -> bool:
+        """By another database, or perhaps by one."""
+        for other, what in others.items():
+            if name in getattr(what, kind):
+                keep(f"a run in {str(other)!r} needs them", path)
+                return True
+        if found.unread and not unknown:
+            keep("a database that cannot be read may need them (--unknown: it does not)", path)
+            return True
+        return False
+
+    named = {row["sha256"] for row in store.query("select sha256 from artifacts")}
+    for sha256 in sorted(named - mine.sets):
+        if not _SHA256.fullmatch(sha256):  # what names no set of ours may name any file
             continue
-        if folder.name not in known and not unknown:
+        path = files.set_path(sha256)
+        if sha256 in mine.imported or files.is_imported(sha256):
+            keep("they were imported", path)
+        elif not needed(path, "sets", sha256):
+            found.paths.append(path)
+    for row in rows:
+        # Runs that were started together share one.
+        log = _log(row["log"]) if row["number"] in gone and row["log"] not in mine.logs else None
+        if log and not needed(log, "logs", row["log"]):
+            found.paths.append(log)
+    known = {row["uid"]: row["state"] for row in store.query("select uid, state from runs")}
+    for folder in sorted(_checkpoints().glob("*")):
+        uid = folder.name
+        if not _UID.fullmatch(uid) or uid in mine.unfinished:
+            continue
+        there = [*folder.glob("*.safetensors"), *folder.glob(f".*{files.PART}")]
+        if uid in known or unknown or any(uid in what.finished for what in others.values()):
+            over = known.get(uid) == "finished"
+            found.paths += [path for path in there if over or not needed(path, "unfinished", uid)]
+        elif not any(uid in what.unfinished for what in others.values()):
             found.unknown.append(folder)
-        else:
-            found.paths += [*folder.glob("*.safetensors"), *folder.glob(".*.part")]
-    found.paths += _stale()
+    found.paths += _stale(store)
     sizes: dict[Path, int] = {}
     for path in found.paths:
         with suppress(OSError):
             if path.is_file() and not path.is_symlink():
                 sizes[path] = path.stat().st_size
-    found.paths, found.size_bytes = list(sizes), sum(sizes.values())
+    found.paths, found.size_bytes, found.kept = list(sizes), sum(sizes.values()), kept
     return found
 
 
@@ -246,13 +332,21 @@ def _log(path: str) -> Path | None:
     return log if path and log.parent == files.log_folder() and log.suffix == ".log" else None
 
 
-def _stale() -> Iterator[Path]:
-    """What killed processes left half written."""
-    for folder in (files.data_folder(), files.home() / "sets", *_checkpoints().glob("*")):
-        for path in folder.glob(".*.part"):
+def _stale(store: Store) -> Iterator[Path]:
+    """What killed processes left half written: here, and beside the database."""
+    home = files.home()
+    places = (home, files.data_folder(), home / "sets", files.experts_folder(), files.log_folder(), home / "kept")
+    folders = {*places, *_checkpoints().glob("*"), *files.experts_folder().glob("*")}
+    found = [path for folder in sorted(folders) for path in folder.glob(f".*{files.PART}*")]
+    for end in (files.PART, ".new"):  # as they were called once
+        found += store.path.absolute().parent.glob(f".{glob.escape(store.path.stem[:20])}*{end}*")
+    for path in found:
+        if path.is_dir():
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                    yield path
+                    yield from sorted(path.iterdir())
+        elif files.is_left(path):
+            yield path
 
 
 def purge(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: bool = False) -> Waste:
@@ -267,8 +361,12 @@ def purge(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: b
         for path in found.paths:
             with suppress(OSError):
                 path.unlink()
-        for folder in {path.parent for path in found.paths if path.parent.parent == _checkpoints()}:
+        for folder in {path.parent for path in found.paths}:
             with suppress(OSError):
+                if folder.parent != _checkpoints() and not folder.name.endswith(files.PART):
+                    continue
                 folder.rmdir()  # those that are empty now
+        if unknown and found.unread:
+            files.forget_databases(set(found.unread))
         store.db.conn.execute("delete from runs where id in (select value from json_each(?))", [json.dumps(found.runs)])
     return found

@@ -1,5 +1,7 @@
 import hashlib
 import os
+import random
+import signal
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import msgspec
 import pytest
 
 from dambench import files
+from dambench.cli import run_cli
 from dambench.errors import BadInput
 from dambench.events import Checkpointed, Evaluated, Finished, Process, Snapshot
 from dambench.report.to_markdown import to_markdown
@@ -340,3 +343,100 @@ def test_a_snapshot_of_the_same_set_in_another_run_keeps_its_file(store: Store) 
     list(store.record(other, iter([msgspec.structs.replace(snapshot, sha256=path.stem)])))
     assert purge(store, _never).runs == [first]
     assert path.exists()
+
+
+def test_what_another_database_needs_is_not_purged_and_that_is_said(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = files.log_folder() / "x.log"
+    files.write_whole(log, b"words")
+    mine, only = _with_set(store, b"only here")
+    both, shared = _with_set(store, b"in both", seed=1)
+    evaluated, reused = _with_set(store, b"evaluated in the other", seed=2)
+    halted, checkpoint = _with_checkpoint(store, b"goes on in the other", 3, log=str(log))
+    away = tmp_path / "away" / "other.db"
+    away.parent.mkdir()
+    store.db.conn.execute("vacuum into ?", [str(away)])
+    with closing(Store.open(away, write=True)) as other:
+        other.db.conn.execute("delete from runs where id in (?, ?)", [mine, evaluated])
+        run = config("dm", seed=2)
+        where = msgspec.structs.replace(run.where, made=reused.stem)
+        other.create(msgspec.structs.replace(run, where=where), CARD)  # and is killed before it says a word
+    for run_id in (mine, both, evaluated, halted):
+        store.delete(run_id)
+    before = away.read_bytes()
+    found = waste(store, _never)
+    assert found.paths == [only]
+    (kept,) = found.kept.values()
+    assert sorted(kept) == sorted([shared, reused, log, checkpoint])
+    # One that is not there any more may need anything.
+    away.rename(tmp_path / "away.db")
+    assert waste(store, _never).paths == []
+    assert waste(store, _never).unread == [away]
+    (tmp_path / "away.db").rename(away)
+    assert run_cli(["db", "purge"]) == 0
+    said = capsys.readouterr().err
+    assert f"Kept: 4 files, since a run in {str(away)!r} needs them." in said
+    assert all(path.exists() for path in (shared, reused, log, checkpoint))
+    assert not only.exists()
+    assert away.read_bytes() == before
+
+
+def test_what_only_databases_need_that_are_gone_is_purged_where_it_is_said(store: Store, tmp_path: Path) -> None:
+    gone = tmp_path / "gone.db"
+    Store.open(gone, write=True).close()
+    gone.unlink()
+    run_id, path = _with_set(store, b"a set")
+    store.delete(run_id)
+    assert waste(store, _never).unread == [gone]
+    assert purge(store, _never, unknown=True).paths == [path]
+    assert waste(store, _never).unread == []
+
+
+def test_what_was_imported_stays_whichever_run_is_thrown_away(store: Store) -> None:
+    marked_run, marked = _with_set(store, b"imported, and made here too")
+    files.mark_imported(marked.stem)
+    content = b"imported before that was marked"
+    path = files.set_path(files.digest(content))
+    files.write_whole(path, content)
+    used = store.create(config("imported", options={"set": path.stem}), CARD)
+    snapshot = next(event for event in words(config("dm")) if isinstance(event, Snapshot))
+    list(store.record(used, iter([msgspec.structs.replace(snapshot, sha256=path.stem)])))
+    for run_id in (marked_run, used):
+        store.delete(run_id)
+    found = purge(store, _never)
+    assert (found.runs, found.paths) == ([marked_run, used], [])
+    assert {name: sorted(paths) for name, paths in found.kept.items()} == {"they were imported": sorted([marked, path])}
+
+
+@pytest.mark.parametrize("pictures", [True, False], ids=["all", "no pictures"])
+@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_backup_that_is_killed_is_not_there_by_halves_and_the_next_sweeps_what_it_left(
+    store: Store, tmp_path: Path, kills: int, pictures: bool
+) -> None:
+    add(store, config("dm"))
+    if kills > 1:
+        store.db.execute("insert into previews select number, 1, zeroblob(20000000) from runs")
+    target, draw = tmp_path / "copy.db", random.Random(3)
+    for _ in range(kills):
+        child = os.fork()
+        if child == 0:
+            if kills == 1:  # in the midst of it
+                os.fchmod = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            while True:
+                back_up(store.path, target, overwrite=True, pictures=pictures)
+        time.sleep(draw.uniform(0.0, 0.1) if kills > 1 else 0.0)
+        if kills > 1:
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if target.exists():
+            with closing(sqlite3.connect(target)) as copy:
+                assert copy.execute("pragma integrity_check").fetchone() == ("ok",)
+                assert bool(copy.execute("select count(*) from previews").fetchone()[0]) == (pictures and kills > 1)
+    left = list(tmp_path.glob(".copy.db.*"))
+    for path in left:
+        os.utime(path, (0, 0))
+    assert bool(left) or kills > 1
+    target.unlink(missing_ok=True)
+    back_up(store.path, target, pictures=pictures)
+    assert list(tmp_path.glob(".copy.db.*")) == []
