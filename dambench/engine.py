@@ -36,6 +36,7 @@ from dambench.environment import environment
 from dambench.errors import BadInput, NotEnoughMemory, named
 from dambench.evaluation.accuracy import evaluate
 from dambench.events import (
+    SKIPPED,
     Adapted,
     AnyEvent,
     Beginning,
@@ -95,14 +96,14 @@ class StopRun(Exception):
 
 
 class Diverged(ArithmeticError):
-    """The loss, or an image, is no longer a number.
+    """The loss, an image, or what networks make of the images, is no longer a number.
 
     Args:
         iteration: the first of which this is so.
     """
 
-    def __init__(self, iteration: int, what: str):
-        super().__init__(f"{what}: the run diverged. A smaller step size may help.")
+    def __init__(self, iteration: int, what: str, hint: str = "A smaller step size may help."):
+        super().__init__(f"{what}: the run diverged. {hint}")
         self.iteration = iteration
 
 
@@ -766,8 +767,15 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
             f"not the one that was asked for. To have it, ask for {step.iteration}."
         )
     finite.check()
+    left_out = position.losses[-1].losses.get(SKIPPED, 0.0) if position.losses else 0.0
+    in_a_row = int(step.state().get("in_a_row", 0)) if left_out else 0
+    if in_a_row > 1:  # a step may be left out now and then: the next one has other images
+        since = step.iteration - in_a_row + 1
+        raise Diverged(since, f"The loss or its gradient is not finite from iteration {since} to the end")
     if keeper is not None:
         yield from _checkpointed(keeper, clock, position)
+    if left_out:
+        yield Warned(message=f"{left_out:.0f} of {step.iteration} steps were left out: they were not finite.")
     if warning := _not_fallen(position.losses, job.options):
         yield Warned(message=warning)
     yield from _judge(job, step.synthetic, step.iteration, True, test, clock, position)
@@ -792,10 +800,12 @@ def _check_set(synthetic: SyntheticSet, iteration: int, job: Job) -> None:
 
     Raises:
         BadInput: its shape, type, labels or number of images are not.
-        Diverged: its images are not finite.
+        Diverged: its images, its labels or its learning rate are not finite.
     """
-    if synthetic.images.is_floating_point() and not bool(synthetic.images.isfinite().all()):
-        raise Diverged(iteration, f"The images after iteration {iteration} are not finite")
+    rate = torch.as_tensor(0.0 if synthetic.lr is None else synthetic.lr)
+    for what, values in (("images", synthetic.images), ("labels", synthetic.labels), ("learning rates", rate)):
+        if values.is_floating_point() and not bool(values.isfinite().all()):
+            raise Diverged(iteration, f"The {what} after iteration {iteration} are not finite")
     try:
         if job.config.ipc is None or synthetic.whole:
             if job.config.ipc is not None or not synthetic.whole:
@@ -803,6 +813,10 @@ def _check_set(synthetic: SyntheticSet, iteration: int, job: Job) -> None:
             return
         if why := synthetic.wrong():
             raise BadInput(f"{why[:1].upper()}{why[1:]}.")
+        if synthetic.preprocessing != job.config.preprocessing:
+            raise BadInput(
+                f"Its images are as {synthetic.preprocessing} leaves them, the run is of {job.config.preprocessing}."
+            )
         if (ipc := synthetic.ipc_on(job.card)) != job.config.ipc:
             raise BadInput(f"It has {ipc} images per class, and {job.config.ipc} were asked for.")
     except BadInput as error:
@@ -925,6 +939,7 @@ def _judge(
         yield snapshot
     heard = time.perf_counter()
     known = frozenset((network, repeat) for at, network, repeat in position.scores if at == iteration)
+    scored = set(known)
     for event in evaluate(
         synthetic,
         snapshot.sha256,
@@ -947,10 +962,20 @@ def _judge(
             event = msgspec.structs.replace(event, memory_bytes=job.policy.used_bytes())
         heard = time.perf_counter()
         if isinstance(event, events.Evaluated):
+            scored.add((event.network, event.repeat))
             clock.note_peak(event.peak_memory_bytes)
             if isinstance(event.loss, str):
                 yield Warned(message=f"{event.network} #{event.repeat}: its loss on the test set is {event.loss}.")
         yield event
+    # What the networks that are left say is no mean: the set, not chance, chose them.
+    repeats = range(job.config.eval_repeats)
+    if final and not any(all((name, repeat) in scored for repeat in repeats) for name in job.config.evaluate_on):
+        raise Diverged(
+            iteration,
+            f"Of each network some diverged when they were trained on the set of iteration {iteration}, so that it has "
+            "no accuracy",
+            "Its values, or its learning rate, may be too large for this protocol.",
+        )
 
 
 def _keep(synthetic: SyntheticSet, iteration: int, card: DataCard) -> Snapshot:

@@ -406,7 +406,9 @@ def expert(problem: Problem, how: Protocol) -> Generator[Progressed, None, Netwo
                 break
         else:
             kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+            _check_finite([network])
             keep(key, "network", kept, _about(problem, "network", how, how.whole.epochs))
+    _check_finite([network], f"dambench experts delete {key}" if weights else "")
     problem.enter("distil")
     return network.requires_grad_(False).eval()
 
@@ -488,8 +490,25 @@ def _trained(
             most = -(-len(now) // 2)
             problem.warn(f"{len(now)} experts at once do not fit the GPU's memory: {most} are trained at once.")
             continue
+        _check_finite(trained)
         yield result
         left = left[len(now) :]
+
+
+def _check_finite(trained: Sequence[Network], forget: str = "") -> None:
+    """See that networks that were trained on the real images can be used.
+
+    Args:
+        forget: the command that makes room for a new one, where one was kept.
+
+    Raises:
+        BadInput: one has diverged.
+    """
+    if not all(bool(tensor.isfinite().all()) for network in trained for tensor in network.state_dict().values()):
+        raise BadInput(
+            "A network that was trained on the real images diverged: its weights are no numbers, and nothing can be "
+            f"chosen or matched by it.{f' `{forget}` forgets it.' if forget else ''}"
+        )
 
 
 def _claimed(problem: Problem, key: str, count: int) -> Generator[Progressed, None, pools.Lock | None]:

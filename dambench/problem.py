@@ -500,7 +500,8 @@ class Problem:
 
 State = dict[str, Any]
 """Tensors, numbers, texts, lists and dicts of them: all that a method needs to go on bit for bit. What comes back of it
-has its tensors on the CPU, and lists for tuples."""
+has its tensors on the CPU, and lists for tuples. Under `in_a_row`, if there, is how many of its last steps were left
+out because they were not finite."""
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class Training:
         self._networks, self._protocol = networks, protocol
         self._budget = protocol.whole if data.whole else protocol.synthetic
         self._strategy = strategy_for(protocol.augmentation, mirrors)
-        self._lr = float(data.lr or DEFAULT_LR) if isinstance(protocol.lr, str) else protocol.lr
+        self._lr = _rate(data) if isinstance(protocol.lr, str) else protocol.lr
         self._device = data.images.device
         labels = data.hard_labels if protocol.labels == "hard" else data.labels
         if labels.is_floating_point():
@@ -159,6 +159,11 @@ class Training:
 
     def _steps(self, images: int) -> int:
         return -(-images // self._protocol.batch)
+
+
+def _rate(data: SyntheticSet) -> float:
+    """The learning rate that a set carries. One of 0 is one: nothing is learned with it."""
+    return DEFAULT_LR if data.lr is None else float(data.lr)
 
 
 @torch.no_grad()

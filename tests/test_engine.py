@@ -32,7 +32,7 @@ from dambench.events import (
     remark,
 )
 from dambench.methods import dm
-from dambench.problem import Problem, State, Step, SyntheticSet
+from dambench.problem import Network, Normalisation, Problem, State, Step, SyntheticSet
 from dambench.train import train_together
 
 
@@ -250,7 +250,7 @@ def test_a_method_that_does_not_do_the_iterations_that_were_asked_for_is_not_fin
         (lambda set_: replace(set_, labels=set_.labels // 2), "from 0 to 2 of a class"),
         (lambda set_: replace(set_, images=set_.images.repeat(2, 1, 1, 1), labels=set_.labels.repeat(2)), "It has 2"),
         (lambda set_: replace(set_, classes=set_.classes[::-1]), "The set's classes are not those of digits"),
-        (lambda set_: replace(set_, lr=float("nan")), "Its learning rate is no sensible number"),
+        (lambda set_: replace(set_, lr=float("nan")), "The learning rates after iteration"),
         (lambda set_: replace(set_, whole=True), "It is the whole dataset"),
         (lambda set_: (set_.images, set_.labels), "gave a tuple where a Step"),
     ],
@@ -347,14 +347,14 @@ def test_experts_are_a_phase_and_what_is_said_of_them_is_heard_at_once(monkeypat
 
 
 def test_a_loss_that_is_no_number_on_the_test_set_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def huge(problem: Problem, options: object, resume: object = None) -> Iterator[Step]:
-        pixels = problem.real.normalisation.apply(problem.random_subset())
-        yield Step(4, problem.synthetic_set(pixels * 1e30), {"matching": torch.tensor(1.0)})
+    def surest(network: Network, data: SyntheticSet, batch: int) -> torch.Tensor:
+        return torch.full((len(data.images), 10), -3e38).index_fill_(1, torch.tensor(3), 3e38)
 
-    events = _with(monkeypatch, huge)
+    monkeypatch.setattr(accuracy, "predict", surest)
+    events = _run()
     assert isinstance(events[-1], Finished)
-    assert _only(events, Evaluated).loss == "nan"
-    assert "its loss on the test set is nan" in _only(events, Warned).message
+    assert _only(events, Evaluated).loss == "inf"
+    assert "its loss on the test set is inf" in _only(events, Warned).message
 
 
 def test_a_folder_for_sets_that_cannot_be_written_is_said_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,6 +378,53 @@ def test_a_recipe_is_the_default_and_is_named() -> None:
     assert job.overrides == {}
     assert job.config.ipc == 1
     assert job.config.evaluate_on == ("convnet-d2-w32",)
+
+
+@pytest.mark.parametrize(("iterations", "first"), [(2, 2), (9, 2), (12, 11)])
+def test_a_step_size_that_is_absurd_ends_the_run_and_gives_no_accuracy(iterations: int, first: int) -> None:
+    more = {"evaluate_every": 1} if iterations == 2 else {}
+    events = _run(method={"name": "dm", "batch_real": 8, "lr_images": 1e30}, iterations=iterations, **more)
+    assert [event for event in events if isinstance(event, Evaluated)] == []
+    failed = _only(events, Failed)
+    assert failed.diverged == first
+    assert "the run diverged" in failed.error
+    notes = [event.message for event in events if isinstance(event, Warned)]
+    on_the_way = "convnet-d1-w4 #0 diverged when it was trained on the set of iteration 1: its outputs"
+    assert any(note.startswith(on_the_way) for note in notes) == (iterations == 2)
+
+
+def test_an_imported_set_of_absurd_values_ends_the_run_and_gives_no_accuracy() -> None:
+    card = prepare(_request()).card
+    images = torch.randn(10, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 1e30
+    usual = Normalisation(tuple(card.mean), tuple(card.std))
+    content = SyntheticSet(images, torch.arange(10), usual, tuple(card.classes)).to_bytes()
+    sha256 = files.digest(content)
+    files.write_whole(files.set_path(sha256), content)
+    events = _run(method={"name": "imported", "set": sha256}, iterations=None, eval_repeats=2)
+    assert [event for event in events if isinstance(event, Evaluated)] == []
+    failed = _only(events, Failed)
+    assert (failed.diverged, failed.error.partition(":")[0]) == (
+        0,
+        "Of each network some diverged when they were trained on the set of iteration 0, so that it has no accuracy",
+    )
+
+
+def test_one_network_that_diverges_takes_no_score_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = accuracy._score
+
+    def score(network: Network, *more: Any) -> Any:
+        return None if type(network).__module__.endswith("mlp") else sound(network, *more)
+
+    monkeypatch.setattr(accuracy, "_score", score)
+    events = _run(evaluate_on=["mlp", "convnet-d1-w4"])
+    assert {event.network for event in events if isinstance(event, Evaluated)} == {"convnet-d1-w4"}
+    assert any("mlp" in event.message and "diverged" in event.message for event in events if isinstance(event, Warned))
+    assert isinstance(events[-1], Finished)
+
+
+def test_a_set_that_is_not_of_the_run_s_preprocessing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SyntheticSet, "preprocessing", "zca")
+    assert "Its images are as zca leaves them, the run is of mean/std." in _only(_run(), Failed).error
 
 
 def test_the_same_settings_are_one_run_and_are_told_alike_by_recipe_or_one_by_one() -> None:

@@ -35,6 +35,9 @@ def evaluate(
     Repeat r of a network has the same initial weights whatever set it is trained on, so two methods of one run
     seed are compared on the same networks.
 
+    A network whose outputs are not finite has diverged. It has no accuracy, not that of the class whose output comes
+    first: a note says so, and nothing is said of its score.
+
     As many networks of one name as the policy's `stack` says are trained together: repeats 0 to stack - 1, then the
     next, the last ones fewer; half as many from where the GPU's memory was too small for them. Their seconds are
     shared out evenly, and the peak of memory is that of all of them.
@@ -65,7 +68,7 @@ def evaluate(
             began = time.perf_counter()
             own = [seeds.child(f"evaluation of {name}", repeat) for repeat in together]
             warnings: list[str] = []
-            scores: list[_Score] = []
+            scores: list[_Score | None] = []
             try:
                 trained = [networks.build(name, card).to(policy.device) for _ in together]
                 for done, total in train_together(
@@ -97,6 +100,12 @@ def evaluate(
             for repeat, score in zip(together, scores, strict=True):
                 if (name, repeat) in known:
                     continue
+                if score is None:
+                    yield Warned(
+                        message=f"{name} #{repeat} diverged when it was trained on the set of iteration {iteration}: "
+                        "its outputs are no numbers, and it has no accuracy."
+                    )
+                    continue
                 yield Evaluated(
                     iteration=iteration,
                     final=final,
@@ -120,13 +129,15 @@ class _Score(NamedTuple):
     train_accuracy: float
 
 
-def _score(network: Network, data: SyntheticSet, test: RealSet, batch: int) -> _Score:
-    """Of a network that was trained on the set, tested in batches of that size."""
+def _score(network: Network, data: SyntheticSet, test: RealSet, batch: int) -> _Score | None:
+    """Of a network that was trained on the set, tested in batches of that size; None: it has diverged."""
     testing = SyntheticSet(test.images, test.labels, data.normalisation, data.classes)
-    logits = predict(network, testing, batch)
+    logits, trained_on = predict(network, testing, batch), predict(network, data, batch)
+    if not bool(logits.isfinite().all() & trained_on.isfinite().all()):
+        return None
     right = [int(part.sum()) for part in (logits.argmax(1) == testing.labels).split(list(test.counts))]
     recalls = [hits / count for hits, count in zip(right, test.counts, strict=True) if count]
-    known = predict(network, data, batch).argmax(1) == data.hard_labels
+    known = trained_on.argmax(1) == data.hard_labels
     return _Score(
         accuracy=sum(right) / sum(test.counts),
         balanced_accuracy=sum(recalls) / len(recalls),

@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NoReturn
 
+import msgspec
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from dambench.evaluation.accuracy import evaluate
 from dambench.events import Adapted, DataCard, Evaluated, Progressed, Warned
 from dambench.precision import Policy
 from dambench.problem import Network, Normalisation, RealSet, Seeds, SyntheticSet
-from dambench.protocol import DSA, Budget, Protocol
+from dambench.protocol import DSA, PRESETS, Budget, Protocol
 from dambench.replay import Replayed
 from dambench.train import predict, train, train_together
 from tests.lab import Tape, data_card, global_generator_untouched, noise, real_set, synthetic_set
@@ -54,6 +55,41 @@ def judged(
         policy=Policy(torch.device("cpu"), stack=stack),
     )
     return list(events)
+
+
+@pytest.mark.parametrize("stack", [1, 2])
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_network_whose_outputs_are_no_numbers_has_no_accuracy_by_any_protocol(name: str, stack: int) -> None:
+    few = Budget(epochs=2)
+    how = msgspec.structs.replace(PRESETS[name], synthetic=few, whole=few)
+    data, test = random_sets()
+    absurd = replace(data, images=data.images * 1e30, lr=0.01)
+    events = judged(absurd, test, how=how, repeats=2, stack=stack)
+    assert rows(events) == []
+    notes = [event.message for event in events if isinstance(event, Warned)]
+    assert notes == [
+        f"convnet-d1-w8 #{repeat} diverged when it was trained on the set of iteration 40: its outputs are no numbers, "
+        "and it has no accuracy."
+        for repeat in (0, 1)
+    ]
+    assert len(rows(judged(data, test, how=how, repeats=2, stack=stack))) == 2
+
+
+def test_the_whole_set_with_too_large_a_rate_has_no_accuracy() -> None:
+    real = real_set(CARD)
+    whole = SyntheticSet(real.images, real.labels, real.normalisation, tuple(CARD.classes), whole=True)
+    assert rows(judged(whole, real, how=protocol(lr=1e30))) == []
+
+
+def test_with_a_carried_rate_of_zero_nothing_is_learned() -> None:
+    data, _ = random_sets()
+    untrained, trained = (networks.build("convnet-d1-w8", CARD) for _ in range(2))
+    untrained.reset(Seeds(0).generator("weights"))
+    how = protocol(lr="as the set carries")
+    list(train(trained, replace(data, lr=0.0), how, Seeds(0), mirrors=True))
+    assert all(torch.equal(a, b) for a, b in zip(untrained.parameters(), trained.parameters(), strict=True))
+    list(train(trained, replace(data, lr=None), how, Seeds(0), mirrors=True))
+    assert not all(torch.equal(a, b) for a, b in zip(untrained.parameters(), trained.parameters(), strict=True))
 
 
 def rows(events: list[Progressed | Evaluated | Warned | Adapted]) -> list[Evaluated]:
@@ -140,8 +176,12 @@ def test_a_loss_that_is_no_number_is_said_in_words(monkeypatch: pytest.MonkeyPat
     images = torch.full((3, 3, 1, 1), float("nan"))
     data = SyntheticSet(images, torch.tensor([0, 1, 2]), NORMALISATION, ("a", "b", "c"))
     test = RealSet(pixels_for([0, 1, 2]), (1, 1, 1), NORMALISATION)
+    assert rows(judged(data, test, how=protocol(lr=0.1))) == []
+    logits = torch.tensor([[3e38, -3e38, 0.0]]).expand(3, 3)
+    monkeypatch.setattr(accuracy, "predict", lambda network, data, batch: logits)
     (row,) = rows(judged(data, test, how=protocol(lr=0.1)))
-    assert row.loss == "nan"
+    assert row.loss == "inf"
+    assert row.accuracy == pytest.approx(1 / 3)
 
 
 # With networks that learn.
