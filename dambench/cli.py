@@ -842,7 +842,7 @@ def report(
     if len({*axes[0], *axes[1]}) < len(axes[0]) + len(axes[1]) or not all(axes):
         raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be there twice.")
     chosen = format_of(format_, output, short=short)
-    only = filters.read(filter_)
+    only = filters.read(filter_, to_compare=True)
     path = db or stored.default_path()
     if stored.exists(path) or chosen != "markdown":
         with _opened(path) as store:

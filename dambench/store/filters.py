@@ -41,6 +41,9 @@ STATES = {
 
 UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
+SCORED = ("accuracy",)
+"""Fields that the test set decides."""
+
 Really = Mapping[int, str]
 """By its number, how a run stands that is waiting or running by its own word: its process may be gone."""
 
@@ -78,8 +81,11 @@ class Filter(NamedTuple):
         return _any(_all(term(really, moment) for term in terms) for terms in self.alternatives)
 
 
-def read(text: str) -> Filter:
+def read(text: str, *, to_compare: bool = False) -> Filter:
     """Understand a filter. An empty one means all runs.
+
+    Args:
+        to_compare: the runs that are meant are compared by what they scored: it may not choose them by that.
 
     Raises:
         BadInput: it cannot be understood; the sentence says what would be right.
@@ -99,11 +105,22 @@ def read(text: str) -> Filter:
             alternatives.append([])
         else:
             alternatives[-1].append(_term(word))
+            if to_compare and _field(word) in SCORED:
+                raise BadInput(
+                    f"{display(word, 60)} would choose runs by the test set, and here nothing is selected on it: leave "
+                    "it out. `dambench runs` takes it."
+                )
     if alternatives == [[]]:
         return Filter(text, [])
     if not all(alternatives):
         raise BadInput(f"The filter {text!r} has a | with nothing on one side: write one condition on each.")
     return Filter(text, alternatives)
+
+
+def _field(word: str) -> str:
+    """The field that a term is about; empty: it is a word alone."""
+    said = re.match(r"-?([A-Za-z_]+)(?:<=|>=|:|=|<|>)", word)
+    return said[1].lower() if said else ""
 
 
 def _term(word: str) -> Term:

@@ -138,6 +138,25 @@ def test_the_same_database_gives_the_same_bytes_in_a_file_and_on_stdout(
 
 
 @pytest.mark.parametrize("form", FORMATS)
+def test_every_format_says_by_which_filter_its_runs_were_chosen(capsys: pytest.CaptureFixture[str], form: str) -> None:
+    printed = _report(capsys, "--format", form, "--filter", "method:dm|random")
+    assert "method:dm|random" in printed.replace("\\", "").replace("textbar{}", "|")
+    if form == "latex":
+        assert r"\caption{Accuracy" in printed.partition("only runs meant by method:dm")[0].splitlines()[-1]
+    if form == "json":
+        assert json.loads(printed)["filter"] == "method:dm|random"
+    if form == "csv":
+        assert {line["filter"] for line in csv.DictReader(io.StringIO(printed))} == {"method:dm|random"}
+
+
+@pytest.mark.parametrize("chosen", ["accuracy>50", "method:dm -accuracy<50%", "method:dm | ACCURACY>=1"])
+def test_a_report_is_not_chosen_by_what_it_compares(capsys: pytest.CaptureFixture[str], chosen: str) -> None:
+    assert run_cli(["report", "--filter", chosen]) == 2
+    assert "would choose runs by the test set" in capsys.readouterr().err
+    assert run_cli(["runs", "--filter", chosen]) == 0
+
+
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_copy_of_the_database_gives_the_same_bytes(
     store: Store, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
