@@ -329,7 +329,7 @@ def run(
                     return EXIT_CODES[signals.heard]
                 job = job.with_seed(request.seed or 0)
                 if not again and (there := store.finished(job.config, job.card) or ""):
-                    _point_out(store, there, watch, as_json)
+                    _point_out(store, there, request, watch, as_json)
                     continue
                 here = launch.this_process(told.log if told else "")
                 recipe = job.recipe.source if job.recipe else ""
@@ -444,7 +444,7 @@ def evaluate(
             )
             job = engine.evaluation(job, request, row["set_sha256"], made[-1]["iteration"])
             if not again and (there := store.finished(job.config, job.card, row["set_sha256"])):
-                _point_out(store, there, watch, as_json)
+                _point_out(store, there, request, watch, as_json)
                 if told:
                     told.announce(there)
                 return 0
@@ -456,10 +456,12 @@ def evaluate(
             return record(store, new, job, signals, watch.console, as_json)
 
 
-def _point_out(store: Store, run_id: str, watch: Watch, as_json: bool) -> None:
-    """Say that a run is not begun, because this finished one did the same."""
+def _point_out(store: Store, run_id: str, request: config.Request, watch: Watch, as_json: bool) -> None:
+    """Say that a run is not begun, because this finished one did what was requested."""
     row = store.run(run_id)
     watch.say(f"run {run_id} has done this already, until {row['ended_at'][:16].replace('T', ' ')} UTC: {AGAIN}")
+    if request.name or request.tags:
+        watch.say(f"--name and --tag are of new runs. `dambench tag {run_id}` and `note {run_id}` change this one.")
     if as_json:
         print(json.dumps(result(store, run_id) | {"existing": True}), flush=True)
 

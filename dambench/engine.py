@@ -211,6 +211,12 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         batch_norm = matched.mixes_images
         compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0), batch_norm)
         notes += [note] if note else []
+        if precision == "bf16" and not getattr(method, "REDUCED_PRECISION", True):
+            precision = choose_precision(None, device)
+            notes.append(f"The method {wanted.name} computes nothing in bfloat16: --precision bf16 has no effect.")
+        if compiled and not getattr(options, "iterations", 0):
+            compiled = False
+            notes.append(f"The method {wanted.name} has no iterations: --compile has no effect.")
         if precision == "bf16":
             overrides["precision"] = precision
     elif precision == "bf16" or request.compile == "on":

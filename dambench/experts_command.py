@@ -86,6 +86,8 @@ def train(
         how = config.read(experts.Training, parts, "the experts' training")
         place = data or os.environ.get("DAMBENCH_DATA")
         on = choose_device(device)
+        if choose_precision(precision, on) == "bf16":
+            raise BadInput("--precision bf16 is of the images that a set is matched with: experts have fp32, or tf32.")
         where = config.read(config.Where, {"device": on, "threads": threads}, "the request")
         policy = Policy.of(where, choose_precision(precision, on), deterministic=False)
         choice = config.Choice(dataset, said["dataset"])

@@ -532,6 +532,8 @@ class Method(Protocol):
     """Raised when other sets come of the same settings: scores of two versions are in rows of their own."""
     MATCHES_ON_NETWORK: bool
     """Whether the synthetic set depends on a network."""
+    REDUCED_PRECISION: bool
+    """Whether `--precision bf16` makes a difference. May be left out where it does."""
     Options: type[Options]
     RECIPES: tuple[Recipe, ...]
 

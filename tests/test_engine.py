@@ -125,6 +125,24 @@ def test_what_was_noted_of_the_data_is_said_with_each_run(tmp_path: Path) -> Non
         assert notes[1] == "Test images that are copies of training images: 2 of 2."
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "random", "evaluate_every": 2}, "has no iterations: --evaluate-every 2 has no effect"),
+        ({"evaluate_every": 4}, "has 4 iterations: --evaluate-every 4 has no effect"),
+        ({"method": "herding", "precision": "bf16"}, "computes nothing in bfloat16: --precision bf16 has no effect"),
+        ({"method": "herding", "compile": "on"}, "has no iterations: --compile has no effect"),
+        ({"data": "/somewhere"}, "comes with a package: --data has no effect"),
+        ({"method": "kcenter"}, "has no iterations: --iterations has no effect"),
+    ],
+)
+def test_what_has_no_effect_is_noted_and_is_the_same_run_as_without(changes: dict[str, Any], said: str) -> None:
+    job = prepare(_request(**changes))
+    assert [note for note in job.notes if said in note]
+    kept = {"method": changes["method"]} if "method" in changes else {}
+    assert job.config.sha256 == prepare(_request(**kept)).config.sha256
+
+
 def test_sampling_with_replacement_is_said_once() -> None:
     notes = [e.message for e in _run(method={"name": "dm", "batch_real": 200}) if isinstance(e, Warned)]
     assert len(notes) == 1

@@ -30,6 +30,7 @@ __all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "chec
 PAPER = "https://arxiv.org/abs/2310.05773"
 VERSION = 1
 MATCHES_ON_NETWORK = True
+REDUCED_PRECISION = False
 
 
 class Options(matching.SoftOptions, frozen=True):

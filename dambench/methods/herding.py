@@ -20,6 +20,7 @@ from dambench.problem import Problem, State, Step
 PAPER = "https://arxiv.org/abs/1611.07725"
 VERSION = 1
 MATCHES_ON_NETWORK = True
+REDUCED_PRECISION = False
 
 
 class Options(selection.Options, frozen=True):

@@ -21,6 +21,7 @@ from dambench.problem import Problem, State, Step
 PAPER = "https://arxiv.org/abs/1708.00489"
 VERSION = 1
 MATCHES_ON_NETWORK = True
+REDUCED_PRECISION = False
 
 
 class Options(selection.Options, frozen=True):

@@ -22,6 +22,7 @@ from dambench.problem import Problem, State, Step, derived_seed
 PAPER = ""
 VERSION = 1
 MATCHES_ON_NETWORK = True
+REDUCED_PRECISION = False
 
 
 class Options(selection.Options, frozen=True):

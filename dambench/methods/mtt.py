@@ -32,6 +32,7 @@ __all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "chec
 PAPER = "https://arxiv.org/abs/2203.11932"
 VERSION = 1
 MATCHES_ON_NETWORK = True
+REDUCED_PRECISION = False
 
 
 class Options(matching.Options, frozen=True):
