@@ -127,15 +127,19 @@ def _trajectories(path: Path, network: Network) -> Iterator[Tensor]:
         with _saved.opened(path, MOST_BYTES) as saved:
             if not isinstance(saved, list | tuple) or not saved:
                 raise ValueError("it is no list of experts")
+            claimed = 0
             for number, trajectory in enumerate(saved):
                 if not isinstance(trajectory, list | tuple) or len(trajectory) < 2:
                     raise ValueError(f"its expert {number} is no list of epochs, two at least")
-                rows = [_flat(epoch, network, f"expert {number}, epoch {at}") for at, epoch in enumerate(trajectory)]
+                rows = []
+                for at, epoch in enumerate(trajectory):
+                    rows.append(_flat(epoch, network, f"expert {number}, epoch {at}"))
+                    claimed += rows[-1].nbytes // 2  # as they are stored, in half precision at least
+                    if claimed > status.st_size:  # one tensor can be referred to a million times
+                        raise ValueError("its experts claim more numbers than it has room for")
                 yield torch.stack(rows)
     except BadInput as error:
         raise BadInput(f"{str(path)!r} cannot be used: {error}") from None
-    except GeneratorExit:
-        raise
     except Exception as error:  # there are dozens of kinds for files that are damaged or hostile
         reason = display((str(error) or type(error).__name__).partition("\n")[0].rstrip(".!"), 300)
         raise BadInput(f"{str(path)!r} is not a whole file of experts, as MTT writes them: {reason}.") from None

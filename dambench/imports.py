@@ -327,6 +327,8 @@ def _structured(path: Path, saved: Any, most: int) -> _File:
     notes = [f"not used: {display(', '.join(sorted(unused)), 200)}."] if unused else []
     pairs = isinstance(saved, list | tuple) and all(isinstance(part, list | tuple) and len(part) == 2 for part in saved)
     if pairs and saved:
+        if sum(part.size for pair in saved for part in pair if isinstance(part, _saved.Stored)) > most:
+            raise BadInput(f"{counted(len(saved), 'set')} were found, which are larger than the dataset.")
         return _File([Found(*(_value(part, most) for part in pair)) for pair in saved], notes)
     if isinstance(saved, list | tuple) and len(saved) == 2:
         return _File([Found(*(_value(part, most) for part in saved))], notes)

@@ -606,6 +606,7 @@ def test_imported_experts_are_followed_as_those_that_were_trained_here(
         ("others", "say the right --network"),
         ("nan", "not all weights of expert 0, epoch 1 are finite"),
         (b"a text", "is not what torch.save writes"),
+        ("endless", "its experts claim more numbers than it has room for"),
         ("twice", "of the 2 experts are there twice"),
     ],
 )
@@ -624,6 +625,9 @@ def test_a_file_of_other_experts_is_refused_before_anything_is_kept(
         _buffer(path, [weights])
     elif saved == "twice":
         _buffer(path, [weights, weights])
+    elif saved == "endless":
+        network = networks.build("convnet-d1-w4", card)
+        torch.save([[[parameter.detach() for parameter in network.parameters()]] * 10_000], path)
     elif isinstance(saved, bytes):
         path.write_bytes(saved)
     else:

@@ -592,6 +592,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a tensor of more than is stored": (lambda p: _rewritten(p, 0), "is not a whole pt file"),
     "a tensor beyond its storage": (lambda p: _rewritten(p, 1), "is not a whole pt file"),
     "a file of endless lists": (_laughs, "The images are list, not a plain tensor"),
+    "one set ten thousand times": (lambda p: _pt(p, [[IMAGES, LABELS]] * 10_000), "10000 sets were found, which are"),
     "a sparse tensor": (lambda p: _pt(p, {"images": IMAGES.to_sparse(), "labels": LABELS}), "only plain ones are read"),
     "a number for the labels": (lambda p: _pt(p, {"images": IMAGES, "labels": 3}), "not a plain tensor"),
     "objects in an array": (_object_array, "Python objects, which could run code"),
