@@ -7,10 +7,11 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dambench.cli import run_cli
-from dambench.config import Request
+from dambench.config import Request, RunConfig
 from dambench.report.to_markdown import to_markdown
 from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import Store
@@ -84,3 +85,12 @@ def test_the_ledger_is_one_file_that_git_can_keep(copy: Path) -> None:
     header = copy.read_bytes()[:20]
     assert header[18:20] == b"\x01\x01", "not in rollback-journal mode: make ledger"
     assert copy.stat().st_size < 5_000_000
+
+
+def test_runs_from_before_a_field_was_added_are_still_what_they_were(copy: Path) -> None:
+    """Their hash leaves out what is as it was: they go on, and are in one cell with new ones."""
+    with closing(Store.open(copy)) as store:
+        for row in store.query("select config, config_sha256 from runs"):
+            config = msgspec.json.decode(row["config"], type=RunConfig)
+            assert config.sha256 == row["config_sha256"]
+            assert (config.method_version, config.plugins) == (1, ())

@@ -1,17 +1,22 @@
 """Packages from outside that add something, and do it badly."""
 
+import importlib
 import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dambench import engine, registry
 from dambench.cli import run_cli
+from dambench.config import Request, read
 from dambench.doctor import _from_outside
+from dambench.errors import BadInput
 from tests.hostile import steering
 
 assert engine
@@ -220,3 +225,77 @@ def test_stdout_is_its_own_again_after_what_was_said_aside(capfd: pytest.Capture
     print("c", flush=True)
     os.write(1, b"d\n")
     assert capfd.readouterr() == ("c\nd\n", "a\nb\n")
+
+
+def _asked(method: str, **more: object) -> engine.Job:
+    request = {"method": method, "dataset": "digits", "ipc": 1, "device": "cpu", "network": "convnet-d1-w4"} | more
+    return engine.prepare(read(Request, request, "the request"))
+
+
+def _reopened(job: engine.Job, *, only_its_set: bool = False) -> list[str]:
+    said: list[str] = []
+    engine.reopen(job.config, job.card.sha256, "", {}, None, said.append, only_its_set=only_its_set)
+    return said
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Iterator[Path]:
+    """A package of several modules; its method imports one of them, in a function."""
+    folder = tmp_path / "site" / "theirs"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    method = METHOD.replace("    from dambench.methods", "    from . import sums\n    from dambench.methods")
+    (folder / "manifold.py").write_text(method)
+    (folder / "sums.py").write_text("import theirs.tables\n")
+    (folder / "tables.py").write_text("")
+    (folder / "beside.py").write_text("")
+    _package(tmp_path / "site", "theirs", "1.5", {"methods": {"manifold": "theirs.manifold"}})
+    registry.names.cache_clear()
+    importlib.invalidate_caches()
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "theirs"]:
+        sys.modules.pop(name)
+
+
+@pytest.mark.parametrize("changed", ["manifold", "sums", "tables"])
+def test_a_run_says_which_code_from_outside_it_is_of_and_other_code_does_not_go_on_with_it(
+    package: Path, changed: str
+) -> None:
+    job = _asked("manifold")
+    (plugin,) = job.config.plugins
+    assert (plugin.kind, plugin.name, plugin.package, plugin.version) == ("methods", "manifold", "theirs", "1.5")
+    assert _asked("manifold").config.sha256 == job.config.sha256
+    (package / "beside.py").write_text("# not its own")
+    assert _reopened(job) == []
+    path = package / f"{changed}.py"
+    path.write_text(f"{path.read_text()}# another version\n")
+    assert _asked("manifold").config.sha256 != job.config.sha256
+    with pytest.raises(
+        BadInput, match=r"The method manifold is other code now: the run began with theirs 1\.5, source "
+    ):
+        _reopened(job)
+    assert _reopened(job, only_its_set=True) == []  # its set is there, and no code of the method is needed
+
+
+def test_of_a_run_that_does_not_say_which_code_it_is_of_this_is_told_when_it_goes_on(package: Path) -> None:
+    job = _asked("manifold")
+    old = replace(job, config=msgspec.structs.replace(job.config, plugins=()))
+    assert "it is not on record which code of it began the run" in _reopened(old)[0]
+
+
+def test_another_version_of_a_method_does_not_go_on_with_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = _asked("random")
+    assert (job.config.method_version, job.config.plugins) == (1, ())
+    monkeypatch.setattr(registry.load("methods", "random"), "VERSION", 2)
+    assert _asked("random").config.method_version == 2
+    with pytest.raises(BadInput, match="The run began with version 1 of random, and this is version 2"):
+        _reopened(job)
+    # A run that only evaluates a set goes on: the set is there.
+    made = msgspec.structs.replace(job.config, where=msgspec.structs.replace(job.config.where, made="0" * 64))
+    assert _reopened(replace(job, config=made)) == []
+
+
+def test_every_method_says_its_version() -> None:
+    for name in registry.names("methods"):
+        if registry.is_built_in("methods", name):
+            assert registry.load("methods", name).VERSION >= 1
