@@ -33,6 +33,8 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 """Of files that must be images. Others are used if they are."""
 LITTER = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}
 """What systems leave in folders, and nobody put there."""
+DEEPEST = 30
+"""Folders in each other, below a class's."""
 AT_ONCE = 64
 """Images that one task of a thread reads."""
 DEPTHS = (8, 10, 12, 14, 16)
@@ -195,6 +197,8 @@ def _below(folder: Path | str, tally: Tally, inside: Path | None, above: tuple[s
             yield os.path.join(folder, entry.name)
     for entry in seen:
         if _is_folder(entry):
+            if len(above) > DEEPEST:
+                raise BadInput(f"{entry.path!r} lies deeper than any image needs.")
             there = os.path.realpath(entry.path)
             if any(other == there or other.startswith(there + os.sep) for other in above):
                 raise BadInput(f"{entry.path!r} is a link to a folder that it lies in: remove it.")
@@ -277,8 +281,8 @@ class Survey:
 
     parts: list[list[Item]]
     """The items that are images."""
-    sizes: set[tuple[int, int]]
-    """(width, height) of all, as they are seen."""
+    sizes: Counter[tuple[int, int]]
+    """(width, height) of images as they are seen, and how many have it."""
     grey: bool
     """Whether all are."""
     view: View
@@ -323,7 +327,7 @@ def survey(
             tally.add(remark.format(background=background), path)
     return Survey(
         parts=[[item for item in part if item[1] in seen] for part in parts],
-        sizes={look.size for look in seen.values()},
+        sizes=Counter(look.size for look in seen.values()),
         grey=all(look.grey for look in seen.values()),
         view=View(upright, background, *_white(seen, tally, bits)),
     )

@@ -241,7 +241,7 @@ def _limits(
 def _scaled(array: Array, name: str, black: float, white: float) -> Pixels:
     """Bytes."""
     if array.dtype == np.uint8 and (black, white) == (0, 255):
-        return array
+        return np.ascontiguousarray(array)
     whole = array.dtype.kind in "bui" and black == 0 and white in range(_images.TOP + 1)
     pixels = np.empty(array.shape, np.uint8)
     for start in range(0, len(array), AT_ONCE):

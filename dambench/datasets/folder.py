@@ -66,6 +66,8 @@ def load(options: Options, data: Path | None) -> Raw:
             f"The images have {len(survey.sizes)} different sizes ({examples}, …): say --set dataset.size=32."
         )
     size = min(survey.sizes) if options.size is None else (options.size, options.size)
+    if cropped := sum(count for (w, h), count in survey.sizes.items() if options.size and w != h):
+        found.notes.append(f"Cropped to a square around the centre: {cropped} of {survey.sizes.total()} images.")
     channels = options.channels or (1 if survey.grey else 3)
 
     def pixels(path: str) -> Pixels:

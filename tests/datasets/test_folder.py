@@ -50,6 +50,7 @@ def test_images_of_different_sizes_need_a_size(data: Path) -> None:
         datasets.prepare(Choice("folder"), data)
     card = datasets.prepare(Choice("folder", {"size": 16}), data)
     assert (card.height, card.width) == (16, 16)
+    assert card.notes[0] == "Cropped to a square around the centre: 9 of 9 images."
 
 
 def test_sixteen_bits_are_scaled_to_eight_not_clipped(data: Path) -> None:
@@ -299,6 +300,9 @@ def test_links_in_a_circle_or_to_nowhere_are_a_sentence(data: Path) -> None:
         with pytest.raises(BadInput, match=f"{name}' .*({said})"):
             datasets.prepare(Choice("folder"), data)
         (ants / name).unlink()
+    (ants / "/".join("d" * 40)).mkdir(parents=True)
+    with pytest.raises(BadInput, match="deeper than any image needs"):
+        datasets.prepare(Choice("folder"), data)
     (data / "train" / "loop").symlink_to("loop")
     with pytest.raises(BadInput, match="loop' cannot be followed"):
         datasets.prepare(Choice("folder"), data)
