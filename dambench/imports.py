@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dambench import datasets, files
+from dambench import datasets, files, reading
 from dambench.config import PREPROCESSINGS
 from dambench.datasets import _archive, _images, _saved
 from dambench.display import counted, display
@@ -249,9 +249,9 @@ def _safetensors(path: Path, card: DataCard, most: int) -> _File:
                 f"{str(path)!r} is not a safetensors file, or its header is larger than {MOST_HEADER} bytes."
             )
     with safetensors.safe_open(path, "pt") as tensors:
-        if "dambench" in (tensors.metadata() or {}):
-            return _File([SyntheticSet.read(path)])
         names = list(tensors.keys())
+        if "dambench" in (tensors.metadata() or {}):
+            return _File([SyntheticSet.read(path)], _unused(names))
         found = Found(*(None if name is None else tensors.get_tensor(name) for name in _roles(names)))
         return _File([found], _unused(names))
 
@@ -393,7 +393,9 @@ def _beside(path: Path) -> tuple[Path, Path, Path] | None:
 def _images_of(path: Path, card: DataCard, most: int) -> _File:
     """Files of images in folders of classes."""
     if path.is_dir():
-        return _sorted_out(path, {name: Path(entry).read_bytes for name, entry in _in_folder(path)}, card)
+        return _sorted_out(
+            path, {name: partial(reading.content, Path(entry)) for name, entry in _in_folder(path)}, card
+        )
     with _archive.opened(path, most) as (archive, members):
         return _sorted_out(path, {name: partial(_archive.read, archive, info) for name, info in members.items()}, card)
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dambench import datasets, experts, files, networks, pools
+from dambench import datasets, experts, experts_import, files, networks, pools
 from dambench.cli import run_cli
 from dambench.config import Choice
 from dambench.errors import BadInput
@@ -635,3 +635,22 @@ def test_a_file_of_other_experts_is_refused_before_anything_is_kept(
     assert run_cli(["experts", "import", str(path), "--dataset", "digits", "--network", "convnet-d1-w4"]) == 2
     assert sentence in capsys.readouterr().err
     assert not kept()
+
+
+@pytest.mark.parametrize("said", ["mean/std", "zca"])
+def test_experts_that_see_better_another_way_are_remarked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    shares = {said: 0.25, "zca" if said == "mean/std" else "mean/std": 0.75}
+    monkeypatch.setattr(experts_import, "_share", lambda network, card, preprocessing: shares[preprocessing])
+    card = datasets.prepare(Choice("digits"), None)
+    length = sum(parameter.numel() for parameter in networks.build("convnet-d1-w4", card).parameters())
+    path = _buffer(tmp_path / "replay_buffer_0.pt", [torch.zeros(2, length)])
+    command = ["experts", "import", str(path), "--dataset", "digits", "--network", "convnet-d1-w4"]
+    assert run_cli([*command, "--preprocessing", said]) == 0
+    other = "zca" if said == "mean/std" else "mean/std"
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"recognises 25.0 % of real images with {said}, and 75.0 % with {other}" in told
+    shares[said] = 0.8
+    assert run_cli([*command, "--preprocessing", said]) == 0
+    assert "note:" not in capsys.readouterr().err

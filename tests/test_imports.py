@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import safetensors.torch
@@ -20,9 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dambench import datasets, imports
+from dambench import datasets, engine, imports
 from dambench.cli import run_cli
-from dambench.config import Choice
+from dambench.config import Choice, Request
 from dambench.errors import BadInput
 from dambench.events import DataCard
 from dambench.files import digest, set_path
@@ -226,7 +227,12 @@ def test_whitened_images_are_kept_as_such_and_remarked_where_nobody_said_it(tmp_
     found = imports.read(path, card, preprocessing="zca")
     assert found.notes == ()
     assert torch.equal(found.sets[0].images, white)
-    assert SyntheticSet.read(set_path(imports.keep(found.sets[0]))).normalisation == whitening
+    kept = imports.keep(found.sets[0])
+    assert SyntheticSet.read(set_path(kept)).normalisation == whitening
+    asked = Request(method={"name": "imported", "set": kept}, dataset="digits", ipc=2, device="cpu")
+    assert engine.prepare(asked).config.preprocessing == "zca"
+    with pytest.raises(BadInput, match="what imported is to use was made with zca"):
+        engine.prepare(msgspec.structs.replace(asked, preprocessing="mean/std"))
     (note,) = imports.read(path, card).notes
     assert "import it again with --preprocessing zca" in note
     plain = _read(
@@ -274,6 +280,12 @@ def test_what_lies_beside_is_taken_along_and_what_is_left_out_is_named(tmp_path:
     again = imports.read(path, CARD)
     assert (again.sets[0].lr, again.notes) == (0.5, ("not used: net.",))
     assert imports.read(_npz(tmp_path, other=np.zeros(3)), CARD).notes == ("not used: other.",)
+    (tmp_path / "own.safetensors").write_bytes(_own().to_bytes())
+    whole = safetensors.torch.load_file(tmp_path / "own.safetensors") | {"other": IMAGES.clone()}
+    with safetensors.safe_open(tmp_path / "own.safetensors", "pt") as own:
+        about = own.metadata()
+    safetensors.torch.save_file(whole, tmp_path / "more.safetensors", about)
+    assert imports.read(tmp_path / "more.safetensors", CARD).notes == ("not used: other.",)
     assert _read(_npz(tmp_path), lr=0.125).lr == 0.125
 
 
@@ -454,6 +466,12 @@ def _linked_class(path: Path) -> Path:
     return path / "set"
 
 
+def _endless_picture(path: Path) -> Path:
+    with (_folder(path) / "0" / "0.png").open("wb") as file:
+        file.truncate(10**12)
+    return path / "set"
+
+
 def _pipe_in_folder(path: Path) -> Path:
     os.mkfifo(_folder(path) / "0" / "9.png")
     return path / "set"
@@ -593,6 +611,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a tensor beyond its storage": (lambda p: _rewritten(p, 1), "is not a whole pt file"),
     "a file of endless lists": (_laughs, "The images are list, not a plain tensor"),
     "one set ten thousand times": (lambda p: _pt(p, [[IMAGES, LABELS]] * 10_000), "10000 sets were found, which are"),
+    "NumPy's arrays": (lambda p: _pt(p, {"images": IMAGES.numpy(), "labels": LABELS}), "save tensors, or an .npz"),
     "a sparse tensor": (lambda p: _pt(p, {"images": IMAGES.to_sparse(), "labels": LABELS}), "only plain ones are read"),
     "a number for the labels": (lambda p: _pt(p, {"images": IMAGES, "labels": 3}), "not a plain tensor"),
     "objects in an array": (_object_array, "Python objects, which could run code"),
@@ -664,6 +683,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a large PNG": (_member("0/9.png", _bomb_png(10_000)), "'0/9.png' is no image that can be read"),
     "a PNG of another size": (_member("0/9.png", _bomb_png(9)), "'0/9.png' is 9×9; those of digits are 8×8"),
     "a JPEG called PNG": (_member("0/9.png", b"\xff\xd8\xff\xe0 and so on"), "is no image"),
+    "a picture of a terabyte": (_endless_picture, "are the most"),
     "half a PNG": (_member("0/9.png", _png(PIXELS[0])[:50]), "is no image"),
     "images in two depths": (_member("9.png", _png(PIXELS[0])), "do not lie in CLASS/*.png"),
     "a class that is none": (_member("\u202ecat/9.png", _png(PIXELS[0])), "'\ufffdcat' is no class of digits"),

@@ -258,6 +258,8 @@ def _named(module: Any, member: Any) -> Any:
         return _KNOWN[name]
     if "_meta_tensor" in name:
         raise BadInput("It holds a meta tensor, which has a shape and no values.")
+    if name.endswith("multiarray._reconstruct"):
+        raise BadInput("It holds NumPy's arrays: save tensors, or an .npz.")
     if name.startswith("torch._utils._rebuild_"):
         raise BadInput(f"It holds {display(name, 80)}: of tensors, only plain ones are read.")
     raise BadInput(f"It holds {display(name, 80)}, which is neither a tensor nor a number and could run code.")
