@@ -18,6 +18,7 @@ from rich.console import Console
 
 from dambench import terminal
 from dambench.cli import run_cli
+from dambench.config import Plugin, RunConfig
 from dambench.display import display
 from dambench.events import Adapted, AnyEvent, Failed, Neighbour, Progressed, Sampled, Started, Stepped, Stopped, Warned
 from dambench.files import digest
@@ -34,7 +35,14 @@ METHODS = ("dm", "random", "whole")
 def _card(name: str, number: int) -> Any:
     label = name or "unnamed"
     classes = [f"{name}{c}" for c in range(2)]
-    return msgspec.structs.replace(ledger.CARD, label=label, classes=classes, sha256=digest(str(number).encode()))
+    sha256 = digest(str(number).encode())
+    return msgspec.structs.replace(ledger.CARD, label=label, classes=classes, sha256=sha256, notes=[name])
+
+
+def _config(name: str, method: str, **more: Any) -> RunConfig:
+    """Of a method whose code is from a package of that name."""
+    code = Plugin(kind="methods", name=name, package=name, version=name, sha256=digest(name.encode()))
+    return msgspec.structs.replace(ledger.config(method, **more), plugins=(code,) if method == "dm" else ())
 
 
 def _words(name: str, number: int, method: str) -> Iterator[AnyEvent]:
@@ -43,7 +51,7 @@ def _words(name: str, number: int, method: str) -> Iterator[AnyEvent]:
     machine = msgspec.structs.asdict(ledger.ENVIRONMENT)
     texts = {key: lone for key, value in machine.items() if isinstance(value, str)}
     environment = msgspec.structs.replace(ledger.ENVIRONMENT, **texts)
-    run = ledger.config(method)
+    run = _config(name, method)
     for event in ledger.words(run, [0.5, 0.6], card=_card(name, number), overrides={"option": lone}, recipe=lone):
         if isinstance(event, Started):
             event = msgspec.structs.replace(event, environment=environment)
@@ -64,10 +72,10 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     with closing(Store.open(path, write=True)) as store:
         for number, name in enumerate(NAMES):
             for method in METHODS:
-                run = store.create(ledger.config(method), _card(name, number), name, [name, "tag"])
+                run = store.create(_config(name, method), _card(name, number), name, [name, "tag"])
                 for _ in store.record(run, _words(name, number, method)):
                     pass
-            run = store.create(ledger.config("dm", seed=9), _card(name, number), name)
+            run = store.create(_config(name, "dm", seed=9), _card(name, number), name)
             end = Failed(error=f"{name}\udc9b", traceback=f"Traceback\n  {name}\udc9b\nError: {name}", costs=[])
             for _ in store.record(run, ledger.words(ledger.config("dm"), card=_card(name, number), end=end)):
                 pass

@@ -42,7 +42,9 @@ def opened(path: Path, most_bytes: int) -> Iterator[tuple[ZipFile, dict[str, Zip
     with ZipFile(path) as archive:
         infos = archive.infolist()
         size = sum(info.file_size for info in infos)
-        if size > most_bytes or len(infos) > MOST_MEMBERS:
+        if len(infos) > MOST_MEMBERS:
+            raise BadInput(f"{str(path)!r} is refused: it has {len(infos)} files, and {MOST_MEMBERS} are the most.")
+        if size > most_bytes:
             raise BadInput(
                 f"{str(path)!r} would unpack to {len(infos)} files of {size / 1e6:.0f} MB, "
                 f"but {most_bytes / 1e6:.0f} MB are the most that it can need or that there is room for."

@@ -17,6 +17,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.content import Content
 from textual.dom import DOMNode
 from textual.events import Resize
 from textual.filter import LineFilter
@@ -501,7 +502,7 @@ class Notice(Resilient, ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="box") as box:
-            box.border_title = Text(self._title).plain
+            box.border_title = Content(self._title)
             yield Static(self._text)
 
     def action_close(self) -> None:

@@ -27,7 +27,7 @@ from dambench.tui.app import DambenchApp
 from dambench.tui.screens import runs as place
 from dambench.tui.screens.runs import RunsPlace
 from dambench.tui.settings import Settings
-from dambench.tui.widgets.pick import Ask
+from dambench.tui.widgets.pick import Ask, Pick
 from dambench.tui.widgets.runs_table import RunsTable
 from dambench.tui.widgets.sure import Sure
 from tests import ledger
@@ -668,6 +668,19 @@ def test_a_fault_that_comes_again_and_again_is_told_once(path: Path, monkeypatch
 
     play(app, scene)
     assert (path.parent / "state/dambench/console.log").read_text().count("Traceback") == 1
+
+
+def test_a_box_is_called_what_it_is_called(path: Path) -> None:
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "7 runs")
+        for box in (Ask("Note to [red]x", ""), Pick("Of [red]x", [("[/y]", "")]), Sure("Kill [red]x", "[/y]", "do it")):
+            app.push_screen(box)
+            await shows(pilot, "[red]x")
+            await pilot.press("escape")
+
+    play(app, scene)
 
 
 def test_hostile_words_are_drawn_as_words(path: Path) -> None:

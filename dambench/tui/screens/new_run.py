@@ -21,6 +21,7 @@ from rich.text import Text
 from textual.app import ComposeResult, ScreenStackError
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, VerticalScroll
+from textual.content import Content
 from textual.events import DescendantFocus
 from textual.message import Message
 from textual.screen import Screen
@@ -739,7 +740,7 @@ class NewRun(Resilient, Screen[None]):
         if protocol is None:
             pane.update("")
             return
-        pane.border_title = Text(protocol.label).plain
+        pane.border_title = Content(protocol.label)
         networks = ", ".join(self.answer.get("config", {}).get("evaluate_on", []))
         text = Text(display(f"{networks}\n" if networks else "", 300))
         text.append(f"\n{display(protocol_in_words(protocol), 900)}\n\n")

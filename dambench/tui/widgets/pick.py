@@ -7,6 +7,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
@@ -47,7 +48,7 @@ class Pick(_Box):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="ask") as box:
-            box.border_title = Text(display(self._title)).plain
+            box.border_title = Content(display(self._title))
             yield OptionList(*(Option(Text(display(label))) for label, _ in self._options), compact=True)
 
     def on_mount(self) -> None:
@@ -74,7 +75,7 @@ class Ask(_Box):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="ask") as box:
-            box.border_title = Text(display(self._title)).plain
+            box.border_title = Content(display(self._title))
             yield Static(Text(self._about))
             entry = Input(self._value, compact=True)
             entry.cursor_blink = False

@@ -7,6 +7,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
@@ -37,7 +38,7 @@ class Sure(Resilient, ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="box") as box:
-            box.border_title = Text(display(self._title)).plain
+            box.border_title = Content(display(self._title))
             yield Static(Text(f"{self._text}\n\ny or enter: {self._yes}.\nesc: no."))
 
 
@@ -70,7 +71,7 @@ class Several(Resilient, ModalScreen[list[str] | None]):
 
     def compose(self) -> ComposeResult:
         found = OptionList(*(Option(self._label(index)) for index in range(len(self._options))), compact=True)
-        found.border_title = Text(display(self._title)).plain
+        found.border_title = Content(display(self._title))
         found.border_subtitle = "space chooses, enter takes"
         yield found
 
