@@ -202,10 +202,10 @@ def speech() -> Iterator[AnyEvent]:
         yield Progressed(phase="distil", done=iteration, total=10**6)
 
 
-SCHEMAS = (1, 2, 3)
+SCHEMAS = (1, 2, 3, 4)
 """Older ones, each as the migrations made it."""
 
-NEXT = {1: "m002_samples", 2: "m003_engine", 3: "m004_durable"}
+NEXT = {1: "m002_samples", 2: "m003_engine", 3: "m004_durable", 4: "m005_results"}
 """By schema, the migration that ended it."""
 
 
@@ -229,7 +229,7 @@ def _older(path: Path, schema: int, new: Path) -> None:
     for table in tables(db.conn):
         columns = ", ".join(row[1] for row in db.conn.execute(f"pragma main.table_info({table})"))
         db.conn.execute(f"insert into main.{table} ({columns}) select {columns} from new.{table}")
-    unknown = {1: ["device_uuid", "allocator", "compiler"], 2: ["allocator", "compiler"], 3: []}[schema]
+    unknown = {1: ["device_uuid", "allocator", "compiler"], 2: ["allocator", "compiler"]}.get(schema, [])
     for name in unknown:
         db.conn.execute("update events set body = json_remove(body, ?)", [f"$.environment.{name}"])
     db.conn.commit()

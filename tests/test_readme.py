@@ -6,11 +6,14 @@ import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from dambench import config, launch
 from dambench.cli import run_cli
+from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import Store
 from tests import ledger
 from tests.ledger import add
@@ -51,13 +54,29 @@ def test_its_toml_file_is_a_request(tmp_path: Path) -> None:
     assert request.choice("method").options == {"iterations": 500}
 
 
-def test_its_sql_answers(tmp_path: Path) -> None:
+def test_its_sql_keeps_apart_what_a_report_does_and_gives_its_figures(tmp_path: Path) -> None:
+    """Runs of every kind that once had one row: their means and counts are those of the leaderboard."""
     with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        add(store, run_config("dm"), [0.5, 0.7])
-        add(store, run_config("dm", seed=1), [0.1], end=ledger.failed())
-    (sql,) = re.findall(r'sqlite3 runs.db "(.*)"', README)
+        different: list[dict[str, Any]] = [
+            *({}, {}, {"seed": 1}, {"ipc": 10}, {"method": config.Choice("dm", {"lr": 2})}),
+            *({"preprocessing": "zca"}, {"precision": "bf16"}, {"network": "convnet-d2-w8"}),
+            *({"method_version": 2}, {"evaluate_on": ("vgg11",)}, {"eval_repeats": 3}),
+            {"plugins": (config.Plugin(kind="methods", name="dm", sha256="a" * 64),)},
+        ]
+        for number, changes in enumerate(different):
+            run = msgspec.structs.replace(run_config("dm"), **changes)
+            add(store, run, [number / 100, number / 50])
+        add(store, run_config("dm"), [0.9, 0.95], card=ledger.other_data("e"))
+        add(store, run_config("dm", seed=3), [0.1], end=ledger.failed())
+        cells = [cell for table in leaderboard(store).tables for cell in table.cells.values()]
+    (sql,) = re.findall(r'sqlite3 runs.db "(.*?)"', README, re.S)
     with closing(sqlite3.connect(tmp_path / "runs.db")) as plain:
-        assert plain.execute(sql).fetchall() == [("dm", "digits", 1, "quick#3528", "convnet-d1-w8", 0.6, 2)]
+        found = plain.execute(sql).fetchall()
+    assert sorted(row[-2:] for row in found) == [
+        pytest.approx(pair) for pair in sorted((cell.mean, cell.n) for cell in cells)
+    ]
+    assert ("dm", "{}", "zca", "digits", 1, "quick#3528", "convnet-d1-w8", pytest.approx(0.075), 2) in found
+    assert len(found) == 10  # the first run was repeated, its seeds are pooled, and of one network some diverged
 
 
 def test_both_commands_are_in_the_makefile() -> None:

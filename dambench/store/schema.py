@@ -7,7 +7,7 @@ from sqlite_utils import Database, Migrations
 APPLICATION_ID = 0x64616D62  # «damb»
 """Written into the file's header, so that another program's database is never taken for ours."""
 
-VERSION = 4
+VERSION = 5
 """How many migrations this dambench knows: the file's `user_version`."""
 
 migrations = Migrations("dambench")
@@ -44,6 +44,13 @@ def m004_durable(db: Database) -> None:
         uid = blake2b("/".join(words).encode(), digest_size=16).hexdigest()
         db.conn.execute("update runs set uid = ? where number = ?", [uid, number])
     db.conn.execute("create unique index runs_by_uid on runs (uid)")
+
+
+@migrations()
+def m005_results(db: Database) -> None:
+    """What results are to be kept apart by. A dambench that knows only m004 would not know a run's new settings."""
+    for statement in _M005.split(";\n\n"):
+        db.conn.execute(statement)
 
 
 # The columns of a primary key come first and in its order: SQLite 3.40's integrity_check misreads a table without
@@ -313,4 +320,39 @@ create view results as
         scores.peak_memory_bytes
     from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
     where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = ''
+"""
+
+_M005 = """
+drop view results;
+
+-- For people: the final scores of finished runs. Those of one meaning are alike in settings, dataset_sha256, ipc,
+-- protocol and network; of them the ones count that a report counts, which are of the newest run of each seed.
+create view results as
+    with final as (
+        select runs.number, runs.id as run, runs.method, runs.overrides,
+            coalesce(json_extract(runs.config, '$.preprocessing'), 'mean/std') as preprocessing,
+            coalesce(json_extract(runs.config, '$.precision'), 'fp32') as precision,
+            runs.dataset, runs.ipc, runs.network as matched_on, scores.network,
+            protocols.name || '#' || substr(protocols.sha256, 1, 4) as protocol, runs.seed, scores.repeat,
+            scores.accuracy, scores.balanced_accuracy, scores.loss, scores.train_accuracy, scores.seconds,
+            scores.peak_memory_bytes, runs.dataset_sha256, scores.protocol_sha256,
+            json_array(runs.method, json_extract(runs.config, '$.method.options'), runs.network,
+                coalesce(json_extract(runs.config, '$.preprocessing'), 'mean/std'),
+                coalesce(json_extract(runs.config, '$.precision'), 'fp32'),
+                coalesce(json_extract(runs.config, '$.precision') = 'bf16', 0)
+                    and coalesce(json_extract(runs.config, '$.where.device'), 'cpu') != 'cpu',
+                coalesce(json_extract(runs.config, '$.method_version'), 1),
+                coalesce(json_extract(runs.config, '$.plugins'), '[]')) as settings,
+            -- Fewer than were asked for are left over where others diverged: they stand for nothing.
+            count(*) over (partition by runs.number, scores.network)
+                >= coalesce(json_extract(runs.config, '$.eval_repeats'), 1) as complete
+        from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
+        where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = ''
+    )
+    select run, method, overrides, preprocessing, precision, dataset, ipc, matched_on, network, protocol, seed, repeat,
+        accuracy, balanced_accuracy, loss, train_accuracy, seconds, peak_memory_bytes, settings, dataset_sha256,
+        complete and number = max(iif(complete, number, 0)) over (
+            partition by settings, dataset_sha256, ipc, protocol_sha256, network, seed
+        ) as counts
+    from final
 """
