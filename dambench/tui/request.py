@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from dambench import files
-from dambench.config import Request, RunConfig
+from dambench.config import Request, RunConfig, check_said_once
 from dambench.display import display
 from dambench.protocol import PRESETS
 
@@ -109,7 +109,7 @@ def evaluation(row: Mapping[str, Any], maker: str) -> tuple[list[str], str]:
     run = msgspec.json.decode(row["config"], type=RunConfig)
     said = ["evaluate", maker, "--evaluate-on", ",".join(run.evaluate_on), "--eval-repeats", str(run.eval_repeats)]
     said += ["--protocol", run.protocol.name, "--device", run.where.device]
-    said += ["--threads", str(run.where.threads)] if run.where.threads else []
+    said += [*(["--threads", str(run.where.threads)] if run.where.threads else []), "--again"]
     same = run.protocol == PRESETS.get(run.protocol.name)
     return said, "" if same else f"Again, but under what is called {display(run.protocol.name)} now"
 
@@ -161,10 +161,12 @@ def from_toml(text: str) -> Form:
     """The form of such a file.
 
     Raises:
-        ValueError: it is not TOML, or has a key that a request does not have.
+        ValueError: it is not TOML, has a key that a request does not have, or says the same in two ways.
     """
     form: Form = {}
-    for name, value in tomllib.loads(text).items():
+    fields = tomllib.loads(text)
+    check_said_once(fields, "the file")
+    for name, value in fields.items():
         if name not in Request.__struct_fields__:
             raise ValueError(f"There is no setting {name!r}.")
         if isinstance(value, dict):

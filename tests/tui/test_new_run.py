@@ -297,7 +297,7 @@ def test_it_starts_what_it_shows_and_opens_it(path: Path, monkeypatch: pytest.Mo
         assert not started
         await pilot.press("ctrl+r")
         await until(pilot, lambda: opened)
-        assert started == [["run", *Answering.asked[-1], "--headless"]]
+        assert started == [["run", *Answering.asked[-1], "--again", "--headless"]]
         assert opened == ["abc234"]
 
     play(app, scene)

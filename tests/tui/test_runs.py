@@ -387,6 +387,7 @@ def test_a_run_that_only_evaluates_says_so_everywhere_and_is_run_again_as_that(
         await shows(pilot, "judge only evaluates maker's set. The same again:", "--evaluate-on resnet18")
         await pilot.press("y")
         await until(pilot, lambda: started)
+        assert "--again" in started[0]
         assert " ".join(started[0]).startswith(
             f"evaluate maker --evaluate-on resnet18 --eval-repeats {config('dm').eval_repeats} --protocol quick"
         )

@@ -624,7 +624,8 @@ class NewRun(Resilient, Screen[None]):
             self._measuring.stop()
             self._measuring = None
         self._message("starting …")
-        threading.Thread(target=self._start, args=(["run", *arguments, "--headless"],), name="start").start()
+        again = ["--again"] if self._warned == arguments else []
+        threading.Thread(target=self._start, args=(["run", *arguments, *again, "--headless"],), name="start").start()
 
     def _start(self, arguments: list[str]) -> None:
         last = ""
