@@ -26,6 +26,7 @@ from dambench.events import DataCard
 from dambench.matching.means import EVERY, ClassMeans, RealBatch, Term
 from dambench.precision import ALL, Policy
 from dambench.problem import Network, Normalisation, Problem, RealSet, Seeds, State, Step, SyntheticSet
+from dambench.protocol import PRESETS, Budget
 
 TINY_NETWORK = "convnet-d1-w8"
 
@@ -80,6 +81,12 @@ def global_seed(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def brief(monkeypatch: Any) -> None:
+    """Networks are trained for two epochs, whatever the protocol."""
+    few = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whole=Budget(epochs=1))
+    monkeypatch.setattr("dambench.engine.preset", lambda name: few)
 
 
 def data_card(

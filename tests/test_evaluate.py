@@ -5,14 +5,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from dambench import engine, files
 from dambench.cli import run_cli
 from dambench.events import AnyEvent, Checkpointed, Evaluated, Stopped
-from dambench.protocol import PRESETS, Budget
 from dambench.store.runs import Store
+from tests.lab import brief
 
 RUN = [
     *("run", "--headless", "--dataset", "digits", "--network", "convnet-d1-w4", "--eval-repeats", "2"),
@@ -23,8 +22,7 @@ DM = [*RUN, "--method", "dm", "--set", "method.batch_real=8", "--iterations", "3
 
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    brief = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whole=Budget(epochs=1))
-    monkeypatch.setattr("dambench.engine.preset", lambda name: brief)
+    brief(monkeypatch)
 
 
 def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:

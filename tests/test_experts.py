@@ -31,7 +31,7 @@ from dambench.experts import (
 )
 from dambench.problem import Network, Normalisation, Problem, Seeds
 from dambench.train import Gsam, predict, train, train_together
-from tests.lab import data_card, noise, tiny_problem
+from tests.lab import brief, data_card, noise, tiny_problem
 
 T = TypeVar("T")
 
@@ -558,8 +558,9 @@ def _line(*words: str, **settings: Any) -> list[str]:
 
 
 def test_imported_experts_are_followed_as_those_that_were_trained_here(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    brief(monkeypatch)
     assert run_cli([*TRAIN, "--count", "2"]) == 0
     weights = [safetensors.torch.load_file(path)["weights"] for path in sorted(kept())]
     capsys.readouterr()
