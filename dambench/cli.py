@@ -45,6 +45,7 @@ from dambench.terminal import Watch, describe, draw, duration, has_room, shown, 
 
 if TYPE_CHECKING:
     from dambench.engine import Job
+    from dambench.tui.app import Look
 
 # Commands that need torch import the engine themselves: `dambench runs` must answer at once.
 
@@ -82,7 +83,20 @@ NEWEST = 100
 """Runs that are listed, unless all are asked for."""
 
 RunId = Annotated[str, Argument(metavar="ID", help="Or the beginning of one.")]
-Db = Annotated[Path | None, Option("--db", help="The database [default: DAMBENCH_DB, else ./runs.db].")]
+
+
+def _said_before(context: typer.Context, said: Path | None) -> Path | None:
+    """`dambench --db FILE runs` is `dambench runs --db FILE`."""
+    before: Path | None = context.find_root().params.get("db")
+    if said is not None and before is not None:
+        raise BadInput(f"--db was said twice, {str(before)!r} and {str(said)!r}: which one is meant?")
+    return said or before
+
+
+Db = Annotated[
+    Path | None,
+    Option("--db", help="The database [default: DAMBENCH_DB, else ./runs.db].", callback=_said_before),
+]
 Chosen = Annotated[
     str, Option("--filter", metavar="FILTER", help="Only such runs: 'method:dm|datadam ipc<=10 -tag:old state:done'.")
 ]
@@ -177,17 +191,46 @@ def console(
     """Benchmark dataset distillation: run the methods, store every run, compare them. Alone: the console."""
     if version:
         print(f"dambench {__version__}")
-    elif context.invoked_subcommand is None:
-        _open_console(
-            db or stored.default_path(), "", readonly, ascii_, not no_color and not os.environ.get("NO_COLOR")
-        )
+        raise typer.Exit
+    if no_color:
+        os.environ["NO_COLOR"] = "1"  # for whatever draws
+    command = context.invoked_subcommand
+    if command is None:
+        _open_console(db or stored.default_path(), "", context)
+        return
+    if db is not None and not _takes(context.command.commands[command], "db"):  # type: ignore[attr-defined]
+        raise BadInput(f"--db {str(db)!r}: `dambench {command}` uses no database.")
+    if command not in ("run", "shot"):
+        _opens_no_console(context, f"dambench {command}")
+
+
+def _takes(command: Any, option: str) -> bool:
+    """Whether a command, or one of a group, has an option of that name."""
+    members = getattr(command, "commands", {}).values()
+    return any(_takes(member, option) for member in members) or option in [param.name for param in command.params]
+
+
+def _opens_no_console(context: typer.Context, what: str) -> None:
+    """Refuse what was asked of the console by whoever did not ask for it."""
+    for name, flag in (("readonly", "--readonly"), ("ascii_", "--ascii")):
+        if context.find_root().params.get(name):
+            raise BadInput(f"{flag} is for the console, and `{what}` opens none: leave it out.")
 
 
 def _in_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def _open_console(path: Path, run_id: str, readonly: bool, ascii_: bool, colour: bool) -> None:
+def _look(context: typer.Context) -> "Look":
+    """How the console is to look, and what it may do; before textual is imported."""
+    colour = not os.environ.get("NO_COLOR")
+    from dambench.tui.app import Look
+
+    asked = context.find_root().params
+    return Look(readonly=bool(asked.get("readonly")), ascii=bool(asked.get("ascii_")), colour=colour)
+
+
+def _open_console(path: Path, run_id: str, context: typer.Context) -> None:
     if not _in_terminal():
         raise BadInput(
             "The console needs a terminal, and this is none. `dambench run --headless` runs, `dambench runs` lists, "
@@ -196,19 +239,18 @@ def _open_console(path: Path, run_id: str, readonly: bool, ascii_: bool, colour:
     # Read when textual is imported: few bytes per second, for lines that are slow.
     os.environ.setdefault("TEXTUAL_FPS", "30")
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
-    if not colour:
-        os.environ["NO_COLOR"] = "1"
     # Exported by some shells, and wrong once the terminal has another size.
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
     files.home()
-    from dambench.tui.app import DambenchApp, Look
+    look = _look(context)
+    from dambench.tui.app import DambenchApp
 
     if path.exists():
         database.identify(path)
     # Over SSH every move of a mouse would cost kilobytes, and a terminal that comes back sends moves from nowhere.
     far = any(os.environ.get(name) for name in ("SSH_CONNECTION", "TMUX"))
-    DambenchApp(path, run_id, Look(readonly=readonly, ascii=ascii_, colour=colour)).run(mouse=not far)
+    DambenchApp(path, run_id, look).run(mouse=not far)
 
 
 @app.command()
@@ -268,6 +310,21 @@ def run(
 ) -> int:
     """Distil a dataset, train networks on the result, test them, store everything. In a terminal: in the console."""
     in_console = not (headless or detach or dry_run or check)
+    if not in_console:
+        _opens_no_console(
+            context,
+            "dambench run "
+            + next(
+                f
+                for f, said in {
+                    "--headless": headless,
+                    "--detach": detach,
+                    "--dry-run": dry_run,
+                    "--check": check,
+                }.items()
+                if said
+            ),
+        )
     if in_console and not _in_terminal():
         raise BadInput("A run opens in the console, which needs a terminal, and this is none: --headless or --detach.")
     if headless and detach:
@@ -307,7 +364,7 @@ def run(
     path = db or stored.default_path()
     stored.check(path)
     if (detach or in_console) and not (dry_run or check):
-        said = context.obj[context.obj.index("run") + 1 :]
+        said = _after_command(context)
         arguments = ["run", *(a for a in said if a != "--detach"), "--headless"]
         return _detach(arguments, path, as_json) if detach else _shown(arguments, path, context)
     watch = Watch(Console(stderr=True, highlight=False))
@@ -509,6 +566,16 @@ def _can_resume(row: dict[str, Any]) -> None:
         )
 
 
+def _after_command(context: typer.Context) -> list[str]:
+    """What was said to a command, and to the program of what it takes notice of, too."""
+    said: list[str] = list(context.obj)
+    at = 0
+    while said[at].startswith("-"):
+        at += 2 if said[at] == "--db" else 1
+    before = context.find_root().params.get("db")
+    return said[at + 1 :] + (["--db", str(before)] if before is not None else [])
+
+
 def _detach(arguments: list[str], path: Path, as_json: bool) -> int:
     stderr, began = Watch(Console(stderr=True, highlight=False)), datetime.now(UTC)
     run_id, code = launch.start(arguments, stderr.say)
@@ -531,9 +598,7 @@ def _shown(arguments: list[str], path: Path, context: typer.Context) -> int:
         return code
     if _was_there(path, run_id, began):
         _say(f"run {run_id} has done this already: {AGAIN}")
-    look = context.parent.params if context.parent else {}
-    colour = not look.get("no_color") and not os.environ.get("NO_COLOR")
-    _open_console(path, run_id, bool(look.get("readonly")), bool(look.get("ascii_")), colour)
+    _open_console(path, run_id, context)
     return 0
 
 
@@ -797,11 +862,13 @@ def _opened(db: Path | None, *, write: bool = False) -> Iterator[Store]:
 
 @app.command()
 def shot(
+    context: typer.Context,
     place: Annotated[str, Argument(metavar="PLACE", help="Of the console: runs, live, compare or new.")],
     output: Annotated[Path, Option("--output", "-o", help="The SVG file.")],
     run_id: Annotated[str, Option("--run", metavar="ID", help="A run to show, or the beginning of its id.")] = "",
     size_: Annotated[str, Option("--size", metavar="COLUMNSxLINES")] = "160x48",
     keys: Annotated[str, Option(help="To press first, with commas: i,comma.")] = "",
+    theme: Annotated[str, Option(help="Of the console [default: the one that was chosen in it].")] = "",
     db: Db = None,
 ) -> None:
     """A picture of the console, as SVG: for documents, and for reports of what looks wrong."""
@@ -820,7 +887,7 @@ def shot(
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     from dambench.tui.shot import shoot
 
-    picture = shoot(path, place, run_id, (columns, lines), pressed)
+    picture = shoot(path, place, run_id, (columns, lines), pressed, _look(context), theme)
     with files.writing("The picture", output.absolute().parent):
         files.write_whole(output, picture.encode())
     print(f"Written: {output}", file=sys.stderr)

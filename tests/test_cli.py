@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from msgspec.structs import replace
 from PIL import Image
 
 from dambench import cli, launch
 from dambench.__main__ import main as program
-from dambench.cli import run_cli
+from dambench.cli import app, run_cli
 from dambench.engine import StopRun
 from dambench.events import AnyEvent, Evaluated
 from dambench.recording import until_told
@@ -610,6 +611,55 @@ def test_a_set_that_is_not_on_this_machine_is_shown_by_its_preview(
     for wrong in ([run, "--preview", str(tmp_path / "no" / "set.png")], ["none", "--preview", "set.png"]):
         assert run_cli(["show", *wrong]) == 2
     assert not (tmp_path / "no").exists()
+
+
+def _commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All commands by their words."""
+    for name, member in getattr(command, "commands", {}).items():
+        yield from _commands(member, (*words, name))
+    if not hasattr(command, "commands"):
+        yield words, command
+
+
+COMMANDS = dict(_commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words != ("shot",)], ids=" ".join)
+def test_what_is_said_before_a_command_is_taken_notice_of_or_refused(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAMBENCH_DB", str(tmp_path / "usual.db"))
+    (tmp_path / "their.db").write_text("not a database of ours")
+    needed = [param for param in COMMANDS[words].params if param.required]
+    rest = [word for param in needed for word in ([param.opts[0], "x.svg"] if param.opts[0][0] == "-" else ["runs"])]
+    rest += ["--check", "--method", "dm", "--dataset", "digits"] if words == ("run",) else []
+    assert run_cli(["--db", str(tmp_path / "their.db"), *words, *rest]) in (1, 2)
+    told = capsys.readouterr()
+    assert "their.db" in told.err + told.out, "the database that was named is not the one that was used"
+    assert run_cli(["--ascii", *words, *rest]) == 2
+    assert "--ascii is for the console" in capsys.readouterr().err
+
+
+def test_a_database_may_be_named_before_a_command_and_only_once(
+    ledger_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAMBENCH_DB", "nowhere.db")
+    for words in (["--db", str(ledger_path), "runs"], ["runs", "--db", str(ledger_path)]):
+        assert run_cli(words) == 0
+        assert "whole" in capsys.readouterr().out
+    assert run_cli(["--db", str(ledger_path), "runs", "--db", "other.db"]) == 2
+    assert "--db was said twice" in capsys.readouterr().err
+    assert run_cli(["--version", "runs"]) == 0
+    assert capsys.readouterr().out.startswith("dambench ")
+    started: list[list[str]] = []
+
+    def start(arguments: list[str], say: object) -> tuple[str, int]:
+        started.append(arguments)
+        return "", 1
+
+    monkeypatch.setattr(launch, "start", start)
+    run_cli(["--db", "run", "run", "--detach", "--method", "dm", "--dataset", "digits"])
+    assert started == [["run", "--method", "dm", "--dataset", "digits", "--db", "run", "--headless"]]
 
 
 def test_a_note_that_is_replaced_is_told_and_one_that_is_too_long_is_not_cut(

@@ -4,11 +4,12 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from textual.pilot import Pilot
 
-from dambench.errors import BadInput
+from dambench.errors import BadInput, unknown
 from dambench.tui.app import DambenchApp, Look
 from dambench.tui.screens.new_run import NewRun
 from dambench.tui.settings import Settings
@@ -19,7 +20,15 @@ PATIENCE = 30.0
 """Seconds that the database, or the form's check, may take to answer."""
 
 
-def shoot(path: Path, place: str, run: str = "", size: tuple[int, int] = (160, 48), keys: Sequence[str] = ()) -> str:
+def shoot(
+    path: Path,
+    place: str,
+    run: str = "",
+    size: tuple[int, int] = (160, 48),
+    keys: Sequence[str] = (),
+    look: Look | None = None,
+    theme: str = "",
+) -> str:
     """What a place of the console shows, as SVG.
 
     Args:
@@ -27,17 +36,23 @@ def shoot(path: Path, place: str, run: str = "", size: tuple[int, int] = (160, 4
         run: the id of the run that is shown in Live; empty: the newest.
         size: columns and lines.
         keys: that are pressed first, as Textual calls them.
+        look: as the console is started; it only looks in any case.
+        theme: its name; empty: the one that the user of the console has chosen.
 
     Raises:
-        BadInput: there is no such place, or the database did not answer.
+        BadInput: there is no such place or theme, or the database did not answer.
     """
     places = [*DambenchApp.PLACES, FORM]
     if place not in places:
         raise BadInput(f"The console has no place {place!r}: it has {', '.join(places)}.")
 
     async def on_stage(folder: str) -> str:
-        # What the user of the console had chosen is neither read nor changed.
-        app = DambenchApp(path, run, Look(readonly=True), Settings(Path(folder) / "console.json"))
+        # What the user of the console had chosen is not changed, and of it only the theme is taken over.
+        settings = Settings(Path(folder) / "console.json")
+        settings.set("theme", theme or Settings().get("theme", "textual-dark"))
+        app = DambenchApp(path, run, replace(look or Look(), readonly=True), settings)
+        if theme and theme not in app.available_themes:
+            raise unknown("theme", theme, app.available_themes)
         async with app.run_test(size=size) as pilot:
             app.go("runs" if place == FORM else place)
             await answered(app, pilot)

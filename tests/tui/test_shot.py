@@ -1,3 +1,4 @@
+import re
 from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree
@@ -7,6 +8,7 @@ import pytest
 from dambench.cli import run_cli
 from dambench.store.runs import Store
 from dambench.tui import feed
+from dambench.tui.settings import Settings
 from tests import ledger
 
 
@@ -63,3 +65,28 @@ def test_a_picture_that_cannot_be_had_is_refused_with_a_sentence(
     assert run_cli(["shot", *arguments, "-o", str(tmp_path / "x.svg"), "--db", str(tmp_path / "none.db")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "x.svg").exists()
+
+
+def test_a_picture_is_drawn_as_the_console_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("NO_COLOR", "")  # so that it is put back
+    path = tmp_path / "runs.db"
+    with closing(Store.open(path, write=True)) as store:
+        ledger.add(store, ledger.config("dm"), [0.5, 0.6])
+
+    Settings().set("theme", "textual-light")
+
+    def picture(*before: str) -> str:
+        words = [*before, "shot", "compare", "-o", str(tmp_path / "x.svg"), "--size", "80x24"]
+        assert run_cli(["--db", str(path), *words]) == 0
+        return (tmp_path / "x.svg").read_text()
+
+    drawn = picture("--ascii")
+    text = "".join(ElementTree.fromstring(drawn).itertext()).replace("\xa0", " ")
+    assert "55.0 +- 7.1 (2)" in text
+    assert text.isascii()
+    assert "#e0e0e0" in drawn  # the background of that theme
+    colours = set(re.findall(r"fill: (#[0-9a-f]{6})", picture("--no-color")))
+    assert colours <= {"#292929", "#c5c8c6", "#868887"}  # the picture's own two, and dim
+    wrong = ["shot", "runs", "-o", str(tmp_path / "x.svg"), "--theme", "none"]
+    assert run_cli(["--db", str(path), *wrong]) == 2

@@ -281,7 +281,7 @@ class ComparePlace(Place):
         rows, columns, _ = self.found.wanted
         for index, line in enumerate(about(self.found.board, self.table, rows, columns, self.here)):
             style = "bold" if index == 0 else ""
-            text.append(line + "\n", style)
+            text.append((spelled(line) if self.console_app.look.ascii else line) + "\n", style)
         text.rstrip()
         self.query_one("#cell", Static).update(text)
 
@@ -346,7 +346,8 @@ class ComparePlace(Place):
                 self._keep()
                 self._draw()
 
-        options = [(about, what) for what, about in wording.MEASURES.items()]
+        ascii_ = self.console_app.look.ascii
+        options = [(spelled(about) if ascii_ else about, what) for what, about in wording.MEASURES.items()]
         self.app.push_screen(Pick("What cells show", options, self.measure), chosen)
 
     def action_table(self, by: int) -> None:
