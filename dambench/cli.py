@@ -1090,10 +1090,11 @@ def import_(
         return
     if several:
         for number, sha256 in zip(found.experiments, hashes, strict=True):
-            print(f"set {number:<4}{sha256}")
+            print(f"{f'set {number}':14}{sha256}")
     for key in ("sha256", "dataset", "ipc", "shape", "dtype", "preprocessing", "labels", "lr", "file"):
         if facts[key] is not None:
-            print(f"{key:<7} {display.display(str(facts[key]), 1000)}")
+            value = f"{first.lr:.6g}" if key == "lr" else str(facts[key])
+            print(f"{key:14}{display.display(value, 1000)}")
     print(f"\n{display.display(command, 3000)}")
 
 

@@ -373,7 +373,8 @@ def _pair_in(folder: Path) -> tuple[Path, list[str]]:
         raise BadInput(f"{str(folder)!r} {what}: {held}. Give one of its files.")
     images = chosen.pop()
     beside = _beside(images)
-    left = sorted({path.name for path in _torch_files(folder)} - {path.name for path in beside or ()})
+    others = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    left = sorted(others - {path.name for path in beside or ()})
     return images, [f"not used: {display(', '.join(left), 200)}."] if left else []
 
 
@@ -519,8 +520,8 @@ def _set(
     images = _floats(images, pixels, preprocessing)
     order = (labels if labels.dim() == 1 else labels.argmax(1)).argsort(stable=True)
     rate = _lr(found.lr)
-    if rate is not None and lr is not None and rate != lr:
-        raise BadInput(f"--lr {lr:g} was said, and its own learning rate is {rate:g}.")
+    if rate is not None and lr is not None:
+        raise BadInput(f"it says its own learning rate, {rate:g}: leave --lr out.")
     return SyntheticSet(
         images[order], labels[order], preprocessing, tuple(card.classes), _lr(lr) if rate is None else rate
     )

@@ -275,7 +275,8 @@ def test_what_lies_beside_is_taken_along_and_what_is_left_out_is_named(tmp_path:
     found = imports.read(folder / "lr_best.pt", CARD)
     assert (found.sets[0].lr, found.notes) == (0.25, ())
     assert torch.equal(found.sets[0].labels, logits)
-    assert imports.read(folder, CARD).notes == ("not used: images_5.pt, labels_5.pt.",)
+    (folder / "0").mkdir()
+    assert imports.read(folder, CARD).notes == ("not used: 0, images_5.pt, labels_5.pt.",)
     path = _pt(tmp_path, {"images": IMAGES, "labels": LABELS, "syn_lr": 0.5, "net": {"weight": IMAGES}, "ipc": 2})
     again = imports.read(path, CARD)
     assert (again.sets[0].lr, again.notes) == (0.5, ("not used: net.",))
@@ -287,6 +288,8 @@ def test_what_lies_beside_is_taken_along_and_what_is_left_out_is_named(tmp_path:
     safetensors.torch.save_file(whole, tmp_path / "more.safetensors", about)
     assert imports.read(tmp_path / "more.safetensors", CARD).notes == ("not used: other.",)
     assert _read(_npz(tmp_path), lr=0.125).lr == 0.125
+    with pytest.raises(BadInput, match=r"says its own learning rate, 0.5: leave --lr out"):
+        imports.read(path, CARD, lr=0.5)
 
 
 def test_the_protocol_is_named_that_uses_what_the_set_carries() -> None:
@@ -780,7 +783,7 @@ def test_the_command_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFi
     assert run_cli(["import", str(path), "--dataset", "digits"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("sha256  ")
-    assert "ipc     2" in printed
+    assert "ipc           2" in printed
     assert printed[-1].startswith(
         "dambench run --headless --method imported --dataset digits --ipc 2 --protocol dsa-dm --set method.set="
     )
