@@ -877,6 +877,7 @@ def shot(
         raise BadInput(f"--size {size_} is no size: 160x48 would be one, columns and lines.")
     files.check_suffix(output, [".svg"], "a picture of the console")
     columns, lines = map(int, parts)
+    files.check_folder(output, "The picture")
     pressed = [key for key in keys.split(",") if key]
     if len(pressed) > MOST_KEYS:
         raise BadInput(f"--keys has {len(pressed)} keys: {MOST_KEYS} are the most that are pressed for a picture.")
@@ -1002,8 +1003,7 @@ def show(
         if not png:
             raise BadInput(f"The run {details['run']['id']} has no set yet, and so no preview.")
         with files.writing("The preview", preview.absolute().parent):
-            if not preview.absolute().parent.is_dir():
-                raise BadInput(f"The preview {str(preview)!r} cannot be written: there is no such folder.")
+            files.check_folder(preview, "The preview")
             files.write_whole(preview, png)
         _say(f"Written: {preview}" + (f" ({part})" if part else ""))
     if as_json:

@@ -92,6 +92,16 @@ def check_suffix(path: Path, suffixes: Iterable[str], what: str) -> None:
         )
 
 
+def check_folder(path: Path, what: str) -> None:
+    """See that the folder is there in which somebody wants a file written.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if not path.absolute().parent.is_dir():
+        raise BadInput(f"{what} {str(path)!r} cannot be written: there is no such folder.")
+
+
 def can_keep_sets() -> None:
     """See to it that a synthetic set can be kept at the end of a run.
 
@@ -157,7 +167,7 @@ def databases() -> list[Path]:
     """Those that were written with this home, by their absolute paths, also if they are not there any more."""
     found: dict[str, None] = {}
     with suppress(OSError):
-        for line in _databases_path().read_bytes().splitlines():
+        for line in reading.content(_databases_path()).splitlines():
             with suppress(ValueError):
                 if isinstance(path := json.loads(line), str):
                     found[path] = None
@@ -167,11 +177,12 @@ def databases() -> list[Path]:
 def note_database(path: Path) -> None:
     """Add one to `databases`. Where that cannot be, nothing is said: it is needed by `dambench db purge` alone."""
     real = Path(os.path.realpath(path))
-    if real in databases():
-        return
-    with suppress(OSError):
+    with suppress(OSError, BadInput):
+        if real in databases():
+            return
         home().mkdir(parents=True, exist_ok=True)
-        handle = os.open(_databases_path(), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        how = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        handle = os.open(_databases_path(), how, 0o666)
         try:
             os.write(handle, json.dumps(str(real)).encode() + b"\n")  # at once: others may do the same
         finally:

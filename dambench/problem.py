@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from dambench import files
+from dambench import files, reading
 from dambench.config import Options, PreprocessingName, Recipe
 from dambench.display import display
 from dambench.errors import BadInput
@@ -129,7 +129,8 @@ class Whitening:
         Raises:
             OSError, safetensors.SafetensorError, KeyError: it does not.
         """
-        content = path.read_bytes()
+        with reading.opened(path) as file:
+            content = file.read()
         return cls(files.digest(content), **safetensors.torch.load(content))
 
     def to(self, device: torch.device) -> "Whitening":

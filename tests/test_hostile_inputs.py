@@ -95,6 +95,14 @@ def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert (place / "runs.db").read_bytes() == before
 
 
+@pytest.fixture(scope="module")
+def digits(place: Path) -> None:
+    """Prepared there."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DAMBENCH_HOME", str(place / "home"))
+        datasets.prepare(Choice("digits"), None)
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
     """The one sentence that a command answers, and nothing else."""
     with in_time():
@@ -155,11 +163,26 @@ def test_what_is_no_file_holds_no_data(capsys: pytest.CaptureFixture[str], datas
     assert "data" in refused(capsys, "run", "--method", "dm", "--check", "--dataset", dataset, "--data", name)
 
 
+@pytest.mark.parametrize("name", NO_FILES)
+def test_what_is_no_file_is_no_set(capsys: pytest.CaptureFixture[str], digits: None, name: str) -> None:
+    for form in ("auto", "pt", "npz", "safetensors", "images"):
+        with in_time():
+            assert run_cli(["import", name, "--dataset", "digits", "--format", form]) == 2
+        said = capsys.readouterr().err
+        assert re.fullmatch(r"dambench: [^\n]{10,1000}\n", said)
+    with in_time():
+        assert run_cli(["experts", "import", name, "--dataset", "digits"]) == 2
+    assert re.fullmatch(r"(Looking at .*\n)?dambench: [^\n]{10,1000}\n", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("output", ["pipe", "to-pipe", "socket", "/dev/full", "folder", "n" * 300, "empty/x", "no/x"])
 def test_what_is_no_file_takes_no_output(capsys: pytest.CaptureFixture[str], output: str) -> None:
     refused(capsys, "report", "-o", output)
     refused(capsys, "show", "abcdef", "--preview", output)
     refused(capsys, "db", "backup", output)
+    refused(capsys, "db", "bundle", output)
+    if output.endswith("/x"):
+        assert "no such folder" in refused(capsys, "shot", "runs", "-o", output)
 
 
 def test_a_report_goes_into_a_pipe_that_somebody_reads(capsys: pytest.CaptureFixture[str], place: Path) -> None:

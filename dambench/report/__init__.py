@@ -62,8 +62,7 @@ def write(output: Path, text: str) -> None:
     """
     target = Path(os.path.realpath(output))  # a link stays a link
     with files.writing("The report", target.parent):
-        if not target.parent.is_dir():
-            raise BadInput(f"The report {str(output)!r} cannot be written: there is no such folder.")
+        files.check_folder(target, "The report")
         if target.exists() and not target.is_file():
             _write_into(target, text.encode())
         else:

@@ -19,7 +19,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from dambench import files
+from dambench import files, reading
 from dambench.disk import disk_of
 from dambench.errors import BadInput, NotKept
 from dambench.store import database
@@ -173,7 +173,7 @@ class Journal:
 
     def read(self, name: str, offset: int = 0) -> tuple[list[bytes], int]:
         """The whole lines of a file from there on, and where they end. The last one may not be whole yet."""
-        with (self.folder / name).open("rb") as file:
+        with reading.opened(self.folder / name) as file:
             file.seek(offset)
             content = file.read()
         content = content[: content.rfind(b"\n") + 1]
@@ -181,7 +181,7 @@ class Journal:
 
     def first(self, name: str) -> bytes:
         """The first line of a file; empty: it is not whole yet."""
-        with (self.folder / name).open("rb") as file:
+        with reading.opened(self.folder / name) as file:
             line = file.readline()
         return line[:-1] if line.endswith(b"\n") else b""
 
