@@ -248,9 +248,8 @@ def _open_console(path: Path, run_id: str, context: typer.Context) -> None:
 
     if path.exists():
         database.identify(path)
-    # Over SSH every move of a mouse would cost kilobytes, and a terminal that comes back sends moves from nowhere.
-    far = any(os.environ.get(name) for name in ("SSH_CONNECTION", "TMUX"))
-    DambenchApp(path, run_id, look).run(mouse=not far)
+    # Every move of one would cost kilobytes, and a terminal that comes back sends moves from nowhere.
+    DambenchApp(path, run_id, look).run(mouse=False)
 
 
 @app.command()

@@ -198,6 +198,10 @@ def test_tmux_may_be_left_and_come_back_to(going: Going, monkeypatch: pytest.Mon
 # What the terminal is left as, and what becomes of faults.
 
 
+MOUSE = re.compile(rb"\x1b\[\?(?:9|100[0-3]|100[56]|101[56])h")
+"""How a terminal is asked to tell of a mouse."""
+
+
 def test_quitting_says_that_the_run_goes_on_and_leaves_the_terminal_as_it_was(going: Going) -> None:
     with console(going) as terminal:
         opened(terminal)
@@ -207,6 +211,7 @@ def test_quitting_says_that_the_run_goes_on_and_leaves_the_terminal_as_it_was(go
         terminal.press("q")
         assert terminal.ended() == 0
         assert terminal.left_as_it_was()
+        assert not MOUSE.findall(terminal.sent)  # it uses none
     going.goes_on()
 
 

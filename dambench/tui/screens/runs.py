@@ -400,9 +400,6 @@ class RunsPlace(signalling.Doing):
         if (row := self.table.row) is not None:
             self.console_app.settings.set("runs.run", row["id"])
 
-    def on_runs_table_opened(self) -> None:
-        self.action_open()
-
     # Which runs, and how.
 
     @property

@@ -146,13 +146,15 @@ class Grid(Resilient, Widget, can_focus=True):
         # What stands below the last row is seen with it.
         last = len(self.contents.names) - 1
         bottom = self.row + (len(self.contents.below) if self.row == last else 0)
+        # No line, and no column, stays empty that has something to show: there may be more room than before.
+        self._top = min(self._top, max(0, last + len(self.contents.below) + 1 - lines))
         self._top = min(self.row, max(self._top, bottom - lines + 1))
-        if self.row + len(self.contents.below) + 1 <= lines:
-            self._top = 0 if last + len(self.contents.below) < lines else self._top
         self._first = min(self._first, self.column)
-        widths, room = self.widths(), self.size.width - self._name_width() - 2
-        while self._first < self.column and sum(w + GAP for w in widths[self._first : self.column + 1]) > room:
+        widths, room = [w + GAP for w in self.widths()], self.size.width - self._name_width() - 2
+        while self._first < self.column and sum(widths[self._first : self.column + 1]) > room:
             self._first += 1
+        while self._first > 0 and sum(widths[self._first - 1 :]) <= room:
+            self._first -= 1
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width

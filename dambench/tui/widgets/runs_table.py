@@ -61,9 +61,6 @@ class RunsTable(Resilient, Widget, can_focus=True):
     class Moved(Message):
         """The cursor is at another run."""
 
-    class Opened(Message):
-        """The run under the cursor was clicked twice."""
-
     def __init__(self, *, ascii_only: bool = False) -> None:
         super().__init__()
         self.numbers: Sequence[int] = ()
@@ -149,13 +146,6 @@ class RunsTable(Resilient, Widget, can_focus=True):
 
     def on_resize(self) -> None:
         self.measure()
-
-    def on_click(self, event: object) -> None:
-        line = getattr(event, "y", 0) - 1
-        if 0 <= line < len(self.seen):
-            self._go(self._top + line)
-            if getattr(event, "chain", 1) == 2:
-                self.post_message(self.Opened())
 
     def redraw(self) -> None:
         """Draw the lines that have changed."""
