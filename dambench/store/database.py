@@ -166,7 +166,11 @@ def connect(path: Path, mode: str) -> Connection:
     connection = sqlite3.connect(
         f"file://{quote(os.path.abspath(path))}?{mode}", uri=True, timeout=WAIT_SECONDS, isolation_level=None
     )
-    db = _prepared(connection)
+    try:
+        db = _prepared(connection)
+    except BaseException:
+        connection.close()  # or what it knows of the log would be taken for the next one's
+        raise
     with suppress(OSError):
         status = path.stat()
         db.file = status.st_dev, status.st_ino

@@ -231,7 +231,8 @@ class DambenchApp(App[None]):
             raise BadInput(f"The database {name!r} cannot be reached: {error.strerror}.") from None
         if there is None:
             raise BadInput(f"There is no database {name!r}: nothing was done.")
-        if there.main != self.file and self._looked:
+        known = self.feed.files
+        if self._looked and (there.main != self.file or (known is not None and there != known)):
             raise BadInput(
                 f"The database {name!r} is not the one that was shown: nothing was done. Look at what is shown now, "
                 "and press the key again."

@@ -113,8 +113,8 @@ class Feed:
         self._wake = threading.Event()
         self._over = False
         self._store: Store | None = None
-        self._files: Files | None = None
-        """Of the store that is open."""
+        self.files: Files | None = None
+        """That are open; None: none are."""
         self._version, self._last = -1, 0.0
         self._thread = threading.Thread(target=self._read, name="feed", daemon=True)
 
@@ -171,7 +171,7 @@ class Feed:
         try:
             there = look(self.path)
             file = there.main if there else None
-            if there is None or (self._store is not None and there != self._files):
+            if there is None or (self._store is not None and there != self.files):
                 self._close()
             if there is None:
                 return Told(asked.asker, None, file=None, at=at)
@@ -196,7 +196,7 @@ class Feed:
         self._store = store = Store.open(self.path)
         store.query("pragma data_version")  # which makes the log, where there was none
         again = look(self.path)
-        self._files = there._replace(log=again.log if again else None)
+        self.files = there._replace(log=again.log if again else None)
         self._version = -1
         return store
 
@@ -216,4 +216,4 @@ class Feed:
     def _close(self) -> None:
         if self._store is not None:
             self._store.close()
-            self._store = None
+            self._store = self.files = None
