@@ -174,7 +174,7 @@ def test_after_quick_keys_the_place_in_front_is_the_one_that_is_asked(path: Path
     async def scene(pilot: Pilot[None]) -> None:
         app = pilot.app
         assert isinstance(app, DambenchApp)
-        await shows(pilot, "1 runs")
+        await shows(pilot, "1 run")
         for number in map(int, keys):
             app.action_place(number)  # with no time between them
         front = app.screen
@@ -197,7 +197,7 @@ def test_a_place_under_a_box_goes_on(path: Path) -> None:
     fill(path, 1)
 
     async def scene(pilot: Pilot[None]) -> None:
-        await shows(pilot, "1 runs")
+        await shows(pilot, "1 run")
         await pilot.press("D")
         await shows(pilot, "into the trash?")
         with closing(Store.open(path, write=True)) as store:
@@ -215,7 +215,7 @@ def test_how_old_that_is_which_is_shown_is_said_when_the_database_does_not_answe
     app = console(path)
 
     async def scene(pilot: Pilot[None]) -> None:
-        await shows(pilot, "1 runs")
+        await shows(pilot, "1 run")
         assert "old" not in drawn(app)
         monkeypatch.setattr(app.feed, "ask", lambda *asked, **how: None)
         await shows(pilot, "What is shown is 2 s old.")
@@ -261,7 +261,7 @@ def test_another_file_under_the_name_is_noticed_and_shown(
 ) -> None:
     fill(path, 5)
     (new,) = fill(path.with_name("other.db"), 1, "random")
-    expected = {1: ("1 runs", new), 2: (f"{new} finished", "random"), 3: ("random", f"{new}: 50.0")}[number]
+    expected = {1: ("1 run", new), 2: (f"{new} finished", "random"), 3: ("random", f"{new}: 50.0")}[number]
 
     async def scene(pilot: Pilot[None]) -> None:
         await shows(pilot, "5 runs")
