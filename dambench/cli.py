@@ -1424,7 +1424,7 @@ def doctor(as_json: Json = False, db: Db = None) -> int:
 def _everything(kind: registry.Kind) -> registry.Known:
     """All of a kind; what is from outside and is not used is told of."""
     known = registry.everything(kind)
-    for sentence in known.shadowed:
+    for sentence in known.unused:
         _say(f"note: {sentence}")
     return known
 

@@ -101,7 +101,7 @@ def _from_outside() -> list[Check]:
     found: list[Check] = []
     for kind in registry.KINDS:
         known = registry.everything(kind)
-        found += [(kind, "wrong", fault) for fault in (*known.faults.values(), *known.shadowed)]
+        found += [(kind, "wrong", fault) for fault in (*known.faults.values(), *known.unused)]
         others = [name for name in known.modules if not registry.is_built_in(kind, name)]
         found += [(kind, "ok", f"from other packages: {', '.join(others)}")] if others else []
     return found

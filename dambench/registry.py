@@ -14,7 +14,8 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cache
 from importlib import import_module
@@ -32,6 +33,9 @@ from dambench.errors import BadInput, named
 
 Kind = Literal["methods", "datasets", "networks"]
 KINDS: tuple[Kind, ...] = ("methods", "datasets", "networks")
+
+PATIENCE = 20.0
+"""Seconds of an import after which it is said whose it is."""
 
 NAME = {"methods": "[A-Za-z0-9][A-Za-z0-9_.-]{0,59}", "datasets": "[A-Za-z0-9][A-Za-z0-9_-]{0,59}"}
 """Of what comes from outside: names become parts of commands and of files."""
@@ -95,7 +99,14 @@ def names(kind: Kind) -> list[str]:
     """All names of a kind, sorted. A file whose name begins with an underscore is not one."""
     here = Path(__file__).parent / kind
     built_in = {module.name for module in pkgutil.iter_modules([str(here)]) if not module.name.startswith("_")}
-    return sorted(built_in | {entry.name for entry in entry_points(group=f"dambench.{kind}")})
+    return sorted(built_in | {entry.name for entry in offered(kind)})
+
+
+def offered(kind: Kind) -> Sequence[EntryPoint]:
+    """What installed packages offer of a kind: nothing, where what one of them says of itself cannot be read."""
+    with suppress(Exception):  # any package at all can be the one
+        return tuple(entry_points(group=f"dambench.{kind}"))
+    return ()
 
 
 def find(kind: Kind, name: str) -> str:
@@ -125,8 +136,8 @@ class Known(NamedTuple):
     modules: dict[str, ModuleType]
     faults: dict[str, str]
     """By its name, why one from outside cannot be used."""
-    shadowed: list[str]
-    """What is from outside, and has a name that dambench itself has: a sentence each."""
+    unused: list[str]
+    """What is from outside and has a name that dambench itself has, or cannot even be listed: a sentence each."""
 
 
 def everything(kind: Kind) -> Known:
@@ -135,11 +146,12 @@ def everything(kind: Kind) -> Known:
     return Known(
         modules={name: module for name, module in found.items() if not isinstance(module, str)},
         faults={name: fault for name, fault in found.items() if isinstance(fault, str)},
-        shadowed=[
+        unused=[
             f"The {kind.removesuffix('s')} {entry.name!r} of {_whose(entry)} is not used: dambench has its own."
-            for entry in entry_points(group=f"dambench.{kind}")
+            for entry in offered(kind)
             if is_built_in(kind, entry.name)
-        ],
+        ]
+        + _unreadable(kind),
     )
 
 
@@ -182,7 +194,7 @@ def aside() -> Iterator[None]:
 
 def plugin(kind: Kind, name: str) -> Plugin | None:
     """Which code answers to a name, if it is from outside; None: it is built in."""
-    entry = None if is_built_in(kind, name) else next(iter(entry_points(group=f"dambench.{kind}", name=name)), None)
+    entry = None if is_built_in(kind, name) else next((e for e in offered(kind) if e.name == name), None)
     if entry is None:
         return None
     digest = hashlib.sha256()
@@ -243,18 +255,39 @@ def _found(kind: Kind, name: str) -> ModuleType | str:
     """The module of a name that is known, or why it cannot be used."""
     if is_built_in(kind, name):
         return import_module(f"dambench.{kind}.{name}")
-    offered = entry_points(group=f"dambench.{kind}", name=name)
-    entries = sorted({entry.value: entry for entry in offered}.values(), key=_whose)
+    entries = sorted({entry.value: entry for entry in offered(kind) if entry.name == name}.values(), key=_whose)
     called = f"The {kind.removesuffix('s')} {display(name, 60)!r} of {_whose(entries[0])} cannot be used"
     if len(entries) > 1:
         return f"{called}: {' and '.join(map(_whose, entries[1:]))} has one of this name, too; uninstall one."
     try:
-        with aside():
+        with aside(), _patiently(f"The {kind.removesuffix('s')} {display(name, 60)!r} of {_whose(entries[0])}"):
             module = import_module(entries[0].module)
     except (Exception, SystemExit) as error:
         return f"{called}: to import it failed with {_raised(error)}."
     fault = _fault(kind, name, module)
     return f"{called}: {fault}." if fault else module
+
+
+@contextmanager
+def _patiently(what: str) -> Iterator[None]:
+    """Say who it is that one waits for, should it take long."""
+    said = f"{what} has been importing for {PATIENCE:.0f} s. While it is installed, all that lists it waits."
+    timer = threading.Timer(PATIENCE, lambda: print(said, file=sys.stderr))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _unreadable(kind: Kind) -> list[str]:
+    try:
+        entry_points(group=f"dambench.{kind}")
+    except Exception as error:
+        why = f"a package here has entry points that cannot be read ({_raised(error)})"
+        return [f"The {kind} of other packages are not known: {why}; `pip check` may tell which."]
+    return []
 
 
 def _whose(entry: EntryPoint) -> str:

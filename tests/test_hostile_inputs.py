@@ -8,6 +8,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -540,3 +541,27 @@ def test_an_archive_that_cannot_be_is_a_sentence(place: Path, what: str) -> None
         sizes = "claims 1280 bytes" if dataset == "arrays" else "would unpack to 4 files of 4295 MB, but 400 MB"
         with in_time(), pytest.raises(BadInput, match=re.escape(why or sizes)):
             datasets.prepare(Choice(dataset), place / "a.npz")
+
+
+def test_what_is_no_file_among_our_own_is_passed_over(
+    capsys: pytest.CaptureFixture[str], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DAMBENCH_DB", str(tmp_path / "runs.db"))
+    shutil.copy(place / "runs.db", tmp_path / "runs.db")
+    for name in (
+        "data/x.json",
+        "data/x.intact",
+        "databases.jsonl",
+        "experts/abc/0-0.safetensors",
+        "sets/x.safetensors",
+    ):
+        (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(tmp_path / "home" / name)
+    for command in (("data", "list"), ("experts", "list"), ("note", "abcdef", "x"), ("db", "purge"), ("db", "check")):
+        with in_time():
+            assert run_cli(command) == 0
+    os.mkfifo(tmp_path / "runs.db-journal")
+    with in_time():
+        assert run_cli(["runs"]) == 2
+    assert "runs.db-journal' is not a file" in capsys.readouterr().err

@@ -52,6 +52,7 @@ def build(*said): return None
 
 MODULES = {
     "speaks": METHOD.replace("    from dambench.methods", f"    {SPEAK}    from dambench.methods") + SPEAK,
+    "sleeps": METHOD + "import time; time.sleep(0.5)\n",
     "leaves": METHOD + "raise SystemExit(3)\n",
     "raises": METHOD + "raise ValueError('\\x1b[31mred\\x1b[0m\\n[bold]')\n",
     "raises_oddly": METHOD + "class Odd(Exception):\n    def __str__(self): raise TypeError\nraise Odd\n",
@@ -215,6 +216,27 @@ def test_what_else_lists_them_goes_on(capsys: pytest.CaptureFixture[str]) -> Non
     assert run_cli(["run", "--check", "--method", "dm", "--dataset", "digits", "--evaluate-on", "resnet18bn"]) == 0
     wrong = [detail for _, state, detail in _from_outside() if state == "wrong"]
     assert len(wrong) == len(FAULTS) + 3 + 1
+
+
+def test_a_package_that_nobody_can_read_leaves_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _package(tmp_path / "site", "broken", "1.0", {"methods": {"x": "x"}})
+    (tmp_path / "site/broken-1.0.dist-info/entry_points.txt").write_bytes(b"[dambench.methods]\n\xff = x\n")
+    registry.names.cache_clear()
+    assert run_cli(["methods", "--json"]) == 0
+    said = capsys.readouterr()
+    assert {"dm", "random"} <= {entry["name"] for entry in json.loads(said.out)}
+    assert "note: The methods of other packages are not known: " in said.err
+    assert "UnicodeDecodeError" in said.err
+    assert any("UnicodeDecodeError" in detail for _, state, detail in _from_outside() if state == "wrong")
+    assert run_cli(["run", "--method", "leaves", "--dataset", "digits", "--check"]) == 2
+
+
+def test_who_waits_is_told_for_whom(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "PATIENCE", 0.05)
+    assert run_cli(["run", "--method", "sleeps", "--dataset", "digits", "--check"]) == 0
+    assert "The method 'sleeps' of the package odd 1.0 has been importing for 0 s." in capsys.readouterr().err
 
 
 def test_stdout_is_its_own_again_after_what_was_said_aside(capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +83,8 @@ def installed() -> str:
     ours = sorted((str(p.relative_to(package)), p.stat().st_mtime_ns) for p in package.rglob("*.py"))
     theirs = sorted(
         (kind, entry.name, entry.value, entry.dist.version if entry.dist else "")
-        for kind in ("methods", "networks", "datasets")
-        for entry in entry_points(group=f"dambench.{kind}")
+        for kind in registry.KINDS
+        for entry in registry.offered(kind)
     )
     said = json.dumps([__version__, sys.executable, str(package), ours, theirs])
     return hashlib.sha256(said.encode()).hexdigest()

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dambench import config, files
+from dambench import config, files, registry
 from dambench.cli import run_cli
 from dambench.methods import dm
 from dambench.tui import catalogue
@@ -63,7 +63,7 @@ def test_a_package_that_adds_methods_is_another_catalogue(monkeypatch: pytest.Mo
     class Added:
         name, value, dist = "mine", "mine.module", None
 
-    monkeypatch.setattr(catalogue, "entry_points", lambda group: [Added()] if group == "dambench.methods" else [])
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Added()] if group == "dambench.methods" else [])
     assert catalogue.installed() != before
 
 
