@@ -515,7 +515,8 @@ def evaluate(
 def _point_out(store: Store, run_id: str, request: config.Request, watch: Watch, as_json: bool) -> None:
     """Say that a run is not begun, because this finished one did what was requested."""
     row = store.run(run_id)
-    watch.say(f"run {run_id} has done this already, until {row['ended_at'][:16].replace('T', ' ')} UTC: {AGAIN}")
+    where, when = display.display(row["host"], 60), row["ended_at"][:16].replace("T", " ")
+    watch.say(f"run {run_id} has done this already{f' on {where}' if where else ''} ({when} UTC): {AGAIN}")
     if request.name or request.tags:
         watch.say(f"--name and --tag are of new runs. `dambench tag {run_id}` and `note {run_id}` change this one.")
     if as_json:

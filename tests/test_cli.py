@@ -202,6 +202,7 @@ BAD = [
     (["run", "--headless", "--dataset", "digits", "--method", " "], "No method is called ' '"),
     ([*DM, "--data", ""], "data = '' is not allowed"),
     ([*DM, "--tag", ""], "TAG is an empty text"),
+    ([*DM, "--name", "x" * 201], "of length <= 200"),
     ([*DM, "--detach"], "--headless and --detach exclude each other"),
     ([*DM, "--dry-run", "--check"], "--detach, --dry-run and --check exclude each other"),
     (["report", "-o", "fig.pdf"], "a report has the suffix .md"),

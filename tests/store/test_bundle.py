@@ -3,7 +3,11 @@
 import hashlib
 import io
 import json
+import random
+import subprocess
+import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -58,6 +62,11 @@ def _tree(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def _kept(home: Path) -> dict[str, bytes]:
+    """The sets and whitenings of a machine."""
+    return {name: content for name, content in _tree(home).items() if name.endswith(".safetensors")}
+
+
 @pytest.mark.parametrize("target", ["all.tar", "all"])
 def test_a_bundle_brings_runs_sets_and_whitenings_to_another_machine_twice_as_good_as_once(
     target: str, there: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -69,7 +78,7 @@ def test_a_bundle_brings_runs_sets_and_whitenings_to_another_machine_twice_as_go
     assert run_cli(["db", "merge", target, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (sorted(found["added"]), found["sets"], found["missing"]) == (sorted(there), 2, [])
-    assert _tree(tmp_path / "here") == _tree(tmp_path / "there")
+    assert _kept(tmp_path / "here") == _kept(tmp_path / "there")
     assert run_cli(["db", "merge", target, "again.tar", "there.db", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["added"], found["unchanged"], found["sets"]) == ([], 6, 0)
@@ -164,7 +173,7 @@ def test_what_no_bundle_holds_is_refused_and_nothing_is_taken_in(
     capsys.readouterr()
     assert run_cli(["db", "merge", "good.tar", "bad.tar"]) == 2
     assert said in capsys.readouterr().err
-    assert not (tmp_path / "here").exists()
+    assert not _kept(tmp_path / "here")
     assert not (tmp_path.parent / "evil").exists()
     assert hashlib.sha256((tmp_path / "runs.db").read_bytes()).hexdigest() == before
 
@@ -189,7 +198,7 @@ def test_a_set_that_is_not_what_its_name_says_is_left_out_and_the_others_are_tak
     found = json.loads(shown.out)
     assert (found["sets"], found["missing"], len(found["added"])) == (1, there[:1], 2)
     assert f"sets/{wrong}.safetensors of bad.tar is not taken in" in shown.err
-    assert sorted(_tree(tmp_path / "here")) == [name for name in sorted(_tree(tmp_path / "there")) if wrong not in name]
+    assert sorted(_kept(tmp_path / "here")) == [name for name in sorted(_kept(tmp_path / "there")) if wrong not in name]
 
 
 def test_a_merge_that_is_cut_short_is_completed_by_doing_it_again(
@@ -212,4 +221,38 @@ def test_a_merge_that_is_cut_short_is_completed_by_doing_it_again(
     with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
         assert store.query("select * from runs") == []
         assert sorted(bundle.merge_all(store, [tmp_path / "all.tar"]).added) == sorted(there)
-    assert _tree(tmp_path / "here") == _tree(tmp_path / "there")
+    assert _kept(tmp_path / "here") == _kept(tmp_path / "there")
+
+
+@pytest.mark.slow
+def test_a_merge_killed_at_any_moment_leaves_whole_sets_and_all_runs_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "there"))
+    with closing(Store.open(tmp_path / "there.db", write=True)) as store:
+        for seed in range(20):
+            content = _set(float(seed))
+            files.write_whole(files.set_path(files.digest(content)), content)
+            _run(store, seed, content)
+    assert _bundle("all.tar") == 0
+    draw, killed = random.Random(5), 0
+    words = [sys.executable, "-m", "dambench", "db", "merge", "all.tar", "--db"]
+    for attempt in range(30):
+        home = tmp_path / f"home{attempt}"
+        monkeypatch.setenv("DAMBENCH_HOME", str(home))
+        with subprocess.Popen([*words, f"{attempt}.db"], stdout=subprocess.DEVNULL) as process:
+            while not home.exists() and process.poll() is None:
+                time.sleep(0.001)  # until the first set comes
+            time.sleep(draw.uniform(0.0, 0.4))
+            process.kill()
+        killed += process.returncode == -9
+        sets = list(home.glob("sets/*.safetensors"))
+        assert all(files.sha256(path) == path.stem for path in sets)
+        runs = 0
+        if (tmp_path / f"{attempt}.db").exists():
+            with closing(Store.open(tmp_path / f"{attempt}.db")) as store:
+                runs = len(store.query("select id from runs"))
+        assert (runs, len(sets)) == (20, 20) or runs == 0
+        subprocess.run([*words, f"{attempt}.db"], check=True, stdout=subprocess.DEVNULL)
+        assert _kept(home) == _kept(tmp_path / "there")
+    assert killed > 5
