@@ -10,11 +10,13 @@ import os
 import re
 import shlex
 import signal
+import socket
 import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -37,7 +39,7 @@ from dambench.protocol import PRESETS
 from dambench.recording import EXIT_CODES, PATIENCE, Signals, Told, record, result
 from dambench.report import FORMATS, format_of, write
 from dambench.report.wording import augmentation
-from dambench.store import database, filters, journal, upkeep
+from dambench.store import contents, database, filters, journal, upkeep
 from dambench.store import runs as stored
 from dambench.store.leaderboard import AXES, leaderboard, method_label
 from dambench.store.runs import Store
@@ -159,6 +161,30 @@ def run_cli(arguments: Sequence[str]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         # A reader that has gone (`dambench runs | head`) knows it.
         return 1 if isinstance(error, BrokenPipeError) else _complain(f"The output cannot be written: {error}.", 1)
+    except Exception:
+        # A fault of ours, unless what was read is no dambench's work.
+        if not (wrong := _wrong_contents()):
+            raise
+        return _complain(wrong)
+    finally:
+        _last_opened.set(None)
+
+
+_last_opened: ContextVar[Path | None] = ContextVar("last opened", default=None)
+"""The database that this command is about."""
+
+
+def _wrong_contents() -> str:
+    """What is in the command's database that no dambench wrote; empty: nothing."""
+    path = _last_opened.get()
+    try:
+        if path is not None and stored.exists(path):
+            with closing(Store.open(path)) as store:
+                fault = next(contents.faults(store), "")
+                return f"The database {str(path)!r} is not as a dambench wrote it: {fault}." if fault else ""
+    except (BadInput, NotKept, sqlite3.Error) as error:
+        return str(error)
+    return ""
 
 
 def _say(line: str) -> None:
@@ -715,10 +741,15 @@ def logs(
     """What a run has written; of one in the foreground, what it has said."""
     with _opened(db) as store:
         row = store.run(run_id)
-        log = Path(row["log"]) if row["log"] else None
-        if log is None or not log.is_file():
-            if log is not None:
-                print(f"Its log {display.display(str(log))} is not here; this is what it said.", file=sys.stderr)
+        log = files.own_log(row["log"])
+        # One that was merged may name any file.
+        here = row["host"] == socket.gethostname() and log is not None and log.is_file()
+        if log is None or not here:
+            if row["log"]:
+                _say(
+                    f"Its log {row['log']!r} on {row['host'] or 'an unknown machine'} is no log of a run that is here; "
+                    "this is what it said."
+                )
             for _, event in store.tail(row["id"]):
                 if line := summary(event):
                     print(line)
@@ -851,6 +882,7 @@ def _estimated(job: "Job", runs: int, as_json: bool) -> int:
 @contextmanager
 def _opened(db: Path | None, *, write: bool = False) -> Iterator[Store]:
     database.voice.set(_say)
+    _last_opened.set(db or stored.default_path())
     store = Store.open(db or stored.default_path(), write=write)
     try:
         for note in store.notes:

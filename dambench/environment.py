@@ -2,10 +2,12 @@
 
 import os
 import platform
+import re
 import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -106,3 +108,35 @@ def _cpu_name() -> str:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+_SECRET = re.compile(r"(?i)token|secret|passw|credential|(?:^|[^a-z])(?:key|auth)$|(?:api|access|private)[-_]?key")
+"""What is in the name of an option or a variable whose value is nobody's business."""
+
+_LOOKS_SECRET = re.compile(
+    r"\b(?:hf_|sk-|gh[pousr]_|github_pat_|glpat-|xox[abpr]-|AKIA)[A-Za-z0-9_-]{12,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]+"
+)
+"""As those look that well-known services give out."""
+
+HIDDEN = "…"
+
+
+def without_secrets(arguments: Sequence[str]) -> list[str]:
+    """A command line as it may be stored and shown: a value that looks like a secret is replaced by an ellipsis.
+
+    That is what follows `NAME=`, or comes after `--NAME`, where the name speaks of a token, a key, a password or the
+    like; the user and password of a URL, and what has the form of a well-known service's token.
+    """
+    found: list[str] = []
+    for argument in arguments:
+        before = found[-1] if found else ""
+        if before.startswith("-") and "=" not in before and _SECRET.search(before) and not argument.startswith("-"):
+            found.append(HIDDEN)
+            continue
+        name, equals, value = argument.partition("=")
+        if equals and _SECRET.search(name):
+            value = HIDDEN
+        said = re.sub(r"(\w://)[^/@\s]+@", rf"\1{HIDDEN}@", name + equals + value)
+        said = re.sub(r"(?i)([?&][\w-]*(?:token|secret|passw|key|sig)[\w-]*=)[^&\s]+", rf"\1{HIDDEN}", said)
+        found.append(_LOOKS_SECRET.sub(HIDDEN, said))
+    return found

@@ -22,6 +22,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -37,6 +38,9 @@ from dambench.errors import BadInput
 
 PART = ".part"
 """How the name of a file ends that is being written."""
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_UID = re.compile("[0-9a-f]{32}")
 
 LEFT_SECONDS = 60.0
 """For which a temporary file may be somebody's who did not lock it."""
@@ -136,6 +140,13 @@ def data_folder() -> Path:
 
 
 def set_path(sha256: str) -> Path:
+    """Where a set is kept.
+
+    Raises:
+        BadInput: that is no SHA-256: a database that comes from elsewhere may hold any text in its place.
+    """
+    if not _SHA256.fullmatch(sha256):
+        raise BadInput(f"{display(sha256, 80)!r} is not the SHA-256 of a set: it has 64 digits from 0 to f.")
     return home() / "sets" / f"{sha256}.safetensors"
 
 
@@ -196,12 +207,24 @@ def forget_databases(gone: set[Path]) -> None:
 
 
 def run_folder(uid: str) -> Path:
-    """Where a run's checkpoints are."""
+    """Where a run's checkpoints are.
+
+    Raises:
+        BadInput: no run is called so.
+    """
+    if not _UID.fullmatch(uid):
+        raise BadInput(f"The run's uid is {display(uid, 80)!r}: no dambench has given it.")
     return home() / "runs" / uid
 
 
 def log_folder() -> Path:
     return home() / "logs"
+
+
+def own_log(path: str) -> Path | None:
+    """A run's log, where it is one that we wrote: a run that came from elsewhere may name any file."""
+    log = Path(path) if path and "\0" not in path else None
+    return log if log and log.parent == log_folder() and log.suffix == ".log" and not log.is_symlink() else None
 
 
 def remove_others(folder: Path, wanted: set[str]) -> None:
@@ -237,8 +260,9 @@ def experts_folder() -> Path:
 
 def find_set(sha256: str) -> Path | None:
     """The file of a set, if it is on this machine: a synthetic set, or a prepared dataset (the whole set)."""
-    path = set_path(sha256)
-    return path if path.is_file() else prepared().get(sha256)
+    if _SHA256.fullmatch(sha256) and (path := set_path(sha256)).is_file():
+        return path
+    return prepared().get(sha256)
 
 
 def prepared() -> dict[str, Path]:

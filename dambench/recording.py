@@ -59,6 +59,7 @@ def record(
     """
     from dambench import engine
     from dambench.checkpoints import Keeper
+    from dambench.environment import without_secrets
     from dambench.gpu import sampled
 
     said: list[AnyEvent] = []
@@ -88,7 +89,7 @@ def record(
             launch.beating(store.path, run_id, attempt, signals.ask),
         ):
             try:
-                command_line = shlex.join(["dambench", *sys.argv[1:]])
+                command_line = shlex.join(["dambench", *without_secrets(sys.argv[1:])])
                 words = until_told(
                     engine.run(job, command_line, keeper, beginning),
                     lambda: signals.heard or (LOST if recorder.lost else ""),

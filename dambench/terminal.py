@@ -270,6 +270,14 @@ def describe(details: dict[str, Any]) -> None:
         print(f"note: {display(warning, 400)}")
     made_with = (f"{key} {display(str(value))}" for key, value in details["environment"].items() if value != "")
     print("made with: " + ", ".join(made_with))
+    before = details["environment"]
+    for attempt in details["attempts"]:
+        other = {key: value for key, value in attempt["environment"].items() if value != before.get(key)}
+        other.pop("command_line", None)
+        said = ", ".join(f"{key} {display(str(value)) or 'none'}" for key, value in other.items()) or "the same"
+        after = f"from iteration {attempt['iteration'] + 1} on" if attempt["iteration"] >= 0 else "anew"
+        print(f"attempt {attempt['attempt']}, {after}, made with: {said}")
+        before = attempt["environment"]
     if run["traceback"]:
         print(display_lines(run["traceback"]))
 

@@ -36,7 +36,7 @@ from dambench.events import (
     Snapshot,
     Stepped,
 )
-from dambench.store import database
+from dambench.store import contents, database
 from dambench.store.runs import EVENT, Created, Edited, Line, Said, Store, Superseded, new_id
 
 READ = ("runs", "datasets", "tags", "events", "samples", "artifacts", "previews")
@@ -137,7 +137,10 @@ def merge(store: Store, other: Path, found: Merged | None = None, named: Path | 
     """
     found = found or Merged()
     with opened(store, other, named) as theirs:
-        runs = theirs.query("select * from runs order by number")
+        try:
+            runs = _as_they_are(theirs, "select * from runs order by number")
+        except sqlite3.DatabaseError as error:
+            raise BadInput(f"The database {str(named or other)!r} cannot be read: {error}.") from None
         # Reading both copies of a run takes time, and others wait for whoever writes.
         new = [run for run in runs if not _same(store, theirs, run)]
         found.unchanged += len(runs) - len(new)
@@ -165,6 +168,8 @@ def _check_plain(other: Path, called: str) -> None:
 
 def _same(store: Store, theirs: Store, run: dict[str, Any]) -> bool:
     """Whether a run is here already, to the letter."""
+    if contents.wrong(contents.columns(store, "runs"), run):
+        return False
     mine = store.query("select number from runs where uid = ?", run["uid"])
     if not mine:
         return False
@@ -173,9 +178,17 @@ def _same(store: Store, theirs: Store, run: dict[str, Any]) -> bool:
         "select sequence, at, body from events where run = ? order by sequence",
         f"select sequence, {', '.join(Sampled.__struct_fields__)} from samples where run = ? order by sequence",
     ):
-        if store.query(sql, mine[0]["number"]) != theirs.query(sql, run["number"]):
+        try:
+            if store.query(sql, mine[0]["number"]) != _as_they_are(theirs, sql, run["number"]):
+                return False
+        except sqlite3.DatabaseError:
             return False
     return True
+
+
+def _as_they_are(theirs: Store, sql: str, *values: object) -> list[dict[str, Any]]:
+    """Rows with values of whatever types."""
+    return [dict(row) for row in theirs.db.conn.execute(sql, values).fetchall()]
 
 
 def _take(store: Store, theirs: Store, run: dict[str, Any], found: Merged) -> None:
@@ -193,7 +206,7 @@ def _take(store: Store, theirs: Store, run: dict[str, Any], found: Merged) -> No
     except Refused as reason:
         store.db.conn.execute("rollback to one")
         found.refused[shown] = str(reason)
-    except (sqlite3.IntegrityError, sqlite3.DataError, Superseded, OverflowError, TypeError) as error:
+    except (sqlite3.IntegrityError, sqlite3.DataError, Superseded, OverflowError, TypeError, BadInput) as error:
         store.db.conn.execute("rollback to one")
         found.refused[shown] = f"its events do not go together: {display(str(error))}"
     store.db.conn.execute("release one")
@@ -267,14 +280,16 @@ def copy_of(store: Store, run: dict[str, Any]) -> Copy:
     Raises:
         Refused: there is something that no run says.
     """
+    if fault := contents.wrong(contents.columns(store, "runs"), run):
+        raise Refused(f"its {fault}")
     uid, at = run["uid"], run["created_at"]
     if not _UID.fullmatch(uid):
         raise Refused("its uid is none")
     for time in (at, run["beat_at"], run["deleted_at"]):
         if time:
             _time(time)
-    card = store.query("select card from datasets where sha256 = ?", run["dataset_sha256"])
-    tags = store.query("select tag from tags where run = ? order by tag", run["number"])
+    card = _typed(store, "datasets", "select card from datasets where sha256 = ?", run["dataset_sha256"])
+    tags = _typed(store, "tags", "select tag from tags where run = ? order by tag", run["number"])
     created = Created(
         uid=uid,
         id=run["id"] if _ID.fullmatch(run["id"]) else new_id(),
@@ -298,7 +313,7 @@ def copy_of(store: Store, run: dict[str, Any]) -> Copy:
     if not created.card.train_counts or sum(created.card.test_counts) < 1:
         raise Refused("its dataset has no images")
     far = Progressed(phase=display(run["phase"]), done=run["done"], total=run["total"])
-    pictures = store.query("select iteration, preview from previews where run = ? order by iteration", run["number"])
+    pictures = _rows(store, "previews", run["number"], "iteration, preview")
     shown = [Previewed(iteration=row["iteration"], preview=_preview(row["preview"])) for row in pictures]
     words: list[AnyEvent] = [*shown, far]
     last: list[Line] = [
@@ -345,7 +360,24 @@ def _samples(store: Store, run: dict[str, Any]) -> Iterator[Said]:
 
 
 def _rows(store: Store, table: str, run: int, columns: str) -> list[dict[str, Any]]:
-    return store.query(f"select {columns} from {table} where run = ? order by 1", run)
+    return _typed(store, table, f"select {columns} from {table} where run = ? order by 1", run)
+
+
+def _typed(store: Store, table: str, sql: str, value: object) -> list[dict[str, Any]]:
+    """Rows of a table.
+
+    Raises:
+        Refused: they cannot be read, or a value is of another type than its column.
+    """
+    known = contents.columns(store, table)
+    try:
+        rows = _as_they_are(store, sql, value)
+    except sqlite3.DatabaseError as error:
+        raise Refused(f"its {table} cannot be read: {error}") from None
+    for row in rows:
+        if fault := contents.wrong(known, row):
+            raise Refused(f"its {table} are not such as dambench writes: {fault}")
+    return rows
 
 
 T = TypeVar("T")

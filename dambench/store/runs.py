@@ -628,6 +628,7 @@ class Store:
             "run": row | other | {key: json.loads(row[key]) for key in ("config", "overrides")},
             "tags": [found["tag"] for found in part("tags", "tag")],
             "environment": next(iter(part("environments", "run")), {}),
+            "attempts": self._attempts(row["id"]),
             "costs": part("costs", "instr('prepare distil evaluate', phase)"),
             "usage": msgspec.to_builtins(usage(*self._by_attempt(row["id"], number))),
             "scores": part("scores", "iteration, network, repeat"),
@@ -647,6 +648,22 @@ class Store:
         for sequence, sample in self.samples(run):
             parts[bisect(begins, sequence)].append(sample)
         return parts
+
+    def _attempts(self, run: str) -> list[dict[str, Any]]:
+        """Where and in what environment each process of a run that was resumed has worked, from the second on."""
+        rows = self.query(
+            "select at, body from events where run = ? and kind = 'resumed' order by sequence", self.run(run)["number"]
+        )
+        return [
+            {
+                "attempt": event.attempt,
+                "at": row["at"],
+                "iteration": event.iteration,
+                "environment": msgspec.structs.asdict(event.environment),
+            }
+            for row in rows
+            if isinstance(event := EVENT.decode(row["body"]), Resumed)
+        ]
 
     def beginning(self, run: str, process: Process) -> Beginning:
         """What whoever goes on with a run must know."""
@@ -748,14 +765,26 @@ class Store:
             yield row["sequence"], Sampled(**known)
 
     def query(self, sql: str, *values: Any) -> list[dict[str, Any]]:
-        """All rows at once: no cursor stays open, which would keep the log from being folded in."""
+        """All rows at once: no cursor stays open, which would keep the log from being folded in.
+
+        Raises:
+            BadInput: it cannot be read, or holds bytes where a text or a number belongs.
+        """
         try:
-            return [dict(row) for row in self.db.conn.execute(sql, values).fetchall()]
+            rows = [dict(row) for row in self.db.conn.execute(sql, values).fetchall()]
         except sqlite3.DatabaseError as error:
             # What SQLite has a limit for was asked; nothing is wrong with the file.
             limit = error.sqlite_errorcode in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG) and " too " in str(error)
             what = "cannot answer what was asked" if limit else "cannot be read"
             raise BadInput(f"The database {str(self.path)!r} {what}: {error}.") from None
+        for row in rows:
+            for name, value in row.items():
+                if type(value) is bytes and name != "preview":
+                    raise BadInput(
+                        f"The database {str(self.path)!r} is not as a dambench wrote it: {display(name)} is bytes. "
+                        "`dambench db check` tells more."
+                    )
+        return rows
 
 
 def _process(process: Process) -> dict[str, Any]:

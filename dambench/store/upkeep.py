@@ -17,7 +17,7 @@ from sqlite_utils import Database
 
 from dambench import files
 from dambench.errors import BadInput
-from dambench.store import database
+from dambench.store import contents, database
 from dambench.store.results import SCORES, damaged
 from dambench.store.runs import Store
 from dambench.store.schema import VERSION
@@ -44,7 +44,7 @@ class Finding(NamedTuple):
 def check(store: Store) -> list[Finding]:
     """See whether the database, its results and its files are whole: all that it names is read."""
     found = list(_check_database(store))
-    for look in (_check_results, _check_files):
+    for look in (_check_contents, _check_results, _check_files):
         try:
             found += look(store)
         except BadInput as error:
@@ -64,6 +64,14 @@ def _check_database(store: Store) -> Iterator[Finding]:
         yield Finding("database", "damaged", fault)
     if not faults:
         yield Finding("database", "ok", f"schema {database.version(store.db)}, every page and every reference")
+
+
+def _check_contents(store: Store) -> Iterator[Finding]:
+    found = list(contents.faults(store))
+    for fault in found:
+        yield Finding("contents", "damaged", fault)
+    if not found:
+        yield Finding("contents", "ok", "every row is such as dambench writes")
 
 
 def _check_results(store: Store) -> Iterator[Finding]:
@@ -87,12 +95,24 @@ def _check_files(store: Store) -> Iterator[Finding]:
     )
     data = store.query("select sha256, label id from datasets")
     checkpoints = store.query("select checkpoints.sha256, uid, id from checkpoints join runs on number = run")
-    yield from _compare("sets", [(_of(row), files.set_path(row["sha256"])) for row in sets])
+    yield from _compare("sets", [(_of(row), _placed(files.set_path, row["sha256"])) for row in sets])
     yield from _compare("data", [(_of(row), prepared.get(row["sha256"])) for row in data])
     yield from _compare(
         "checkpoints",
-        [(_of(row), files.run_folder(row["uid"]) / f"{row['sha256']}.safetensors") for row in checkpoints],
+        [
+            (_of(row), folder / f"{row['sha256']}.safetensors")
+            if (folder := _placed(files.run_folder, row["uid"])) and _SHA256.fullmatch(row["sha256"])
+            else (_of(row), None)
+            for row in checkpoints
+        ],
     )
+
+
+def _placed(place: Callable[[str], Path], name: str) -> Path | None:
+    """None: nothing of ours has that name."""
+    with suppress(BadInput):
+        return place(name)
+    return None
 
 
 def _of(row: dict[str, Any]) -> tuple[str, str]:
@@ -298,7 +318,7 @@ def waste(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: b
             found.paths.append(path)
     for row in rows:
         # Runs that were started together share one.
-        log = _log(row["log"]) if row["number"] in gone and row["log"] not in mine.logs else None
+        log = files.own_log(row["log"]) if row["number"] in gone and row["log"] not in mine.logs else None
         if log and not needed(log, "logs", row["log"]):
             found.paths.append(log)
     known = {row["uid"]: row["state"] for row in store.query("select uid, state from runs")}
@@ -324,12 +344,6 @@ def waste(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: b
 
 def _checkpoints() -> Path:
     return files.home() / "runs"
-
-
-def _log(path: str) -> Path | None:
-    """A run's log, where it is one that we wrote: a run that came from elsewhere may name any file."""
-    log = Path(path)
-    return log if path and log.parent == files.log_folder() and log.suffix == ".log" else None
 
 
 def _stale(store: Store) -> Iterator[Path]:
