@@ -16,7 +16,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from dambench import terminal
+from dambench import files, launch, terminal
 from dambench.cli import run_cli
 from dambench.config import Plugin, RunConfig
 from dambench.display import display
@@ -152,13 +152,13 @@ def test_logs_and_watch_tell_of_each_run(capsys: pytest.CaptureFixture[str], ful
         assert not steering(printed.out + printed.err)
 
 
-def test_a_log_file_is_shown_line_by_line(
-    capsys: pytest.CaptureFixture[str], full: tuple[Path, list[str]], tmp_path: Path
-) -> None:
-    log = tmp_path / "\u202elog\x1b[2J"
+def test_a_log_file_is_shown_line_by_line(capsys: pytest.CaptureFixture[str], full: tuple[Path, list[str]]) -> None:
+    log = files.log_folder() / "\u202elog\x1b[2J.log"
+    log.parent.mkdir(parents=True)
     log.write_bytes("\n".join(NAMES).encode() + b"\xff\x1b]52;c;aGk=\x07")
     with closing(Store.open(full[0], write=True)) as store:
-        store.db.conn.execute("update runs set log = ? where id = ?", [str(log), full[1][0]])
+        here = launch.this_process().host
+        store.db.conn.execute("update runs set log = ?, host = ? where id = ?", [str(log), here, full[1][0]])
         store.db.conn.execute("update runs set log = ? where id = ?", [f"{log}.gone", full[1][1]])
     lines = _printed(capsys, "logs", full[1][0]).splitlines()
     assert len(lines) == len("\n".join(NAMES).split("\n"))
