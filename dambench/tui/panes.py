@@ -100,7 +100,8 @@ def _apart(left: Text, right: Text, width: int, ascii: bool) -> Text:
     room = width - right.cell_len - 2
     if left.cell_len > room:
         left = left.copy()
-        left.truncate(max(0, room), overflow="crop" if ascii else "ellipsis")
+        left.truncate(max(0, room - 1), overflow="crop")
+        left.append("~" if ascii else "…")
     line = left + Text(" " * max(1, width - 1 - left.cell_len - right.cell_len)) + right
     line.no_wrap = True
     return line
@@ -114,7 +115,8 @@ def words(seen: Seen | None, database: str) -> list[Text]:
             Text("1 goes to the runs; n begins one, and so does: dambench run --detach --method dm --dataset digits"),
         ]
     row, state = seen.row, seen.state
-    at = f" at iteration {row['done']}" if row["phase"] == "distil" else ""
+    # Losses are kept about once a second, a checkpoint at once.
+    at = f" at iteration {max(row['done'], seen.checkpoint or 0)}" if row["phase"] == "distil" else ""
     ways = (
         f"r goes on from iteration {seen.checkpoint}" if seen.checkpoint is not None else "r begins it anew",
         "E shows the log",

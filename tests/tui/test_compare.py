@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.text import Text
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -19,6 +20,7 @@ from dambench.tui.plain import plain
 from dambench.tui.screens import compare, new_run
 from dambench.tui.screens.compare import CHOICES, ComparePlace, about, choose, contents, curves, find, nothing
 from dambench.tui.widgets.grid import Contents, Grid
+from dambench.tui.widgets.lines import cut
 from tests import ledger
 from tests.tui.screen import SIZES, console, drawn, play, said, shows, snapshot, until
 
@@ -434,6 +436,12 @@ def test_without_colours_nothing_is_sent_but_signs(path: Path) -> None:
     play(console(path, colour=False), scene)
 
 
+def test_what_is_cut_off_is_said_and_no_number_is_halved() -> None:
+    lines = [Text("one"), Text("left out: 30 unfinished"), Text("three")]
+    assert [line.plain for line in cut(lines, 18, 2, "… more")] == ["one", "left out: … more"]
+    assert cut(lines, 20, 3, "… more") == lines
+
+
 @pytest.mark.parametrize(("size", "ascii_"), [((60, 16), True), ((80, 24), False)])
 def test_what_the_signs_of_a_table_say_is_never_pushed_off_the_screen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], ascii_: bool
@@ -463,6 +471,7 @@ def test_what_the_signs_of_a_table_say_is_never_pushed_off_the_screen(
             ):
                 assert sentence in screen
             assert places or size[1] < 20 or f"{source} (2×3)*" in screen
+            assert " of 10 " in screen  # not all rows are seen
             await pilot.press("G")
             await pilot.pause()
 

@@ -29,7 +29,7 @@ from dambench.store.leaderboard import Place as Where
 from dambench.store.runs import Store
 from dambench.terminal import duration, size
 from dambench.tui.feed import Question
-from dambench.tui.place import Place
+from dambench.tui.place import LOW, Place
 from dambench.tui.plain import plain, spelled
 from dambench.tui.resilient import Resilient
 from dambench.tui.widgets import chart
@@ -232,7 +232,8 @@ class ComparePlace(Place):
         rest = self._wrapped(" ".join(said))
         # The signs of what is seen are explained whatever else there is no room for.
         room = self.size.height - AROUND - self.query_one("#trouble").outer_size.height - heading - len(legend)
-        found = cut(rest, self.size.width - 2, max(1, min(MOST_NOTES, room - LEAST_GRID)), "… y copies all")
+        most = 1 if self.size.height < LOW else MOST_NOTES
+        found = cut(rest, self.size.width - 2, max(1, min(most, room - LEAST_GRID)), "… y copies all")
         room -= len(found)
         details = room >= LEAST_GRID + LEAST_DETAILS
         self.query_one("#details").display = details

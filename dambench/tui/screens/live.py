@@ -15,7 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 
 from dambench import gpu, launch
-from dambench.display import display
+from dambench.display import counted, display
 from dambench.errors import BadInput
 from dambench.tui import pace, signalling
 from dambench.tui.feed import Question
@@ -262,24 +262,24 @@ class LivePlace(signalling.Doing):
             return
         here = seen.environment
         on_gpu = here is not None and here.device != "cpu"
-        pane.entitle(display(here.device_name if here and on_gpu else "Host", max(8, width - 4)))
+        title = display(here.device_name if here and on_gpu else "Host", max(8, width - 4))
         why = "" if on_gpu or here is None or not launch.is_here(seen.row) else self._why.text(here.cuda)
         ascii_ = self.console_app.look.ascii
         found = machine(seen, width, height, ascii=ascii_, why=why)
         if not self._pane("time").display:
             found += [Text(("-" if ascii_ else "─") * width, "dim"), *times(seen, width, ascii=ascii_)]
-        pane.show(found[:height])
+        self._fill(pane, title, found)
 
     def _paint_accuracy(self) -> None:
         pane, seen = self.query_one("#accuracy", Chart), self._seen
         judged = seen.judged if seen else ()
         names = {one.network for one in judged}
-        pane.entitle("Accuracy, %" + (f"  {display(names.pop(), 24)}" if len(names) == 1 else ""))
+        title = "Accuracy, %" + (f"  {display(names.pop(), 24)}" if len(names) == 1 else "")
         table = accuracies(seen, pane.size.width, ascii=self.console_app.look.ascii) if seen else []
         several = len({one.iteration for one in judged}) > 2
         room = pane.size.height - 5
         if not several or room < 5:
-            pane.show(table[: pane.size.height])
+            self._fill(pane, title, table)
             return
         look = self.console_app.look
         curves = []
@@ -288,12 +288,18 @@ class LivePlace(signalling.Doing):
             after, percent = np.array(of, dtype=np.float64).T
             curves.append(Series(network, after, percent))
         drawn = lines(curves, pane.size.width, room, ascii=look.ascii, unit="iteration")
-        pane.show([legend(curves), *drawn, *table[:4]])
+        self._fill(pane, title, [legend(curves), *drawn, *table])
 
     def _paint_time(self) -> None:
         pane, seen = self._pane("time"), self._seen
-        pane.entitle("Time per iteration")
-        pane.show([] if seen is None else times(seen, pane.size.width, ascii=self.console_app.look.ascii))
+        found = [] if seen is None else times(seen, pane.size.width, ascii=self.console_app.look.ascii)
+        self._fill(pane, "Time per iteration", found)
+
+    def _fill(self, pane: Lines, title: str, lines: list[Text]) -> None:
+        """Show what there is room for; how much more there is stands on the border. `z` makes the pane larger."""
+        more = len(lines) - pane.size.height if pane.size.height else 0
+        pane.entitle(title, f"{counted(more, 'line')} more: z" if more > 0 else "")
+        pane.show(lines[: len(lines) - max(0, more)])
 
     def _paint_images(self) -> None:
         pane, seen, look = self.query_one("#images", Images), self._seen, self.console_app.look
@@ -321,7 +327,7 @@ class LivePlace(signalling.Doing):
         pane.entitle("Log" + (f"  {self._back} lines below" if self._back else ""))
         shown = [Text(line, no_wrap=True) for line in log[max(0, end - height) : end]]
         for line in shown:
-            line.truncate(pane.size.width, overflow="crop" if self.console_app.look.ascii else "ellipsis")
+            line.truncate(pane.size.width, overflow="ellipsis")
         pane.show(shown)
 
     def _how(self) -> tuple[bool, float, bool]:

@@ -156,6 +156,14 @@ class Grid(Resilient, Widget, can_focus=True):
         while self._first > 0 and sum(widths[self._first - 1 :]) <= room:
             self._first -= 1
 
+    def _rows_seen(self) -> str | None:
+        """Which rows are seen, in words; None: all."""
+        count, lines = len(self.contents.names), max(1, self.size.height - self._head_lines())
+        last = min(count, self._top + lines)
+        if self._top == 0 and lines >= count + len(self.contents.below):
+            return None
+        return f"{self._top + 1} to {last} of {count}"
+
     def render_line(self, y: int) -> Strip:
         width = self.size.width
         base = self.rich_style
@@ -171,7 +179,9 @@ class Grid(Resilient, Widget, can_focus=True):
             segments += self._across([h[y] for h in contents.heads], base + head, -1)
         elif y == len(contents.corner):
             rule = "-" if self._ascii else "─"
-            segments = [Segment(f" {rule * name_width} ", base)]
+            rows = self._rows_seen()
+            said = rule * name_width if rows is None else _fit(rows, name_width)
+            segments = [Segment(f" {said} ", base)]
             segments += self._across([rule * (w - SIGNS) for w in self.widths()], base, -1)
         elif at < len(contents.names):
             segments = [Segment(f" {_fit(contents.names[at], name_width)} ", base)]

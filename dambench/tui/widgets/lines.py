@@ -68,7 +68,10 @@ def cut(lines: Sequence[Text], width: int, height: int, more: str) -> list[Text]
         return list(lines)
     *found, last = (line.copy() for line in lines[: max(1, height)])
     last.rstrip()
-    last.truncate(max(0, width - cell_len(more) - 1))
+    room = max(0, width - cell_len(more) - 1)
+    if last.cell_len > room:  # half a number would be another one
+        last.truncate(room + 1)
+        last = last[: max(0, last.plain.rfind(" "))]
     return [*found, last.append(f" {more}")]
 
 
