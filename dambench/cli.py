@@ -43,7 +43,8 @@ from dambench.store import contents, database, filters, journal, upkeep
 from dambench.store import runs as stored
 from dambench.store.leaderboard import AXES, leaderboard, method_label
 from dambench.store.runs import Store
-from dambench.terminal import Watch, describe, draw, duration, has_room, shown, size, summary, table
+from dambench.terminal import Watch, describe, draw, has_room, shown, summary, table
+from dambench.units import duration, size
 
 if TYPE_CHECKING:
     from dambench.engine import Job

@@ -16,6 +16,7 @@ from dambench.disk import disk_of
 from dambench.display import counted
 from dambench.errors import BadInput
 from dambench.store import journal, runs
+from dambench.units import size
 
 Check = tuple[str, str, str]
 """What was looked at, `ok` or `wrong`, and what was found."""
@@ -82,7 +83,7 @@ def examine(path: Path) -> list[Check]:
     except BadInput as error:
         return [*checks, ("files", "wrong", str(error))]
     existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
-    free = f"{shutil.disk_usage(existing).free / 1e9:.0f} GB free"
+    free = f"{size(shutil.disk_usage(existing).free)} free"
     writable = os.access(existing, os.W_OK)
     disk = disk_of(place)
     shared = ", a network disk: sets and checkpoints are safe there, and a run can be resumed on another host"

@@ -41,6 +41,7 @@ from dambench.precision import STACK
 from dambench.problem import Network, Problem, Seeds, SyntheticSet
 from dambench.protocol import DSA, Budget, Positive, Protocol, identity
 from dambench.train import Gsam, train, train_together
+from dambench.units import size
 
 FORMAT = 2
 """Of what is kept. Raise it when training changes: all is then trained anew."""
@@ -282,12 +283,10 @@ def _made(
     experts = f"{len(missing)} experts of {problem.network or 'a network'} on {problem.card.label}"
     if needed > room:
         raise BadInput(
-            f"{experts} take {_size(needed)} in {str(folder)!r}, where {_size(room)} are free: free some space, ask "
+            f"{experts} take {size(needed)} in {str(folder)!r}, where {size(room)} are free: free some space, ask "
             f"for fewer experts or epochs{files.HOME_HINT}."
         )
-    problem.warn(
-        f"{experts} are trained, for {how.epochs} epochs: {_size(needed)} in DAMBENCH_HOME, {_size(room)} free."
-    )
+    problem.warn(f"{experts} are trained, for {how.epochs} epochs: {size(needed)} in DAMBENCH_HOME, {size(room)} free.")
     shown = None
     if how.schedule is not None:
         difficulty = yield from scores(problem, how.schedule, how.seed)
@@ -307,15 +306,8 @@ def _made(
                 path = keep(key, f"{number:04d}", {"weights": weights}, about)
                 taken += path.stat().st_size
                 found[number] = _open(path)["weights"]
-    problem.warn(f"{experts} are kept: {_size(taken)}, {_size(files.room(folder))} free now.")
+    problem.warn(f"{experts} are kept: {size(taken)}, {size(files.room(folder))} free now.")
     return found
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
-
-
-# Difficulty.
 
 
 def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Progressed, None, Tensor]:

@@ -19,7 +19,8 @@ from dambench.arguments import Commands
 from dambench.errors import BadInput, named
 from dambench.events import Progressed, Warned
 from dambench.recording import EXIT_CODES, Signals, Told
-from dambench.terminal import Watch, duration, size, table
+from dambench.terminal import Watch, table
+from dambench.units import duration, size
 
 app = Commands(rich_markup_mode=None, help="Networks trained on the real images, whose trajectories are matched.")
 

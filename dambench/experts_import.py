@@ -25,6 +25,7 @@ from dambench.display import display
 from dambench.errors import BadInput
 from dambench.events import DataCard
 from dambench.problem import Network
+from dambench.units import size
 
 FORMAT = 1
 MOST_BYTES = 100_000_000_000
@@ -84,7 +85,7 @@ def import_experts(
     each, room = 4 * len(last) * (epochs + 1), files.room(folder)
     if each * count > room:
         raise BadInput(
-            f"{count} experts take {each * count / 1e9:.1f} GB in {str(folder)!r}, where {room / 1e9:.1f} are free: "
+            f"{count} experts take {size(each * count)} in {str(folder)!r}, where {size(room)} are free: "
             f"free some space{files.HOME_HINT}."
         )
     recognised, better = _recognised(network, last, card, preprocessing)

@@ -31,6 +31,7 @@ from dambench.events import (
     Warned,
     remark,
 )
+from dambench.units import duration, energy, size
 
 WIDE = 120
 """Columns of a terminal that has room for every detail."""
@@ -62,12 +63,12 @@ def _summary(event: AnyEvent) -> str | None:
         case Evaluated():
             return (
                 f"{event.network} #{event.repeat}: accuracy {100 * event.accuracy:.2f} %, "
-                f"train {100 * event.train_accuracy:.2f} %, loss {number(event.loss)}, {event.seconds:.1f} s"
+                f"train {100 * event.train_accuracy:.2f} %, loss {number(event.loss)}, {duration(event.seconds)}"
             )
         case Warned() | Adapted():
             return f"note: {remark(event)}"
         case Finished():
-            spent = ", ".join(f"{cost.phase} {cost.seconds:.1f} s" for cost in event.costs)
+            spent = ", ".join(f"{cost.phase} {duration(cost.seconds)}" for cost in event.costs)
             return f"finished: {spent}"
         case Failed():
             return f"failed: {event.error}"
@@ -162,7 +163,7 @@ class Watch:
             self.last_line = now
             left = (self.total - event.iteration) / rate if rate else 0.0
             place = f"{event.iteration}/{self.total}"
-            self.say(f"iteration {place}  {_side(said, event.memory_bytes)}  {left:.0f} s left")
+            self.say(f"iteration {place}  {_side(said, event.memory_bytes)}  {duration(round(left))} left")
 
     def _move(self, phase: str, done: int, total: int, said: str) -> None:
         if self.progress is None:
@@ -176,24 +177,7 @@ class Watch:
 
 
 def _side(said: str, memory_bytes: int) -> str:
-    return f"{display(said)}  {memory_bytes / 1e6:.0f} MB" if memory_bytes else display(said)
-
-
-def duration(seconds: float) -> str:
-    """`12.3 s`, `4 min 10 s`, `3 h 20 min`, `2 d 4 h`."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    whole = round(seconds)
-    for large, small, names in ((86400, 3600, "d h"), (3600, 60, "h min"), (60, 1, "min s")):
-        if whole >= large:
-            first, second = names.split()
-            return f"{whole // large} {first} {whole % large // small} {second}"
-    raise AssertionError
-
-
-def size(count: int) -> str:
-    """Bytes for people: `820 MB`, `1.6 GB`."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+    return f"{display(said)}  {size(memory_bytes)}" if memory_bytes else display(said)
 
 
 def has_room() -> bool:
@@ -236,14 +220,14 @@ def describe(details: dict[str, Any]) -> None:
     reserved = [key for key in ("peak_reserved_bytes",) if any(cost.get(key) for cost in details["costs"])]
     table(["", ""], [[key, value] for key, value in facts.items() if value != ""])
     table(
-        ["phase", "seconds", "peak memory", *(["reserved"] if reserved else [])],
+        ["phase", "took", "peak memory", *(["reserved"] if reserved else [])],
         [
-            [c["phase"], f"{c['seconds']:.1f}", *(f"{c[key] / 1e6:.0f} MB" for key in ("peak_memory_bytes", *reserved))]
+            [c["phase"], duration(c["seconds"]), *(size(c[key]) for key in ("peak_memory_bytes", *reserved))]
             for c in details["costs"]
         ],
     )
     table(
-        ["iteration", "network", "#", "accuracy", "balanced", "train", "loss", "seconds"],
+        ["iteration", "network", "#", "accuracy", "balanced", "train", "loss", "took"],
         [
             [
                 score["iteration"],
@@ -253,7 +237,7 @@ def describe(details: dict[str, Any]) -> None:
                 f"{100 * score['balanced_accuracy']:.2f} %",
                 f"{100 * score['train_accuracy']:.2f} %",
                 score["loss_state"] if score["loss"] is None else f"{score['loss']:.4f}",
-                f"{score['seconds']:.1f}",
+                duration(score["seconds"]),
             ]
             for score in details["scores"]
         ],
@@ -338,26 +322,27 @@ def draw(png: bytes, shape: str) -> None:
 def machine(usage: dict[str, Any]) -> list[str]:
     """What a run took of the GPU and of the host, a line each, from its samples; n/a: not supported, or not known."""
 
-    def known(name: str, unit: str, form: str, missing: str, scale: float = 1.0) -> str:
+    def known(name: str, missing: str, written: Callable[[float], str]) -> str:
         value = usage[name]
-        return f"{missing} n/a" if value is None else f"{value / scale:{form}} {unit}"
+        return f"{missing} n/a" if value is None else written(value)
 
     lines = []
     if any(usage[name] is not None for name in usage if name.startswith("gpu_")):
         total = usage["gpu_memory_total_bytes"]
-        memory = known("gpu_peak_memory_bytes", "GB", ".1f", "memory", 1e9)
+        memory = known("gpu_peak_memory_bytes", "memory", size)
         if total is not None:
-            memory = f"peak {memory} of the card's {total / 1e9:.1f} GB in use"
+            memory = f"peak {memory} of the card's {size(total)} in use"
         parts = [
             memory,
-            known("gpu_busy_percent", "% busy", ".0f", "utilisation"),
-            known("gpu_watts", "W", ".0f", "power"),
-            known("gpu_peak_celsius", "°C", ".0f", "temperature"),
-            known("gpu_joules", "kJ", ".3g", "energy", 1e3),
+            known("gpu_busy_percent", "utilisation", lambda percent: f"{percent:.0f} % busy"),
+            known("gpu_watts", "power", lambda watts: f"{watts:.0f} W"),
+            known("gpu_peak_celsius", "temperature", lambda celsius: f"{celsius:.0f} °C"),
+            known("gpu_joules", "energy", energy),
         ]
         shared = {None: "not known whether the card was shared", True: "card was shared", False: "card was not shared"}
         lines.append(f"GPU: {', '.join(parts)} ({shared[usage['gpu_shared']]})")
     if usage["process_peak_memory_bytes"] is not None:
-        memory = known("process_peak_memory_bytes", "MB", ".0f", "", 1e6)
-        lines.append(f"host: process peak {memory}, {known('process_cpu_percent', '% CPU', '.0f', 'CPU')}")
+        memory = known("process_peak_memory_bytes", "", size)
+        cpu = known("process_cpu_percent", "CPU", lambda percent: f"{percent:.0f} % CPU")
+        lines.append(f"host: process peak {memory}, {cpu}")
     return lines

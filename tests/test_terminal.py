@@ -80,8 +80,8 @@ def test_every_event_that_matters_has_a_line() -> None:
         None,
         None,
         None,
-        "convnet-d1-w8 #0: accuracy 50.00 %, train 100.00 %, loss 0.5, 1.0 s",
-        "finished: prepare 1.0 s, distil 1.0 s, evaluate 1.0 s",
+        "convnet-d1-w8 #0: accuracy 50.00 %, train 100.00 %, loss 0.5, 1 s",
+        "finished: prepare 1 s, distil 1 s, evaluate 1 s",
     ]
     assert summary(ledger.failed()) == "failed: it broke"
     assert summary(ledger.stopped()) == "stopped by SIGTERM in phase distil, iteration 1"

@@ -16,6 +16,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 from numpy.lib import format as npy
 
+from dambench import units
 from dambench.display import display
 from dambench.errors import BadInput
 
@@ -46,8 +47,8 @@ def opened(path: Path, most_bytes: int) -> Iterator[tuple[ZipFile, dict[str, Zip
             raise BadInput(f"{str(path)!r} is refused: it has {len(infos)} files, and {MOST_MEMBERS} are the most.")
         if size > most_bytes:
             raise BadInput(
-                f"{str(path)!r} would unpack to {len(infos)} files of {size / 1e6:.0f} MB, "
-                f"but {most_bytes / 1e6:.0f} MB are the most that it can need or that there is room for."
+                f"{str(path)!r} would unpack to {len(infos)} files of {units.size(size)}, "
+                f"but {units.size(most_bytes)} are the most that it can need or that there is room for."
             )
         for info in infos:
             if why := _wrong(info):

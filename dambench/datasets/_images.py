@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from dambench import units
 from dambench.datasets import Labels, Pixels, free_bytes
 from dambench.display import counted, display
 from dambench.errors import BadInput
@@ -390,7 +391,7 @@ def read(items: Sequence[Item], shape: tuple[int, int, int], pixels: Callable[[s
     if (size := len(items) * prod(shape)) > free_bytes():
         each = " × ".join(map(str, shape))
         raise BadInput(
-            f"{len(items)} images of {each} take {size / 1e9:.1f} GB, more memory than is free: make them smaller."
+            f"{len(items)} images of {each} take {units.size(size)}, more memory than is free: make them smaller."
         )
     images = np.empty((len(items), *shape), np.uint8)
 

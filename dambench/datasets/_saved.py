@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dambench import units
 from dambench.datasets import _archive, free_bytes
 from dambench.display import display
 from dambench.errors import BadInput
@@ -123,7 +124,7 @@ def opened(path: Path, most: int) -> Iterator[Any]:
 def _before_zip(path: Path) -> Any:
     if (size := path.stat().st_size) > free_bytes():
         raise BadInput(
-            f"It has {size / 1e9:.1f} GB, more than there is memory, and was saved before torch 1.6: save it again."
+            f"It has {units.size(size)}, more than there is memory, and was saved before torch 1.6: save it again."
         )
     file = io.BytesIO(path.read_bytes())
     begins = _first(file)

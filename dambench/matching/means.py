@@ -32,6 +32,7 @@ from dambench.precision import Policy
 from dambench.problem import Network, Problem, RealSet, Stage
 from dambench.protocol import DSA
 from dambench.replay import Recorder, Replayed
+from dambench.units import size
 
 EVERY = slice(None)
 
@@ -208,9 +209,8 @@ def too_little(phase: str, images: int, fixed: bool, reason: str, policy: Policy
         reason: what torch said.
     """
     asked = re.search(r"Tried to allocate ([\d.]+) (\w+)", reason)
-    held = policy.used_bytes() / 2**30
-    unit = {"KiB": 2**-20, "MiB": 2**-10, "GiB": 1.0}.get(asked[2], 0.0) if asked else 0.0
-    needed = f"at least {held + float(asked[1]) * unit:.1f} GiB" if asked and unit else "more memory"
+    unit = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}.get(asked[2], 0) if asked else 0
+    needed = f"at least {size(policy.used_bytes() + float(asked[1]) * unit)}" if asked and unit else "more memory"
     why = "BatchNorm needs them all at once" if fixed else "they are the fewest that can go through at once"
     return (
         f"{images} {phase} images do not fit the GPU's memory, and {why}: this run needs {needed}. "

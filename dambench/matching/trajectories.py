@@ -48,6 +48,7 @@ from dambench.problem import Network, Problem, State, SyntheticSet
 from dambench.protocol import DSA
 from dambench.replay import Recorder, Replayed
 from dambench.train import Gsam
+from dambench.units import size
 
 MOST_OF_MEMORY = 0.7
 """Share of the free memory that the graphs of kept steps may take."""
@@ -589,8 +590,8 @@ class TrajectoryMatching:
         free = policy.free_bytes()
         fit = int(free * MOST_OF_MEMORY / one)
         if fit < self.options.steps:
-            why = f"the graphs of {self.options.steps} steps take {self.options.steps * one / 2**30:.1f} GiB"
-            reason = f"{why}, and {free / 2**30:.1f} GiB are free"
+            why = f"the graphs of {self.options.steps} steps take {size(self.options.steps * one)}"
+            reason = f"{why}, and {size(free)} are free"
             self.problem.adapt(self.images.iteration + 1, reason, kept_steps=fit)
 
     def _keep_less(self, reason: str) -> None:
@@ -600,7 +601,7 @@ class TrajectoryMatching:
         if not now:
             raise NotEnoughMemory(
                 f"One step of a student on {max(self._sizes)} images does not fit the GPU's memory, of which "
-                f"{policy.used_bytes() / 2**30:.1f} GiB are in use: take a smaller batch_student. ({reason})"
+                f"{size(policy.used_bytes())} are in use: take a smaller batch_student. ({reason})"
             )
         self._replayed.forget()
         if policy.device.type == "cuda":

@@ -10,6 +10,7 @@ from dambench import __version__
 from dambench.display import display
 from dambench.protocol import Budget, Protocol
 from dambench.store.leaderboard import ENOUGH, Cell, Cost, Key, Leaderboard, Table
+from dambench.units import duration, size
 
 MISSING = "–"
 SOURCE = "†"
@@ -131,7 +132,7 @@ MEASURES = {
     "accuracy": SHORT,
     "interval": "mean ± half of its 95 % confidence interval (n networks)",
     "loss": "mean loss on the test set (n networks)",
-    "seconds": "seconds to distil, median (n runs)",
+    "seconds": "time to distil, median (n runs)",
     "peak": "peak memory of distilling, median (n runs)",
 }
 """What can be said of a cell."""
@@ -147,16 +148,18 @@ def measure(board: Leaderboard, cell: Cell, what: str) -> Entry:
     found = board.costs_of(cell)
     if what in ("seconds", "peak") and found:
         cost = found[0]
-        took = seconds(cost.distil_seconds) if what == "seconds" else megabytes(cost.distil_peak_bytes)
-        return Entry(took, str(cost.runs) if cost.distil_seconds is not None else "")
+        if cost.distil_seconds is None:  # these runs have only evaluated
+            return Entry(MISSING)
+        took = duration(cost.distil_seconds) if what == "seconds" else size(cost.distil_peak_bytes)
+        return Entry(took, str(cost.runs))
     return entry(cell) if what == "accuracy" else Entry(MISSING)
 
 
 def costs(found: list[Cost]) -> list[list[str]]:
     """A table of what each method took; the first line is the head."""
     experts = any(cost.experts_seconds for cost in found)
-    head = ["method", "dataset", "runs", *(["experts, s"] if experts else []), "distil, s", "peak"]
-    table = [[*head, "trained network", "protocol", "s each", "peak", "device"]]
+    head = ["method", "dataset", "runs", *(["experts"] if experts else []), "distil", "peak"]
+    table = [[*head, "trained network", "protocol", "each", "peak", "device"]]
     for cost in found:
         ipc = "" if cost.ipc is None else f" IPC {cost.ipc}"
         table.append(
@@ -164,27 +167,17 @@ def costs(found: list[Cost]) -> list[list[str]]:
                 display(cost.method),
                 display(f"{cost.dataset}{ipc}"),
                 str(cost.runs),
-                *([seconds(cost.experts_seconds or None)] if experts else []),
-                seconds(cost.distil_seconds),
-                megabytes(cost.distil_peak_bytes),
+                *([duration(cost.experts_seconds) if cost.experts_seconds else MISSING] if experts else []),
+                MISSING if cost.distil_seconds is None else duration(cost.distil_seconds),
+                size(cost.distil_peak_bytes) if cost.distil_peak_bytes else MISSING,
                 display(cost.network),
                 display(cost.protocol),
-                seconds(cost.evaluate_seconds),
-                megabytes(cost.evaluate_peak_bytes),
+                duration(cost.evaluate_seconds),
+                size(cost.evaluate_peak_bytes) if cost.evaluate_peak_bytes else MISSING,
                 display(cost.device),
             ]
         )
     return table
-
-
-def seconds(number: float | None) -> str:
-    if number is None:
-        return MISSING
-    return f"{number:.2f}" if number < 10 else f"{number:.0f}"
-
-
-def megabytes(number: int) -> str:
-    return f"{number / 1e6:.0f} MB" if number else MISSING
 
 
 def reading(board: Leaderboard) -> list[str]:
@@ -199,7 +192,7 @@ def reading(board: Leaderboard) -> list[str]:
     for source, what in board.recipes.items():
         notes.append(f"Settings of {display(', '.join(what))}: {display(source)}. A row names those that differ.")
     notes.append(
-        "Seconds and peaks are medians over runs: of distilling, then of each network trained and tested. Peak: the "
+        "Times and peaks are medians over runs: of distilling, then of each network trained and tested. Peak: the "
         "allocator's on a GPU, the whole process's resident memory on a CPU."
     )
     if any(cost.experts_seconds for cost in board.costs):

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from dambench import units
 from dambench.display import display, markdown
 from dambench.report.to_markdown import grid
 from dambench.store.leaderboard import Estimate, method_label
@@ -68,10 +69,7 @@ def left(seconds: float) -> str:
 
 
 def memory(count: int | None) -> str:
-    """`38.1 G`."""
-    if not count:
-        return UNKNOWN
-    return f"{count / 1e9:.1f} G" if count >= 1e9 else f"{count / 1e6:.0f} M"
+    return units.size(count) if count else UNKNOWN
 
 
 def figure(value: Any) -> str:

@@ -9,10 +9,10 @@ from rich.text import Text
 from dambench import launch
 from dambench.display import display
 from dambench.events import Sampled
-from dambench.terminal import duration
 from dambench.tui import clock
 from dambench.tui.watched import Attempt, Seen, local
 from dambench.tui.widgets.chart import bar, short, spark
+from dambench.units import duration, energy, part_of, size
 
 QUIET_SECONDS = 15.0
 """Since the last sign of life, from which on it is worth a word on a small screen."""
@@ -176,8 +176,7 @@ def machine(seen: Seen, width: int, height: int, *, ascii: bool, why: str) -> li
     def of(used: float | None, total: float | None) -> tuple[float | None, str]:
         if used is None:
             return None, "n/a"
-        whole = f"/{total / 2**30:.3g}" if total else ""
-        return used / total if total else None, f"{used / 2**30:.3g}{whole} GiB"
+        return used / total if total else None, part_of(used, total)
 
     if on_gpu:
         gauge("mem", *of(last.gpu_memory_used_bytes, last.gpu_memory_total_bytes))
@@ -186,15 +185,15 @@ def machine(seen: Seen, width: int, height: int, *, ascii: bool, why: str) -> li
         watts = "n/a" if last.gpu_watts is None else f"{last.gpu_watts:.0f} W"
         degrees = "n/a" if last.gpu_celsius is None else f"{last.gpu_celsius} {'C' if ascii else '°C'}"
         lines.append(Text(f"power {watts}  temp {degrees}"))
-        energy = "n/a" if seen.joules is None else f"{seen.joules / 3.6e6:.3g} kWh, the whole card"
-        lines.append(Text(f"energy {energy}"))
+        spent = "n/a" if seen.joules is None else f"{energy(seen.joules)}, the whole card"
+        lines.append(Text(f"energy {spent}"))
         others = last.gpu_neighbours
         if others is None:
             lines.append(Text("others n/a"))
         elif not others:
             lines.append(Text("no other process"))
         for other in others or ():
-            memory = "" if other.memory_bytes is None else f"  {other.memory_bytes / 2**30:.3g} GiB"
+            memory = "" if other.memory_bytes is None else f"  {size(other.memory_bytes)}"
             lines.append(Text(f"other {other.pid} {display(other.name, 16)}{memory}"))
     else:
         lines += wrapped(why, width) if height > SHORT else [Text("no GPU (z says why)" if why else "no GPU")]

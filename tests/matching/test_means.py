@@ -194,7 +194,7 @@ def test_where_less_at_once_would_be_another_loss_the_run_stops_and_says_what_it
     network: str, limits: dict[str, int], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crowded(monkeypatch, network, **limits)
-    with pytest.raises(NotEnoughMemory, match=said + r".*needs at least [\d.]+ GiB"):
+    with pytest.raises(NotEnoughMemory, match=said + r".*needs at least [\d.]+ GB"):
         distilled(network)
 
 

@@ -82,11 +82,11 @@ def test_seconds_peaks_and_device_of_each_method_are_there(store: Store) -> None
         "dm",
         "digits IPC 1",
         "1",
-        "12",
+        "12 s",
         "1 MB",
         "convnet-d1-w8",
         "quick\\#3528",
-        "12",
+        "12 s",
         "1 MB",
         "a CPU, 2 threads",
     ]

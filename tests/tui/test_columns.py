@@ -37,7 +37,7 @@ def test_a_column_says_what_is_known_and_a_dash_where_nothing_is(monkeypatch: py
     assert said("method", overrides='{"lr_images": 0.1}') == "dm (lr_images 0.1)"
     assert (said("loss"), said("loss", loss="nan"), said("loss", loss=None)) == ("0.412", "nan", "–")
     assert said("of") == "20000/20000"
-    assert (said("peak"), said("peak", peak=None), said("peak", peak=5_000_000)) == ("38.1 G", "–", "5 M")
+    assert (said("peak"), said("peak", peak=None), said("peak", peak=5_000_000)) == ("38.1 GB", "–", "5 MB")
     assert (said("took"), said("took", seconds=9.87)) == ("1:12:01", "9.9 s")
     assert said("begun") == "2026-11-01 09:00"
 

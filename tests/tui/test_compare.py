@@ -193,7 +193,7 @@ def test_a_mark_stands_at_the_same_place_under_the_cursor_and_beside_it(path: Pa
 def test_what_cells_show_is_chosen_copied_and_remembered(path: Path) -> None:
     async def scene(pilot: Pilot[None]) -> None:
         place = await _there(pilot)
-        for presses, seen in ((1, "52.0 ± 1.5 (2×3)"), (2, "0.500 (2×3)"), (3, "1.00 (2)"), (4, "1 MB (2)")):
+        for presses, seen in ((1, "52.0 ± 1.5 (2×3)"), (2, "0.500 (2×3)"), (3, "1 s (2)"), (4, "1 MB (2)")):
             await pilot.press("s")
             await shows(pilot, "What cells show")
             await pilot.press("home", *["j"] * presses, "enter")

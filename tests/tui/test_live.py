@@ -318,7 +318,7 @@ def test_a_gpu_says_what_it_knows_and_nothing_is_zero_that_is_unknown(path: Path
         for second in (0, 1)
     ]
     text = _text(machine(_seen(path, first, *samples, *_end()), 54, 16, ascii=False, why=""))
-    for part in ("38/141 GiB", "71 %", "512 W", "61 °C", "1 kWh", "other 51200 python  96 GiB"):
+    for part in ("40.8/151.4 GB", "71 %", "512 W", "61 °C", "1 kWh", "other 51200 python  103.1 GB"):
         assert part in text
     blind = [Sampled(seconds=0.0)]
     path.unlink()
@@ -331,7 +331,7 @@ def test_a_gpu_says_what_it_knows_and_nothing_is_zero_that_is_unknown(path: Path
 def test_where_there_is_no_gpu_the_host_is_shown_and_why(path: Path) -> None:
     seen = _seen(path, *_story(), *_end())
     text = _text(machine(seen, 54, 16, ascii=False, why="There is no driver."))
-    for part in ("There is no driver.", "0.5/2 cores", "4/16 GiB", "this run 1 GiB"):
+    for part in ("There is no driver.", "0.5/2 cores", "4.3/17.2 GB", "this run 1.1 GB"):
         assert part in text
     assert "no GPU (z says why)" in _text(machine(seen, 26, 9, ascii=False, why="There is no driver."))
 

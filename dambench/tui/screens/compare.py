@@ -27,7 +27,6 @@ from dambench.store.history import Line
 from dambench.store.leaderboard import AXES, ENOUGH, Cell, Cost, Leaderboard, Table, leaderboard, rivals, welch
 from dambench.store.leaderboard import Place as Where
 from dambench.store.runs import Store
-from dambench.terminal import duration, size
 from dambench.tui.feed import Question
 from dambench.tui.place import LOW, Place
 from dambench.tui.plain import plain, spelled
@@ -36,6 +35,7 @@ from dambench.tui.widgets import chart
 from dambench.tui.widgets.grid import Contents, Grid
 from dambench.tui.widgets.lines import cut
 from dambench.tui.widgets.pick import Ask, Pick
+from dambench.units import duration, size
 
 MOST_CURVES = 8
 """Runs over each other: more cannot be told apart."""

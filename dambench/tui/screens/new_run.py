@@ -37,7 +37,6 @@ from dambench.store import history
 from dambench.store import runs as stored
 from dambench.store.history import Expected, Similar
 from dambench.store.runs import Store
-from dambench.terminal import duration, size
 from dambench.tui import catalogue, request
 from dambench.tui.catalogue import Catalogue
 from dambench.tui.child import Answer, Checker, Measurement
@@ -45,6 +44,7 @@ from dambench.tui.place import LOW
 from dambench.tui.plain import spelled
 from dambench.tui.request import Form
 from dambench.tui.resilient import Resilient
+from dambench.units import duration, size
 
 if TYPE_CHECKING:
     from dambench.tui.app import DambenchApp
