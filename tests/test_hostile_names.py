@@ -10,6 +10,7 @@ from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.dom.minidom import parseString
 
 import msgspec
 import pytest
@@ -303,6 +304,19 @@ def test_a_log_has_a_line_per_event(full: tuple[Path, list[str]]) -> None:
         for event in _words(name, number, "dm"):
             line = summary(event)
             assert line is None or (not steering(line) and len(line) <= 500)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["runs", "compare", "live", "new"])
+def test_a_picture_of_the_console_is_whole_and_harmless(
+    full: tuple[Path, list[str]], tmp_path: Path, place: str
+) -> None:
+    for run in full[1][::9] if place == "live" else full[1][:1]:
+        assert run_cli(["shot", place, "-o", str(tmp_path / "x.svg"), "--run", run, "--keys", "j,j"]) == 0
+        drawn = (tmp_path / "x.svg").read_text()
+        assert not steering(drawn.replace("\n", ""))
+        assert "<script" not in drawn
+        parseString(drawn.encode())
 
 
 def _files(folder: Path) -> list[Path]:
