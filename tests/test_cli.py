@@ -193,6 +193,7 @@ BAD = [
     (["run", "twice.toml", "--headless"], "'twice.toml': iterations and method.iterations are the same setting"),
     ([*DM, "--set", "method.name=random"], "say --method random"),
     (["experts", "train", "--dataset", "digits", "--set", "epochs=2"], "is not how that is said: --epochs N"),
+    (["experts", "train", "--dataset", "digits", "--precision", "BF16"], "experts have fp32, or tf32"),
     ([*DM, "--method="], "--method is given 2 times"),
     ([*DM, "--db", ""], "DB is an empty text"),
     (["run", "", "--headless"], "FILE is an empty text"),
