@@ -99,6 +99,7 @@ def test_what_a_finished_run_has_done_is_pointed_out_and_only_the_rest_is_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     random = ["run", "--headless", "--dataset", "digits", "--method", "random", "--eval-repeats", "1"]
+    random += ["--evaluate-on", "convnet-d1-w1"]
     first = _json(capsys, *random, "--seed", "1")
     assert run_cli([*random, "--seeds", "0-2", "--json"]) == 0
     shown = capsys.readouterr()
