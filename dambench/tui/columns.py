@@ -114,7 +114,7 @@ COLUMNS: dict[str, Column] = {
     "state": Column("STATE", "how it stands", lambda row: STATES[row["stands"]]),
     "name": Column("NAME", "its name", _text("name"), least=6),
     "method": Column(
-        "METHOD", "with settings other than its recipe's; before it, whose set is evaluated",
+        "METHOD", "with settings other than its recipe's",
         lambda row: display((f"{row['evaluates']}: " if row["evaluates"] else "")
         + method_label(row["method"], row["overrides"])),
         least=7, most=40,
@@ -126,8 +126,7 @@ COLUMNS: dict[str, Column] = {
     "seed": Column("SEED", "everything random follows from it", _text("seed"), True),
     "loss": Column("LOSS", "the last one", lambda row: figure(row["loss"]), True),
     "accuracy": Column(
-        "ACC ± STD (N)", "mean and sample standard deviation in %, of n networks trained on its latest set",
-        lambda row: percent(row["accuracy"]),
+        "ACC ± STD (N)", "of its latest set, in %, over n networks", lambda row: percent(row["accuracy"])
     ),
     "step": Column("STEP", "iterations taken", _step, True),
     "of": Column("STEP/OF", "iterations taken, and how many it takes", _of, True),

@@ -150,6 +150,8 @@ def words(seen: Seen | None, database: str) -> list[Text]:
 
 def unheard(seen: Seen) -> str:
     """Why there is no loss to draw."""
+    if seen.row["evaluates"]:
+        return f"it only evaluates {display(seen.row['evaluates'])}"
     if not seen.live:
         return "this run told no loss"
     return "it has told no loss yet" if seen.row["phase"] else "it is starting …"

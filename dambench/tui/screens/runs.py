@@ -739,7 +739,7 @@ def why(row: Row) -> str:
     if row["stands"] == "silent":
         return f"no sign of life from {display(row['host'])} for {past(clock.since(row['beat_at']))}"
     onward = "R runs it again" if row["diverged_at"] is not None or row["stands"] == "finished" else "r resumes it"
-    return f"{display(row['error'], 300)}; {onward}"
+    return f"{display(row['error'], 300).removesuffix('.')}; {onward}"
 
 
 def facts(row: Row, *, wide: bool = False) -> list[str]:
