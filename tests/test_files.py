@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,38 @@ def test_home_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_the_digest_of_bytes_is_that_of_the_file(tmp_path: Path) -> None:
     files.write_whole(tmp_path / "x", b"abc")
     assert files.sha256(tmp_path / "x") == files.digest(b"abc")
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o002])
+def test_every_file_may_be_read_and_written_by_whom_the_umask_says(mask: int, tmp_path: Path) -> None:
+    """In a process of its own: the mask is the whole process's."""
+    code = f"""
+import os
+import subprocess
+import sys
+from pathlib import Path
+from dambench import files
+from dambench.cli import run_cli
+from dambench.store import journal
+from dambench.store.runs import Store
+from tests.ledger import add, config
+os.umask({mask})
+store = Store.open(Path("runs.db"), write=True)
+run = add(store, config())
+assert run_cli(["db", "backup", "copy.db"]) == run_cli(["db", "backup", "small.db", "--no-pictures"]) == 0
+os.chmod("small.db", 0o640)
+assert run_cli(["db", "backup", "small.db", "--overwrite"]) == 0
+for name in ("report.md", "report.html"):
+    assert run_cli(["report", "-o", name]) == 0
+assert run_cli(["show", run, "--preview", "set.png"]) == 0
+files.write_whole(files.set_path("a" * 64), b"set")
+files.mark_imported("a" * 64)
+journal.Journal(Path("net.db")).begin("edits-" + "0" * 32 + ".jsonl", b"")
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    )
+    found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    assert found.pop("small.db") == 0o640  # one that is replaced stays as it was
+    assert len(found) >= 10
+    assert set(found.values()) == {0o666 & ~mask}, found

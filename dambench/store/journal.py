@@ -197,7 +197,7 @@ class Journal:
         target = self.folder / name
         handle, part = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".part")
         try:
-            os.fchmod(handle, 0o644)
+            os.fchmod(handle, 0o666 & ~files.umask())
             _write(handle, content)
             _link(part, target, content)
         finally:
@@ -252,7 +252,7 @@ def _link(part: str, target: Path, content: bytes) -> None:
         if error.errno not in _NO_LINKS:
             raise
         try:
-            handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except FileExistsError:
             raise Taken(f"Another process has made {str(target)!r}.") from None
         try:

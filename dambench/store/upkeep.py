@@ -352,13 +352,14 @@ def _stale(store: Store) -> Iterator[Path]:
     places = (home, files.data_folder(), home / "sets", files.experts_folder(), files.log_folder(), home / "kept")
     folders = {*places, *_checkpoints().glob("*"), *files.experts_folder().glob("*")}
     found = [path for folder in sorted(folders) for path in folder.glob(f".*{files.PART}*")]
+    found += (home / "raw").glob("*/.download-*")
     for end in (files.PART, ".new"):  # as they were called once
         found += store.path.absolute().parent.glob(f".{glob.escape(store.path.stem[:20])}*{end}*")
     for path in found:
         if path.is_dir():
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                    yield from sorted(path.iterdir())
+                    yield from sorted(path.rglob("*"))
         elif files.is_left(path):
             yield path
 
@@ -377,9 +378,8 @@ def purge(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: b
                 path.unlink()
         for folder in {path.parent for path in found.paths}:
             with suppress(OSError):
-                if folder.parent != _checkpoints() and not folder.name.endswith(files.PART):
-                    continue
-                folder.rmdir()  # those that are empty now
+                if folder.parent == _checkpoints() or folder.name.startswith("."):
+                    folder.rmdir()  # those that are empty now
         if unknown and found.unread:
             files.forget_databases(set(found.unread))
         store.db.conn.execute("delete from runs where id in (select value from json_each(?))", [json.dumps(found.runs)])
