@@ -22,6 +22,7 @@ from dambench.__main__ import main as program
 from dambench.cli import app, run_cli
 from dambench.engine import StopRun
 from dambench.events import AnyEvent, Evaluated
+from dambench.protocol import PRESETS, Budget
 from dambench.recording import until_told
 from dambench.store import database
 from dambench.store.runs import Said, Store
@@ -96,8 +97,10 @@ def test_several_seeds_are_several_runs(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_what_a_finished_run_has_done_is_pointed_out_and_only_the_rest_is_run(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    brief = replace(PRESETS["quick"], synthetic=Budget(epochs=1))
+    monkeypatch.setattr("dambench.engine.preset", lambda name: brief)
     random = ["run", "--headless", "--dataset", "digits", "--method", "random", "--eval-repeats", "1"]
     random += ["--evaluate-on", "convnet-d1-w1"]
     first = _json(capsys, *random, "--seed", "1")
@@ -118,11 +121,19 @@ def test_what_a_finished_run_has_done_is_pointed_out_and_only_the_rest_is_run(
     checked = json.loads(capsys.readouterr().out)
     assert checked["existing"] == [third["run"]]
     assert f"The run {third['run']} has done this already" in checked["notes"][0]
-    assert run_cli([*random[:1], "--detach", *random[2:]]) == 0
-    shown = capsys.readouterr()
-    assert (shown.out.strip(), "has done this already" in shown.err) == (third["run"], True)
     assert _json(capsys, *random, "--again")["run"] != third["run"]
     assert len(_json(capsys, "runs")) == 5
+
+
+@pytest.mark.slow
+def test_a_detached_run_that_was_done_already_is_named_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    random = ["--dataset", "digits", "--method", "random", "--eval-repeats", "1", "--evaluate-on", "convnet-d1-w1"]
+    run = _json(capsys, "run", "--headless", *random)["run"]
+    assert run_cli(["run", "--detach", *random]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"{run}\n"
+    assert f"run {run} has done this already: it is not run again" in shown.err
+    assert _json(capsys, "run", "--detach", *random) == {"run": run, "existing": True}
 
 
 def test_narration_goes_to_stderr_and_only_data_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
