@@ -216,7 +216,11 @@ def result(store: Store, run_id: str) -> dict[str, Any]:
     row = store.run(run_id)
     told = [event for _, event in store.tail(run_id)]
     final = [event for event in told if isinstance(event, Evaluated) and event.final]
-    accuracies = [event.accuracy for event in final]
+    # Of the first network, as on every screen; of those that are left where others diverged there is no mean.
+    config = json.loads(row["config"])
+    accuracies = [event.accuracy for event in final if event.network == config["evaluate_on"][0]]
+    if row["state"] == "finished" and len(accuracies) < config["eval_repeats"]:
+        accuracies = []
     costs = next((event.costs for event in reversed(told) if isinstance(event, Finished | Failed | Stopped)), [])
     keep = (
         "network",

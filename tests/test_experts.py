@@ -255,7 +255,7 @@ def test_running_statistics_are_no_part_of_a_trajectory() -> None:
 
 def test_a_disk_without_room_is_refused_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "room", lambda path: 1000)
-    with pytest.raises(BadInput, match=r"2 experts of convnet-d1-w8 on made-up take .* 0.001 MB are free"):
+    with pytest.raises(BadInput, match=r"2 experts of convnet-d1-w8 on made-up take .* 1 kB are free"):
         end_of(trajectories(tiny_problem(), BRIEF, 2))
     assert not kept()
 

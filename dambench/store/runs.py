@@ -592,19 +592,25 @@ class Store:
     ) -> list[dict[str, Any]]:
         """The last runs that were entered, newest first, with their mean accuracy and from how many scores it is.
 
+        It is that on the first network of each, as on every screen.
+
         Args:
             most: how many; -1: all.
             deleted: those in the trash instead.
             only: a condition on `runs` and its parameters.
         """
         # By the primary key of each run that is listed: to join and group would read the scores of all.
-        scores = "from scores where run = runs.number and final = 1"
+        scores = (
+            "from scores where run = runs.number and final = 1 and network = json_extract(config, '$.evaluate_on[0]')"
+        )
+        # Those that are left where others diverged stand for nothing.
+        mean = "iif(state != 'finished' or count(*) >= json_extract(config, '$.eval_repeats'), avg(accuracy), null)"
         return self.query(
             f"""
             select id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
                 created_at, host, boot, pid, process_started, attempt, beat_at, log, deleted_at,
                 {EVALUATES} as evaluates,
-                (select avg(accuracy) {scores}) as accuracy, (select count(*) {scores}) as n
+                (select {mean} {scores}) as accuracy, (select count(*) {scores}) as n
             from runs where (deleted_at != '') = ? and {only[0]}
             order by {self.by_age(newest_first=True)} limit ?
             """,

@@ -327,6 +327,7 @@ drop view results;
 
 -- For people: the final scores of finished runs. Those of one meaning are alike in settings, dataset_sha256, ipc,
 -- protocol and network; of them the ones count that a report counts, which are of the newest run of each seed.
+-- (As with `losses`, our own connections may not use it in SQLite 3.38 to 3.40.)
 create view results as
     with final as (
         select runs.number, runs.id as run, runs.method, runs.overrides,

@@ -10,8 +10,12 @@ from scipy import stats
 
 from dambench.config import Choice, Plugin, RunConfig, Where
 from dambench.errors import BadInput
+from dambench.events import Evaluated
 from dambench.protocol import PRESETS
+from dambench.recording import result
 from dambench.report.wording import made
+from dambench.store import filters
+from dambench.store import leaderboard as of_runs
 from dambench.store.leaderboard import Cell, Score, Table, leaderboard, welch
 from dambench.store.runs import Store
 from tests import ledger
@@ -244,6 +248,24 @@ def test_a_network_that_diverged_has_no_score_in_any_table_and_it_is_said(store:
         "vgg11 on the set of dm on digits at IPC 1, seed 0 (6 of 6)",
     ]
     assert f"without a score: {'; '.join(board.unscored)}." in made(board)
+
+
+@pytest.mark.parametrize(("repeats", "accuracy"), [(2, 0.6), (3, None)])
+def test_a_run_s_accuracy_is_that_of_its_first_network_and_none_where_some_diverged(
+    store: Store, repeats: int, accuracy: float | None
+) -> None:
+    """In the list of runs, in the console's, in a filter, and in what `run --json` prints."""
+    run = msgspec.structs.replace(config("dm"), evaluate_on=("convnet-d1-w8", "vgg11"), eval_repeats=repeats)
+    run_id = store.create(run, ledger.CARD)
+    *words, end = ledger.words(run, [0.5, 0.7])
+    other = [msgspec.structs.replace(word, network="vgg11") for word in words if isinstance(word, Evaluated)]
+    list(store.record(run_id, [*words, *other, end]))
+    (row,) = store.newest()
+    printed = result(store, run_id)
+    seen = of_runs.accuracies(store, [store.run(run_id)["number"]])
+    assert (row["accuracy"], printed["accuracy"]) == (pytest.approx(accuracy), pytest.approx(accuracy))
+    assert [estimate.mean for estimate in seen.values()] == ([] if accuracy is None else [pytest.approx(accuracy)])
+    assert len(store.newest(only=filters.read("accuracy>50").where({}))) == (0 if accuracy is None else 1)
 
 
 def test_what_experts_took_and_that_a_set_was_only_evaluated_are_among_the_costs(store: Store) -> None:
