@@ -317,6 +317,17 @@ def _seeds(text: str) -> list[int]:
     return found
 
 
+def _finite(value: object) -> bool:
+    """Whether every number in a value is one: JSON, in which configurations are kept, has no others."""
+    waiting = [value]
+    while waiting:  # it may be nested as deep as a file can say
+        part = waiting.pop()
+        if isinstance(part, float) and not math.isfinite(part):
+            return False
+        waiting += part.values() if isinstance(part, Mapping) else part if isinstance(part, list | tuple) else ()
+    return True
+
+
 def _shown(value: object) -> str:
     """A value as somebody wrote it, or as much of it as helps."""
     try:
@@ -342,8 +353,10 @@ def read(kind: type[T], fields: Mapping[str, Any], whose: str) -> T:
     for key, value in fields.items():
         if key not in known:
             raise BadInput(f"In {whose}: {unknown('option', key, known)}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise BadInput(f"In {whose}: {key} = {value} is not a finite number.")
+        later = kind is Request and isinstance(value, Mapping)  # options are looked at one by one, under their names
+        if not later and not _finite(value):
+            what = "is not a finite number" if isinstance(value, float) else "has a number that is not finite"
+            raise BadInput(f"In {whose}: {key} = {_shown(value)} {what}.")
         if isinstance(value, str) and get_origin(hints[key]) is Literal:
             with suppress(BadInput):  # which value is wrong is said below
                 meant[key] = named(key, value, [word for word in get_args(hints[key]) if isinstance(word, str)])

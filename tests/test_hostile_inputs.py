@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dambench import datasets, engine, report
+from dambench import datasets, engine, registry, report
 from dambench.cli import run_cli
 from dambench.config import Choice
 from dambench.errors import BadInput
@@ -164,6 +164,16 @@ def test_what_is_no_file_holds_no_data(capsys: pytest.CaptureFixture[str], datas
     assert "data" in refused(capsys, "run", "--method", "dm", "--check", "--dataset", dataset, "--data", name)
 
 
+@pytest.mark.parametrize("dataset", ["mnist", "fashionmnist", "svhn", "cifar10", "cifar100"])
+def test_what_is_no_file_is_not_downloaded_over(tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.socket", None)
+    there = tmp_path / next(iter(registry.load("datasets", dataset).FILES))
+    there.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(there)
+    with in_time(), pytest.raises(BadInput, match=f"is not a file: {dataset} needs one of that name"):
+        datasets.prepare(Choice(dataset), tmp_path)
+
+
 @pytest.mark.parametrize("name", NO_FILES)
 def test_what_is_no_file_is_no_set(capsys: pytest.CaptureFixture[str], digits: None, name: str) -> None:
     for form in ("auto", "pt", "npz", "safetensors", "images"):
@@ -257,7 +267,7 @@ TOML: dict[str, tuple[str | bytes, str]] = {
     "infinity": ("checkpoint_every = inf", "not a finite number"),
     "NaN": ("checkpoint_every = nan", "not a finite number"),
     "more than a float": ("checkpoint_every = 1e400", "not a finite number"),
-    "NaN for a method": ("method = {name = 'dm', lr_images = nan}", "not a finite number"),
+    "NaN for a method": ("method = {name = 'dm', lr_images = nan}", "In method dm: lr_images = nan is not a finite"),
     "a long number for a method": ("method = {name = 'dm', lr_images = " + "1" * 400 + "}", "out of range"),
     "a date for a number": ("seed = 2020-01-01", "seed = 2020-01-01 is not allowed"),
     "a date for a text": ("name = 2020-01-01T00:00:00Z", "name = 2020-01-01 00:00:00+00:00 is not allowed"),
@@ -538,7 +548,7 @@ def test_an_archive_that_cannot_be_is_a_sentence(place: Path, what: str) -> None
     names, change, why = ARCHIVES[what]
     _arrays(place / "a.npz", dict.fromkeys(names, b""), change)
     for dataset in ("arrays", "cifar10"):
-        sizes = "claims 1280 bytes" if dataset == "arrays" else "would unpack to 4 files of 4295 MB, but 400 MB"
+        sizes = "claims 1280 bytes" if dataset == "arrays" else "would unpack to 4 files of 4.3 GB, but 400 MB"
         with in_time(), pytest.raises(BadInput, match=re.escape(why or sizes)):
             datasets.prepare(Choice(dataset), place / "a.npz")
 

@@ -68,6 +68,7 @@ MODULES = {
     "raises_later": METHOD.replace("    yield from", "    raise ValueError('[red]\\x1b[31m')\n    yield from"),
     "gives_else": METHOD.replace("    yield from", "    yield {'images': 1}\n    yield from"),
     "raises_then": METHOD.replace("sides: int = 4", "sides: int = 4\n    def __post_init__(self): 1 / self.sides"),
+    "takes_many": METHOD.replace("sides: int = 4", "sides: tuple[float, ...] = ()"),
     "dataset": DATASET,
     "wrong_source": DATASET.replace('"package"', '"the web"'),
     "res": NETWORK + "1 / 0\n",
@@ -186,6 +187,10 @@ def test_a_run_whose_method_fails_has_failed(capsys: pytest.CaptureFixture[str],
     ("arguments", "sentence"),
     [
         (["--method", "raises_then", "--set", "method.sides=0"], "In method raises_then: ZeroDivisionError"),
+        (
+            ["--method", "takes_many", "--set", "method.sides=[1.0, nan]"],
+            "In method takes_many: sides = [1.0, nan] has a number that is not finite",
+        ),
         (["--method", "dm", "--dataset", "dataset"], "The dataset 'dataset' failed: KeyError: 'missing'."),
         (["--method", "dm", "--dataset", "wrong_source"], "its SOURCE is not package, download or path"),
         (["--method", "dm", "--network", "nothing"], "The network 'nothing' failed: TypeError: it built NoneType"),

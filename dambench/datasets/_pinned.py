@@ -42,6 +42,9 @@ def read(name: str, data: Path | None, known: Mapping[str, str], fetch: Callable
     """
     folder = place(data)
     missing = files.missing_raw(folder, known)
+    for path in missing:
+        if (folder / path).exists():
+            raise BadInput(f"{str(folder / path)!r} is not a file: {name} needs one of that name.")
     if missing:
         if data is not None and not data.is_dir():
             raise BadInput(f"--data {str(data)!r} is not a folder: {name} needs one with {missing[0]!r} in it.")
