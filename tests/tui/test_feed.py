@@ -1,6 +1,5 @@
 """What is shown is what lies in the database, whatever becomes of the runs, of the file, and of the console itself."""
 
-import asyncio
 import os
 import shutil
 from collections.abc import Callable
@@ -87,6 +86,11 @@ def test_the_cursor_stays_in_a_list_that_gets_shorter_than_its_place(path: Path,
         app = pilot.app
         assert isinstance(app, DambenchApp)
         await shows(pilot, f"{MOST} runs")
+        await pilot.press("G", "slash")
+        await types(pilot, f"id:{ids[3]}", "enter")
+        await shows(pilot, f"1 of {MOST}", f"▌ {ids[3]}")
+        await pilot.press("escape")
+        await shows(pilot, f"{MOST} runs")
         await pilot.press("G")
         await until(pilot, lambda: here(app) == ids[-1])
         change(path, sql)
@@ -94,26 +98,9 @@ def test_the_cursor_stays_in_a_list_that_gets_shorter_than_its_place(path: Path,
             left = [row["id"] for row in store.query("select id from runs where deleted_at = '' order by number desc")]
         await shows(pilot, f"{len(left)} runs", *left)
         await until(pilot, lambda: here(app) == left[-1])
-        # A filter, too.
-        await pilot.press("g", "slash")
-        await types(pilot, f"id:{left[0]}", "enter")
-        await shows(pilot, f"1 of {len(left)}")
         change(path, "delete from runs")
         await shows(pilot, "No runs in")
         await pilot.press("escape", "G", "x", "D", "y", "enter", "c", "t")
-        await sound(pilot)
-
-    play(console(path), scene)
-
-
-def test_a_filter_that_leaves_fewer_runs_than_the_cursors_place_is_applied(path: Path) -> None:
-    ids = fill(path)
-
-    async def scene(pilot: Pilot[None]) -> None:
-        await shows(pilot, f"{MOST} runs")
-        await pilot.press("G", "slash")
-        await types(pilot, f"id:{ids[3]}", "enter")
-        await shows(pilot, f"1 of {MOST}", f"▌ {ids[3]}")
         await sound(pilot)
 
     play(console(path), scene)
@@ -218,9 +205,9 @@ def test_how_old_that_is_which_is_shown_is_said_when_the_database_does_not_answe
         await shows(pilot, "1 run")
         assert "old" not in drawn(app)
         monkeypatch.setattr(app.feed, "ask", lambda *asked, **how: None)
-        await shows(pilot, "What is shown is 2 s old.")
+        await shows(pilot, "What is shown is ", " s old.")
         await pilot.press("2")
-        await shows(pilot, "The database has not answered for 1 s.")
+        await shows(pilot, "The database has not answered for ")
         monkeypatch.undo()
         await until(pilot, lambda: "answered" not in drawn(app))
 
@@ -372,7 +359,7 @@ def test_after_a_fault_a_place_is_read_anew_and_goes_on(
             # Said once: the box stays away.
             await pilot.press("escape")
             await until(pilot, lambda: isinstance(app.screen, place.Place))
-            await asyncio.sleep(0.6)
+            await shows(pilot, "This place failed again (ZeroDivisionError:")
             assert isinstance(app.screen, place.Place)
             # Other places are as good as before.
             await pilot.press(str(1 + number % 3))
