@@ -23,6 +23,7 @@ from dambench.tui.widgets.runs_table import RunsTable
 from dambench.tui.widgets.sure import Sure
 from tests import ledger
 from tests.tui.screen import console, drawn, play, said, shows, types, until
+from tests.tui.shell import Shell
 
 MOST = 40
 """Runs of a database here: more than there are lines."""
@@ -321,6 +322,53 @@ def test_a_database_that_has_gone_is_shown_as_gone_and_followed_when_it_is_back(
             await shows(pilot, {"1": "3 runs", "2": "finished", "3": "n = 1"}[number])
             pilot.app._notifications.clear()
         await sound(pilot)
+
+    play(console(path), scene)
+
+
+def test_what_another_host_writes_to_a_journal_appears(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAMBENCH_DISK", "network")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path.with_name("there")))
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "1 run")
+        shell.do("add", path, "random", "1", "0")
+        await shows(pilot, "2 runs")
+        await pilot.press("3")
+        await shows(pilot, "random")
+        shell.do("add", path, "whole", "1", "0")
+        await shows(pilot, "whole")
+
+    with Shell() as shell:
+        shell.do("add", path, "dm", "1", "0")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(path.with_name("here")))
+        play(console(path), scene)
+
+
+# How large the terminal is.
+
+
+def test_after_a_small_terminal_all_is_seen_that_there_is_room_for(path: Path) -> None:
+    ids = fill(path, 12)
+    with closing(Store.open(path, write=True)) as store:
+        for ipc in range(2, 9):
+            for method in ("dm", "dc", "dsa"):
+                ids.insert(0, ledger.add(store, ledger.config(method, ipc), [0.5, 0.52, 0.54]))
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, f"{len(ids)} runs")
+        await pilot.press("G")
+        await pilot.resize_terminal(20, 5)
+        await shows(pilot, "needs 60")
+        await pilot.resize_terminal(160, 48)
+        await shows(pilot, *ids, f"▌ {ids[-1]}")
+        await pilot.press("3")
+        await shows(pilot, "dsa", "IPC 8")
+        await pilot.press("end", "G")
+        await pilot.resize_terminal(60, 16)
+        await until(pilot, lambda: "IPC 1" not in drawn(pilot.app))
+        await pilot.resize_terminal(160, 48)
+        await shows(pilot, "dm ", "dc ", "dsa ", *(f"IPC {ipc}" for ipc in range(1, 9)))
 
     play(console(path), scene)
 

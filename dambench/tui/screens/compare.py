@@ -121,7 +121,7 @@ class ComparePlace(Place):
         self.shows_losses = True
         self.logarithmic = True
         self._drawn: Found | None = None
-        self._last: tuple[Store, int, Found] | None = None
+        self._last: tuple[Store, object, Found] | None = None
         """What was found last, of which store as of which version. The feed's thread knows it alone."""
 
     def content(self) -> ComposeResult:
@@ -150,7 +150,9 @@ class ComparePlace(Place):
         return Wanted(self.rows, self.columns, tuple(self.marked))
 
     def _find(self, store: Store, wanted: Wanted) -> Found:
-        last, version = self._last, int(store.query("pragma data_version")[0]["data_version"])
+        # What was written by others, and by this store itself, which takes in what is on a network disk.
+        version = store.query("pragma data_version")[0]["data_version"], store.db.conn.total_changes
+        last = self._last
         # Many runs are much to add up each second, when nothing was written.
         if last is None or last[0] is not store or last[1] != version or last[2].wanted != wanted:
             self._last = last = store, version, find(store, *wanted)
