@@ -5,10 +5,11 @@ SQLite itself keeps a value of a wrong type out of a table only as long as nobod
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime
+from functools import cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -16,6 +17,7 @@ from dambench.config import RunConfig
 from dambench.display import display
 from dambench.events import AnyEvent, DataCard, Neighbour
 from dambench.protocol import Protocol
+from dambench.store import database
 from dambench.store.runs import Store
 
 _TYPES: dict[str, tuple[type, ...]] = {"TEXT": (str,), "INTEGER": (int,), "REAL": (float, int), "BLOB": (bytes,)}
@@ -28,7 +30,7 @@ _JSON: dict[tuple[str, str], Any] = {
     ("datasets", "card"): DataCard,
     ("protocols", "definition"): Protocol,
     ("events", "body"): AnyEvent,
-    ("artifacts", "shape"): list[int],
+    ("artifacts", "shape"): Annotated[list[int], msgspec.Meta(min_length=1)],
     ("samples", "gpu_neighbours"): list[Neighbour],
 }
 """Columns whose texts are JSON, and of what."""
@@ -45,10 +47,22 @@ class Column(NamedTuple):
     nullable: bool
 
 
-def columns(store: Store, table: str) -> list[Column]:
-    """Of a table, as it is declared."""
-    rows = store.query('select name, type, "notnull" as needed, pk from pragma_table_info(?)', table)
-    return [Column(row["name"], row["type"].upper(), not (row["needed"] or row["pk"])) for row in rows]
+@cache
+def _schema() -> dict[str, list[Column]]:
+    with closing(database.in_memory()) as db:
+        rows = db.conn.execute("""
+            select m.name of, c.name, c.type, c."notnull" or c.pk needed
+            from sqlite_master m join pragma_table_info(m.name) c where m.type = 'table'
+        """).fetchall()
+    found: dict[str, list[Column]] = {}
+    for row in rows:
+        found.setdefault(row["of"], []).append(Column(row["name"], row["type"].upper(), not row["needed"]))
+    return found
+
+
+def columns(table: str) -> list[Column]:
+    """Of a table, as dambench makes it; none: it makes no such table."""
+    return _schema().get(table, [])
 
 
 def wrong(known: list[Column], row: dict[str, Any]) -> str:
@@ -78,7 +92,7 @@ def faults(store: Store) -> Iterator[str]:
 
 
 def _faults_in(store: Store, table: str) -> Iterator[str]:
-    known = columns(store, table)
+    known = columns(table)
     readers = {name: msgspec.json.Decoder(kind) for (of, name), kind in _JSON.items() if of == table}
     times = [name for of, name in _TIMES if of == table]
     for found in store.db.conn.execute(f'select * from "{table}"'):

@@ -218,6 +218,13 @@ def open_to_read(path: Path) -> Database:
     return new
 
 
+def in_memory() -> Connection:
+    """An empty database of today's schema."""
+    db = _prepared(sqlite3.connect(":memory:", isolation_level=None))
+    _migrate(db)
+    return db
+
+
 def open_as_it_is(path: Path) -> Database:
     """Connect to look at it, of whatever schema it is."""
     if _has_strange_log(path) and not _goes_with_its_log(path):
@@ -337,8 +344,8 @@ def transaction(db: Database, path: Path, patience: float | None = None) -> Iter
         NotKept: it could not be committed. Whichever it is, the database is as it was before.
     """
     try:
-        if not path.exists():
-            raise _removed(path)
+        if not path.exists():  # nor shall there be a lock then
+            _see_that_it_is_the_same(db, path, None)
         with locked(path, patience) as lock:
             _see_that_it_is_the_same(db, path, lock)
             _begin(db, path, patience)
@@ -381,14 +388,7 @@ def _begin(db: Database, path: Path, patience: float | None) -> None:
         db.log = _inode(_log_of(path))
 
 
-def _removed(path: Path) -> Gone:
-    return Gone(
-        f"The database {str(path)!r} could not be written: it is not there any more; it was removed or renamed.",
-        readable=True,
-    )
-
-
-def _see_that_it_is_the_same(db: Database, path: Path, lock: int) -> None:
+def _see_that_it_is_the_same(db: Database, path: Path, lock: int | None) -> None:
     """See that what lies under the name is what this connection has open, while nobody else writes.
 
     Raises:
@@ -400,13 +400,16 @@ def _see_that_it_is_the_same(db: Database, path: Path, lock: int) -> None:
             raise db.gone
 
 
-def _what_has_become(db: Connection, path: Path, lock: int) -> Gone | None:
+def _what_has_become(db: Connection, path: Path, lock: int | None) -> Gone | None:
+    failed = f"The database {str(path)!r} could not be written:"
+    log = _inode(_log_of(path))
     try:
         status = path.stat()
     except FileNotFoundError:
-        return _removed(path)
-    failed = f"The database {str(path)!r} could not be written:"
-    log = _inode(_log_of(path))
+        if log and log == db.log:
+            with suppress(OSError):
+                db.aside = _put_log_aside(path)
+        return Gone(f"{failed} it is not there any more; it was removed or renamed.", readable=True)
     if (status.st_dev, status.st_ino) != db.file:
         if log == db.log:
             db.aside = _put_log_aside(path)
@@ -416,7 +419,7 @@ def _what_has_become(db: Connection, path: Path, lock: int) -> Gone | None:
             with suppress(sqlite3.Error):  # what is in it, of all runs, still belongs to this file
                 db.conn.execute("pragma wal_checkpoint(truncate)")
         return Gone(f"{failed} its log ({_log_of(path).name}) was removed.", readable=True)
-    known = _known_look(lock)
+    known = _known_look(lock) if lock is not None else b""
     if known and known != _look(path) and not _goes_with_its_log(path):
         db.aside = _put_log_aside(path)
         _move_to_an_inode_of_its_own(path)

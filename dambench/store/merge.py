@@ -168,7 +168,7 @@ def _check_plain(other: Path, called: str) -> None:
 
 def _same(store: Store, theirs: Store, run: dict[str, Any]) -> bool:
     """Whether a run is here already, to the letter."""
-    if contents.wrong(contents.columns(store, "runs"), run):
+    if contents.wrong(contents.columns("runs"), run):
         return False
     mine = store.query("select number from runs where uid = ?", run["uid"])
     if not mine:
@@ -280,7 +280,7 @@ def copy_of(store: Store, run: dict[str, Any]) -> Copy:
     Raises:
         Refused: there is something that no run says.
     """
-    if fault := contents.wrong(contents.columns(store, "runs"), run):
+    if fault := contents.wrong(contents.columns("runs"), run):
         raise Refused(f"its {fault}")
     uid, at = run["uid"], run["created_at"]
     if not _UID.fullmatch(uid):
@@ -369,7 +369,7 @@ def _typed(store: Store, table: str, sql: str, value: object) -> list[dict[str, 
     Raises:
         Refused: they cannot be read, or a value is of another type than its column.
     """
-    known = contents.columns(store, table)
+    known = contents.columns(table)
     try:
         rows = _as_they_are(store, sql, value)
     except sqlite3.DatabaseError as error:

@@ -142,6 +142,11 @@ def test_a_run_whose_database_goes_away_is_kept_whole_and_can_be_merged(
     kept = Path(str(told.value).split("'")[3])
     assert kept.parent == (files.home() / "kept" if how == "its folder renamed" else folder)
     assert len(said) == 1
+    if how in ("removed", "renamed"):  # what comes in its place has no log of another
+        assert not _wal(path).exists()
+        assert sorted(os.listdir(folder)) == sorted(
+            ["runs.db-lock", kept.name, *(["elsewhere.db"] if how == "renamed" else [])]
+        )
     if put:
         assert path.read_bytes() == put["content"]
         if how in ("replaced", "written over"):
