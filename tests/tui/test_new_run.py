@@ -219,12 +219,12 @@ def test_data_that_are_not_here_are_told_of(path: Path, tmp_path: Path) -> None:
     async def scene(pilot: Pilot[None]) -> None:
         form = await _opened(pilot)
         form.query_one("#field-dataset").query_one(Select).value = "cifar10"
-        await shows(pilot, "cifar10 · to download", "The rest is checked when the data are there.")
+        await shows(pilot, "cifar10 · not here", "The rest is checked when the data are there.")
         (tmp_path / "raw").mkdir()
         for name in ("one", "two"):
             (tmp_path / "raw" / name).touch()
         form.query_one("#field-data").query_one(Input).value = str(tmp_path)
-        await shows(pilot, "cifar10 · raw files here")
+        await shows(pilot, "cifar10 · raw here")
 
     play(console(path), scene)
 

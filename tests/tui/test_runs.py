@@ -291,6 +291,22 @@ def test_columns_are_chosen_and_remembered(path: Path) -> None:
     assert "note" in console(path).settings.get("runs.columns", [])
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_what_there_is_no_room_for_below_the_table_ends_in_a_sign(path: Path, size: tuple[int, int]) -> None:
+    with closing(Store.open(path, write=True)) as store:
+        store.edit("run4", "note", "many words " * 100)
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await pilot.press("j", "j")
+        await shows(pilot, "run4  dsa", "note", "enter Open")
+        await until(
+            pilot, lambda: any("word" in line and line.rstrip()[-1] == "…" for line in drawn(app).splitlines()[-8:])
+        )
+
+    play(app, scene, size)
+
+
 @pytest.mark.parametrize(("size", "left_out"), [((160, 24), ""), ((80, 24), "no room for 1 column")])
 def test_of_chosen_columns_none_is_missing_without_a_word(path: Path, size: tuple[int, int], left_out: str) -> None:
     app = console(path)

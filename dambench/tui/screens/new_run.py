@@ -790,7 +790,7 @@ def _where(name: str, here: dict[str, Any], known: Catalogue, data: str) -> str:
             said = data.strip() or os.environ.get("DAMBENCH_DATA")
             folder = files.user_path(said) if said else files.raw_folder()
             missing = files.missing_raw(folder, entry["files"], entry.get("instead", ""))
-            return " · to download" if missing else " · raw files here"
+            return " · not here" if missing else " · raw here"
     return ""
 
 

@@ -41,6 +41,7 @@ from dambench.tui.columns import (
     usual,
 )
 from dambench.tui.feed import Question
+from dambench.tui.widgets.lines import cut
 from dambench.tui.widgets.pick import Ask, Pick
 from dambench.tui.widgets.runs_table import RunsTable
 from dambench.tui.widgets.sure import Several, Sure
@@ -342,6 +343,20 @@ class RunsPlace(signalling.Doing):
             widget.last = text  # type: ignore[attr-defined]
             widget.update(text, layout=layout)
 
+    def _fitted(self, what: str, lines: Sequence[str], indent: str = "") -> Text:
+        """Lines for a widget, wrapped; a sign says so where there are more than it has room for."""
+        size = self.query_one(what, Static).size
+        texts = [Text(self._signs(line)) for line in lines]
+        if size.height:
+            width = max(10, size.width - len(indent))
+            texts = [
+                piece
+                for text in texts
+                for piece in ([text] if text.cell_len <= width else text.wrap(self.app.console, width))
+            ]
+            texts = cut(texts, width, size.height, self._signs("…"))
+        return Text("\n").join(Text(indent) + text for text in texts)
+
     # The run under the cursor.
 
     def _strip(self) -> None:
@@ -355,8 +370,8 @@ class RunsPlace(signalling.Doing):
             lines.append(why(row))
         if not wide:
             lines += facts(row)
-        self._update("#strip", Text(self._signs("\n".join(f" {line}" for line in lines))))
-        self._update("#facts", Text(self._signs("\n".join(facts(row, wide=True)))))
+        self._update("#strip", self._fitted("#strip", lines, " "))
+        self._update("#facts", self._fitted("#facts", facts(row, wide=True)))
 
     def _course(self, row: Row, glance: Glance | None) -> str:
         """Loss and accuracy as sparklines, and how fast."""
