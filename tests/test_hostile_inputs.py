@@ -145,7 +145,7 @@ DATABASE = [
 
 
 @pytest.mark.parametrize("command", DATABASE, ids=" ".join)
-@pytest.mark.parametrize("name", ["pipe", "to-pipe", "socket", "/dev/zero", "folder"])
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero", "folder"])
 def test_what_is_no_file_is_no_database(
     capsys: pytest.CaptureFixture[str], command: tuple[str, ...], name: str
 ) -> None:
@@ -159,7 +159,7 @@ def test_what_is_no_file_holds_no_settings(capsys: pytest.CaptureFixture[str], n
 
 
 @pytest.mark.parametrize("dataset", ["arrays", "folder", "imagenet", "mhist", "tinyimagenet"])
-@pytest.mark.parametrize("name", ["pipe", "socket", "/dev/zero", "loop", "n" * 300, "empty/x", ""])
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero", "loop", "n" * 300, ""])
 def test_what_is_no_file_holds_no_data(capsys: pytest.CaptureFixture[str], dataset: str, name: str) -> None:
     assert "data" in refused(capsys, "run", "--method", "dm", "--check", "--dataset", dataset, "--data", name)
 
@@ -176,7 +176,7 @@ def test_what_is_no_file_is_not_downloaded_over(tmp_path: Path, dataset: str, mo
 
 @pytest.mark.parametrize("name", NO_FILES)
 def test_what_is_no_file_is_no_set(capsys: pytest.CaptureFixture[str], digits: None, name: str) -> None:
-    for form in ("auto", "pt", "npz", "safetensors", "images"):
+    for form in ("auto", "npz"):
         with in_time():
             assert run_cli(["import", name, "--dataset", "digits", "--format", form]) == 2
         said = capsys.readouterr().err
@@ -340,7 +340,7 @@ FLAGS = [
     *(("--precision", text) for text in ("", "fp8")),
     *(("--compile", text) for text in ("", "maybe")),
     *(("--preprocessing", text) for text in ("", "\x1b[2J")),
-    *(("--name", text) for text in ("x" * 201, "x" * 1_000_000)),
+    *(("--name", text) for text in ("x" * 201, "x" * 100_000)),
     *(("--tag", text) for text in ("", "x" * 201)),
     *(("--data", text) for text in ("", "\0")),
     ("--dataset", "../digits"),
@@ -354,7 +354,7 @@ def test_a_value_that_cannot_be_is_a_sentence(capsys: pytest.CaptureFixture[str]
     refused(capsys, "run", "--method", "dm", *dataset, f"{name}={value}", "--check")
 
 
-IDS = ["", "%", "_", "*", "'; drop table runs", "\0", "\x1b[2J", "\U0001f4a9", "x" * 100_000]
+IDS = ["", "%", "_", "*", "'; drop table runs", "\0", "\x1b[2J", "\U0001f4a9", "x" * 10_000]
 
 
 @pytest.mark.parametrize("command", [("show",), ("note",), ("tag",), ("stop",), ("logs",), ("delete",), ("evaluate",)])
@@ -365,8 +365,8 @@ def test_an_id_that_cannot_be_is_a_sentence(capsys: pytest.CaptureFixture[str], 
 
 
 OTHERS = [
-    ("tag", "abcdef", "x" * 10**6),
-    ("note", "abcdef", "x" * 10**6),
+    ("tag", "abcdef", "x" * 10**5),
+    ("note", "abcdef", "x" * 10**5),
     ("shot", "nowhere", "-o", "x.svg"),
     ("shot", "runs", "-o", "x.svg", "--size", "\u00b2x\u00b2"),
     ("shot", "runs", "-o", "x.svg", "--size", "9" * 400 + "x1"),
@@ -432,8 +432,8 @@ def test_a_home_that_nobody_knows_becomes_no_folder(
     ("command", "code", "out", "err"),
     [
         ("-m dambench report -o out.md 2>&-", 0, "", ""),
-        ("-m dambench runs --db no/such 2>/dev/full", 2, "", ""),
-        ("-m dambench runs 0<&- 1>&-", 0, "", ""),
+        pytest.param("-m dambench runs --db no/such 2>/dev/full", 2, "", "", marks=pytest.mark.slow),
+        pytest.param("-m dambench runs 0<&- 1>&-", 0, "", "", marks=pytest.mark.slow),
         (
             "-m dambench run --headless --method dm --dataset digits --db x.db",
             2,

@@ -159,7 +159,7 @@ def test_a_run_of_one_that_cannot_be_used_is_refused(capsys: pytest.CaptureFixtu
 
 
 def test_other_methods_run_beside_it_and_what_it_prints_is_no_data(capfd: pytest.CaptureFixture[str]) -> None:
-    quick = ["--dataset", "digits", "--protocol", "brief", "--eval-repeats", "1", "--json"]
+    quick = ["--dataset", "digits", "--evaluate-on", "convnet-d1-w4", "--eval-repeats", "1", "--json"]
     assert run_cli(["run", "--headless", "--method", "speaks", *quick]) == 0
     said = capfd.readouterr()
     assert json.loads(said.out)["state"] == "finished"
