@@ -738,7 +738,7 @@ def watch_run(run_id: RunId, db: Db = None) -> int:
     if now == "lost":
         screen.print(f"lost: its process is gone. `dambench resume {row['id']}` goes on from its last checkpoint.")
         return 1
-    return EXIT_CODES[last.signal] if isinstance(last, Stopped) else int(now == "failed")
+    return EXIT_CODES.get(last.signal, 143) if isinstance(last, Stopped) else int(now == "failed")
 
 
 @app.command()

@@ -271,7 +271,7 @@ class Store:
         """
         from dambench.store.recorder import Recorder  # which writes to a Store
 
-        return Recorder(self, run, attempt).record(events)
+        yield from Recorder(self, run, attempt).record(events)
 
     def finished(self, config: RunConfig, card: DataCard, set_sha256: str = "") -> str | None:
         """The id of the newest finished run of this configuration on these data, if there is one outside of the trash.

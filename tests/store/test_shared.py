@@ -332,7 +332,7 @@ def test_files_may_be_seen_in_any_order(host: Host, path: Path, tmp_path: Path) 
     assert len(files) == 4
     for file in folder.iterdir():
         file.unlink()
-    for name in sorted(files, reverse=True):  # edits, then 3, 2, 1
+    for name in sorted(files, key=lambda name: (journal.is_edits(name), name), reverse=True):  # edits, then 3, 2, 1
         b.refresh()
         assert not b.query("select * from runs")
         (folder / name).write_bytes(files[name])
