@@ -189,24 +189,26 @@ class Store:
             BadInput: it is missing (to read), foreign, empty, damaged, newer, or cannot be written.
         """
         try:
-            if write:
-                files.note_database(path)
             if why := journal.why(path):
                 from dambench.store.shared import Shared  # which is a Store
 
-                return Shared.reach(path, why, write=write)
-            if write:
-                return cls(path, database.open_to_write(path), wrote=True)
-            if not path.exists():
-                raise BadInput(f"There is no database {str(path)!r} yet: `dambench run` makes it.")
-            database.identify(path)
-            return cls(path, database.open_to_read(path))
+                store: Store = Shared.reach(path, why, write=write)
+            elif write:
+                store = cls(path, database.open_to_write(path), wrote=True)
+            else:
+                if not path.exists():
+                    raise BadInput(f"There is no database {str(path)!r} yet: `dambench run` makes it.")
+                database.identify(path)
+                store = cls(path, database.open_to_read(path))
         except NotKept as error:
             raise BadInput(str(error)) from None
         except sqlite3.Error as error:
             raise BadInput(f"The database {str(path)!r} cannot be used: {error}.") from None
         except OSError as error:
             raise BadInput(f"The database {str(path)!r} cannot be used: {error.strerror}.") from None
+        if write:
+            files.note_database(path)
+        return store
 
     @property
     def is_copy(self) -> bool:
