@@ -200,12 +200,12 @@ def test_how_old_that_is_which_is_shown_is_said_when_the_database_does_not_answe
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(path, 1)
-    monkeypatch.setattr(place, "OLD", 0.5)
     app = console(path)
 
     async def scene(pilot: Pilot[None]) -> None:
         await shows(pilot, "1 run")
-        assert "old" not in drawn(app)
+        await until(pilot, lambda: "old" not in drawn(app))
+        monkeypatch.setattr(place, "OLD", 0.5)
         monkeypatch.setattr(app.feed, "ask", lambda *asked, **how: None)
         await shows(pilot, "What is shown is ", " s old.")
         await pilot.press("2")
