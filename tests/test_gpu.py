@@ -475,7 +475,7 @@ def test_a_run_whose_monitor_breaks_ends_as_without_one(
         raise MemoryError("no room")
 
     monkeypatch.setattr(gpu._Host, "__init__", broken)
-    assert run_cli([*DM, "--json"]) == 0
+    assert run_cli([*DM, "--again", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["synthetic_sha256"] == whole["synthetic_sha256"]
     assert result["warnings"] == ["Sampling broke (MemoryError: no room): the run goes on."]
