@@ -459,20 +459,23 @@ def test_what_the_signs_of_a_table_say_is_never_pushed_off_the_screen(
     async def scene(pilot: Pilot[None]) -> None:
         await pilot.press("3")
         await shows(pilot, "[3 Compare]", "Mean ", "space Mark")  # key hints come last
-        for places in range(2):
+        source, least = ("^", ">=") if ascii_ else ("†", "≥")
+        sentences = (
+            "sample standard deviation (n networks).",
+            f"* the highest mean, told from all others at 5 % (Welch, Holm, n {least} 3).",
+            f"{source} on the network matched on.",
+            "drop: from the one matched on to the mean of the others.",
+            f"(s{'x' if ascii_ else '×'}n) s sets, n networks each.",
+            " of 10 ",  # not all rows are seen
+        )
+
+        def stand() -> bool:
             screen = " ".join(drawn(pilot.app).split())
-            source, least = ("^", ">=") if ascii_ else ("†", "≥")
-            for sentence in (
-                "sample standard deviation (n networks).",
-                f"* the highest mean, told from all others at 5 % (Welch, Holm, n {least} 3).",
-                f"{source} on the network matched on.",
-                "drop: from the one matched on to the mean of the others.",
-                f"(s{'x' if ascii_ else '×'}n) s sets, n networks each.",
-            ):
-                assert sentence in screen
-            assert places or size[1] < 20 or f"{source} (2×3)*" in screen
-            assert " of 10 " in screen  # not all rows are seen
-            await pilot.press("G")
-            await pilot.pause()
+            return all(sentence in screen for sentence in sentences)
+
+        await until(pilot, stand)  # once all of it is laid out
+        assert size[1] < 20 or f"{source} (2×3)*" in drawn(pilot.app)
+        await pilot.press("G")
+        await until(pilot, lambda: " 10 of 10 " in drawn(pilot.app) and stand())
 
     play(console(tmp_path / "runs.db", ascii=ascii_), scene, size)
