@@ -88,7 +88,7 @@ def test_without_unicode_it_is_drawn_in_ascii(path: Path, monkeypatch: pytest.Mo
         await pilot.press("3")
         await shows(pilot, "protocol dc")
         await pilot.press("p")
-        await shows(pilot, "protocol quick", ">  30.0 +- 1.0 (3)")
+        await shows(pilot, "protocol quick", ">  30.0 +- 1.0 (3)", "majority")
         assert drawn(pilot.app).isascii()
         # `+-` is as wide as what was measured.
         table = drawn(pilot.app).partition("majority")[0].splitlines()
