@@ -330,7 +330,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         OSError: the disk is full, or the folder cannot be written; nothing is left behind. Or something else than a
             file has that name: /dev/null would no longer be what it was.
     """
-    if path.exists() and not path.is_file():
+    if reading.is_no_file(path):
         raise OSError(errno.EINVAL, "it is no plain file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, part.open("wb") as file:

@@ -61,6 +61,14 @@ def content(path: Path, most: int = MOST_TEXT) -> bytes:
     return found
 
 
+def is_no_file(path: Path) -> bool:
+    """Whether something has that name which is no plain file. Asked once: a file may go between two questions."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
 def _see(status: os.stat_result, path: Path) -> None:
     kind = stat.S_IFMT(status.st_mode)
     if kind != stat.S_IFREG:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dambench import datasets, experts, experts_import, files, networks, pools
+from dambench import datasets, experts, experts_import, files, networks, pools, units
 from dambench.cli import run_cli
 from dambench.config import Choice
 from dambench.errors import BadInput
@@ -267,7 +267,7 @@ def test_their_time_is_a_phase_of_its_own_and_disk_use_is_announced_and_then_tol
     assert said[0] == "experts"
     assert "2 experts of convnet-d1-w8 on made-up are trained, for 2 epochs" in said[1]
     size = sum(path.stat().st_size for path in kept())
-    assert said[2].startswith(f"2 experts of convnet-d1-w8 on made-up are kept: {size / 1e6:.3g} MB, ")
+    assert said[2].startswith(f"2 experts of convnet-d1-w8 on made-up are kept: {units.size(size)}, ")
     assert said[3:] == ["distil"]
     # 18 images in batches of 8.
     steps = [(event.done, event.total) for event in events]

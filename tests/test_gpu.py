@@ -16,7 +16,7 @@ import psutil
 import pynvml
 import pytest
 
-from dambench import doctor, gpu
+from dambench import doctor, gpu, units
 from dambench.cli import run_cli
 from dambench.events import AnyEvent, Finished, Neighbour, Sampled, Started, Warned
 from dambench.gpu import Monitor, explain, sampled
@@ -457,7 +457,7 @@ def test_a_run_stores_samples_of_its_host_and_show_prints_them(
     assert run_cli(["show", result["run"]]) == 0
     peak = max(sample.process_memory_bytes or 0 for sample in samples)
     shown = capsys.readouterr().out
-    assert f"host: process peak {peak / 1e6:.0f} MB, " in shown
+    assert f"host: process peak {units.size(peak)}, " in shown
     assert "GPU:" not in shown
     assert run_cli(["show", result["run"], "--json"]) == 0
     usage = json.loads(capsys.readouterr().out)["usage"]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dambench import files
+from dambench import files, reading
 from dambench.errors import BadInput, named
 from dambench.report.to_csv import to_csv
 from dambench.report.to_html import to_html
@@ -63,7 +63,7 @@ def write(output: Path, text: str) -> None:
     target = Path(os.path.realpath(output))  # a link stays a link
     with files.writing("The report", target.parent):
         files.check_folder(target, "The report")
-        if target.exists() and not target.is_file():
+        if reading.is_no_file(target):
             _write_into(target, text.encode())
         else:
             files.write_whole(target, text.encode())

@@ -336,7 +336,7 @@ def _in_folder(path: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
         name = found.relative_to(path).as_posix()
         if NAME.fullmatch(name) is None:
             continue  # whoever owns the folder may have put it there
-        if any(part.is_symlink() for part in (found, found.parent)) or (found.exists() and not found.is_file()):
+        if any(part.is_symlink() for part in (found, found.parent)) or reading.is_no_file(found):
             raise BadInput(f"The bundle {str(path)!r} is not merged: {name} in it is no plain file.")
         if found.exists():
             yield name, lambda found=found: reading.opened(found)  # type: ignore[misc]

@@ -92,7 +92,7 @@ def identify(path: Path) -> int:
         raise BadInput(f"The database {str(path)!r} cannot be read: {error.strerror}.") from None
     for ending in ("-wal", "-shm", "-journal"):  # SQLite opens what is there
         beside = path.with_name(f"{path.name}{ending}")
-        if beside.exists() and not beside.is_file():
+        if reading.is_no_file(beside):
             raise BadInput(f"The database {str(path)!r} cannot be read: {str(beside)!r} is not a file.")
     if not size:
         raise BadInput(f"{str(path)!r} is an empty file, not a database: remove it, or choose another with --db.")

@@ -192,7 +192,7 @@ def test_an_image_that_claims_to_be_gigantic_is_not_decoded(data: Path, size: in
 
 def test_more_images_than_memory_are_refused_before_any_is_read(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dambench.datasets._images.free_bytes", lambda: 100)
-    with pytest.raises(BadInput, match=r"4 images of 1 × 9 × 12 take 0\.0 GB, more memory than is free"):
+    with pytest.raises(BadInput, match=r"4 images of 1 × 9 × 12 take 432 B, more memory than is free"):
         datasets.prepare(Choice("folder"), data)
 
 

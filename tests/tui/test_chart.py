@@ -3,7 +3,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dambench.tui.widgets.chart import MARGIN, Series, bar, legend, lines, short, spark
@@ -36,7 +36,8 @@ def test_every_point_has_its_dot(y: list[float]) -> None:
     dots = _dots(_plain([_series(y)], width, height), width)
     low, high = min(y), max(y)
     if high == low:
-        low, high = low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10
+        margin = abs(low) / 10 or 1.0
+        low, high = low - margin, high + margin
     columns, rows = len(dots[0]), len(dots)
     for x, value in enumerate(y):
         column = min(columns - 1, int(x / (len(y) - 1) * columns))
@@ -45,6 +46,7 @@ def test_every_point_has_its_dot(y: list[float]) -> None:
 
 
 @given(st.lists(FINITE | st.just(math.nan), max_size=40), st.integers(1, 60), st.integers(1, 12), st.booleans())
+@example([math.nan, 5e-324, math.nan], 13, 2, False)
 def test_a_chart_fits_whatever_there_is_to_draw(y: list[float], width: int, height: int, ascii_: bool) -> None:
     drawn = lines([_series(y)], width, height, ascii=ascii_, log=len(y) % 2 == 0)
     assert len(drawn) in (0, height)

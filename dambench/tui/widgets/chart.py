@@ -129,7 +129,8 @@ def lines(
         return [Text(f" {nothing or 'nothing to draw yet'}"[:width])] + [Text()] * rows
     low, high = float(values.min()), float(values.max())
     if high == low:
-        low, high = low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10
+        margin = abs(low) / 10 or 1.0  # a tenth of the smallest number there is is none
+        low, high = low - margin, high + margin
     begin = min(float(x[0]) for x, _ in shown if len(x))
     end = max(float(x[-1]) for x, _ in shown if len(x))
     if steady:
