@@ -24,7 +24,7 @@ from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.message import Message
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Input, Static
+from textual.widgets import Input, Static, TextArea
 
 import dambench
 from dambench import launch
@@ -97,7 +97,8 @@ class DambenchApp(App[None]):
     """By name, in the order of their number keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(str(number), f"place({number})", show=False) for number in range(1, 6)),
+        # First of all: the next key is meant for the place that this one asks for.
+        *(Binding(str(number), f"place({number})", show=False, priority=True) for number in range(1, 6)),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("colon", "command_palette", "Palette", key_display=":", show=False),
         Binding("n", "new", "New"),
@@ -281,7 +282,9 @@ class DambenchApp(App[None]):
         self.new_run()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """In the form there is nothing new to ask for."""
+        """In the form there is nothing new to ask for; where something is typed, a number is a character."""
+        if action == "place" and self.screen_stack:
+            return not isinstance(self.screen, ModalScreen) and not isinstance(self.focused, Input | TextArea)
         return not (action == "new" and isinstance(self.screen, NewRun))
 
     def new_run(self, row: dict[str, Any] | None = None) -> None:

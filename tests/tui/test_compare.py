@@ -139,6 +139,20 @@ def test_keys_go_from_cell_to_cell_and_no_further(path: Path) -> None:
     play(console(path), scene)
 
 
+def test_keys_go_to_a_table_that_was_not_there_at_first(path: Path) -> None:
+    away = path.rename(path.with_name("away.db"))
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await pilot.press("3")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ComparePlace) and pilot.app.screen.focused is None)
+        away.rename(path)
+        await _there(pilot)
+        await pilot.press("j")
+        await shows(pilot, "dm · digits IPC 1")
+
+    play(console(path), scene)
+
+
 def test_a_cell_opens_to_its_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = console(path)
     opened: list[str] = []

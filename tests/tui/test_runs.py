@@ -298,6 +298,7 @@ def test_what_there_is_no_room_for_below_the_table_ends_in_a_sign(path: Path, si
     app = console(path)
 
     async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "7 runs", "run6")
         await pilot.press("j", "j")
         await shows(pilot, "run4  dsa", "note", "enter Open")
         await until(

@@ -216,6 +216,8 @@ class ComparePlace(Place):
             return
         self.query_one("#empty").display = False
         self.query_one("#grid").display = True
+        if self.focused is None:  # it was hidden, and the keys would go nowhere
+            self.call_after_refresh(self.set_focus, self.query_one(Grid))
         heading = self._heading()
         notes = self.query_one("#notes", Static)
         marks = {
