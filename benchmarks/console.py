@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.contest import DEFAULT, ROOT, Contest, Form, Measure, Results, Scene
-from dambench import files
+from dambench.core import files
 from dambench.store.runs import Store
 
 BESIDE = " beside a run"

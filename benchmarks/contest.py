@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import torch
 
-from dambench import process
+from dambench.core import allocator
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,7 +45,7 @@ DEFAULT, KEPT = "default malloc", "kept malloc"
 
 ALLOCATORS = {
     DEFAULT: {},
-    KEPT: process.KEPT,  # what `dambench run` starts itself with
+    KEPT: allocator.KEPT,  # what `dambench run` starts itself with
 }
 
 OFFICIAL, OURS = "official", "ours"
@@ -202,7 +202,7 @@ class Workers:
             "DAMBENCH_HOME": f"{self._folder}/home",
             "DAMBENCH_DB": f"{self._folder}/runs.db",
             # As in `dambench run`, and for all sides: they are to differ in the allocator alone.
-            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", process.SPINS),
+            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", allocator.SPINS),
         }
         worker = Worker(self.benchmark, self.scene, own | ALLOCATORS[form.allocator])
         self.machine = worker.machine

@@ -18,10 +18,10 @@ from benchmarks.contest import DEFAULT, KEPT, OFFICIAL, Contest, Form, Measure, 
 from benchmarks.images import CIFAR10, MNIST, TINY, Shape, card, real_set
 from benchmarks.official import Distillation
 from dambench import networks
-from dambench.config import Precision, Where, read
+from dambench.core.config import Precision, Where, read
 from dambench.methods import datadam, dc, dm, dsa
-from dambench.precision import Policy, choose_precision, micro_batch
-from dambench.problem import Problem, Seeds, Step
+from dambench.training.policy import Policy, choose_precision, micro_batch
+from dambench.training.problem import Problem, Seeds, Step
 
 PRECISIONS: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("tf32", "bf16", "fp32")}
 """In which ours computes, by kind of device, the default first; and of which the machine's ceiling is measured."""

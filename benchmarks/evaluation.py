@@ -12,10 +12,10 @@ from benchmarks.contest import OFFICIAL, Contest, Form, Measure, Scene, timed
 from benchmarks.images import MNIST, TINY, Shape, card, floats, labels, normalisation
 from benchmarks.official import Training
 from dambench import networks
-from dambench.precision import Policy
-from dambench.problem import Seeds, SyntheticSet
-from dambench.protocol import Budget, preset
-from dambench.train import train_together
+from dambench.core.protocol import Budget, preset
+from dambench.training.policy import Policy
+from dambench.training.problem import Seeds, SyntheticSet
+from dambench.training.train import train_together
 
 STACKS = (1, 20)
 """How many networks ours trains at once, on a GPU; the seconds are those of one. (On a CPU always one.)"""

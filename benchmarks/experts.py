@@ -11,10 +11,10 @@ import torch
 from benchmarks.contest import Contest, Form, Measure, Scene, timed
 from benchmarks.images import CIFAR10, MNIST, TINY, Shape, card, labels, normalisation, pixels
 from dambench import networks
-from dambench.experts import FTD, MTT
-from dambench.precision import Policy
-from dambench.problem import Seeds, SyntheticSet
-from dambench.train import train_together
+from dambench.matching.experts import FTD, MTT
+from dambench.training.policy import Policy
+from dambench.training.problem import Seeds, SyntheticSet
+from dambench.training.train import train_together
 
 
 def ours(shape: Shape, width: int, optimiser: str, device: str, together: int) -> Callable[[], object]:

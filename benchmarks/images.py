@@ -6,8 +6,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from dambench.events import DataCard
-from dambench.problem import Normalisation, RealSet
+from dambench.core.events import DataCard
+from dambench.training.problem import Normalisation, RealSet
 
 MEAN, STD = 0.5, 0.29
 """Of uniformly random pixels in [0, 1]."""

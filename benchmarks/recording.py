@@ -12,10 +12,11 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.contest import Contest, Form, Measure, Results, Scene, per_round
-from dambench.config import Request
-from dambench.engine import Job, prepare, run
-from dambench.events import AnyEvent, Finished
-from dambench.gpu import sampled
+from dambench.core.config import Request
+from dambench.core.events import AnyEvent, Finished
+from dambench.engine.loop import run
+from dambench.engine.settle import Job, prepare
+from dambench.runner.monitor import sampled
 from dambench.store.runs import Store
 
 ALONE, RECORDED = "engine alone", "recorded"

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.contest import Contest, Results, Scene, per_round
-from dambench.terminal import table
+from dambench.cli.output import table
 
 RECORDS = Path(__file__).with_name("records.jsonl")
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.contest import DEFAULT, ROOT, Contest, Form, Measure, Results, Scene
 from benchmarks.images import MNIST, TINY, Shape, labels, pixels
-from dambench import files
-from dambench.events import Stepped
+from dambench.core import files
+from dambench.core.events import Stepped
 from dambench.store.runs import Store
 
 IMPORT = "import torch"

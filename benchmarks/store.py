@@ -18,9 +18,9 @@ import msgspec
 
 from benchmarks import recording
 from benchmarks.contest import ROOT, Contest, Form, Measure, Results, Scene, middle, timed
-from dambench import files
-from dambench.engine import run
-from dambench.events import Stepped
+from dambench.core import files
+from dambench.core.events import Stepped
+from dambench.engine.loop import run
 from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import NO_PROCESS, Created, Line, Said, Store
 

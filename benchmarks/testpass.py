@@ -9,9 +9,9 @@ from benchmarks import official
 from benchmarks.contest import OFFICIAL, Contest, Form, Measure, Scene, timed
 from benchmarks.images import MNIST, TINY, Shape, card, floats, labels, normalisation, pixels
 from dambench import networks
-from dambench.precision import Policy
-from dambench.problem import SyntheticSet
-from dambench.train import predict
+from dambench.training.policy import Policy
+from dambench.training.problem import SyntheticSet
+from dambench.training.train import predict
 
 # Ours: all that this benchmark knows of dambench.
 

@@ -17,11 +17,11 @@ from benchmarks.images import CIFAR10, MNIST, TINY, Shape, card, real_set
 from benchmarks.memory import ADDED, PEAK, peak_bytes, used_bytes
 from benchmarks.official import EPOCHS, Following
 from dambench import networks
-from dambench.config import read
-from dambench.experts import Trajectories
-from dambench.matching.learned import LearnedImages
+from dambench.core.config import read
+from dambench.matching.experts import Trajectories
+from dambench.matching.optimised import LearnedImages
 from dambench.matching.trajectories import Options, TrajectoryMatching
-from dambench.problem import Problem, Seeds
+from dambench.training.problem import Problem, Seeds
 
 MEMORY = ("unrolled", "checkpointed", "tesla")
 

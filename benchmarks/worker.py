@@ -12,8 +12,8 @@ import msgspec
 import torch
 
 from benchmarks.contest import Form, Measure, Scene, load
-from dambench.environment import environment
-from dambench.precision import Policy
+from dambench.training.environment import environment
+from dambench.training.policy import Policy
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -19,14 +19,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dambench import files, networks
-from dambench.augment import Draw, augment
-from dambench.config import Options, read
-from dambench.events import DataCard
-from dambench.matching.means import EVERY, ClassMeans, RealBatch, Term
-from dambench.precision import ALL, Policy
-from dambench.problem import Network, Normalisation, Problem, RealSet, Seeds, State, Step, SyntheticSet
-from dambench.protocol import PRESETS, Budget
+from dambench import networks
+from dambench.core import files
+from dambench.core.config import Options, read
+from dambench.core.events import DataCard
+from dambench.core.protocol import PRESETS, Budget
+from dambench.matching.distribution import EVERY, ClassMeans, RealBatch, Term
+from dambench.training.augmentation import Draw, augment
+from dambench.training.policy import ALL, Policy
+from dambench.training.problem import Network, Normalisation, Problem, RealSet, Seeds, State, Step, SyntheticSet
 
 TINY_NETWORK = "convnet-d1-w8"
 
@@ -86,7 +87,7 @@ def global_seed(seed: int) -> Iterator[None]:
 def brief(monkeypatch: Any) -> None:
     """Networks are trained for two epochs, whatever the protocol."""
     few = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whole=Budget(epochs=1))
-    monkeypatch.setattr("dambench.engine.preset", lambda name: few)
+    monkeypatch.setattr("dambench.engine.settle.preset", lambda name: few)
 
 
 def data_card(

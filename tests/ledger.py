@@ -10,8 +10,8 @@ from typing import TypedDict, Unpack
 import msgspec
 from sqlite_utils import Database
 
-from dambench.config import Choice, RunConfig
-from dambench.events import (
+from dambench.core.config import Choice, RunConfig
+from dambench.core.events import (
     AnyEvent,
     Cost,
     DataCard,
@@ -26,8 +26,8 @@ from dambench.events import (
     Stopped,
     Warned,
 )
-from dambench.files import digest
-from dambench.protocol import PRESETS, Protocol
+from dambench.core.files import digest
+from dambench.core.protocol import PRESETS, Protocol
 from dambench.store.runs import Store
 from dambench.store.schema import APPLICATION_ID, migrations
 

@@ -11,20 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dambench import networks
-from dambench.augment import augment, draw
-from dambench.config import Precision, Request, read
-from dambench.engine import prepare, run
-from dambench.events import Adapted, Evaluated, Finished, Sampled, Started, Warned
-from dambench.experts import Trajectories
-from dambench.gpu import sampled
-from dambench.matching.learned import LearnedImages
+from dambench.core.config import Precision, Request, read
+from dambench.core.events import Adapted, Evaluated, Finished, Sampled, Started, Warned
+from dambench.core.protocol import DSA, Budget, Protocol
+from dambench.engine.loop import run
+from dambench.engine.settle import prepare
+from dambench.matching.experts import Trajectories
+from dambench.matching.optimised import LearnedImages
 from dambench.matching.trajectories import TrajectoryMatching
 from dambench.methods import datadam, dm
-from dambench.precision import Policy
-from dambench.problem import Network, Normalisation, Problem, RealSet, Seeds, SyntheticSet
-from dambench.protocol import DSA, Budget, Protocol
-from dambench.replay import WARM_UPS, Replayed
-from dambench.train import predict, train, train_together
+from dambench.runner.monitor import sampled
+from dambench.training.augmentation import augment, draw
+from dambench.training.cuda_graph import WARM_UPS, Replayed
+from dambench.training.policy import Policy
+from dambench.training.problem import Network, Normalisation, Problem, RealSet, Seeds, SyntheticSet
+from dambench.training.train import predict, train, train_together
 from tests.lab import data_card, generator, noise, synthetic_set, tiny_problem
 from tests.matching.test_trajectories import experts_of, finished, options, soft
 

@@ -11,21 +11,23 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dambench import networks, registry
-from dambench import train as training
-from dambench.config import Precision, Request, read
-from dambench.engine import prepare, run
-from dambench.events import Adapted, Evaluated, Finished, Warned
+from dambench import networks
+from dambench.core import registry
+from dambench.core.config import Precision, Request, read
+from dambench.core.events import Adapted, Evaluated, Finished, Warned
+from dambench.core.protocol import DSA, Budget, Protocol
+from dambench.engine.loop import run
+from dambench.engine.settle import prepare
 from dambench.matching import gradients
 from dambench.methods import dc, dm, dsa
 from dambench.methods.herding import herd
 from dambench.methods.kcenter import centres
 from dambench.methods.kmeans import representatives
-from dambench.precision import Policy
-from dambench.problem import Network, Problem, RealSet, Seeds, Step, Whitening
-from dambench.protocol import DSA, Budget, Protocol
-from dambench.replay import Replayed
-from dambench.train import train, train_together
+from dambench.training import train as training
+from dambench.training.cuda_graph import Replayed
+from dambench.training.policy import Policy
+from dambench.training.problem import Network, Problem, RealSet, Seeds, Step, Whitening
+from dambench.training.train import train, train_together
 from tests.lab import data_card, generator, noise, pulled, synthetic_set, tiny_problem
 from tests.matching.test_gradients import pulled as matched_gradients
 from tests.test_cuda import CUDA, on_gpu, weights_from_the_cpu

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from dambench import files
-from dambench.cli import run_cli
-from dambench.events import Stepped
-from dambench.protocol import PRESETS, Budget
+from dambench.cli.app import run_cli
+from dambench.core import files
+from dambench.core.events import Stepped
+from dambench.core.protocol import PRESETS, Budget
 from dambench.store.runs import Store
 
 RUN = [
@@ -76,7 +76,7 @@ class Faults:
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     brief = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=1))
-    monkeypatch.setattr("dambench.engine.preset", lambda name: brief)
+    monkeypatch.setattr("dambench.engine.settle.preset", lambda name: brief)
 
 
 def _outcome(path: Path) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_whatever_write_fails_nothing_that_was_kept_is_lost_and_the_run_can_go_o
         elif runs[0]["state"] != "finished":
             with pytest.MonkeyPatch.context() as patched:
                 # This very process is alive; the run's is not any more.
-                patched.setattr("dambench.launch._started", lambda pid: 0)
+                patched.setattr("dambench.runner.processes._started", lambda pid: 0)
                 assert run_cli(["resume", runs[0]["id"], "--headless", "--db", str(path)]) == 0
         assert _outcome(path) == expected, f"write {at} failed"
         assert [name for name in os.listdir(tmp_path) if name.endswith((".new", ".part"))] == []
@@ -144,20 +144,20 @@ def test_whatever_write_fails_nothing_that_was_kept_is_lost_and_the_run_can_go_o
 def test_a_folder_that_is_removed_under_a_run_ends_it_with_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dambench import engine
+    from dambench.engine import loop as engine_loop
 
     folder = tmp_path / "gone"
     folder.mkdir()
-    real = engine._stepped
+    real = engine_loop._stepped
 
     def removed(*arguments: Any) -> Any:
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()
-        monkeypatch.setattr(engine, "_stepped", real)
+        monkeypatch.setattr(engine_loop, "_stepped", real)
         return real(*arguments)
 
-    monkeypatch.setattr(engine, "_stepped", removed)
+    monkeypatch.setattr(engine_loop, "_stepped", removed)
     assert run_cli([*RUN, "--db", str(folder / "runs.db")]) == 1
     said = capsys.readouterr().err
     assert "Traceback" not in said

@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dambench import datasets, engine, registry, report
-from dambench.cli import run_cli
-from dambench.config import Choice
-from dambench.errors import BadInput
+from dambench import datasets, engine, report
+from dambench.cli.app import run_cli
+from dambench.core import registry
+from dambench.core.config import Choice
+from dambench.core.errors import BadInput
 from dambench.store.runs import Store
 from tests import ledger
 from tests.hostile import steering

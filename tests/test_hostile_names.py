@@ -17,16 +17,30 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from dambench import files, launch, terminal
-from dambench.cli import run_cli
-from dambench.config import Plugin, RunConfig
-from dambench.display import display
-from dambench.events import Adapted, AnyEvent, Failed, Neighbour, Progressed, Sampled, Started, Stepped, Stopped, Warned
-from dambench.files import digest
+from dambench.cli import output
+from dambench.cli.app import run_cli
+from dambench.cli.output import Watch
+from dambench.core import files
+from dambench.core.config import Plugin, RunConfig
+from dambench.core.events import (
+    Adapted,
+    AnyEvent,
+    Failed,
+    Neighbour,
+    Progressed,
+    Sampled,
+    Started,
+    Stepped,
+    Stopped,
+    Warned,
+)
+from dambench.core.files import digest
+from dambench.core.narration import summary
+from dambench.core.sanitize import display
 from dambench.report import FORMATS
+from dambench.runner import processes
 from dambench.store.leaderboard import Table, leaderboard
 from dambench.store.runs import Store
-from dambench.terminal import Watch, summary
 from tests import ledger
 from tests.hostile import NAMES, steering
 
@@ -158,7 +172,7 @@ def test_a_log_file_is_shown_line_by_line(capsys: pytest.CaptureFixture[str], fu
     log.parent.mkdir(parents=True)
     log.write_bytes("\n".join(NAMES).encode() + b"\xff\x1b]52;c;aGk=\x07")
     with closing(Store.open(full[0], write=True)) as store:
-        here = launch.this_process().host
+        here = processes.this_process().host
         store.db.conn.execute("update runs set log = ?, host = ? where id = ?", [str(log), here, full[1][0]])
         store.db.conn.execute("update runs set log = ? where id = ?", [f"{log}.gone", full[1][1]])
     lines = _printed(capsys, "logs", full[1][0]).splitlines()
@@ -269,9 +283,9 @@ def test_a_terminal_of_80_columns_draws_each_name(
     def console(**options: Any) -> Console:
         return Console(force_terminal=True, width=80, color_system=None, **options)
 
-    monkeypatch.setattr(terminal, "Console", console)
+    monkeypatch.setattr(output, "Console", console)
     for name in NAMES:
-        terminal.table(["id", "name", "accuracy"], [["abcdef", name, "50.0 %"], ["ghijkl", "plain", None]])
+        output.table(["id", "name", "accuracy"], [["abcdef", name, "50.0 %"], ["ghijkl", "plain", None]])
         drawn = capsys.readouterr().out
         assert not steering(drawn), name
         assert all(cell_len(line) <= 80 for line in drawn.splitlines())

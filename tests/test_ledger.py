@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dambench.cli import run_cli
-from dambench.config import Request, RunConfig
+from dambench.cli.app import run_cli
+from dambench.core.config import Request, RunConfig
 from dambench.report.to_markdown import to_markdown
 from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import Store

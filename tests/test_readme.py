@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from dambench import config, launch
-from dambench.cli import run_cli
+from dambench.cli.app import run_cli
+from dambench.core import config
+from dambench.runner import processes
 from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import Store
 from tests import ledger
@@ -99,5 +100,5 @@ def test_its_commands_do_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixt
         if "--detach" in command:
             run = capsys.readouterr().out.strip()
     with closing(Store.open(tmp_path / "runs.db")) as store:
-        assert launch.send(store.run(run), signal.SIGKILL), "it was not resumed"
+        assert processes.send(store.run(run), signal.SIGKILL), "it was not resumed"
     assert "| dm " in (tmp_path / "report.md").read_text()

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from dambench import files, launch
-from dambench.checkpoints import Checkpoint, Keeper, newest
-from dambench.cli import run_cli
-from dambench.events import Failed, Started, Stepped
+from dambench.cli.app import run_cli
+from dambench.core import files
+from dambench.core.events import Failed, Started, Stepped
+from dambench.engine.checkpoints import Checkpoint, Keeper, newest
+from dambench.runner import processes
 from dambench.store.runs import Store
 from tests.ledger import CARD, config, costs, words
 
@@ -66,7 +67,7 @@ def _wait(for_: Callable[[], bool], seconds: float = 60.0) -> None:
 def _row(path: Path, run: str) -> dict[str, Any]:
     with closing(Store.open(path)) as store:
         row = store.run(run)
-        return row | {"shown": launch.state(row)}
+        return row | {"shown": processes.state(row)}
 
 
 # Killed.
@@ -273,7 +274,7 @@ def test_a_detached_run_goes_on_without_its_terminal_and_can_be_seen_stopped_and
         assert run_cli(["runs"]) == 0
         assert "lost" in capsys.readouterr().out
     finally:
-        launch.send(_row(path, run), signal.SIGKILL)
+        processes.send(_row(path, run), signal.SIGKILL)
 
 
 def test_what_is_wrong_with_a_detached_run_is_said_where_it_was_asked_for(
@@ -294,15 +295,15 @@ def test_a_run_that_is_not_there_any_more_is_lost_on_this_machine_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "runs.db"
-    here = launch.this_process()
+    here = processes.this_process()
     with closing(Store.open(path, write=True)) as store:
         run = store.create(config(), CARD, process=here)
         list(store.record(run, (event for event in words(config()) if isinstance(event, Started | Stepped))))
-        assert launch.state(store.run(run)) == "running"
+        assert processes.state(store.run(run)) == "running"
         number = store.run(run)["number"]
 
         def shown(**changes: Any) -> str:
-            return launch.state(store.run(run) | changes)
+            return processes.state(store.run(run) | changes)
 
         assert shown(process_started=here.started + 1) == "lost"  # the pid was given to another
         assert shown(pid=2**22 + 1) == "lost"
@@ -317,22 +318,22 @@ def test_a_run_that_is_not_there_any_more_is_lost_on_this_machine_at_once(
         assert number == 1
     zombie = subprocess.Popen([sys.executable, "-c", ""])
     _wait(lambda: Path(f"/proc/{zombie.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
-    assert launch._started(zombie.pid) == 0
+    assert processes._started(zombie.pid) == 0
     zombie.wait()
 
 
 def test_a_run_on_another_machine_is_asked_through_the_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launch, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(processes, "BEAT_SECONDS", 0.05)
     path = tmp_path / "runs.db"
     with closing(Store.open(path, write=True)) as store:
-        elsewhere = launch.this_process().__class__(host="elsewhere", boot="b", pid=1, started=1)
+        elsewhere = processes.this_process().__class__(host="elsewhere", boot="b", pid=1, started=1)
         run = store.create(config(), CARD, process=elsewhere)
         list(store.record(run, (event for event in words(config()) if isinstance(event, Started | Stepped))))
         before = store.run(run)["beat_at"]
         asked: list[bool] = []
-        with launch.beating(path, run, 1, lambda: asked.append(True)):
+        with processes.beating(path, run, 1, lambda: asked.append(True)):
             _wait(lambda: store.run(run)["beat_at"] > before)
             assert not asked
             assert run_cli(["stop", run]) == 0
@@ -344,7 +345,7 @@ def test_a_run_on_another_machine_is_asked_through_the_database(
 def test_a_run_that_is_asked_through_the_database_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launch, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(processes, "BEAT_SECONDS", 0.05)
     real = Store.create
 
     def asked(self: Store, *arguments: Any, **more: Any) -> str:

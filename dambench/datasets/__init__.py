@@ -25,12 +25,12 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-from dambench import files, reading, registry
-from dambench.config import Choice, PreprocessingName, read
-from dambench.display import counted, display
-from dambench.errors import BadInput
-from dambench.events import DataCard
-from dambench.problem import Normalisation, Preprocessing, RealSet, Whitening
+from dambench.core import files, reading, registry
+from dambench.core.config import Choice, PreprocessingName, read
+from dambench.core.errors import BadInput
+from dambench.core.events import DataCard
+from dambench.core.sanitize import counted, display
+from dambench.training.problem import Normalisation, Preprocessing, RealSet, Whitening
 
 DARK = 32
 """Images whose brightest pixel is below it are said to be nearly black."""

@@ -16,9 +16,9 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 from numpy.lib import format as npy
 
-from dambench import units
-from dambench.display import display
-from dambench.errors import BadInput
+from dambench.core import units
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from dambench import units
+from dambench.core import units
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import counted, display
 from dambench.datasets import Labels, Pixels, free_bytes
-from dambench.display import counted, display
-from dambench.errors import BadInput
 
 READING = 2
 """Of how files become pixels. Raise it when that changes: what was prepared before is then made anew."""

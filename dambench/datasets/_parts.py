@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta
 
-from dambench import config
+from dambench.core import config
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
 from dambench.datasets import Labels, Pixels
-from dambench.display import display
-from dambench.errors import BadInput
 
 Part = Literal["train", "valid", "test"]
 NAMES: dict[str, Part] = {

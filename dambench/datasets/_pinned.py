@@ -14,9 +14,9 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dambench import files
-from dambench.display import display
-from dambench.errors import BadInput
+from dambench.core import files
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
 
 TIMEOUT = 15.0
 """Seconds without a byte after which a server is taken for unreachable."""

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dambench import units
+from dambench.core import units
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
 from dambench.datasets import _archive, free_bytes
-from dambench.display import display
-from dambench.errors import BadInput
 
 MAGIC = 0x1950A86A20F9469CFC6C
 """What files before torch 1.6 begin with, as a pickle."""

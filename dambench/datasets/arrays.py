@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dambench import files
+from dambench.core import files
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
 from dambench.datasets import Labels, Pixels, Raw, _archive, _images, _parts, free_bytes
-from dambench.display import display
-from dambench.errors import BadInput
 
 MIRRORS = True
 NETWORK = ""

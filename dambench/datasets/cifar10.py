@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from dambench import config
+from dambench.core import config
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
 from dambench.datasets import Labels, Pixels, Raw, _archive, _pinned
-from dambench.display import display
-from dambench.errors import BadInput
 
 MIRRORS = True
 NETWORK = ""

@@ -8,7 +8,7 @@ import pickle
 from pathlib import Path
 from typing import Literal
 
-from dambench import config
+from dambench.core import config
 from dambench.datasets import Raw, _pinned, cifar10
 
 MIRRORS = True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dambench import config
+from dambench.core import config
 from dambench.datasets import Raw
 
 MIRRORS = False

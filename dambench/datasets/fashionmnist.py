@@ -6,7 +6,7 @@ Xiao, Rasul and Vollgraf, arXiv 1708.07747; MIT licence. 6,000 + 1,000 images of
 
 from pathlib import Path
 
-from dambench import config
+from dambench.core import config
 from dambench.datasets import Raw, _pinned
 from dambench.datasets.mnist import arrays
 

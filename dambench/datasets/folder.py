@@ -19,10 +19,10 @@ from typing import Annotated, Literal
 from msgspec import Meta
 from PIL import Image, ImageOps
 
-from dambench import files
+from dambench.core import files
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
 from dambench.datasets import Pixels, Raw, _images, _parts
-from dambench.display import display
-from dambench.errors import BadInput
 
 MIRRORS = True
 NETWORK = ""

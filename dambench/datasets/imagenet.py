@@ -18,9 +18,9 @@ from typing import Annotated, Literal
 from msgspec import Meta
 from PIL import Image
 
-from dambench import config
+from dambench.core import config
+from dambench.core.errors import BadInput
 from dambench.datasets import Pixels, Raw, _images
-from dambench.errors import BadInput
 
 MIRRORS = True
 NETWORK = ""

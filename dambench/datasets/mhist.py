@@ -15,10 +15,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dambench import config, files, reading
+from dambench.core import config, files, reading
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
 from dambench.datasets import Pixels, Raw, _images
-from dambench.display import display
-from dambench.errors import BadInput
 
 MIRRORS = True
 NETWORK = "convnet-d7"

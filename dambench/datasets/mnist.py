@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dambench import config
+from dambench.core import config
 from dambench.datasets import Labels, Pixels, Raw, _pinned
 
 MIRRORS = False

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dambench import config
+from dambench.core import config
 from dambench.datasets import Labels, Pixels, Raw, _pinned
 
 MIRRORS = False

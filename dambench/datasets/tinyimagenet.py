@@ -11,10 +11,10 @@ another checksum.
 import os
 from pathlib import Path
 
-from dambench import config, files
+from dambench.core import config, files
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
 from dambench.datasets import Pixels, Raw, _images
-from dambench.display import display
-from dambench.errors import BadInput
 
 MIRRORS = True
 NETWORK = ""

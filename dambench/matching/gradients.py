@@ -26,18 +26,18 @@ import torch.nn.functional as F
 from msgspec import Meta
 from torch import Tensor, nn
 
-from dambench import config
-from dambench.augment import augment_by, parameters
-from dambench.config import Recipe
-from dambench.errors import NotEnoughMemory
-from dambench.events import Progressed
-from dambench.matching.learned import LearnedImages
-from dambench.matching.means import RealBatch, real_batch, too_little
-from dambench.precision import Policy
-from dambench.problem import Network, Problem, State, Step
-from dambench.protocol import DSA, Budget, Protocol
-from dambench.replay import Recorder, Replayed
-from dambench.train import Training
+from dambench.core import config
+from dambench.core.config import Recipe
+from dambench.core.errors import NotEnoughMemory
+from dambench.core.events import Progressed
+from dambench.core.protocol import DSA, Budget, Protocol
+from dambench.matching.distribution import RealBatch, real_batch, too_little
+from dambench.matching.optimised import LearnedImages
+from dambench.training.augmentation import augment_by, parameters
+from dambench.training.cuda_graph import Recorder, Replayed
+from dambench.training.policy import Policy
+from dambench.training.problem import Network, Problem, State, Step
+from dambench.training.train import Training
 
 EPSILON = 1e-6
 

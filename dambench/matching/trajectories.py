@@ -35,20 +35,20 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
-from dambench import config, pools
-from dambench.augment import Draw, augment, augment_by, draw, parameters, strategy_for
-from dambench.config import PreprocessingName
-from dambench.errors import BadInput, NotEnoughMemory
-from dambench.events import DataCard, Progressed
-from dambench.experts import Schedule, Training, Trajectories
-from dambench.experts import check as check_network
-from dambench.matching.learned import Learned, LearnedImages
-from dambench.precision import ALL
-from dambench.problem import Network, Problem, State, SyntheticSet
-from dambench.protocol import DSA
-from dambench.replay import Recorder, Replayed
-from dambench.train import Gsam
-from dambench.units import size
+from dambench.core import config, expert_files
+from dambench.core.config import PreprocessingName
+from dambench.core.errors import BadInput, NotEnoughMemory
+from dambench.core.events import DataCard, Progressed
+from dambench.core.protocol import DSA
+from dambench.core.units import size
+from dambench.matching.experts import Schedule, Training, Trajectories
+from dambench.matching.experts import check as check_network
+from dambench.matching.optimised import Learned, LearnedImages
+from dambench.training.augmentation import Draw, augment, augment_by, draw, parameters, strategy_for
+from dambench.training.cuda_graph import Recorder, Replayed
+from dambench.training.policy import ALL
+from dambench.training.problem import Network, Problem, State, SyntheticSet
+from dambench.training.train import Gsam
 
 MOST_OF_MEMORY = 0.7
 """Share of the free memory that the graphs of kept steps may take."""
@@ -152,7 +152,7 @@ def settle(options: AnyOptions, card: DataCard, ipc: int | None) -> tuple[AnyOpt
     """
     if not options.experts_from:
         return options, None
-    pool = pools.chosen(options.experts_from)
+    pool = expert_files.chosen(options.experts_from)
     how, which = pool.about.how, f"The experts {pool.key[:12]}"
     if "imported" not in how:
         raise BadInput(f"{which} were trained here: a run finds them without method.experts_from.")
@@ -178,7 +178,7 @@ def check(network: Network, options: Options) -> None:
     """
     check_network(network)
     if options.experts_from:
-        about = pools.chosen(options.experts_from).about
+        about = expert_files.chosen(options.experts_from).about
         if about.how["imported"] != str(network):
             raise BadInput(
                 f"The experts {options.experts_from[:12]} are of the network {about.network}: say it as --network."

@@ -18,12 +18,12 @@ hand under any other protocol.
 from collections.abc import Iterator
 from typing import Any
 
-from dambench.config import Recipe
-from dambench.events import Progressed
-from dambench.experts import trajectories
+from dambench.core.config import Recipe
+from dambench.core.events import Progressed
 from dambench.matching import trajectories as matching
+from dambench.matching.experts import trajectories
 from dambench.matching.trajectories import check, settle, soft_matching, training
-from dambench.problem import Problem, State, Step
+from dambench.training.problem import Problem, State, Step
 
 __all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill", "settle"]
 

@@ -19,11 +19,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from dambench.config import Recipe
-from dambench.events import Progressed
+from dambench.core.config import Recipe
+from dambench.core.events import Progressed
 from dambench.matching import gradients
 from dambench.matching.gradients import BRIEF, DIGITS, match_gradients
-from dambench.problem import Problem, State, Step
+from dambench.training.problem import Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2006.05929"
 VERSION = 1

@@ -17,11 +17,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from dambench import config
-from dambench.config import Recipe
-from dambench.matching.learned import LearnedImages
-from dambench.matching.means import Matching, Term
-from dambench.problem import Network, Problem, State, Step
+from dambench.core import config
+from dambench.core.config import Recipe
+from dambench.matching.distribution import Matching, Term
+from dambench.matching.optimised import LearnedImages
+from dambench.training.problem import Network, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2110.04181"
 VERSION = 1

@@ -10,11 +10,11 @@ Tested as in that code: `--protocol dsa-dm`.
 
 from collections.abc import Iterator
 
-from dambench.config import Recipe
-from dambench.events import Progressed
+from dambench.core.config import Recipe
+from dambench.core.events import Progressed
 from dambench.matching import gradients
 from dambench.matching.gradients import BRIEF, DIGITS, match_gradients
-from dambench.problem import Problem, State, Step
+from dambench.training.problem import Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2102.08259"
 VERSION = 1

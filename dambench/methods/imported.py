@@ -13,11 +13,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from dambench import config, files
-from dambench.config import PreprocessingName, Recipe
-from dambench.errors import BadInput
-from dambench.events import DataCard
-from dambench.problem import Problem, State, Step, SyntheticSet
+from dambench.core import config, files
+from dambench.core.config import PreprocessingName, Recipe
+from dambench.core.errors import BadInput
+from dambench.core.events import DataCard
+from dambench.training.problem import Problem, State, Step, SyntheticSet
 
 PAPER = ""
 VERSION = 1

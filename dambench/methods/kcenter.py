@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dambench.events import Progressed
-from dambench.matching import selection
-from dambench.matching.selection import coreset
-from dambench.problem import Problem, State, Step
+from dambench.core.events import Progressed
+from dambench.matching import coresets
+from dambench.matching.coresets import coreset
+from dambench.training.problem import Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/1708.00489"
 VERSION = 1
@@ -24,11 +24,11 @@ MATCHES_ON_NETWORK = True
 REDUCED_PRECISION = False
 
 
-class Options(selection.Options, frozen=True):
+class Options(coresets.Options, frozen=True):
     """Those of all coresets."""
 
 
-RECIPES = selection.RECIPES
+RECIPES = coresets.RECIPES
 
 
 def centres(features: Tensor, count: int) -> Tensor:

@@ -14,10 +14,10 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from dambench.events import Progressed
-from dambench.matching import selection
-from dambench.matching.selection import coreset
-from dambench.problem import Problem, State, Step, derived_seed
+from dambench.core.events import Progressed
+from dambench.matching import coresets
+from dambench.matching.coresets import coreset
+from dambench.training.problem import Problem, State, Step, derived_seed
 
 PAPER = ""
 VERSION = 1
@@ -25,11 +25,11 @@ MATCHES_ON_NETWORK = True
 REDUCED_PRECISION = False
 
 
-class Options(selection.Options, frozen=True):
+class Options(coresets.Options, frozen=True):
     """Those of all coresets."""
 
 
-RECIPES = selection.RECIPES
+RECIPES = coresets.RECIPES
 
 
 def representatives(features: Tensor, count: int, seed: int) -> Tensor:

@@ -19,13 +19,13 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from dambench.config import PreprocessingName, Recipe
-from dambench.events import Progressed
-from dambench.experts import trajectories
+from dambench.core.config import PreprocessingName, Recipe
+from dambench.core.events import Progressed
 from dambench.matching import trajectories as matching
-from dambench.matching.learned import LearnedImages
+from dambench.matching.experts import trajectories
+from dambench.matching.optimised import LearnedImages
 from dambench.matching.trajectories import TrajectoryMatching, check, settle, training
-from dambench.problem import Problem, State, Step
+from dambench.training.problem import Problem, State, Step
 
 __all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill", "settle"]
 

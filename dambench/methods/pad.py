@@ -3,7 +3,7 @@
 Li, Guo, Zhao, Zhang, Cheng, Khaki, Zhang, Sajedi, Plataniotis, Wang and You, "Prioritize Alignment in Dataset
 Distillation", 2024.
 
-DATM, and two filters. Experts see easy images first and hard ones last (FIEX: see `dambench.experts.Schedule`). And the
+DATM, and two filters. Experts see easy images first and hard ones last (FIEX: see `experts.Schedule`). And the
 weights of shallow layers count for nothing (FIEM): the first `mask_ratio` of all weights, from the first layer on, are
 left out of the matching loss, above and below the line, though the student trains them.
 
@@ -27,12 +27,12 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from dambench.config import Recipe
-from dambench.events import Progressed
-from dambench.experts import Schedule, trajectories
+from dambench.core.config import Recipe
+from dambench.core.events import Progressed
 from dambench.matching import trajectories as matching
+from dambench.matching.experts import Schedule, trajectories
 from dambench.matching.trajectories import check, depth_mask, loss_mask, settle, soft_matching, training
-from dambench.problem import Problem, State, Step
+from dambench.training.problem import Problem, State, Step
 
 __all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill", "settle"]
 

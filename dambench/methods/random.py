@@ -6,9 +6,9 @@ and 50.6 for it, under two protocols: it is to be run, never quoted.)
 
 from collections.abc import Iterator
 
-from dambench import config
-from dambench.config import Recipe
-from dambench.problem import Problem, State, Step
+from dambench.core import config
+from dambench.core.config import Recipe
+from dambench.training.problem import Problem, State, Step
 
 PAPER = ""
 VERSION = 1

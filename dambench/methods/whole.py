@@ -5,9 +5,9 @@ The ceiling, trained under the same protocol for its whole-set budget. It has no
 
 from collections.abc import Iterator
 
-from dambench import config
-from dambench.config import Recipe
-from dambench.problem import Problem, State, Step
+from dambench.core import config
+from dambench.core.config import Recipe
+from dambench.training.problem import Problem, State, Step
 
 PAPER = ""
 VERSION = 1

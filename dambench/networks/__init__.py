@@ -14,12 +14,12 @@ from typing import Any, cast, get_args, get_type_hints
 import msgspec
 import torch
 
-from dambench import registry
-from dambench.config import Options, read
-from dambench.display import display
-from dambench.errors import BadInput, unknown
-from dambench.events import DataCard
-from dambench.problem import Network
+from dambench.core import registry
+from dambench.core.config import Options, read
+from dambench.core.errors import BadInput, unknown
+from dambench.core.events import DataCard
+from dambench.core.sanitize import display
+from dambench.training.problem import Network
 
 MATCHED = "matched"
 """In `--evaluate-on`: the network that the set was matched on …"""

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dambench.errors import BadInput
-from dambench.problem import Network, Stage
+from dambench.core.errors import BadInput
+from dambench.training.problem import Network, Stage
 
 Norm = Literal["instance", "batch", "layer", "group", "none"]
 NORMS = {"in": "instance", "bn": "batch", "ln": "layer", "gn": "group", "nn": "none"}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from dambench import config
+from dambench.core import config
 from dambench.networks._layers import NORMS, Block, Chain, Norm, check_halvings, margin
 
 PARTS = {"norm": NORMS}

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from dambench import config
-from dambench.errors import BadInput
+from dambench.core import config
+from dambench.core.errors import BadInput
 from dambench.networks._layers import NORMS, Block, Chain, Norm, margin
 
 PARTS = {

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dambench import config
-from dambench.errors import BadInput
+from dambench.core import config
+from dambench.core.errors import BadInput
 from dambench.networks._layers import MaxPool, margin
-from dambench.problem import Network
+from dambench.training.problem import Network
 
 PARTS: dict[str, Any] = {}
 

@@ -11,8 +11,8 @@ from typing import Annotated
 from msgspec import Meta
 from torch import Tensor, nn
 
-from dambench import config
-from dambench.problem import Network
+from dambench.core import config
+from dambench.training.problem import Network
 
 PARTS = {"depth": "d", "width": "w"}
 

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from msgspec import Meta
 from torch import Tensor, nn
 
-from dambench import config
-from dambench.errors import BadInput
+from dambench.core import config
+from dambench.core.errors import BadInput
 from dambench.networks._layers import NORMS, AveragePool, Norm, check_halvings, norm
-from dambench.problem import Network
+from dambench.training.problem import Network
 
 PARTS = {"depth": "", "norm": NORMS, "halving": {"sc": "stride", "ap": "average"}}
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from dambench import config
+from dambench.core import config
 from dambench.networks._layers import NORMS, Block, Chain, Norm, check_halvings, margin
 
 PARTS = {"depth": "", "norm": NORMS}

@@ -17,9 +17,9 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
-from dambench import config
-from dambench.errors import BadInput
-from dambench.problem import Network
+from dambench.core import config
+from dambench.core.errors import BadInput
+from dambench.training.problem import Network
 
 PARTS = {"patch": "p", "depth": "d", "width": "w", "heads": "h"}
 

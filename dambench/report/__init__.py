@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dambench import files, reading
-from dambench.errors import BadInput, named
+from dambench.core import files, reading
+from dambench.core.errors import BadInput, named
 from dambench.report.to_csv import to_csv
 from dambench.report.to_html import to_html
 from dambench.report.to_json import to_json

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from dambench.display import display
+from dambench.core.sanitize import display
 from dambench.store.leaderboard import AXES, Leaderboard
 
 HEAD = (*AXES, "protocol_sha256", "accuracy", "std", "n", "sets", "best", "majority", "filter")

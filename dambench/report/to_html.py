@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from html import escape
 
-from dambench.display import display
+from dambench.core.sanitize import display
 from dambench.report import wording
 from dambench.report.wording import Entry
 from dambench.store.leaderboard import Leaderboard

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dambench.display import markdown
+from dambench.core.sanitize import markdown
 from dambench.report import wording
 from dambench.report.wording import Entry
 from dambench.store.leaderboard import Leaderboard

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dambench import __version__
-from dambench.display import display
-from dambench.protocol import Budget, Protocol
+from dambench.core.protocol import Budget, Protocol
+from dambench.core.sanitize import display
+from dambench.core.units import duration, size
 from dambench.store.leaderboard import ENOUGH, Cell, Cost, Key, Leaderboard, Table
-from dambench.units import duration, size
 
 MISSING = "–"
 SOURCE = "†"

@@ -25,9 +25,9 @@ from typing import IO, Any
 
 from safetensors import SafetensorError, safe_open
 
-from dambench import files, reading
-from dambench.display import display
-from dambench.errors import BadInput
+from dambench.core import files, reading
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
 from dambench.store import merge
 from dambench.store.runs import Store
 

@@ -13,10 +13,10 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from dambench.config import RunConfig
-from dambench.display import display
-from dambench.events import AnyEvent, DataCard, Neighbour
-from dambench.protocol import Protocol
+from dambench.core.config import RunConfig
+from dambench.core.events import AnyEvent, DataCard, Neighbour
+from dambench.core.protocol import Protocol
+from dambench.core.sanitize import display
 from dambench.store import database
 from dambench.store.runs import Store
 

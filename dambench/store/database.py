@@ -24,8 +24,8 @@ from urllib.parse import quote
 
 from sqlite_utils import Database
 
-from dambench import files, reading
-from dambench.errors import BadInput, Gone, Held, NotKept
+from dambench.core import files, reading
+from dambench.core.errors import BadInput, Gone, Held, NotKept
 from dambench.store.schema import APPLICATION_ID, VERSION, migrations
 
 WAIT_SECONDS = 30.0

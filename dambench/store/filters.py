@@ -17,8 +17,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from dambench.display import display
-from dambench.errors import BadInput, unknown
+from dambench.core.errors import BadInput, unknown
+from dambench.core.sanitize import display
 from dambench.store.leaderboard import ACCURACY
 
 NETWORK = "iif(runs.network != '', runs.network, json_extract(runs.config, '$.evaluate_on[0]'))"

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from dambench.config import RunConfig
-from dambench.display import counted
-from dambench.events import SKIPPED
+from dambench.core.config import RunConfig
+from dambench.core.events import SKIPPED
+from dambench.core.sanitize import counted
 from dambench.store.leaderboard import mean
 from dambench.store.runs import Store
 

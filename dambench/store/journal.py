@@ -19,9 +19,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from dambench import files, reading
-from dambench.disk import disk_of
-from dambench.errors import BadInput, NotKept
+from dambench.core import files, reading
+from dambench.core.errors import BadInput, NotKept
+from dambench.core.filesystem import disk_of
 from dambench.store import database
 from dambench.store.schema import VERSION
 

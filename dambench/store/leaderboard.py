@@ -17,10 +17,10 @@ from typing import Any
 
 import msgspec
 
-from dambench.display import counted
-from dambench.errors import unknown
-from dambench.files import digest
-from dambench.protocol import Protocol
+from dambench.core.errors import unknown
+from dambench.core.files import digest
+from dambench.core.protocol import Protocol
+from dambench.core.sanitize import counted
 from dambench.store.results import SCORES, damaged
 from dambench.store.runs import Store
 

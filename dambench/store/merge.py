@@ -16,10 +16,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from dambench.config import RunConfig
-from dambench.display import display
-from dambench.errors import BadInput
-from dambench.events import (
+from dambench.core.config import RunConfig
+from dambench.core.errors import BadInput
+from dambench.core.events import (
     Adapted,
     AnyEvent,
     Checkpointed,
@@ -36,6 +35,7 @@ from dambench.events import (
     Snapshot,
     Stepped,
 )
+from dambench.core.sanitize import display
 from dambench.store import contents, database
 from dambench.store.runs import EVENT, Created, Edited, Line, Said, Store, Superseded, new_id
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import msgspec
 
-from dambench import files
-from dambench.errors import BadInput, Gone, Held, KeptElsewhere, NotKept
-from dambench.events import AnyEvent, Previewed, Progressed, Sampled, Stepped, harmless
+from dambench.core import files
+from dambench.core.errors import BadInput, Gone, Held, KeptElsewhere, NotKept
+from dambench.core.events import AnyEvent, Previewed, Progressed, Sampled, Stepped, harmless
 from dambench.store import database
 from dambench.store.runs import PREVIEWS, Line, Said, Store, said
 

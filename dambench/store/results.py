@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dambench import files
+from dambench.core import files
 
 RUN = ("config_sha256", "dataset_sha256", "result_sha256")
 """Of the run: what was asked, of which data, and the set that came of it."""

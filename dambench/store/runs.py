@@ -18,11 +18,10 @@ import msgspec
 from msgspec import Struct
 from sqlite_utils import Database
 
-from dambench import files
-from dambench.config import RunConfig
-from dambench.display import display
-from dambench.errors import BadInput, NotKept
-from dambench.events import (
+from dambench.core import files
+from dambench.core.config import RunConfig
+from dambench.core.errors import BadInput, NotKept
+from dambench.core.events import (
     Adapted,
     AnyEvent,
     Beginning,
@@ -46,6 +45,7 @@ from dambench.events import (
     remark,
     shown,
 )
+from dambench.core.sanitize import display
 from dambench.store import database, journal
 from dambench.store.database import transaction
 from dambench.store.results import SCORES, checksum, damaged

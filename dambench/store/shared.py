@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 from sqlite_utils import Database
 
-from dambench.errors import BadInput, NotKept
-from dambench.events import Progressed, Resumed
+from dambench.core.errors import BadInput, NotKept
+from dambench.core.events import Progressed, Resumed
 from dambench.store import database, journal
 from dambench.store.database import transaction
 from dambench.store.journal import Journal, Look, Taken, whose, words_name

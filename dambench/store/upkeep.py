@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 from sqlite_utils import Database
 
-from dambench import files
-from dambench.errors import BadInput
+from dambench.core import files
+from dambench.core.errors import BadInput
 from dambench.store import contents, database
 from dambench.store.results import SCORES, damaged
 from dambench.store.runs import Store

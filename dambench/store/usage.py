@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from msgspec import Struct
 
-from dambench.events import Sampled
+from dambench.core.events import Sampled
 
 
 class Usage(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,1 @@
+"""The console: places to look at runs.db from."""

@@ -1,7 +1,7 @@
 """The console: places to look at runs.db from, and the keys between them.
 
-It never imports torch and never runs anything itself: runs are processes of their own (`dambench.launch`), which do not
-notice when it is closed, killed or cut off. Whatever breaks here becomes a message.
+It never imports torch and never runs anything itself: runs are processes of their own (`runner.processes`), which do
+not notice when it is closed, killed or cut off. Whatever breaks here becomes a message.
 """
 
 import time
@@ -27,9 +27,9 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, Static, TextArea
 
 import dambench
-from dambench import launch
-from dambench.display import display
-from dambench.errors import BadInput
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
+from dambench.runner import processes
 from dambench.store import runs as stored
 from dambench.store.runs import Store
 from dambench.tui import ending, feed
@@ -414,7 +414,7 @@ class DambenchApp(App[None]):
                 rows = store.query("select * from runs where state in ('waiting', 'running') and deleted_at = ''")
         except Exception:  # whatever is wrong with the database, one may leave
             return []
-        return [row["id"] for row in rows if launch.state(row) in ("waiting", "running")]
+        return [row["id"] for row in rows if processes.state(row) in ("waiting", "running")]
 
     async def _dispatch_message(self, message: Message) -> None:
         try:

@@ -16,10 +16,11 @@ from typing import Any
 
 import msgspec
 
-from dambench import __version__, files, reading, registry
-from dambench.display import display
-from dambench.events import DataCard
-from dambench.protocol import PRESETS, Protocol
+from dambench import __version__
+from dambench.core import files, reading, registry
+from dambench.core.events import DataCard
+from dambench.core.protocol import PRESETS, Protocol
+from dambench.core.sanitize import display
 
 PATIENCE = 120.0
 """Seconds that a child may take: torch alone takes ten on a busy machine."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from dambench import units
-from dambench.display import display, markdown
+from dambench.core import units
+from dambench.core.sanitize import display, markdown
 from dambench.report.to_markdown import grid
 from dambench.store.leaderboard import Estimate, method_label
 from dambench.tui import clock

@@ -12,7 +12,7 @@ from typing import Any
 
 from textual.app import App
 
-from dambench import files
+from dambench.core import files
 from dambench.tui import settings
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from textual.app import App
 from textual.message import Message
 
-from dambench.errors import BadInput, NotKept
+from dambench.core.errors import BadInput, NotKept
 from dambench.store import journal
 from dambench.store import runs as stored
 from dambench.store.runs import Store

@@ -6,13 +6,13 @@ from itertools import pairwise
 from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
 
-from dambench import launch
-from dambench.display import display
-from dambench.events import Sampled
+from dambench.core.events import Sampled
+from dambench.core.sanitize import display
+from dambench.core.units import duration, energy, part_of, size
+from dambench.runner import processes
 from dambench.tui import clock
 from dambench.tui.watched import Attempt, Seen, local
 from dambench.tui.widgets.chart import bar, short, spark
-from dambench.units import duration, energy, part_of, size
 
 QUIET_SECONDS = 15.0
 """Since the last sign of life, from which on it is worth a word on a small screen."""
@@ -124,7 +124,7 @@ def words(seen: Seen | None, database: str) -> list[Text]:
     if state == "lost":
         quiet = f"{duration(int(clock.since(row['beat_at'])))} ago" if row["beat_at"] else "unknown"
         gone = f"process {row['pid']} is gone from {display(row['host'])}" if row["pid"] else "its process is gone"
-        if row["pid"] and not launch.is_here(row):
+        if row["pid"] and not processes.is_here(row):
             gone = f"process {row['pid']} on {display(row['host'])} is silent"
         found = [Text(f"Lost{at}: {gone}; its last sign of life was {quiet}.", "bold")]
         if seen.log:

@@ -9,10 +9,10 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from dambench.display import display
+from dambench.core.sanitize import display
+from dambench.core.units import duration
 from dambench.tui.feed import Question, Told
 from dambench.tui.resilient import Resilient
-from dambench.units import duration
 
 if TYPE_CHECKING:
     from dambench.tui.app import DambenchApp

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from dambench import files
-from dambench.config import Request, RunConfig, check_said_once
-from dambench.display import display
-from dambench.protocol import PRESETS
+from dambench.core import files
+from dambench.core.config import Request, RunConfig, check_said_once
+from dambench.core.protocol import PRESETS
+from dambench.core.sanitize import display
 
 Form = dict[str, str]
 """Text by field: of `Request`, `method.NAME` and `dataset.NAME`. What is empty was not said."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dambench import files, reading
+from dambench.core import files, reading
 
 
 def folder() -> Path:

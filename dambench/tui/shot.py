@@ -9,7 +9,7 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
-from dambench.errors import BadInput, unknown
+from dambench.core.errors import BadInput, unknown
 from dambench.tui.app import DambenchApp, Look
 from dambench.tui.screens.new_run import NewRun
 from dambench.tui.settings import Settings

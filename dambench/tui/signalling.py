@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from textual.binding import Binding
 
-from dambench import launch
-from dambench.display import display
-from dambench.errors import BadInput
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
+from dambench.runner import processes
 from dambench.store.runs import Store
 from dambench.tui.columns import ALIVE
 from dambench.tui.place import Place
@@ -43,13 +43,13 @@ def ask_to_stop(place: Place, row: Row) -> None:
         return
 
     def stop() -> str:
-        if launch.is_here(row):
+        if processes.is_here(row):
             _send(row, signal.SIGTERM)
             return f"{run} was asked to stop: it does so at the end of an iteration."
         with changing(place, [row]) as store:
             # The attempt, not 1: whoever resumes it is not meant.
             store.edit(run, "stop_asked", row["attempt"])
-        return f"{run} was asked to stop: {display(row['host'])} notices within {launch.BEAT_SECONDS:.0f} s."
+        return f"{run} was asked to stop: {display(row['host'])} notices within {processes.BEAT_SECONDS:.0f} s."
 
     text = f"Stop the run {run}? It writes a checkpoint first, and can be resumed."
     app.push_screen(Sure("Stop", text, "stop it"), lambda yes: do(place, stop) if yes else None)
@@ -60,7 +60,7 @@ def kill(place: Place, row: Row) -> None:
     app, run = place.console_app, row["id"]
     if app.refuses() or _has_ended(place, row):
         return
-    if not launch.is_here(row):
+    if not processes.is_here(row):
         app.say(f"{run} is on {row['host']}: only there can it be killed.", "warning")
         return
 
@@ -84,7 +84,7 @@ def resume(place: Place, row: Row) -> None:
     app, run = place.console_app, row["id"]
     if app.refuses():
         return
-    state = launch.state(row)
+    state = processes.state(row)
     if state in ALIVE or state == "finished":
         app.say(f"{run} is {state}: there is nothing to resume.", "warning")
         return
@@ -96,7 +96,7 @@ def resume(place: Place, row: Row) -> None:
     def resume() -> str:
         app.check_file()
         heard: list[str] = []
-        begun, code = launch.start(["resume", run, "--db", str(app.path.absolute()), "--headless"], heard.append)
+        begun, code = processes.start(["resume", run, "--db", str(app.path.absolute()), "--headless"], heard.append)
         if not begun:
             raise BadInput(heard[-1] if heard else f"{run} could not be resumed (exit code {code}).")
         return f"{run} goes on."
@@ -162,13 +162,13 @@ def _send(row: Row, number: signal.Signals) -> None:
     Raises:
         BadInput: it has ended since.
     """
-    if not launch.send(row, number):
+    if not processes.send(row, number):
         raise BadInput(f"{row['id']} was not signalled: its process {row['pid']} has ended meanwhile.")
 
 
 def _has_ended(place: Place, row: Row) -> bool:
     """Whether there is no process to stop; says so."""
-    state = launch.state(row)
+    state = processes.state(row)
     if state not in ALIVE:
         nothing = "there is no process to stop. r resumes it" if state == "lost" else "there is nothing to stop"
         place.console_app.say(f"{row['id']} is {state}: {nothing}.", "warning")

@@ -12,9 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from dambench import launch
-from dambench.display import display
-from dambench.events import (
+from dambench.core.events import (
     SKIPPED,
     AnyEvent,
     DataCard,
@@ -28,10 +26,12 @@ from dambench.events import (
     Stepped,
     Stopped,
 )
+from dambench.core.narration import losses as spelled
+from dambench.core.narration import summary
+from dambench.core.sanitize import display
+from dambench.runner import processes
 from dambench.store.leaderboard import mean, std
 from dambench.store.runs import EVALUATES, Store
-from dambench.terminal import losses as spelled
-from dambench.terminal import summary
 from dambench.tui.widgets.chart import Floats, Series
 from dambench.tui.widgets.images import Sheet
 
@@ -77,7 +77,7 @@ class Seen:
     """A run at one moment. Nothing in it changes any more."""
 
     row: dict[str, Any]
-    state: launch.State
+    state: processes.State
     card: DataCard
     environment: Environment | None
     """Of the last attempt."""
@@ -255,7 +255,7 @@ class Watched:
         picture = self._nearest(pictures)
         return Seen(
             row=row,
-            state=launch.state(row),
+            state=processes.state(row),
             card=self._card,
             environment=known.environment,
             attempts=tuple(known.attempts),
@@ -362,7 +362,7 @@ class Watched:
         """The end of its log file or, where that is not, what it said."""
         path = Path(row["log"]) if row["log"] else None
         try:
-            if path is None or not launch.is_here(row) or not path.is_file():
+            if path is None or not processes.is_here(row) or not path.is_file():
                 raise FileNotFoundError
             at = path.stat()
             now = row["attempt"], self._known.before, at.st_mtime_ns, at.st_size
@@ -382,7 +382,7 @@ class Watched:
 def runs(store: Store) -> list[str]:
     """The ids of all runs, those that run first, the newest first."""
     rows = store.query("select * from runs where deleted_at = '' order by number desc")
-    said = [row["id"] for row in rows if row["state"] in ("waiting", "running") and launch.state(row) in LIVE]
+    said = [row["id"] for row in rows if row["state"] in ("waiting", "running") and processes.state(row) in LIVE]
     alive = set(said)
     return [*said, *(row["id"] for row in rows if row["id"] not in alive)]
 

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from benchmarks import official
 from dambench import networks
-from dambench.augment import Draw, augment
-from dambench.matching.means import Term
+from dambench.core.protocol import DSA
+from dambench.matching.distribution import Term
 from dambench.matching.trajectories import Minibatch, Student, match
 from dambench.methods import datadam, dm
-from dambench.problem import Network
-from dambench.protocol import DSA
+from dambench.training.augmentation import Draw, augment
+from dambench.training.problem import Network
 from tests.lab import data_card, generator, global_seed, noise, pulled
 from tests.matching.test_gradients import pulled as matched_gradients
 from tests.matching.test_trajectories import finished

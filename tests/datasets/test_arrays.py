@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dambench import datasets
-from dambench.config import Choice
-from dambench.errors import BadInput
+from dambench.core.config import Choice
+from dambench.core.errors import BadInput
 
 
 def _arrays(**changes: Any) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dambench import datasets, registry
-from dambench.config import Choice
+from dambench import datasets
+from dambench.core import registry
+from dambench.core.config import Choice
+from dambench.core.errors import BadInput
 from dambench.datasets import cifar10, cifar100
-from dambench.errors import BadInput
 from tests.datasets import stand_ins
 
 

@@ -1,5 +1,5 @@
 from dambench import datasets
-from dambench.config import Choice
+from dambench.core.config import Choice
 
 
 def test_the_split_is_fixed_for_all_times() -> None:

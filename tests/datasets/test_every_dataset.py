@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from dambench import datasets, files, networks, registry
-from dambench.config import Choice
+from dambench import datasets, networks
+from dambench.core import files, registry
+from dambench.core.config import Choice
 from tests.datasets.stand_ins import SOURCES
 
 NAMES = registry.names("datasets")

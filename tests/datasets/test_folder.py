@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from dambench import datasets
-from dambench.config import Choice
-from dambench.errors import BadInput
+from dambench.core.config import Choice
+from dambench.core.errors import BadInput
 
 
 def _image(path: Path, pixels: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> None:

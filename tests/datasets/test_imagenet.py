@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from dambench import datasets
-from dambench.config import Choice
+from dambench.core.config import Choice
+from dambench.core.errors import BadInput
 from dambench.datasets import imagenet
-from dambench.errors import BadInput
 from tests.datasets import stand_ins
 from tests.datasets.stand_ins import ten_classes
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dambench import datasets
-from dambench.config import Choice
+from dambench.core.config import Choice
+from dambench.core.errors import BadInput
+from dambench.core.events import DataCard
 from dambench.datasets import _images
-from dambench.errors import BadInput
-from dambench.events import DataCard
 
 Array = NDArray[Any]
 

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from dambench import datasets, registry
-from dambench.config import Choice
+from dambench import datasets
+from dambench.core import registry
+from dambench.core.config import Choice
+from dambench.core.errors import BadInput
 from dambench.datasets import _pinned, mnist
-from dambench.errors import BadInput
 from tests.datasets.stand_ins import SOURCES
 
 DOWNLOADED = [name for name in registry.names("datasets") if registry.load("datasets", name).SOURCE == "download"]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from dambench import datasets
-from dambench.config import Choice
+from dambench.core.config import Choice
+from dambench.core.errors import BadInput
 from dambench.datasets import svhn
-from dambench.errors import BadInput
 from tests.datasets import stand_ins
 
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dambench import networks
-from dambench import train as training
-from dambench.augment import Draw, draw
-from dambench.config import read
-from dambench.errors import NotEnoughMemory
-from dambench.events import Adapted
+from dambench.core.config import read
+from dambench.core.errors import NotEnoughMemory
+from dambench.core.events import Adapted
+from dambench.core.protocol import DSA, Protocol
 from dambench.matching import gradients
+from dambench.matching.distribution import real_batch
 from dambench.matching.gradients import (
     ClassGradients,
     GradientMatching,
@@ -23,13 +23,13 @@ from dambench.matching.gradients import (
     epochs_for,
     updates_for,
 )
-from dambench.matching.learned import LearnedImages
-from dambench.matching.means import real_batch
+from dambench.matching.optimised import LearnedImages
 from dambench.methods import dc
-from dambench.precision import ALL, Policy
-from dambench.problem import Network, Problem, Step, SyntheticSet
-from dambench.protocol import DSA, Protocol
-from dambench.replay import Replayed
+from dambench.training import train as training
+from dambench.training.augmentation import Draw, draw
+from dambench.training.cuda_graph import Replayed
+from dambench.training.policy import ALL, Policy
+from dambench.training.problem import Network, Problem, Step, SyntheticSet
 from tests.lab import (
     GivenBatch,
     Tape,

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dambench import networks
-from dambench.augment import Draw, augment, draw
-from dambench.config import read
-from dambench.errors import BadInput, NotEnoughMemory
-from dambench.events import Adapted, Progressed
-from dambench.experts import Trajectories
+from dambench.core.config import read
+from dambench.core.errors import BadInput, NotEnoughMemory
+from dambench.core.events import Adapted, Progressed
+from dambench.core.protocol import DSA
 from dambench.matching import trajectories
-from dambench.matching.learned import LearnedImages
+from dambench.matching.experts import Trajectories
+from dambench.matching.optimised import LearnedImages
 from dambench.matching.trajectories import (
     Match,
     Minibatch,
@@ -34,9 +34,9 @@ from dambench.matching.trajectories import (
     start_epochs,
     step_bytes,
 )
-from dambench.precision import ALL, Policy
-from dambench.problem import Network, Problem
-from dambench.protocol import DSA
+from dambench.training.augmentation import Draw, augment, draw
+from dambench.training.policy import ALL, Policy
+from dambench.training.problem import Network, Problem
 from tests.lab import Tape, data_card, generator, global_generator_untouched, noise, through_a_file, tiny_problem
 
 CARD = data_card(channels=3)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dambench.experts import expert, features_of_each_class, recipe
+from dambench.matching.experts import expert, features_of_each_class, recipe
 from dambench.methods import herding, kcenter, kmeans
 from tests.lab import data_card, noise, tiny_problem, watch
 

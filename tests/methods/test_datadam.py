@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from dambench import networks
-from dambench.augment import Draw, draw
-from dambench.config import Request, read
-from dambench.engine import prepare
+from dambench.core.config import Request, read
+from dambench.core.protocol import DSA, preset
+from dambench.engine.settle import prepare
 from dambench.matching.attention import attention
 from dambench.methods import datadam, dm
-from dambench.problem import Network
-from dambench.protocol import DSA, preset
+from dambench.training.augmentation import Draw, draw
+from dambench.training.problem import Network
 from tests.lab import data_card, generator, literally_augmented, noise, pulled, tiny_problem, watch
 
 CARD = data_card(channels=3)

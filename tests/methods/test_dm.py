@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from dambench import networks
-from dambench.augment import Draw, draw
-from dambench.config import read
-from dambench.errors import BadInput
-from dambench.matching.means import ClassMeans, RealBatch
+from dambench.core.config import read
+from dambench.core.errors import BadInput
+from dambench.core.protocol import DSA
+from dambench.matching.distribution import ClassMeans, RealBatch
 from dambench.methods import dm
-from dambench.problem import Network
-from dambench.protocol import DSA
+from dambench.training.augmentation import Draw, draw
+from dambench.training.problem import Network
 from tests.lab import data_card, generator, literally_augmented, noise, pulled, real_set, tiny_problem, watch
 
 CARD = data_card(channels=3)

@@ -5,11 +5,12 @@ import msgspec
 import pytest
 import torch
 
-from dambench import networks, registry
-from dambench.config import read
-from dambench.events import Progressed
+from dambench import networks
+from dambench.core import registry
+from dambench.core.config import read
+from dambench.core.events import Progressed
 from dambench.methods import random, whole
-from dambench.problem import Network, Problem, State
+from dambench.training.problem import Network, Problem, State
 from tests.lab import (
     Seen,
     data_card,

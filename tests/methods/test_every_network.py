@@ -5,12 +5,13 @@ from types import ModuleType
 import pytest
 import torch
 
-from dambench import networks, registry
-from dambench.config import Request, read
-from dambench.engine import prepare
-from dambench.errors import BadInput
+from dambench import networks
+from dambench.core import registry
+from dambench.core.config import Request, read
+from dambench.core.errors import BadInput
+from dambench.engine.settle import prepare
 from dambench.methods import datadam, dm
-from dambench.problem import Network
+from dambench.training.problem import Network
 from tests.lab import data_card, generator, noise, pulled, tiny_problem, watch
 
 SIZES = {"lenet": 16, "vgg": 32}

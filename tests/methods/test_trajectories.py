@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from dambench import networks
-from dambench.config import read
-from dambench.experts import FTD, MTT, PAD, trajectories
+from dambench.core.config import read
+from dambench.matching.experts import FTD, MTT, PAD, trajectories
 from dambench.matching.trajectories import Student, check, predicted, training
 from dambench.methods import datm, mtt, pad
-from dambench.problem import SyntheticSet
+from dambench.training.problem import SyntheticSet
 from tests.lab import SOFT, data_card, quick_options, tiny_problem, watch
 from tests.matching.test_trajectories import finished
 

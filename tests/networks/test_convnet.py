@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dambench import networks
-from dambench.config import Options as AnyOptions
-from dambench.errors import BadInput
+from dambench.core.config import Options as AnyOptions
+from dambench.core.errors import BadInput
 from dambench.networks import convnet
-from dambench.problem import Network
+from dambench.training.problem import Network
 from tests.lab import data_card, noise
 from tests.networks.zoo import build, parameters, with_norms
 

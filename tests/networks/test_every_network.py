@@ -6,12 +6,13 @@ import torch
 from scipy.stats import ks_2samp
 from torch import nn
 
-from dambench import networks, registry
-from dambench.errors import BadInput
-from dambench.events import DataCard
-from dambench.problem import Network, Seeds
-from dambench.protocol import Budget, Protocol
-from dambench.train import train, train_together
+from dambench import networks
+from dambench.core import registry
+from dambench.core.errors import BadInput
+from dambench.core.events import DataCard
+from dambench.core.protocol import Budget, Protocol
+from dambench.training.problem import Network, Seeds
+from dambench.training.train import train, train_together
 from tests.lab import data_card, generator, global_generator_untouched, global_seed, noise, synthetic_set
 
 CARDS = {

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dambench.errors import BadInput
+from dambench.core.errors import BadInput
 from dambench.networks import _layers
 from tests.lab import noise
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dambench.errors import BadInput
+from dambench.core.errors import BadInput
 from tests.lab import noise
 from tests.networks.zoo import build, parameters
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from dambench.errors import BadInput
+from dambench.core.errors import BadInput
 from tests.lab import noise
 from tests.networks.zoo import build, copy_weights, instance_norm, parameters, with_norms
 

@@ -3,7 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
-from dambench.errors import BadInput
+from dambench.core.errors import BadInput
 from tests.lab import noise
 from tests.networks.zoo import build, copy_weights, parameters, with_norms
 

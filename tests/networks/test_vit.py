@@ -4,7 +4,7 @@ from scipy.stats import kstest
 from torch import nn
 
 from dambench import networks
-from dambench.errors import BadInput
+from dambench.core.errors import BadInput
 from dambench.networks import vit
 from tests.lab import data_card, generator, noise
 from tests.networks.zoo import build, parameters, with_norms

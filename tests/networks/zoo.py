@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from dambench import networks
-from dambench.problem import Network
+from dambench.training.problem import Network
 from tests.lab import data_card, generator
 
 

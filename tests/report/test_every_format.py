@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dambench.cli import run_cli
+from dambench.cli.app import run_cli
 from dambench.report import FOR_PEOPLE, FORMATS
 from dambench.report.to_csv import text
 from dambench.report.to_latex import latex
@@ -118,7 +118,7 @@ def test_html_is_a_page_with_the_same_cells(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_protocols_are_never_in_one_table(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    from dambench.protocol import PRESETS
+    from dambench.core.protocol import PRESETS
 
     add(store, config("dm", protocol=PRESETS["dc"]), LOW)
     assert _report(capsys, "--format", "latex", "--short").count(r"\begin{tabular}") == 2

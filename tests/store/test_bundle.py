@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from dambench import files
-from dambench.cli import run_cli
-from dambench.events import AnyEvent, Finished, Snapshot
+from dambench.cli.app import run_cli
+from dambench.core import files
+from dambench.core.events import AnyEvent, Finished, Snapshot
 from dambench.store import bundle
 from dambench.store.runs import Store
 from tests.ledger import CARD, PNG, config, costs, words

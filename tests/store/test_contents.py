@@ -10,13 +10,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dambench import files, launch
-from dambench.cli import run_cli
-from dambench.environment import without_secrets
-from dambench.errors import BadInput
-from dambench.events import Checkpointed, Process, Resumed
+from dambench.cli.app import run_cli
+from dambench.core import files
+from dambench.core.errors import BadInput
+from dambench.core.events import Checkpointed, Process, Resumed
+from dambench.runner import processes
 from dambench.store.merge import merge
 from dambench.store.runs import Store
+from dambench.training.environment import without_secrets
 from tests.ledger import CARD, ENVIRONMENT, add, config, tables, words
 
 FOREIGN: dict[str, object] = {"bytes": b"\xff\x00", "a text": "x", "nothing": None, "a number": -1.5, "JSON": "[]"}
@@ -130,7 +131,7 @@ def test_only_a_log_that_was_written_here_is_shown(
     files.write_whole(mine, b"its words\n")
     (files.log_folder() / "link.log").symlink_to(secret)
     (files.log_folder() / "inside").mkdir()
-    here = launch.this_process()
+    here = processes.this_process()
     shown = {
         (str(mine), here.host): True,
         (str(mine), "elsewhere"): False,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dambench import launch
-from dambench.cli import run_cli
-from dambench.errors import BadInput
+from dambench.cli.app import run_cli
+from dambench.core.errors import BadInput
+from dambench.runner import processes
 from dambench.store import filters
 from dambench.store.runs import Store
 from tests import ledger
@@ -32,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         enter("datadam", add(store, config("datadam", 10), [0.75], card=ledger.other_data("e", "mnist")))
         enter("whole", add(store, config("whole"), [1.0]))
         enter("failed", add(store, config("random", 50), end=ledger.failed()))
-        running = store.create(config("dc", 2), ledger.CARD, process=launch.this_process())
+        running = store.create(config("dc", 2), ledger.CARD, process=processes.this_process())
         said = store.record(running, words(config("dc", 2)))
         for _ in range(4):
             next(said)
@@ -44,7 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 def meant(store: Store, text: str) -> set[str]:
-    sql, values = filters.read(text).where(launch.states(store))
+    sql, values = filters.read(text).where(processes.states(store))
     return {row["name"] for row in store.query(f"select name from runs where {sql}", *values)}
 
 
@@ -181,7 +181,7 @@ def test_every_field_has_an_example_that_is_right_and_a_word_in_the_rows(store: 
     assert set(filters.EXAMPLES) == set(filters.FIELDS)
     for example in filters.EXAMPLES.values():
         meant(store, example.partition(", ")[0])
-    assert set(filters.STATES) == set(get_args(launch.State))
+    assert set(filters.STATES) == set(get_args(processes.State))
 
 
 def test_runs_and_report_take_a_filter(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 from scipy import stats
 
-from dambench.config import Choice, Plugin, RunConfig, Where
-from dambench.errors import BadInput
-from dambench.events import Evaluated
-from dambench.protocol import PRESETS
-from dambench.recording import result
+from dambench.cli.record import result
+from dambench.core.config import Choice, Plugin, RunConfig, Where
+from dambench.core.errors import BadInput
+from dambench.core.events import Evaluated
+from dambench.core.protocol import PRESETS
 from dambench.report.wording import made
 from dambench.store import filters
 from dambench.store import leaderboard as of_runs

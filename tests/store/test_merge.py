@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from dambench.errors import BadInput
-from dambench.events import (
+from dambench.core.errors import BadInput
+from dambench.core.events import (
     AnyEvent,
     Checkpointed,
     Failed,

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dambench import files
-from dambench.errors import Held, KeptElsewhere
-from dambench.events import AnyEvent, Previewed, Sampled
+from dambench.core import files
+from dambench.core.errors import Held, KeptElsewhere
+from dambench.core.events import AnyEvent, Previewed, Sampled
 from dambench.store import database, recorder
 from dambench.store.merge import merge
 from dambench.store.recorder import Recorder

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from sqlite_utils import Database
 
-from dambench.errors import BadInput, NotKept
-from dambench.events import (
+from dambench.core.errors import BadInput, NotKept
+from dambench.core.events import (
     AnyEvent,
     Evaluated,
     Neighbour,

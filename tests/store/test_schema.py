@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dambench.cli import run_cli
+from dambench.cli.app import run_cli
 from dambench.store.runs import Store
 from dambench.store.schema import VERSION
 from dambench.store.upkeep import migrate

@@ -11,10 +11,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dambench import disk, launch
-from dambench.errors import BadInput, NotKept
-from dambench.events import AnyEvent, Checkpointed, Evaluated, Finished, Process, Progressed, Resumed, Sampled, Stepped
+from dambench.core import filesystem
+from dambench.core.errors import BadInput, NotKept
+from dambench.core.events import (
+    AnyEvent,
+    Checkpointed,
+    Evaluated,
+    Finished,
+    Process,
+    Progressed,
+    Resumed,
+    Sampled,
+    Stepped,
+)
 from dambench.report.to_markdown import to_markdown
+from dambench.runner import processes
 from dambench.store import journal
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard
@@ -116,7 +127,7 @@ def test_a_mount_table_decides_and_the_folder_of_a_journal_too(tmp_path: Path, m
     monkeypatch.delenv("DAMBENCH_DISK")
     table = tmp_path / "mountinfo"
     table.write_text(f"1 0 0:1 / / rw - ext4 /dev/vda rw\n2 1 0:2 / {tmp_path.resolve()}/net rw - nfs4 filer:/x rw\n")
-    monkeypatch.setattr(journal, "disk_of", partial(disk.disk_of, table=table))
+    monkeypatch.setattr(journal, "disk_of", partial(filesystem.disk_of, table=table))
     (tmp_path / "net").mkdir()
     with closing(Store.open(tmp_path / "net" / "runs.db", write=True)) as store:
         add(store, config())
@@ -140,7 +151,7 @@ def test_where_the_cache_is_on_a_network_disk_too_the_index_is_elsewhere(
 ) -> None:
     line = "2 1 0:2 / {} rw - nfs4 filer:/x rw\n"
     table = tmp_path / "mountinfo"
-    monkeypatch.setattr(journal, "disk_of", partial(disk.disk_of, table=table))
+    monkeypatch.setattr(journal, "disk_of", partial(filesystem.disk_of, table=table))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     table.write_text("1 0 0:1 / / rw - ext4 /dev/vda rw\n" + line.format((tmp_path / "cache").resolve()))
@@ -420,8 +431,8 @@ def test_a_sign_of_life_reaches_other_hosts(host: Host, path: Path) -> None:
     (file,) = journal.folder(path).iterdir()
     b.refresh()
     row = b.run(run)
-    assert launch.state(row) == "running"
-    assert launch.state(row | {"beat_at": "2026-01-01T00:00:00.000+00:00"}) == "lost"
+    assert processes.state(row) == "running"
+    assert processes.state(row | {"beat_at": "2026-01-01T00:00:00.000+00:00"}) == "lost"
     os.utime(file, (2e9, 2e9))
     b.refresh()
     assert b.run(run)["beat_at"].startswith("2033-05-18")

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from dambench import files
-from dambench.cli import run_cli
-from dambench.errors import BadInput
-from dambench.events import Checkpointed, Evaluated, Finished, Process, Snapshot
+from dambench.cli.app import run_cli
+from dambench.core import files
+from dambench.core.errors import BadInput
+from dambench.core.events import Checkpointed, Evaluated, Finished, Process, Snapshot
 from dambench.report.to_markdown import to_markdown
 from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import Store

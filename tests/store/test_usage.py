@@ -1,6 +1,6 @@
 import pytest
 
-from dambench.events import Neighbour, Sampled
+from dambench.core.events import Neighbour, Sampled
 from dambench.store.usage import Usage, usage
 
 OTHER = Neighbour(pid=7, name="python", memory_bytes=10**9)

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from dambench.events import AnyEvent, Sampled, Stepped
+from dambench.core.events import AnyEvent, Sampled, Stepped
 from dambench.store.runs import Store
 from tests.ledger import CARD, config, words
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from dambench import launch
-from dambench.events import AnyEvent, Progressed, Stepped
+from dambench.core.events import AnyEvent, Progressed, Stepped
+from dambench.runner import processes
 from dambench.store import recorder
 from dambench.store.runs import Store
 from tests import ledger
@@ -29,7 +29,7 @@ def words() -> Iterator[AnyEvent]:
 if __name__ == "__main__":
     recorder.FLUSH_SECONDS = 0.1
     with closing(Store.open(Path(sys.argv[1]), write=True)) as store:
-        run = store.create(RUN, ledger.CARD, process=launch.this_process())
+        run = store.create(RUN, ledger.CARD, process=processes.this_process())
         print(run, flush=True)
         for _ in store.record(run, words()):
             pass

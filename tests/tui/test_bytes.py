@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dambench import launch
-from dambench.events import AnyEvent, Previewed, Progressed, Real, Sampled, Stepped
+from dambench.core.events import AnyEvent, Previewed, Progressed, Real, Sampled, Stepped
+from dambench.runner import processes
 from dambench.store.runs import Store
 from tests import ledger
 from tests.tui.terminal import Terminal
@@ -76,7 +76,7 @@ def _speaking(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
                 break
         store.close()
 
-    here = launch.this_process()
+    here = processes.this_process()
     thread = threading.Thread(target=speak)
     thread.start()
     try:
@@ -114,7 +114,7 @@ def test_live_keeps_to_its_bytes_and_is_silent_when_nothing_happens(
 def test_the_age_of_a_lost_run_costs_next_to_nothing(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with closing(Store.open(path, write=True)) as store:
-        gone = msgspec.structs.replace(launch.this_process(), started=1)
+        gone = msgspec.structs.replace(processes.this_process(), started=1)
         store.create(ledger.config(), ledger.CARD, process=gone)
     with Terminal(["--db", str(path)], 80, 24, tmp_path) as terminal:
         terminal.wait("lost")

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from dambench import config, files, registry
-from dambench.cli import run_cli
+from dambench.cli.app import run_cli
+from dambench.core import config, files, registry
 from dambench.methods import dm
 from dambench.tui import catalogue
 from dambench.tui.request import arguments, command, from_toml, of_run, to_toml
@@ -159,7 +159,7 @@ def test_the_command_and_the_toml_file_ask_for_the_same(capsys: pytest.CaptureFi
 
 
 def _prepare(capsys: pytest.CaptureFixture[str]) -> None:
-    from dambench.config import Choice
+    from dambench.core.config import Choice
     from dambench.datasets import prepare
 
     prepare(Choice("digits"), None)

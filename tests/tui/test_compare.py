@@ -9,8 +9,8 @@ from rich.text import Text
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from dambench.cli import run_cli
-from dambench.protocol import PRESETS
+from dambench.cli.app import run_cli
+from dambench.core.protocol import PRESETS
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, rivals
 from dambench.store.runs import Store

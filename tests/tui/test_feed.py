@@ -11,7 +11,7 @@ import pytest
 from textual.message_pump import MessagePump
 from textual.pilot import Pilot
 
-from dambench import launch
+from dambench.runner import processes
 from dambench.store.runs import Store
 from dambench.tui import place
 from dambench.tui.app import OURS, Broken, DambenchApp
@@ -277,7 +277,7 @@ def test_keys_act_on_the_file_that_is_shown_or_not_at_all(path: Path, monkeypatc
     other = path.with_name("other.db")
     shutil.copy(path, other)
     done: list[str] = []
-    monkeypatch.setattr(launch, "start", lambda *words: done.append("started"))
+    monkeypatch.setattr(processes, "start", lambda *words: done.append("started"))
     app = console(path)
 
     async def scene(pilot: Pilot[None]) -> None:

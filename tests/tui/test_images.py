@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from rich.text import Text
 
-from dambench.picture import Pixels, half_blocks, scaled, tiles
-from dambench.preview import preview
-from dambench.problem import Normalisation, SyntheticSet
-from dambench.terminal import shown
+from dambench.cli.output import shown
+from dambench.core.half_blocks import Pixels, half_blocks, scaled, tiles
+from dambench.engine.preview import preview
+from dambench.training.problem import Normalisation, SyntheticSet
 from dambench.tui.widgets.images import Sheet, draw, layout
 
 

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 from textual.pilot import Pilot
 
-from dambench import gpu, launch
-from dambench.events import (
+from dambench.core.events import (
     AnyEvent,
     Checkpointed,
     Cost,
@@ -35,6 +34,7 @@ from dambench.events import (
     Stopped,
     Warned,
 )
+from dambench.runner import monitor, processes
 from dambench.store.runs import NO_PROCESS, Store
 from dambench.tui import pace
 from dambench.tui.app import DambenchApp
@@ -54,7 +54,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     stop_clock(monkeypatch)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-    monkeypatch.setattr(gpu, "explain", lambda cuda, devices: "There is no driver.")
+    monkeypatch.setattr(monitor, "explain", lambda cuda, devices: "There is no driver.")
     return tmp_path / "runs.db"
 
 
@@ -227,14 +227,14 @@ def test_of_a_resumed_run_all_attempts_are_told_and_what_it_takes_goes_on(path: 
     file = path.parent / "second.log"
     file.write_text("the second attempt's own\n")
     with closing(Store.open(path, write=True)) as store, store.db.conn:
-        here = launch.this_process(str(file))
+        here = processes.this_process(str(file))
         store.db.conn.execute("update runs set log = ?, host = ?, boot = ?", [str(file), here.host, here.boot])
     log = "\n".join(_ask(path, watched).log)
     assert log.index("stopped by TERM") < log.index("the second attempt's own")
 
 
 def test_how_fast_it_is_and_what_is_left(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "state", lambda row: row["state"])
+    monkeypatch.setattr(processes, "state", lambda row: row["state"])
     seen = _ask(path, Watched(_enter(path, *_story(200))))
     assert seen.speed == pytest.approx(10)
     assert seen.left == pytest.approx(20)
@@ -269,7 +269,7 @@ def test_the_log_is_the_end_of_its_file_or_what_was_said(path: Path, tmp_path: P
     assert sum(line.startswith("iteration") for line in said) == 1  # the last one of those in a row
     log = tmp_path / "run.log"
     log.write_text("\n".join(f"line {number}" for number in range(9000)) + "\n\x1b[2Jhostile\n")
-    run = _enter(path, *_story(100), process=launch.this_process(str(log)), run_id="withlog")
+    run = _enter(path, *_story(100), process=processes.this_process(str(log)), run_id="withlog")
     watched = Watched(run)
     found = _ask(path, watched).log
     assert len(found) < 9000
@@ -280,7 +280,7 @@ def test_the_log_is_the_end_of_its_file_or_what_was_said(path: Path, tmp_path: P
 
 
 def test_runs_that_go_on_come_first(path: Path) -> None:
-    alive = launch.this_process()
+    alive = processes.this_process()
     for name, process in (("aaaaaa", alive), ("bbbbbb", NO_PROCESS), ("cccccc", alive)):
         _enter(path, *_story(4), process=process, run_id=name)
     with closing(Store.open(path)) as store:
@@ -494,7 +494,7 @@ def test_one_can_go_from_run_to_run(path: Path) -> None:
 
 def test_a_frozen_view_stands_still_while_the_run_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     story = list(_story())
-    run = _enter(path, *story[:60], process=launch.this_process())
+    run = _enter(path, *story[:60], process=processes.this_process())
     app = console(path, run)
     found: list[Seen] = []
     show = LivePlace.show
@@ -524,7 +524,7 @@ def test_a_frozen_view_stands_still_while_the_run_goes_on(path: Path, monkeypatc
 
 def test_a_run_is_followed_as_it_goes_on(path: Path) -> None:
     story = list(_story())
-    run = _enter(path, *story[:60], process=launch.this_process())
+    run = _enter(path, *story[:60], process=processes.this_process())
     app = console(path)
     app.settings.set("place", "live")
 
@@ -554,7 +554,7 @@ def test_without_a_database_or_a_run_the_place_says_what_to_do(path: Path) -> No
 def test_a_lost_run_is_told_with_its_last_words(path: Path, tmp_path: Path) -> None:
     log = tmp_path / "run.log"
     log.write_text("iteration 100\nKilled\n")
-    gone = msgspec.structs.replace(launch.this_process(str(log)), started=1)
+    gone = msgspec.structs.replace(processes.this_process(str(log)), started=1)
     run = _enter(path, *_story(200), process=gone)
     app = console(path, run)
 
@@ -579,7 +579,7 @@ def test_the_traceback_of_a_failed_run_can_be_copied(path: Path) -> None:
 def test_the_log_can_be_read_backwards(path: Path, tmp_path: Path) -> None:
     log = tmp_path / "run.log"
     log.write_text("\n".join(f"line {number}." for number in range(100)))
-    run = _enter(path, *_story(), *_end(), process=launch.this_process(str(log)))
+    run = _enter(path, *_story(), *_end(), process=processes.this_process(str(log)))
     app = console(path, run)
 
     async def scene(pilot: Pilot[None]) -> None:
@@ -605,14 +605,14 @@ def _signals(monkeypatch: pytest.MonkeyPatch) -> list[signal.Signals]:
         sent.append(number)
         return True
 
-    monkeypatch.setattr(launch, "send", send)
+    monkeypatch.setattr(processes, "send", send)
     return sent
 
 
 def test_a_run_is_asked_to_stop_by_a_key_and_killed_only_by_its_name(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = _enter(path, *_story(200), process=launch.this_process())
+    run = _enter(path, *_story(200), process=processes.this_process())
     sent = _signals(monkeypatch)
     app = console(path, run)
     told = _heard(app)
@@ -666,7 +666,7 @@ def test_a_run_goes_on_in_a_process_of_its_own(path: Path, monkeypatch: pytest.M
         started.append(arguments)
         return next(ends)
 
-    monkeypatch.setattr(launch, "start", start)
+    monkeypatch.setattr(processes, "start", start)
     app = console(path, run)
     told = _heard(app)
 
@@ -682,7 +682,7 @@ def test_a_run_goes_on_in_a_process_of_its_own(path: Path, monkeypatch: pytest.M
 
 
 def test_a_console_that_only_looks_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = _enter(path, *_story(200), process=launch.this_process())
+    run = _enter(path, *_story(200), process=processes.this_process())
     sent = _signals(monkeypatch)
     app = console(path, run, readonly=True)
     told = _heard(app)
@@ -719,7 +719,7 @@ def test_textuals_driver_still_has_the_queue_that_is_asked() -> None:
 
 def test_nothing_is_painted_while_the_terminal_is_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     story = list(_story())
-    run = _enter(path, *story[:60], process=launch.this_process())
+    run = _enter(path, *story[:60], process=processes.this_process())
     app = console(path, run)
     behind: list[int] = []
 

@@ -13,10 +13,10 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Select
 
-from dambench import gpu, launch
-from dambench.config import Choice, Where
-from dambench.errors import BadInput
-from dambench.gpu import Glance, Tenant
+from dambench.core.config import Choice, Where
+from dambench.core.errors import BadInput
+from dambench.runner import monitor, processes
+from dambench.runner.monitor import Glance, Tenant
 from dambench.store import runs as stored
 from dambench.store.history import Expected, Similar
 from dambench.store.runs import Store
@@ -104,7 +104,7 @@ def _no_children(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(new_run, "Checker", Answering)
     monkeypatch.setattr(new_run, "STILL", 0.01)
     monkeypatch.setattr(catalogue, "kept", lambda: KNOWN)
-    monkeypatch.setattr(gpu, "look", lambda: ([], "The driver is not there."))
+    monkeypatch.setattr(monitor, "look", lambda: ([], "The driver is not there."))
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_the_sentence_of_the_command_line_is_shown_and_its_field_marked(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[object] = []
-    monkeypatch.setattr(launch, "start", lambda *said: _noted(started, said))
+    monkeypatch.setattr(processes, "start", lambda *said: _noted(started, said))
 
     async def scene(pilot: Pilot[None]) -> None:
         form = await _opened(pilot)
@@ -285,7 +285,7 @@ def test_it_starts_what_it_shows_and_opens_it(path: Path, monkeypatch: pytest.Mo
         say("Preparing digits: this is done once.")
         return "abc234", 0
 
-    monkeypatch.setattr(launch, "start", start)
+    monkeypatch.setattr(processes, "start", start)
     app = console(path)
     monkeypatch.setattr(app, "open_run", opened.append)
 
@@ -308,7 +308,7 @@ def test_why_a_run_did_not_start_is_told(path: Path, monkeypatch: pytest.MonkeyP
         say("dambench: The disk is full.")
         return "", 2
 
-    monkeypatch.setattr(launch, "start", start)
+    monkeypatch.setattr(processes, "start", start)
 
     async def scene(pilot: Pilot[None]) -> None:
         await _opened(pilot)
@@ -325,7 +325,7 @@ def test_a_console_that_only_looks_starts_and_measures_nothing(path: Path, monke
     def fail(*said: object) -> None:
         raise AssertionError(said)
 
-    monkeypatch.setattr(launch, "start", fail)
+    monkeypatch.setattr(processes, "start", fail)
     monkeypatch.setattr(new_run, "Measurement", fail)
 
     app = console(path, readonly=True)
@@ -419,7 +419,7 @@ def test_options_come_when_they_are_known_and_gpus_when_they_are_seen(
     card = Glance("H100", 0, 80 * 10**9, 0, [])
     monkeypatch.setattr(catalogue, "kept", lambda: None)
     monkeypatch.setattr(catalogue, "load", lambda: learnt.wait(20) and KNOWN)
-    monkeypatch.setattr(gpu, "look", lambda: seen.wait(20) and ([card], ""))
+    monkeypatch.setattr(monitor, "look", lambda: seen.wait(20) and ([card], ""))
 
     async def scene(pilot: Pilot[None]) -> None:
         await pilot.press("n")
@@ -581,7 +581,7 @@ def test_the_command_line_answers_many_requests(
 ) -> None:
     import io
 
-    from dambench.cli import run_cli
+    from dambench.cli.app import run_cli
 
     lines = [["--method", "dm", "--dataset", "digits", "--ipc", "x"], ["--method", "dmm", "--dataset", "digits"]]
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(json.dumps(line) + "\n" for line in lines) + "3\n"))

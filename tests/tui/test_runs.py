@@ -15,11 +15,11 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from dambench import launch
-from dambench.cli import run_cli
-from dambench.config import Where
-from dambench.events import Process
-from dambench.files import digest
+from dambench.cli.app import run_cli
+from dambench.core.config import Where
+from dambench.core.events import Process
+from dambench.core.files import digest
+from dambench.runner import processes
 from dambench.store import filters, listing
 from dambench.store.runs import Store
 from dambench.tui import signalling
@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven runs: run0 … run6, of which the last two are lost and at work."""
     path = tmp_path_factory.mktemp("made") / "runs.db"
     names = iter(f"run{number}" for number in range(7))
-    here = launch.this_process()
+    here = processes.this_process()
     with pytest.MonkeyPatch.context() as patched, closing(Store.open(path, write=True)) as store:
         stop_clock(patched)
         patched.setattr("dambench.store.runs.new_id", lambda: next(names))
@@ -67,7 +67,7 @@ def path(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A database with those runs."""
     stop_clock(monkeypatch)
     monkeypatch.setattr("dambench.store.runs.new_id", lambda: "run7")
-    monkeypatch.setattr(launch, "state", state)
+    monkeypatch.setattr(processes, "state", state)
     return Path(shutil.copy(made, tmp_path / "runs.db"))
 
 
@@ -390,7 +390,7 @@ def test_a_run_that_only_evaluates_says_so_everywhere_and_is_run_again_as_that(
         started.append(arguments)
         return "fresh2", 0
 
-    monkeypatch.setattr(launch, "start", start)
+    monkeypatch.setattr(processes, "start", start)
     app = console(path)
 
     async def scene(pilot: Pilot[None]) -> None:
@@ -451,7 +451,7 @@ def test_what_was_changed_meanwhile_is_shown_and_not_written_over(path: Path) ->
 
 
 def test_a_signal_that_nobody_got_is_not_said_to_have_been_sent(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "is_here", lambda row: True)
+    monkeypatch.setattr(processes, "is_here", lambda row: True)
     app = console(path)
 
     async def scene(pilot: Pilot[None]) -> None:
@@ -502,8 +502,8 @@ def test_a_run_is_stopped_after_a_question_and_killed_only_by_its_name(
         sent.append((row["id"], number))
         return True
 
-    monkeypatch.setattr(launch, "send", send)
-    monkeypatch.setattr(launch, "is_here", lambda row: True)
+    monkeypatch.setattr(processes, "send", send)
+    monkeypatch.setattr(processes, "is_here", lambda row: True)
     app = console(path)
 
     async def scene(pilot: Pilot[None]) -> None:
@@ -525,7 +525,7 @@ def test_a_run_is_stopped_after_a_question_and_killed_only_by_its_name(
 
 
 def test_a_run_on_another_host_is_asked_to_stop(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "is_here", lambda row: False)
+    monkeypatch.setattr(processes, "is_here", lambda row: False)
     app = console(path)
 
     async def scene(pilot: Pilot[None]) -> None:
@@ -546,7 +546,7 @@ def test_a_run_is_resumed_without_waiting_for_it(path: Path, monkeypatch: pytest
         say("The dataset has gone.")
         return "", 2
 
-    monkeypatch.setattr(launch, "start", start)
+    monkeypatch.setattr(processes, "start", start)
     app = console(path)
 
     async def scene(pilot: Pilot[None]) -> None:

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dambench.cli import run_cli
+from dambench.cli.app import run_cli
 from dambench.store.runs import Store
 from dambench.tui import feed
 from dambench.tui.settings import Settings

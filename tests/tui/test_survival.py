@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from dambench import launch
+from dambench.runner import processes
 from dambench.store.runs import Store
 from dambench.tui.app import Broken, Help, TooSmall
 from dambench.tui.screens.runs import RunsPlace
@@ -48,7 +48,7 @@ class Going:
         """How far it is, by the database; it has not ended."""
         with closing(Store.open(self.path)) as store:
             row = store.run(self.run)
-        assert launch.state(row) == "running"
+        assert processes.state(row) == "running"
         return int(row["done"])
 
     def goes_on(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from dambench.errors import BadInput
+from dambench.core.errors import BadInput
 from dambench.store import listing
 from dambench.store.runs import Store
 from dambench.tui.app import Broken, DambenchApp

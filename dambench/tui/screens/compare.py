@@ -17,9 +17,10 @@ from textual.events import Resize
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from dambench import files
-from dambench.display import display, markdown
-from dambench.errors import BadInput
+from dambench.core import files
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display, markdown
+from dambench.core.units import duration, size
 from dambench.report import FORMATS, format_of, wording, write
 from dambench.report.to_markdown import grid
 from dambench.store import history
@@ -35,7 +36,6 @@ from dambench.tui.widgets import chart
 from dambench.tui.widgets.grid import Contents, Grid
 from dambench.tui.widgets.lines import cut
 from dambench.tui.widgets.pick import Ask, Pick
-from dambench.units import duration, size
 
 MOST_CURVES = 8
 """Runs over each other: more cannot be told apart."""

@@ -14,9 +14,9 @@ from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 
-from dambench import gpu, launch
-from dambench.display import counted, display
-from dambench.errors import BadInput
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import counted, display
+from dambench.runner import monitor, processes
 from dambench.tui import pace, signalling
 from dambench.tui.feed import Question
 from dambench.tui.panes import accuracies, facts, machine, times, unheard, words
@@ -263,7 +263,7 @@ class LivePlace(signalling.Doing):
         here = seen.environment
         on_gpu = here is not None and here.device != "cpu"
         title = display(here.device_name if here and on_gpu else "Host", max(8, width - 4))
-        why = "" if on_gpu or here is None or not launch.is_here(seen.row) else self._why.text(here.cuda)
+        why = "" if on_gpu or here is None or not processes.is_here(seen.row) else self._why.text(here.cuda)
         ascii_ = self.console_app.look.ascii
         found = machine(seen, width, height, ascii=ascii_, why=why)
         if not self._pane("time").display:
@@ -439,7 +439,7 @@ class WhyNoGpu:
     """Why runs here use the CPU: asked once, by a thread, since a driver may hang."""
 
     def __init__(self, explain: Callable[[str, int], str] | None = None) -> None:
-        self._explain = explain or gpu.explain
+        self._explain = explain or monitor.explain
         self._found: dict[str, str] = {}
 
     def text(self, cuda: str) -> str:

@@ -28,11 +28,13 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, Input, Select, Static
 
-from dambench import files, gpu, launch
-from dambench.config import PRECISIONS, PREPROCESSINGS, RunConfig
-from dambench.display import display
-from dambench.errors import BadInput
+from dambench.core import files
+from dambench.core.config import PRECISIONS, PREPROCESSINGS, RunConfig
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
+from dambench.core.units import duration, size
 from dambench.report.wording import protocol_in_words
+from dambench.runner import monitor, processes
 from dambench.store import history
 from dambench.store import runs as stored
 from dambench.store.history import Expected, Similar
@@ -44,7 +46,6 @@ from dambench.tui.place import LOW
 from dambench.tui.plain import spelled
 from dambench.tui.request import Form
 from dambench.tui.resilient import Resilient
-from dambench.units import duration, size
 
 if TYPE_CHECKING:
     from dambench.tui.app import DambenchApp
@@ -531,11 +532,11 @@ class NewRun(Resilient, Screen[None]):
         self.run_worker(self._rebuild(), exclusive=True, group="rebuild")
 
     def _look(self) -> None:
-        cards, trouble = gpu.look()
+        cards, trouble = monitor.look()
         runs = {}
         with suppress(Exception), closing(Store.open(self.console_app.path)) as store:
             alive = store.query("select id, pid, host, boot from runs where state = 'running' and deleted_at = ''")
-            runs = {row["pid"]: row["id"] for row in alive if launch.is_here(row)}
+            runs = {row["pid"]: row["id"] for row in alive if processes.is_here(row)}
         self.post_message(Seen(in_words(cards, runs) if cards else [trouble], len(cards)))
 
     def on_seen(self, message: Seen) -> None:
@@ -636,7 +637,7 @@ class NewRun(Resilient, Screen[None]):
             self.post_message(Said(line))
 
         try:
-            run, code = launch.start(arguments, say)
+            run, code = processes.start(arguments, say)
             error = "" if run else last.removeprefix("dambench: ") or f"It ended with {code} before it began."
         except (BadInput, OSError) as failed:
             run, error = "", str(failed)
@@ -935,7 +936,7 @@ def _sharing(count: int) -> str:
     return f"{count} finished run{'s have' if count > 1 else ' has'} this protocol: one table with this one."
 
 
-def in_words(cards: Sequence[gpu.Glance], runs: dict[int, str]) -> list[str]:
+def in_words(cards: Sequence[monitor.Glance], runs: dict[int, str]) -> list[str]:
     """Who is on each GPU.
 
     Args:

@@ -17,9 +17,9 @@ from textual.containers import Horizontal
 from textual.timer import Timer
 from textual.widgets import Input, Static
 
-from dambench import launch
-from dambench.display import counted, display
-from dambench.errors import BadInput
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import counted, display
+from dambench.runner import processes
 from dambench.store import filters, listing
 from dambench.store.filters import Filter
 from dambench.store.listing import Glance
@@ -102,7 +102,7 @@ class Reader:
     """When all is read anew: that takes a tenth of the time at most."""
     numbers: list[int] = field(default_factory=list)
     of: int = 0
-    stands: dict[int, launch.State] = field(default_factory=dict)
+    stands: dict[int, processes.State] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
 
     def read(self, store: Store, wanted: Wanted, number: int | None, at: int, begin: str = "") -> Found:
@@ -115,7 +115,7 @@ class Reader:
             number = next((row["number"] for row in store.query("select number from runs where id = ?", begin)), None)
         anew = wanted != self.wanted or began >= self.until
         if anew:
-            self.stands = launch.states(store)
+            self.stands = processes.states(store)
             only = wanted.filter.where(self.stands, clock.now())
             lost = [number for number, state in self.stands.items() if state == "lost"]
             self.numbers = listing.ordered(store, only, wanted.order, down=wanted.down, lost=lost)
@@ -624,7 +624,7 @@ class RunsPlace(signalling.Doing):
         def start() -> str:
             self.console_app.check_file()
             heard: list[str] = []
-            begun, code = launch.start([*arguments, "--db", path], heard.append)
+            begun, code = processes.start([*arguments, "--db", path], heard.append)
             if not begun:
                 raise BadInput(heard[-1] if heard else f"It ended with {code} before it began.")
             return f"{begun} evaluates {found['maker']}'s set."
@@ -716,7 +716,7 @@ class RunsPlace(signalling.Doing):
 
 def _alive(rows: Sequence[dict[str, Any]]) -> str:
     """The runs that go on."""
-    return ", ".join(row["id"] for row in rows if launch.state(row) in ALIVE)
+    return ", ".join(row["id"] for row in rows if processes.state(row) in ALIVE)
 
 
 def _is_another(found: Found, number: int, marks: dict[int, str]) -> bool:

@@ -1,0 +1,1 @@
+"""What the console's places are put together from."""

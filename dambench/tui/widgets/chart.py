@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
-from dambench.display import display
+from dambench.core.sanitize import display
 from dambench.tui.widgets.lines import Lines
 
 Floats = NDArray[np.float64]

@@ -7,8 +7,8 @@ import numpy as np
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from dambench.display import display
-from dambench.picture import Pixels, half_blocks, in_part, scaled, tiles
+from dambench.core.half_blocks import Pixels, half_blocks, in_part, scaled, tiles
+from dambench.core.sanitize import display
 from dambench.tui.widgets.lines import Lines
 
 SIDES = (96, 64, 48, 32, 24, 16, 12, 8, 6)

@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from dambench.display import display
+from dambench.core.sanitize import display
 from dambench.tui.resilient import Resilient
 
 

@@ -1,0 +1,376 @@
+"""RunConfig: everything one run depends on. Request: what somebody asked for, from a file or from flags.
+
+A request may leave nearly everything out; the engine settles it against the method's recipe and the data into
+a RunConfig, in which nothing is left open. Only a RunConfig is ever run, stored, hashed or compared.
+"""
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import date
+from datetime import time as clock
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from dambench.core import reading
+from dambench.core.errors import BadInput, folded, named, unknown
+from dambench.core.protocol import Protocol, identity
+from dambench.core.sanitize import display
+
+MAX_SEED = 2**63 - 1
+MAX_RUNS = 1000
+"""That one command may start."""
+MOST_VALUE = 10_000
+"""Characters of one that is said on the command line."""
+MOST_TOML = 64_000
+"""Bytes of a request's file."""
+Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
+Text = Annotated[str, Meta(min_length=1)]
+Name = Annotated[str, Meta(max_length=200)]
+"""As many characters as are kept of one."""
+Tag = Annotated[str, Meta(min_length=1, max_length=200)]
+Count = Annotated[int, Meta(ge=1, le=10**9)]
+Every = Annotated[int, Meta(ge=0, le=10**9)]
+Seconds = Annotated[float, Meta(ge=0, le=10**6)]
+Threads = Annotated[int, Meta(ge=0, le=4096)]
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Of a network's products. bf16: of the real branch while a set is made, elsewhere as the device does by default."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+PreprocessingName = Literal["mean/std", "zca"]
+PREPROCESSINGS: tuple[PreprocessingName, ...] = get_args(PreprocessingName)
+
+
+class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every method's, dataset's and network's options."""
+
+
+class Choice(Struct, frozen=True, forbid_unknown_fields=True):
+    """A method or a dataset, by name, with its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class Recipe(Struct, frozen=True, kw_only=True):
+    """Settings of a method that somebody published or measured. The first that fits is the default."""
+
+    source: str
+    """The paper's table, the repository's command, or the measurement that it comes from."""
+    name: str = "default"
+    datasets: tuple[str, ...] = ()
+    """The datasets it is for; empty: any."""
+    ipc: tuple[int, int | None] = (1, None)
+    """The smallest and largest IPC it is for; None: no largest."""
+    options: dict[str, Any] = {}
+    network: str = ""
+    """The network to match on; empty: the dataset's default."""
+    norm: str = ""
+    """The norm of the network to match on, where its name does not say one; empty: the family's default."""
+    preprocessing: PreprocessingName = "mean/std"
+
+    def fits(self, dataset: str, ipc: int) -> bool:
+        low, high = self.ipc
+        return (not self.datasets or dataset in self.datasets) and low <= ipc and (high is None or ipc <= high)
+
+
+class Where(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a run happens: it decides how fast the result comes, not what the result is.
+
+    The last bits of a float do depend on the device and the thread count; both are recorded with the run.
+    """
+
+    data: str = ""
+    """A folder or file with the raw data, for datasets that do not come with a package."""
+    device: str = "cpu"
+    threads: Threads = 0
+    """CPU threads of torch; 0: torch's own choice."""
+    compiled: bool = False
+    real_chunk: Every = 0
+    """Real images that go through a network at once; 0: all."""
+    synthetic_chunk: Every = 0
+    stack: Count = 1
+    """Networks that are trained at once on a set."""
+    checkpoint_every: Seconds = 30.0
+    """Seconds between two checkpoints, at least; 0: one after each iteration."""
+    made: str = ""
+    """SHA-256 of the set that another run of the same method and settings has made, and this one only evaluates."""
+    made_after: Every = 0
+    """The iterations that it took."""
+
+
+class Plugin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A method, a dataset or a network from another package: which code it is."""
+
+    kind: Literal["methods", "datasets", "networks"]
+    name: str
+    package: str = ""
+    """The installed distribution; empty: unknown."""
+    version: str = ""
+    sha256: str
+    """Of the source of its module, and of what that imports of its own package."""
+
+
+class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything one run depends on, nothing left open."""
+
+    dataset: Choice
+    method: Choice
+    network: str
+    """The network that the method matches on, in full: `convnet-d3-w128`."""
+    ipc: int | None
+    """Images per class; None for `whole`, which takes them all."""
+    protocol: Protocol
+    evaluate_on: tuple[str, ...]
+    """The networks that are trained on the set, in full."""
+    eval_repeats: Count = 5
+    """How many of each."""
+    evaluate_every: Every = 0
+    """Also evaluate each time so many iterations are done; 0: only at the end."""
+    seed: Seed = 0
+    deterministic: bool = False
+    """Only operations with a deterministic form, where the device has others too (CUDA)."""
+    precision: Precision = "fp32"
+    preprocessing: PreprocessingName = "mean/std"
+    """What is done to the real images before a network sees them, in distillation and in every test of the set."""
+    method_version: Annotated[int, Meta(ge=1)] = 1
+    """The method's `VERSION`. Runs from before there were any are of version 1."""
+    plugins: tuple[Plugin, ...] = ()
+    """Those of the method, the dataset and the networks that come from other packages."""
+    where: Where = Where()
+
+    @property
+    def sha256(self) -> str:
+        """The identity of the run: every field but `where`."""
+        return identity(self, but=("where",))
+
+
+class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What somebody asked for. None: not said."""
+
+    dataset: str | dict[str, Any] | None = None
+    method: str | dict[str, Any] | None = None
+    ipc: Count | None = None
+    network: str | None = None
+    protocol: str | None = None
+    evaluate_on: Annotated[list[str], Meta(min_length=1, max_length=100)] | None = None
+    eval_repeats: Count | None = None
+    evaluate_every: Every | None = None
+    iterations: Count | None = None
+    recipe: str | None = None
+    seed: Seed | None = None
+    deterministic: bool | None = None
+    precision: str | None = None
+    """auto, fp32, tf32 or bf16."""
+    compile: str | None = None
+    """auto, on or off."""
+    preprocessing: str | None = None
+    """mean/std or zca."""
+    data: Text | None = None
+    device: str | None = None
+    threads: Threads | None = None
+    checkpoint_every: Seconds | None = None
+    seeds: str | Annotated[list[Seed], Meta(max_length=MAX_RUNS)] | None = None
+    """Several runs, one per seed: `[0, 1, 2]` or "0-2"."""
+    name: Name | None = None
+    tags: Annotated[list[Tag], Meta(max_length=100)] | None = None
+
+    def each_seed(self) -> list["Request"]:
+        """One request per seed.
+
+        Raises:
+            BadInput: `seeds` is not of the form 0-4 or 0,3,7, names a seed twice, or `seed` is said too.
+        """
+        if self.seeds is None:
+            return [self]
+        if self.seed is not None:
+            raise BadInput("seed and seeds exclude each other: --seeds 0-4 makes five runs.")
+        seeds = _seeds(self.seeds) if isinstance(self.seeds, str) else self.seeds
+        if len(set(seeds)) < len(seeds) or not seeds:
+            raise BadInput(f"seeds {self.seeds!r}: each must be there once, and at least one.")
+        return [msgspec.structs.replace(self, seed=seed, seeds=None) for seed in seeds]
+
+    def choice(self, kind: str) -> Choice:
+        """The dataset or method asked for, with the options said so far.
+
+        Raises:
+            BadInput: none was named.
+        """
+        said = getattr(self, kind)
+        if isinstance(said, str):
+            return Choice(said)
+        options = dict(said or {})
+        name = options.pop("name", None)
+        if name is not None and not isinstance(name, str):
+            raise BadInput(f"The name of the {kind} is {_shown(name)}, which is not a text.")
+        if name is None:
+            raise BadInput(f'No {kind} was named: say --{kind} NAME, or {kind} = "NAME" in the TOML file.')
+        return Choice(name, options)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A request's fields from a TOML file.
+
+    Raises:
+        BadInput: the file is not there, is not TOML, or has a key or a type that a request does not have.
+    """
+    try:
+        fields = tomllib.loads(reading.content(path, MOST_TOML).decode("utf-8-sig"))
+    except OSError as error:
+        raise BadInput(f"The file {str(path)!r} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or numbers and nesting beyond reason
+        raise BadInput(f"The file {str(path)!r} is not valid TOML: {error}.") from None
+    for key in fields:
+        if key not in Request.__struct_fields__:
+            raise BadInput(f"In {str(path)!r}: {unknown('setting', key, Request.__struct_fields__)}")
+    read(Request, fields, f"{str(path)!r}")
+    check_said_once(fields, f"{str(path)!r}")
+    return fields
+
+
+def overlay(fields: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The same fields with those of `over` that are not None on top; options of a method or dataset are merged.
+
+    Naming another method or dataset drops the options that were meant for the first, and what is said in another
+    way (`seed` and `seeds`, `iterations` and the method's own) goes over what was said before.
+    """
+    merged = dict(fields)
+    said = {key for key, value in over.items() if value is not None}
+    for key, other in (("seed", "seeds"), ("seeds", "seed")):
+        if key in said and other not in said:
+            merged.pop(other, None)
+    if isinstance(over.get("method"), Mapping) and "iterations" in over["method"]:
+        merged.pop("iterations", None)
+    for key, value in over.items():
+        if value is None:
+            continue
+        if key in ("method", "dataset"):
+            below = merged.get(key) or {}
+            below = {"name": below} if isinstance(below, str) else dict(below)
+            above = {"name": value} if isinstance(value, str) else dict(value)
+            if "name" in above and folded(str(above["name"])) != folded(str(below.get("name"))):
+                below = {}
+            value = below | above
+        merged[key] = value
+    return merged
+
+
+def settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
+    """`["method.lr_images=0.1"]` → `{"method": {"lr_images": 0.1}}`; values are read as TOML, else as text.
+
+    Raises:
+        BadInput: a pair is not of the form method.NAME=VALUE or dataset.NAME=VALUE, or is there twice.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        group, dot, option = name.strip().partition(".")
+        if not (equals and dot and option) or group not in ("method", "dataset"):
+            raise BadInput(f"--set {pair!r} is not of the form method.NAME=VALUE or dataset.NAME=VALUE.")
+        try:
+            said = tomllib.loads(f"value = {text[:MOST_VALUE]}")
+        except (ValueError, RecursionError):
+            said = {}
+        # (With an end of a line in it, it could say more than one thing.)
+        value = said["value"] if len(said) == 1 and len(text) <= MOST_VALUE else text.strip()
+        options = found.setdefault(group, {})
+        if option in options:
+            raise BadInput(f"--set {group}.{option} is given more than once: say it once.")
+        if option == "name":
+            raise BadInput(f"--set {pair!r} does not name the {group}: say --{group} {display(text, 60)}.")
+        options[option] = value
+    return found
+
+
+def check_said_once(fields: Mapping[str, Any], whose: str) -> None:
+    """See that one file, or one command, does not say the same in two ways.
+
+    Raises:
+        BadInput: it says `iterations` and the method's own, or `seed` and `seeds`.
+    """
+    method = fields.get("method")
+    if fields.get("iterations") is not None and isinstance(method, Mapping) and "iterations" in method:
+        raise BadInput(f"In {whose}: iterations and method.iterations are the same setting: say it once.")
+    if fields.get("seed") is not None and fields.get("seeds") is not None:
+        raise BadInput(f"In {whose}: seed and seeds exclude each other: seeds 0-4 makes five runs.")
+
+
+def _seeds(text: str) -> list[int]:
+    """`0-4` or `0,3,7` → the seeds."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not re.fullmatch("[0-9]+(-[0-9]+)?", part.strip()) or len(part) > 2 * len(str(MAX_SEED)):
+            raise BadInput(f"--seeds {text!r} is not of the form 0-4 or 0,3,7.")
+        span = range(int(first), int(last or first) + 1)
+        if len(found) + span.stop - span.start > MAX_RUNS:
+            raise BadInput(f"--seeds {text!r} asks for more than {MAX_RUNS} runs at once.")
+        if span.stop > MAX_SEED:
+            raise BadInput(f"--seeds {text!r}: a seed is at most {MAX_SEED}.")
+        found += span
+    return found
+
+
+def _finite(value: object) -> bool:
+    """Whether every number in a value is one: JSON, in which configurations are kept, has no others."""
+    waiting = [value]
+    while waiting:  # it may be nested as deep as a file can say
+        part = waiting.pop()
+        if isinstance(part, float) and not math.isfinite(part):
+            return False
+        waiting += part.values() if isinstance(part, Mapping) else part if isinstance(part, list | tuple) else ()
+    return True
+
+
+def _shown(value: object) -> str:
+    """A value as somebody wrote it, or as much of it as helps."""
+    try:
+        return display(str(value) if isinstance(value, date | clock) else repr(value), 60)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits
+        return "…"
+
+
+T = TypeVar("T")
+
+
+def read(kind: type[T], fields: Mapping[str, Any], whose: str) -> T:
+    """`fields` as a strict, frozen struct.
+
+    Args:
+        whose: how the sentence of an error calls them: "method dm".
+
+    Raises:
+        BadInput: a key is unknown (the nearest is named), or a value has the wrong type or is out of bounds.
+    """
+    known = cast(Any, kind).__struct_fields__
+    hints, meant = get_type_hints(kind), dict(fields)
+    for key, value in fields.items():
+        if key not in known:
+            raise BadInput(f"In {whose}: {unknown('option', key, known)}")
+        later = kind is Request and isinstance(value, Mapping)  # options are looked at one by one, under their names
+        if not later and not _finite(value):
+            what = "is not a finite number" if isinstance(value, float) else "has a number that is not finite"
+            raise BadInput(f"In {whose}: {key} = {_shown(value)} {what}.")
+        if isinstance(value, str) and get_origin(hints[key]) is Literal:
+            with suppress(BadInput):  # which value is wrong is said below
+                meant[key] = named(key, value, [word for word in get_args(hints[key]) if isinstance(word, str)])
+    try:
+        return msgspec.convert(meant, kind)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at ")
+        key = place.strip("`").removeprefix("$.").removeprefix("$") or "a value"
+        what = f"{key} = {_shown(fields[key])}" if key in fields else key
+        choices = hints.get(key)
+        if key in fields and get_origin(choices) is Literal:
+            reason = f"it is one of {', '.join(map(str, get_args(choices)))}"
+        raise BadInput(f"In {whose}: {what} is not allowed: {reason[:1].lower()}{reason[1:]}.") from None
+    except Exception as error:
+        if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        raise BadInput(f"In {whose}: {type(error).__name__}: {error}.") from error  # from code that is not ours

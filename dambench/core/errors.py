@@ -1,0 +1,70 @@
+"""What goes wrong because of what was asked, said in one sentence to the person who asked."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from dambench.core.sanitize import display
+
+
+class BadInput(ValueError):
+    """The request cannot be met. The text says what was asked, what is wrong and what would be right.
+
+    Raised before a run begins: the command line prints it and exits with 2, having changed nothing.
+    """
+
+
+class NotEnoughMemory(RuntimeError):
+    """The device has too little memory for what was asked, in any way that gives the same result. Ends a run."""
+
+
+class NotKept(RuntimeError):
+    """The database could not be written: the disk is full, gone, or held by somebody else. Nothing of it was kept."""
+
+
+class Held(NotKept):
+    """Another process holds the database. That may pass."""
+
+
+class Gone(NotKept):
+    """Under the name of the database is not the file any more that was opened.
+
+    Attributes:
+        readable: whether what was opened can still be read: it was removed or renamed, not written over.
+    """
+
+    def __init__(self, text: str, *, readable: bool):
+        super().__init__(text)
+        self.readable = readable
+
+
+class KeptElsewhere(NotKept):
+    """The database could not be written, but what was to be written is in another file, which the text names."""
+
+
+def folded(name: str) -> str:
+    """A name without what people write differently: case, dashes, underscores and spaces."""
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+def named(kind: str, name: str, known: Iterable[str]) -> str:
+    """The known name that is meant: this very one, or the only one that differs as `folded` forgives (`CIFAR-10`).
+
+    Raises:
+        BadInput: there is none, or more than one.
+    """
+    known = list(known)
+    alike = [other for other in known if folded(other) == folded(name)]
+    if name in known or len(alike) == 1:
+        return name if name in known else alike[0]
+    raise unknown(kind, name, known)
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
+    """The error for a name that nobody answers to, naming the nearest one and all the others."""
+    known = sorted(known)
+    lower = name.lower()
+    longer = [other for other in known if name and other.startswith(lower)]
+    near = longer[:1] or get_close_matches(lower, known, n=1, cutoff=0.4)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return BadInput(f"No {kind} is called {display(name, 60)!r}. {hint}Known: {', '.join(known) or 'none'}.")

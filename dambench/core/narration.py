@@ -1,0 +1,64 @@
+"""What a run's events say, in a line each, for terminal, log and console alike."""
+
+from dambench.core.events import (
+    SKIPPED,
+    Adapted,
+    AnyEvent,
+    Evaluated,
+    Failed,
+    Finished,
+    Real,
+    Resumed,
+    Started,
+    Stepped,
+    Stopped,
+    Warned,
+    remark,
+)
+from dambench.core.sanitize import counted, display
+from dambench.core.units import duration
+
+
+def summary(event: AnyEvent) -> str | None:
+    """The event in one harmless line, or None if it is not worth one."""
+    line = _summary(event)
+    return None if line is None else display(line, 500)
+
+
+def _summary(event: AnyEvent) -> str | None:
+    match event:
+        case Started(config=config, data=data, environment=environment):
+            ipc = "" if config.ipc is None else f" at IPC {config.ipc}"
+            on = f" on {config.network}" if config.network else ""
+            made = f"evaluation of the set {config.where.made[:8]}: " if config.where.made else ""
+            where = f"{environment.device} ({environment.device_name}, {counted(environment.threads, 'thread')})"
+            return f"{made}{config.method.name} of {data.label}{ipc}{on}, seed {config.seed}, {where}"
+        case Resumed(iteration=iteration, attempt=attempt):
+            where = f"after iteration {iteration}" if iteration >= 0 else "from the beginning"
+            return f"resumed {where}, attempt {attempt}"
+        case Evaluated():
+            return (
+                f"{event.network} #{event.repeat}: accuracy {100 * event.accuracy:.2f} %, "
+                f"train {100 * event.train_accuracy:.2f} %, loss {number(event.loss)}, {duration(event.seconds)}"
+            )
+        case Warned() | Adapted():
+            return f"note: {remark(event)}"
+        case Finished():
+            spent = ", ".join(f"{cost.phase} {duration(cost.seconds)}" for cost in event.costs)
+            return f"finished: {spent}"
+        case Failed():
+            return f"failed: {event.error}"
+        case Stopped():
+            where = f" in phase {event.phase}, iteration {event.iteration}" if event.phase else ""
+            return f"stopped by {event.signal}{where}"
+        case _:
+            return None
+
+
+def number(value: Real) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def losses(event: Stepped) -> str:
+    said = {name: value for name, value in event.losses.items() if value or name != SKIPPED}
+    return "  ".join(f"{display(name)} {number(value)}" for name, value in said.items())

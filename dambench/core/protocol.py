@@ -1,0 +1,185 @@
+"""How a network is trained and tested on a set: named, versioned, hashed.
+
+Most published accuracies of this field cannot be compared because each paper trains its test networks in
+another way. Here every score carries the hash of the protocol that produced it, and no table mixes two.
+A protocol does not contain the network: a score belongs to (set, evaluation network, protocol, seed).
+"""
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from dambench.core.errors import BadInput, named
+
+
+def identity(struct: Struct, but: tuple[str, ...] = ()) -> str:
+    """SHA-256 of the canonical JSON of a struct, fields equal to their default left out.
+
+    They are left out so that a field added later, with a default that changes nothing, keeps every older hash.
+
+    Args:
+        but: fields of the outermost struct that do not count.
+    """
+    return hashlib.sha256(msgspec.json.encode(_said(struct, but), order="sorted")).hexdigest()
+
+
+def _said(value: Any, but: tuple[str, ...] = ()) -> Any:
+    if not isinstance(value, Struct):
+        return value
+    return {
+        field.name: _said(getattr(value, field.name))
+        for field in msgspec.structs.fields(value)
+        if field.name not in but and getattr(value, field.name) != field.default
+    }
+
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class Budget(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """For how long a network is trained."""
+
+    epochs: Positive
+    """Passes over the set that are really made. (DC's code, asked for 300, makes 301.)"""
+    drops: tuple[Positive, ...] = ()
+    """After how many epochs the learning rate is multiplied by the protocol's `decay`."""
+
+
+class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a network is trained and tested on a set. The test set selects nothing: the last epoch is the score."""
+
+    name: str
+    version: int = 1
+    """Raised when the code that carries this protocol out changes what it computes."""
+    synthetic: Budget
+    whole: Budget
+    """The budget for the whole real set, under the same hash: the papers rarely state theirs."""
+    batch: Positive = 256
+    lr: float | Literal["as the set carries"] = 0.01
+    """Step size of SGD, or the learning rate that was distilled with the set (0.01 where there is none)."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay: float = 0.1
+    keeps_momentum: bool = False
+    """Whether the momentum survives a drop of the learning rate. In the code of DC and all that descend
+    from it it does not: a new optimiser is made."""
+    augmentation: tuple[str, ...] = ()
+    """Of each batch, one of these operations of DSA is drawn and applied with parameters of its own to each
+    image. `flip` is left out for data whose mirror image is another class, as DC's README prescribes."""
+    draws: Literal["for each batch", "for each image"] = "for each batch"
+    """How often one of the operations is drawn."""
+    labels: Literal["hard", "as the set carries"] = "hard"
+    """Hard: the class with the largest logit, where the set carries soft labels."""
+    source: str = ""
+    """Where these settings were read."""
+
+    @property
+    def sha256(self) -> str:
+        """The identity of what is computed: every field but `name` and `source`."""
+        return identity(self, but=("name", "source"))
+
+    @property
+    def label(self) -> str:
+        """Name and the start of the hash: `dsa-dm#1f3a`."""
+        return f"{self.name}#{self.sha256[:4]}"
+
+
+DSA = ("color", "crop", "cutout", "flip", "scale", "rotate")
+DC = ("dc-crop", "dc-scale", "dc-rotate")
+
+PRESETS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="quick",
+            synthetic=Budget(epochs=200, drops=(100,)),
+            whole=Budget(epochs=50, drops=(25,)),
+            augmentation=DSA,
+            source="ours, for a first look: as dsa-dm, a fifth of the epochs",
+        ),
+        Protocol(
+            name="brief",
+            synthetic=Budget(epochs=200, drops=(100,)),
+            whole=Budget(epochs=3, drops=(2,)),
+            augmentation=DSA,
+            source="ours, for tens of thousands of real images on a CPU: as quick, but 3 epochs on the whole set",
+        ),
+        Protocol(
+            name="dc",
+            synthetic=Budget(epochs=301, drops=(152,)),
+            whole=Budget(epochs=200, drops=(100,)),
+            source="DC (ICLR 2021), released code, without its augmentation; whole-set epochs are ours",
+        ),
+        Protocol(
+            name="dc-augmented",
+            synthetic=Budget(epochs=1001, drops=(502,)),
+            whole=Budget(epochs=200, drops=(100,)),
+            augmentation=DC,
+            draws="for each image",
+            source="DC (ICLR 2021), released code for MNIST: crop, scale or rotation for each image (for BatchNorm "
+            "networks it has crop or noise); whole-set epochs are ours",
+        ),
+        Protocol(
+            name="dsa-dm",
+            synthetic=Budget(epochs=1001, drops=(502,)),
+            whole=Budget(epochs=200, drops=(100,)),
+            augmentation=DSA,
+            source="DSA (ICML 2021) and DM (WACV 2023), released code; whole-set epochs are ours",
+        ),
+        Protocol(
+            name="datadam",
+            synthetic=Budget(epochs=1801, drops=(902,)),
+            whole=Budget(epochs=200, drops=(100,)),
+            batch=64,
+            augmentation=DSA,
+            source="DataDAM (ICCV 2023), released code, which tests on BatchNorm: add --evaluate-on convnet-bn; "
+            "whole-set epochs are ours",
+        ),
+        Protocol(
+            name="datadam-table",
+            synthetic=Budget(epochs=1801, drops=tuple(range(15, 1801, 15))),
+            whole=Budget(epochs=200, drops=tuple(range(15, 200, 15))),
+            batch=64,
+            decay=0.5,
+            keeps_momentum=True,
+            augmentation=DSA,
+            source="DataDAM (ICCV 2023), table of hyper-parameters: lr halved every 15 epochs; epochs and batch are "
+            "the code's, whole-set epochs ours",
+        ),
+        Protocol(
+            name="mtt",
+            synthetic=Budget(epochs=1001, drops=(502,)),
+            whole=Budget(epochs=200, drops=(100,)),
+            lr="as the set carries",
+            augmentation=DSA,
+            source="MTT (CVPR 2022), released code: as dsa-dm, at the learned lr (it reports the best test on the way, "
+            "and this the last); whole-set epochs are ours",
+        ),
+        Protocol(
+            name="datm-pad",
+            synthetic=Budget(epochs=1001, drops=(502,)),
+            whole=Budget(epochs=200, drops=(100,)),
+            batch=128,
+            lr="as the set carries",
+            augmentation=DSA,
+            labels="as the set carries",
+            source="DATM (ICLR 2024) and PAD, released code: learned lr, soft labels (they report the best test on the "
+            "way, and this the last); whole-set epochs are ours",
+        ),
+    )
+}
+
+
+def preset(name: str) -> Protocol:
+    """The protocol of that name, with or without its hash (`dsa-dm`, `dsa-dm#1f3a`).
+
+    Raises:
+        BadInput: nobody answers to the name, or the hash is another version's.
+    """
+    said, mark, version = name.partition("#")
+    protocol = PRESETS[named("protocol", said, PRESETS)]
+    if mark and protocol.label != f"{protocol.name}#{version.strip().lower()}":
+        raise BadInput(f"The protocol {name!r} is another version's: here it is {protocol.label}.")
+    return protocol

@@ -1,0 +1,175 @@
+"""What a run would take, from its first iterations and the first steps of its evaluation. Nothing of it is kept."""
+
+import statistics
+import time
+
+from msgspec import Struct
+
+from dambench import datasets, networks
+from dambench.core.errors import BadInput
+from dambench.core.events import Progressed
+from dambench.engine.loop import LOGGED_STEPS, distilled, open_problem
+from dambench.engine.settle import Job
+from dambench.evaluators.accuracy import evaluate
+from dambench.training.problem import RealSet, Seeds, SyntheticSet
+from dambench.training.train import predict
+
+MEASURED_SECONDS = 8.0
+"""About how long each phase is measured, after its first step."""
+
+TESTED_IMAGES = 2_000
+"""Test images of which one pass is timed."""
+
+EVENT_BYTES = 500
+"""Of a logged iteration or a sample in the database, indices included."""
+
+
+class Estimate(Struct, frozen=True, kw_only=True):
+    """What a run would take."""
+
+    seconds: dict[str, float]
+    """By phase: `distil`, `evaluate`, and `experts` where they are not there yet."""
+    peak_memory_bytes: dict[str, int]
+    """By phase, over the measured steps: the allocator's on a GPU, resident memory of the process on a CPU."""
+    disk_bytes: int
+    """Synthetic sets, and about what the database grows by."""
+    first_iteration_seconds: float
+    """With all that is done once: compiling, recording a graph. 0: the method has no iterations."""
+    iteration_seconds: float
+    """Median of the others."""
+    iterations: int
+    network_seconds: dict[str, float]
+    """By evaluation network: to train and test one."""
+    networks: int
+    """That would be trained and tested in all."""
+    notes: list[str] = []
+    """What the method had to say of it."""
+
+
+def estimate(job: Job) -> Estimate:
+    """Take a few steps of a run, and say what all of them would take.
+
+    Raises:
+        BadInput, NotEnoughMemory: as the run would fail.
+    """
+    config, policy = job.config, job.policy
+    policy.apply()
+    real, test = datasets.open_sets(job.card, policy.device, config.preprocessing)
+    problem = open_problem(job, real)
+    notes: list[str] = []
+    problem.warn = notes.append
+    iterations: int = getattr(job.options, "iterations", 0)
+    policy.restart_peak()
+    times: list[float] = []
+    synthetic: SyntheticSet | None = None
+    begun = last = time.perf_counter()
+    training = _Training(begun)
+    for told in distilled(job, problem):
+        policy.synchronise()
+        now = time.perf_counter()
+        if isinstance(told, Progressed) and told.phase == "experts":
+            problem.rehearsal = training.hear(told, now)
+            begun = last = time.perf_counter()
+            continue
+        if isinstance(told, Progressed):
+            if not times and now - begun > MEASURED_SECONDS:  # the first step alone takes long
+                times = [(now - begun) / told.done * told.total / max(1, iterations)] * 2
+                synthetic = problem.synthetic_set(problem.random_subset())
+                break
+            continue
+        synthetic = told.synthetic
+        times.append(now - last)
+        last = time.perf_counter()
+        if len(times) > 1 and last - begun - times[0] > MEASURED_SECONDS:
+            break
+    if synthetic is None:
+        raise BadInput(f"The method {config.method.name} gave no synthetic set.")
+    each = statistics.median(times[1:] or [0.0])
+    distil = times[0] + each * max(0, iterations - 1)
+    peaks = {"distil": policy.peak_bytes()}
+    policy.restart_peak()
+    per_network = {name: _network_seconds(job, name, synthetic, test) for name in config.evaluate_on}
+    peaks["evaluate"] = policy.peak_bytes()
+    on_the_way = (iterations - 1) // config.evaluate_every if config.evaluate_every and iterations else 0
+    judgements = 1 + on_the_way
+    evaluated = config.eval_repeats * judgements
+    seconds = {"distil": distil, "evaluate": evaluated * sum(per_network.values())}
+    if training.seconds:
+        seconds = {"experts": training.seconds} | seconds
+    sets = 0 if synthetic.whole else judgements * len(synthetic.to_bytes())
+    events = min(iterations, LOGGED_STEPS) + sum(seconds.values()) + evaluated * len(per_network)
+    return Estimate(
+        seconds=seconds,
+        peak_memory_bytes=peaks,
+        disk_bytes=int(sets + judgements * 2**16 + events * EVENT_BYTES),
+        first_iteration_seconds=times[0] if iterations else 0.0,
+        iteration_seconds=each,
+        iterations=iterations,
+        network_seconds=per_network,
+        networks=evaluated * len(per_network),
+        notes=notes,
+    )
+
+
+class _Training:
+    """Of experts: what each stage of it would take. It is told apart from the next by how much there is to do.
+
+    Args:
+        now: when the first one began.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.seconds = self._before = 0.0
+        self._begun = self._last = now
+        self._stage = "", 0
+
+    def hear(self, event: Progressed, now: float) -> bool:
+        """Whether this stage was measured for long enough."""
+        stage = event.note.partition(" ")[0], event.total
+        if stage != self._stage:
+            self._stage, self._before, self._begun = stage, self.seconds, self._last
+        self._last, spent = now, now - self._begun
+        enough = spent > MEASURED_SECONDS
+        self.seconds = self._before + (spent / event.done * event.total if enough and event.done else spent)
+        return enough
+
+
+def _network_seconds(job: Job, name: str, synthetic: SyntheticSet, test: RealSet) -> float:
+    """To train and test one network of this name, as many at once as the run would."""
+    config, policy = job.config, job.policy
+    together = min(policy.stack, config.eval_repeats)
+    events = evaluate(
+        synthetic,
+        "",
+        test,
+        job.card,
+        iteration=0,
+        final=True,
+        network_names=(name,),
+        repeats=together,
+        protocol=config.protocol,
+        seeds=Seeds(config.seed),
+        policy=policy,
+    )
+    first: tuple[float, int] | None = None
+    training = begun = time.perf_counter()
+    for event in events:
+        if not isinstance(event, Progressed):
+            break
+        policy.synchronise()
+        now = time.perf_counter()
+        if first is None:  # what is done once for all steps is no measure of them
+            first = now, event.done
+            training = (now - begun) / event.done * event.total
+        elif event.done > first[1]:
+            training = (now - first[0]) / (event.done - first[1]) * event.total
+        if now - first[0] > MEASURED_SECONDS / len(config.evaluate_on):
+            break
+    network = networks.build(name, job.card).to(policy.device)
+    network.reset(Seeds(config.seed).generator("estimate", device=policy.device))
+    some = min(TESTED_IMAGES, len(test.images))
+    few = SyntheticSet(test.images[:some], test.labels[:some], synthetic.normalisation, synthetic.classes)
+    begun = time.perf_counter()
+    predict(network, few, policy.test_batch(job.card.height * job.card.width))
+    policy.synchronise()
+    return training / together + (time.perf_counter() - begun) * len(test.images) / some

@@ -1,0 +1,417 @@
+"""Matching by class means: what a network sees of the real and of the synthetic images of a class, on average.
+
+DM and DataDAM are of this kind. They differ in what they look at (`Term`): the embedding, or the attention maps of
+each layer and the embedding. The loss is
+
+    Σ_terms weight · Σ_classes ‖mean_{x real} v(x) − mean_{s synthetic} v(s)‖²
+
+with v the vector that a term makes of what the network sees of one image.
+
+A class's mean is a sum over its images, so the real images go through the network a few at a time where that is
+faster or all would not fit, and the gradient is taken for some classes after the other: the loss is a sum over
+classes. With BatchNorm the maps of an image depend on all others. Its statistics are of the mixed batch of all
+classes, as in the released codes; where the network is a chain of stages they are had stage by stage, a few images
+at a time, otherwise all images go through at once.
+"""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dambench.core.errors import NotEnoughMemory
+from dambench.core.protocol import DSA
+from dambench.core.units import size
+from dambench.matching.optimised import LearnedImages
+from dambench.training.augmentation import Draw, augment, augment_by, draw, parameters, strategy_for
+from dambench.training.cuda_graph import Recorder, Replayed
+from dambench.training.policy import Policy
+from dambench.training.problem import Network, Problem, RealSet, Stage
+
+EVERY = slice(None)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of the loss: what is compared, at which level of the network, and what it weighs."""
+
+    name: str
+    """As it is logged; terms of one name are added up."""
+    level: int
+    """Of `Network.feature_maps`."""
+    vectors: Callable[[Tensor], Tensor]
+    """What the network sees of n images there, (n, …) → one vector each, (n, D)."""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class RealBatch:
+    """Random real images of every class, augmented; fetched class by class, when they are looked at."""
+
+    real: RealSet
+    indices: Tensor
+    """(classes, n) int64, on the images' device."""
+    drawn: Draw | None = None
+    """One draw per class; None: not augmented, or as `table` says."""
+    table: Tensor | None = None
+    """The same draw as numbers on the device: see `augment_by`."""
+    augment_by: Callable[[Tensor, Tensor], Tensor] = augment_by
+
+    def images(self, classes: slice, some: slice = EVERY) -> Tensor:
+        """Of these classes, some of each: (c, n, C, H, W) float32, normalised and augmented."""
+        return self.augmented(self.real.normalisation.apply(self.real.images[self.indices[classes, some]]), classes)
+
+    def augmented(self, images: Tensor, classes: slice) -> Tensor:
+        """Images of these classes, (c, n, C, H, W), after the augmentation of each class."""
+        if self.table is not None:
+            return self.augment_by(images, self.table[classes])
+        return images if self.drawn is None else augment(images, self.drawn.of(classes))
+
+
+def real_batch(problem: Problem, count: int, augmentation: Literal["dsa", "none"], iteration: int) -> RealBatch:
+    """`count` random real images of every class, and one augmentation per class, of this iteration."""
+    real = problem.real
+    indices = real.draw(count, problem.generator("real batch", iteration)).to(real.images.device)
+    if augmentation == "none":
+        return RealBatch(real, indices)
+    strategy = strategy_for(DSA, problem.card.mirrors)
+    return RealBatch(real, indices, draw(strategy, real.classes, problem.seeds.generator("augmentation", iteration)))
+
+
+class Matching:
+    """Moves synthetic images so that their class means approach the real ones, one iteration after the other.
+
+    Args:
+        terms: what is compared, of the problem's network.
+        count: real images per class and iteration.
+        recorder: stands in for CUDA's, in tests.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        images: LearnedImages,
+        terms: Callable[[Network], list[Term]],
+        count: int,
+        augmentation: Literal["dsa", "none"],
+        recorder: Callable[[torch.device], Recorder] | None = None,
+    ):
+        if min(problem.real.counts) < count:
+            problem.warn(
+                f"The smallest class has {min(problem.real.counts)} images, fewer than the real batch of {count}: "
+                "such classes are sampled with replacement."
+            )
+        self.problem, self.images, self.count, self.augmentation = problem, images, count, augmentation
+        network = problem.new_network(images.iteration + 1)
+        self.means = ClassMeans(network, terms(network), problem.policy)
+        self._graphed = problem.device.type == "cuda" or recorder is not None
+        self._replayed = Replayed(self._iterate_on, problem.device, said=problem.warn, recorder=recorder)
+        self._augment_by = problem.policy.compile(augment_by)
+        self.parts: dict[str, float] = {}
+        """What the last iteration spent its time on, seconds; empty on a GPU, which the host does not wait for."""
+        if problem.policy.compiled:
+            self._compile()
+
+    def step(self) -> dict[str, Tensor]:
+        """Take the next iteration.
+
+        Returns:
+            By name what the terms give, weighted, `matching`, their sum, and `skipped`, the steps that were left out so
+            far: detached scalars, valid until the next.
+
+        Raises:
+            NotEnoughMemory: the GPU has too little, and fewer images at once would be another loss.
+        """
+        began = time.perf_counter()
+        iteration = self.images.iteration + 1
+        self.problem.new_network(iteration)
+        batch = real_batch(self.problem, self.count, self.augmentation, iteration)
+        while True:
+            try:
+                losses = self._iterate(batch)
+                break
+            except torch.OutOfMemoryError as error:
+                reason = str(error).partition("\n")[0]
+            # Outside of `except`: what the error keeps alive is to be freed first.
+            self._take_less(iteration, reason)
+        self.images.iteration = iteration
+        if self.problem.device.type == "cpu":
+            looked = self.means.seconds
+            self.parts = looked | {"draws and update": time.perf_counter() - began - sum(looked.values())}
+        return losses
+
+    def _iterate(self, batch: RealBatch) -> dict[str, Tensor]:
+        if not self._graphed:
+            return self._descend(batch)
+        table = [] if batch.drawn is None else [self._table(batch.drawn)]
+        return dict(zip([*self.means.names, "skipped"], self._replayed(batch.indices, *table), strict=True))
+
+    def _iterate_on(self, indices: Tensor, table: Tensor | None = None) -> list[Tensor]:
+        """An iteration as a function of tensors alone, which changes the images in place."""
+        batch = RealBatch(self.problem.real, indices, table=table, augment_by=self._augment_by)
+        return list(self._descend(batch).values())
+
+    def _descend(self, batch: RealBatch) -> dict[str, Tensor]:
+        losses = self.means.pull(batch, self.images.tensor, self.images.gradient)
+        return self.images.descend(losses)
+
+    def _table(self, drawn: Draw) -> Tensor:
+        return parameters(drawn, *self.problem.real.images.shape[-2:])
+
+    def _compile(self) -> None:
+        """Compile for all shapes that will come; where that fails, go on without, from the first iteration on."""
+        first = self.images.iteration + 1
+        try:
+            batch = real_batch(self.problem, self.count, self.augmentation, first)
+            if self._graphed and batch.drawn is not None:
+                table = self._table(batch.drawn).to(self.problem.device)
+                batch = RealBatch(batch.real, batch.indices, table=table, augment_by=self._augment_by)
+            self.means.pull(batch, self.images.tensor, self.images.gradient)
+        except torch.OutOfMemoryError:
+            return  # iterations deal with it
+        except Exception as error:  # whatever a compiler that is half installed may raise
+            said = str(error).strip().partition("\n")[0]
+            self.problem.adapt(first, f"compiling failed: {type(error).__name__}: {said[:200]}", compiled=False)
+            self.means, self._augment_by = self.means.under(self.problem.policy), augment_by
+
+    def _take_less(self, iteration: int, reason: str) -> None:
+        """Halve what goes through the network at once, after the GPU's memory was too small for it."""
+        policy, means = self.problem.policy, self.means
+        most = self.count * self.problem.real.classes
+        if means.phase == "synthetic":
+            what, least = "synthetic_chunk", self.problem.ipc
+            now = max(least, min(policy.synthetic_chunk, len(self.images.tensor)) // least * least)
+            fixed = means.network.mixes_images
+        else:
+            what, now, least = "real_chunk", min(policy.real_chunk, most), 1
+            fixed = means.network.mixes_images and not means.network.stages
+        if fixed or now <= least:
+            raise NotEnoughMemory(too_little(means.phase, now, fixed, reason, policy))
+        self._replayed.forget()
+        if policy.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.problem.adapt(iteration, reason, **{what: max(least, -(-now // 2))})
+        self.means = means.under(self.problem.policy)
+
+
+def too_little(phase: str, images: int, fixed: bool, reason: str, policy: Policy) -> str:
+    """What to say where so many images are the fewest that can go through the network at once, and are too many.
+
+    Args:
+        phase: `real` or `synthetic`.
+        fixed: whether BatchNorm needs them all at once.
+        reason: what torch said.
+    """
+    asked = re.search(r"Tried to allocate ([\d.]+) (\w+)", reason)
+    unit = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}.get(asked[2], 0) if asked else 0
+    needed = f"at least {size(policy.used_bytes() + float(asked[1]) * unit)}" if asked and unit else "more memory"
+    why = "BatchNorm needs them all at once" if fixed else "they are the fewest that can go through at once"
+    return (
+        f"{images} {phase} images do not fit the GPU's memory, and {why}: this run needs {needed}. "
+        "Take a smaller real batch, a lower IPC, or a network without BatchNorm."
+    )
+
+
+class ClassMeans:
+    """The mean vectors of each class for a network and some terms, and how to approach them.
+
+    Args:
+        network: in train mode, its weights frozen; they may change from call to call, in place.
+    """
+
+    def __init__(self, network: Network, terms: Sequence[Term], policy: Policy):
+        self.network, self.terms, self.policy = network, terms, policy
+        self.phase = "real"
+        """Which images were being looked at last: `real` or `synthetic`."""
+        self.seconds: dict[str, float] = {}
+        """That the last `pull` took for each, on a CPU."""
+        self.names = list(dict.fromkeys(["matching", *(term.name for term in terms)]))
+        """Of the losses."""
+        # The real branch may have a precision of its own: the same network, its weights rounded.
+        rounded = policy.real_dtype != torch.float32
+        self._real_network = deepcopy(network).to(policy.real_dtype) if rounded else network
+        self._real_dtype = next(self._real_network.parameters()).dtype
+        self._sums = policy.compile(self._class_sums)
+        self._part = policy.compile(self._losses)
+        self._stages = [
+            _Staged(stage, stage.norm, level, terms, policy)
+            for level, stage in enumerate(self._real_network.stages)
+            if isinstance(stage.norm, nn.BatchNorm2d)
+        ]
+
+    def under(self, policy: Policy) -> "ClassMeans":
+        """The same under another policy."""
+        return ClassMeans(self.network, self.terms, policy)
+
+    def pull(self, batch: RealBatch, synthetic: Tensor, gradient: Tensor) -> dict[str, Tensor]:
+        """The matching loss, and its gradient with respect to the synthetic images.
+
+        Args:
+            synthetic: (classes * ipc, C, H, W), sorted by class, a leaf. It is augmented as the real batch is.
+            gradient: the same shape; overwritten.
+        """
+        classes = len(batch.indices)
+        began = time.perf_counter()
+        self.phase = "real"
+        targets = self.of_real(batch)
+        self.seconds = {"real images": time.perf_counter() - began}
+        self.phase = "synthetic"
+        ipc = len(synthetic) // classes
+        most = classes if self.network.mixes_images else max(1, self.policy.synthetic_chunk // ipc)
+
+        def descend(some: slice) -> Tensor:
+            images = synthetic.detach().unflatten(0, (classes, ipc))[some].requires_grad_()
+            parts = torch.stack(self._part(batch.augmented(images, some), [target[some] for target in targets]))
+            (slope,) = torch.autograd.grad(parts.sum(), images)
+            gradient.unflatten(0, (classes, ipc))[some] = slope
+            return parts.detach()
+
+        with torch.enable_grad():
+            found = torch.stack(self.policy.each(descend, _slices(classes, most))).sum(0)
+        self.seconds["synthetic images"] = time.perf_counter() - began - self.seconds["real images"]
+        of_names = {term.name: synthetic.new_zeros(()) for term in self.terms}
+        for term, part in zip(self.terms, found, strict=True):
+            of_names[term.name] = of_names[term.name] + part
+        return {name: of_names.get(name, found.sum()) for name in self.names}
+
+    @torch.no_grad()
+    def of_real(self, batch: RealBatch) -> list[Tensor]:
+        """The mean vector of each class, for each term: (classes, D) each."""
+        if self._real_network is not self.network:
+            torch._foreach_copy_(list(self._real_network.parameters()), list(self.network.parameters()))
+        classes, count = batch.indices.shape
+        chunk = self.policy.real_chunk
+        if self.network.mixes_images and chunk < classes * count and self._stages:
+            return self._by_stages(batch)
+        whole = self.network.mixes_images or chunk >= classes * count
+        together, part = (classes, count) if whole else (max(1, chunk // count), _even(count, chunk))
+        pieces = [(of, some) for of in _slices(classes, together) for some in _slices(count, part)]
+        sums = self.policy.each(lambda piece: self._sums(batch.images(*piece)), pieces)
+        means = []
+        for position in range(len(self.terms)):
+            # In the order of the images, so that the last bits do not depend on which was done first.
+            totals: dict[int, Tensor] = {}
+            for (of, _), found in zip(pieces, sums, strict=True):
+                before = totals.get(of.start)
+                totals[of.start] = found[position] if before is None else before + found[position]
+            means.append(torch.cat(list(totals.values())) / count)
+        return means
+
+    def _by_stages(self, batch: RealBatch) -> list[Tensor]:
+        """What batch norm makes of all real images, a few of them at a time."""
+        classes, count = batch.indices.shape
+        images = torch.cat([batch.images(of).flatten(0, 1) for of in _slices(classes, 1)])
+        of_class = torch.arange(classes, device=images.device).repeat_interleave(count)
+        part = _even(len(images), self.policy.real_chunk)
+        parts, labels = list(images.to(self._real_dtype).split(part)), of_class.split(part)
+        del images
+        sums: list[Tensor | None] = [None] * len(self.terms)
+        for staged in self._stages:
+            for position, total in staged.advance(parts, labels, classes):
+                sums[position] = total
+        for position, term in enumerate(self.terms):
+            if term.level == len(self._stages):
+                found = [_class_sums(term.vectors(p), of, classes) for p, of in zip(parts, labels, strict=True)]
+                sums[position] = torch.stack(found).sum(0)
+        return [total / count for total in sums if total is not None]
+
+    def _class_sums(self, images: Tensor) -> list[Tensor]:
+        """(c, n, C, H, W) → the sum of each class's vectors, for each term: (c, D)."""
+        seen = self._vectors(self._real_network, images.flatten(0, 1).to(self._real_dtype))
+        return [_exact(vectors).unflatten(0, images.shape[:2]).sum(1) for vectors in seen]
+
+    def _losses(self, images: Tensor, targets: list[Tensor]) -> list[Tensor]:
+        """What each term gives for these synthetic images (c, ipc, C, H, W), weighted."""
+        seen = self._vectors(self.network, images.flatten(0, 1))
+        means = [vectors.unflatten(0, images.shape[:2]).mean(1) for vectors in seen]
+        return [
+            term.weight * (target - mean).square().sum()
+            for term, target, mean in zip(self.terms, targets, means, strict=True)
+        ]
+
+    def _vectors(self, network: Network, images: Tensor) -> list[Tensor]:
+        """The vectors of each term; no map is kept longer than it is needed."""
+        found: dict[int, Tensor] = {}
+        for level, maps in enumerate(network.look(images)):
+            for position, term in enumerate(self.terms):
+                if term.level == level:
+                    found[position] = term.vectors(maps)
+        return [found[position] for position in range(len(self.terms))]
+
+
+class _Staged:
+    """One stage of a network with BatchNorm, for images that come in parts: first their statistics, then their maps."""
+
+    def __init__(self, stage: Stage, norm: nn.BatchNorm2d, level: int, terms: Sequence[Term], policy: Policy):
+        self.stage, self.norm = stage, norm
+        self.terms = [(position, term) for position, term in enumerate(terms) if term.level == level]
+        self._measure = policy.compile(self._measured)
+        self._finish = policy.compile(self._finished)
+
+    def advance(self, parts: list[Tensor], labels: Sequence[Tensor], classes: int) -> list[tuple[int, Tensor]]:
+        """Replace the parts, what the stage before saw, by what this one sees of them.
+
+        Returns:
+            The position of each term at this level, and the sum of each class's vectors, (classes, D).
+        """
+        # A map that is larger than what it is made of is made again: that takes less than to keep all of them.
+        kept = self.stage.convolution.out_channels <= self.stage.convolution.in_channels
+
+        statistics = []
+        for index, part in enumerate(parts):
+            seen, *moments = self._measure(part)
+            statistics.append(moments)
+            if kept:
+                parts[index] = seen
+        # All images are of one size, so the moments of all are the means of theirs. (Their difference is one of large
+        # numbers where a channel hardly varies.)
+        first, second = (torch.cat(rows).double().mean(0) for rows in zip(*statistics, strict=True))
+        exact = statistics[0][0].dtype
+        mean, variance = first.to(exact), (second - first.square()).clamp_min(0).to(exact)
+        sums: list[Tensor] = []
+        for index, (part, of) in enumerate(zip(parts, labels, strict=True)):
+            seen = part if kept else self.stage.convolution(part)
+            parts[index], *vectors = self._finish(seen, mean, variance)
+            more = [_class_sums(seen, of, classes) for seen in vectors]
+            sums = [a + b for a, b in zip(sums, more, strict=True)] if sums else more
+        return [(position, total) for (position, _), total in zip(self.terms, sums, strict=True)]
+
+    def _measured(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the convolution sees of n images, and the mean and mean square of each map, (n, channels)."""
+        seen = self.stage.convolution(images)
+        maps = _exact(seen).flatten(2)
+        # Not torch.var_mean, which takes 9 times as long on a CPU.
+        return seen, maps.mean(2), torch.linalg.vecdot(maps, maps) / maps.shape[2]
+
+    def _finished(self, seen: Tensor, mean: Tensor, variance: Tensor) -> list[Tensor]:
+        """The maps, pooled for the next stage, and the vectors of each term."""
+        norm = self.norm
+        maps = F.batch_norm(seen, mean, variance, _exact(norm.weight), _exact(norm.bias), eps=norm.eps)
+        maps = self.stage.activation(maps)
+        return [self.stage.pool(maps), *(term.vectors(maps) for _, term in self.terms)]
+
+
+def _class_sums(vectors: Tensor, of_class: Tensor, classes: int) -> Tensor:
+    """(n, D) vectors of images of these classes → their sum for each class, (classes, D)."""
+    exact = _exact(vectors)
+    return exact.new_zeros(classes, exact.shape[1]).index_add_(0, of_class, exact)
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    """To add up many: sums of bfloat16 lose what is added late."""
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
+def _even(count: int, most: int) -> int:
+    """The size of the parts, at most so large, that `count` is cut into: as few as possible, as even as they can be."""
+    return -(-count // -(-count // most))
+
+
+def _slices(count: int, most: int) -> list[slice]:
+    return [slice(first, min(first + most, count)) for first in range(0, count, most)]

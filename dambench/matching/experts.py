@@ -1,0 +1,555 @@
+"""Experts: networks trained on the real set. They are trained once, kept in DAMBENCH_HOME, and shared by all runs.
+
+Three kinds of them are kept (`dambench.core.expert_files` says how):
+
+* trajectories, the weights of each network after each epoch, which trajectory matching follows: plain SGD as in MTT
+  (Cazenavette et al., CVPR 2022), or GSAM as in FTD (Du et al., CVPR 2023), DATM and PAD, for PAD on images that are
+  chosen for each epoch by their difficulty;
+* the difficulty scores of the real images: EL2N and GraNd (Paul et al., NeurIPS 2021) and the loss;
+* one network, whose features coresets are chosen by.
+
+A file is named by all that the weights depend on: the prepared data and what is done to them, the network, how it is
+trained, the seed, and the kind of arithmetic. Coresets have a network for each seed of a run, so that a repetition
+repeats this choice too. Trajectories and scores are expensive: their seed is a setting of its own, and runs of
+different seeds share them. Networks that are trained side by side on a GPU have the batches and augmentations that each
+would have alone; how many there are changes their last bits, which are then kept.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import floor
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import msgspec
+import psutil
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from msgspec import Meta, Struct
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+
+from dambench.core import expert_files, files
+from dambench.core.config import Seed
+from dambench.core.errors import BadInput
+from dambench.core.events import Progressed
+from dambench.core.protocol import DSA, Budget, Positive, Protocol, identity
+from dambench.core.units import size
+from dambench.training.policy import STACK
+from dambench.training.problem import Network, Problem, Seeds, SyntheticSet
+from dambench.training.train import Gsam, train, train_together
+
+FORMAT = 2
+"""Of what is kept. Raise it when training changes: all is then trained anew."""
+
+SHARE = 4
+"""Of the memory that is free, trajectories take no more than one part in so many."""
+
+WAIT_SECONDS = 1.0
+"""Between two looks at whether another process has ended."""
+
+Ratio = Annotated[float, Meta(ge=0, le=1)]
+Score = Literal["el2n", "grand", "loss"]
+
+
+class Schedule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which images an epoch sees (PAD, "filtered information extraction"): hard ones late, easy ones early.
+
+    Of each class the easiest int(p · n) of its n images in epochs 0 to `growth`, where p grows evenly from `initial` to
+    1; then all; and after the epoch of a removal all but the easiest. (The paper has a growth and one removal, the
+    released command the two that are the default here; its code takes every class for one of 5,000 images.)
+    """
+
+    score: Score = "el2n"
+    """The paper's default; the released command has GraNd."""
+    initial: Annotated[float, Meta(gt=0, le=1)] = 0.75
+    """IR."""
+    growth: Annotated[int, Meta(ge=0)] = 20
+    """AEE: the epoch in which all images are there. (The paper: 20 for CIFAR-10, 40 for CIFAR-100 and TinyImageNet.)"""
+    removals: tuple[tuple[int, Ratio], ...] = ((40, 0.1), (60, 0.2))
+    """(R, r): after epoch R the easiest share r of each class is left out, in place of what was before."""
+    scored_by: Positive = 10
+    """Networks whose scores are averaged."""
+    scored_after: Positive = 10
+    """Their epochs."""
+
+    def kept(self, count: int, epoch: int) -> tuple[int, int]:
+        """From which image on, and up to which, those of a class are seen, from the easiest to the hardest.
+
+        At least one is.
+        """
+        dropped = ([0.0] + [share for after, share in self.removals if epoch > after])[-1]
+        grown = min(1.0, self.initial + (1 - self.initial) * epoch / self.growth) if self.growth else 1.0
+        first, end = _part(dropped, count), max(1, _part(grown, count))
+        return min(first, end - 1), end
+
+
+def _part(share: float, count: int) -> int:
+    return floor(share * count + 1e-9)  # 0.29 · 100 is 28.999…
+
+
+class Training(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the experts of trajectories are trained. As it stands: MTT's."""
+
+    epochs: Positive = 50
+    lr: Annotated[float, Meta(gt=0)] = 0.01
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.0
+    batch: Positive = 256
+    augmented: bool = True
+    """By DSA, one operation for each batch, each image with parameters of its own."""
+    gsam: Gsam | None = None
+    schedule: Schedule | None = None
+    seed: Seed = 0
+    """Of the experts: not that of the run, so that runs of several seeds share them."""
+
+    @property
+    def protocol(self) -> Protocol:
+        budget = Budget(epochs=self.epochs)
+        return Protocol(
+            name="expert",
+            synthetic=budget,
+            whole=budget,
+            batch=self.batch,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            augmentation=DSA if self.augmented else (),
+        )
+
+
+MTT = Training()
+FTD = Training(epochs=100, gsam=Gsam())
+"""And DATM's."""
+PAD = Training(epochs=100, gsam=Gsam(), schedule=Schedule())
+
+
+def recipe(epochs: int) -> Protocol:
+    """How one network is trained: SGD with momentum, no augmentation; the step size falls to a tenth half-way."""
+    budget = Budget(epochs=epochs, drops=(epochs // 2,) if epochs > 1 else ())
+    return Protocol(name="expert", synthetic=budget, whole=budget, keeps_momentum=True)
+
+
+def check(network: Network) -> None:
+    """Whether trajectories of this network can be matched.
+
+    Raises:
+        BadInput: it has running statistics, which are no weights.
+    """
+    if any(True for _ in network.buffers()):
+        raise BadInput(
+            "Trajectories are of weights, and this network has running statistics beside them (BatchNorm): "
+            "match on one without, such as its InstanceNorm form (-in)."
+        )
+
+
+class Curriculum:
+    """Which images each epoch sees, by a schedule and the images' difficulty.
+
+    Args:
+        scores: (N,), the harder the higher; images are sorted by class.
+        counts: images of each class.
+    """
+
+    def __init__(self, schedule: Schedule, scores: Tensor, counts: Sequence[int]) -> None:
+        self._schedule, self._counts = schedule, counts
+        sizes = torch.tensor(counts)
+        labels = torch.arange(len(counts)).repeat_interleave(sizes)
+        order = scores.argsort(stable=True)
+        self._order = order[labels[order].argsort(stable=True)]
+        """Class by class, from the easiest to the hardest."""
+        self._labels, self._ranks = labels, torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels]
+
+    def indices(self, epoch: int) -> Tensor:
+        """Of the images that the epoch 0, 1, … sees: (n,) int64 on the CPU."""
+        bounds = torch.tensor([self._schedule.kept(count, epoch) for count in self._counts])[self._labels]
+        return self._order[(self._ranks >= bounds[:, 0]) & (self._ranks < bounds[:, 1])]
+
+
+class Trajectories:
+    """Experts' weights after each epoch.
+
+    Args:
+        key: of all that they depend on.
+        weights: of each expert, (epochs + 1, L) float32 on the CPU.
+        network: one of their architecture.
+        use: what keeps others from deleting them, as long as this is needed.
+    """
+
+    def __init__(
+        self, key: str, weights: Sequence[Tensor], network: Network, device: torch.device, use: object = None
+    ) -> None:
+        self.key = key
+        self.parameters = tuple((name, parameter.shape) for name, parameter in network.named_parameters())
+        """Names and shapes, shallow to deep: in this order the weights lie one after the other."""
+        self.epochs = len(weights[0]) - 1
+        """There are weights for epochs 0 to this one."""
+        self._weights, self._device, self._use = list(weights), device, use
+        if device.type == "cuda":
+            size = sum(tensor.nbytes for tensor in weights)
+            if size <= torch.cuda.mem_get_info(device)[0] // SHARE:
+                self._weights = [tensor.to(device) for tensor in weights]
+            elif size <= psutil.virtual_memory().available // SHARE:
+                self._weights = [tensor.pin_memory() for tensor in weights]  # a copy of it makes nobody wait
+
+    def __len__(self) -> int:
+        """How many experts there are."""
+        return len(self._weights)
+
+    def weights(self, expert: int, epoch: int) -> Tensor:
+        """(L,) float32 on the problem's device, not to be changed."""
+        return self._weights[expert][epoch].to(self._device, non_blocking=True)
+
+    def named(self, flat: Tensor) -> dict[str, Tensor]:
+        """Weights (…, L) by parameter, as `functional_call` takes them: views."""
+        parts = flat.split([shape.numel() for _, shape in self.parameters], -1)
+        pairs = zip(self.parameters, parts, strict=True)
+        return {name: part.unflatten(-1, shape) if shape else part.squeeze(-1) for (name, shape), part in pairs}
+
+
+def trajectories(
+    problem: Problem, how: Training, count: int, imported: str = ""
+) -> Generator[Progressed, None, Trajectories]:
+    """The first `count` experts that are trained so. Those that are not there yet are trained, and kept one by one.
+
+    Args:
+        imported: the key of experts that were trained elsewhere, which are then taken instead.
+
+    Yields:
+        How far it is.
+
+    Raises:
+        BadInput: the network has running statistics, or the disk has no room for the experts, or imported ones are
+            missing or damaged.
+    """
+    problem.enter("experts")
+    network = problem.build_network()
+    check(network)
+    shape = (how.epochs + 1, sum(parameter.numel() for parameter in network.parameters()))
+    if imported:
+        use = expert_files.use(imported)
+        weights = [_brought(imported, number, shape) for number in range(count)]
+        problem.enter("distil")
+        return Trajectories(imported, weights, network, problem.device, use)
+    key = _key(problem, network, "trajectories", identity(how))
+    use = expert_files.use(key)
+    found = yield from _kept(problem, key, shape, count, {})
+    if len(found) < count:
+        claim = yield from _claimed(problem, key, count)
+        found = yield from _kept(problem, key, shape, count, found)
+        missing = [number for number in range(count) if number not in found]
+        if missing:
+            made = yield from _made(problem, how, key, shape, missing)
+            found |= made
+        if claim:
+            claim.release()
+    problem.enter("distil")
+    return Trajectories(key, [found[number] for number in range(count)], network, problem.device, use)
+
+
+def _kept(
+    problem: Problem, key: str, shape: tuple[int, int], count: int, known: dict[int, Tensor]
+) -> Generator[Progressed, None, dict[int, Tensor]]:
+    """The experts that are there, by number, mapped into memory: they are read when they are looked at."""
+    found = dict(known)
+    for number in range(count):
+        if number not in found and (tensors := _read(problem, key, f"{number:04d}")):
+            if tensors["weights"].shape == shape:
+                found[number] = tensors["weights"]
+            yield Progressed(phase="experts", done=number + 1, total=count, note="looking at those that are kept")
+    return found
+
+
+def _brought(key: str, number: int, shape: tuple[int, int]) -> Tensor:
+    """The weights of an expert that was imported, and so cannot be trained again."""
+    for path in expert_files.find(key, f"{number:04d}"):
+        with suppress(OSError, safetensors.SafetensorError):
+            if expert_files.is_intact(path) and (weights := _open(path)["weights"]).shape == shape:
+                return weights
+    raise BadInput(f"Expert {number} of the imported ones {key[:12]} is missing or damaged: import them again.")
+
+
+def _made(
+    problem: Problem, how: Training, key: str, shape: tuple[int, int], missing: list[int]
+) -> Generator[Progressed, None, dict[int, Tensor]]:
+    """Train experts, and keep them."""
+    each = 4 * shape[0] * shape[1]
+    needed, folder = each * len(missing), files.experts_folder()
+    room = files.room(folder)
+    experts = f"{len(missing)} experts of {problem.network or 'a network'} on {problem.card.label}"
+    if needed > room:
+        raise BadInput(
+            f"{experts} take {size(needed)} in {str(folder)!r}, where {size(room)} are free: free some space, ask "
+            f"for fewer experts or epochs{files.HOME_HINT}."
+        )
+    problem.warn(f"{experts} are trained, for {how.epochs} epochs: {size(needed)} in DAMBENCH_HOME, {size(room)} free.")
+    shown = None
+    if how.schedule is not None:
+        difficulty = yield from scores(problem, how.schedule, how.seed)
+        shown = Curriculum(how.schedule, difficulty, problem.real.counts).indices
+        problem.enter("experts")
+    found: dict[int, Tensor] = {}
+    taken = 0
+    for said in _trained(problem, how.protocol, missing, Seeds(how.seed), "expert", how.gsam, shown, each):
+        if isinstance(said, Progressed):
+            yield said
+            if problem.rehearsal:
+                return dict.fromkeys(missing, torch.randn(shape[1]).expand(shape))
+        else:
+            assert said.history is not None
+            for number, weights in zip(said.numbers, said.history, strict=True):
+                about = _about(problem, "trajectories", how, how.epochs, number)
+                path = keep(key, f"{number:04d}", {"weights": weights}, about)
+                taken += path.stat().st_size
+                found[number] = _open(path)["weights"]
+    problem.warn(f"{experts} are kept: {size(taken)}, {size(files.room(folder))} free now.")
+    return found
+
+
+def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Progressed, None, Tensor]:
+    """How difficult each real image is, the mean over several networks that were trained for a few epochs.
+
+    el2n: ‖softmax(logits) − onehot‖₂. grand: the norm of the gradient of the image's loss in the last layer, weights
+    and biases. loss: its cross-entropy.
+
+    Yields:
+        How far it is.
+
+    Returns:
+        (N,) float32 on the CPU, the harder the higher.
+    """
+    problem.enter("experts")
+    network = problem.build_network()
+    protocol = msgspec.structs.replace(recipe(1), whole=Budget(epochs=how.scored_after))
+    key = _key(problem, network, "scores", identity(protocol, but=("name", "source")), how.scored_by, seed)
+    use = expert_files.use(key)
+    tensors = _read(problem, key, "scores")
+    claim = None
+    if not tensors:
+        claim = yield from _claimed(problem, key, how.scored_by)
+        tensors = _read(problem, key, "scores")
+    if not tensors:
+        sums = {name: torch.zeros(sum(problem.real.counts), dtype=torch.float64) for name in get_args(Score)}
+        whole = problem.whole_set()
+        batch = problem.policy.test_batch(problem.card.height * problem.card.width)
+        for said in _trained(problem, protocol, range(how.scored_by), Seeds(seed), "score"):
+            if isinstance(said, Progressed):
+                yield said
+                if problem.rehearsal:
+                    problem.enter("distil")
+                    return sums[how.score].float()
+            else:
+                for trained in said.networks:
+                    for name, values in difficulty(trained, whole, batch).items():
+                        sums[name] += values.cpu()
+        tensors = {name: (total / how.scored_by).float() for name, total in sums.items()}
+        about = _about(problem, "scores", how, how.scored_after)
+        keep(key, "scores", tensors, about)
+    if claim:
+        claim.release()
+    use.release()
+    problem.enter("distil")
+    return tensors[how.score]
+
+
+@torch.inference_mode()
+def difficulty(network: Network, data: SyntheticSet, batch: int) -> dict[Score, Tensor]:
+    """Of each image of a labelled set, by one network in evaluation mode: (N,) each."""
+    network.eval()
+    found: dict[Score, list[Tensor]] = {"el2n": [], "grand": [], "loss": []}
+    for indices in torch.arange(len(data.images), device=data.images.device).split(batch):
+        read = network.embed(data.inputs(indices))
+        logits, labels = network.classifier(read), data.hard_labels[indices]
+        errors = (logits.softmax(1) - F.one_hot(labels, logits.shape[1])).norm(dim=1)
+        found["el2n"].append(errors)
+        # Of weights it is the outer product of the errors and what is read, of biases the errors themselves.
+        found["grand"].append(errors * (read.square().sum(1) + 1).sqrt())
+        found["loss"].append(F.cross_entropy(logits, labels, reduction="none"))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+# One network, for its features.
+
+
+def expert(problem: Problem, how: Protocol) -> Generator[Progressed, None, Network]:
+    """The problem's network, trained on all its real images for the protocol's whole-set budget.
+
+    Yields:
+        How far it is, after each step.
+
+    Returns:
+        The `Network`, in evaluation mode, its weights frozen: `network = yield from expert(…)`.
+    """
+    problem.enter("experts")
+    network = problem.build_network().to(problem.device)
+    key = _key(problem, network, "network", identity(how, but=("name", "source")), problem.seeds.seed)
+    weights = _read(problem, key, "network")
+    if weights:
+        network.load_state_dict(weights)
+    else:
+        seeds = problem.seeds.child("expert")
+        for done, total in train(network, problem.whole_set(), how, seeds, mirrors=problem.card.mirrors):
+            yield Progressed(phase="experts", done=done, total=total, note="training on the real images")
+            if problem.rehearsal:
+                break
+        else:
+            kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+            _check_finite([network])
+            keep(key, "network", kept, _about(problem, "network", how, how.whole.epochs))
+    _check_finite([network], f"dambench experts delete {key}" if weights else "")
+    problem.enter("distil")
+    return network.requires_grad_(False).eval()
+
+
+@torch.inference_mode()
+def features_of_each_class(problem: Problem, network: Network) -> Iterator[Tensor]:
+    """What the network's classifier reads of each real image, class after class: (n, D) float32, on the device."""
+    real = problem.real
+    batch = problem.policy.test_batch(problem.card.height * problem.card.width)
+    for images in real.images.split(list(real.counts)):
+        yield torch.cat([network.embed(real.normalisation.apply(part)) for part in images.split(batch)])
+
+
+# What all of them need.
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """Networks that were trained side by side."""
+
+    numbers: list[int]
+    networks: list[Network]
+    history: Tensor
+    """(networks, epochs + 1, L) float32 on the CPU; empty where it was not wanted."""
+
+
+def _trained(
+    problem: Problem,
+    protocol: Protocol,
+    numbers: Sequence[int],
+    seeds: Seeds,
+    purpose: str,
+    gsam: Gsam | None = None,
+    shown: Callable[[int], Tensor] | None = None,
+    history_bytes: int = 0,
+) -> Iterator[Progressed | _Trained]:
+    """Train a network for each number, as many at once as the device has room for.
+
+    Args:
+        history_bytes: of the weights of one network after each epoch, which are wanted; 0: they are not.
+    """
+    most = STACK if problem.device.type == "cuda" else problem.policy.stack
+    if history_bytes:
+        most = max(1, min(most, psutil.virtual_memory().available // SHARE // history_bytes))
+    whole, left = problem.whole_set(), list(numbers)
+    while left:
+        now, before = left[:most], len(numbers) - len(left)
+        last = f"–{before + len(now)}" if len(now) > 1 else ""
+        note = f"{purpose} {before + 1}{last}/{len(numbers)}"
+        result = None
+        try:
+            trained = [problem.build_network().to(problem.device) for _ in now]
+            history: list[Tensor] = []
+
+            def after(epochs: int, trained: list[Network] = trained, history: list[Tensor] = history) -> None:
+                if history_bytes:
+                    flat = [parameters_to_vector(network.parameters()) for network in trained]
+                    history.append(torch.stack(flat).detach().cpu())
+
+            own = [seeds.child(purpose, number) for number in now]
+            steps = train_together(
+                trained, whole, protocol, own, mirrors=problem.card.mirrors, gsam=gsam, shown=shown, after=after
+            )
+            for done, total in steps:
+                yield Progressed(
+                    phase="experts",
+                    done=before * total + done * len(now),
+                    total=len(numbers) * total,
+                    note=note,
+                )
+            result = _Trained(now, trained, torch.stack(history, 1) if history else torch.empty(0))
+        except torch.OutOfMemoryError:
+            if len(now) == 1:
+                raise
+        if result is None:
+            # Outside of `except`: what the error keeps alive is freed first.
+            trained = []
+            torch.cuda.empty_cache()
+            most = -(-len(now) // 2)
+            problem.warn(f"{len(now)} experts at once do not fit the GPU's memory: {most} are trained at once.")
+            continue
+        _check_finite(trained)
+        yield result
+        left = left[len(now) :]
+
+
+def _check_finite(trained: Sequence[Network], forget: str = "") -> None:
+    """See that networks that were trained on the real images can be used.
+
+    Args:
+        forget: the command that makes room for a new one, where one was kept.
+
+    Raises:
+        BadInput: one has diverged.
+    """
+    if not all(bool(tensor.isfinite().all()) for network in trained for tensor in network.state_dict().values()):
+        raise BadInput(
+            "A network that was trained on the real images diverged: its weights are no numbers, and nothing can be "
+            f"chosen or matched by it.{f' `{forget}` forgets it.' if forget else ''}"
+        )
+
+
+def _claimed(problem: Problem, key: str, count: int) -> Generator[Progressed, None, expert_files.Lock | None]:
+    """Be the only process that trains these, or wait until one is."""
+    while (claim := expert_files.claim(key)) is None and not problem.rehearsal:
+        yield Progressed(phase="experts", done=0, total=count, note="another process trains them")
+        time.sleep(WAIT_SECONDS)
+    return claim
+
+
+def _key(problem: Problem, network: Network, *said: object) -> str:
+    """A name for all that the weights depend on."""
+    real, policy = problem.real, problem.policy
+    part = "" if list(real.counts) == problem.card.train_counts else files.digest(real.images.cpu().numpy().tobytes())
+    products = "fp32" if policy.device.type == "cpu" or policy.precision == "fp32" else "tf32"
+    where = [policy.device.type, products]
+    return files.digest(
+        repr([FORMAT, *said, problem.card.sha256, part, real.normalisation, str(network), *where]).encode()
+    )
+
+
+def _about(problem: Problem, what: str, how: Struct, epochs: int, number: int = 0) -> expert_files.About:
+    return expert_files.About(
+        what=what,
+        dataset=problem.card.label,
+        network=problem.network,
+        how=msgspec.to_builtins(how),
+        epochs=epochs,
+        number=number,
+    )
+
+
+def keep(key: str, name: str, tensors: dict[str, Tensor], about: expert_files.About) -> Path:
+    """Write what was trained to a file of its own."""
+    said = msgspec.json.encode(about, order="sorted").decode()
+    return expert_files.keep(key, name, safetensors.torch.save(tensors, {"dambench": said}))
+
+
+def _read(problem: Problem, key: str, name: str) -> dict[str, Tensor]:
+    """What is kept under a name; empty: nothing that is intact."""
+    for path in expert_files.find(key, name):
+        with suppress(OSError, safetensors.SafetensorError):
+            if expert_files.is_intact(path):
+                return _open(path)
+        problem.warn(f"{path.name[:17]}… was damaged: what was trained on the real images is trained again.")
+        expert_files.remove(path)
+    return {}
+
+
+def _open(path: Path) -> dict[str, Tensor]:
+    with safetensors.safe_open(path, "pt") as tensors:
+        return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118

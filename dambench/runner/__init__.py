@@ -1,0 +1,1 @@
+"""The processes of runs, and what their machine is doing meanwhile."""

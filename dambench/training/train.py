@@ -1,0 +1,319 @@
+"""Train networks on one labelled set: the only such loop.
+
+SGD with cross-entropy, as in the code of DC and its descendants; the protocol says for how long and with what. On
+request its gradients are those of GSAM (Zhuang et al., "Surrogate Gap Minimization Improves Sharpness-Aware Training",
+ICLR 2022), as the experts of FTD, DATM and PAD have them.
+
+A small network on a GPU waits for its launches, so there networks of one architecture take their steps together, with
+their weights stacked, and each step is a CUDA graph. Each has its own weights, batches and augmentations, those that
+it would have alone; only sums are rounded otherwise. On a CPU that would gain nothing, and a network that trains alone
+takes the steps of torch's own optimiser.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from msgspec import Struct
+from torch import Tensor
+from torch.func import functional_call, stack_module_state
+
+from dambench.core.protocol import Protocol
+from dambench.training.augmentation import FILLED, Draw, augment, augment_by, draw, parameters, strategy_for
+from dambench.training.cuda_graph import Replayed
+from dambench.training.problem import Network, Seeds, SyntheticSet
+
+DEFAULT_LR = 0.01
+
+EPSILON = 1e-12
+"""Beside a norm that is divided by."""
+
+Gradients = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+"""Parameters → the gradients of a batch's loss there. Both are (networks, …) each."""
+
+
+class Gsam(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Surrogate-gap guided sharpness-aware minimisation: steps towards wide minima."""
+
+    rho: float = 0.01
+    """How far away the second gradient is taken."""
+    alpha: float = 0.3
+    """How much of the first gradient is climbed, where it has nothing to do with the second."""
+    adaptive: bool = True
+    """Whether a parameter is moved in proportion to its own square, as in ASAM."""
+
+
+def train(
+    network: Network, data: SyntheticSet, protocol: Protocol, seeds: Seeds, *, mirrors: bool, fresh: bool = True
+) -> Iterator[tuple[int, int]]:
+    """`train_together`, one network."""
+    return train_together([network], data, protocol, [seeds], mirrors=mirrors, fresh=fresh)
+
+
+def train_together(
+    networks: Sequence[Network],
+    data: SyntheticSet,
+    protocol: Protocol,
+    seeds: Sequence[Seeds],
+    *,
+    mirrors: bool,
+    fresh: bool = True,
+    said: Callable[[str], None] = lambda message: None,
+    gsam: Gsam | None = None,
+    shown: Callable[[int], Tensor] | None = None,
+    after: Callable[[int], None] = lambda epochs: None,
+) -> Iterator[tuple[int, int]]:
+    """Draw the networks' weights, then train each on the set for the protocol's budget, in place.
+
+    Args:
+        networks: of one architecture.
+        data: on the networks' device.
+        seeds: of each network. Weights, the order of the batches and their augmentation come from them.
+        mirrors: whether a mirror image belongs to the same class.
+        fresh: False: go on from the weights that the networks have.
+        said: told once, if a GPU cannot take the step as a graph.
+        gsam: None: the gradients are those of the loss.
+        shown: the indices of the images of an epoch 0, 1, …, (n,) int64 on the CPU; None: all, in each.
+        after: called before the first epoch with 0, and after each with how many are done.
+
+    Yields:
+        After each step, how many are done and how many there will be.
+    """
+    training = Training(networks, data, protocol, mirrors=mirrors, said=said, gsam=gsam)
+    return training.run(seeds, fresh=fresh, shown=shown, after=after)
+
+
+class Training:
+    """Networks and the set that they are trained on, once or again and again: a GPU records the step only once.
+
+    From the beginning the weights of networks on a GPU are rows of one tensor for each parameter. The set is looked at
+    when a step is taken: its images may change between two runs, in place.
+
+    Args: as for `train_together`.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        data: SyntheticSet,
+        protocol: Protocol,
+        *,
+        mirrors: bool,
+        said: Callable[[str], None] = lambda message: None,
+        gsam: Gsam | None = None,
+    ) -> None:
+        self._networks, self._protocol = networks, protocol
+        self._budget = protocol.whole if data.whole else protocol.synthetic
+        self._strategy = strategy_for(protocol.augmentation, mirrors)
+        self._lr = _rate(data) if isinstance(protocol.lr, str) else protocol.lr
+        self._device = data.images.device
+        labels = data.hard_labels if protocol.labels == "hard" else data.labels
+        if labels.is_floating_point():
+            labels = labels.softmax(1)
+        self._images = len(labels)
+        self._learner: _Single | _Stack
+        if len(networks) == 1 and self._device.type == "cpu":
+            self._learner = _Single(networks[0], data, labels, protocol, gsam)
+        else:
+            self._learner = _Stack(networks, data, labels, protocol, gsam, said)
+
+    def run(
+        self,
+        seeds: Sequence[Seeds],
+        *,
+        fresh: bool = True,
+        shown: Callable[[int], Tensor] | None = None,
+        after: Callable[[int], None] = lambda epochs: None,
+    ) -> Iterator[tuple[int, int]]:
+        """Train, from new weights or those that the networks have: see `train_together`."""
+        protocol, budget, lr = self._protocol, self._budget, self._lr
+        together = protocol.draws == "for each batch"
+        for network, own in zip(self._networks, seeds, strict=True):
+            if fresh:
+                network.reset(own.generator("weights", device=self._device))
+            network.train()
+        self._learner.forget_momentum()
+        if shown is None:
+            total = budget.epochs * self._steps(self._images)
+        else:
+            total = sum(self._steps(len(shown(epoch))) for epoch in range(budget.epochs))
+        done = 0
+        after(0)
+        for epoch in range(budget.epochs):
+            if epoch in budget.drops:
+                lr *= protocol.decay
+                if not protocol.keeps_momentum:
+                    self._learner.forget_momentum()
+            some = None if shown is None else shown(epoch)
+            count = self._images if some is None else len(some)
+            orders = torch.stack([torch.randperm(count, generator=own.generator("order", epoch)) for own in seeds])
+            for index, chosen in enumerate((orders if some is None else some[orders]).split(protocol.batch, dim=1)):
+                generators = [own.generator("augmentation", epoch, index) for own in seeds] if self._strategy else []
+                size = chosen.shape[1]
+                drawn = [draw(self._strategy, size, generator, one_operation=together) for generator in generators]
+                self._learner.step(chosen, drawn, lr)
+                done += 1
+                if index == self._steps(count) - 1:
+                    after(epoch + 1)
+                yield done, total
+
+    def _steps(self, images: int) -> int:
+        return -(-images // self._protocol.batch)
+
+
+def _rate(data: SyntheticSet) -> float:
+    """The learning rate that a set carries. One of 0 is one: nothing is learned with it."""
+    return DEFAULT_LR if data.lr is None else float(data.lr)
+
+
+@torch.no_grad()
+def sharpened(gradients: Gradients, parameters: Sequence[Tensor], how: Gsam) -> list[Tensor]:
+    """The gradients of GSAM: those of the loss at a point uphill, less a share of what is orthogonal to them here.
+
+    With g here, and g' at θ + ρ |θ|² g / ‖|θ| g‖: g' − α (g − (g·g' / ‖g'‖²) g').
+
+    Args:
+        parameters: (networks, …) each; norms and products are over all parameters of a network.
+    """
+    first = gradients(parameters)
+    weights = [parameter.abs() if how.adaptive else torch.ones_like(parameter) for parameter in parameters]
+    norm = _products(weighted := [w * g for w, g in zip(weights, first, strict=True)], weighted).sqrt()
+    far = how.rho / (norm + EPSILON)
+    uphill = [p + _beside(far, p) * w * v for p, w, v in zip(parameters, weights, weighted, strict=True)]
+    second = gradients(uphill)
+    along = _products(first, second) / (_products(second, second) + EPSILON**2)
+    return [b - how.alpha * (a - _beside(along, b) * b) for a, b in zip(first, second, strict=True)]
+
+
+def _products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """Scalar products, one for each network: (networks,)."""
+    return torch.stack([(a * b).flatten(1).sum(1) for a, b in zip(left, right, strict=True)]).sum(0)
+
+
+def _beside(numbers: Tensor, parameter: Tensor) -> Tensor:
+    """One number for each network, to be multiplied with a parameter of each: (networks,) → (networks, 1, …)."""
+    return numbers.view(-1, *[1] * (parameter.dim() - 1))
+
+
+class _Single:
+    """One network on a CPU."""
+
+    def __init__(
+        self, network: Network, data: SyntheticSet, labels: Tensor, protocol: Protocol, gsam: Gsam | None
+    ) -> None:
+        self._network, self._data, self._labels, self._gsam = network, data, labels, gsam
+        self._filled = any(operation in FILLED for operation in protocol.augmentation)
+        self._optimizer = torch.optim.SGD(
+            network.parameters(), momentum=protocol.momentum, weight_decay=protocol.weight_decay
+        )
+
+    def step(self, chosen: Tensor, drawn: Sequence[Draw], lr: float) -> None:
+        """One step on the images `chosen` (1, B), each batch augmented as drawn for it, if anything was."""
+        images = self._data.inputs(chosen[0])
+        for one in drawn:
+            images = augment(images.unsqueeze(1), one, _colour(images, self._filled)).squeeze(1)
+        labels = self._labels[chosen[0]]
+        self._optimizer.param_groups[0]["lr"] = lr
+        self._optimizer.zero_grad()
+        if self._gsam is None:
+            F.cross_entropy(self._network(images), labels).backward()
+        else:
+            names, parameters = zip(*self._network.named_parameters(), strict=True)
+
+            def gradients(at: Sequence[Tensor]) -> Sequence[Tensor]:
+                with torch.enable_grad():
+                    free = [tensor.detach()[0].requires_grad_() for tensor in at]
+                    logits = functional_call(self._network, dict(zip(names, free, strict=True)), (images,))
+                    found = torch.autograd.grad(F.cross_entropy(logits, labels), free)
+                return [gradient.unsqueeze(0) for gradient in found]
+
+            here = [parameter.unsqueeze(0) for parameter in parameters]
+            for parameter, gradient in zip(parameters, sharpened(gradients, here, self._gsam), strict=True):
+                parameter.grad = gradient[0]
+        self._optimizer.step()
+
+    def forget_momentum(self) -> None:
+        self._optimizer.state.clear()
+
+
+class _Stack:
+    """Networks that take their steps together.
+
+    Their weights become rows of one tensor for each parameter, and what the stack learns the networks know at once.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        data: SyntheticSet,
+        labels: Tensor,
+        protocol: Protocol,
+        gsam: Gsam | None,
+        said: Callable[[str], None],
+    ) -> None:
+        self._network, self._data, self._labels = networks[0], data, labels
+        self._protocol, self._gsam = protocol, gsam
+        self._filled = any(operation in FILLED for operation in protocol.augmentation)
+        self._parameters, self._buffers = stack_module_state(list(networks))
+        for row, network in enumerate(networks):
+            for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+                tensor.data = (self._parameters | self._buffers)[name].detach()[row]
+        self._velocities = {name: torch.zeros_like(stacked) for name, stacked in self._parameters.items()}
+        self._step = Replayed(self._descend, data.images.device, said=said)
+
+    def step(self, chosen: Tensor, drawn: Sequence[Draw], lr: float) -> None:
+        """One step of each network on its images `chosen` (networks, B), augmented as drawn for it."""
+        tables = []
+        if drawn:
+            groups = torch.cat([one.choice for one in drawn]), torch.cat([one.uniforms for one in drawn])
+            tables = [parameters(Draw(drawn[0].strategy, *groups), *self._data.images.shape[-2:])]
+        self._step(chosen, torch.tensor(lr, dtype=torch.float64), *tables)
+
+    def forget_momentum(self) -> None:
+        for velocity in self._velocities.values():
+            velocity.zero_()
+
+    def _descend(self, chosen: Tensor, lr: Tensor, *tables: Tensor) -> list[Tensor]:
+        images = self._data.inputs(chosen)
+        for table in tables:
+            colour = _colour(images, self._filled)
+            images = augment_by(images.flatten(0, 1).unsqueeze(1), table, colour).view_as(images)
+        labels = self._labels[chosen].flatten(0, 1)
+
+        def gradients(at: Sequence[Tensor]) -> Sequence[Tensor]:
+            with torch.enable_grad():
+                free = [tensor.detach().requires_grad_() for tensor in at]
+                named = dict(zip(self._parameters, free, strict=True))
+                logits = torch.vmap(self._forward)(named, self._buffers, images)
+                # A sum over networks of what each would have alone, so that each gets its own gradient.
+                losses = F.cross_entropy(logits.flatten(0, 1), labels, reduction="sum")
+                return torch.autograd.grad(losses / chosen.shape[1], free)
+
+        here = list(self._parameters.values())
+        found = gradients(here) if self._gsam is None else sharpened(gradients, here, self._gsam)
+        with torch.no_grad():
+            for (name, parameter), gradient in zip(self._parameters.items(), found, strict=True):
+                velocity = self._velocities[name]
+                velocity.mul_(self._protocol.momentum).add_(gradient.add(parameter, alpha=self._protocol.weight_decay))
+                parameter.sub_(velocity * lr)
+        return []
+
+    def _forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
+        logits: Tensor = functional_call(self._network, (parameters, buffers), (images,))
+        return logits
+
+
+def _colour(images: Tensor, wanted: bool) -> Tensor | None:
+    """The mean colour of each batch, for each of its images: (…, B, C, H, W) → (… · B, 1, C, 1, 1)."""
+    if not wanted:
+        return None
+    mean = images.mean((-4, -2, -1), keepdim=True)
+    return mean.expand(*images.shape[:-2], 1, 1).reshape(-1, 1, images.shape[-3], 1, 1)
+
+
+@torch.inference_mode()
+def predict(network: Network, data: SyntheticSet, batch: int) -> Tensor:
+    """The network's logits for every image of a set, in evaluation mode: (N, classes) float32."""
+    network.eval()
+    indices = torch.arange(len(data.images), device=data.images.device)
+    return torch.cat([network(data.inputs(chunk)) for chunk in indices.split(batch)])

@@ -1,0 +1,182 @@
+"""`dambench evaluate`: other networks on a set that there is."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dambench import engine
+from dambench.cli.app import run_cli
+from dambench.core import files
+from dambench.core.events import AnyEvent, Checkpointed, Evaluated, Stopped
+from dambench.store.runs import Store
+from tests.lab import brief
+
+RUN = [
+    *("run", "--headless", "--dataset", "digits", "--network", "convnet-d1-w4", "--eval-repeats", "2"),
+    *("--device", "cpu"),
+]
+DM = [*RUN, "--method", "dm", "--set", "method.batch_real=8", "--iterations", "3"]
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    brief(monkeypatch)
+
+
+def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    capsys.readouterr()
+    assert run_cli([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def _scores(result: dict[str, Any]) -> list[tuple[Any, ...]]:
+    return [(s["network"], s["repeat"], s["accuracy"], s["loss"]) for s in result["scores"]]
+
+
+def test_a_set_is_evaluated_on_other_networks_as_if_its_run_had_done_so(capsys: pytest.CaptureFixture[str]) -> None:
+    made = _json(capsys, *DM)
+    both = _json(capsys, *DM, "--evaluate-on", "mlp,convnet-d1-w8", "--seed", "0")
+    found = _json(capsys, "evaluate", made["run"], "--evaluate-on", "mlp,convnet-d1-w8", "--again")
+    assert found["synthetic_sha256"] == made["synthetic_sha256"]
+    assert _scores(found) == _scores(both)
+    assert {s["network"] for s in found["scores"]} == {"mlp-d2-w128", "convnet-d1-w8"}
+    assert (found["n"], len(found["scores"])) == (2, 4)  # two of the first network
+    assert "distil" not in found["seconds"]
+    assert found["method"] == "dm"
+
+
+def test_the_cross_architecture_table_marks_the_source_and_tells_mean_and_drop(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for method in (DM, [*RUN, "--method", "random"], [*RUN, "--method", "whole"]):
+        made = _json(capsys, *method)
+        if method is not RUN:
+            _json(capsys, "evaluate", made["run"], "--evaluate-on", "mlp")
+    capsys.readouterr()
+    assert run_cli(["report", "--rows", "method", "--columns", "network", "--short"]) == 0
+    head, _, *rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    titles = [title.strip() for title in head.strip("|").split("|")]
+    assert titles[0] == "method"
+    assert titles[-2:] == ["mean", "drop"]
+    dm = next(row for row in rows if row.startswith("| dm"))
+    cells = [cell.strip() for cell in dm.strip("|").split("|")]
+    assert [("†" in cell) for cell in cells[1:]] == [name.startswith("convnet") for name in titles[1:]]
+    board = _board(capsys)
+    (table,) = board["tables"]
+    (transfer,) = [found for found in table["transfer"] if table["rows"][found["row"]]["method"].startswith("dm")]
+    means = {
+        table["columns"][cell["column"]]["network"]: cell["mean"]
+        for cell in table["cells"]
+        if cell["row"] == transfer["row"]
+    }
+    source = means.pop("convnet-d1-w4")
+    assert transfer["mean"] == pytest.approx((source + sum(means.values())) / (1 + len(means)))
+    assert transfer["drop"] == pytest.approx(source - sum(means.values()) / len(means))
+    # A coreset was matched on nothing.
+    assert [found["drop"] for found in table["transfer"] if found is not transfer] == [None, None]
+
+
+def _board(capsys: pytest.CaptureFixture[str]) -> Any:
+    capsys.readouterr()
+    assert run_cli(["report", "--rows", "method", "--columns", "network", "--format", "json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+class Killed(BaseException):
+    """What nothing catches."""
+
+
+def test_an_evaluation_that_is_killed_goes_on_network_by_network_and_makes_nothing_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _json(capsys, *DM)
+    expected = _json(capsys, "evaluate", made["run"], "--evaluate-on", "convnet-d1-w8,mlp")
+    words: list[AnyEvent] = []
+    real = engine.run
+
+    def killed(*arguments: Any, **more: Any) -> Any:
+        for event in real(*arguments, **more):
+            yield event
+            words.append(event)
+            if isinstance(event, Evaluated):
+                raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "run", killed)
+        with pytest.raises(Killed):
+            run_cli(["evaluate", made["run"], "--evaluate-on", "convnet-d1-w8,mlp", "--again"])
+    assert any(isinstance(event, Checkpointed) for event in words)
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        run = store.query("select id from runs order by number desc limit 1")[0]["id"]
+    monkeypatch.setattr("dambench.runner.processes._started", lambda pid: 0)
+    monkeypatch.setattr("dambench.methods.dm.distill", None)
+    resumed = _json(capsys, "resume", run, "--headless")
+    assert _scores(resumed) == _scores(expected)
+
+
+def test_what_is_not_finished_or_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = _json(capsys, *DM)
+    for arguments, said in (
+        (["zzzzzz"], "No run has the id"),
+        ([made["run"], "--evaluate-on", "resnext"], "resnext"),
+        ([made["run"], "--evaluate-on", "mlp,mlp"], "twice"),
+        ([made["run"], "--eval-repeats", "0"], "eval_repeats"),
+    ):
+        capsys.readouterr()
+        assert run_cli(["evaluate", *arguments]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_set_that_is_not_here_or_damaged_is_said_before_anything_is_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _json(capsys, *DM)
+    (path,) = (files.home() / "sets").iterdir()
+    content = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            engine, "run", lambda *given: iter([Stopped(signal="SIGTERM", phase="", iteration=0, costs=[])])
+        )
+        assert run_cli(["evaluate", made["run"], "--evaluate-on", "mlp"]) == 143
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        stopped, _ = (row["id"] for row in store.newest())
+        before = store.query("select * from runs"), store.query("select * from events")
+        for change, said in (
+            (
+                path.unlink,
+                f"The set {path.stem[:12]} of the run {made['run']} is not on this machine; the run was made",
+            ),
+            (lambda: path.write_bytes(content[:-1]), "is damaged: its content is not that of its name"),
+        ):
+            change()
+            for command in (["evaluate", made["run"], "--evaluate-on", "mlp"], ["resume", stopped, "--headless"]):
+                capsys.readouterr()
+                assert run_cli(command) == 2
+                assert said.replace(made["run"], command[1]) in capsys.readouterr().err
+        assert (store.query("select * from runs"), store.query("select * from events")) == before
+
+
+def test_what_was_evaluated_already_is_pointed_out(capsys: pytest.CaptureFixture[str]) -> None:
+    made = _json(capsys, *DM)
+    first = _json(capsys, "evaluate", made["run"], "--evaluate-on", "mlp")
+    same = _json(capsys, "evaluate", made["run"], "--evaluate-on", "MLP")
+    assert same == first | {"existing": True}
+    # Nothing new was asked for, and a run that would do all of it has its scores.
+    assert _json(capsys, "evaluate", made["run"])["run"] == made["run"]
+    assert _json(capsys, *DM, "--evaluate-on", "mlp")["run"] == first["run"]
+    again = _json(capsys, "evaluate", made["run"], "--evaluate-on", "mlp", "--again")
+    assert again["run"] not in (first["run"], made["run"])
+    assert _scores(again) == _scores(first)
+
+
+def test_more_networks_of_the_same_kind_are_more_evidence_and_the_first_are_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = _json(capsys, *DM)
+    more = _json(capsys, "evaluate", made["run"], "--eval-repeats", "3")
+    assert _scores(more)[:2] == _scores(made)
+    (table,) = _board(capsys)["tables"]
+    assert [cell["n"] for cell in table["cells"]] == [3]
