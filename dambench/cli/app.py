@@ -31,7 +31,7 @@ from typer import Argument, Option
 
 from dambench import __version__
 from dambench.cli import experts
-from dambench.cli.arguments import Commands
+from dambench.cli.arguments import Commands, Group
 from dambench.cli.output import Watch, describe, draw, has_room, shown, table
 from dambench.cli.record import EXIT_CODES, PATIENCE, Signals, Told, record, result
 from dambench.core import allocator, config, files, registry, sanitize
@@ -83,10 +83,10 @@ OTHER_SUFFIXES = (
     *(".tar", ".gz", ".zip", ".xz", ".zst", ".sql", ".json", ".jsonl", ".toml", ".csv", ".md", ".tex", ".html", ".pdf"),
     *(".png", ".svg", ".jpg", ".safetensors", ".pt", ".npz"),
 )
-"""Of files that are no databases."""
+"""Suffixes of files that are no databases."""
 
 MOST_KEYS = 100
-"""That are pressed for a picture of the console."""
+"""Keys that may be pressed for a picture of the console."""
 
 NEWEST = 100
 """Runs that are listed, unless all are asked for."""
@@ -94,17 +94,17 @@ NEWEST = 100
 RunId = Annotated[str, Argument(metavar="ID", help="Or the beginning of one.")]
 
 
-def _said_before(context: typer.Context, said: Path | None) -> Path | None:
+def _database_option(context: typer.Context, path: Path | None) -> Path | None:
     """`dambench --db FILE runs` is `dambench runs --db FILE`."""
     before: Path | None = context.find_root().params.get("db")
-    if said is not None and before is not None:
-        raise BadInput(f"--db was said twice, {str(before)!r} and {str(said)!r}: which one is meant?")
-    return said or before
+    if path is not None and before is not None:
+        raise BadInput(f"--db was said twice, {str(before)!r} and {str(path)!r}: which one is meant?")
+    return path or before
 
 
 Db = Annotated[
     Path | None,
-    Option("--db", help="The database [default: DAMBENCH_DB, else ./runs.db].", callback=_said_before),
+    Option("--db", help="The database [default: DAMBENCH_DB, else ./runs.db].", callback=_database_option),
 ]
 Chosen = Annotated[
     str, Option("--filter", metavar="FILTER", help="Only such runs: 'method:dm|datadam ipc<=10 -tag:old state:done'.")
@@ -237,10 +237,16 @@ def console(
     if command is None:
         _open_console(db or stored.default_path(), "", context)
         return
-    if db is not None and not _takes(context.command.commands[command], "db"):  # type: ignore[attr-defined]
+    if db is not None and not _takes(_subcommand(context, command), "db"):
         raise BadInput(f"--db {str(db)!r}: `dambench {command}` uses no database.")
     if command not in ("run", "shot"):
         _opens_no_console(context, f"dambench {command}")
+
+
+def _subcommand(context: typer.Context, name: str) -> Any:
+    """The command of that name."""
+    assert isinstance(context.command, Group)
+    return context.command.commands[name]
 
 
 def _takes(command: Any, option: str) -> bool:
@@ -402,13 +408,13 @@ def run(
     path = db or stored.default_path()
     stored.check(path)
     if (detach or in_console) and not (dry_run or check):
-        said = _after_command(context)
-        arguments = ["run", *(a for a in said if a != "--detach"), "--headless"]
+        words = _after_command(context)
+        arguments = ["run", *(word for word in words if word != "--detach"), "--headless"]
         return _detach(arguments, path, as_json) if detach else _shown(arguments, path, context)
     watch = Watch(Console(stderr=True, highlight=False))
-    told = processes.detached()
+    launcher = processes.detached()
     os.environ.setdefault("GOMP_SPINCOUNT", allocator.SPINS)  # read when torch is imported
-    with Signals(detached=told is not None, say=watch.say) as signals:
+    with Signals(detached=launcher is not None, say=watch.say) as signals:
         from dambench import engine
 
         if check:
@@ -426,18 +432,18 @@ def run(
                 if not again and (there := store.finished(job.config, job.card) or ""):
                     _point_out(store, there, request, watch, as_json)
                     continue
-                here = processes.this_process(told.log if told else "")
+                here = processes.this_process(launcher.log if launcher else "")
                 recipe = job.recipe.source if job.recipe else ""
                 run_id = store.create(
                     job.config, job.card, request.name or "", request.tags or [], here, recipe, job.overrides
                 )
                 watch.say(f"run {run_id}" + (f", settings: {job.recipe.source}" if job.recipe else ""))
-                if told and not begun:
-                    told.announce(run_id)
+                if launcher and not begun:
+                    launcher.announce(run_id)
                 begun = True
                 code = max(code, record(store, run_id, job, signals, watch.console, as_json))
-            if told and not begun:
-                told.announce(there)
+            if launcher and not begun:
+                launcher.announce(there)
             return code
 
 
@@ -458,15 +464,15 @@ def resume(
     if not headless:
         return _detach([*context.obj, "--headless"], path, as_json)
     watch = Watch(Console(stderr=True, highlight=False))
-    told = processes.detached()
+    launcher = processes.detached()
     os.environ.setdefault("GOMP_SPINCOUNT", allocator.SPINS)
-    with Signals(detached=told is not None, say=watch.say) as signals:
+    with Signals(detached=launcher is not None, say=watch.say) as signals:
         from dambench import engine
 
         with _opened(path, write=True) as store:
             row = store.run(run_id)
             _can_resume(row)
-            begun = store.beginning(row["id"], processes.this_process(told.log if told else ""))
+            begun = store.beginning(row["id"], processes.this_process(launcher.log if launcher else ""))
             job = engine.reopen(
                 msgspec.json.decode(row["config"], type=config.RunConfig),
                 row["dataset_sha256"],
@@ -476,7 +482,7 @@ def resume(
                 watch.say,
             )
             watch.say(f"run {row['id']}, resumed")
-            return record(store, row["id"], job, signals, watch.console, as_json, begun, told)
+            return record(store, row["id"], job, signals, watch.console, as_json, begun, launcher)
 
 
 @app.command()
@@ -521,9 +527,9 @@ def evaluate(
     if detach:
         return _detach([word for word in context.obj if word != "--detach"], path, as_json)
     watch = Watch(Console(stderr=True, highlight=False))
-    told = processes.detached()
+    launcher = processes.detached()
     os.environ.setdefault("GOMP_SPINCOUNT", allocator.SPINS)
-    with Signals(detached=told is not None, say=watch.say) as signals:
+    with Signals(detached=launcher is not None, say=watch.say) as signals:
         from dambench import engine
 
         with _opened(path, write=True) as store:
@@ -540,14 +546,14 @@ def evaluate(
             job = engine.evaluation(job, request, row["set_sha256"], made[-1]["iteration"])
             if not again and (there := store.finished(job.config, job.card, row["set_sha256"])):
                 _point_out(store, there, request, watch, as_json)
-                if told:
-                    told.announce(there)
+                if launcher:
+                    launcher.announce(there)
                 return 0
-            here = processes.this_process(told.log if told else "")
+            here = processes.this_process(launcher.log if launcher else "")
             new = store.create(job.config, job.card, name or "", tag or [], here, row["recipe"], overrides)
             watch.say(f"run {new}, of the set of {row['id']}")
-            if told:
-                told.announce(new)
+            if launcher:
+                launcher.announce(new)
             return record(store, new, job, signals, watch.console, as_json)
 
 

@@ -13,31 +13,47 @@ from dambench.core.errors import BadInput
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class _Once:
-    """A command that reads its options once before they are parsed."""
+def _given_once(command: TyperCommand | TyperGroup, context: Any, arguments: list[str]) -> dict[str, Any]:
+    """The values of a command's options by parameter, each given once at most.
+
+    Raises:
+        BadInput: one that takes a single value is repeated.
+    """
+    given, _, order = command.make_parser(context).parse_args(list(arguments))
+    for option, times in Counter(each for each in order if isinstance(each, TyperOption)).items():
+        # A plain flag says the same each time; --x and --no-x do not.
+        repeatable = option.multiple or (option.is_flag and not option.secondary_opts)
+        if times > 1 and not repeatable:
+            raise BadInput(f"{'/'.join(option.opts + option.secondary_opts)} is given {times} times: say it once.")
+    return given
+
+
+def _refuse_empty_names(context: Any, given: dict[str, Any]) -> None:
+    """Refuse an empty name of a file, which would be the folder that we are in: a script's variable was not set."""
+    for name, value in given.items():
+        empty = value == "" and isinstance(context.params.get(name), Path)
+        if empty or (isinstance(value, list | tuple) and "" in value):
+            raise BadInput(f"{name.rstrip('_').replace('_', '-').upper()} is an empty text, which names nothing.")
+
+
+class Command(TyperCommand):
+    """One command."""
 
     def parse_args(self, context: Any, arguments: list[str]) -> list[str]:
-        given, _, order = self.make_parser(context).parse_args(list(arguments))  # type: ignore[attr-defined]
-        for option, times in Counter(each for each in order if isinstance(each, TyperOption)).items():
-            # A plain flag says the same each time; --x and --no-x do not.
-            repeatable = option.multiple or (option.is_flag and not option.secondary_opts)
-            if times > 1 and not repeatable:
-                raise BadInput(f"{'/'.join(option.opts + option.secondary_opts)} is given {times} times: say it once.")
-        parsed: list[str] = super().parse_args(context, arguments)  # type: ignore[misc]
-        for name, value in given.items():
-            # An empty name of a file would be the folder that we are in: a variable of a script was not set.
-            empty = value == "" and isinstance(context.params.get(name), Path)
-            if empty or (isinstance(value, list | tuple) and "" in value):
-                raise BadInput(f"{name.rstrip('_').replace('_', '-').upper()} is an empty text, which names nothing.")
+        given = _given_once(self, context, arguments)
+        parsed = super().parse_args(context, arguments)
+        _refuse_empty_names(context, given)
         return parsed
 
 
-class Command(_Once, TyperCommand):
-    """One command."""
-
-
-class Group(_Once, TyperGroup):
+class Group(TyperGroup):
     """Commands with a common first word."""
+
+    def parse_args(self, context: Any, arguments: list[str]) -> list[str]:
+        given = _given_once(self, context, arguments)
+        parsed = super().parse_args(context, arguments)
+        _refuse_empty_names(context, given)
+        return parsed
 
 
 class Commands(typer.Typer):

@@ -456,8 +456,8 @@ def _pictures(path: Path, items: Sequence[_Picture], card: DataCard) -> Found:
         what = f"The image {display(f'{label}/{name}', 80)!r}"
         try:
             with Image.open(io.BytesIO(content()), formats=FORMATS) as image:
-                if getattr(image, "n_frames", 1) > 1:
-                    raise BadInput(f"{what} has {image.n_frames} pictures: one is needed.")  # type: ignore[attr-defined]
+                if (pictures := getattr(image, "n_frames", 1)) > 1:
+                    raise BadInput(f"{what} has {pictures} pictures: one is needed.")
                 if image.size != (card.width, card.height):
                     size = "×".join(map(str, image.size))
                     raise BadInput(f"{what} is {size}; those of {card.label} are {card.width}×{card.height}.")

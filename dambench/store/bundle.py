@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -339,7 +340,7 @@ def _in_folder(path: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
         if any(part.is_symlink() for part in (found, found.parent)) or reading.is_no_file(found):
             raise BadInput(f"The bundle {str(path)!r} is not merged: {name} in it is no plain file.")
         if found.exists():
-            yield name, lambda found=found: reading.opened(found)  # type: ignore[misc]
+            yield name, partial(reading.opened, found)
     if not (path / DATABASE).is_file():
         raise BadInput(f"The folder {str(path)!r} is no bundle: it has no {DATABASE}.")
 

@@ -90,7 +90,7 @@ def test_the_same_runs_give_the_same_bytes_and_nothing_is_written_over(
     assert _bundle("a.tar") == _bundle("b.tar") == _bundle("folder") == 0
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
     with tarfile.open("a.tar") as tar:
-        assert {member.name: tar.extractfile(member).read() for member in tar} == _tree(tmp_path / "folder")  # type: ignore[union-attr]
+        assert {member.name: _content(tar, member) for member in tar} == _tree(tmp_path / "folder")
     before = _tree(tmp_path)
     for target in ("a.tar", "folder", "a.zip"):
         assert _bundle(target) == 2
@@ -121,10 +121,17 @@ def test_what_is_missing_or_damaged_is_said_and_the_rest_is_bundled(
     assert f"The sets of 2 runs are not here, and cannot be evaluated: {' '.join(sorted(there))}" in shown.err
 
 
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The bytes of a file of the archive."""
+    file = tar.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
 def _rewritten(path: Path, change: Callable[[tarfile.TarInfo, bytes], list[tuple[tarfile.TarInfo, bytes]]]) -> None:
     """The tar with each of its members changed."""
     with tarfile.open(path) as tar:
-        members = [(member, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+        members = [(member, _content(tar, member)) for member in tar]
     with tarfile.open(path, "w") as tar:
         for old in members:
             for member, content in change(*old):
