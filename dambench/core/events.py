@@ -244,8 +244,30 @@ class Snapshot(Event, frozen=True, kw_only=True):
     """A small PNG: a row per class, at most ten images each."""
 
 
+class Measured(Event, frozen=True, kw_only=True):
+    """One network trained on the synthetic set, and the metrics that an evaluator took of it."""
+
+    evaluator: str
+    subject: str
+    """The network, in full."""
+    repeat: int
+    """Which of the networks trained on this set: 0, 1, …; the seeds are derived from it and the run's seed."""
+    iteration: int
+    """After which the set was as it is."""
+    final: bool
+    """Whether the set is the method's result, not one on the way."""
+    set_sha256: str
+    protocol_sha256: str
+    seconds: float
+    """Of training and testing; of networks trained together, each one's share."""
+    peak_memory_bytes: int
+    """Of networks trained together, that of all of them."""
+    values: dict[str, Real]
+    """By metric; their units are in the evaluator's `METRICS`."""
+
+
 class Evaluated(Event, frozen=True, kw_only=True):
-    """One network was trained on the synthetic set and tested on the real test set."""
+    """An accuracy as runs logged it before there was `Measured`; `measured` gives it as that."""
 
     iteration: int
     final: bool
@@ -267,6 +289,13 @@ class Evaluated(Event, frozen=True, kw_only=True):
     """Of training and testing; of networks trained together, each one's share."""
     peak_memory_bytes: int
     """Of networks trained together, that of all of them."""
+
+    @property
+    def measured(self) -> Measured:
+        """The same score as the accuracy evaluator gives it now."""
+        values = {name: getattr(self, name) for name in ("accuracy", "balanced_accuracy", "loss", "train_accuracy")}
+        rest = {name: getattr(self, name) for name in Measured.__struct_fields__ if hasattr(self, name)}
+        return Measured(**rest, evaluator="accuracy", subject=self.network, values=values)
 
 
 class Warned(Event, frozen=True, kw_only=True):
@@ -347,6 +376,7 @@ AnyEvent = (
     | Stepped
     | Sampled
     | Snapshot
+    | Measured
     | Evaluated
     | Checkpointed
     | Warned
@@ -373,6 +403,8 @@ def harmless(event: AnyEvent) -> AnyEvent:
         return replace(event, environment=replace(event.environment, **shown(asdict(event.environment))))
     if isinstance(event, Failed):
         return replace(event, error=display(event.error, 2000), traceback=display_lines(event.traceback))
+    if isinstance(event, Measured):
+        return replace(event, values={display(name): value for name, value in event.values.items()})
     if isinstance(event, Stepped):
         return replace(event, losses={display(name): value for name, value in event.losses.items()})
     if isinstance(event, Progressed | Warned | Adapted | Stopped):
