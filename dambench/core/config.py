@@ -7,7 +7,7 @@ a RunConfig, in which nothing is left open. Only a RunConfig is ever run, stored
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from datetime import time as clock
@@ -45,6 +45,12 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 PreprocessingName = Literal["mean/std", "zca"]
 PREPROCESSINGS: tuple[PreprocessingName, ...] = get_args(PreprocessingName)
+
+Section = Literal["main", "method", "more", "none"]
+Kind = Literal["text", "integer", "number", "boolean", "list"]
+
+COMPILING = ("auto", "on", "off")
+"""Whether networks are compiled."""
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -151,35 +157,133 @@ class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return identity(self, but=("where",))
 
 
-class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What somebody asked for. None: not said."""
+def option(
+    title: str,
+    description: str,
+    *,
+    default: str = "",
+    choices: Sequence[str] = (),
+    flag: str = "",
+    section: Section = "more",
+) -> Meta:
+    """State one option of a run: the command line, the form and their help are made from this and the field's type.
 
-    dataset: str | dict[str, Any] | None = None
-    method: str | dict[str, Any] | None = None
-    ipc: Count | None = None
-    network: str | None = None
-    protocol: str | None = None
-    evaluate_on: Annotated[list[str], Meta(min_length=1, max_length=100)] | None = None
-    eval_repeats: Count | None = None
-    evaluate_every: Every | None = None
-    iterations: Count | None = None
-    recipe: str | None = None
-    seed: Seed | None = None
-    deterministic: bool | None = None
-    precision: str | None = None
-    """auto, fp32, tf32 or bf16."""
-    compile: str | None = None
-    """auto, on or off."""
-    preprocessing: str | None = None
-    """mean/std or zca."""
-    data: Text | None = None
-    device: str | None = None
-    threads: Threads | None = None
-    checkpoint_every: Seconds | None = None
-    seeds: str | Annotated[list[Seed], Meta(max_length=MAX_RUNS)] | None = None
-    """Several runs, one per seed: `[0, 1, 2]` or "0-2"."""
-    name: Name | None = None
-    tags: Annotated[list[Tag], Meta(max_length=100)] | None = None
+    Args:
+        title: the form's label.
+        description: a phrase without its last full stop.
+        default: what is taken if it is not given, in words.
+        choices: all values that there are, of an option that is a text.
+        flag: `--tag`, where it is not called as the field; it then stands before each of several values.
+        section: of the form. none: another field of the form says it.
+    """
+    stated = {"default": default, "choices": list(choices), "flag": flag, "section": section}
+    return Meta(title=title, description=description, extra_json_schema={"x-option": stated})
+
+
+class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The options of a run as somebody gave them. None: not given. A new option is one field here, and its use."""
+
+    method: Annotated[
+        str | dict[str, Any] | None,
+        option("Method", "How the set is made: see `dambench methods`", section="main"),
+    ] = None
+    dataset: Annotated[
+        str | dict[str, Any] | None,
+        option(
+            "Dataset",
+            "What is made smaller: see `dambench data list`; prepared, or downloaded, when the run starts",
+            section="main",
+        ),
+    ] = None
+    data: Annotated[
+        Text | None,
+        option(
+            "Data in",
+            "The folder or file with the raw data, for datasets by path",
+            default="DAMBENCH_DATA",
+            section="main",
+        ),
+    ] = None
+    ipc: Annotated[Count | None, option("IPC", "Images per class", default="1", section="main")] = None
+    network: Annotated[
+        str | None,
+        option("Network", "The network to match on, as convnet-d3-w128", default="the recipe's", section="main"),
+    ] = None
+    recipe: Annotated[
+        str | None,
+        option(
+            "Recipe",
+            "Published or measured settings of the method, by name; what is given goes over them",
+            default="default",
+            section="method",
+        ),
+    ] = None
+    iterations: Annotated[Count | None, option("Iterations", "Short for --set method.iterations=N", section="none")] = (
+        None
+    )
+    seed: Annotated[Seed | None, option("Seed", "Everything random follows from it", default="0", section="none")] = (
+        None
+    )
+    seeds: Annotated[
+        str | Annotated[list[Seed], Meta(max_length=MAX_RUNS)] | None,
+        option("Seeds", "One, or several runs: 0-4 or 0,3,7", default="0", section="main"),
+    ] = None
+    device: Annotated[
+        str | None,
+        option("Device", "auto (a GPU if there is one), cpu or cuda:N", default="auto", section="main"),
+    ] = None
+    protocol: Annotated[
+        str | None,
+        option(
+            "Protocol",
+            "How networks are trained and tested: see `dambench protocols`; only the same protocol makes one table",
+            default="quick",
+            section="main",
+        ),
+    ] = None
+    evaluate_on: Annotated[
+        Annotated[list[str], Meta(min_length=1, max_length=100)] | None,
+        option(
+            "Evaluate on",
+            "Networks or pools that are trained on the set",
+            default="the ConvNet matched on",
+            section="main",
+        ),
+    ] = None
+    eval_repeats: Annotated[
+        Count | None, option("Repeats", "How many of each network are trained", default="5", section="main")
+    ] = None
+    evaluate_every: Annotated[
+        Every | None,
+        option("Every", "Also evaluate each time so many iterations are done; 0: only at the end", default="0"),
+    ] = None
+    preprocessing: Annotated[
+        str | None,
+        option(
+            "Preprocessing",
+            "Of the real images: mean/std, or zca, whitening",
+            default="the recipe's",
+            choices=PREPROCESSINGS,
+        ),
+    ] = None
+    precision: Annotated[
+        str | None,
+        option("Precision", "fp32, tf32 (GPU) or bf16 (of real images)", default="auto", choices=("auto", *PRECISIONS)),
+    ] = None
+    compile: Annotated[
+        str | None,
+        option("Compile", "Compile the networks; auto: in long runs", default="auto", choices=COMPILING),
+    ] = None
+    deterministic: Annotated[bool | None, option("Deterministic", "Only deterministic operations, also on CUDA")] = None
+    threads: Annotated[Threads | None, option("Threads", "CPU threads of torch; 0: its own choice", default="0")] = None
+    checkpoint_every: Annotated[
+        Seconds | None, option("Checkpoint", "Seconds between two checkpoints, at least", default="30")
+    ] = None
+    name: Annotated[Name | None, option("Name", "What to call the run")] = None
+    tags: Annotated[
+        Annotated[list[Tag], Meta(max_length=100)] | None,
+        option("Tags", "Words by which filters find the run", flag="--tag"),
+    ] = None
 
     def each_seed(self) -> list["Request"]:
         """One request per seed.
@@ -212,6 +316,56 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if name is None:
             raise BadInput(f'No {kind} was named: say --{kind} NAME, or {kind} = "NAME" in the TOML file.')
         return Choice(name, options)
+
+
+class OptionSpec(Struct, frozen=True, kw_only=True):
+    """One option of a run, as stated in `Request`."""
+
+    name: str
+    """The field of `Request`, and the key in a TOML file."""
+    flag: str
+    kind: Kind
+    title: str
+    description: str
+    default: str
+    """What is taken if it is not given, in words; empty: nothing."""
+    choices: tuple[str, ...]
+    minimum: float | None
+    maximum: float | None
+    repeated: bool
+    """A list with its flag before each value, not one flag and commas."""
+    section: Section
+
+    @property
+    def help(self) -> str:
+        """The sentence about it."""
+        listed = (", with commas", "; may be repeated")[self.repeated] if self.kind == "list" else ""
+        return self.description + listed + (f" [default: {self.default}]" if self.default else "") + "."
+
+
+def options(kind: type[Request] = Request) -> tuple[OptionSpec, ...]:
+    """All options of a run, in the order of their fields."""
+    fields = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"]
+    return tuple(_spec(name, schema) for name, schema in fields.items())
+
+
+def _spec(name: str, schema: dict[str, Any]) -> OptionSpec:
+    kinds: dict[str, Kind] = {"string": "text", "array": "list"}
+    form = min(schema["anyOf"], key=lambda form: form["type"] != "string")
+    stated = schema["x-option"]
+    return OptionSpec(
+        name=name,
+        flag=stated["flag"] or f"--{name.replace('_', '-')}",
+        kind=kinds.get(form["type"], form["type"]),
+        title=schema["title"],
+        description=schema["description"],
+        default=stated["default"],
+        choices=tuple(stated["choices"]),
+        minimum=form.get("minimum"),
+        maximum=form.get("maximum"),
+        repeated=bool(stated["flag"]),
+        section=stated["section"],
+    )
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import psutil
 import torch
 
 from dambench.core import files
-from dambench.core.config import PRECISIONS, Precision, Where
+from dambench.core.config import COMPILING, PRECISIONS, Precision, Where
 from dambench.core.errors import BadInput, named
 from dambench.core.sanitize import display
 
@@ -234,7 +234,7 @@ def choose_compiling(asked: str | None, device: str, iterations: int, batch_norm
     Raises:
         BadInput: it is none of the three.
     """
-    asked = "auto" if asked is None else named("way to compile", asked, ("auto", "on", "off"))
+    asked = "auto" if asked is None else named("way to compile", asked, COMPILING)
     kind = device.partition(":")[0]
     pays = iterations >= WORTH_COMPILING[kind] and (batch_norm or kind != "cpu")
     if asked == "off" or (asked != "on" and not pays):

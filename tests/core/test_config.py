@@ -192,3 +192,14 @@ def test_a_recipe_fits_its_datasets_and_ipc() -> None:
     assert not recipe.fits("mnist", 100)
     assert Recipe(source="x", ipc=(1, 10)).fits("anything", 10)
     assert not Recipe(source="x", ipc=(1, 10)).fits("anything", 11)
+
+
+def test_each_field_of_a_request_is_an_option_with_all_that_a_flag_and_a_form_need() -> None:
+    stated = {option.name: option for option in config.options()}
+    assert tuple(stated) == Request.__struct_fields__
+    ipc, tags, compile_ = stated["ipc"], stated["tags"], stated["compile"]
+    assert (ipc.flag, ipc.kind, ipc.minimum, ipc.title) == ("--ipc", "integer", 1, "IPC")
+    assert ipc.help == "Images per class [default: 1]."
+    assert (tags.flag, tags.kind, tags.repeated) == ("--tag", "list", True)
+    assert (compile_.flag, compile_.choices) == ("--compile", ("auto", "on", "off"))
+    assert all(option.title and option.description and option.help.endswith(".") for option in stated.values())
