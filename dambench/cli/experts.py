@@ -85,7 +85,7 @@ def train(
             parts["gsam"] = config.read(Gsam, said["gsam"], "gsam")
         if schedule != "none":
             parts["schedule"] = config.read(experts.Schedule, said["schedule"] | {"score": schedule}, "the schedule")
-        how = config.read(experts.Training, parts, "the experts' training")
+        how = config.read(experts.ExpertTraining, parts, "the experts' training")
         place = data or os.environ.get("DAMBENCH_DATA")
         on = choose_device(device)
         if choose_precision(precision, on) == "bf16":

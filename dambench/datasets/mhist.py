@@ -36,7 +36,7 @@ class Options(config.Options, frozen=True):
 
 
 @dataclass(frozen=True)
-class Row:
+class AnnotatedImage:
     """Of the table."""
 
     text: str
@@ -86,7 +86,7 @@ def load(options: Options, data: Path | None) -> Raw:
     )
 
 
-def _rows(root: Path) -> list[Row]:
+def _rows(root: Path) -> list[AnnotatedImage]:
     """The table, every row checked.
 
     Raises:
@@ -107,7 +107,7 @@ def _rows(root: Path) -> list[Row]:
     if not images.is_dir():
         raise BadInput(f"{str(root)!r} has no folder 'images': unpack images.zip there.")
     there = {os.path.basename(path): path for path in _images.in_folder(images)}
-    rows: list[Row] = []
+    rows: list[AnnotatedImage] = []
     for number, row in enumerate(cells, 2):
         name, label, partition = (row[column] or "" for column in (NAME, LABEL, PARTITION))
         text = f"Row {number} of {str(table)!r} ({display(name, 60)!r})"
@@ -123,5 +123,5 @@ def _rows(root: Path) -> list[Row]:
                 else "it is not there"
             )
             raise BadInput(f"{text}: the image cannot be taken from {str(images)!r}: {why}.")
-        rows.append(Row(text, label, partition, path))
+        rows.append(AnnotatedImage(text, label, partition, path))
     return rows

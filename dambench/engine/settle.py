@@ -140,7 +140,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         matched = networks.build(network, card)
         with registry.foreign("methods", wanted.name):
             getattr(method, "check", lambda network, options: None)(matched, options)
-        batch_norm = matched.mixes_images
+        batch_norm = matched.uses_batch_statistics
         compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0), batch_norm)
         notes += [note] if note else []
         if precision == "bf16" and not getattr(method, "REDUCED_PRECISION", True):

@@ -7,16 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def attention(maps: Tensor, power: float = 1.0, rectified: bool = False) -> Tensor:
+def attention(maps: Tensor, power: float = 1.0, nonnegative: bool = False) -> Tensor:
     """The attention map of each image, as a vector of length 1: z = vec(A) / ‖vec(A)‖₂, A = Σ_channels |f|^power.
 
     Args:
         maps: (n, C, H, W), a layer's activations.
-        rectified: whether none is negative: |f| need not be made.
+        nonnegative: whether none is negative: |f| need not be made.
 
     Returns:
         (n, H * W). An image that the layer does not react to at all has the zero vector.
     """
-    strength = maps if rectified else maps.abs()
+    strength = maps if nonnegative else maps.abs()
     strength = strength if power == 1 else strength.pow(power)
     return F.normalize(strength.sum(1).flatten(1), dim=1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from dambench.core import config
 from dambench.core.config import Recipe
 from dambench.core.events import Progressed
-from dambench.matching.experts import expert, features_of_each_class, recipe
+from dambench.matching.experts import expert, expert_protocol, features_of_each_class
 from dambench.training.problem import Problem, Step
 
 
@@ -48,7 +48,7 @@ def coreset(problem: Problem, epochs: int, choose: Callable[[int], Choose]) -> I
     Args:
         choose: what chooses for a class, of that number.
     """
-    network = yield from expert(problem, recipe(epochs))
+    network = yield from expert(problem, expert_protocol(epochs))
     offsets = accumulate(problem.real.counts, initial=0)
     chosen = []
     for label, (first, features) in enumerate(zip(offsets, features_of_each_class(problem, network), strict=False)):

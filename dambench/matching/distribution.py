@@ -187,10 +187,10 @@ class Matching:
         if means.phase == "synthetic":
             what, least = "synthetic_chunk", self.problem.ipc
             now = max(least, min(policy.synthetic_chunk, len(self.images.tensor)) // least * least)
-            fixed = means.network.mixes_images
+            fixed = means.network.uses_batch_statistics
         else:
             what, now, least = "real_chunk", min(policy.real_chunk, most), 1
-            fixed = means.network.mixes_images and not means.network.stages
+            fixed = means.network.uses_batch_statistics and not means.network.stages
         if fixed or now <= least:
             raise NotEnoughMemory(too_little(means.phase, now, fixed, reason, policy))
         self._replayed.forget()
@@ -263,7 +263,7 @@ class ClassMeans:
         self.seconds = {"real images": time.perf_counter() - began}
         self.phase = "synthetic"
         ipc = len(synthetic) // classes
-        most = classes if self.network.mixes_images else max(1, self.policy.synthetic_chunk // ipc)
+        most = classes if self.network.uses_batch_statistics else max(1, self.policy.synthetic_chunk // ipc)
 
         def descend(some: slice) -> Tensor:
             images = synthetic.detach().unflatten(0, (classes, ipc))[some].requires_grad_()
@@ -287,9 +287,9 @@ class ClassMeans:
             torch._foreach_copy_(list(self._real_network.parameters()), list(self.network.parameters()))
         classes, count = batch.indices.shape
         chunk = self.policy.real_chunk
-        if self.network.mixes_images and chunk < classes * count and self._stages:
+        if self.network.uses_batch_statistics and chunk < classes * count and self._stages:
             return self._by_stages(batch)
-        whole = self.network.mixes_images or chunk >= classes * count
+        whole = self.network.uses_batch_statistics or chunk >= classes * count
         together, part = (classes, count) if whole else (max(1, chunk // count), _even(count, chunk))
         pieces = [(of, some) for of in _slices(classes, together) for some in _slices(count, part)]
         sums = self.policy.each(lambda piece: self._sums(batch.images(*piece)), pieces)
@@ -338,7 +338,7 @@ class ClassMeans:
     def _vectors(self, network: Network, images: Tensor) -> list[Tensor]:
         """The vectors of each term; no map is kept longer than it is needed."""
         found: dict[int, Tensor] = {}
-        for level, maps in enumerate(network.look(images)):
+        for level, maps in enumerate(network.iter_feature_maps(images)):
             for position, term in enumerate(self.terms):
                 if term.level == level:
                     found[position] = term.vectors(maps)

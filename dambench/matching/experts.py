@@ -92,7 +92,7 @@ def _part(share: float, count: int) -> int:
     return floor(share * count + 1e-9)  # 0.29 · 100 is 28.999…
 
 
-class Training(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ExpertTraining(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the experts of trajectories are trained. As it stands: MTT's."""
 
     epochs: Positive = 50
@@ -122,13 +122,13 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         )
 
 
-MTT = Training()
-FTD = Training(epochs=100, gsam=Gsam())
+MTT = ExpertTraining()
+FTD = ExpertTraining(epochs=100, gsam=Gsam())
 """And DATM's."""
-PAD = Training(epochs=100, gsam=Gsam(), schedule=Schedule())
+PAD = ExpertTraining(epochs=100, gsam=Gsam(), schedule=Schedule())
 
 
-def recipe(epochs: int) -> Protocol:
+def expert_protocol(epochs: int) -> Protocol:
     """How one network is trained: SGD with momentum, no augmentation; the step size falls to a tenth half-way."""
     budget = Budget(epochs=epochs, drops=(epochs // 2,) if epochs > 1 else ())
     return Protocol(name="expert", synthetic=budget, whole=budget, keeps_momentum=True)
@@ -212,7 +212,7 @@ class Trajectories:
 
 
 def trajectories(
-    problem: Problem, how: Training, count: int, imported: str = ""
+    problem: Problem, how: ExpertTraining, count: int, imported: str = ""
 ) -> Generator[Progressed, None, Trajectories]:
     """The first `count` experts that are trained so. Those that are not there yet are trained, and kept one by one.
 
@@ -274,7 +274,7 @@ def _brought(key: str, number: int, shape: tuple[int, int]) -> Tensor:
 
 
 def _made(
-    problem: Problem, how: Training, key: str, shape: tuple[int, int], missing: list[int]
+    problem: Problem, how: ExpertTraining, key: str, shape: tuple[int, int], missing: list[int]
 ) -> Generator[Progressed, None, dict[int, Tensor]]:
     """Train experts, and keep them."""
     each = 4 * shape[0] * shape[1]
@@ -324,7 +324,7 @@ def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Progress
     """
     problem.enter("experts")
     network = problem.build_network()
-    protocol = msgspec.structs.replace(recipe(1), whole=Budget(epochs=how.scored_after))
+    protocol = msgspec.structs.replace(expert_protocol(1), whole=Budget(epochs=how.scored_after))
     key = _key(problem, network, "scores", identity(protocol, but=("name", "source")), how.scored_by, seed)
     use = expert_files.use(key)
     tensors = _read(problem, key, "scores")

@@ -363,7 +363,7 @@ class GradientMatching:
     def _set_statistics(self, network: Network, number: int) -> None:
         """Show BatchNorm a few real images of every class, then hold its statistics."""
         network.train()
-        if network.mixes_images:
+        if network.uses_batch_statistics:
             real = self.problem.real
             network(real.sample(STATISTICS, self.problem.generator("statistics", number)).flatten(0, 1))
             for module in network.modules():

@@ -41,7 +41,7 @@ from dambench.core.errors import BadInput, NotEnoughMemory
 from dambench.core.events import DataCard, Progressed
 from dambench.core.protocol import DSA
 from dambench.core.units import size
-from dambench.matching.experts import Schedule, Training, Trajectories
+from dambench.matching.experts import ExpertTraining, Schedule, Trajectories
 from dambench.matching.experts import check as check_network
 from dambench.matching.optimised import Learned, LearnedImages
 from dambench.training.augmentation import Draw, augment, augment_by, draw, parameters, strategy_for
@@ -124,13 +124,13 @@ class SoftOptions(Options, frozen=True):
     gsam_alpha: Annotated[float, Meta(ge=0, description="α of the experts' GSAM")] = 0.3
 
 
-def training(options: Options, schedule: Schedule | None = None) -> Training:
+def training(options: Options, schedule: Schedule | None = None) -> ExpertTraining:
     """How the experts are trained.
 
     Args:
         schedule: which images each epoch sees; None: all.
     """
-    return Training(
+    return ExpertTraining(
         epochs=options.epochs,
         lr=options.lr_expert,
         batch=options.batch_expert,

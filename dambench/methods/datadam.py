@@ -131,7 +131,7 @@ def check(network: Network, options: Options) -> None:
     Raises:
         BadInput: the network has no maps, and so no attention.
     """
-    if network.levels < 2:
+    if network.num_levels < 2:
         raise BadInput(
             "DataDAM matches where in an image a network is active, and an MLP has no such maps: match on a network "
             "with convolutions, such as --network convnet, or take --method dm."
@@ -141,9 +141,9 @@ def check(network: Network, options: Options) -> None:
 def terms(network: Network, options: Options) -> list[Term]:
     """The attention of all activations but the last block's, and the embedding."""
     check(network, options)
-    blocks = network.levels - 1  # the last level is what the classifier reads
-    look = partial(attention, power=options.power, rectified=network.rectified)
-    of_layers = [Term("attention", block, look, options.attention_weight) for block in range(blocks - 1)]
+    blocks = network.num_levels - 1  # the last level is what the classifier reads
+    vectors = partial(attention, power=options.power, nonnegative=network.nonnegative_features)
+    of_layers = [Term("attention", block, vectors, options.attention_weight) for block in range(blocks - 1)]
     return [*of_layers, Term("features", blocks, lambda maps: maps.flatten(1), 100 * options.balance)]
 
 

@@ -67,7 +67,7 @@ RECIPES = (
 
 def terms(network: Network) -> list[Term]:
     """Σ_c ‖mean ψ(real_c) − mean ψ(synthetic_c)‖², ψ the network's embedding, summed over its features."""
-    return [Term("matching", network.levels - 1, lambda maps: maps.flatten(1))]
+    return [Term("matching", network.num_levels - 1, lambda maps: maps.flatten(1))]
 
 
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step]:

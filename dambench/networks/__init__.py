@@ -201,7 +201,7 @@ def settle_all(names: Sequence[str], card: DataCard, matched: str) -> tuple[str,
 def map_bytes(name: str, card: DataCard) -> int:
     """The size of the largest map that the network of that (full) name makes of one image, in float32."""
     image = torch.zeros(1, card.channels, card.height, card.width)
-    return max(4 * maps.numel() for maps in build(name, card).eval().look(image))
+    return max(4 * maps.numel() for maps in build(name, card).eval().iter_feature_maps(image))
 
 
 def build(name: str, card: DataCard) -> Network:

@@ -100,7 +100,7 @@ def pooling(name: str) -> nn.Module:
     return {"average": AveragePool, "max": MaxPool, "none": nn.Identity}[name]()
 
 
-class Block(NamedTuple):
+class BlockSpec(NamedTuple):
     """Of a chain: a convolution with a square kernel, norm, activation and pooling."""
 
     width: int
@@ -118,7 +118,7 @@ class Chain(Network):
 
     def __init__(
         self,
-        blocks: Sequence[Block],
+        blocks: Sequence[BlockSpec],
         channels: int,
         size: tuple[int, int],
         classes: int,
@@ -126,7 +126,7 @@ class Chain(Network):
         activation_name: str = "relu",
     ):
         super().__init__()
-        self.levels = len(blocks) + 1
+        self.num_levels = len(blocks) + 1
         self.blocks, self.pools = nn.ModuleList(), nn.ModuleList()
         for block in blocks:
             grown = 2 * block.padding - block.kernel + 1
@@ -145,7 +145,7 @@ class Chain(Network):
         self.classifier = nn.Linear(channels * size[0] * size[1], classes)
 
     @property
-    def rectified(self) -> bool:
+    def nonnegative_features(self) -> bool:
         return all(isinstance(stage.activation, nn.ReLU) for stage in self.stages)
 
     @property
@@ -153,7 +153,7 @@ class Chain(Network):
         chain = zip(self.blocks, self.pools, strict=True)
         return [Stage._make([*cast(nn.Sequential, block), pool]) for block, pool in chain]
 
-    def look(self, images: Tensor) -> Iterator[Tensor]:
+    def iter_feature_maps(self, images: Tensor) -> Iterator[Tensor]:
         for block, pool in zip(self.blocks, self.pools, strict=True):
             maps = block(images)
             yield maps

@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from dambench.core import config
-from dambench.networks._layers import NORMS, Block, Chain, Norm, check_halvings, margin
+from dambench.networks._layers import NORMS, BlockSpec, Chain, Norm, check_halvings, margin
 
 PARTS = {"norm": NORMS}
 
@@ -25,10 +25,10 @@ def fit(options: Options, size: tuple[int, int]) -> Options:
 
 def build(channels: int, size: tuple[int, int], classes: int, options: Options) -> Chain:
     blocks = [
-        Block(128, "max", kernel=5, padding=2 + margin(size)),
-        Block(192, "max", kernel=5, padding=2),
-        Block(256, "none"),
-        Block(192, "none"),
-        Block(192, "max"),
+        BlockSpec(128, "max", kernel=5, padding=2 + margin(size)),
+        BlockSpec(192, "max", kernel=5, padding=2),
+        BlockSpec(256, "none"),
+        BlockSpec(192, "none"),
+        BlockSpec(192, "max"),
     ]
     return Chain(blocks, channels, size, classes, options.norm)

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from dambench.core import config
 from dambench.core.errors import BadInput
-from dambench.networks._layers import NORMS, Block, Chain, Norm, margin
+from dambench.networks._layers import NORMS, BlockSpec, Chain, Norm, margin
 
 PARTS = {
     "depth": "d",
@@ -60,6 +60,6 @@ def fit(options: Options, size: tuple[int, int]) -> Options:
 
 
 def build(channels: int, size: tuple[int, int], classes: int, options: Options) -> Chain:
-    first = Block(options.width, options.pooling, padding=1 + margin(size))
-    others = [Block(options.width, options.pooling)] * ((options.depth or 1) - 1)
+    first = BlockSpec(options.width, options.pooling, padding=1 + margin(size))
+    others = [BlockSpec(options.width, options.pooling)] * ((options.depth or 1) - 1)
     return Chain([first, *others], channels, size, classes, options.norm, options.activation)

@@ -39,8 +39,8 @@ def build(channels: int, size: tuple[int, int], classes: int, options: Options) 
 class LeNet(Network):
     """The network."""
 
-    levels = 3
-    rectified = True
+    num_levels = 3
+    nonnegative_features = True
 
     def __init__(self, channels: int, size: tuple[int, int], classes: int):
         super().__init__()
@@ -58,7 +58,7 @@ class LeNet(Network):
         )
         self.classifier = nn.Linear(84, classes)
 
-    def look(self, images: Tensor) -> Iterator[Tensor]:
+    def iter_feature_maps(self, images: Tensor) -> Iterator[Tensor]:
         for block in self.blocks:
             maps = block(images)
             yield maps

@@ -33,7 +33,7 @@ def build(channels: int, size: tuple[int, int], classes: int, options: Options) 
 class Mlp(Network):
     """The network. There is nothing to see in it but what the classifier reads."""
 
-    levels = 1
+    num_levels = 1
 
     def __init__(self, pixels: int, classes: int, options: Options):
         super().__init__()
@@ -42,5 +42,5 @@ class Mlp(Network):
         self.hidden = nn.Sequential(*layers)
         self.classifier = nn.Linear(options.width, classes)
 
-    def look(self, images: Tensor) -> Iterator[Tensor]:
+    def iter_feature_maps(self, images: Tensor) -> Iterator[Tensor]:
         yield self.hidden(images.flatten(1))

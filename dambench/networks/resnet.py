@@ -59,8 +59,8 @@ def build(channels: int, size: tuple[int, int], classes: int, options: Options) 
 class ResNet(Network):
     """The network."""
 
-    levels = 5
-    rectified = True
+    num_levels = 5
+    nonnegative_features = True
 
     def __init__(self, channels: int, size: tuple[int, int], classes: int, options: Options):
         super().__init__()
@@ -79,7 +79,7 @@ class ResNet(Network):
         self.averaged = options.halving == "stride"
         self.classifier = nn.Linear(before if self.averaged else before * size[0] * size[1], classes)
 
-    def look(self, images: Tensor) -> Iterator[Tensor]:
+    def iter_feature_maps(self, images: Tensor) -> Iterator[Tensor]:
         images = self.stem(images)
         for part in self.parts:
             images = part(images)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from dambench.core import config
-from dambench.networks._layers import NORMS, Block, Chain, Norm, check_halvings, margin
+from dambench.networks._layers import NORMS, BlockSpec, Chain, Norm, check_halvings, margin
 
 PARTS = {"depth": "", "norm": NORMS}
 
@@ -30,8 +30,8 @@ def fit(options: Options, size: tuple[int, int]) -> Options:
 
 
 def build(channels: int, size: tuple[int, int], classes: int, options: Options) -> Chain:
-    blocks: list[Block] = []
+    blocks: list[BlockSpec] = []
     for width, count in zip(WIDTHS, CONVOLUTIONS[options.depth], strict=True):
-        blocks += [Block(width, "none")] * (count - 1) + [Block(width, "max")]
+        blocks += [BlockSpec(width, "none")] * (count - 1) + [BlockSpec(width, "max")]
     blocks[0] = blocks[0]._replace(padding=1 + margin(size))
     return Chain(blocks, channels, size, classes, options.norm)

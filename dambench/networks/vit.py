@@ -66,7 +66,7 @@ class ViT(Network):
     def __init__(self, channels: int, size: tuple[int, int], classes: int, options: Options):
         super().__init__()
         patch, width = options.patch or 1, options.width
-        self.levels = options.depth + 1
+        self.num_levels = options.depth + 1
         self.grid = (size[0] // patch, size[1] // patch)
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         self.token = nn.Parameter(torch.zeros(1, 1, width))
@@ -75,7 +75,7 @@ class ViT(Network):
         self.norm = nn.LayerNorm(width)
         self.classifier = nn.Linear(width, classes)
 
-    def look(self, images: Tensor) -> Iterator[Tensor]:
+    def iter_feature_maps(self, images: Tensor) -> Iterator[Tensor]:
         patches = self.patches(images).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.token.expand(len(images), -1, -1), patches], 1) + self.positions
         for block in self.blocks:

@@ -367,29 +367,28 @@ class Stage(NamedTuple):
 
 
 class Network(nn.Module, ABC):
-    """A classifier that shows what it sees on the way."""
+    """A classifier whose feature maps can be read on the way."""
 
     classifier: nn.Linear
 
-    levels: int
-    """How many maps `look` yields."""
+    num_levels: int
+    """How many maps `iter_feature_maps` yields."""
 
     @property
-    def rectified(self) -> bool:
+    def nonnegative_features(self) -> bool:
         """Whether no map of a block has a negative value."""
         return False
 
     @property
     def stages(self) -> Sequence[Stage]:
-        """The network as a chain, if it is one and `look` yields the maps of each stage and then the last one pooled.
-
-        Of a chain the statistics of batch norm can be had without all maps at once. Empty: it is none.
+        """The network as a chain; empty: it is none. `iter_feature_maps` yields the maps of each stage, then the last
+        one pooled, and the statistics of batch norm can be had without all maps at once.
         """
         return ()
 
     @abstractmethod
-    def look(self, images: Tensor) -> Iterator[Tensor]:
-        """What each stage sees, shallow to deep, one after the other: none is kept alive for the next.
+    def iter_feature_maps(self, images: Tensor) -> Iterator[Tensor]:
+        """Compute the maps of each block, shallow to deep, one after the other: none is kept alive for the next.
 
         Yields:
             The activations (B, C, H, W) of each block, before pooling; last, what the classifier reads, (B, …). A
@@ -397,19 +396,19 @@ class Network(nn.Module, ABC):
         """
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
-        """All that `look` yields."""
-        return list(self.look(images))
+        """The list of what `iter_feature_maps` yields."""
+        return list(self.iter_feature_maps(images))
 
     def embed(self, images: Tensor) -> Tensor:
         """What the classifier reads, flattened: (B, features)."""
         last = images
-        for maps in self.look(images):
+        for maps in self.iter_feature_maps(images):
             last = maps
         return torch.flatten(last, 1)
 
     @property
-    def mixes_images(self) -> bool:
-        """Whether what is seen of an image now depends on the others of its batch: batch norm in train mode."""
+    def uses_batch_statistics(self) -> bool:
+        """Whether an image's maps now depend on the others of its batch: batch norm in train mode."""
         return any(isinstance(module, nn.BatchNorm2d) and module.training for module in self.modules())
 
     def forward(self, images: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ class Reader(Network):
         super().__init__()
         self.classifier = nn.Linear(3, 3)
 
-    def look(self, images: Tensor) -> Iterator[Tensor]:
+    def iter_feature_maps(self, images: Tensor) -> Iterator[Tensor]:
         yield self.see(images)
 
     def see(self, images: Tensor) -> Tensor:

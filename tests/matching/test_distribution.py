@@ -31,7 +31,7 @@ def random_network(name: str) -> Network:
 
 def both(network: Network) -> list[Term]:
     """Terms on several levels, two on the same."""
-    doubled = Term("doubled", network.levels - 1, lambda maps: 2 * maps.flatten(1), 0.5)
+    doubled = Term("doubled", network.num_levels - 1, lambda maps: 2 * maps.flatten(1), 0.5)
     return [*datadam.terms(network, datadam.Options()), doubled]
 
 
@@ -57,7 +57,7 @@ def test_batches_are_as_small_as_asked(name: str, chunk: int, largest: int) -> N
     pulled(model, dm.terms(model), noise(4, 7, 3, 8, 8), noise(4, 2, 3, 8, 8), chunk=chunk)
     # Synthetic images with BatchNorm go together: their gradient is wanted.
     assert max(seen) == largest
-    again = 2 if model.mixes_images else 1  # the first maps of BatchNorm are made twice
+    again = 2 if model.uses_batch_statistics else 1  # the first maps of BatchNorm are made twice
     assert sum(seen) == again * 4 * 7 + 4 * 2
 
 
@@ -71,9 +71,9 @@ def test_batch_norm_in_a_network_that_is_no_chain_sees_all_images_at_once(monkey
 
 
 def test_a_network_mixes_images_while_it_has_batch_norm_and_trains() -> None:
-    assert not random_network("convnet-d1-w8").mixes_images
-    assert random_network("convnet-d1-w8-bn").mixes_images
-    assert not random_network("convnet-d1-w8-bn").eval().mixes_images
+    assert not random_network("convnet-d1-w8").uses_batch_statistics
+    assert random_network("convnet-d1-w8-bn").uses_batch_statistics
+    assert not random_network("convnet-d1-w8-bn").eval().uses_batch_statistics
 
 
 def test_the_means_are_those_of_each_class() -> None:
@@ -213,7 +213,7 @@ def test_memory_does_not_grow_with_classes_and_batch() -> None:
             largest.append(made.elements)
         images, maps_of_all = 4 * 400 * 3 * 64, 4 * 400 * 8 * 64
         # With BatchNorm the images of all classes, and in parts what follows the first pooling, are kept.
-        assert largest[1] == (images if model.mixes_images else images // 4) < maps_of_all
+        assert largest[1] == (images if model.uses_batch_statistics else images // 4) < maps_of_all
 
 
 class Largest(TorchDispatchMode):
@@ -235,7 +235,7 @@ class Largest(TorchDispatchMode):
 NEAR = {"fp32": (1e-5, 1e-4), "bf16": (1e-2, 5e-2)}
 LITERAL = {
     "dm": lambda model, real, synthetic: test_dm.literal_loss(
-        model, real, synthetic, None, together=model.mixes_images
+        model, real, synthetic, None, together=model.uses_batch_statistics
     ),
     "datadam": lambda model, real, synthetic: test_datadam.literal_loss(model, real, synthetic, None, 1.0, 0.01),
 }

@@ -22,13 +22,13 @@ from dambench.engine import experts_import
 from dambench.matching import experts
 from dambench.matching.experts import (
     Curriculum,
+    ExpertTraining,
     Schedule,
-    Training,
     Trajectories,
     difficulty,
     expert,
+    expert_protocol,
     features_of_each_class,
-    recipe,
     scores,
     trajectories,
 )
@@ -38,12 +38,12 @@ from tests.lab import brief, data_card, noise, tiny_problem
 
 T = TypeVar("T")
 
-BRIEF = Training(epochs=2, batch=8)
+BRIEF = ExpertTraining(epochs=2, batch=8)
 
 
 def finished(problem: Problem, epochs: int = 2) -> Network:
     """The network, whatever was said on the way."""
-    return end_of(expert(problem, recipe(epochs)))
+    return end_of(expert(problem, expert_protocol(epochs)))
 
 
 def end_of(steps: Generator[Progressed, None, T]) -> T:
@@ -76,7 +76,7 @@ def test_a_kept_network_is_the_one_that_was_trained_and_is_not_trained_again(
     problem = tiny_problem(network=network)
     first = finished(problem)
     twin = problem.build_network()
-    list(train(twin, problem.whole_set(), recipe(2), problem.seeds.child("expert"), mirrors=True))
+    list(train(twin, problem.whole_set(), expert_protocol(2), problem.seeds.child("expert"), mirrors=True))
     assert torch.equal(weights(first), weights(twin))
     assert len(kept()) == 1
     monkeypatch.setattr(experts, "train", None)
@@ -116,7 +116,7 @@ def test_a_damaged_file_is_made_again() -> None:
 
 
 def test_training_says_how_far_it_is() -> None:
-    said = list(expert(tiny_problem(), recipe(3)))
+    said = list(expert(tiny_problem(), expert_protocol(3)))
     assert [(event.done, event.total) for event in said] == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -233,7 +233,10 @@ def test_whatever_the_weights_depend_on_makes_other_experts() -> None:
     other_norm = tiny_problem()
     other_norm.real = replace(other_norm.real, normalisation=Normalisation((0.4,), (0.5,)))
     cases = [
-        *((tiny_problem(), how) for how in (BRIEF, Training(epochs=1, batch=8), Training(epochs=2, batch=7))),
+        *(
+            (tiny_problem(), how)
+            for how in (BRIEF, ExpertTraining(epochs=1, batch=8), ExpertTraining(epochs=2, batch=7))
+        ),
         *((tiny_problem(), msgspec.structs.replace(BRIEF, **{name: 0.02})) for name in ("lr", "momentum")),
         (tiny_problem(), msgspec.structs.replace(BRIEF, weight_decay=0.02)),
         (tiny_problem(), msgspec.structs.replace(BRIEF, augmented=False)),
@@ -314,7 +317,10 @@ def test_fewer_are_trained_at_once_where_the_memory_is_too_small(monkeypatch: py
 
 
 def test_gsam_is_what_its_six_steps_say() -> None:
-    problem, how = tiny_problem(), Training(epochs=2, batch=18, augmented=False, lr=0.1, gsam=Gsam(rho=0.5, alpha=0.7))
+    problem, how = (
+        tiny_problem(),
+        ExpertTraining(epochs=2, batch=18, augmented=False, lr=0.1, gsam=Gsam(rho=0.5, alpha=0.7)),
+    )
     (found,) = paths(end_of(trajectories(problem, how, 1)))
     network = problem.build_network().double()
     data = problem.whole_set()
@@ -376,7 +382,7 @@ def test_the_easiest_of_each_class_come_first_and_leave_first() -> None:
 def test_experts_see_what_their_schedule_shows_them() -> None:
     problem = tiny_problem()
     schedule = Schedule(initial=0.5, growth=2, removals=((2, 0.5),), scored_by=2, scored_after=1)
-    how = Training(epochs=4, batch=4, augmented=False, schedule=schedule)
+    how = ExpertTraining(epochs=4, batch=4, augmented=False, schedule=schedule)
     (found,) = paths(end_of(trajectories(problem, how, 1)))
     values = end_of(scores(tiny_problem(seed=3), schedule))
     twin, own = problem.build_network(), Seeds(0).child("expert", 0)

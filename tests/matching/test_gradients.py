@@ -278,7 +278,7 @@ def by_hand(problem: Problem, how: Options) -> tuple[Tensor, list[float]]:
         for update in range(how.updates or 0):
             number = (iteration - 1) * (how.updates or 0) + update + 1
             network.train()
-            if network.mixes_images:
+            if network.uses_batch_statistics:
                 with torch.no_grad():
                     network(problem.real.sample(16, problem.generator("statistics", number)).flatten(0, 1))
                 for module in network.modules():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dambench.matching.experts import expert, features_of_each_class, recipe
+from dambench.matching.experts import expert, expert_protocol, features_of_each_class
 from dambench.methods import herding, kcenter, kmeans
 from tests.lab import data_card, noise, tiny_problem, watch
 
@@ -94,7 +94,7 @@ def test_images_are_chosen_among_those_of_their_class(module: ModuleType) -> Non
 def test_the_features_are_those_of_the_expert() -> None:
     problem = tiny_problem(ipc=2)
     (step,) = watch(herding, problem, herding.Options(epochs=2))
-    steps = expert(problem, recipe(2))
+    steps = expert(problem, expert_protocol(2))
     with pytest.raises(StopIteration) as end:
         next(steps)  # it was kept
     first = next(features_of_each_class(problem, end.value.value))

@@ -37,7 +37,7 @@ def test_logits_and_maps_are_those_of_a_literal_network(norm: str, size: int, pa
     torch.testing.assert_close(network(images), seen)
     for ours, theirs in zip(network.feature_maps(images), relus, strict=False):
         torch.testing.assert_close(ours, theirs)
-    assert network.levels == len(relus) + 1
+    assert network.num_levels == len(relus) + 1
     assert len(network.stages) == len(relus)
 
 

@@ -240,7 +240,7 @@ def test_images_of_every_size_have_a_network_or_are_refused(family: str, size: i
     with torch.device("meta"):
         network = networks.build(networks.settle(family, card), card)
         *maps, last = network.feature_maps(torch.empty(2, channels, size, size))
-    assert len(maps) == network.levels - 1
+    assert len(maps) == network.num_levels - 1
     assert {seen.dim() for seen in maps} <= {4}
     assert last.flatten(1).shape == (2, network.classifier.in_features)
 

@@ -34,7 +34,7 @@ def test_logits_are_those_of_a_literal_network() -> None:
 def test_there_is_nothing_to_see_on_the_way() -> None:
     network = build("mlp-d3", 1, 8)
     assert [maps.shape for maps in network.feature_maps(torch.zeros(2, 1, 8, 8))] == [(2, 128)]
-    assert network.levels == 1
+    assert network.num_levels == 1
 
 
 def test_its_name_says_depth_and_width() -> None:

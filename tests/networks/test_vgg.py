@@ -29,7 +29,7 @@ def test_logits_and_maps_are_those_of_torchvision_s_convolutions(depth: int) -> 
     torch.testing.assert_close(network(images), seen)
     for ours, expected in zip(network.feature_maps(images), relus, strict=False):
         torch.testing.assert_close(ours, expected)
-    assert (network.levels, len(network.stages)) == (len(relus) + 1, len(relus))
+    assert (network.num_levels, len(network.stages)) == (len(relus) + 1, len(relus))
 
 
 def test_28_pixels_become_32() -> None:

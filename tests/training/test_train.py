@@ -61,7 +61,7 @@ class Watcher(Network):
         self.batches: list[Tensor] = []
         self.modes: list[bool] = []
 
-    def look(self, images: Tensor) -> Iterator[Tensor]:
+    def iter_feature_maps(self, images: Tensor) -> Iterator[Tensor]:
         yield self.see(images)
 
     def see(self, images: Tensor) -> Tensor:
