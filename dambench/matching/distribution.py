@@ -16,15 +16,17 @@ at a time, otherwise all images go through at once.
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from msgspec import Meta
 from torch import Tensor, nn
 
+from dambench.core import config
 from dambench.core.errors import NotEnoughMemory
 from dambench.core.protocol import DSA
 from dambench.core.units import size
@@ -32,9 +34,29 @@ from dambench.matching.optimised import LearnedImages
 from dambench.training.augmentation import Draw, augment, augment_by, draw, parameters, strategy_for
 from dambench.training.cuda_graph import Recorder, Replayed
 from dambench.training.policy import Policy
-from dambench.training.problem import Network, Problem, RealSet, Stage
+from dambench.training.problem import Network, Problem, RealSet, Stage, State, Step
 
 EVERY = slice(None)
+
+
+class Options(config.Options, frozen=True):
+    """The settings of a method that matches class means and has no others."""
+
+    iterations: Annotated[int, Meta(ge=1, le=10**9, description="updates of the synthetic images")] = 20_000
+    lr_images: Annotated[float, Meta(gt=0, description="step size for the images")] = 1.0
+    momentum_images: Annotated[float, Meta(ge=0, lt=1, description="momentum of the images' SGD")] = 0.5
+    batch_real: Annotated[int, Meta(ge=1, le=10**6, description="real images per class and iteration")] = 256
+    init: Annotated[Literal["real", "noise"], Meta(description="start from random real images or from N(0, 1)")] = (
+        "real"
+    )
+    augmentation: Annotated[
+        Literal["dsa", "none"], Meta(description="the same draw for a class's real and synthetic images")
+    ] = "dsa"
+
+
+def squared_distance(real: Tensor, synthetic: Tensor) -> Tensor:
+    """Σ_classes ‖real − synthetic‖², of the mean vectors (classes, D) of some classes: a scalar."""
+    return (real - synthetic).square().sum()
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,21 @@ class Term:
     vectors: Callable[[Tensor], Tensor]
     """What the network sees of n images there, (n, …) → one vector each, (n, D)."""
     weight: float = 1.0
+    distance: Callable[[Tensor, Tensor], Tensor] = squared_distance
+    """Between the real and the synthetic mean vectors of some classes, (c, D) each → a scalar, summed over classes:
+    the loss of all classes is that of some and of the others."""
+
+
+def match_means(
+    problem: Problem, options: Options, terms: Callable[[Network], list[Term]], resume: State | None
+) -> Iterator[Step]:
+    """Distil by class means: a whole `distill` for a method that has its own terms.
+
+    Args:
+        terms: what is compared, of the problem's network.
+    """
+    images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
+    yield from Matching(problem, images, terms, options.batch_real, options.augmentation).steps(options.iterations)
 
 
 @dataclass(frozen=True)
@@ -117,6 +154,15 @@ class Matching:
         """What the last iteration spent its time on, seconds; empty on a GPU, which the host does not wait for."""
         if problem.policy.compiled:
             self._compile()
+
+    def steps(self, iterations: int) -> Iterator[Step]:
+        """Take all iterations that are left of so many."""
+        images = self.images
+        while images.iteration < iterations:
+            # A fresh random network each time: matching one network's features would fit that network only.
+            losses = self.step()
+            synthetic = self.problem.synthetic_set(images.tensor.detach())
+            yield Step(images.iteration, synthetic, losses, images.state, self.parts)
 
     def step(self) -> dict[str, Tensor]:
         """Take the next iteration.
@@ -331,7 +377,7 @@ class ClassMeans:
         seen = self._vectors(self.network, images.flatten(0, 1))
         means = [vectors.unflatten(0, images.shape[:2]).mean(1) for vectors in seen]
         return [
-            term.weight * (target - mean).square().sum()
+            term.weight * term.distance(target, mean)
             for term, target, mean in zip(self.terms, targets, means, strict=True)
         ]
 

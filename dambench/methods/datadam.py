@@ -156,8 +156,4 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
             "A network of one block has no layer but the last, so there is no attention to match: only the features "
             "are matched."
         )
-    while images.iteration < options.iterations:
-        losses = matching.step()
-        yield Step(
-            images.iteration, problem.synthetic_set(images.tensor.detach()), losses, images.state, matching.parts
-        )
+    yield from matching.steps(options.iterations)

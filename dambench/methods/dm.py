@@ -13,14 +13,10 @@ image keeps its class.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
 
-from msgspec import Meta
-
-from dambench.core import config
 from dambench.core.config import Recipe
-from dambench.matching.distribution import Matching, Term
-from dambench.matching.optimised import LearnedImages
+from dambench.matching import distribution
+from dambench.matching.distribution import Term, match_means
 from dambench.training.problem import Network, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2110.04181"
@@ -28,17 +24,8 @@ VERSION = 1
 MATCHES_ON_NETWORK = True
 
 
-class Options(config.Options, frozen=True):
-    iterations: Annotated[int, Meta(ge=1, le=10**9, description="updates of the synthetic images")] = 20_000
-    lr_images: Annotated[float, Meta(gt=0, description="step size for the images")] = 1.0
-    momentum_images: Annotated[float, Meta(ge=0, lt=1, description="momentum of the images' SGD")] = 0.5
-    batch_real: Annotated[int, Meta(ge=1, le=10**6, description="real images per class and iteration")] = 256
-    init: Annotated[Literal["real", "noise"], Meta(description="start from random real images or from N(0, 1)")] = (
-        "real"
-    )
-    augmentation: Annotated[
-        Literal["dsa", "none"], Meta(description="the same draw for a class's real and synthetic images")
-    ] = "dsa"
+class Options(distribution.Options, frozen=True):
+    """Those of all methods of this kind."""
 
 
 RECIPES = (
@@ -72,11 +59,4 @@ def terms(network: Network) -> list[Term]:
 
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step]:
     """Pull the mean embedding of each synthetic class towards the real one."""
-    images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
-    matching = Matching(problem, images, terms, options.batch_real, options.augmentation)
-    while images.iteration < options.iterations:
-        # A fresh random network each time: matching one network's features would fit that network only.
-        losses = matching.step()
-        yield Step(
-            images.iteration, problem.synthetic_set(images.tensor.detach()), losses, images.state, matching.parts
-        )
+    return match_means(problem, options, terms, resume)

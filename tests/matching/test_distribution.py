@@ -15,7 +15,7 @@ from dambench.matching.distribution import ClassMeans, Matching, RealBatch, Term
 from dambench.matching.optimised import LearnedImages
 from dambench.methods import datadam, dm
 from dambench.training.augmentation import draw
-from dambench.training.policy import Policy
+from dambench.training.policy import ALL, Policy
 from dambench.training.problem import Network
 from tests.lab import GivenBatch, Seen, Tape, data_card, generator, noise, pulled, real_set, tiny_problem, watch
 from tests.methods import test_datadam, test_dm
@@ -95,6 +95,18 @@ def test_weights_add_up_by_name() -> None:
     losses, gradient = pulled(model, terms, real, synthetic)
     torch.testing.assert_close(losses, {"matching": 5 * one, "twice": 2 * one, "thrice": 3 * one})
     torch.testing.assert_close(gradient, 5 * pulled(model, dm.terms(model), real, synthetic)[1])
+
+
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_a_term_may_have_a_distance_of_its_own(chunk: int) -> None:
+    real, synthetic = noise(2, 4, 3, 8, 8), noise(2, 1, 3, 8, 8, seed=1).requires_grad_()
+    model = random_network("convnet-d2-w8")
+    term = Term("matching", 2, lambda maps: maps.flatten(1), 3.0, lambda real, ours: (real - ours).abs().sum())
+    losses, gradient = pulled(model, [term], real, synthetic, chunk=chunk or ALL)
+    literal = sum((model.embed(real[c]).mean(0) - model.embed(synthetic[c]).mean(0)).abs().sum() for c in range(2))
+    assert isinstance(literal, Tensor)
+    torch.testing.assert_close(losses["matching"], 3 * literal.detach())
+    torch.testing.assert_close(gradient, torch.autograd.grad(3 * literal, synthetic)[0])
 
 
 def test_the_gradient_replaces_what_was_there_and_weights_have_none() -> None:
