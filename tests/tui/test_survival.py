@@ -231,6 +231,22 @@ def test_a_size_that_the_shell_exported_does_not_hold_the_console_to_it(tmp_path
         terminal.wait("dambench needs")
 
 
+def test_a_key_right_after_that_of_a_place_is_for_that_place(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with closing(Store.open(path, write=True)) as store:
+        ledger.add(store, ledger.config())
+    with Terminal(["--db", str(path)], *SMALL, tmp_path) as terminal:
+        terminal.wait("Runs")
+        # Each in one write: they come together.
+        terminal.press("3v")
+        terminal.wait("What rows stand for")
+        terminal.press("\x1b")
+        until(lambda: terminal.read(0.05) == 0 and "What rows" not in terminal.screen())
+        terminal.press("1/seed:32")  # where a filter is typed a number is a character
+        terminal.wait("No run is meant by the filter 'seed:32'")
+        assert "[1 Runs]" in terminal.screen()
+
+
 def test_a_fault_of_the_console_is_a_message_that_can_be_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
