@@ -294,10 +294,10 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if self.seeds is None:
             return [self]
         if self.seed is not None:
-            raise BadInput("seed and seeds exclude each other: --seeds 0-4 makes five runs.")
+            raise BadInput("seed and seeds exclude each other: --seeds 0-4 makes five runs.", field="seeds")
         seeds = _seeds(self.seeds) if isinstance(self.seeds, str) else self.seeds
         if len(set(seeds)) < len(seeds) or not seeds:
-            raise BadInput(f"seeds {self.seeds!r}: each must be there once, and at least one.")
+            raise BadInput(f"seeds {self.seeds!r}: each must be there once, and at least one.", field="seeds")
         return [msgspec.structs.replace(self, seed=seed, seeds=None) for seed in seeds]
 
     def choice(self, kind: str) -> Choice:
@@ -312,9 +312,9 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         options = dict(said or {})
         name = options.pop("name", None)
         if name is not None and not isinstance(name, str):
-            raise BadInput(f"The name of the {kind} is {_shown(name)}, which is not a text.")
+            raise BadInput(f"The name of the {kind} is {_shown(name)}, which is not a text.", field=kind)
         if name is None:
-            raise BadInput(f'No {kind} was named: say --{kind} NAME, or {kind} = "NAME" in the TOML file.')
+            raise BadInput(f'No {kind} was named: say --{kind} NAME, or {kind} = "NAME" in the TOML file.', field=kind)
         return Choice(name, options)
 
 
@@ -435,9 +435,9 @@ def settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
         value = said["value"] if len(said) == 1 and len(text) <= MOST_VALUE else text.strip()
         options = found.setdefault(group, {})
         if option in options:
-            raise BadInput(f"--set {group}.{option} is given more than once: say it once.")
+            raise BadInput(f"--set {group}.{option} is given more than once: say it once.", field=f"{group}.{option}")
         if option == "name":
-            raise BadInput(f"--set {pair!r} does not name the {group}: say --{group} {display(text, 60)}.")
+            raise BadInput(f"--set {pair!r} does not name the {group}: say --{group} {display(text, 60)}.", field=group)
         options[option] = value
     return found
 
@@ -450,9 +450,11 @@ def check_said_once(fields: Mapping[str, Any], whose: str) -> None:
     """
     method = fields.get("method")
     if fields.get("iterations") is not None and isinstance(method, Mapping) and "iterations" in method:
-        raise BadInput(f"In {whose}: iterations and method.iterations are the same setting: say it once.")
+        raise BadInput(
+            f"In {whose}: iterations and method.iterations are the same setting: say it once.", field="iterations"
+        )
     if fields.get("seed") is not None and fields.get("seeds") is not None:
-        raise BadInput(f"In {whose}: seed and seeds exclude each other: seeds 0-4 makes five runs.")
+        raise BadInput(f"In {whose}: seed and seeds exclude each other: seeds 0-4 makes five runs.", field="seeds")
 
 
 def _seeds(text: str) -> list[int]:
@@ -461,12 +463,12 @@ def _seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         if not re.fullmatch("[0-9]+(-[0-9]+)?", part.strip()) or len(part) > 2 * len(str(MAX_SEED)):
-            raise BadInput(f"--seeds {text!r} is not of the form 0-4 or 0,3,7.")
+            raise BadInput(f"--seeds {text!r} is not of the form 0-4 or 0,3,7.", field="seeds")
         span = range(int(first), int(last or first) + 1)
         if len(found) + span.stop - span.start > MAX_RUNS:
-            raise BadInput(f"--seeds {text!r} asks for more than {MAX_RUNS} runs at once.")
+            raise BadInput(f"--seeds {text!r} asks for more than {MAX_RUNS} runs at once.", field="seeds")
         if span.stop > MAX_SEED:
-            raise BadInput(f"--seeds {text!r}: a seed is at most {MAX_SEED}.")
+            raise BadInput(f"--seeds {text!r}: a seed is at most {MAX_SEED}.", field="seeds")
         found += span
     return found
 
@@ -493,38 +495,46 @@ def _shown(value: object) -> str:
 T = TypeVar("T")
 
 
-def read(kind: type[T], fields: Mapping[str, Any], whose: str) -> T:
-    """`fields` as a strict, frozen struct.
+def read(kind: type[T], fields: Mapping[str, Any], whose: str, group: Literal["", "method", "dataset"] = "") -> T:
+    """Convert `fields` to a strict, frozen struct.
 
     Args:
         whose: how the sentence of an error calls them: "method dm".
+        group: which options of a request they are.
 
     Raises:
         BadInput: a key is unknown (the nearest is named), or a value has the wrong type or is out of bounds.
     """
     known = cast(Any, kind).__struct_fields__
+
+    def field(key: str) -> str:
+        return key if kind is Request else f"{group}.{key}" if group and key else group
+
     hints, meant = get_type_hints(kind), dict(fields)
     for key, value in fields.items():
         if key not in known:
-            raise BadInput(f"In {whose}: {unknown('option', key, known)}")
+            raise BadInput(f"In {whose}: {unknown('option', key, known)}", field=field(key))
         later = kind is Request and isinstance(value, Mapping)  # options are looked at one by one, under their names
         if not later and not _finite(value):
             what = "is not a finite number" if isinstance(value, float) else "has a number that is not finite"
-            raise BadInput(f"In {whose}: {key} = {_shown(value)} {what}.")
+            raise BadInput(f"In {whose}: {key} = {_shown(value)} {what}.", field=field(key))
         if isinstance(value, str) and get_origin(hints[key]) is Literal:
             with suppress(BadInput):  # which value is wrong is said below
                 meant[key] = named(key, value, [word for word in get_args(hints[key]) if isinstance(word, str)])
     try:
         return msgspec.convert(meant, kind)
     except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at ")
-        key = place.strip("`").removeprefix("$.").removeprefix("$") or "a value"
-        what = f"{key} = {_shown(fields[key])}" if key in fields else key
+        reason, _, path = str(error).partition(" - at ")
+        key = path.strip("`").removeprefix("$.").removeprefix("$")
+        what = f"{key} = {_shown(fields[key])}" if key in fields else key or "a value"
         choices = hints.get(key)
         if key in fields and get_origin(choices) is Literal:
             reason = f"it is one of {', '.join(map(str, get_args(choices)))}"
-        raise BadInput(f"In {whose}: {what} is not allowed: {reason[:1].lower()}{reason[1:]}.") from None
+        text = f"In {whose}: {what} is not allowed: {reason[:1].lower()}{reason[1:]}."
+        raise BadInput(text, field=field(re.split(r"[.\[]", key)[0])) from None
     except Exception as error:
         if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
             raise
-        raise BadInput(f"In {whose}: {type(error).__name__}: {error}.") from error  # from code that is not ours
+        raise BadInput(
+            f"In {whose}: {type(error).__name__}: {error}.", field=group
+        ) from error  # from code that is not ours

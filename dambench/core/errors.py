@@ -1,7 +1,8 @@
 """What goes wrong because of what was asked, said in one sentence to the person who asked."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 from dambench.core.sanitize import display
@@ -11,7 +12,24 @@ class BadInput(ValueError):
     """The request cannot be met. The text says what was asked, what is wrong and what would be right.
 
     Raised before a run begins: the command line prints it and exits with 2, having changed nothing.
+
+    Attributes:
+        field: the option of the request that it is about, as `ipc` or `method.lr_images`; empty: none of them alone.
     """
+
+    def __init__(self, text: str, *, field: str = ""):
+        super().__init__(text)
+        self.field = field
+
+
+@contextmanager
+def about(field: str) -> Iterator[None]:
+    """Let what is wrong inside be about this option, unless it says itself which one it is about."""
+    try:
+        yield
+    except BadInput as error:
+        error.field = error.field or field
+        raise
 
 
 class NotEnoughMemory(RuntimeError):

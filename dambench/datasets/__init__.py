@@ -78,7 +78,7 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
     """
     choice = Choice(registry.find("datasets", choice.name), choice.options)
     module = registry.load("datasets", choice.name)
-    options = read(module.Options, choice.options, f"dataset {choice.name}")
+    options = read(module.Options, choice.options, f"dataset {choice.name}", "dataset")
     with _reading(choice.name, data), registry.foreign("datasets", choice.name):
         source = module.fingerprint(options, data)
         if not isinstance(source, str):

@@ -84,7 +84,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         else:
             notes.append(f"The method {wanted.name} has no iterations: --iterations has no effect.")
     # What needs no data is looked at before they are prepared, which may take minutes.
-    read(method.Options, asked, f"method {wanted.name}")
+    read(method.Options, asked, f"method {wanted.name}", "method")
     asked_recipe = request.recipe
     if asked_recipe is not None:
         asked_recipe = named(f"recipe of {wanted.name}", asked_recipe, {recipe.name for recipe in method.RECIPES})
@@ -108,7 +108,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         notes.append(f"The method whole takes every image: --ipc {request.ipc} has no effect.")
     recipe = _recipe(method, wanted.name, asked_recipe, dataset.name, ipc)
     chosen = (recipe.options if recipe else {}) | asked
-    options: Options = read(method.Options, chosen, f"method {wanted.name}")
+    options: Options = read(method.Options, chosen, f"method {wanted.name}", "method")
     brought: PreprocessingName | None = None
     if settle := getattr(method, "settle", None):
         options, brought = settle(options, card, ipc)

@@ -203,3 +203,30 @@ def test_each_field_of_a_request_is_an_option_with_all_that_a_flag_and_a_form_ne
     assert (tags.flag, tags.kind, tags.repeated) == ("--tag", "list", True)
     assert (compile_.flag, compile_.choices) == ("--compile", ("auto", "on", "off"))
     assert all(option.title and option.description and option.help.endswith(".") for option in stated.values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"ipc": 0}, "ipc"),
+        ({"evaluate_on": ["convnet", 3]}, "evaluate_on"),
+        ({"checkpoint_every": float("nan")}, "checkpoint_every"),
+        ({"ipcs": 1}, "ipcs"),
+        ({"seeds": "4-"}, "seeds"),
+        ({"seeds": [1], "seed": 1}, "seeds"),
+    ],
+)
+def test_an_error_names_the_field_that_it_is_about(fields: dict[str, object], field: str) -> None:
+    with pytest.raises(BadInput) as error:
+        read(Request, fields, "the request").each_seed()
+    assert error.value.field == field
+
+
+def test_an_error_about_an_option_of_a_method_names_it_as_the_form_does() -> None:
+    for fields, field in (({"lr_images": -1.0}, "method.lr_images"), ({"rate": 1}, "method.rate")):
+        with pytest.raises(BadInput) as error:
+            read(Options, fields, "method dm", "method")
+        assert error.value.field == field
+    with pytest.raises(BadInput) as error:
+        settings(["method.lr=1", "method.lr=2"])
+    assert error.value.field == "method.lr"

@@ -1,6 +1,6 @@
 import pytest
 
-from dambench.core.errors import BadInput, named, unknown
+from dambench.core.errors import BadInput, about, named, unknown
 
 
 def test_the_nearest_name_is_offered_and_all_are_listed() -> None:
@@ -26,3 +26,12 @@ def test_a_name_cut_short_is_completed() -> None:
 
 def test_nothing_near_offers_nothing() -> None:
     assert str(unknown("method", "zzzz", ["dm"])) == "No method is called 'zzzz'. Known: dm."
+
+
+def test_what_is_wrong_is_about_the_option_that_was_looked_at_unless_it_says_another() -> None:
+    with pytest.raises(BadInput) as error, about("network"):
+        named("network", "x", [])
+    assert error.value.field == "network"
+    with pytest.raises(BadInput) as error, about("dataset"):
+        raise BadInput("--data 'x' is not a folder.", field="data")
+    assert error.value.field == "data"
