@@ -9,6 +9,7 @@ Everything lies under DAMBENCH_HOME:
     sets/SHA256.safetensors                 synthetic sets, named by their content
     sets/SHA256.imported                    says that somebody brought this one here
     databases.jsonl                         the databases that were written with this home
+    staging/NAME                            the path of a folder elsewhere in which something is being made
     runs/UID/SHA256.safetensors             checkpoints of a run that is not finished
     logs/NAME.log                           what detached runs wrote
     experts/KEY/NAME-SHA256.safetensors     networks trained on real images, named by all that they depend on
@@ -375,6 +376,39 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         for left in folder.glob(f"{glob.escape(part.name)}*"):  # SQLite has files beside
             left.unlink(missing_ok=True)
     sync_folder(folder)
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """A folder beside a target, in which that is made; removed in the end.
+
+    It is noted under DAMBENCH_HOME until then, so that `dambench db purge` knows it should the process be killed.
+    """
+    folder = target.absolute().parent
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{target.name[:40]}.", suffix=PART) as place:
+        note = _staging_folder() / Path(place).name
+        with suppress(OSError, BadInput):
+            write_whole(note, os.fsencode(place))
+        try:
+            yield Path(place)
+        finally:
+            with suppress(OSError, BadInput):
+                note.unlink()
+
+
+def staged() -> dict[Path, Path]:
+    """By its note, each folder in which something is being made, or was when the process was killed."""
+    found = {}
+    for note in _staging_folder().glob("*"):
+        with suppress(OSError):
+            place = Path(os.fsdecode(reading.content(note)))
+            if place.is_absolute() and place.name == note.name:
+                found[note] = place
+    return found
+
+
+def _staging_folder() -> Path:
+    return home() / "staging"
 
 
 def is_left(part: Path) -> bool:

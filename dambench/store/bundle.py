@@ -105,8 +105,7 @@ def bundle(store: Store, target: Path, runs: Sequence[str], *, overwrite: bool =
     made, folder = Bundled(str(target)), target.absolute().parent
     with files.writing("The bundle", folder), ExitStack() as stack:
         # Beside the target, so that it can be put in its place whole.
-        staging = tempfile.TemporaryDirectory(dir=folder, prefix=f".{target.name[:40]}.", suffix=".part")
-        content = Path(stack.enter_context(staging)) / "content"
+        content = stack.enter_context(files.staging(target)) / "content"
         content.mkdir()
         _copy_runs(store, content / DATABASE, runs)
         with closing(Store.open(content / DATABASE)) as copied:

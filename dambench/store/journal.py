@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dambench.core import files, reading
-from dambench.core.errors import BadInput, NotKept
+from dambench.core.errors import BadInput, Gone, NotKept
 from dambench.core.filesystem import disk_of
 from dambench.store import database
 from dambench.store.schema import VERSION
@@ -145,6 +145,25 @@ class Journal:
         self.edits = f"edits-{secrets.token_hex(16)}.jsonl"
         """This process's own, once it is made."""
         self._open: dict[str, int] = {}
+        self._inode = self._inode_now()
+
+    def _inode_now(self) -> int:
+        """The number of the folder; 0: there is none."""
+        with suppress(FileNotFoundError):
+            return self.folder.stat().st_ino
+        return 0
+
+    def check_there(self) -> None:
+        """See that the folder is still the one that was there at first.
+
+        Raises:
+            Gone: it is not, now and for ever.
+        """
+        now = self._inode_now()
+        if self._inode not in (0, now):
+            became = "another folder has been put in its place" if now else "it was removed or renamed"
+            raise Gone(f"The journal {str(self.folder)!r} is not there any more: {became}.", readable=True)
+        self._inode = now
 
     def close(self) -> None:
         for handle in self._open.values():
@@ -212,6 +231,7 @@ class Journal:
 
         Raises:
             OSError: they could not be written, and are not there.
+            Gone: the file was removed, renamed or replaced.
         """
         if name not in self._open:
             self._open[name] = os.open(self.folder / name, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
@@ -219,6 +239,11 @@ class Journal:
         size = os.fstat(handle).st_size
         torn = size and os.pread(handle, 1, size - 1) != b"\n"
         _write(handle, b"\n" * bool(torn) + content)
+        with suppress(FileNotFoundError):
+            if (self.folder / name).stat().st_ino == os.fstat(handle).st_ino:
+                return
+        self.check_there()
+        raise Gone(f"The journal {str(self.folder / name)!r} is not there any more.", readable=True)
 
     def touch(self, name: str) -> None:
         """A sign of life: the time when the file was last changed is now."""

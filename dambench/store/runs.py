@@ -9,7 +9,7 @@ import os
 import secrets
 import sqlite3
 from bisect import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -318,9 +318,18 @@ class Store:
             value = display(value, LONGEST)
         self.refresh()
         row = self.run(run)
-        if was is not None and row[what] != was:
-            raise Changed(row["id"], what, row[what])
-        self.write([Edited(uid=row["uid"], at=_now(), what=what, value=value)])
+
+        def check() -> None:
+            if was is not None and (now := self.run(row["id"])[what]) != was:
+                raise Changed(row["id"], what, now)
+
+        self._write_checked(Edited(uid=row["uid"], at=_now(), what=what, value=value), check)
+
+    def _write_checked(self, edited: Edited, check: Callable[[], None]) -> None:
+        """Add a change, unless `check`, within the same transaction, raises."""
+        with transaction(self.db, self.file):
+            check()
+            self.apply(edited)
 
     def delete(self, run: str) -> None:
         """Put a run into the trash."""

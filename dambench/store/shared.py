@@ -7,7 +7,7 @@ does: there is one way in. The index is what the files say and nothing else. It 
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +108,7 @@ class Shared(Store):
     def refresh(self) -> None:
         """Take in what the files say that was not there before."""
         try:
+            self._journal.check_there()
             there, base = self._journal.look(), self._journal.base()
             if (there, base) == self._seen:
                 return
@@ -123,6 +124,7 @@ class Shared(Store):
     def beat(self, run: str, attempt: int) -> bool:
         name = words_name(self.run(run)["uid"], attempt)
         with self._writing(name):
+            self._journal.check_there()
             self._journal.touch(name)
         self.refresh()
         return self._is_asked_to_stop(run, attempt)
@@ -135,8 +137,18 @@ class Shared(Store):
                 parts.setdefault(self._name(line), []).append(line)
         for name, part in parts.items():
             with self._writing(name):
+                self._journal.check_there()
                 self._append(name, part)
             self._take_own(name, patience)
+
+    def _write_checked(self, edited: Edited, check: Callable[[], None]) -> None:
+        name = self._journal.edits
+        with self._writing(name), transaction(self.db, self.file):
+            self._journal.check_there()
+            self._take(self._journal.look(), self._journal.base())
+            check()
+            self._append(name, [edited])
+            self._take(self._journal.look({name}), None, name.partition(".")[0])
 
     def _name(self, line: Line) -> str:
         """The file of a line."""

@@ -6,7 +6,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -210,6 +210,8 @@ class Waste:
     """In the trash too, but their processes go on: left alone."""
     paths: list[Path] = field(default_factory=list)
     """Files: sets, checkpoints, logs and temporary ones."""
+    folders: list[Path] = field(default_factory=list)
+    """Temporary ones, which are empty once those files are gone."""
     size_bytes: int = 0
     """Of the files."""
     unknown: list[Path] = field(default_factory=list)
@@ -275,6 +277,29 @@ def _elsewhere(store: Store) -> tuple[dict[Path, Needs], list[Path]]:
     return found, unread
 
 
+@dataclass
+class _Others:
+    """What other databases need, and what one that cannot be read may need."""
+
+    needs: dict[Path, Needs]
+    may_need: bool
+    kept: dict[str, list[Path]]
+    """The files that stay, by why: what is asked of here is added."""
+
+    def keep(self, reason: str, path: Path) -> None:
+        if path.is_file():
+            self.kept.setdefault(reason, []).append(path)
+
+    def need(self, path: Path, kind: Literal["sets", "logs", "unfinished"], name: str) -> bool:
+        for other, theirs in self.needs.items():
+            if name in getattr(theirs, kind):
+                self.keep(f"a run in {str(other)!r} needs them", path)
+                return True
+        if self.may_need:
+            self.keep("a database that cannot be read may need them (--unknown: it does not)", path)
+        return self.may_need
+
+
 def waste(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: bool = False) -> Waste:
     """Find what `purge` removes.
 
@@ -289,57 +314,60 @@ def waste(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: b
     found.runs = [row["id"] for row in rows if row["number"] in gone]
     found.alive = [row["id"] for row in rows if row["number"] not in gone]
     mine = needs(store, gone)
-    others, found.unread = _elsewhere(store)
-    kept: dict[str, list[Path]] = {}
+    theirs, found.unread = _elsewhere(store)
+    others = _Others(theirs, bool(found.unread) and not unknown, found.kept)
+    sets = list(_unneeded_sets(store, mine, others))
+    logs = list(_unneeded_logs([row["log"] for row in rows if row["number"] in gone], mine, others))
+    checkpoints, found.unknown = _unneeded_checkpoints(store, mine, others, unknown=unknown)
+    stale = list(_stale(store))
+    found.folders = [path for path in stale if path.is_dir()]
+    sizes: dict[Path, int] = {}
+    for path in (*sets, *logs, *checkpoints, *stale):
+        with suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                sizes[path] = path.stat().st_size
+    found.paths, found.size_bytes = list(sizes), sum(sizes.values())
+    return found
 
-    def keep(why: str, path: Path) -> None:
-        if path.is_file():
-            kept.setdefault(why, []).append(path)
 
-    def needed(path: Path, kind: Literal["sets", "logs", "unfinished"], name: str) -> bool:
-        """By another database, or perhaps by one."""
-        for other, what in others.items():
-            if name in getattr(what, kind):
-                keep(f"a run in {str(other)!r} needs them", path)
-                return True
-        if found.unread and not unknown:
-            keep("a database that cannot be read may need them (--unknown: it does not)", path)
-            return True
-        return False
-
+def _unneeded_sets(store: Store, mine: Needs, others: _Others) -> Iterator[Path]:
     named = {row["sha256"] for row in store.query("select sha256 from artifacts")}
     for sha256 in sorted(named - mine.sets):
         if not _SHA256.fullmatch(sha256):  # what names no set of ours may name any file
             continue
         path = files.set_path(sha256)
         if sha256 in mine.imported or files.is_imported(sha256):
-            keep("they were imported", path)
-        elif not needed(path, "sets", sha256):
-            found.paths.append(path)
-    for row in rows:
+            others.keep("they were imported", path)
+        elif not others.need(path, "sets", sha256):
+            yield path
+
+
+def _unneeded_logs(logs: Iterable[str], mine: Needs, others: _Others) -> Iterator[Path]:
+    for name in logs:
         # Runs that were started together share one.
-        log = files.own_log(row["log"]) if row["number"] in gone and row["log"] not in mine.logs else None
-        if log and not needed(log, "logs", row["log"]):
-            found.paths.append(log)
-    known = {row["uid"]: row["state"] for row in store.query("select uid, state from runs")}
+        log = files.own_log(name) if name not in mine.logs else None
+        if log and not others.need(log, "logs", name):
+            yield log
+
+
+def _unneeded_checkpoints(
+    store: Store, mine: Needs, others: _Others, *, unknown: bool
+) -> tuple[list[Path], list[Path]]:
+    """Files of checkpoints that are waste, and the folders of runs that no database knows."""
+    unneeded: list[Path] = []
+    folders: list[Path] = []
+    states = {row["uid"]: row["state"] for row in store.query("select uid, state from runs")}
     for folder in sorted(_checkpoints().glob("*")):
         uid = folder.name
         if not _UID.fullmatch(uid) or uid in mine.unfinished:
             continue
-        there = [*folder.glob("*.safetensors"), *folder.glob(f".*{files.PART}")]
-        if uid in known or unknown or any(uid in what.finished for what in others.values()):
-            over = known.get(uid) == "finished"
-            found.paths += [path for path in there if over or not needed(path, "unfinished", uid)]
-        elif not any(uid in what.unfinished for what in others.values()):
-            found.unknown.append(folder)
-    found.paths += _stale(store)
-    sizes: dict[Path, int] = {}
-    for path in found.paths:
-        with suppress(OSError):
-            if path.is_file() and not path.is_symlink():
-                sizes[path] = path.stat().st_size
-    found.paths, found.size_bytes, found.kept = list(sizes), sum(sizes.values()), kept
-    return found
+        if uid in states or unknown or any(uid in theirs.finished for theirs in others.needs.values()):
+            for path in (*folder.glob("*.safetensors"), *folder.glob(f".*{files.PART}")):
+                if states.get(uid) == "finished" or not others.need(path, "unfinished", uid):
+                    unneeded.append(path)
+        elif not any(uid in theirs.unfinished for theirs in others.needs.values()):
+            folders.append(folder)
+    return unneeded, folders
 
 
 def _checkpoints() -> Path:
@@ -355,13 +383,23 @@ def _stale(store: Store) -> Iterator[Path]:
     found += (home / "raw").glob("*/.download-*")
     for end in (files.PART, ".new"):  # as they were called once
         found += store.path.absolute().parent.glob(f".{glob.escape(store.path.stem[:20])}*{end}*")
-    for path in found:
+    for note, place in files.staged().items():
+        if _is_stale(place):
+            found.append(place)
+            yield note
+    for path in dict.fromkeys(found):
         if path.is_dir():
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                    yield from sorted(path.rglob("*"))
+            if _is_stale(path):
+                yield from (path, *sorted(path.rglob("*")))
         elif files.is_left(path):
             yield path
+
+
+def _is_stale(folder: Path) -> bool:
+    """Whether nobody goes on with a temporary folder, or it is gone."""
+    with suppress(FileNotFoundError):
+        return time.time() - folder.stat().st_mtime > STALE_SECONDS
+    return True
 
 
 def purge(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: bool = False) -> Waste:
@@ -376,10 +414,10 @@ def purge(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: b
         for path in found.paths:
             with suppress(OSError):
                 path.unlink()
-        for folder in {path.parent for path in found.paths}:
+        emptied = {path.parent for path in found.paths if path.parent.parent == _checkpoints()}
+        for folder in sorted((*found.folders, *emptied), reverse=True):  # what is in one comes before it
             with suppress(OSError):
-                if folder.parent == _checkpoints() or folder.name.startswith("."):
-                    folder.rmdir()  # those that are empty now
+                folder.rmdir()
         if unknown and found.unread:
             files.forget_databases(set(found.unread))
         store.db.conn.execute("delete from runs where id in (select value from json_each(?))", [json.dumps(found.runs)])

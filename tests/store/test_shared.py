@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from dambench.core import filesystem
-from dambench.core.errors import BadInput, NotKept
+from dambench.core.errors import BadInput, Gone, KeptElsewhere, NotKept
 from dambench.core.events import (
     AnyEvent,
     Checkpointed,
@@ -29,7 +30,8 @@ from dambench.runner import processes
 from dambench.store import journal
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard
-from dambench.store.runs import Edited, Said, Store, Superseded
+from dambench.store.merge import merge
+from dambench.store.runs import Changed, Edited, Said, Store, Superseded
 from dambench.store.shared import Shared
 from tests.ledger import CARD, ENVIRONMENT, add, config, costs, failed, stopped, words
 
@@ -422,6 +424,72 @@ def test_the_last_of_two_changes_holds_on_every_host(host: Host, monkeypatch: py
     for store in (a, b):
         store.refresh()
         assert store.run(run)["deleted_at"] == "later"
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed", "replaced"])
+def test_a_journal_that_goes_away_is_noticed_and_nothing_of_its_runs_is_lost(
+    how: str, host: Host, path: Path, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as local:
+        local.setenv("DAMBENCH_DISK", "local")
+        with closing(Store.open(path, write=True)) as beside:
+            known = add(beside, config(seed=7))
+    a, b = host("a"), host("b", write=False)
+    earlier = add(a, config("random"))
+    run = a.create(config(), CARD)
+    b.refresh()
+    place, said = journal.folder(path), list(words(config()))
+
+    def spoken() -> Iterator[AnyEvent]:
+        yield from said[:4]
+        shutil.rmtree(place) if how == "removed" else place.rename(path.with_name("elsewhere"))
+        if how == "replaced":
+            place.mkdir()
+        yield from said[4:]
+
+    with pytest.raises(KeptElsewhere, match="dambench db merge") as told:
+        list(a.record(run, spoken()))
+    for store in (a, b):
+        with pytest.raises(Gone, match=r"journal .* is not there any more"):
+            store.refresh()
+    with pytest.raises(Gone):
+        a.beat(run, 1)
+    with pytest.raises(Gone):
+        a.edit(earlier, "note", "a note")
+    assert list(place.iterdir()) == [] if how == "replaced" else not place.exists()
+    assert {row["id"] for row in b.query("select id from runs")} == {known, earlier, run}
+    kept = Path(str(told.value).split("'")[3])
+    with pytest.MonkeyPatch.context() as local:
+        local.setenv("DAMBENCH_DISK", "local")
+        with closing(Store.open(tmp_path / "merged.db", write=True)) as merged:
+            assert {run, earlier, known} <= set(merge(merged, kept).added)
+            assert merged.run(run)["state"] == "finished"
+            assert [event for _, event in merged.tail(run)][-1] == said[-1]
+
+
+def test_of_two_that_replace_a_note_at_once_one_is_told_of_the_other(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAMBENCH_DISK", "local")
+    store, other = (Store.open(tmp_path / "local.db", write=True) for _ in range(2))
+    monkeypatch.setenv("DAMBENCH_DISK", "network")
+    for mine, theirs in ((store, other), (host("a"), host("a")), (host("a"), host("b"))):
+        run = add(mine, config())
+        begun = type(mine)._write_checked
+
+        def meanwhile(self: Store, *given: Any, begun: Any = begun, theirs: Store = theirs, run: str = run) -> None:
+            monkeypatch.setattr(type(self), "_write_checked", begun)
+            theirs.edit(run, "note", "theirs", was="")  # all of it, after the other has looked
+            begun(self, *given)
+
+        monkeypatch.setattr(type(mine), "_write_checked", meanwhile)
+        with pytest.raises(Changed, match="theirs"):
+            mine.edit(run, "note", "mine", was="")
+        mine.refresh()
+        assert mine.run(run)["note"] == "theirs"
+        mine.edit(run, "note", "mine", was="theirs")
+    store.close()
+    other.close()
 
 
 def test_a_sign_of_life_reaches_other_hosts(host: Host, path: Path) -> None:

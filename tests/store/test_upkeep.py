@@ -3,6 +3,8 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -318,6 +320,27 @@ def test_broken_off_files_are_swept_once_they_are_a_day_old(store: Store) -> Non
     assert purge(store, _never).paths == [old]
     assert new.exists()
     assert named.exists()
+
+
+def test_what_a_killed_bundle_left_is_swept_wherever_it_was_to_be(store: Store, tmp_path: Path) -> None:
+    add(store, config("dm"))
+    far = tmp_path / "far"
+    far.mkdir()
+    code = (
+        "import os, sys; from pathlib import Path; from dambench.store import bundle, runs;"
+        "bundle._needed = lambda store: os._exit(9);"
+        "bundle.bundle(runs.Store.open(Path(sys.argv[1])), Path(sys.argv[2]), [])"
+    )
+    words = [sys.executable, "-c", code, str(store.path), str(far / "all.tar")]
+    assert subprocess.run(words, check=False).returncode == 9
+    (left,) = far.iterdir()
+    (note,) = files.staged()
+    assert purge(store, _never).paths == []
+    yesterday = time.time() - 25 * 3600
+    os.utime(left, (yesterday, yesterday))
+    assert purge(store, _never).paths == [note, left / "content" / "runs.db"]
+    assert list(far.iterdir()) == []
+    assert files.staged() == {}
 
 
 def test_the_files_of_a_purge_go_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
