@@ -15,15 +15,16 @@ other papers cite 32/56/66, without.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from dambench.core.config import PreprocessingName, Recipe
+from dambench.core.config import Recipe
 from dambench.core.events import Progressed
 from dambench.matching import trajectories as matching
 from dambench.matching.experts import trajectories
 from dambench.matching.optimised import LearnedImages
+from dambench.matching.recipes import brief, digits, elsewhere, table
 from dambench.matching.trajectories import TrajectoryMatching, check, settle, training
 from dambench.training.problem import Problem, State, Step
 
@@ -41,115 +42,40 @@ class Options(matching.Options, frozen=True):
     )
 
 
-def _row(
-    datasets: tuple[str, ...],
-    ipc: tuple[int, int | None],
-    steps: int,
-    expert_epochs: int,
-    max_start: int,
-    rates: tuple[float, float, float],
-    batch: int | None,
-    preprocessing: PreprocessingName,
-    source: str,
-) -> Recipe:
-    """A row of the authors' settings; `rates` are those of the images and of α, and α at the beginning."""
-    lr_images, lr_lr, lr_student = rates
-    options: dict[str, Any] = {
-        "steps": steps,
-        "expert_epochs": expert_epochs,
-        "max_start": max_start,
-        "lr_images": lr_images,
-        "lr_lr": lr_lr,
-        "lr_student": lr_student,
-    }
-    if batch is not None:
-        options["batch_student"] = batch
-    return Recipe(datasets=datasets, ipc=ipc, options=options, preprocessing=preprocessing, source=source)
-
-
-ROW = "MTT, its authors' settings for dc_benchmark"
-CIFAR10, CIFAR100, TINY = ("cifar10",), ("cifar100",), ("tinyimagenet",)
-OTHERS = f"{ROW}: those for CIFAR-10 at IPC"
-BRIEF = (
-    "ours, for two CPU cores: 1 expert (published: 100) of 2 epochs (50) in batches of 1024 (256), so that 10 steps "
-    "(30 to 50) can follow one epoch, width 16 (128); chosen at IPC 1 by the accuracy on training images of MNIST"
-)
+AUTHORS = "MTT, its authors' settings for dc_benchmark"
+TABLE = """
+dataset       IPC  for   zca  N   M  T⁺  batch  lr_images  lr_lr  lr_student
+cifar10       1    1     yes  50  2  2   -      100        1e-7   0.01
+cifar10       10   2-20  yes  30  2  20  -      100        1e-5   0.001
+cifar10       50   21-   no   30  2  40  -      1000       1e-5   0.001
+cifar100      1    1     yes  20  3  20  -      1000       1e-5   0.01
+cifar100      10   2-20  no   20  2  20  -      1000       1e-5   0.01
+cifar100      50   21-   yes  80  2  40  125    1000       1e-5   0.01
+tinyimagenet  1    1     no   10  2  10  -      10000      1e-4   0.01
+tinyimagenet  10   2-20  no   20  2  40  200    10000      1e-4   0.01
+tinyimagenet  50   21-   no   20  2  40  300    10000      1e-4   0.01
+"""
+PUBLISHED = table(TABLE, Options, AUTHORS)
+CHOSEN = "at IPC 1 by the accuracy on training images of MNIST"
 
 RECIPES = (
+    digits(lr_images=10.0),
+    *PUBLISHED,
     Recipe(
-        datasets=("digits",),
+        datasets=("imagenet",),
         options={
-            "iterations": 100,
-            "experts": 4,
-            "epochs": 10,
-            "steps": 10,
-            "max_start": 5,
-            "lr_images": 10.0,
+            "steps": 20,
+            "expert_epochs": 2,
+            "max_start": 10,
+            "lr_images": 1000.0,
+            "lr_lr": 1e-6,
             "lr_student": 0.01,
         },
-        source="ours: digits has 130 images per class and a 2-block network, and is done in seconds",
+        source=f"{AUTHORS}: subsets of ImageNet at IPC 1, 128 pixels",
     ),
-    _row(CIFAR10, (1, 1), 50, 2, 2, (100.0, 1e-7, 0.01), None, "zca", f"{ROW}: CIFAR-10 at IPC 1, ZCA"),
-    _row(CIFAR10, (2, 20), 30, 2, 20, (100.0, 1e-5, 0.001), None, "zca", f"{ROW}: CIFAR-10 at IPC 10, ZCA"),
-    _row(CIFAR10, (21, None), 30, 2, 40, (1000.0, 1e-5, 0.001), None, "mean/std", f"{ROW}: CIFAR-10 at IPC 50"),
-    _row(CIFAR100, (1, 1), 20, 3, 20, (1000.0, 1e-5, 0.01), None, "zca", f"{ROW}: CIFAR-100 at IPC 1, ZCA"),
-    _row(CIFAR100, (2, 20), 20, 2, 20, (1000.0, 1e-5, 0.01), None, "mean/std", f"{ROW}: CIFAR-100 at IPC 10"),
-    _row(CIFAR100, (21, None), 80, 2, 40, (1000.0, 1e-5, 0.01), 125, "zca", f"{ROW}: CIFAR-100 at IPC 50, ZCA"),
-    _row(TINY, (1, 1), 10, 2, 10, (10000.0, 1e-4, 0.01), None, "mean/std", f"{ROW}: TinyImageNet at IPC 1"),
-    _row(TINY, (2, 20), 20, 2, 40, (10000.0, 1e-4, 0.01), 200, "mean/std", f"{ROW}: TinyImageNet at IPC 10"),
-    _row(TINY, (21, None), 20, 2, 40, (10000.0, 1e-4, 0.01), 300, "mean/std", f"{ROW}: TinyImageNet at IPC 50"),
-    _row(
-        ("imagenet",),
-        (1, None),
-        20,
-        2,
-        10,
-        (1000.0, 1e-6, 0.01),
-        None,
-        "mean/std",
-        f"{ROW}: subsets of ImageNet at IPC 1, 128 pixels",
-    ),
-    _row((), (1, 1), 50, 2, 2, (100.0, 1e-7, 0.01), None, "mean/std", f"{OTHERS} 1, without its ZCA"),
-    _row((), (2, 20), 30, 2, 20, (100.0, 1e-5, 0.001), None, "mean/std", f"{OTHERS} 10, without its ZCA"),
-    _row((), (21, None), 30, 2, 40, (1000.0, 1e-5, 0.001), None, "mean/std", f"{OTHERS} 50"),
-    Recipe(
-        name="brief",
-        datasets=("mnist", "fashionmnist"),
-        ipc=(1, 1),
-        options={
-            "iterations": 200,
-            "experts": 1,
-            "epochs": 2,
-            "batch_expert": 1024,
-            "steps": 10,
-            "expert_epochs": 1,
-            "max_start": 2,
-            "lr_images": 300.0,
-            "lr_student": 0.03,
-            "lr_lr": 1e-4,
-        },
-        network="convnet-d3-w16",
-        source=BRIEF,
-    ),
-    Recipe(
-        name="brief",
-        datasets=("mnist", "fashionmnist"),
-        ipc=(2, None),
-        options={
-            "iterations": 100,
-            "experts": 1,
-            "epochs": 2,
-            "batch_expert": 1024,
-            "steps": 10,
-            "expert_epochs": 1,
-            "max_start": 2,
-            "lr_images": 300.0,
-            "lr_student": 0.03,
-            "lr_lr": 1e-4,
-        },
-        network="convnet-d3-w16",
-        source=BRIEF,
-    ),
+    *elsewhere(PUBLISHED, f"{AUTHORS}: those for CIFAR-10 at IPC", ", without its ZCA"),
+    brief((1, 1), "50", "30 to 50", CHOSEN, iterations=200, lr_images=300.0),
+    brief((2, None), "50", "30 to 50", CHOSEN, iterations=100, lr_images=300.0),
 )
 
 
