@@ -6,11 +6,9 @@ do nothing four writers made a database malformed within two seconds.
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
-
-MOUNTS = Path("/proc/self/mountinfo")
-"""As proc(5) describes it. Elsewhere than on Linux there is none, and every disk is taken for a local one."""
 
 NETWORK = re.compile(
     "9p|afpfs|afs|beegfs|ceph|cephfs|cifs|coda|davfs|glusterfs|gpfs|lizardfs|lustre|moosefs|ncpfs|nfs|nfs4|ocfs2|"
@@ -39,33 +37,22 @@ class Disk(NamedTuple):
         return f"{self.kind} at {self.mount}{source}" if self.kind else "a disk of unknown kind"
 
 
-def disk_of(path: Path, table: Path = MOUNTS) -> Disk:
-    """The disk that a path lies on, or would if it were made.
+def disk_of(path: Path) -> Disk:
+    """Find the disk that a path lies on, or would if it were made.
 
-    Args:
-        table: the mount table; of two mounts at one place the later one is seen.
+    Of two mounts at one place the later one counts. Where there is no mount table, every disk is taken for a local one.
     """
+    import psutil  # late: most commands have no need of it
+
     real = os.path.realpath(path)  # which also makes an automounter mount it
-    found = Disk("", "", "", "")
-    try:
-        lines = table.read_bytes().decode(errors="surrogateescape").split("\n")
-    except OSError:
-        return found
-    for line in lines:
-        before, separator, after = line.partition(" - ")
-        fields, (kind, source, options) = before.split(" "), (after.split(" ") + [""] * 3)[:3]
-        if not separator or len(fields) < 6:
-            continue
-        point = _plain(fields[4])
-        inside = real == point or real.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(found.mount):
-            found = Disk(kind, point, _plain(source), _why(kind, {*fields[5].split(","), *options.split(",")}))
-    return found
-
-
-def _plain(name: str) -> str:
-    r"""Blanks, tabs, line ends and backslashes are written as \040 and so on."""
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), name)
+    disk = Disk("", "", "", "")
+    with suppress(OSError):
+        for mount in psutil.disk_partitions(all=True):
+            inside = real == mount.mountpoint or real.startswith(mount.mountpoint.rstrip("/") + "/")
+            if inside and len(mount.mountpoint) >= len(disk.mount):
+                why = _why(mount.fstype, set(mount.opts.split(",")))
+                disk = Disk(mount.fstype, mount.mountpoint, mount.device, why)
+    return disk
 
 
 def _why(kind: str, options: set[str]) -> str:

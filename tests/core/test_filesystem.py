@@ -4,36 +4,34 @@ from pathlib import Path
 import pytest
 
 from dambench.core.filesystem import disk_of
+from tests.mounts import disk_by, table_in
 
-# As proc(5) and the tables of real machines have it: a cluster node, an automounter, a container, a virtual machine.
+# As real machines have it: a cluster node, an automounter, a container, a virtual machine.
 TABLE = r"""
-22 27 0:21 / /proc rw,relatime - proc proc rw
-27 1 254:0 / / rw,relatime - ext4 /dev/vda1 rw,discard
-31 27 0:40 / /home rw,relatime shared:21 - autofs systemd-1 rw,fd=49,direct
-32 31 0:41 / /home rw,nosuid,relatime shared:22 - nfs4 filer:/export/home rw,vers=4.2,hard,proto=tcp,local_lock=none
-33 27 0:42 / /home/old rw,relatime - nfs filer:/old rw,vers=3,nolock,local_lock=all
-34 27 254:1 / /home/me/scratch rw,noatime - xfs /dev/nvme0n1p1 rw,attr2
-35 27 0:43 / /lustre/a\040b rw,relatime - lustre 10.0.0.1@o2ib:/fs1 rw,flock
-36 27 0:44 /sub /mnt/bound rw,relatime - nfs4 filer:/export rw,vers=4.1
-37 27 0:45 / /mnt/ssh rw,nosuid shared:1 master:2 - fuse.sshfs me@there:/ rw,user_id=0
-38 27 0:46 / /mnt/encrypted rw,nosuid - fuse.gocryptfs /home/me/cipher rw
-39 27 0:47 / /mnt/windows rw - cifs //server/share rw,vers=3.1.1
-40 27 0:48 / /mnt/host rw - 9p host rw,trans=virtio
-41 27 0:49 / /mnt/stick rw - fuseblk /dev/sdb1 rw
-42 27 0:50 / /weka rw - wekafs backend/fs rw
-43 27 0:51 / /mnt/twice rw - nfs4 filer:/x rw
-44 43 0:52 / /mnt/twice rw - tmpfs none rw
-45 27 0:53 / /var/lib/docker/overlay2/m rw - overlay overlay rw,lowerdir=/l,upperdir=/u
+proc /proc proc rw,relatime
+/dev/vda1 / ext4 rw,relatime,discard
+systemd-1 /home autofs rw,relatime,fd=49,direct
+filer:/export/home /home nfs4 rw,nosuid,relatime,vers=4.2,hard,proto=tcp,local_lock=none
+filer:/old /home/old nfs rw,relatime,vers=3,nolock,local_lock=all
+/dev/nvme0n1p1 /home/me/scratch xfs rw,noatime,attr2
+10.0.0.1@o2ib:/fs1 /lustre/a\040b lustre rw,relatime,flock
+filer:/export /mnt/bound nfs4 rw,relatime,vers=4.1
+me@there:/ /mnt/ssh fuse.sshfs rw,nosuid,user_id=0
+/home/me/cipher /mnt/encrypted fuse.gocryptfs rw,nosuid
+//server/share /mnt/windows cifs rw,vers=3.1.1
+host /mnt/host 9p rw,trans=virtio
+/dev/sdb1 /mnt/stick fuseblk rw
+backend/fs /weka wekafs rw
+filer:/x /mnt/twice nfs4 rw
+none /mnt/twice tmpfs rw
+overlay /var/lib/docker/overlay2/m overlay rw,lowerdir=/l,upperdir=/u 0 0
 this line is no mount
-46 27 0:54 - -
 """
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    path = tmp_path / "mountinfo"
-    path.write_text(TABLE)
-    return path
+    return table_in(tmp_path, TABLE)
 
 
 @pytest.mark.parametrize(
@@ -62,32 +60,30 @@ def test_the_longest_mount_that_matches_decides(
     path: str, kind: str, mount: str, network: bool, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dambench.core.filesystem.os.path.realpath", os.path.abspath)
-    disk = disk_of(Path(path), table)
+    disk = disk_by(table)(Path(path))
     assert (disk.kind, disk.mount, bool(disk.why)) == (kind, mount, network)
 
 
 def test_locks_that_hold_on_one_host_only_are_said(table: Path) -> None:
-    assert "with local_lock=all" in disk_of(Path("/home/old/x"), table).why
-    assert "local_lock" not in disk_of(Path("/home/x"), table).why
+    assert "with local_lock=all" in disk_by(table)(Path("/home/old/x")).why
+    assert "local_lock" not in disk_by(table)(Path("/home/x")).why
 
 
 def test_it_says_where_a_path_lies(table: Path) -> None:
-    assert str(disk_of(Path("/home/x"), table)) == "nfs4 at /home, of filer:/export/home"
-    assert str(disk_of(Path("/mnt/twice/x"), table)) == "tmpfs at /mnt/twice"
+    assert str(disk_by(table)(Path("/home/x"))) == "nfs4 at /home, of filer:/export/home"
+    assert str(disk_by(table)(Path("/mnt/twice/x"))) == "tmpfs at /mnt/twice"
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "net").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "net")
-    (tmp_path / "mountinfo").write_text(
-        f"1 0 0:1 / / rw - ext4 /dev/vda rw\n2 1 0:2 / {tmp_path.resolve()}/net rw - nfs4 filer:/x rw\n"
-    )
-    assert disk_of(tmp_path / "link" / "runs.db", tmp_path / "mountinfo").why
-    assert not disk_of(tmp_path / "runs.db", tmp_path / "mountinfo").why
+    disk = disk_by(table_in(tmp_path, f"/dev/vda / ext4 rw 0 0\nfiler:/x {tmp_path.resolve()}/net nfs4 rw 0 0\n"))
+    assert disk(tmp_path / "link" / "runs.db").why
+    assert not disk(tmp_path / "runs.db").why
 
 
 def test_without_a_mount_table_a_disk_is_a_local_one(tmp_path: Path) -> None:
-    disk = disk_of(tmp_path, tmp_path / "none")
+    disk = disk_by(tmp_path / "none" / "self" / "mounts")(tmp_path)
     assert not disk.why
     assert str(disk) == "a disk of unknown kind"
 

@@ -15,10 +15,10 @@ import pytest
 from dambench.cli import app as cli
 from dambench.cli import doctor
 from dambench.cli.app import run_cli
-from dambench.core import filesystem
 from dambench.runner import processes
 from dambench.store.runs import Store
 from tests.ledger import CARD, config
+from tests.mounts import disk_by, table_in
 
 DM = [
     *("run", "--headless", "--dataset", "digits", "--network", "convnet-d1-w4", "--eval-repeats", "1"),
@@ -118,10 +118,9 @@ def test_the_report_knows_whether_there_is_such_a_database(
 
 
 def test_doctor_says_where_the_data_are_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = tmp_path / "mountinfo"
-    table.write_text(f"1 0 0:1 / / rw - ext4 /dev/vda rw\n2 1 0:2 / {tmp_path.resolve()}/net rw - nfs4 filer:/x rw\n")
+    table = table_in(tmp_path, f"/dev/vda / ext4 rw 0 0\nfiler:/x {tmp_path.resolve()}/net nfs4 rw 0 0\n")
     for module in ("dambench.cli.doctor", "dambench.store.journal"):
-        monkeypatch.setattr(f"{module}.disk_of", lambda path: filesystem.disk_of(path, table))
+        monkeypatch.setattr(f"{module}.disk_of", disk_by(table))
     monkeypatch.delenv("DAMBENCH_DISK")
     monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "net" / "home"))
     (tmp_path / "net").mkdir()

@@ -5,14 +5,12 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from dambench.core import filesystem
 from dambench.core.errors import BadInput, Gone, KeptElsewhere, NotKept
 from dambench.core.events import (
     AnyEvent,
@@ -34,6 +32,7 @@ from dambench.store.merge import merge
 from dambench.store.runs import Changed, Edited, Said, Store, Superseded
 from dambench.store.shared import Shared
 from tests.ledger import CARD, ENVIRONMENT, add, config, costs, failed, stopped, words
+from tests.mounts import disk_by, table_in
 
 PARTS = ("events", "samples", "scores", "artifacts", "costs", "environments", "checkpoints", "tags")
 
@@ -127,9 +126,8 @@ def test_sqlite_writes_nothing_on_a_network_disk(
 
 def test_a_mount_table_decides_and_the_folder_of_a_journal_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAMBENCH_DISK")
-    table = tmp_path / "mountinfo"
-    table.write_text(f"1 0 0:1 / / rw - ext4 /dev/vda rw\n2 1 0:2 / {tmp_path.resolve()}/net rw - nfs4 filer:/x rw\n")
-    monkeypatch.setattr(journal, "disk_of", partial(filesystem.disk_of, table=table))
+    table = table_in(tmp_path, f"/dev/vda / ext4 rw 0 0\nfiler:/x {tmp_path.resolve()}/net nfs4 rw 0 0\n")
+    monkeypatch.setattr(journal, "disk_of", disk_by(table))
     (tmp_path / "net").mkdir()
     with closing(Store.open(tmp_path / "net" / "runs.db", write=True)) as store:
         add(store, config())
@@ -139,7 +137,7 @@ def test_a_mount_table_decides_and_the_folder_of_a_journal_too(tmp_path: Path, m
         assert not store.notes
         assert store.file == store.path
     # The file server, where the same disk is a local one.
-    table.write_text("1 0 0:1 / / rw - ext4 /dev/vda rw\n")
+    table.write_text("/dev/vda / ext4 rw 0 0\n")
     with closing(Store.open(tmp_path / "net" / "runs.db", write=True)) as store:
         assert len(store.query("select * from runs")) == 1
         assert "is there" in store.notes[0]
@@ -151,12 +149,12 @@ def test_a_mount_table_decides_and_the_folder_of_a_journal_too(tmp_path: Path, m
 def test_where_the_cache_is_on_a_network_disk_too_the_index_is_elsewhere(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = "2 1 0:2 / {} rw - nfs4 filer:/x rw\n"
-    table = tmp_path / "mountinfo"
-    monkeypatch.setattr(journal, "disk_of", partial(filesystem.disk_of, table=table))
+    line = "filer:/x {} nfs4 rw 0 0\n"
+    table = table_in(tmp_path)
+    monkeypatch.setattr(journal, "disk_of", disk_by(table))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
-    table.write_text("1 0 0:1 / / rw - ext4 /dev/vda rw\n" + line.format((tmp_path / "cache").resolve()))
+    table.write_text("/dev/vda / ext4 rw 0 0\n" + line.format((tmp_path / "cache").resolve()))
     place = journal.index_path(path).parent
     assert place == tmp_path / "tmp" / f"dambench-{os.getuid()}"
     assert place.stat().st_mode & 0o777 == 0o700
