@@ -23,6 +23,10 @@ def real(value: float) -> Real:
     return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
 
 
+PHASES = ("prepare", "experts", "distil", "evaluate")
+"""The phases of a run, in their order."""
+
+
 class Environment(Struct, frozen=True, kw_only=True):
     """What a number may depend on besides its configuration."""
 

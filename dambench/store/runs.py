@@ -22,6 +22,7 @@ from dambench.core import files
 from dambench.core.config import RunConfig
 from dambench.core.errors import BadInput, NotKept
 from dambench.core.events import (
+    PHASES,
     Adapted,
     AnyEvent,
     Beginning,
@@ -646,7 +647,7 @@ class Store:
             "tags": [found["tag"] for found in part("tags", "tag")],
             "environment": next(iter(part("environments", "run")), {}),
             "attempts": self._attempts(row["id"]),
-            "costs": part("costs", "instr('prepare distil evaluate', phase)"),
+            "costs": part("costs", f"instr('{' '.join(PHASES)}', phase)"),
             "usage": msgspec.to_builtins(usage(*self._by_attempt(row["id"], number))),
             "scores": part("scores", "iteration, network, repeat"),
             "sets": [made | {"file": str(files.find_set(made["sha256"]) or "")} for made in sets],

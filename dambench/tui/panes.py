@@ -6,7 +6,7 @@ from itertools import pairwise
 from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
 
-from dambench.core.events import Sampled
+from dambench.core.events import PHASES, Sampled
 from dambench.core.sanitize import display
 from dambench.core.units import duration, energy, part_of, size
 from dambench.runner import processes
@@ -240,7 +240,7 @@ def times(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
     total = sum(seen.costs.values())
     if total > 0:
         lines.append(Text(f"the run, {duration(total)}"))
-        phases = sorted(seen.costs.items(), key=lambda cost: "prepare experts distil evaluate".find(cost[0]))
+        phases = sorted(seen.costs.items(), key=lambda cost: " ".join(PHASES).find(cost[0]))
         lines += [_share(name, duration(spent), spent / total, width, ascii) for name, spent in phases]
     for before, attempt in pairwise(seen.attempts):
         where = "from the beginning" if attempt.after < 0 else f"after iteration {attempt.after}"
