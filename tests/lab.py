@@ -5,12 +5,12 @@ import inspect
 import io
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -22,12 +22,14 @@ from torch.utils._pytree import tree_leaves
 from dambench import networks
 from dambench.core import files
 from dambench.core.config import Options, read
-from dambench.core.events import DataCard
+from dambench.core.events import Adapted, DataCard, Warned
 from dambench.core.protocol import PRESETS, Budget
 from dambench.matching.distribution import EVERY, ClassMeans, RealBatch, Term
 from dambench.training.augmentation import Draw, augment
 from dambench.training.policy import ALL, Policy
 from dambench.training.problem import Network, Normalisation, Problem, RealSet, Seeds, State, Step, SyntheticSet
+
+T = TypeVar("T")
 
 TINY_NETWORK = "convnet-d1-w8"
 
@@ -190,9 +192,51 @@ class Seen:
     state: State
 
 
-def watch(method: ModuleType, problem: Problem, options: Options, resume: State | None = None) -> list[Seen]:
-    """All steps of a method. The state of each went through a file, as that of an interrupted run does."""
-    return [_seen(step) for step in method.distill(problem, options, resume) if isinstance(step, Step)]
+def watch(
+    method: ModuleType,
+    problem: Problem,
+    options: Options,
+    resume: State | None = None,
+    notices: list[Any] | None = None,
+) -> list[Seen]:
+    """All steps of a method. The state of each went through a file, as that of an interrupted run does.
+
+    Args:
+        notices: gets what else it yields.
+    """
+    steps = []
+    for event in method.distill(problem, options, resume):
+        if isinstance(event, Step):
+            steps.append(_seen(event))
+        elif notices is not None:
+            notices.append(event)
+    return steps
+
+
+def end_of(events: Generator[Any, None, T], notices: list[Any] | None = None) -> T:
+    """The value that a generator returns.
+
+    Args:
+        notices: gets what it yields.
+    """
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        if notices is not None:
+            notices.append(event)
+
+
+def messages(notices: Sequence[Any]) -> list[str]:
+    """The warnings among them."""
+    return [event.message for event in notices if isinstance(event, Warned)]
+
+
+def adaptations(notices: Sequence[Any]) -> list[Adapted]:
+    """The changes of policy among them."""
+    return [event for event in notices if isinstance(event, Adapted)]
 
 
 def _seen(step: Step) -> Seen:

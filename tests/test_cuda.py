@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dambench import networks
 from dambench.core.config import Precision, Request, read
-from dambench.core.events import Adapted, Evaluated, Finished, Sampled, Started, Warned
+from dambench.core.events import Evaluated, Finished, Sampled, Started, Warned
 from dambench.core.protocol import DSA, Budget, Protocol
 from dambench.engine.loop import run
 from dambench.engine.settle import prepare
@@ -24,10 +24,10 @@ from dambench.runner.monitor import sampled
 from dambench.training.augmentation import augment, draw
 from dambench.training.cuda_graph import WARM_UPS, Replayed
 from dambench.training.policy import Policy
-from dambench.training.problem import Network, Normalisation, Problem, RealSet, Seeds, SyntheticSet
+from dambench.training.problem import Network, Normalisation, Problem, RealSet, Seeds, Step, SyntheticSet
 from dambench.training.train import predict, train, train_together
-from tests.lab import data_card, generator, noise, synthetic_set, tiny_problem
-from tests.matching.test_trajectories import experts_of, finished, options, soft
+from tests.lab import adaptations, data_card, end_of, generator, noise, synthetic_set, tiny_problem
+from tests.matching.test_trajectories import experts_of, options, soft
 
 pytestmark = [
     pytest.mark.gpu,
@@ -274,13 +274,13 @@ def _matched(device: str, method: ModuleType, network: str, steps: int, **policy
     """The losses of some iterations and the images after them, with random draws and weights of the CPU."""
     problem = tiny_problem(card=data_card((40,) * 4, channels=3, size=(32, 32)), network=network)
     problem.policy = Policy(torch.device(device), **policy)
-    problem.warn = pytest.fail
     real = problem.real
     problem.real = RealSet(real.images.to(device), real.counts, real.normalisation)
     problem.policy.apply()
     options = read(method.Options, {"iterations": steps, "batch_real": 32}, "the method")
     losses, images = [], torch.zeros(0)
     for step in method.distill(problem, options):
+        assert isinstance(step, Step), step
         losses.append(float(step.losses["matching"]))
         images = step.synthetic.images.cpu().clone()
     return losses, images
@@ -316,17 +316,16 @@ def test_out_of_memory_on_the_gpu_halves_the_micro_batch(monkeypatch: pytest.Mon
     problem.policy = Policy(CUDA)
     real = problem.real
     problem.real = RealSet(real.images.to(CUDA), real.counts, real.normalisation)
-    adapted: list[Adapted] = []
-    problem.adapted = adapted.append
     total = torch.cuda.get_device_properties(CUDA).total_memory
     torch.cuda.empty_cache()
     # All 1,200 images at once need 2.5 GB for one map.
     torch.cuda.set_per_process_memory_fraction(min(1.0, 2**31 / total), CUDA)
     try:
-        steps = list(dm.distill(problem, dm.Options(iterations=WARM_UPS + 3, batch_real=300)))
+        events = list(dm.distill(problem, dm.Options(iterations=WARM_UPS + 3, batch_real=300)))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
-    assert len(steps) == WARM_UPS + 3
+    assert len([event for event in events if isinstance(event, Step)]) == WARM_UPS + 3
+    adapted = adaptations(events)
     assert adapted
     assert {event.what for event in adapted} == {"real_chunk"}
     assert all("out of memory" in event.reason for event in adapted)
@@ -346,7 +345,7 @@ def _followed(device: str, kind: str, memory: str, count: int) -> tuple[list[flo
     images = LearnedImages(problem, start.to(device), chosen.lr_images, chosen.momentum_images, None)
     labels = noise(6, 3, dtype=torch.float32).to(device) if kind == "soft" else None
     matching = TrajectoryMatching(problem, images, experts, chosen, labels=labels)
-    losses = [float(finished(matching.step())["matching"]) for _ in range(count)]
+    losses = [float(end_of(matching.step())["matching"]) for _ in range(count)]
     return losses, images.tensor.detach().cpu()
 
 
@@ -368,8 +367,7 @@ def test_out_of_memory_on_the_gpu_halves_the_steps_whose_graphs_are_kept(monkeyp
     problem.policy, problem._network = Policy(CUDA), None
     problem.real = RealSet(problem.real.images.to(CUDA), problem.real.counts, problem.real.normalisation)
     network = networks.build("convnet-d2-w64", card)
-    adapted: list[Adapted] = []
-    problem.adapted = adapted.append
+    notices: list[Any] = []
     total = torch.cuda.get_device_properties(CUDA).total_memory
     torch.cuda.empty_cache()
     # A map of 200 images takes 200 MB, and a step keeps a dozen of them.
@@ -382,9 +380,10 @@ def test_out_of_memory_on_the_gpu_halves_the_steps_whose_graphs_are_kept(monkeyp
             options(iterations=WARM_UPS + 3, steps=8, batch_student=200),
         )
         for _ in range(WARM_UPS + 3):
-            finished(matching.step())
+            end_of(matching.step(), notices)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
+    adapted = adaptations(notices)
     assert adapted
     assert {event.what for event in adapted} == {"kept_steps"}
     assert problem.policy.kept_steps < 8

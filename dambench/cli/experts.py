@@ -105,7 +105,6 @@ def train(
             build_network=lambda: networks.build(name, card),
             network=name,
             policy=policy,
-            warn=lambda message: watch.hear(Warned(message=message)),
         )
         began = heard = time.monotonic()
         steps = experts.trajectories(problem, how, count)
@@ -114,8 +113,10 @@ def train(
                 for note in card.notes:
                     watch.hear(Warned(message=note))
                 while True:
-                    event: Progressed = next(steps)
-                    if time.monotonic() - heard > SILENCE:
+                    event = next(steps)
+                    if isinstance(event, Warned):
+                        watch.hear(event)
+                    elif isinstance(event, Progressed) and time.monotonic() - heard > SILENCE:
                         watch.hear(msgspec.structs.replace(event, memory_bytes=policy.used_bytes()))
                         heard = time.monotonic()
         except StopIteration as end:

@@ -7,11 +7,11 @@ from msgspec import Struct
 
 from dambench import datasets, networks
 from dambench.core.errors import BadInput
-from dambench.core.events import Progressed
+from dambench.core.events import Progressed, Warned
 from dambench.engine.loop import LOGGED_STEPS, distilled, open_problem
 from dambench.engine.settle import Job
 from dambench.evaluators.accuracy import evaluate
-from dambench.training.problem import RealSet, Seeds, SyntheticSet
+from dambench.training.problem import RealSet, Seeds, Step, SyntheticSet
 from dambench.training.train import predict
 
 MEASURED_SECONDS = 8.0
@@ -57,7 +57,6 @@ def estimate(job: Job) -> Estimate:
     real, test = datasets.open_sets(job.card, policy.device, config.preprocessing)
     problem = open_problem(job, real)
     notes: list[str] = []
-    problem.warn = notes.append
     iterations: int = getattr(job.options, "iterations", 0)
     policy.restart_peak()
     times: list[float] = []
@@ -65,10 +64,14 @@ def estimate(job: Job) -> Estimate:
     begun = last = time.perf_counter()
     training = _Training(begun)
     for told in distilled(job, problem):
+        if isinstance(told, Warned):
+            notes.append(told.message)
+        if not isinstance(told, Step | Progressed):
+            continue
         policy.synchronise()
         now = time.perf_counter()
         if isinstance(told, Progressed) and told.phase == "experts":
-            problem.rehearsal = training.hear(told, now)
+            problem.dry_run = training.hear(told, now)
             begun = last = time.perf_counter()
             continue
         if isinstance(told, Progressed):

@@ -48,7 +48,7 @@ from dambench.engine.settle import Job
 from dambench.evaluators.accuracy import evaluate
 from dambench.training.environment import environment
 from dambench.training.policy import Policy
-from dambench.training.problem import Problem, RealSet, Seeds, State, Step, SyntheticSet
+from dambench.training.problem import Notice, PhaseStarted, Problem, RealSet, Seeds, State, Step, SyntheticSet
 
 LOGGED_STEPS = 1000
 """About how many of a run's iterations have their losses logged: enough for any screen, and no more waiting."""
@@ -275,14 +275,14 @@ def open_problem(job: Job, real: RealSet) -> Problem:
     )
 
 
-def distilled(job: Job, problem: Problem, resume: State | None = None) -> Iterator[Step | Progressed]:
+def distilled(job: Job, problem: Problem, resume: State | None = None) -> Iterator[Step | Notice]:
     """What the job's method says.
 
     Raises:
         BadInput: it is from outside, and says something else.
     """
     for told in job.method.distill(problem, job.options, resume):
-        if not isinstance(told, Step | Progressed):
+        if not isinstance(told, Step | Notice):
             what = f"gave a {type(told).__name__} where a Step or Progressed is due"
             raise BadInput(f"The method {job.config.method.name} {what}.")
         yield told
@@ -291,10 +291,8 @@ def distilled(job: Job, problem: Problem, resume: State | None = None) -> Iterat
 def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: Keeper | None) -> Iterator[AnyEvent]:
     config, policy = job.config, job.policy
     real, test = datasets.open_sets(job.card, policy.device, config.preprocessing)
-    said: list[AnyEvent] = []
+    remarks: list[Warned | Adapted] = []
     problem = open_problem(job, real)
-    problem.warn, problem.adapted = (lambda message: said.append(Warned(message=message))), said.append
-    problem.enter = clock.enter
     total: int = getattr(job.options, "iterations", 0)
     logged = max(1, total // LOGGED_STEPS)
     begun = position.from_
@@ -331,10 +329,16 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
     photographer = _Photographer(total)
     clock.enter("distil")
     for told in distilled(job, problem, begun.state if begun else None):
+        if isinstance(told, PhaseStarted):
+            clock.enter(told.phase)
+            continue
+        if isinstance(told, Warned | Adapted):
+            remarks.append(told)  # a run can be stopped where it yields, and the method may be in the middle of a step
+            continue
         if isinstance(told, Progressed):  # on the way to a step
             between = between or told.phase == "distil"
-            while said:
-                yield said.pop(0)
+            while remarks:
+                yield remarks.pop(0)
             if time.perf_counter() - heard > SILENCE:
                 yield msgspec.structs.replace(told, memory_bytes=policy.used_bytes())
                 heard = time.perf_counter()
@@ -353,8 +357,8 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
             position.losses.append(_stepped(step, clock.spent("distil"), policy))
             yield position.losses[-1]
             heard = time.perf_counter()
-        while said:
-            yield said.pop(0)
+        while remarks:
+            yield remarks.pop(0)
         if time.perf_counter() - heard > SILENCE:
             yield Progressed(phase="distil", done=step.iteration, total=total, memory_bytes=policy.used_bytes())
             heard = time.perf_counter()

@@ -16,7 +16,7 @@ from dambench.core import config
 from dambench.core.config import Recipe
 from dambench.core.events import Progressed
 from dambench.matching.experts import expert, expert_protocol, features_of_each_class
-from dambench.training.problem import Problem, Step
+from dambench.training.problem import Notice, Problem, Step
 
 
 class Options(config.Options, frozen=True):
@@ -42,7 +42,7 @@ Choose = Callable[[Tensor, int], Tensor]
 """A class's features (n, D) and a number → so many different indices in 0 … n - 1, (count,) int64."""
 
 
-def coreset(problem: Problem, epochs: int, choose: Callable[[int], Choose]) -> Iterator[Step | Progressed]:
+def coreset(problem: Problem, epochs: int, choose: Callable[[int], Choose]) -> Iterator[Step | Notice]:
     """The images that are chosen in the feature space of a network trained for so many epochs.
 
     Args:

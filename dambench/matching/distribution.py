@@ -16,7 +16,7 @@ at a time, otherwise all images go through at once.
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -28,13 +28,14 @@ from torch import Tensor, nn
 
 from dambench.core import config
 from dambench.core.errors import NotEnoughMemory
+from dambench.core.events import Warned
 from dambench.core.protocol import DSA
 from dambench.core.units import size
 from dambench.matching.optimised import LearnedImages
 from dambench.training.augmentation import Draw, augment, augment_by, draw, parameters, strategy_for
 from dambench.training.cuda_graph import Recorder, Replayed
 from dambench.training.policy import Policy
-from dambench.training.problem import Network, Problem, RealSet, Stage, State, Step
+from dambench.training.problem import Network, Notice, Problem, RealSet, Stage, State, Step
 
 EVERY = slice(None)
 
@@ -77,7 +78,7 @@ class Term:
 
 def match_means(
     problem: Problem, options: Options, terms: Callable[[Network], list[Term]], resume: State | None
-) -> Iterator[Step]:
+) -> Iterator[Step | Notice]:
     """Distil by class means: a whole `distill` for a method that has its own terms.
 
     Args:
@@ -139,32 +140,31 @@ class Matching:
         augmentation: Literal["dsa", "none"],
         recorder: Callable[[torch.device], Recorder] | None = None,
     ):
-        if min(problem.real.counts) < count:
-            problem.warn(
-                f"The smallest class has {min(problem.real.counts)} images, fewer than the real batch of {count}: "
-                "such classes are sampled with replacement."
-            )
         self.problem, self.images, self.count, self.augmentation = problem, images, count, augmentation
         network = problem.new_network(images.iteration + 1)
         self.means = ClassMeans(network, terms(network), problem.policy)
         self._graphed = problem.device.type == "cuda" or recorder is not None
-        self._replayed = Replayed(self._iterate_on, problem.device, said=problem.warn, recorder=recorder)
+        self._warnings: list[str] = []
+        """That are still to be yielded."""
+        self._replayed = Replayed(self._iterate_on, problem.device, said=self._warnings.append, recorder=recorder)
         self._augment_by = problem.policy.compile(augment_by)
         self.parts: dict[str, float] = {}
         """What the last iteration spent its time on, seconds; empty on a GPU, which the host does not wait for."""
-        if problem.policy.compiled:
-            self._compile()
 
-    def steps(self, iterations: int) -> Iterator[Step]:
+    def steps(self, iterations: int) -> Iterator[Step | Notice]:
         """Take all iterations that are left of so many."""
-        images = self.images
+        images, smallest = self.images, min(self.problem.real.counts)
+        if smallest < self.count:
+            yield sampled_again(smallest, self.count)
+        if self.problem.policy.compiled:
+            yield from self._compile()
         while images.iteration < iterations:
             # A fresh random network each time: matching one network's features would fit that network only.
-            losses = self.step()
+            losses = yield from self.step()
             synthetic = self.problem.synthetic_set(images.tensor.detach())
             yield Step(images.iteration, synthetic, losses, images.state, self.parts)
 
-    def step(self) -> dict[str, Tensor]:
+    def step(self) -> Generator[Notice, None, dict[str, Tensor]]:
         """Take the next iteration.
 
         Returns:
@@ -185,7 +185,9 @@ class Matching:
             except torch.OutOfMemoryError as error:
                 reason = str(error).partition("\n")[0]
             # Outside of `except`: what the error keeps alive is to be freed first.
-            self._take_less(iteration, reason)
+            yield from self._take_less(iteration, reason)
+        while self._warnings:
+            yield Warned(message=self._warnings.pop(0))
         self.images.iteration = iteration
         if self.problem.device.type == "cpu":
             looked = self.means.seconds
@@ -210,7 +212,7 @@ class Matching:
     def _table(self, drawn: Draw) -> Tensor:
         return parameters(drawn, *self.problem.real.images.shape[-2:])
 
-    def _compile(self) -> None:
+    def _compile(self) -> Iterator[Notice]:
         """Compile for all shapes that will come; where that fails, go on without, from the first iteration on."""
         first = self.images.iteration + 1
         try:
@@ -223,10 +225,11 @@ class Matching:
             return  # iterations deal with it
         except Exception as error:  # whatever a compiler that is half installed may raise
             said = str(error).strip().partition("\n")[0]
-            self.problem.adapt(first, f"compiling failed: {type(error).__name__}: {said[:200]}", compiled=False)
+            reason = f"compiling failed: {type(error).__name__}: {said[:200]}"
+            yield from self.problem.adapt(first, reason, "compiled", False)
             self.means, self._augment_by = self.means.under(self.problem.policy), augment_by
 
-    def _take_less(self, iteration: int, reason: str) -> None:
+    def _take_less(self, iteration: int, reason: str) -> Iterator[Notice]:
         """Halve what goes through the network at once, after the GPU's memory was too small for it."""
         policy, means = self.problem.policy, self.means
         most = self.count * self.problem.real.classes
@@ -242,8 +245,16 @@ class Matching:
         self._replayed.forget()
         if policy.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.problem.adapt(iteration, reason, **{what: max(least, -(-now // 2))})
+        yield from self.problem.adapt(iteration, reason, what, max(least, -(-now // 2)))
         self.means = means.under(self.problem.policy)
+
+
+def sampled_again(smallest: int, batch: int) -> Warned:
+    """Say that a class of so few images is sampled with replacement."""
+    return Warned(
+        message=f"The smallest class has {smallest} images, fewer than the real batch of {batch}: such classes are "
+        "sampled with replacement."
+    )
 
 
 def too_little(phase: str, images: int, fixed: bool, reason: str, policy: Policy) -> str:

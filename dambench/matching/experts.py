@@ -36,11 +36,11 @@ from torch.nn.utils import parameters_to_vector
 from dambench.core import expert_files, files
 from dambench.core.config import Seed
 from dambench.core.errors import BadInput
-from dambench.core.events import Progressed
+from dambench.core.events import Progressed, Warned
 from dambench.core.protocol import DSA, Budget, Positive, Protocol, identity
 from dambench.core.units import size
 from dambench.training.policy import STACK
-from dambench.training.problem import Network, Problem, Seeds, SyntheticSet
+from dambench.training.problem import Network, Notice, PhaseStarted, Problem, Seeds, SyntheticSet
 from dambench.training.train import Gsam, train, train_together
 
 FORMAT = 2
@@ -213,7 +213,7 @@ class Trajectories:
 
 def trajectories(
     problem: Problem, how: ExpertTraining, count: int, imported: str = ""
-) -> Generator[Progressed, None, Trajectories]:
+) -> Generator[Notice, None, Trajectories]:
     """The first `count` experts that are trained so. Those that are not there yet are trained, and kept one by one.
 
     Args:
@@ -226,14 +226,14 @@ def trajectories(
         BadInput: the network has running statistics, or the disk has no room for the experts, or imported ones are
             missing or damaged.
     """
-    problem.enter("experts")
+    yield PhaseStarted("experts")
     network = problem.build_network()
     check(network)
     shape = (how.epochs + 1, sum(parameter.numel() for parameter in network.parameters()))
     if imported:
         use = expert_files.use(imported)
         weights = [_brought(imported, number, shape) for number in range(count)]
-        problem.enter("distil")
+        yield PhaseStarted("distil")
         return Trajectories(imported, weights, network, problem.device, use)
     key = _key(problem, network, "trajectories", identity(how))
     use = expert_files.use(key)
@@ -247,17 +247,17 @@ def trajectories(
             found |= made
         if claim:
             claim.release()
-    problem.enter("distil")
+    yield PhaseStarted("distil")
     return Trajectories(key, [found[number] for number in range(count)], network, problem.device, use)
 
 
 def _kept(
     problem: Problem, key: str, shape: tuple[int, int], count: int, known: dict[int, Tensor]
-) -> Generator[Progressed, None, dict[int, Tensor]]:
+) -> Generator[Notice, None, dict[int, Tensor]]:
     """The experts that are there, by number, mapped into memory: they are read when they are looked at."""
     found = dict(known)
     for number in range(count):
-        if number not in found and (tensors := _read(problem, key, f"{number:04d}")):
+        if number not in found and (tensors := (yield from _read(key, f"{number:04d}"))):
             if tensors["weights"].shape == shape:
                 found[number] = tensors["weights"]
             yield Progressed(phase="experts", done=number + 1, total=count, note="looking at those that are kept")
@@ -275,7 +275,7 @@ def _brought(key: str, number: int, shape: tuple[int, int]) -> Tensor:
 
 def _made(
     problem: Problem, how: ExpertTraining, key: str, shape: tuple[int, int], missing: list[int]
-) -> Generator[Progressed, None, dict[int, Tensor]]:
+) -> Generator[Notice, None, dict[int, Tensor]]:
     """Train experts, and keep them."""
     each = 4 * shape[0] * shape[1]
     needed, folder = each * len(missing), files.experts_folder()
@@ -286,18 +286,20 @@ def _made(
             f"{experts} take {size(needed)} in {str(folder)!r}, where {size(room)} are free: free some space, ask "
             f"for fewer experts or epochs{files.HOME_HINT}."
         )
-    problem.warn(f"{experts} are trained, for {how.epochs} epochs: {size(needed)} in DAMBENCH_HOME, {size(room)} free.")
+    yield Warned(
+        message=f"{experts} are trained, for {how.epochs} epochs: {size(needed)} in DAMBENCH_HOME, {size(room)} free."
+    )
     shown = None
     if how.schedule is not None:
         difficulty = yield from scores(problem, how.schedule, how.seed)
         shown = Curriculum(how.schedule, difficulty, problem.real.counts).indices
-        problem.enter("experts")
+        yield PhaseStarted("experts")
     found: dict[int, Tensor] = {}
     taken = 0
     for said in _trained(problem, how.protocol, missing, Seeds(how.seed), "expert", how.gsam, shown, each):
-        if isinstance(said, Progressed):
+        if not isinstance(said, _Trained):
             yield said
-            if problem.rehearsal:
+            if problem.dry_run:
                 return dict.fromkeys(missing, torch.randn(shape[1]).expand(shape))
         else:
             assert said.history is not None
@@ -306,11 +308,11 @@ def _made(
                 path = keep(key, f"{number:04d}", {"weights": weights}, about)
                 taken += path.stat().st_size
                 found[number] = _open(path)["weights"]
-    problem.warn(f"{experts} are kept: {size(taken)}, {size(files.room(folder))} free now.")
+    yield Warned(message=f"{experts} are kept: {size(taken)}, {size(files.room(folder))} free now.")
     return found
 
 
-def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Progressed, None, Tensor]:
+def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Notice, None, Tensor]:
     """How difficult each real image is, the mean over several networks that were trained for a few epochs.
 
     el2n: ‖softmax(logits) − onehot‖₂. grand: the norm of the gradient of the image's loss in the last layer, weights
@@ -322,25 +324,25 @@ def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Progress
     Returns:
         (N,) float32 on the CPU, the harder the higher.
     """
-    problem.enter("experts")
+    yield PhaseStarted("experts")
     network = problem.build_network()
     protocol = msgspec.structs.replace(expert_protocol(1), whole=Budget(epochs=how.scored_after))
     key = _key(problem, network, "scores", identity(protocol, but=("name", "source")), how.scored_by, seed)
     use = expert_files.use(key)
-    tensors = _read(problem, key, "scores")
+    tensors = yield from _read(key, "scores")
     claim = None
     if not tensors:
         claim = yield from _claimed(problem, key, how.scored_by)
-        tensors = _read(problem, key, "scores")
+        tensors = yield from _read(key, "scores")
     if not tensors:
         sums = {name: torch.zeros(sum(problem.real.counts), dtype=torch.float64) for name in get_args(Score)}
         whole = problem.whole_set()
         batch = problem.policy.test_batch(problem.card.height * problem.card.width)
         for said in _trained(problem, protocol, range(how.scored_by), Seeds(seed), "score"):
-            if isinstance(said, Progressed):
+            if not isinstance(said, _Trained):
                 yield said
-                if problem.rehearsal:
-                    problem.enter("distil")
+                if problem.dry_run:
+                    yield PhaseStarted("distil")
                     return sums[how.score].float()
             else:
                 for trained in said.networks:
@@ -352,7 +354,7 @@ def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Progress
     if claim:
         claim.release()
     use.release()
-    problem.enter("distil")
+    yield PhaseStarted("distil")
     return tensors[how.score]
 
 
@@ -375,7 +377,7 @@ def difficulty(network: Network, data: SyntheticSet, batch: int) -> dict[Score, 
 # One network, for its features.
 
 
-def expert(problem: Problem, how: Protocol) -> Generator[Progressed, None, Network]:
+def expert(problem: Problem, how: Protocol) -> Generator[Notice, None, Network]:
     """The problem's network, trained on all its real images for the protocol's whole-set budget.
 
     Yields:
@@ -384,24 +386,24 @@ def expert(problem: Problem, how: Protocol) -> Generator[Progressed, None, Netwo
     Returns:
         The `Network`, in evaluation mode, its weights frozen: `network = yield from expert(…)`.
     """
-    problem.enter("experts")
+    yield PhaseStarted("experts")
     network = problem.build_network().to(problem.device)
     key = _key(problem, network, "network", identity(how, but=("name", "source")), problem.seeds.seed)
-    weights = _read(problem, key, "network")
+    weights = yield from _read(key, "network")
     if weights:
         network.load_state_dict(weights)
     else:
         seeds = problem.seeds.child("expert")
         for done, total in train(network, problem.whole_set(), how, seeds, mirrors=problem.card.mirrors):
             yield Progressed(phase="experts", done=done, total=total, note="training on the real images")
-            if problem.rehearsal:
+            if problem.dry_run:
                 break
         else:
             kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
             _check_finite([network])
             keep(key, "network", kept, _about(problem, "network", how, how.whole.epochs))
     _check_finite([network], f"dambench experts delete {key}" if weights else "")
-    problem.enter("distil")
+    yield PhaseStarted("distil")
     return network.requires_grad_(False).eval()
 
 
@@ -436,7 +438,7 @@ def _trained(
     gsam: Gsam | None = None,
     shown: Callable[[int], Tensor] | None = None,
     history_bytes: int = 0,
-) -> Iterator[Progressed | _Trained]:
+) -> Iterator[Notice | _Trained]:
     """Train a network for each number, as many at once as the device has room for.
 
     Args:
@@ -480,7 +482,7 @@ def _trained(
             trained = []
             torch.cuda.empty_cache()
             most = -(-len(now) // 2)
-            problem.warn(f"{len(now)} experts at once do not fit the GPU's memory: {most} are trained at once.")
+            yield Warned(message=f"{len(now)} experts at once do not fit the GPU's memory: {most} are trained at once.")
             continue
         _check_finite(trained)
         yield result
@@ -503,9 +505,9 @@ def _check_finite(trained: Sequence[Network], forget: str = "") -> None:
         )
 
 
-def _claimed(problem: Problem, key: str, count: int) -> Generator[Progressed, None, expert_files.Lock | None]:
+def _claimed(problem: Problem, key: str, count: int) -> Generator[Notice, None, expert_files.Lock | None]:
     """Be the only process that trains these, or wait until one is."""
-    while (claim := expert_files.claim(key)) is None and not problem.rehearsal:
+    while (claim := expert_files.claim(key)) is None and not problem.dry_run:
         yield Progressed(phase="experts", done=0, total=count, note="another process trains them")
         time.sleep(WAIT_SECONDS)
     return claim
@@ -539,13 +541,13 @@ def keep(key: str, name: str, tensors: dict[str, Tensor], about: expert_files.Ab
     return expert_files.keep(key, name, safetensors.torch.save(tensors, {"dambench": said}))
 
 
-def _read(problem: Problem, key: str, name: str) -> dict[str, Tensor]:
+def _read(key: str, name: str) -> Generator[Notice, None, dict[str, Tensor]]:
     """What is kept under a name; empty: nothing that is intact."""
     for path in expert_files.find(key, name):
         with suppress(OSError, safetensors.SafetensorError):
             if expert_files.is_intact(path):
                 return _open(path)
-        problem.warn(f"{path.name[:17]}… was damaged: what was trained on the real images is trained again.")
+        yield Warned(message=f"{path.name[:17]}… was damaged: what was trained on the real images is trained again.")
         expert_files.remove(path)
     return {}
 

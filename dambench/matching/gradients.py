@@ -29,14 +29,14 @@ from torch import Tensor, nn
 from dambench.core import config
 from dambench.core.config import Recipe
 from dambench.core.errors import NotEnoughMemory
-from dambench.core.events import Progressed
+from dambench.core.events import Progressed, Warned
 from dambench.core.protocol import DSA, Budget, Protocol
-from dambench.matching.distribution import RealBatch, real_batch, too_little
+from dambench.matching.distribution import RealBatch, real_batch, sampled_again, too_little
 from dambench.matching.optimised import LearnedImages
 from dambench.training.augmentation import augment_by, parameters
 from dambench.training.cuda_graph import Recorder, Replayed
 from dambench.training.policy import Policy
-from dambench.training.problem import Network, Problem, State, Step
+from dambench.training.problem import Network, Notice, Problem, State, Step
 from dambench.training.train import Training
 
 EPSILON = 1e-6
@@ -248,18 +248,13 @@ class GradientMatching:
         options: Options,
         recorder: Callable[[torch.device], Recorder] | None = None,
     ):
-        if min(problem.real.counts) < options.batch_real:
-            problem.warn(
-                f"The smallest class has {min(problem.real.counts)} images, fewer than the real batch of "
-                f"{options.batch_real}: such classes are sampled with replacement."
-            )
         self.problem, self.images, self.options = problem, images, options
         self.updates = options.updates or updates_for(problem.ipc)
         epochs = epochs_for(problem.ipc) if options.epochs is None else options.epochs
         self.parts: dict[str, float] = {}
         """What the last iteration spent its time on, seconds; empty on a GPU, which the host does not wait for."""
-        if problem.policy.compiled:
-            problem.adapt(images.iteration + 1, "gradient matching has no compiled form", compiled=False)
+        self._warnings: list[str] = []
+        """That are still to be yielded."""
         network = problem.new_network(images.iteration + 1).requires_grad_(True)
         self.inner = self._training = None
         if epochs and self.updates > 1:
@@ -275,12 +270,27 @@ class GradientMatching:
             )
             # Before anything is recorded: on a GPU it moves the network's weights, once and for all.
             data = problem.synthetic_set(images.tensor.detach())
-            self._training = Training([network], data, self.inner, mirrors=problem.card.mirrors, said=problem.warn)
+            self._training = Training(
+                [network], data, self.inner, mirrors=problem.card.mirrors, said=self._warnings.append
+            )
         self.gradients = ClassGradients(network, problem.policy, options.distance)
         self._graphed = problem.device.type == "cuda" or recorder is not None
-        self._replayed = Replayed(self._update_on, problem.device, said=problem.warn, recorder=recorder)
+        self._replayed = Replayed(self._update_on, problem.device, said=self._warnings.append, recorder=recorder)
 
-    def step(self) -> Generator[Progressed, None, dict[str, Tensor]]:
+    def steps(self) -> Iterator[Step | Notice]:
+        """Take all iterations that are left."""
+        images, smallest, batch = self.images, min(self.problem.real.counts), self.options.batch_real
+        if smallest < batch:
+            yield sampled_again(smallest, batch)
+        if self.problem.policy.compiled:
+            reason = "gradient matching has no compiled form"
+            yield from self.problem.adapt(images.iteration + 1, reason, "compiled", False)
+        while images.iteration < self.options.iterations:
+            losses = yield from self.step()
+            synthetic = self.problem.synthetic_set(images.tensor.detach())
+            yield Step(images.iteration, synthetic, losses, images.state, self.parts)
+
+    def step(self) -> Generator[Notice, None, dict[str, Tensor]]:
         """Take the next iteration: a new network, and all updates that it is used for.
 
         Yields:
@@ -306,7 +316,8 @@ class GradientMatching:
                 for _ in self._training.run([self.problem.seeds.child("inner training", number)], fresh=False):
                     yield self._progressed(number)
             trained = time.perf_counter()
-            losses.append(self._update(network, number + 1).clone())
+            loss = yield from self._update(network, number + 1)
+            losses.append(loss.clone())
             training += trained - since
             matching += time.perf_counter() - trained
             if update + 1 < self.updates:
@@ -318,16 +329,20 @@ class GradientMatching:
             self.parts = {"matching": matching, "network training": training, "new network": rest}
         return told
 
-    def _update(self, network: Network, number: int) -> Tensor:
+    def _update(self, network: Network, number: int) -> Generator[Notice, None, Tensor]:
         self._set_statistics(network, number)
         batch = real_batch(self.problem, self.options.batch_real, self.options.augmentation, number)
         while True:
             try:
-                return self._update_by(batch)
+                loss = self._update_by(batch)
+                break
             except torch.OutOfMemoryError as error:
                 reason = str(error).partition("\n")[0]
             # Outside of `except`: what the error keeps alive is to be freed first.
-            self._take_less(reason)
+            yield from self._take_less(reason)
+        while self._warnings:
+            yield Warned(message=self._warnings.pop(0))
+        return loss
 
     def _update_by(self, batch: RealBatch) -> Tensor:
         if not self._graphed:
@@ -346,7 +361,7 @@ class GradientMatching:
         loss = self.gradients.pull(batch, self.images.tensor, self.images.gradient)
         return self.images.descend({"matching": loss})["matching"]
 
-    def _take_less(self, reason: str) -> None:
+    def _take_less(self, reason: str) -> Iterator[Notice]:
         """Halve what goes through the network at once, after the GPU's memory was too small for it."""
         policy, gradients = self.problem.policy, self.gradients
         of_real = gradients.phase == "real"
@@ -356,7 +371,7 @@ class GradientMatching:
         self._replayed.forget()
         if policy.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.problem.adapt(self.images.iteration + 1, reason, real_chunk=-(-now // 2))
+        yield from self.problem.adapt(self.images.iteration + 1, reason, "real_chunk", -(-now // 2))
         self.gradients = ClassGradients(gradients.network, self.problem.policy, gradients.apart)
 
     @torch.no_grad()
@@ -375,11 +390,7 @@ class GradientMatching:
         return Progressed(phase="distil", done=number, total=self.options.iterations * self.updates, note=note)
 
 
-def match_gradients(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Progressed]:
-    """What a method of this kind does: all its iterations."""
+def match_gradients(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
+    """Distil by gradients: a whole `distill` for a method of this kind."""
     images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
-    matching = GradientMatching(problem, images, options)
-    while images.iteration < options.iterations:
-        losses = yield from matching.step()
-        made = problem.synthetic_set(images.tensor.detach())
-        yield Step(images.iteration, made, losses, images.state, matching.parts)
+    yield from GradientMatching(problem, images, options).steps()

@@ -21,7 +21,7 @@ users met both.)
 """
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -38,7 +38,7 @@ from torch.func import functional_call
 from dambench.core import config, expert_files
 from dambench.core.config import PreprocessingName
 from dambench.core.errors import BadInput, NotEnoughMemory
-from dambench.core.events import DataCard, Progressed
+from dambench.core.events import DataCard, Progressed, Warned
 from dambench.core.protocol import DSA
 from dambench.core.units import size
 from dambench.matching.experts import ExpertTraining, Schedule, Trajectories
@@ -47,7 +47,7 @@ from dambench.matching.optimised import Learned, LearnedImages
 from dambench.training.augmentation import Draw, augment, augment_by, draw, parameters, strategy_for
 from dambench.training.cuda_graph import Recorder, Replayed
 from dambench.training.policy import ALL
-from dambench.training.problem import Network, Problem, State, SyntheticSet
+from dambench.training.problem import Network, Notice, Problem, State, Step, SyntheticSet
 from dambench.training.train import Gsam
 
 MOST_OF_MEMORY = 0.7
@@ -452,14 +452,13 @@ class TrajectoryMatching:
         """Images of each step."""
         self._passes = -(-options.steps // len(of_pass))
         self._strategy = strategy_for(DSA, problem.card.mirrors) if options.augmentation == "dsa" else ()
-        if problem.policy.compiled:
-            problem.adapt(images.iteration + 1, "trajectory matching has no compiled form", compiled=False)
         self.parts: dict[str, float] = {}
         """What the last iteration spent its time on, seconds; on a CPU."""
+        self._warnings: list[str] = []
+        """That are still to be yielded."""
         self._graphed = problem.device.type == "cuda" or recorder is not None
-        self._replayed = Replayed(self._iterate_on, problem.device, said=problem.warn, recorder=recorder)
-        if resume is None and options.memory == "unrolled":
-            self._keep_what_fits()
+        self._replayed = Replayed(self._iterate_on, problem.device, said=self._warnings.append, recorder=recorder)
+        self._resumed = resume is not None
 
     @property
     def labels(self) -> Tensor:
@@ -476,7 +475,18 @@ class TrajectoryMatching:
         """Copies of all that `resume` needs."""
         return self.images.state() | {"gated": self.gated.clone(), "held": self.rate.held.clone()}
 
-    def step(self) -> Generator[Progressed, None, dict[str, Tensor]]:
+    def steps(self) -> Iterator[Step | Notice]:
+        """Take all iterations that are left."""
+        if self.problem.policy.compiled:
+            reason = "trajectory matching has no compiled form"
+            yield from self.problem.adapt(self.images.iteration + 1, reason, "compiled", False)
+        if not self._resumed and self.options.memory == "unrolled":
+            yield from self._keep_what_fits()
+        while self.images.iteration < self.options.iterations:
+            losses = yield from self.step()
+            yield Step(self.images.iteration, self.synthetic, losses, self.state, self.parts)
+
+    def step(self) -> Generator[Notice, None, dict[str, Tensor]]:
         """Take the next iteration.
 
         Yields:
@@ -506,10 +516,12 @@ class TrajectoryMatching:
             except torch.OutOfMemoryError as error:
                 reason = str(error).partition("\n")[0]
             # Outside of `except`: what the error keeps alive is to be freed first.
-            self._keep_less(reason)
+            yield from self._keep_less(reason)
+        while self._warnings:
+            yield Warned(message=self._warnings.pop(0))
         self.images.iteration = iteration
         if iteration == self.options.iterations:
-            self._tell()
+            yield from self._closing_warnings()
         return losses
 
     def _iterate(
@@ -578,7 +590,7 @@ class TrajectoryMatching:
             self.gated.add_(~within)
         return self.images.descend({"matching": found.loss, "lr": self.rate.tensor.detach().clone()}, within)
 
-    def _keep_what_fits(self) -> None:
+    def _keep_what_fits(self) -> Iterator[Notice]:
         """Where the graphs of all steps would not fit the memory that is free, keep fewer, from the beginning on."""
         policy = self.problem.policy
         weights = self.experts.weights(0, 0)
@@ -592,9 +604,9 @@ class TrajectoryMatching:
         if fit < self.options.steps:
             why = f"the graphs of {self.options.steps} steps take {size(self.options.steps * one)}"
             reason = f"{why}, and {size(free)} are free"
-            self.problem.adapt(self.images.iteration + 1, reason, kept_steps=fit)
+            yield from self.problem.adapt(self.images.iteration + 1, reason, "kept_steps", fit)
 
-    def _keep_less(self, reason: str) -> None:
+    def _keep_less(self, reason: str) -> Iterator[Notice]:
         """Halve the steps whose graphs are kept, after the GPU's memory was too small for them."""
         policy = self.problem.policy
         now = min(policy.kept_steps, self.options.steps) if self.options.memory == "unrolled" else 0
@@ -606,19 +618,19 @@ class TrajectoryMatching:
         self._replayed.forget()
         if policy.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.problem.adapt(self.images.iteration + 1, reason, kept_steps=now // 2)
+        yield from self.problem.adapt(self.images.iteration + 1, reason, "kept_steps", now // 2)
 
-    def _tell(self) -> None:
+    def _closing_warnings(self) -> Iterator[Warned]:
         """At the end, what a reader should know of steps that were not taken as they were computed."""
         held, gated = int(self.rate.held), int(self.gated)
         if held:
-            self.problem.warn(
-                f"In {held} of {self.options.iterations} iterations the students' step size was held back, to be at "
-                "most doubled or halved: a smaller lr_lr may help (--set method.lr_lr=…)."
+            yield Warned(
+                message=f"In {held} of {self.options.iterations} iterations the students' step size was held back, to "
+                "be at most doubled or halved: a smaller lr_lr may help (--set method.lr_lr=…)."
             )
         if gated:
-            self.problem.warn(
-                f"In {gated} of {self.options.iterations} iterations the loss was above the threshold of "
+            yield Warned(
+                message=f"In {gated} of {self.options.iterations} iterations the loss was above the threshold of "
                 f"{self._within:g}, and the set stayed as it was."
             )
 
@@ -649,7 +661,7 @@ def soft_matching(
     options: SoftOptions,
     resume: State | None,
     weigh: Callable[[Tensor], Tensor] | None = None,
-) -> Generator[Progressed, None, TrajectoryMatching]:
+) -> Generator[Notice, None, TrajectoryMatching]:
     """Matching from real images that the experts recognise, with what the experts say of them as soft labels.
 
     Yields:
@@ -667,7 +679,7 @@ def soft_matching(
     return TrajectoryMatching(problem, images, experts, options, labels=labels, weigh=weigh, resume=resume)
 
 
-def correct_images(problem: Problem, student: Student, experts: Trajectories) -> Generator[Progressed, None, Tensor]:
+def correct_images(problem: Problem, student: Student, experts: Trajectories) -> Generator[Notice, None, Tensor]:
     """IPC random images of each class that the first expert recognises at its end; where they are too few, the next.
 
     Returns:
@@ -693,13 +705,15 @@ def correct_images(problem: Problem, student: Student, experts: Trajectories) ->
         chosen.append(torch.cat([found, order[: problem.ipc - len(found)]]))
         yield Progressed(phase="distil", done=label + 1, total=real.classes, note="finding images to begin with")
     if lacking:
-        problem.warn(f"No expert recognises enough images: {lacking} of the first synthetic ones are any others.")
+        yield Warned(
+            message=f"No expert recognises enough images: {lacking} of the first synthetic ones are any others."
+        )
     return real.images[torch.cat(chosen).to(problem.device)]
 
 
 def soft_labels(
     problem: Problem, student: Student, experts: Trajectories, images: Tensor
-) -> Generator[Progressed, None, Tensor]:
+) -> Generator[Notice, None, Tensor]:
     """What those experts that are right about an image say of it at their end, on average: (N, classes) logits.
 
     Where none is right, it is what all say, with the image's class and the one they take it for exchanged. (The

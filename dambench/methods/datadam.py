@@ -30,10 +30,11 @@ from msgspec import Meta
 from dambench.core import config
 from dambench.core.config import Recipe
 from dambench.core.errors import BadInput
+from dambench.core.events import Warned
 from dambench.matching.attention import attention
 from dambench.matching.distribution import Matching, Term
 from dambench.matching.optimised import LearnedImages
-from dambench.training.problem import Network, Problem, State, Step
+from dambench.training.problem import Network, Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2310.00093"
 VERSION = 1
@@ -147,13 +148,13 @@ def terms(network: Network, options: Options) -> list[Term]:
     return [*of_layers, Term("features", blocks, lambda maps: maps.flatten(1), 100 * options.balance)]
 
 
-def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step]:
+def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Pull the mean attention maps and the mean embedding of each synthetic class towards the real ones."""
     images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
     matching = Matching(problem, images, partial(terms, options=options), options.batch_real, options.augmentation)
     if len(matching.means.terms) == 1:
-        problem.warn(
-            "A network of one block has no layer but the last, so there is no attention to match: only the features "
-            "are matched."
+        yield Warned(
+            message="A network of one block has no layer but the last, so there is no attention to match: only the "
+            "features are matched."
         )
     yield from matching.steps(options.iterations)

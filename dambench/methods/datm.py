@@ -17,12 +17,11 @@ hand under any other protocol.
 
 from collections.abc import Iterator
 
-from dambench.core.events import Progressed
 from dambench.matching import trajectories as matching
 from dambench.matching.experts import trajectories
 from dambench.matching.recipes import FOR_DATM, FOR_MTT, brief, digits, elsewhere, table
 from dambench.matching.trajectories import check, settle, soft_matching, training
-from dambench.training.problem import Problem, State, Step
+from dambench.training.problem import Notice, Problem, State, Step
 
 __all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill", "settle"]
 
@@ -63,10 +62,8 @@ RECIPES = (
 )
 
 
-def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Progressed]:
+def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Move images and labels so that steps on them take a student where real images took an expert."""
     experts = yield from trajectories(problem, training(options), options.experts, options.experts_from)
     matching = yield from soft_matching(problem, experts, options, resume)
-    while matching.images.iteration < options.iterations:
-        losses = yield from matching.step()
-        yield Step(matching.images.iteration, matching.synthetic, losses, matching.state, matching.parts)
+    yield from matching.steps()

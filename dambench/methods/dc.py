@@ -20,10 +20,9 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from dambench.core.config import Recipe
-from dambench.core.events import Progressed
 from dambench.matching import gradients
 from dambench.matching.gradients import BRIEF, DIGITS, match_gradients
-from dambench.training.problem import Problem, State, Step
+from dambench.training.problem import Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2006.05929"
 VERSION = 1
@@ -54,6 +53,6 @@ RECIPES = (
 )
 
 
-def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Progressed]:
+def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Bring the gradients of each synthetic class nearer to the real one's, while the network learns."""
     return match_gradients(problem, options, resume)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dambench.core.config import Recipe
 from dambench.matching import distribution
 from dambench.matching.distribution import Term, match_means
-from dambench.training.problem import Network, Problem, State, Step
+from dambench.training.problem import Network, Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2110.04181"
 VERSION = 1
@@ -57,6 +57,6 @@ def terms(network: Network) -> list[Term]:
     return [Term("matching", network.num_levels - 1, lambda maps: maps.flatten(1))]
 
 
-def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step]:
+def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Pull the mean embedding of each synthetic class towards the real one."""
     return match_means(problem, options, terms, resume)

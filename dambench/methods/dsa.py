@@ -11,10 +11,9 @@ Tested as in that code: `--protocol dsa-dm`.
 from collections.abc import Iterator
 
 from dambench.core.config import Recipe
-from dambench.core.events import Progressed
 from dambench.matching import gradients
 from dambench.matching.gradients import BRIEF, DIGITS, match_gradients
-from dambench.training.problem import Problem, State, Step
+from dambench.training.problem import Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2102.08259"
 VERSION = 1
@@ -38,6 +37,6 @@ RECIPES = (
 )
 
 
-def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Progressed]:
+def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Bring the gradients of each augmented synthetic class nearer to the real one's, while the network learns."""
     return match_gradients(problem, options, resume)

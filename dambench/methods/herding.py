@@ -12,10 +12,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dambench.core.events import Progressed
 from dambench.matching import coresets
 from dambench.matching.coresets import coreset
-from dambench.training.problem import Problem, State, Step
+from dambench.training.problem import Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/1611.07725"
 VERSION = 1
@@ -48,6 +47,6 @@ def herd(features: Tensor, count: int) -> Tensor:
     return torch.stack(chosen)
 
 
-def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Progressed]:
+def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Choose once, class by class."""
     yield from coreset(problem, options.epochs, lambda label: herd)

@@ -14,10 +14,9 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from dambench.core.events import Progressed
 from dambench.matching import coresets
 from dambench.matching.coresets import coreset
-from dambench.training.problem import Problem, State, Step, derived_seed
+from dambench.training.problem import Notice, Problem, State, Step, derived_seed
 
 PAPER = ""
 VERSION = 1
@@ -53,7 +52,7 @@ def representatives(features: Tensor, count: int, seed: int) -> Tensor:
     return torch.tensor(chosen)
 
 
-def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Progressed]:
+def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Choose once, class by class."""
 
     def choose(label: int) -> partial[Tensor]:

@@ -20,13 +20,12 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from dambench.core.config import Recipe
-from dambench.core.events import Progressed
 from dambench.matching import trajectories as matching
 from dambench.matching.experts import trajectories
 from dambench.matching.optimised import LearnedImages
 from dambench.matching.recipes import brief, digits, elsewhere, table
 from dambench.matching.trajectories import TrajectoryMatching, check, settle, training
-from dambench.training.problem import Problem, State, Step
+from dambench.training.problem import Notice, Problem, State, Step
 
 __all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill", "settle"]
 
@@ -79,11 +78,9 @@ RECIPES = (
 )
 
 
-def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Progressed]:
+def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Move the images so that steps on them take a student where real images took an expert."""
     experts = yield from trajectories(problem, training(options), options.experts, options.experts_from)
     images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
     matching = TrajectoryMatching(problem, images, experts, options, resume=resume)
-    while images.iteration < options.iterations:
-        losses = yield from matching.step()
-        yield Step(images.iteration, matching.synthetic, losses, matching.state, matching.parts)
+    yield from matching.steps()

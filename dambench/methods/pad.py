@@ -27,12 +27,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from dambench.core.events import Progressed
 from dambench.matching import trajectories as matching
 from dambench.matching.experts import Schedule, trajectories
 from dambench.matching.recipes import FOR_DATM, FOR_MTT, brief, digits, elsewhere, table
 from dambench.matching.trajectories import check, depth_mask, loss_mask, settle, soft_matching, training
-from dambench.training.problem import Problem, State, Step
+from dambench.training.problem import Notice, Problem, State, Step
 
 __all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill", "settle"]
 
@@ -124,7 +123,7 @@ RECIPES = (
 )
 
 
-def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Progressed]:
+def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """As DATM, from experts that see easy images first, and for the deeper of their weights."""
     experts = yield from trajectories(
         problem, training(options, options.schedule), options.experts, options.experts_from
@@ -133,6 +132,4 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
     mask = depth_mask if options.mask == "depth" else loss_mask
     weigh = mask(length, options.mask_ratio, problem.device) if options.mask_ratio else None
     matching = yield from soft_matching(problem, experts, options, resume, weigh)
-    while matching.images.iteration < options.iterations:
-        losses = yield from matching.step()
-        yield Step(matching.images.iteration, matching.synthetic, losses, matching.state, matching.parts)
+    yield from matching.steps()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dambench.core import files, reading
 from dambench.core.config import Options, PreprocessingName, Recipe
 from dambench.core.errors import BadInput
-from dambench.core.events import Adapted, DataCard, Progressed
+from dambench.core.events import Adapted, DataCard, Progressed, Warned
 from dambench.core.sanitize import display
 from dambench.training.policy import Policy
 
@@ -443,25 +443,18 @@ class Problem:
     network: str = ""
     """The name of the network that it builds."""
     policy: Policy = field(default_factory=lambda: Policy(torch.device("cpu")))
-    enter: Callable[[str], None] = lambda phase: None
-    """Begins, or goes on with, a phase whose time and memory are recorded by themselves. A method is in `distil`."""
-    rehearsal: bool = False
+    dry_run: bool = False
     """Whether only what things take is wanted: what would have to be trained for long may be anything."""
-    warn: Callable[[str], None] = lambda message: None
-    """Says something once that a reader of the result should know."""
-    adapted: Callable[[Adapted], None] = lambda event: None
-    """Hears what `adapt` changed."""
     _network: Network | None = None
 
     @property
     def device(self) -> torch.device:
         return self.policy.device
 
-    def adapt(self, iteration: int, reason: str, **changes: int) -> None:
-        """Compute otherwise from this iteration on: fields of the policy that do not change the maths."""
-        self.policy = replace(self.policy, **cast(dict[str, Any], changes))
-        for what, value in changes.items():
-            self.adapted(Adapted(iteration=iteration, what=what, value=int(value), reason=reason))
+    def adapt(self, iteration: int, reason: str, what: str, value: int) -> Iterator[Adapted]:
+        """Compute otherwise from this iteration on: a field of the policy that does not change the maths."""
+        self.policy = replace(self.policy, **cast(dict[str, Any], {what: value}))
+        yield Adapted(iteration=iteration, what=what, value=int(value), reason=reason)
 
     def generator(self, purpose: str, *indices: int) -> torch.Generator:
         """A generator on the device, for one purpose at one iteration."""
@@ -519,6 +512,20 @@ class Step:
     """What the iteration spent its time on, seconds; empty: not measured."""
 
 
+@dataclass(frozen=True)
+class PhaseStarted:
+    """A phase of a run that begins, or goes on, when it is yielded; its seconds and its peak memory are its own.
+
+    A method is in `distil` until it yields another.
+    """
+
+    phase: str
+
+
+Notice = Progressed | PhaseStarted | Warned | Adapted
+"""What a method may yield on the way to a step."""
+
+
 class Method(Protocol):
     """A module of `dambench.methods`.
 
@@ -537,8 +544,9 @@ class Method(Protocol):
     Options: type[Options]
     RECIPES: tuple[Recipe, ...]
 
-    def distill(self, problem: Problem, options: Any, resume: State | None = None) -> Iterator[Step | Progressed]:
-        """Yields a `Step` after each iteration; `Progressed` on the way to one that takes more than moments.
+    def distill(self, problem: Problem, options: Any, resume: State | None = None) -> Iterator[Step | Notice]:
+        """Yield a `Step` after each iteration, `Progressed` on the way to one that takes more than moments.
 
-        A run can be stopped only where something is yielded.
+        What a reader of the result should know is yielded as `Warned`. A run can be stopped only at a Step or a
+        Progressed.
         """

@@ -14,9 +14,8 @@ from dambench.matching.trajectories import Minibatch, Student, match
 from dambench.methods import datadam, dm
 from dambench.training.augmentation import Draw, augment
 from dambench.training.problem import Network
-from tests.lab import data_card, generator, global_seed, noise, pulled
+from tests.lab import data_card, end_of, generator, global_seed, noise, pulled
 from tests.matching.test_gradients import pulled as matched_gradients
-from tests.matching.test_trajectories import finished
 
 CARD = data_card((1, 1, 1), channels=1, size=(28, 28))
 
@@ -109,7 +108,7 @@ def test_trajectory_matching_of_the_official_form_is_ours() -> None:
     images, labels = noise(6, 1, 28, 28, seed=1), torch.arange(3).repeat_interleave(2)
     lr = torch.tensor(0.5, dtype=torch.float64)
     orders = [torch.randperm(6, generator=generator(step))[:4] for step in range(3)]
-    found = finished(match(student, start, target, images, labels, lr, [Minibatch(chosen) for chosen in orders]))
+    found = end_of(match(student, start, target, images, labels, lr, [Minibatch(chosen) for chosen in orders]))
 
     free, rate = images.clone().requires_grad_(), lr.clone().requires_grad_()
     loss = official.trajectory_loss(network, start, target, rate, [(free[some], labels[some]) for some in orders])

@@ -35,7 +35,7 @@ from dambench.engine.loop import StopRun, run
 from dambench.engine.settle import Job, prepare
 from dambench.evaluators import accuracy
 from dambench.methods import dm
-from dambench.training.problem import Network, Normalisation, Problem, State, Step, SyntheticSet
+from dambench.training.problem import Network, Normalisation, Notice, PhaseStarted, Problem, State, Step, SyntheticSet
 from dambench.training.train import train_together
 
 
@@ -347,13 +347,13 @@ def test_experts_are_a_phase_and_what_is_said_of_them_is_heard_at_once(monkeypat
         asked.append(1)
         return {}
 
-    def with_experts(problem: Problem, options: object, resume: object = None) -> Iterator[Progressed | Step]:
-        problem.enter("experts")
-        problem.warn("they take 6.5 GB")
+    def with_experts(problem: Problem, options: object, resume: object = None) -> Iterator[Notice | Step]:
+        yield PhaseStarted("experts")
+        yield Warned(message="they take 6.5 GB")
         for done in range(1, 4):
             time.sleep(0.1)
             yield Progressed(phase="experts", done=done, total=3)
-        problem.enter("distil")
+        yield PhaseStarted("distil")
         for iteration in range(1, 5):
             yield Step(iteration, problem.synthetic_set(problem.random_subset()), state=state)
 
@@ -613,8 +613,8 @@ def test_precision_has_no_effect_on_a_method_without_a_network_and_that_is_said(
 def test_what_a_run_adapts_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
     job = prepare(_request())
 
-    def crowded(problem: Problem, options: Any, resume: Any = None) -> Iterator[Step]:
-        problem.adapt(2, "CUDA out of memory.", real_chunk=8)
+    def crowded(problem: Problem, options: Any, resume: Any = None) -> Iterator[Notice | Step]:
+        yield from problem.adapt(2, "CUDA out of memory.", "real_chunk", 8)
         yield Step(1, problem.synthetic_set(problem.real.normalisation.apply(problem.random_subset())))
 
     monkeypatch.setattr(job.method, "distill", crowded)

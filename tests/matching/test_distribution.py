@@ -17,7 +17,20 @@ from dambench.methods import datadam, dm
 from dambench.training.augmentation import draw
 from dambench.training.policy import ALL, Policy
 from dambench.training.problem import Network
-from tests.lab import GivenBatch, Seen, Tape, data_card, generator, noise, pulled, real_set, tiny_problem, watch
+from tests.lab import (
+    GivenBatch,
+    Seen,
+    Tape,
+    adaptations,
+    data_card,
+    end_of,
+    generator,
+    noise,
+    pulled,
+    real_set,
+    tiny_problem,
+    watch,
+)
 from tests.methods import test_datadam, test_dm
 
 CARD = data_card(channels=3)
@@ -158,10 +171,10 @@ def crowded(monkeypatch: pytest.MonkeyPatch, network: str, most: int, *, synthet
 
 def distilled(network: str, **policy: Any) -> tuple[list[Seen], list[Adapted]]:
     problem = tiny_problem(card=data_card((9, 9, 9), channels=3), network=network)
-    adapted: list[Adapted] = []
+    notices: list[Any] = []
     problem.policy = Policy(torch.device("cpu"), **policy)
-    problem.adapted = adapted.append
-    return watch(dm, problem, dm.Options(iterations=3, batch_real=8)), adapted
+    steps = watch(dm, problem, dm.Options(iterations=3, batch_real=8), notices=notices)
+    return steps, adaptations(notices)
 
 
 @pytest.mark.parametrize("network", ["convnet-d2-w8", "convnet-d2-w8-bn"])
@@ -329,7 +342,7 @@ def test_an_iteration_can_be_replayed(
         problem.policy = Policy(torch.device("cpu"), precision=precision, real_chunk=chunk)
         images = LearnedImages(problem, "real", 1.0, 0.5, None)
         matching = Matching(problem, images, dm.terms, 8, augmentation, record)
-        losses = [{name: float(loss) for name, loss in matching.step().items()} for _ in range(7)]
+        losses = [{name: float(loss) for name, loss in end_of(matching.step()).items()} for _ in range(7)]
         assert images.iteration == 7
         made.append((losses, images.tensor.detach()))
     ((losses, tensor), (expected_losses, expected)) = made
@@ -352,7 +365,7 @@ def test_a_graph_of_fewer_images_at_once_is_a_new_one(monkeypatch: pytest.Monkey
     problem = tiny_problem(card=data_card((9, 9, 9), channels=3), network="convnet-d2-w8")
     matching = Matching(problem, LearnedImages(problem, "real", 1.0, 0.5, None), dm.terms, 8, "dsa", recorder)
     for _ in range(5):
-        matching.step()
+        end_of(matching.step())
     assert problem.policy.real_chunk == 6
     assert [tape.recorded for tape in tapes] == [0, 0, 1]
 

@@ -1,6 +1,6 @@
 import json
 import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from dambench.cli.app import run_cli
 from dambench.core import expert_files, files, units
 from dambench.core.config import Choice
 from dambench.core.errors import BadInput
-from dambench.core.events import Progressed
+from dambench.core.events import Progressed, Warned
 from dambench.engine import experts_import
 from dambench.matching import experts
 from dambench.matching.experts import (
@@ -32,9 +32,9 @@ from dambench.matching.experts import (
     scores,
     trajectories,
 )
-from dambench.training.problem import Network, Normalisation, Problem, Seeds
+from dambench.training.problem import Network, Normalisation, PhaseStarted, Problem, Seeds
 from dambench.training.train import Gsam, predict, train, train_together
-from tests.lab import brief, data_card, noise, tiny_problem
+from tests.lab import brief, data_card, end_of, messages, noise, tiny_problem
 
 T = TypeVar("T")
 
@@ -44,16 +44,6 @@ BRIEF = ExpertTraining(epochs=2, batch=8)
 def finished(problem: Problem, epochs: int = 2) -> Network:
     """The network, whatever was said on the way."""
     return end_of(expert(problem, expert_protocol(epochs)))
-
-
-def end_of(steps: Generator[Progressed, None, T]) -> T:
-    """What a generator returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            found: T = end.value
-            return found
 
 
 def weights(network: Network) -> Tensor:
@@ -116,8 +106,8 @@ def test_a_damaged_file_is_made_again() -> None:
 
 
 def test_training_says_how_far_it_is() -> None:
-    said = list(expert(tiny_problem(), expert_protocol(3)))
-    assert [(event.done, event.total) for event in said] == [(1, 3), (2, 3), (3, 3)]
+    events = [event for event in expert(tiny_problem(), expert_protocol(3)) if isinstance(event, Progressed)]
+    assert [(event.done, event.total) for event in events] == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_features_are_what_the_classifier_reads_of_each_image_class_by_class() -> None:
@@ -204,8 +194,8 @@ def test_a_training_that_is_broken_off_goes_on_after_the_last_expert() -> None:
     while len(kept()) < 2:
         next(steps)
     steps.close()
-    said = list(trajectories(tiny_problem(), BRIEF, 3))
-    assert {event.note for event in said} == {"looking at those that are kept", "expert 1/1"}
+    events = [event for event in trajectories(tiny_problem(), BRIEF, 3) if isinstance(event, Progressed)]
+    assert {event.note for event in events} == {"looking at those that are kept", "expert 1/1"}
     assert torch.equal(paths(end_of(trajectories(tiny_problem(), BRIEF, 3))), expected)
 
 
@@ -215,12 +205,11 @@ def test_a_damaged_expert_is_trained_again_and_the_reader_is_told(damage: Callab
     path = kept()[1]
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
-    problem, warnings = tiny_problem(), list[str]()
-    problem.warn = warnings.append
-    assert torch.equal(paths(end_of(trajectories(problem, BRIEF, 2))), expected)
+    notices: list[Any] = []
+    assert torch.equal(paths(end_of(trajectories(tiny_problem(), BRIEF, 2), notices)), expected)
     assert path.read_bytes() == whole
-    assert "0001-" in warnings[0]
-    assert "damaged" in warnings[0]
+    assert "0001-" in messages(notices)[0]
+    assert "damaged" in messages(notices)[0]
 
 
 def test_whatever_the_weights_depend_on_makes_other_experts() -> None:
@@ -256,7 +245,7 @@ def test_whatever_the_weights_depend_on_makes_other_experts() -> None:
 
 def test_running_statistics_are_no_part_of_a_trajectory() -> None:
     with pytest.raises(BadInput, match="running statistics"):
-        next(trajectories(tiny_problem(network="convnet-d1-w8-bn"), BRIEF, 1))
+        end_of(trajectories(tiny_problem(network="convnet-d1-w8-bn"), BRIEF, 1))
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,9 +256,13 @@ def test_a_disk_without_room_is_refused_before_anything_is_trained(monkeypatch: 
 
 
 def test_their_time_is_a_phase_of_its_own_and_disk_use_is_announced_and_then_told() -> None:
-    problem, said = tiny_problem(), list[str]()
-    problem.enter = problem.warn = said.append
-    events = list(trajectories(problem, BRIEF, 2))
+    notices = list(trajectories(tiny_problem(), BRIEF, 2))
+    events = [event for event in notices if isinstance(event, Progressed)]
+    said = [
+        event.phase if isinstance(event, PhaseStarted) else event.message
+        for event in notices
+        if isinstance(event, PhaseStarted | Warned)
+    ]
     assert said[0] == "experts"
     assert "2 experts of convnet-d1-w8 on made-up are trained, for 2 epochs" in said[1]
     size = sum(path.stat().st_size for path in kept())
@@ -288,9 +281,8 @@ def test_only_one_process_trains_and_the_other_waits_for_it(monkeypatch: pytest.
     claim = expert_files.claim(pool.key)
     assert claim is not None
     steps = trajectories(tiny_problem(), BRIEF, 2)
-    for _ in range(3):
-        waiting = next(steps)
-    assert waiting.note == "another process trains them"
+    waiting = [event for event in (next(steps) for _ in range(5)) if isinstance(event, Progressed)]
+    assert waiting[-1].note == "another process trains them"
     claim.release()
     assert len(end_of(steps)) == 2
 
@@ -306,9 +298,10 @@ def test_fewer_are_trained_at_once_where_the_memory_is_too_small(monkeypatch: py
         return real(stack, *given, **more)
 
     monkeypatch.setattr(experts, "train_together", crowded)
-    problem, warnings = tiny_problem(), list[str]()
-    problem.policy, problem.warn = replace(problem.policy, stack=4), warnings.append
-    assert len(end_of(trajectories(problem, BRIEF, 5))) == 5
+    problem, notices = tiny_problem(), list[Any]()
+    problem.policy = replace(problem.policy, stack=4)
+    assert len(end_of(trajectories(problem, BRIEF, 5), notices)) == 5
+    warnings = messages(notices)
     assert stacks == [4, 2, 2, 1]
     assert warnings[1].endswith("2 are trained at once.")
 

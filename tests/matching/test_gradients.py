@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from dambench import networks
 from dambench.core.config import read
 from dambench.core.errors import NotEnoughMemory
-from dambench.core.events import Adapted
 from dambench.core.protocol import DSA, Protocol
 from dambench.matching import gradients
 from dambench.matching.distribution import real_batch
@@ -33,9 +32,11 @@ from dambench.training.problem import Network, Problem, Step, SyntheticSet
 from tests.lab import (
     GivenBatch,
     Tape,
+    adaptations,
     data_card,
     generator,
     literally_augmented,
+    messages,
     noise,
     real_set,
     tiny_problem,
@@ -252,18 +253,17 @@ def test_updates_and_epochs_are_the_published_ones_and_lie_between_them_elsewher
 # The loop.
 
 
-def matched(problem: Problem, how: Options, **tools: Any) -> tuple[Tensor, list[float]]:
+def matched(
+    problem: Problem, how: Options, notices: list[Any] | None = None, **tools: Any
+) -> tuple[Tensor, list[float]]:
     """The images after all iterations, and the losses."""
     images = LearnedImages(problem, how.init, how.lr_images, how.momentum_images, None)
-    matching, losses = GradientMatching(problem, images, how, **tools), []
-    while images.iteration < how.iterations:
-        steps = matching.step()
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                losses.append(float(end.value["matching"]))
-                break
+    losses = []
+    for event in GradientMatching(problem, images, how, **tools).steps():
+        if isinstance(event, Step):
+            losses.append(float(event.losses["matching"]))
+        elif notices is not None:
+            notices.append(event)
     return images.tensor.detach().clone(), losses
 
 
@@ -387,12 +387,10 @@ def test_it_is_told_what_the_time_is_spent_on() -> None:
 
 
 def test_a_class_with_fewer_images_than_the_real_batch_is_said() -> None:
-    said: list[str] = []
-    problem = tiny_problem()
-    problem.warn = said.append
-    matched(problem, options(batch_real=100, iterations=1, updates=1))
-    assert len(said) == 1
-    assert "fewer than the real batch of 100" in said[0]
+    notices: list[Any] = []
+    matched(tiny_problem(), options(batch_real=100, iterations=1, updates=1), notices)
+    (message,) = messages(notices)
+    assert "fewer than the real batch of 100" in message
 
 
 @pytest.mark.parametrize("recorded", [False, True])
@@ -402,11 +400,10 @@ def test_where_memory_is_too_small_fewer_real_images_go_through_at_once(
     tools: dict[str, Any] = {"recorder": Tape} if recorded else {}
     expected, losses = matched(tiny_problem(), options(), **tools)
     _with_memory_for(2, monkeypatch)
-    heard: list[Adapted] = []
-    problem = tiny_problem()
-    problem.adapted = heard.append
-    images, same = matched(problem, options(), **tools)
-    assert [(event.iteration, event.what, event.value) for event in heard] == [(1, "real_chunk", 2)]
+    notices: list[Any] = []
+    images, same = matched(tiny_problem(), options(), notices, **tools)
+    changes = [(event.iteration, event.what, event.value) for event in adaptations(notices)]
+    assert changes == [(1, "real_chunk", 2)]
     torch.testing.assert_close(images, expected, rtol=1e-4, atol=1e-5)
     assert same == pytest.approx(losses, rel=1e-4)
 
@@ -431,11 +428,11 @@ def _with_memory_for(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_that_it_runs_uncompiled_is_said() -> None:
-    heard: list[Adapted] = []
+    notices: list[Any] = []
     problem = tiny_problem()
-    problem.policy, problem.adapted = Policy(torch.device("cpu"), compiled=True), heard.append
-    matched(problem, options(iterations=1, updates=1))
-    assert [(event.what, event.value) for event in heard] == [("compiled", 0)]
+    problem.policy = Policy(torch.device("cpu"), compiled=True)
+    matched(problem, options(iterations=1, updates=1), notices)
+    assert [(event.what, event.value) for event in adaptations(notices)] == [("compiled", 0)]
     assert not problem.policy.compiled
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from dambench import networks
 from dambench.core.config import read
 from dambench.core.errors import BadInput, NotEnoughMemory
-from dambench.core.events import Adapted, Progressed
+from dambench.core.events import Progressed
 from dambench.core.protocol import DSA
 from dambench.matching import trajectories
 from dambench.matching.experts import Trajectories
@@ -36,8 +36,19 @@ from dambench.matching.trajectories import (
 )
 from dambench.training.augmentation import Draw, augment, draw
 from dambench.training.policy import ALL, Policy
-from dambench.training.problem import Network, Problem
-from tests.lab import Tape, data_card, generator, global_generator_untouched, noise, through_a_file, tiny_problem
+from dambench.training.problem import Network, Problem, Step
+from tests.lab import (
+    Tape,
+    adaptations,
+    data_card,
+    end_of,
+    generator,
+    global_generator_untouched,
+    messages,
+    noise,
+    through_a_file,
+    tiny_problem,
+)
 
 CARD = data_card(channels=3)
 
@@ -76,7 +87,7 @@ class Scene:
 
     def match(self, **changes: Any) -> Match:
         fields = dict(vars(self)) | changes
-        found: Match = finished(match(**fields))
+        found: Match = end_of(match(**fields))
         return found
 
     def literally(self) -> tuple[Tensor, list[Tensor]]:
@@ -116,14 +127,6 @@ class Scene:
 
 def _by(drawn: Draw) -> Callable[[Tensor], Tensor]:
     return lambda images: augment(images.unsqueeze(1), drawn).squeeze(1)
-
-
-def finished(steps: Any) -> Any:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -315,8 +318,8 @@ def matching(problem: Problem, chosen: Options | None = None, **more: Any) -> Tr
     return TrajectoryMatching(problem, images, experts, chosen, **more)
 
 
-def losses_of(one: TrajectoryMatching, count: int = 1) -> list[dict[str, float]]:
-    return [{name: float(value) for name, value in finished(one.step()).items()} for _ in range(count)]
+def losses_of(one: TrajectoryMatching, count: int = 1, notices: list[Any] | None = None) -> list[dict[str, float]]:
+    return [{name: float(value) for name, value in end_of(one.step(), notices).items()} for _ in range(count)]
 
 
 def test_an_iteration_is_a_step_down_the_gradient_of_a_random_expert_and_epoch() -> None:
@@ -403,15 +406,15 @@ def test_going_on_from_a_state_gives_the_same_bits(memory: str) -> None:
 
 
 def test_above_the_threshold_nothing_moves_and_it_is_said() -> None:
-    problem, said = tiny_problem(), list[str]()
-    problem.warn = said.append
-    one = matching(problem, soft(iterations=2, threshold=1e-6))
+    notices: list[Any] = []
+    one = matching(tiny_problem(), soft(iterations=2, threshold=1e-6))
     before = one.state()
-    losses = losses_of(one, 2)
+    losses = losses_of(one, 2, notices)
     assert all(loss["matching"] > 1e-6 and loss["skipped"] == 0 for loss in losses)
     after = one.state()
     assert all(torch.equal(after[name], before[name]) for name in ("images", "labels", "lr", "velocity"))
-    assert said == ["In 2 of 2 iterations the loss was above the threshold of 1e-06, and the set stayed as it was."]
+    (message,) = messages(notices)
+    assert message == "In 2 of 2 iterations the loss was above the threshold of 1e-06, and the set stayed as it was."
 
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=12))
@@ -434,13 +437,12 @@ def test_the_step_size_stays_positive_and_no_step_changes_it_by_more_than_a_fact
 
 
 def test_a_step_size_that_would_turn_negative_is_held_and_it_is_said() -> None:
-    problem, said = tiny_problem(), list[str]()
-    problem.warn = said.append
-    one = matching(problem, options(iterations=3, lr_lr=1e4))
-    losses_of(one, 3)
+    notices: list[Any] = []
+    one = matching(tiny_problem(), options(iterations=3, lr_lr=1e4))
+    losses_of(one, 3, notices)
     assert float(one.synthetic.lr or 0) > 0
     assert int(one.rate.held) > 0
-    (warning,) = said
+    (warning,) = messages(notices)
     assert warning.startswith(f"In {int(one.rate.held)} of 3 iterations the students' step size was held back")
 
 
@@ -461,20 +463,18 @@ def test_where_memory_is_short_fewer_graphs_are_kept_from_the_beginning_on(monke
     results = []
     for free in (10**12, 0):
         monkeypatch.setattr(Policy, "free_bytes", lambda self, free=free: free)
-        problem, heard = tiny_problem(), list[Adapted]()
-        problem.adapted = heard.append
-        one = matching(problem)
-        assert [(event.iteration, event.what, event.value) for event in heard] == (
+        events = list(matching(tiny_problem(), options(iterations=3)).steps())
+        assert [(event.iteration, event.what, event.value) for event in adaptations(events)] == (
             [] if free else [(1, "kept_steps", 0)]
         )
-        results.append(losses_of(one, 3))
+        steps = [event for event in events if isinstance(event, Step)]
+        results.append([{name: float(value) for name, value in step.losses.items()} for step in steps])
     for plenty, none in zip(*results, strict=True):
         assert plenty == pytest.approx(none, rel=1e-4)
 
 
 def test_out_of_memory_halves_the_graphs_that_are_kept_until_none_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem, heard = tiny_problem(), list[Adapted]()
-    problem.adapted = heard.append
+    problem, notices = tiny_problem(), list[Any]()
     one = matching(problem, options(steps=5))
     most = 1
 
@@ -484,8 +484,8 @@ def test_out_of_memory_halves_the_graphs_that_are_kept_until_none_is(monkeypatch
         return match(*given, kept=kept, **more)
 
     monkeypatch.setattr(trajectories, "match", small)
-    assert losses_of(one, 2)[1]["skipped"] == 0
-    assert [(event.iteration, event.what, event.value) for event in heard] == [
+    assert losses_of(one, 2, notices)[1]["skipped"] == 0
+    assert [(event.iteration, event.what, event.value) for event in adaptations(notices)] == [
         (1, "kept_steps", 2),
         (1, "kept_steps", 1),
     ]
@@ -496,15 +496,15 @@ def test_out_of_memory_halves_the_graphs_that_are_kept_until_none_is(monkeypatch
 
 
 def test_what_has_no_compiled_form_says_so() -> None:
-    problem, heard = tiny_problem(), list[Adapted]()
-    problem.policy, problem.adapted = Policy(torch.device("cpu"), compiled=True), heard.append
-    matching(problem)
-    assert [(event.what, event.value) for event in heard] == [("compiled", 0)]
+    problem = tiny_problem()
+    problem.policy = Policy(torch.device("cpu"), compiled=True)
+    events = list(matching(problem, options(iterations=1)).steps())
+    assert [(event.what, event.value) for event in adaptations(events)] == [("compiled", 0)]
 
 
 def test_it_says_how_far_a_student_is() -> None:
     one = matching(tiny_problem(), options(iterations=2, steps=3))
-    said = [event for _ in range(2) for event in one.step()]
+    said = [event for _ in range(2) for event in one.step() if isinstance(event, Progressed)]
     assert [(event.done, event.total) for event in said] == [(done, 12) for done in range(1, 13)]
 
 
@@ -517,13 +517,10 @@ def test_no_generator_of_torch_s_own_is_used() -> None:
 # How DATM begins.
 
 
-def told(steps: Any) -> tuple[list[Progressed], Tensor]:
-    said = []
-    while True:
-        try:
-            said.append(next(steps))
-        except StopIteration as end:
-            return said, end.value
+def told(steps: Any) -> tuple[list[Any], Tensor]:
+    notices: list[Any] = []
+    result = end_of(steps, notices)
+    return notices, result
 
 
 class Oracle(Student):
@@ -548,8 +545,7 @@ def numbers_of(problem: Problem, images: Tensor) -> Tensor:
 
 
 def test_the_first_images_are_random_ones_that_the_first_expert_recognises_then_the_next() -> None:
-    problem, said = tiny_problem(card=data_card((5, 6, 7)), ipc=3), list[str]()
-    problem.warn = said.append
+    problem = tiny_problem(card=data_card((5, 6, 7)), ipc=3)
     ids(problem)
     # By expert, the images that it recognises; each one else is taken for another class.
     known = [{0, 1, 2, 3, 5, 6, 11, 12, 13}, {7, 8, 9, 10, 14}]
@@ -566,7 +562,7 @@ def test_the_first_images_are_random_ones_that_the_first_expert_recognises_then_
     assert set(found[:3]) < {0, 1, 2, 3}
     assert {5, 6} < set(found[3:6]) <= {5, 6, 7, 8, 9, 10}
     assert set(found[6:]) == {11, 12, 13}
-    assert said == []
+    assert messages(events) == []
     assert [(event.done, event.total) for event in events] == [(1, 3), (2, 3), (3, 3)]
     others = [told(correct_images(p, Oracle(says), experts))[1] for p in (_with_ids(1), _with_ids(2), _with_ids(3))]
     assert any(set(other[:3, 0, 0, 0].tolist()) != set(found[:3]) for other in others)
@@ -579,8 +575,7 @@ def _with_ids(seed: int) -> Problem:
 
 
 def test_where_no_expert_recognises_enough_any_others_are_taken_and_it_is_said() -> None:
-    problem, said = tiny_problem(card=data_card((5, 6, 7)), ipc=3), list[str]()
-    problem.warn = said.append
+    problem = tiny_problem(card=data_card((5, 6, 7)), ipc=3)
     ids(problem)
     experts = Given(torch.zeros(2, 2, 1), Student(one_network()))
 
@@ -588,11 +583,12 @@ def test_where_no_expert_recognises_enough_any_others_are_taken_and_it_is_said()
         numbers = numbers_of(problem, images)
         return F.one_hot(torch.where(numbers == 4, 0, (problem.real.labels[numbers] + 1) % 3), 3).float()
 
-    found = told(correct_images(problem, Oracle(says), experts))[1][:, 0, 0, 0]
+    events, pixels = told(correct_images(problem, Oracle(says), experts))
+    found = pixels[:, 0, 0, 0]
     assert 4 in found[:3]
     assert problem.real.labels[found.long()].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert len(set(found.tolist())) == 9
-    assert said == ["No expert recognises enough images: 8 of the first synthetic ones are any others."]
+    assert messages(events) == ["No expert recognises enough images: 8 of the first synthetic ones are any others."]
 
 
 def test_soft_labels_are_what_the_experts_say_that_are_right() -> None:

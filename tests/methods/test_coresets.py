@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dambench.core.events import Progressed
 from dambench.matching.experts import expert, expert_protocol, features_of_each_class
 from dambench.methods import herding, kcenter, kmeans
-from tests.lab import data_card, noise, tiny_problem, watch
+from tests.lab import data_card, end_of, noise, tiny_problem, watch
 
 
 def distance(a: Tensor, b: Tensor) -> float:
@@ -94,9 +96,9 @@ def test_images_are_chosen_among_those_of_their_class(module: ModuleType) -> Non
 def test_the_features_are_those_of_the_expert() -> None:
     problem = tiny_problem(ipc=2)
     (step,) = watch(herding, problem, herding.Options(epochs=2))
-    steps = expert(problem, expert_protocol(2))
-    with pytest.raises(StopIteration) as end:
-        next(steps)  # it was kept
-    first = next(features_of_each_class(problem, end.value.value))
+    notices: list[Any] = []
+    network = end_of(expert(problem, expert_protocol(2)), notices)
+    assert not [event for event in notices if isinstance(event, Progressed)], "it was kept"
+    first = next(features_of_each_class(problem, network))
     expected = problem.real.images[literally_herded(first.double(), 2)]
     assert torch.equal(step.images[:2], expected)

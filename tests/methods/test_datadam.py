@@ -13,7 +13,7 @@ from dambench.matching.attention import attention
 from dambench.methods import datadam, dm
 from dambench.training.augmentation import Draw, draw
 from dambench.training.problem import Network
-from tests.lab import data_card, generator, literally_augmented, noise, pulled, tiny_problem, watch
+from tests.lab import data_card, generator, literally_augmented, messages, noise, pulled, tiny_problem, watch
 
 CARD = data_card(channels=3)
 
@@ -149,11 +149,9 @@ def test_the_loss_falls() -> None:
 
 @pytest.mark.parametrize(("network", "said"), [("convnet-d1-w8", 1), ("convnet-d2-w8", 0)])
 def test_a_network_without_a_layer_to_match_is_worth_a_warning(network: str, said: int) -> None:
-    problem = tiny_problem(network=network)
-    heard: list[str] = []
-    problem.warn = heard.append
-    watch(datadam, problem, options())
-    assert len([line for line in heard if "attention" in line]) == said
+    notices: list[Any] = []
+    watch(datadam, tiny_problem(network=network), options(), notices=notices)
+    assert len([message for message in messages(notices) if "attention" in message]) == said
 
 
 @pytest.mark.parametrize("network", ["convnet-d2-w8", "convnet-d2-w8-bn"])

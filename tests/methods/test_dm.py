@@ -13,8 +13,8 @@ from dambench.core.protocol import DSA
 from dambench.matching.distribution import ClassMeans, RealBatch
 from dambench.methods import dm
 from dambench.training.augmentation import Draw, draw
-from dambench.training.problem import Network
-from tests.lab import data_card, generator, literally_augmented, noise, pulled, real_set, tiny_problem, watch
+from dambench.training.problem import Network, Step
+from tests.lab import data_card, generator, literally_augmented, messages, noise, pulled, real_set, tiny_problem, watch
 
 CARD = data_card(channels=3)
 
@@ -136,7 +136,9 @@ def test_the_images_follow_gradient_descent_with_momentum(recorder: Recorder, mo
     problem = tiny_problem(card=CARD)
     start = problem.real.normalisation.apply(problem.random_subset()).double()
     steps = dm.distill(problem, options(lr_images=0.3, momentum_images=momentum))
-    yielded = [(step.synthetic.images.double(), step.losses["matching"].item()) for step in steps]
+    yielded = [
+        (step.synthetic.images.double(), step.losses["matching"].item()) for step in steps if isinstance(step, Step)
+    ]
     images, velocity = start, torch.zeros_like(start)
     assert len(yielded) == 3
     for index, (seen, loss) in enumerate(yielded):
@@ -238,6 +240,7 @@ def test_it_makes_as_many_iterations_as_it_is_asked() -> None:
 
 def test_a_step_tells_the_matching_loss_as_a_tensor_that_nobody_waited_for() -> None:
     for step in dm.distill(tiny_problem(), options()):
+        assert isinstance(step, Step)
         assert list(step.losses) == ["matching", "skipped"]
         assert step.losses["matching"].shape == ()
         assert not step.losses["matching"].requires_grad
@@ -260,6 +263,7 @@ def test_a_resumed_run_gives_the_bits_of_an_uninterrupted_one(network: str, done
 def test_a_state_does_not_change_when_the_method_goes_on() -> None:
     states, copies = [], []
     for step in dm.distill(tiny_problem(), options()):
+        assert isinstance(step, Step)
         states.append(step.state())
         copies.append(copy.deepcopy(states[-1]))
     for state, before in zip(states, copies, strict=True):
@@ -277,9 +281,9 @@ def test_real_images_stay_as_they_are() -> None:
 @pytest.mark.parametrize(("batch", "said"), [(5, []), (6, [5, 6])])
 def test_a_class_smaller_than_the_real_batch_is_worth_a_warning(batch: int, said: list[int]) -> None:
     problem = tiny_problem(card=data_card((5, 6, 7)))
-    warnings: list[str] = []
-    problem.warn = warnings.append
-    watch(dm, problem, options(batch_real=batch))
+    notices: list[Any] = []
+    watch(dm, problem, options(batch_real=batch), notices=notices)
+    warnings = messages(notices)
     assert len(warnings) == (1 if said else 0)
     assert all(str(number) in warning for warning in warnings for number in said)
 

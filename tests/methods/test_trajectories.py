@@ -14,8 +14,7 @@ from dambench.matching.experts import FTD, MTT, PAD, trajectories
 from dambench.matching.trajectories import Student, check, predicted, training
 from dambench.methods import datm, mtt, pad
 from dambench.training.problem import SyntheticSet
-from tests.lab import SOFT, data_card, quick_options, tiny_problem, watch
-from tests.matching.test_trajectories import finished
+from tests.lab import SOFT, data_card, end_of, quick_options, tiny_problem, watch
 
 ALL_THREE = pytest.mark.parametrize("method", [mtt, datm, pad], ids=["mtt", "datm", "pad"])
 
@@ -84,7 +83,7 @@ def test_datm_begins_with_images_that_its_first_expert_recognises() -> None:
     }
     options = read(datm.Options, fields, "datm")
     first = watch(datm, problem, options)[0]
-    experts = finished(trajectories(problem, training(options), 2))
+    experts = end_of(trajectories(problem, training(options), 2))
     student = Student(problem.new_network(0))
     says = [predicted(student, experts.weights(e, 40), first.images) for e in range(2)]
     assert says[0].argmax(1).tolist() == [0, 0, 1, 1, 2, 2]
