@@ -9,7 +9,7 @@ import hashlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,24 +24,27 @@ OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPER
 KINDS = {32: ("md5", "MD5"), 64: ("sha256", "SHA-256")}
 """By the number of hexadecimal digits."""
 
+Part = Mapping[str, object]
+
 
 def place(data: Path | None) -> Path:
-    """Where raw files are looked for, in the layout of torchvision's root: `data`, else DAMBENCH_HOME/raw."""
+    """Give the folder of raw files, in the layout of torchvision's root: `data`, else DAMBENCH_HOME/raw."""
     return files.raw_folder() if data is None else data
 
 
-def read(name: str, data: Path | None, known: Mapping[str, str], fetch: Callable[[str], object]) -> dict[str, bytes]:
-    """The bytes of each file, by its path.
+def read(name: str, data: Path | None, digests: Mapping[str, str], kind: str, *parts: Part) -> dict[str, bytes]:
+    """Read the bytes of each file, by its path.
 
     Args:
-        known: path below the place → MD5 or SHA-256.
-        fetch: downloads the files into a folder of the same layout.
+        digests: path below the place → MD5 or SHA-256.
+        kind: the class of `torchvision.datasets` that downloads the files, into a folder of the same layout.
+        parts: what it is told, once for each part that is a download of its own; none: `train=False`.
 
     Raises:
         BadInput: a file is not what it should be, or is missing and cannot be downloaded.
     """
     folder = place(data)
-    missing = files.missing_raw(folder, known)
+    missing = files.missing_raw(folder, digests)
     for path in missing:
         if (folder / path).exists():
             raise BadInput(f"{str(folder / path)!r} is not a file: {name} needs one of that name.")
@@ -50,20 +53,23 @@ def read(name: str, data: Path | None, known: Mapping[str, str], fetch: Callable
             raise BadInput(f"--data {str(data)!r} is not a folder: {name} needs one with {missing[0]!r} in it.")
         what = f"{missing[0]!r} of {name}, which is not there and has to be downloaded,"
         with files.writing(what, folder, files.HOME_HINT):
-            _download(name, folder, known, missing, fetch)
-    return {path: _verified(name, folder / path, digest) for path, digest in known.items()}
+            _download(name, folder, digests, missing, kind, parts or ({"train": False},))
+    return {path: _verified(name, folder / path, digest) for path, digest in digests.items()}
 
 
 def _download(
-    name: str, folder: Path, known: Mapping[str, str], missing: list[str], fetch: Callable[[str], object]
+    name: str, folder: Path, digests: Mapping[str, str], missing: list[str], kind: str, parts: Sequence[Part]
 ) -> None:
+    import torchvision.datasets  # takes a second, and is needed once
+
     folder.mkdir(parents=True, exist_ok=True)
     # What is here under its own name is whole: downloads and archives are elsewhere until they are verified.
     with TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
         try:
             # A progress bar belongs to stderr; torchvision's may go either way.
             with _impatient(), redirect_stdout(sys.stderr):
-                fetch(temporary)
+                for part in parts:
+                    getattr(torchvision.datasets, kind)(temporary, download=True, **part)
         except Exception as error:  # urllib, http, ssl, gzip, tarfile and torchvision have a dozen kinds
             if isinstance(error, OSError) and error.errno in OF_THE_DISK:
                 raise
@@ -73,7 +79,7 @@ def _download(
                 f"({why}): put it there, or say --data DIR with a folder that has {missing[0]!r}."
             ) from error
         for path in missing:
-            _verified(name, Path(temporary) / path, known[path])
+            _verified(name, Path(temporary) / path, digests[path])
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             os.replace(Path(temporary) / path, folder / path)
 

@@ -37,7 +37,7 @@ INSTEAD = "cifar10.npz"
 CONTENT = "80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660"
 """SHA-256 of x_train, y_train, x_test and y_test, one after the other, all as bytes."""
 MOST_BYTES = 400_000_000
-"""That a file of all images and labels unpacks to: they are 184 MB."""
+"""Limit of what a file of all images and labels unpacks to: they are 184 MB."""
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 MEAN = [0.4914, 0.4822, 0.4465]
@@ -45,7 +45,7 @@ STD = [0.2023, 0.1994, 0.2010]
 
 
 class Options(config.Options, frozen=True):
-    """None."""
+    """No options."""
 
 
 def fingerprint(options: Options, data: Path | None) -> str:
@@ -55,24 +55,21 @@ def fingerprint(options: Options, data: Path | None) -> str:
 def load(options: Options, data: Path | None) -> Raw:
     place = _pinned.place(data)
     archive = place if place.is_file() else place / INSTEAD
-    if archive.is_file():
-        where, found = archive, _npz(archive)
-    else:
-        where, found = place, _batches(data)
+    source, arrays = (archive, _npz(archive)) if archive.is_file() else (place, _batches(data))
     digest = hashlib.sha256()
-    for array in found:
+    for array in arrays:
         digest.update(array.tobytes())
     if digest.hexdigest() != CONTENT:
         raise BadInput(
-            f"{str(where)!r} does not have the images of CIFAR-10 in their order: the SHA-256 of its arrays is "
+            f"{str(source)!r} does not have the images of CIFAR-10 in their order: the SHA-256 of its arrays is "
             f"{digest.hexdigest()}, not {CONTENT}."
         )
-    train_images, train_labels, test_images, test_labels = found
+    train, train_labels, test, test_labels = arrays
     return Raw(
-        train_images=_channels_first(train_images),
-        train_labels=train_labels.astype(np.int64),
-        test_images=_channels_first(test_images),
-        test_labels=test_labels.astype(np.int64),
+        _channels_first(train),
+        train_labels.astype(np.int64),
+        _channels_first(test),
+        test_labels.astype(np.int64),
         classes=CLASSES,
         mirrors=MIRRORS,
         mean=MEAN,
@@ -81,7 +78,7 @@ def load(options: Options, data: Path | None) -> Raw:
 
 
 def unpickled(contents: Iterable[bytes], key: str) -> tuple[Pixels, Labels]:
-    """Images (N, 3, 32, 32) and labels (N,) of CIFAR's pickled batches.
+    """Read images (N, 3, 32, 32) and labels (N,) from CIFAR's pickled batches.
 
     Unpickling can run any code. These bytes may be: their checksums were found to be the official ones.
     """
@@ -91,23 +88,19 @@ def unpickled(contents: Iterable[bytes], key: str) -> tuple[Pixels, Labels]:
 
 
 def _batches(data: Path | None) -> "list[np.ndarray[Any, Any]]":
-    def fetch(folder: str) -> None:
-        from torchvision.datasets import CIFAR10
-
-        CIFAR10(folder, train=False, download=True)  # which unpickles nothing whose checksum is wrong either
-
-    contents = list(_pinned.read("cifar10", data, FILES, fetch).values())
-    found = []
+    # torchvision unpickles nothing whose checksum is wrong either.
+    contents = list(_pinned.read("cifar10", data, FILES, "CIFAR10").values())
+    arrays = []
     for part in (contents[:-1], contents[-1:]):
         images, labels = unpickled(part, "labels")
-        found += [np.moveaxis(images, 1, 3), labels.astype(np.uint8)]
-    return found
+        arrays += [np.moveaxis(images, 1, 3), labels.astype(np.uint8)]
+    return arrays
 
 
 def _npz(path: Path) -> "list[np.ndarray[Any, Any]]":
     try:
-        found, _ = _archive.arrays(path, KEYS, MOST_BYTES)
-        return [found[key] for key in KEYS]
+        arrays, _ = _archive.arrays(path, KEYS, MOST_BYTES)
+        return [arrays[key] for key in KEYS]
     except BadInput:
         raise
     except Exception as error:  # zipfile, zlib and numpy have a dozen kinds for files that are damaged or hostile

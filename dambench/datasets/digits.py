@@ -17,7 +17,7 @@ SOURCE = "package"
 
 
 class Options(config.Options, frozen=True):
-    """None."""
+    """No options."""
 
 
 def fingerprint(options: Options, data: Path | None) -> str:
@@ -32,14 +32,7 @@ def load(options: Options, data: Path | None) -> Raw:
 
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    train_images, test_images, train_labels, test_labels = train_test_split(
+    train, test, train_labels, test_labels = train_test_split(
         images, digits.target.astype(np.int64), test_size=0.25, stratify=digits.target, random_state=0
     )
-    return Raw(
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
-        classes=[str(digit) for digit in range(10)],
-        mirrors=MIRRORS,
-    )
+    return Raw(train, train_labels, test, test_labels, classes=list("0123456789"), mirrors=MIRRORS)

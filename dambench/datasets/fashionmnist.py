@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dambench.core import config
 from dambench.datasets import Raw, _pinned
-from dambench.datasets.mnist import arrays
+from dambench.datasets.mnist import idx_arrays
 
 MIRRORS = True
 NETWORK = ""
@@ -24,7 +24,7 @@ CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shi
 
 
 class Options(config.Options, frozen=True):
-    """None."""
+    """No options."""
 
 
 def fingerprint(options: Options, data: Path | None) -> str:
@@ -32,19 +32,5 @@ def fingerprint(options: Options, data: Path | None) -> str:
 
 
 def load(options: Options, data: Path | None) -> Raw:
-    def fetch(folder: str) -> None:
-        from torchvision.datasets import FashionMNIST
-
-        FashionMNIST(folder, train=False, download=True)
-
-    train_images, train_labels, test_images, test_labels = arrays(_pinned.read("fashionmnist", data, FILES, fetch))
-    return Raw(
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
-        classes=CLASSES,
-        mirrors=MIRRORS,
-        mean=[0.2861],
-        std=[0.3530],
-    )
+    arrays = idx_arrays(_pinned.read("fashionmnist", data, FILES, "FashionMNIST"))
+    return Raw(*arrays, classes=CLASSES, mirrors=MIRRORS, mean=[0.2861], std=[0.3530])

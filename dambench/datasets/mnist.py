@@ -26,7 +26,7 @@ FILES = {
 
 
 class Options(config.Options, frozen=True):
-    """None."""
+    """No options."""
 
 
 def fingerprint(options: Options, data: Path | None) -> str:
@@ -35,37 +35,18 @@ def fingerprint(options: Options, data: Path | None) -> str:
 
 
 def load(options: Options, data: Path | None) -> Raw:
-    def fetch(folder: str) -> None:
-        from torchvision.datasets import MNIST
-
-        MNIST(folder, train=False, download=True)
-
-    train_images, train_labels, test_images, test_labels = arrays(_pinned.read("mnist", data, FILES, fetch))
-    return Raw(
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
-        classes=[str(digit) for digit in range(10)],
-        mirrors=MIRRORS,
-        mean=[0.1307],
-        std=[0.3081],
-    )
+    arrays = idx_arrays(_pinned.read("mnist", data, FILES, "MNIST"))
+    return Raw(*arrays, classes=list("0123456789"), mirrors=MIRRORS, mean=[0.1307], std=[0.3081])
 
 
-def arrays(contents: Mapping[str, bytes]) -> tuple[Pixels, Labels, Pixels, Labels]:
-    """Training images (N, 1, H, W) and labels (N,), test images and labels, from the four idx files in that order."""
-    train_images, train_labels, test_images, test_labels = map(_idx, contents.values())
-    return (
-        train_images[:, None],
-        train_labels.astype(np.int64),
-        test_images[:, None],
-        test_labels.astype(np.int64),
-    )
+def idx_arrays(contents: Mapping[str, bytes]) -> tuple[Pixels, Labels, Pixels, Labels]:
+    """Read training images (N, 1, H, W) and labels (N,), test images and labels from four idx files in that order."""
+    train, train_labels, test, test_labels = map(_idx, contents.values())
+    return train[:, None], train_labels.astype(np.int64), test[:, None], test_labels.astype(np.int64)
 
 
 def _idx(content: bytes) -> Pixels:
-    """An array of bytes: 0, 0, 8 (for bytes), the number of dimensions, each as a big-endian int32, the values."""
+    """Read an array of bytes: 0, 0, 8 (for bytes), the number of dimensions, each as a big-endian int32, the values."""
     dimensions = content[3]
     shape = np.frombuffer(content, ">i4", dimensions, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)

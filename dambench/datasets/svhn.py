@@ -25,7 +25,7 @@ FILES = {
 
 
 class Options(config.Options, frozen=True):
-    """None."""
+    """No options."""
 
 
 def fingerprint(options: Options, data: Path | None) -> str:
@@ -33,21 +33,11 @@ def fingerprint(options: Options, data: Path | None) -> str:
 
 
 def load(options: Options, data: Path | None) -> Raw:
-    def fetch(folder: str) -> None:
-        from torchvision.datasets import SVHN
-
-        for split in ("train", "test"):
-            SVHN(folder, split, download=True)
-
-    train, test = _pinned.read("svhn", data, FILES, fetch).values()
-    train_images, train_labels = _arrays(train)
-    test_images, test_labels = _arrays(test)
+    train, test = _pinned.read("svhn", data, FILES, "SVHN", {"split": "train"}, {"split": "test"}).values()
     return Raw(
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
-        classes=[str(digit) for digit in range(10)],
+        *_arrays(train),
+        *_arrays(test),
+        classes=list("0123456789"),
         mirrors=MIRRORS,
         mean=[0.4377, 0.4438, 0.4728],
         std=[0.1980, 0.2010, 0.1970],
@@ -55,10 +45,10 @@ def load(options: Options, data: Path | None) -> Raw:
 
 
 def _arrays(content: bytes) -> tuple[Pixels, Labels]:
-    """MATLAB counts from 1, so in the file the digit 0 has label 10, and images are (H, W, C, N)."""
+    """Read images and labels. MATLAB counts from 1: in the file the digit 0 has label 10. Images are (H, W, C, N)."""
     # scipy.io takes a moment to import, and is needed once.
     from scipy.io import loadmat
 
     read: Any = loadmat  # its stubs do not know that it takes an open file too
-    found = read(io.BytesIO(content))
-    return found["X"].transpose(3, 2, 0, 1), found["y"].flatten().astype(np.int64) % 10
+    arrays = read(io.BytesIO(content))
+    return arrays["X"].transpose(3, 2, 0, 1), arrays["y"].flatten().astype(np.int64) % 10
