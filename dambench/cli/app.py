@@ -54,7 +54,7 @@ from dambench.store.runs import Store
 
 if TYPE_CHECKING:
     from dambench.engine.settle import Job
-    from dambench.tui.app import Look
+    from dambench.tui.app import ConsoleOptions
 
 # Commands that need torch import the engine themselves: `dambench runs` must answer at once.
 
@@ -266,13 +266,13 @@ def _in_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def _look(context: typer.Context) -> "Look":
+def _look(context: typer.Context) -> "ConsoleOptions":
     """How the console is to look, and what it may do; before textual is imported."""
     colour = not os.environ.get("NO_COLOR")
-    from dambench.tui.app import Look
+    from dambench.tui.app import ConsoleOptions
 
     asked = context.find_root().params
-    return Look(readonly=bool(asked.get("readonly")), ascii=bool(asked.get("ascii_")), colour=colour)
+    return ConsoleOptions(readonly=bool(asked.get("readonly")), ascii=bool(asked.get("ascii_")), colour=colour)
 
 
 def _open_console(path: Path, run_id: str, context: typer.Context) -> None:

@@ -32,18 +32,19 @@ from dambench.core.sanitize import display
 from dambench.runner import processes
 from dambench.store import runs as stored
 from dambench.store.runs import Store
-from dambench.tui import ending, feed
-from dambench.tui.copying import copy
-from dambench.tui.feed import Feed, File, Told
-from dambench.tui.place import SMALLEST, Place
-from dambench.tui.plain import Ascii, Colourless
-from dambench.tui.request import of_run
+from dambench.tui import feed
+from dambench.tui.feed import Feed, File, QueryResult
+from dambench.tui.main_screen import SMALLEST, MainScreen
+from dambench.tui.models.request import of_run
 from dambench.tui.resilient import Resilient
-from dambench.tui.screens.compare import ComparePlace
-from dambench.tui.screens.live import LivePlace
-from dambench.tui.screens.new_run import NewRun
-from dambench.tui.screens.runs import RunsPlace
+from dambench.tui.screens.compare import CompareScreen
+from dambench.tui.screens.live import LiveScreen
+from dambench.tui.screens.new_run import NewRunScreen
+from dambench.tui.screens.runs import RunsScreen
 from dambench.tui.settings import Settings, folder
+from dambench.tui.terminal import shutdown
+from dambench.tui.terminal.ascii_filter import AsciiFilter, ColourFilter
+from dambench.tui.terminal.clipboard import copy
 
 ON_LIGHT = {"text-success": "#1b5e20", "text-warning": "#7a4300", "footer-key-foreground": "#242f38"}
 """What Textual's light themes draw too faintly to be read."""
@@ -66,7 +67,7 @@ TEXTUALS = {binding.action for binding in Binding.make_bindings(Screen.BINDINGS)
 
 
 @dataclass(frozen=True)
-class Look:
+class ConsoleOptions:
     """How the console may draw, and what it may do."""
 
     readonly: bool = False
@@ -93,7 +94,7 @@ class DambenchApp(App[None]):
         (100, "-middle"),
         (140, "-wide"),
     ]
-    PLACES: ClassVar[dict[str, type[Place]]] = {"runs": RunsPlace, "live": LivePlace, "compare": ComparePlace}
+    PLACES: ClassVar[dict[str, type[MainScreen]]] = {"runs": RunsScreen, "live": LiveScreen, "compare": CompareScreen}
     """By name, in the order of their number keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -107,13 +108,15 @@ class DambenchApp(App[None]):
         Binding("ctrl+q", "leave", "Quit", show=False, priority=True),
     ]
 
-    def __init__(self, path: Path, run: str = "", look: Look | None = None, settings: Settings | None = None) -> None:
+    def __init__(
+        self, path: Path, run: str = "", look: ConsoleOptions | None = None, settings: Settings | None = None
+    ) -> None:
         super().__init__()
         self.path = path
-        self.look = look or Look()
+        self.look = look or ConsoleOptions()
         self._filters_of_look: list[LineFilter] = [
-            *([Ascii()] if self.look.ascii else []),
-            *([] if self.look.colour else [Colourless()]),
+            *([AsciiFilter()] if self.look.ascii else []),
+            *([] if self.look.colour else [ColourFilter()]),
         ]
         self.settings = settings or Settings()
         self.feed = Feed(self, path)
@@ -142,11 +145,11 @@ class DambenchApp(App[None]):
         self.feed.start()
         self.set_interval(feed.EVERY, self._tick)
         if not self.is_headless:
-            ending.when_asked(self.exit)
-            ending.with_terminal()
+            shutdown.when_asked(self.exit)
+            shutdown.with_terminal()
         first = self.settings.get("place", "runs")
         if self._first_run:
-            cast(LivePlace, self.get_screen("live")).watch_run(self._first_run)
+            cast(LiveScreen, self.get_screen("live")).watch_run(self._first_run)
             first = "live"
         self.push_screen(first if first in self.PLACES else "runs")
         self._fit(self.size)
@@ -157,10 +160,10 @@ class DambenchApp(App[None]):
 
     # What is asked, of which file, and who hears the answer.
 
-    def front(self) -> Place | None:
+    def front(self) -> MainScreen | None:
         """The place that is seen, maybe under a box; None: something else is."""
         for screen in reversed(self.screen_stack if self.is_running else ()):
-            if isinstance(screen, Place):
+            if isinstance(screen, MainScreen):
                 return screen if screen.is_mounted else None
             if not isinstance(screen, ModalScreen) or isinstance(screen, TooSmall):
                 return None
@@ -183,7 +186,7 @@ class DambenchApp(App[None]):
         # Where no place is seen, only which file is there.
         self.feed.ask(place, None if place is None else place.question(), self.file, now=now)
 
-    def on_told(self, told: Told) -> None:
+    def on_query_result(self, told: QueryResult) -> None:
         place = self.front()
         if told.fault is not None and self._is_new(told.fault):
             self._keep_told(told.fault)
@@ -207,9 +210,9 @@ class DambenchApp(App[None]):
         if not self._looked:
             return
         for name in self.PLACES:
-            if (place := cast(Place, self.get_screen(name))).is_mounted:
+            if (place := cast(MainScreen, self.get_screen(name))).is_mounted:
                 place.anew()
-        if isinstance(self.screen, NewRun):
+        if isinstance(self.screen, NewRunScreen):
             self.screen.ask_again()
         name = display(str(self.path))
         if before is not None and file is None:
@@ -262,19 +265,19 @@ class DambenchApp(App[None]):
     def go(self, name: str) -> None:
         """Go to a place; what was opened on top of the one before is closed."""
         self.settings.set("place", name)
-        while not isinstance(self.screen, Place):
+        while not isinstance(self.screen, MainScreen):
             self.pop_screen()
         if self.screen is not self.get_screen(name):
             self.switch_screen(name)
 
     def open_run(self, run_id: str) -> None:
         """Show a run."""
-        cast(LivePlace, self.get_screen("live")).watch_run(run_id)
+        cast(LiveScreen, self.get_screen("live")).watch_run(run_id)
         self.go("live")
 
     def compare_runs(self, run_ids: list[str]) -> None:
         """Compare these."""
-        cast(ComparePlace, self.get_screen("compare")).compare(run_ids)
+        cast(CompareScreen, self.get_screen("compare")).compare(run_ids)
         self.go("compare")
 
     def action_new(self) -> None:
@@ -285,7 +288,7 @@ class DambenchApp(App[None]):
         """In the form there is nothing new to ask for; where something is typed, a number is a character."""
         if action == "place" and self.screen_stack:
             return not isinstance(self.screen, ModalScreen) and not isinstance(self.focused, Input | TextArea)
-        return not (action == "new" and isinstance(self.screen, NewRun))
+        return not (action == "new" and isinstance(self.screen, NewRunScreen))
 
     def new_run(self, row: dict[str, Any] | None = None) -> None:
         """Open the form.
@@ -294,8 +297,8 @@ class DambenchApp(App[None]):
             row: of a run, to ask for the same again; None: the form is as it was left.
         """
         if not self.is_screen_installed("new"):
-            self.install_screen(NewRun(), "new")
-        form = self.get_screen("new", NewRun)
+            self.install_screen(NewRunScreen(), "new")
+        form = self.get_screen("new", NewRunScreen)
         if row is not None:
             form.fill(of_run(row), str(row["id"]))
         self.push_screen("new")
@@ -338,9 +341,9 @@ class DambenchApp(App[None]):
         """Copy what the place in front thinks is meant."""
         text = getattr(self.screen, "to_copy", str)()
         if not text:
-            if isinstance(self.screen, Place):
+            if isinstance(self.screen, MainScreen):
                 self.check_file()
-            waits = isinstance(self.screen, Place) and not self.screen.heard
+            waits = isinstance(self.screen, MainScreen) and not self.screen.heard
             self.say("The database is being read: nothing to copy yet." if waits else "There is nothing to copy here.")
             return
         path = copy(self, text)

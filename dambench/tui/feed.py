@@ -64,7 +64,7 @@ def look(path: Path) -> Files | None:
     return Files((main.st_dev, main.st_ino), (main.st_size, main.st_mtime_ns), log)
 
 
-class Told(Message):
+class QueryResult(Message):
     """What a question came to: `found`, or what is wrong with the database.
 
     Args:
@@ -165,7 +165,7 @@ class Feed:
                 self._app.post_message(told)
         self._close()
 
-    def _answer(self, asked: _Asked) -> Told | None:
+    def _answer(self, asked: _Asked) -> QueryResult | None:
         """An answer; None: nothing is new."""
         at, file = time.monotonic(), asked.file
         try:
@@ -174,22 +174,22 @@ class Feed:
             if there is None or (self._store is not None and there != self.files):
                 self._close()
             if there is None:
-                return Told(asked.asker, None, file=None, at=at)
+                return QueryResult(asked.asker, None, file=None, at=at)
             store = self._store or self._open(there)
             if file != asked.file:
-                return Told(asked.asker, None, file=file, at=at)
+                return QueryResult(asked.asker, None, file=file, at=at)
             if at - self._last >= AT_LEAST:
                 store.refresh()
             version = int(store.query("pragma data_version")[0]["data_version"])
             if version == self._version and not asked.now and at - self._last < AT_LEAST:
                 return None
             self._version, self._last = version, at
-            return Told(asked.asker, self._found(store, asked.question), file=file, at=at)
+            return QueryResult(asked.asker, self._found(store, asked.question), file=file, at=at)
         except (BadInput, NotKept, sqlite3.Error, OSError) as error:
             self._close()
-            return Told(asked.asker, None, str(error), file, at)
+            return QueryResult(asked.asker, None, str(error), file, at)
         except Exception as error:  # a fault of ours must not end the feed
-            return Told(asked.asker, None, f"{type(error).__name__}: {error}", file, at, error)
+            return QueryResult(asked.asker, None, f"{type(error).__name__}: {error}", file, at, error)
 
     def _open(self, there: Files) -> Store:
         """Open what is there now."""

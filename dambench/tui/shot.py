@@ -10,8 +10,8 @@ from pathlib import Path
 from textual.pilot import Pilot
 
 from dambench.core.errors import BadInput, unknown
-from dambench.tui.app import DambenchApp, Look
-from dambench.tui.screens.new_run import NewRun
+from dambench.tui.app import ConsoleOptions, DambenchApp
+from dambench.tui.screens.new_run import NewRunScreen
 from dambench.tui.settings import Settings
 
 FORM = "new"
@@ -26,7 +26,7 @@ def shoot(
     run: str = "",
     size: tuple[int, int] = (160, 48),
     keys: Sequence[str] = (),
-    look: Look | None = None,
+    look: ConsoleOptions | None = None,
     theme: str = "",
 ) -> str:
     """What a place of the console shows, as SVG.
@@ -50,7 +50,7 @@ def shoot(
         # What the user of the console had chosen is not changed, and of it only the theme is taken over.
         settings = Settings(Path(folder) / "console.json")
         settings.set("theme", theme or Settings().get("theme", "textual-dark"))
-        app = DambenchApp(path, run, replace(look or Look(), readonly=True), settings)
+        app = DambenchApp(path, run, replace(look or ConsoleOptions(), readonly=True), settings)
         if theme and theme not in app.available_themes:
             raise unknown("theme", theme, app.available_themes)
         async with app.run_test(size=size) as pilot:
@@ -66,7 +66,7 @@ def shoot(
         before, end = app.feed.answers, time.monotonic() + PATIENCE
         while not (
             app.screen.checked
-            if isinstance(app.screen, NewRun)
+            if isinstance(app.screen, NewRunScreen)
             else app.feed.answers >= before + 2  # the first may have been asked before
         ):
             if time.monotonic() > end:

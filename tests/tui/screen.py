@@ -17,7 +17,7 @@ from textual.pilot import Pilot
 
 from dambench.store import runs as stored
 from dambench.tui import clock
-from dambench.tui.app import DambenchApp, Look
+from dambench.tui.app import ConsoleOptions, DambenchApp
 from dambench.tui.settings import Settings
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -37,7 +37,7 @@ def stop_clock(monkeypatch: pytest.MonkeyPatch, entered: str = "2026-11-01T09:00
 
 def console(path: Path, run: str = "", **look: bool) -> DambenchApp:
     """With settings of its own, beside the database."""
-    return DambenchApp(path, run, Look(**look), Settings(path.parent / "console.json"))
+    return DambenchApp(path, run, ConsoleOptions(**look), Settings(path.parent / "console.json"))
 
 
 def play(

@@ -9,7 +9,7 @@ from textual.pilot import Pilot
 
 from dambench.store.runs import Store
 from dambench.tui.app import ANSI_ON_LIGHT, ON_LIGHT
-from dambench.tui.feed import Told
+from dambench.tui.feed import QueryResult
 from dambench.tui.widgets.runs_table import RunsTable
 from tests import ledger
 from tests.tui.screen import console, drawn, play, said, shows, types, until
@@ -96,5 +96,5 @@ def test_an_answer_that_comes_while_the_console_is_closed_is_no_fault(tmp_path: 
     play(app, scene)
     assert not app.screen_stack
     before = app.feed.answers
-    app.on_told(Told(None, None))
+    app.on_query_result(QueryResult(None, None))
     assert app.feed.answers == before + 1

@@ -9,8 +9,8 @@ import pytest
 from dambench.cli.app import run_cli
 from dambench.core import config, files, registry
 from dambench.methods import dm
-from dambench.tui import catalogue
-from dambench.tui.request import arguments, command, from_toml, of_run, to_toml
+from dambench.tui.models import catalogue
+from dambench.tui.models.request import arguments, command, from_toml, of_run, to_toml
 from tests.ledger import CARD
 
 FOUND: dict[str, list[dict[str, Any]]] = {

@@ -8,8 +8,21 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from dambench.store.leaderboard import Estimate
-from dambench.tui import columns
-from dambench.tui.columns import COLUMNS, MIDDLE, NARROW, WIDE, cell, heads, layout, left, past, percent, plain, spark
+from dambench.tui.models import columns
+from dambench.tui.models.columns import (
+    COLUMNS,
+    MIDDLE,
+    NARROW,
+    WIDE,
+    cell,
+    heads,
+    layout,
+    left,
+    past,
+    percent,
+    plain,
+    spark,
+)
 from tests.tui.screen import stop_clock
 
 

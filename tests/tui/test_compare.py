@@ -14,11 +14,11 @@ from dambench.core.protocol import PRESETS
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, rivals
 from dambench.store.runs import Store
-from dambench.tui import catalogue
-from dambench.tui.catalogue import Catalogue
-from dambench.tui.plain import plain
+from dambench.tui.models import catalogue
+from dambench.tui.models.catalogue import Catalogue
 from dambench.tui.screens import compare, new_run
-from dambench.tui.screens.compare import CHOICES, ComparePlace, about, choose, contents, curves, find, nothing
+from dambench.tui.screens.compare import CHOICES, CompareScreen, about, choose, contents, curves, find, nothing
+from dambench.tui.terminal.ascii_filter import plain
 from dambench.tui.widgets.grid import Contents, Grid
 from dambench.tui.widgets.lines import cut
 from tests import ledger
@@ -51,11 +51,11 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return _fill(tmp_path / "runs.db")
 
 
-async def _there(pilot: Pilot[None]) -> ComparePlace:
+async def _there(pilot: Pilot[None]) -> CompareScreen:
     await pilot.press("3")
     await shows(pilot, "[3 Compare]", "Mean ± sample standard deviation")
     place = pilot.app.screen
-    assert isinstance(place, ComparePlace)
+    assert isinstance(place, CompareScreen)
     # Tables are in the order of their protocols' names.
     await pilot.press("p")
     await shows(pilot, "protocol quick", "random · digits IPC 1")
@@ -144,7 +144,7 @@ def test_keys_go_to_a_table_that_was_not_there_at_first(path: Path) -> None:
 
     async def scene(pilot: Pilot[None]) -> None:
         await pilot.press("3")
-        await until(pilot, lambda: isinstance(pilot.app.screen, ComparePlace) and pilot.app.screen.focused is None)
+        await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen) and pilot.app.screen.focused is None)
         away.rename(path)
         await _there(pilot)
         await pilot.press("j")
@@ -418,11 +418,11 @@ def test_a_wide_table_is_scrolled_to_the_cell_of_the_keys(tmp_path: Path) -> Non
 def test_a_table_is_aggregated_anew_only_when_something_was_written(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = ComparePlace()
+    place = CompareScreen()
     counted: list[int] = []
     real = compare.find
 
-    def find(*said: object) -> compare.Found:
+    def find(*said: object) -> compare.Comparison:
         counted.append(1)
         return real(*said)  # type: ignore[arg-type]
 

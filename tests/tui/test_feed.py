@@ -13,12 +13,12 @@ from textual.pilot import Pilot
 
 from dambench.runner import processes
 from dambench.store.runs import Store
-from dambench.tui import place
+from dambench.tui import main_screen
 from dambench.tui.app import OURS, Broken, DambenchApp
 from dambench.tui.resilient import Resilient
-from dambench.tui.screens.compare import ComparePlace
-from dambench.tui.screens.live import LivePlace
-from dambench.tui.screens.runs import RunsPlace
+from dambench.tui.screens.compare import CompareScreen
+from dambench.tui.screens.live import LiveScreen
+from dambench.tui.screens.runs import RunsScreen
 from dambench.tui.widgets.grid import Grid
 from dambench.tui.widgets.runs_table import RunsTable
 from dambench.tui.widgets.sure import Sure
@@ -170,12 +170,12 @@ def test_after_quick_keys_the_place_in_front_is_the_one_that_is_asked(path: Path
         # The one that lost has its say last.
         for name in app.PLACES:
             if (other := app.get_screen(name)) is not front and other.is_mounted:
-                assert isinstance(other, place.Place)
+                assert isinstance(other, main_screen.MainScreen)
                 other.ask()
         with closing(Store.open(path, write=True)) as store:
             new = ledger.add(store, ledger.config("random"))
         await shows(pilot, {"1": new, "2": "[2 Live]", "3": "random"}[keys[-1]])
-        assert isinstance(front, place.Place)
+        assert isinstance(front, main_screen.MainScreen)
         before = front._as_of
         await until(pilot, lambda: front._as_of > before)
 
@@ -205,7 +205,7 @@ def test_how_old_that_is_which_is_shown_is_said_when_the_database_does_not_answe
     async def scene(pilot: Pilot[None]) -> None:
         await shows(pilot, "1 run")
         await until(pilot, lambda: "old" not in drawn(app))
-        monkeypatch.setattr(place, "OLD", 0.5)
+        monkeypatch.setattr(main_screen, "OLD", 0.5)
         monkeypatch.setattr(app.feed, "ask", lambda *asked, **how: None)
         await shows(pilot, "What is shown is ", " s old.")
         await pilot.press("2")
@@ -292,12 +292,12 @@ def test_keys_act_on_the_file_that_is_shown_or_not_at_all(path: Path, monkeypatc
             app._notifications.clear()
             await pilot.press(key)
             await until(pilot, lambda: "nothing was done" in said(app))
-            assert isinstance(app.screen, RunsPlace), key
+            assert isinstance(app.screen, RunsScreen), key
         path.unlink()
         app._notifications.clear()
         await pilot.press("D")
         await until(pilot, lambda: "There is no database" in said(app))
-        assert isinstance(app.screen, RunsPlace)
+        assert isinstance(app.screen, RunsScreen)
 
     play(app, scene)
     assert not done
@@ -392,10 +392,10 @@ def _fault() -> Callable[..., None]:
     ("number", "of", "what"),
     [
         (1, RunsTable, "redraw"),
-        (2, LivePlace, "_paint_facts"),
-        pytest.param(1, RunsPlace, "show", marks=pytest.mark.slow),
-        pytest.param(1, RunsPlace, "question", marks=pytest.mark.slow),
-        pytest.param(3, ComparePlace, "show", marks=pytest.mark.slow),
+        (2, LiveScreen, "_paint_facts"),
+        pytest.param(1, RunsScreen, "show", marks=pytest.mark.slow),
+        pytest.param(1, RunsScreen, "question", marks=pytest.mark.slow),
+        pytest.param(3, CompareScreen, "show", marks=pytest.mark.slow),
     ],
 )
 def test_after_a_fault_a_place_is_read_anew_and_goes_on(
@@ -416,9 +416,9 @@ def test_after_a_fault_a_place_is_read_anew_and_goes_on(
             assert app.screen.styles.background.a == 1  # what cannot be drawn is not drawn below it
             # Said once: the box stays away.
             await pilot.press("escape")
-            await until(pilot, lambda: isinstance(app.screen, place.Place))
+            await until(pilot, lambda: isinstance(app.screen, main_screen.MainScreen))
             await shows(pilot, "This place failed again (ZeroDivisionError:")
-            assert isinstance(app.screen, place.Place)
+            assert isinstance(app.screen, main_screen.MainScreen)
             # Other places are as good as before.
             await pilot.press(str(1 + number % 3))
             await shows(pilot, READY[1 + number % 3])
@@ -438,5 +438,12 @@ def test_whatever_hears_messages_goes_on_after_a_fault() -> None:
         return {of}.union(*map(kinds, of.__subclasses__()))
 
     ours = [kind for kind in kinds(MessagePump) if kind.__module__.startswith("dambench.tui.")]
-    assert {kind.__name__ for kind in ours} >= {"RunsPlace", "LivePlace", "ComparePlace", "NewRun", "Grid", "Help"}
+    assert {kind.__name__ for kind in ours} >= {
+        "RunsScreen",
+        "LiveScreen",
+        "CompareScreen",
+        "NewRunScreen",
+        "Grid",
+        "Help",
+    }
     assert [kind for kind in ours if not issubclass(kind, Resilient | DambenchApp)] == []

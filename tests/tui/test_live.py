@@ -36,12 +36,12 @@ from dambench.core.events import (
 )
 from dambench.runner import monitor, processes
 from dambench.store.runs import NO_PROCESS, Store
-from dambench.tui import pace
 from dambench.tui.app import DambenchApp
-from dambench.tui.pace import backlog
-from dambench.tui.panes import facts, machine, times, words, wrapped
-from dambench.tui.screens.live import LivePlace, WhyNoGpu
-from dambench.tui.watched import Seen, Watched, runs
+from dambench.tui.models.live_panes import header_lines, machine_lines, problem_banner, timing_lines, wrapped
+from dambench.tui.models.run_reader import RunReader, RunSnapshot, runs
+from dambench.tui.screens.live import LiveScreen, WhyNoGpu
+from dambench.tui.terminal import refresh_rate
+from dambench.tui.terminal.refresh_rate import backlog
 from tests import ledger
 from tests.tui.screen import SIZES, console, drawn, play, shows, snapshot, stop_clock, until
 
@@ -121,10 +121,10 @@ def _enter(path: Path, *story: AnyEvent, process: Process = NO_PROCESS, run_id: 
     return run_id
 
 
-def _ask(path: Path, watched: Watched) -> Seen:
+def _ask(path: Path, watched: RunReader) -> RunSnapshot:
     with closing(Store.open(path)) as store:
         seen = watched.ask(store)
-    assert isinstance(seen, Seen)
+    assert isinstance(seen, RunSnapshot)
     return seen
 
 
@@ -145,7 +145,7 @@ async def _hears(pilot: Pilot[None], told: list[str], text: str) -> None:
 def test_a_run_is_read_bit_by_bit_and_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     story = list(_story())
     run = _enter(path, *story[:60])
-    watched = Watched(run)
+    watched = RunReader(run)
     first = _ask(path, watched)
     with closing(Store.open(path, write=True)) as store:
         for _ in store.record(run, story[60:]):
@@ -160,7 +160,7 @@ def test_a_run_is_read_bit_by_bit_and_once(path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Store, "tail", heard)
     second = _ask(path, watched)
     assert told[0] > 0
-    whole = _ask(path, Watched(run))
+    whole = _ask(path, RunReader(run))
     assert len(first.iterations) < len(second.iterations)
     for seen in (second, whole):
         assert seen.iterations.tolist() == [1, *range(4, 401, 4)]
@@ -176,7 +176,7 @@ def test_a_run_is_read_bit_by_bit_and_once(path: Path, monkeypatch: pytest.Monke
 
 def test_what_was_said_after_the_checkpoint_is_forgotten_when_a_run_is_resumed(path: Path) -> None:
     run = _enter(path, *_story(200))
-    watched = Watched(run)
+    watched = RunReader(run)
     assert _ask(path, watched).iterations[-1] == 200
     resumed = Resumed(attempt=2, iteration=100, checkpoint="", process=HERE, environment=ledger.ENVIRONMENT)
     with closing(Store.open(path, write=True)) as store:
@@ -200,10 +200,10 @@ def test_of_a_resumed_run_all_attempts_are_told_and_what_it_takes_goes_on(path: 
         *counted[:2],
         Stopped(signal="TERM", phase="distil", iteration=200, costs=costs),
     )
-    assert _ask(path, Watched(run)).costs == {"prepare": 3.0, "distil": 20.0}
+    assert _ask(path, RunReader(run)).costs == {"prepare": 3.0, "distil": 20.0}
     other = msgspec.structs.replace(ledger.ENVIRONMENT, threads=7, host="gpu08")
     resumed = Resumed(attempt=2, iteration=100, checkpoint="", process=HERE, environment=other)
-    watched = Watched(run)
+    watched = RunReader(run)
     with closing(Store.open(path, write=True)) as store:
         words: list[AnyEvent] = [resumed, Warned(message="a warning after"), *counted[2:]]
         words.append(Stepped(iteration=104, losses={"matching": 1.0}, seconds=10.4))
@@ -215,7 +215,7 @@ def test_of_a_resumed_run_all_attempts_are_told_and_what_it_takes_goes_on(path: 
     # The last words of the first attempt do not hold any more.
     assert seen.costs == {"prepare": 3.0, "distil": 10.4, "evaluate": 10.0}
     assert seen.environment == other
-    told = " ".join(line.plain for line in times(seen, 60, ascii=False))
+    told = " ".join(line.plain for line in timing_lines(seen, 60, ascii=False))
     assert "attempt 2, after iteration 100, host gpu08, 7 threads" in told
     log = "\n".join(seen.log)
     assert (
@@ -235,7 +235,7 @@ def test_of_a_resumed_run_all_attempts_are_told_and_what_it_takes_goes_on(path: 
 
 def test_how_fast_it_is_and_what_is_left(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "state", lambda row: row["state"])
-    seen = _ask(path, Watched(_enter(path, *_story(200))))
+    seen = _ask(path, RunReader(_enter(path, *_story(200))))
     assert seen.speed == pytest.approx(10)
     assert seen.left == pytest.approx(20)
     assert seen.spread == pytest.approx((10, 10))
@@ -244,12 +244,12 @@ def test_how_fast_it_is_and_what_is_left(path: Path, monkeypatch: pytest.MonkeyP
 def test_after_an_evaluation_on_the_way_the_total_is_that_of_the_method(path: Path) -> None:
     story = [*_story(200), Progressed(phase="evaluate", done=3, total=7)]
     story.append(Stepped(iteration=204, losses={"matching": 1.0}, seconds=21.0))
-    assert _ask(path, Watched(_enter(path, *story))).row["total"] == 400
+    assert _ask(path, RunReader(_enter(path, *story))).row["total"] == 400
 
 
 def test_a_picture_is_taken_apart_once_and_the_wanted_one_is_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _enter(path, *_story())
-    watched = Watched(run)
+    watched = RunReader(run)
     newest = _ask(path, watched)
     assert newest.picture == 350
     assert newest.sheet is not None
@@ -264,13 +264,13 @@ def test_a_picture_is_taken_apart_once_and_the_wanted_one_is_found(path: Path, m
 
 
 def test_the_log_is_the_end_of_its_file_or_what_was_said(path: Path, tmp_path: Path) -> None:
-    said = _ask(path, Watched(_enter(path, *_story(100)))).log
+    said = _ask(path, RunReader(_enter(path, *_story(100)))).log
     assert said[0].startswith("dm of digits at IPC 10")
     assert sum(line.startswith("iteration") for line in said) == 1  # the last one of those in a row
     log = tmp_path / "run.log"
     log.write_text("\n".join(f"line {number}" for number in range(9000)) + "\n\x1b[2Jhostile\n")
     run = _enter(path, *_story(100), process=processes.this_process(str(log)), run_id="withlog")
-    watched = Watched(run)
+    watched = RunReader(run)
     found = _ask(path, watched).log
     assert len(found) < 9000
     assert found[-1] == "\ufffd[2Jhostile"
@@ -285,7 +285,7 @@ def test_runs_that_go_on_come_first(path: Path) -> None:
         _enter(path, *_story(4), process=process, run_id=name)
     with closing(Store.open(path)) as store:
         assert runs(store) == ["cccccc", "aaaaaa", "bbbbbb"]
-        watched = Watched()
+        watched = RunReader()
         watched.ask(store)
         assert watched.run == "cccccc"
 
@@ -293,8 +293,8 @@ def test_runs_that_go_on_come_first(path: Path) -> None:
 # What the panes say.
 
 
-def _seen(path: Path, *story: AnyEvent) -> Seen:
-    return _ask(path, Watched(_enter(path, *story)))
+def _seen(path: Path, *story: AnyEvent) -> RunSnapshot:
+    return _ask(path, RunReader(_enter(path, *story)))
 
 
 def _text(lines: Sequence[object]) -> str:
@@ -317,12 +317,12 @@ def test_a_gpu_says_what_it_knows_and_nothing_is_zero_that_is_unknown(path: Path
         )
         for second in (0, 1)
     ]
-    text = _text(machine(_seen(path, first, *samples, *_end()), 54, 16, ascii=False, why=""))
+    text = _text(machine_lines(_seen(path, first, *samples, *_end()), 54, 16, ascii=False, why=""))
     for part in ("40.8/151.4 GB", "71 %", "512 W", "61 °C", "1 kWh", "other 51200 python  103.1 GB"):
         assert part in text
     blind = [Sampled(seconds=0.0)]
     path.unlink()
-    text = _text(machine(_seen(path, first, *blind, *_end()), 54, 16, ascii=True, why=""))
+    text = _text(machine_lines(_seen(path, first, *blind, *_end()), 54, 16, ascii=True, why=""))
     for part in ("mem  n/a", "busy n/a", "power n/a  temp n/a", "energy n/a", "others n/a", "RAM  n/a"):
         assert part in text
     assert text.isascii()
@@ -330,14 +330,14 @@ def test_a_gpu_says_what_it_knows_and_nothing_is_zero_that_is_unknown(path: Path
 
 def test_where_there_is_no_gpu_the_host_is_shown_and_why(path: Path) -> None:
     seen = _seen(path, *_story(), *_end())
-    text = _text(machine(seen, 54, 16, ascii=False, why="There is no driver."))
+    text = _text(machine_lines(seen, 54, 16, ascii=False, why="There is no driver."))
     for part in ("There is no driver.", "0.5/2 cores", "4.3/17.2 GB", "this run 1.1 GB"):
         assert part in text
-    assert "no GPU (z says why)" in _text(machine(seen, 26, 9, ascii=False, why="There is no driver."))
+    assert "no GPU (z says why)" in _text(machine_lines(seen, 26, 9, ascii=False, why="There is no driver."))
 
 
 def test_time_goes_into_parts_that_were_measured_and_a_rest(path: Path) -> None:
-    text = _text(times(_seen(path, *_story(), *_end()), 46, ascii=True))
+    text = _text(timing_lines(_seen(path, *_story(), *_end()), 46, ascii=True))
     assert "an iteration 100 ms" in text
     shares = [line.split()[-2] for line in text.splitlines() if line.endswith("%")]
     assert shares[:3] == ["60", "30", "10"]
@@ -346,12 +346,12 @@ def test_time_goes_into_parts_that_were_measured_and_a_rest(path: Path) -> None:
     unmeasured += [Stepped(iteration=i, losses={"matching": 1.0}, seconds=i / 10) for i in (1, 2, 3)]
     path.unlink()
     seen = _seen(path, *unmeasured, *_end())
-    assert "parts were not measured" in _text(times(seen, 46, ascii=True))
+    assert "parts were not measured" in _text(timing_lines(seen, 46, ascii=True))
     assert seen.environment is not None
     on_gpu = replace(seen, environment=msgspec.structs.replace(seen.environment, device="cuda:0"))
-    assert "measured on a CPU only" in _text(times(on_gpu, 46, ascii=True))
+    assert "measured on a CPU only" in _text(timing_lines(on_gpu, 46, ascii=True))
     assert [line.plain for line in wrapped("set NAME=value,other now", 8)] == ["set", "NAME=val", "ue,other", "now"]
-    narrow = _text(times(replace(seen, parts={"synthetic images": 0.04}), 26, ascii=True)).splitlines()
+    narrow = _text(timing_lines(replace(seen, parts={"synthetic images": 0.04}), 26, ascii=True)).splitlines()
     assert f"{'synthetic images':<20} 40 ms" in narrow  # the name whole, and no share
 
 
@@ -371,20 +371,20 @@ def test_a_run_that_did_not_go_well_says_so_with_the_ways_out(
     path: Path, end: AnyEvent | None, said: list[str]
 ) -> None:
     story = [*_story(200), *([end] if end else [])]
-    text = _text(words(_seen(path, *story), "runs.db"))
+    text = _text(problem_banner(_seen(path, *story), "runs.db"))
     for part in said:
         assert part in text
 
 
 def test_a_run_that_goes_well_has_no_banner(path: Path) -> None:
-    assert words(_seen(path, *_story(), *_end()), "runs.db") == []
+    assert problem_banner(_seen(path, *_story(), *_end()), "runs.db") == []
 
 
 def test_facts_fit_their_line(path: Path) -> None:
     seen = _seen(path, *_story(200))
     for width in (60, 80, 99, 120, 160):
         for ascii_ in (True, False):
-            found = facts(seen, width, True, ascii_)
+            found = header_lines(seen, width, True, ascii_)
             assert all(line.cell_len <= width for line in found)
             assert not ascii_ or all(line.plain.isascii() for line in found)
 
@@ -496,14 +496,14 @@ def test_a_frozen_view_stands_still_while_the_run_goes_on(path: Path, monkeypatc
     story = list(_story())
     run = _enter(path, *story[:60], process=processes.this_process())
     app = console(path, run)
-    found: list[Seen] = []
-    show = LivePlace.show
+    found: list[RunSnapshot] = []
+    show = LiveScreen.show
 
-    def heard(place: LivePlace, seen: Seen) -> None:
+    def heard(place: LiveScreen, seen: RunSnapshot) -> None:
         found.append(seen)
         show(place, seen)
 
-    monkeypatch.setattr(LivePlace, "show", heard)
+    monkeypatch.setattr(LiveScreen, "show", heard)
 
     async def scene(pilot: Pilot[None]) -> None:
         await shows(pilot, "running", "a matching")
@@ -514,7 +514,7 @@ def test_a_frozen_view_stands_still_while_the_run_goes_on(path: Path, monkeypatc
             for _ in store.record(run, story[60:]):
                 pass
         await until(pilot, lambda: found[-1].row["done"] == 400)
-        await pilot.pause(2 * pace.NUMBERS)
+        await pilot.pause(2 * refresh_rate.NUMBERS)
         assert drawn(app) == before
         await pilot.press("space")
         await shows(pilot, "400/400")
@@ -570,7 +570,7 @@ def test_the_traceback_of_a_failed_run_can_be_copied(path: Path) -> None:
 
     async def scene(pilot: Pilot[None]) -> None:
         await shows(pilot, "Failed at iteration 200.", "it broke")
-        assert isinstance(app.screen, LivePlace)
+        assert isinstance(app.screen, LiveScreen)
         assert app.screen.to_copy() == "Traceback …"
 
     play(app, scene)
@@ -727,7 +727,7 @@ def test_nothing_is_painted_while_the_terminal_is_behind(path: Path, monkeypatch
         behind.append(1)
         return 1
 
-    monkeypatch.setattr(pace, "backlog", backlog_of)
+    monkeypatch.setattr(refresh_rate, "backlog", backlog_of)
 
     async def scene(pilot: Pilot[None]) -> None:
         await shows(pilot, "running", "Quit")
@@ -738,7 +738,7 @@ def test_nothing_is_painted_while_the_terminal_is_behind(path: Path, monkeypatch
         seen = len(behind)
         await until(pilot, lambda: len(behind) > seen + 2)
         assert drawn(app) == before
-        monkeypatch.setattr(pace, "backlog", lambda app: 0)
+        monkeypatch.setattr(refresh_rate, "backlog", lambda app: 0)
         await shows(pilot, "400/400")
 
     play(app, scene)

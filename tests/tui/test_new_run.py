@@ -20,10 +20,11 @@ from dambench.runner.monitor import Glance, Tenant
 from dambench.store import runs as stored
 from dambench.store.history import Expected, Similar
 from dambench.store.runs import Store
-from dambench.tui import catalogue, child
-from dambench.tui.catalogue import Catalogue
+from dambench.tui import checker
+from dambench.tui.models import catalogue
+from dambench.tui.models.catalogue import Catalogue
 from dambench.tui.screens import new_run
-from dambench.tui.screens.new_run import NewRun, Outlook, at_fault, before, beside, in_words
+from dambench.tui.screens.new_run import NewRunScreen, Outlook, at_fault, field_notes, gpu_lines, preflight_lines
 from tests import ledger
 from tests.tui.screen import SIZES, console, drawn, play, shows, snapshot, until
 
@@ -120,14 +121,14 @@ def _filled(tmp_path: Path) -> Path:
     return path
 
 
-def _form(app: Any) -> NewRun:
-    assert isinstance(app.screen, NewRun)
+def _form(app: Any) -> NewRunScreen:
+    assert isinstance(app.screen, NewRunScreen)
     return app.screen
 
 
-async def _opened(pilot: Pilot[None]) -> NewRun:
+async def _opened(pilot: Pilot[None]) -> NewRunScreen:
     await pilot.press("n")
-    await until(pilot, lambda: isinstance(pilot.app.screen, NewRun))
+    await until(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
     await shows(pilot, "Nothing is wrong with it", "The driver is not there")
     await until(pilot, lambda: pilot.app.screen.query("#field-method-init"))
     return _form(pilot.app)
@@ -186,7 +187,9 @@ def test_the_sentence_of_the_command_line_is_shown_and_its_field_marked(
         await _type(pilot, "method-iterations", "20k")
         await shows(pilot, "! Invalid value for '--iterations': '20k' is not a valid integer.")
         assert "Try: dambench --help" not in drawn(pilot.app)
-        assert [row.field_name for row in form.query(new_run.Row) if row.has_class("wrong")] == ["method.iterations"]
+        assert [row.field_name for row in form.query(new_run.FormRow) if row.has_class("wrong")] == [
+            "method.iterations"
+        ]
         assert "!iterations" in drawn(pilot.app)
         await pilot.press("ctrl+r")
         await pilot.pause()
@@ -375,7 +378,7 @@ def test_a_run_can_be_asked_for_again(path: Path) -> None:
         app.new_run(row)
         await shows(pilot, f"from {row['id']}", "--iterations 100", "--seed 0")
         await pilot.press("escape")
-        await until(pilot, lambda: not isinstance(app.screen, NewRun))
+        await until(pilot, lambda: not isinstance(app.screen, NewRunScreen))
         await pilot.press("n")  # the form is kept
         await shows(pilot, "--iterations 100")
 
@@ -452,12 +455,12 @@ def test_the_field_of_a_sentence_is_found() -> None:
 
 
 def test_beside_each_field_is_what_it_comes_to() -> None:
-    notes = beside(_answer(lr_images=0.5), KNOWN)
+    notes = field_notes(_answer(lr_images=0.5), KNOWN)
     assert notes["dataset"] == "10 + 10 images, 1×8×8, 2 classes"
     assert notes["method.iterations"] == "recipe 200"
     assert notes["method.lr_images"] == "default 1.0, changed"
     assert notes["ipc"] == "of 5 in the smallest class"
-    assert beside({"error": "no"}, KNOWN) == {}
+    assert field_notes({"error": "no"}, KNOWN) == {}
 
 
 def test_what_to_know_before_a_run_is_started() -> None:
@@ -465,7 +468,7 @@ def test_what_to_know_before_a_run_is_started() -> None:
     outlook = Outlook(
         same=[Similar("r1", "failed", {})] * 4, near=[Similar("r2", "finished", {"ipc": (10, 1)})], expected=[past]
     )
-    lines = before(_answer(seeds=(0, 1)), outlook, None, ["0 card"])
+    lines = preflight_lines(_answer(seeds=(0, 1)), outlook, None, ["0 card"])
     assert lines == [
         (
             "time",
@@ -478,9 +481,9 @@ def test_what_to_know_before_a_run_is_started() -> None:
         ("near", "r2 differs in ipc only: 10, here 1"),
         ("GPU", "0 card"),
     ]
-    unknown = before(_answer(), Outlook(), None, [])
+    unknown = preflight_lines(_answer(), Outlook(), None, [])
     assert unknown == [("time", "unknown: no such run on cpu yet; ctrl+t measures")]
-    assert before(_answer(), Outlook(), {"error": "It needs 9 GB."}, [])[0][1].endswith("It needs 9 GB.")
+    assert preflight_lines(_answer(), Outlook(), {"error": "It needs 9 GB."}, [])[0][1].endswith("It needs 9 GB.")
 
 
 def test_who_is_on_the_gpu_is_told() -> None:
@@ -489,7 +492,7 @@ def test_who_is_on_the_gpu_is_told() -> None:
         Glance("A100", None, None, None, None),
         Glance("A100", 0, 10**9, 0, []),
     ]
-    assert in_words(cards, {7: "abc234"}) == [
+    assert gpu_lines(cards, {7: "abc234"}) == [
         "0 H100: 50.0 GB of 80.0 GB free, 93 % busy; 7 run abc234, ann, 20.0 GB; 8 a process",
         "1 A100: memory unknown; the driver does not tell who uses it",
         "2 A100: 1.0 GB of 1.0 GB free, 0 % busy; nobody computes on it",
@@ -522,27 +525,27 @@ def test_only_the_newest_question_is_answered(monkeypatch: pytest.MonkeyPatch, t
         assert came.wait(20)
         came.clear()
 
-    checker = child.Checker(hear)
-    checker.ask(["1"])
+    child = checker.Checker(hear)
+    child.ask(["1"])
     for number in range(2, 6):
         asyncio.run(asyncio.sleep(0.01))
-        checker.ask([str(number)])
+        child.ask([str(number)])
     wait()
     wait()
     assert heard[-1] == {"said": ["5"]}
     assert len(heard) == 2
-    checker.ask(["die"])
+    child.ask(["die"])
     wait()
-    checker.ask(["again"])  # of a child that is no more
+    child.ask(["again"])  # of a child that is no more
     wait()
     if "error" in heard[-1]:  # it ended between the question and the answer
         assert "out of memory" in heard[-1]["error"]
-        checker.ask(["again"])
+        child.ask(["again"])
         wait()
     assert heard[-1] == {"said": ["again"]}
-    process = checker._child
+    process = child._child
     assert process is not None
-    checker.close()
+    child.close()
     assert process.wait(20)
 
 

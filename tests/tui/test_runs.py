@@ -22,10 +22,10 @@ from dambench.core.files import digest
 from dambench.runner import processes
 from dambench.store import filters, listing
 from dambench.store.runs import Store
-from dambench.tui import signalling
+from dambench.tui import run_actions
 from dambench.tui.app import DambenchApp
 from dambench.tui.screens import runs as place
-from dambench.tui.screens.runs import RunsPlace
+from dambench.tui.screens.runs import RunsScreen
 from dambench.tui.settings import Settings
 from dambench.tui.widgets.pick import Ask, Pick
 from dambench.tui.widgets.runs_table import RunsTable
@@ -559,7 +559,7 @@ def test_a_run_is_resumed_without_waiting_for_it(path: Path, monkeypatch: pytest
 
 
 def test_where_one_may_only_look_nothing_is_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signalling, "do", lambda place, work: pytest.fail("it worked"))
+    monkeypatch.setattr(run_actions, "do", lambda place, work: pytest.fail("it worked"))
     app = console(path, readonly=True)
 
     async def scene(pilot: Pilot[None]) -> None:
@@ -661,7 +661,7 @@ def test_a_fault_of_a_place_becomes_a_message_and_the_console_goes_on(
     async def scene(pilot: Pilot[None]) -> None:
         await shows(pilot, "7 runs")
         with pytest.MonkeyPatch.context() as broken:
-            broken.setattr(RunsPlace, "show", lambda self, found: 1 / 0)
+            broken.setattr(RunsScreen, "show", lambda self, found: 1 / 0)
             await shows(pilot, "ZeroDivisionError", "The runs go on.")
         await pilot.press("escape", "j")
         await until(pilot, lambda: here(app) == "run5")

@@ -20,7 +20,7 @@ from textual.pilot import Pilot
 from dambench.runner import processes
 from dambench.store.runs import Store
 from dambench.tui.app import Broken, Help, TooSmall
-from dambench.tui.screens.runs import RunsPlace
+from dambench.tui.screens.runs import RunsScreen
 from tests import ledger
 from tests.tui import screen
 from tests.tui.speaker import ITERATIONS
@@ -251,7 +251,7 @@ def test_a_fault_of_the_console_is_a_message_that_can_be_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(RunsPlace, "action_sort", lambda self: 1 / 0)
+    monkeypatch.setattr(RunsScreen, "action_sort", lambda self: 1 / 0)
 
     async def scene(pilot: Pilot[None]) -> None:
         await screen.shows(pilot, "There is no database")
@@ -260,7 +260,7 @@ def test_a_fault_of_the_console_is_a_message_that_can_be_copied(
         await pilot.press("y")
         await screen.until(pilot, lambda: "ZeroDivisionError" in pilot.app.clipboard)
         await pilot.press("escape")
-        await screen.until(pilot, lambda: isinstance(pilot.app.screen, RunsPlace))
+        await screen.until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
         await pilot.press("s")
         await screen.until(pilot, lambda: isinstance(pilot.app.screen, Broken))
         assert pilot.app.screen.active_bindings["q"].binding.action == "app.leave"
@@ -282,7 +282,7 @@ def test_a_terminal_that_grew_under_a_box_shows_the_place_when_the_box_is_closed
         await pilot.resize_terminal(80, 24)
         await pilot.press("escape")
         await screen.shows(pilot, "There is no database")
-        assert isinstance(pilot.app.screen, RunsPlace)
+        assert isinstance(pilot.app.screen, RunsScreen)
 
     screen.play(screen.console(tmp_path / "none.db"), scene, (20, 5))
 
@@ -293,7 +293,7 @@ def test_where_there_is_no_run_yet_a_key_is_a_key_and_no_filter(tmp_path: Path) 
     async def scene(pilot: Pilot[None]) -> None:
         await screen.shows(pilot, "There is no database")
         await pilot.press("question_mark", "escape", "n")
-        await screen.until(pilot, lambda: not isinstance(pilot.app.screen, RunsPlace))
+        await screen.until(pilot, lambda: not isinstance(pilot.app.screen, RunsScreen))
         await pilot.press("escape")
         with closing(Store.open(path, write=True)) as store:
             first, second = (ledger.add(store, ledger.config(seed=seed)) for seed in (0, 1))

@@ -16,11 +16,11 @@ from dambench.store import listing
 from dambench.store.runs import Store
 from dambench.tui import feed
 from dambench.tui.app import Broken, DambenchApp
-from dambench.tui.place import Place
+from dambench.tui.main_screen import MainScreen
 from dambench.tui.screens import compare
-from dambench.tui.screens.compare import ComparePlace
-from dambench.tui.screens.live import LivePlace
-from dambench.tui.screens.runs import RunsPlace
+from dambench.tui.screens.compare import CompareScreen
+from dambench.tui.screens.live import LiveScreen
+from dambench.tui.screens.runs import RunsScreen
 from tests.tui.screen import PATIENCE, console, drawn, play, until
 from tests.tui.shell import Shell
 
@@ -109,9 +109,9 @@ class Walk:
                 for place in self.places(app):
                     place.ask()
 
-    def places(self, app: DambenchApp) -> list[Place]:
+    def places(self, app: DambenchApp) -> list[MainScreen]:
         screens = [app.get_screen(name) for name in app.PLACES]
-        return [screen for screen in screens if isinstance(screen, Place) and screen.is_mounted]
+        return [screen for screen in screens if isinstance(screen, MainScreen) and screen.is_mounted]
 
     async def look(self, pilot: Pilot[None]) -> None:
         """See that the front shows what there is."""
@@ -122,12 +122,12 @@ class Walk:
         await pilot.resize_terminal(*self.draw.choice([(80, 24), (160, 48)]))
         await until(pilot, lambda: app.front() is not None or type(app.screen).__name__ != "TooSmall")
         for _ in range(5):
-            if isinstance(app.screen, Place):
+            if isinstance(app.screen, MainScreen):
                 break
             await pilot.press("escape")
         place = app.screen
-        assert isinstance(place, Place), self.told(app)
-        if isinstance(place, LivePlace) and place._frozen:
+        assert isinstance(place, MainScreen), self.told(app)
+        if isinstance(place, LiveScreen) and place._frozen:
             await pilot.press("space")
         begun, answers = time.monotonic(), app.feed.answers
         while not (place.is_mounted and self.shows(app, place)):
@@ -142,12 +142,12 @@ class Walk:
         log = app.log_path.read_text() if app.log_path.exists() else ""
         return "\n".join([*self.done, str(app.screen), drawn(app), log])
 
-    def shows(self, app: DambenchApp, place: Place) -> bool:
+    def shows(self, app: DambenchApp, place: MainScreen) -> bool:
         if not self.path.exists():
             return "here is no database" in drawn(app)
         with suppress(BadInput), closing(Store.open(self.path)) as store:  # it was written over a moment ago
             match place:
-                case RunsPlace():
+                case RunsScreen():
                     only = place._filter.where({})
                     numbers = listing.ordered(store, only, place.table.order, down=place.table.down)
                     here = place.table.number
@@ -155,14 +155,14 @@ class Walk:
                     # The one under the cursor is on the screen.
                     seen = not numbers or (bool(rows) and rows[0]["id"] in drawn(app))
                     return list(place.table.numbers) == numbers and (here in numbers or not numbers) and seen
-                case LivePlace():
+                case LiveScreen():
                     run = place._watched.run
                     rows = store.query("select * from runs where id = ?", run)
                     if not rows:
                         return f"The run {run} is not in" in drawn(app) or (not run and "No runs in" in drawn(app))
                     seen_row: dict[str, Any] = place._seen.row if place._seen else {}
                     return seen_row.get("uid") == rows[0]["uid"] and run in drawn(app)
-                case ComparePlace():
+                case CompareScreen():
                     found = compare.find(store, *place._wanted())
                     if place.found is None or found.states != place.found.states:
                         return False

@@ -29,9 +29,9 @@ from dambench.store.leaderboard import AXES, ENOUGH, Cell, Cost, Leaderboard, Ta
 from dambench.store.leaderboard import Place as Where
 from dambench.store.runs import Store
 from dambench.tui.feed import Question
-from dambench.tui.place import LOW, Place
-from dambench.tui.plain import plain, spelled
+from dambench.tui.main_screen import LOW, MainScreen
 from dambench.tui.resilient import Resilient
+from dambench.tui.terminal.ascii_filter import plain, spelled
 from dambench.tui.widgets import chart
 from dambench.tui.widgets.grid import Contents, Grid
 from dambench.tui.widgets.lines import cut
@@ -52,7 +52,7 @@ CHOICES = [*((axis,) for axis in AXES), *combinations(AXES, 2)]
 Series = dict[str, Line]
 
 
-class Wanted(NamedTuple):
+class CompareQuery(NamedTuple):
     """What is asked for."""
 
     rows: tuple[str, ...]
@@ -61,10 +61,10 @@ class Wanted(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Found:
+class Comparison:
     """What the database holds, for a choice of axes."""
 
-    wanted: Wanted
+    wanted: CompareQuery
     board: Leaderboard
     states: dict[str, int]
     """How many runs are in each state."""
@@ -76,20 +76,20 @@ class Found:
     """In percent."""
 
 
-class ComparePlace(Place):
+class CompareScreen(MainScreen):
     """Tables of mean ± standard deviation, with the runs behind each number."""
 
     NAME: ClassVar[str] = "Compare"
 
     DEFAULT_CSS = """
-    ComparePlace #heading { height: auto; padding: 0 1; }
-    ComparePlace #empty { height: 1fr; padding: 1 2; display: none; }
-    ComparePlace Grid { height: auto; }
-    ComparePlace #details { height: 1fr; border-top: solid $primary; }
-    ComparePlace #cell { width: 1fr; padding: 0 1; }
-    ComparePlace #curves { width: 1fr; height: 100%; padding: 0 1; display: none; }
-    ComparePlace #notes { height: auto; padding: 0 1; color: $text-muted; }
-    ComparePlace.-wide #curves { display: block; border-left: solid $primary; }
+    CompareScreen #heading { height: auto; padding: 0 1; }
+    CompareScreen #empty { height: 1fr; padding: 1 2; display: none; }
+    CompareScreen Grid { height: auto; }
+    CompareScreen #details { height: 1fr; border-top: solid $primary; }
+    CompareScreen #cell { width: 1fr; padding: 0 1; }
+    CompareScreen #curves { width: 1fr; height: 100%; padding: 0 1; display: none; }
+    CompareScreen #notes { height: auto; padding: 0 1; color: $text-muted; }
+    CompareScreen.-wide #curves { display: block; border-left: solid $primary; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -113,15 +113,15 @@ class ComparePlace(Place):
         self.columns: tuple[str, ...] = ("dataset", "ipc")
         self.measure = "accuracy"
         """Of wording.MEASURES: what cells show."""
-        self.found: Found | None = None
+        self.found: Comparison | None = None
         self.at = 0
         """The table that is shown."""
         self.marked: list[str] = []
         """Runs whose curves are drawn."""
         self.shows_losses = True
         self.logarithmic = True
-        self._drawn: Found | None = None
-        self._last: tuple[Store, object, Found] | None = None
+        self._drawn: Comparison | None = None
+        self._last: tuple[Store, object, Comparison] | None = None
         """What was found last, of which store as of which version. The feed's thread knows it alone."""
 
     def content(self) -> ComposeResult:
@@ -146,10 +146,10 @@ class ComparePlace(Place):
     def question(self) -> Question:
         return partial(self._find, wanted=self._wanted())
 
-    def _wanted(self) -> Wanted:
-        return Wanted(self.rows, self.columns, tuple(self.marked))
+    def _wanted(self) -> CompareQuery:
+        return CompareQuery(self.rows, self.columns, tuple(self.marked))
 
-    def _find(self, store: Store, wanted: Wanted) -> Found:
+    def _find(self, store: Store, wanted: CompareQuery) -> Comparison:
         # What was written by others, and by this store itself, which takes in what is on a network disk.
         version = store.query("pragma data_version")[0]["data_version"], store.db.conn.total_changes
         last = self._last
@@ -163,7 +163,7 @@ class ComparePlace(Place):
         self.found = self._drawn = None
         self._blank("")
 
-    def show(self, found: Found | None) -> bool:
+    def show(self, found: Comparison | None) -> bool:
         if found is None:
             self.found = self._drawn = None
             name = display(str(self.console_app.path))
@@ -313,7 +313,7 @@ class ComparePlace(Place):
             curves(series, width, height - 1, self.logarithmic and self.shows_losses, self.console_app.look.ascii)
         )
 
-    def on_grid_moved(self) -> None:
+    def on_grid_cell_highlighted(self) -> None:
         self._cell()
 
     def on_resize(self, event: Resize) -> None:
@@ -462,7 +462,7 @@ class Curves(Resilient, ModalScreen[None]):
         Binding("L", "other('logarithm')", "Logarithm of losses"),
     ]
 
-    def __init__(self, place: ComparePlace):
+    def __init__(self, place: CompareScreen):
         super().__init__()
         self._place = place
 
@@ -485,7 +485,7 @@ class Curves(Resilient, ModalScreen[None]):
 # What is said, without a screen.
 
 
-def find(store: Store, rows: Sequence[str], columns: Sequence[str], marked: Sequence[str]) -> Found:
+def find(store: Store, rows: Sequence[str], columns: Sequence[str], marked: Sequence[str]) -> Comparison:
     """Everything that is shown."""
     states = store.query("select state, count(*) n from runs where deleted_at = '' group by state")
     losses: Series = {}
@@ -500,8 +500,8 @@ def find(store: Store, rows: Sequence[str], columns: Sequence[str], marked: Sequ
         losses |= {f"{name} {loss}": line for loss, line in list(lines.items())[: 1 if len(drawn) > 1 else None]}
         for network, line in history.accuracies(store, run).items():
             accuracies[f"{name} {network}"] = [(at, None if value is None else 100 * value) for at, value in line]
-    return Found(
-        wanted=Wanted(tuple(rows), tuple(columns), tuple(marked)),
+    return Comparison(
+        wanted=CompareQuery(tuple(rows), tuple(columns), tuple(marked)),
         gone=gone,
         board=leaderboard(store, rows, columns),
         states={row["state"]: row["n"] for row in states},
@@ -626,7 +626,7 @@ def _cost(board: Leaderboard, cell: Cell) -> list[str]:
     ][:2]
 
 
-def nothing(found: Found) -> str:
+def nothing(found: Comparison) -> str:
     """Why there is no table."""
     if not found.states:
         return (

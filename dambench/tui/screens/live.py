@@ -17,10 +17,18 @@ from textual.containers import Container
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
 from dambench.runner import monitor, processes
-from dambench.tui import pace, signalling
+from dambench.tui import run_actions
 from dambench.tui.feed import Question
-from dambench.tui.panes import accuracies, facts, machine, times, unheard, words
-from dambench.tui.watched import Gone, Seen, Watched, runs
+from dambench.tui.models.live_panes import (
+    accuracy_lines,
+    header_lines,
+    machine_lines,
+    no_loss_reason,
+    problem_banner,
+    timing_lines,
+)
+from dambench.tui.models.run_reader import RunGone, RunReader, RunSnapshot, runs
+from dambench.tui.terminal import refresh_rate
 from dambench.tui.widgets.chart import Chart, Series, legend, lines
 from dambench.tui.widgets.images import Images
 from dambench.tui.widgets.lines import Lines
@@ -31,35 +39,35 @@ TALL = 36
 """Lines of a terminal that has room for all panes at once, if it is wide, too."""
 
 
-class LivePlace(signalling.Doing):
+class LiveScreen(run_actions.RunActionsScreen):
     """One run: how far it is, what it loses, what it takes, and the images as they form."""
 
     NAME: ClassVar[str] = "Live"
     PANES: ClassVar[tuple[str, ...]] = ("loss", "machine", "accuracy", "time", "images", "log")
 
     DEFAULT_CSS = """
-    LivePlace #facts { height: 2; }
-    LivePlace #banner { height: auto; max-height: 8; display: none; padding: 0 1; background: $panel; }
-    LivePlace #panes { layout: grid; grid-size: 20 2; grid-rows: 11fr 8fr; height: 1fr; }
-    LivePlace #panes > * {
+    LiveScreen #facts { height: 2; }
+    LiveScreen #banner { height: auto; max-height: 8; display: none; padding: 0 1; background: $panel; }
+    LiveScreen #panes { layout: grid; grid-size: 20 2; grid-rows: 11fr 8fr; height: 1fr; }
+    LiveScreen #panes > * {
         border: round $foreground 30%; border-title-color: $foreground; border-subtitle-color: $foreground;
     }
-    LivePlace #panes > *:focus { border: round $foreground; border-title-style: bold reverse; }
-    LivePlace.ascii #panes > * { border: ascii $foreground 30%; }
-    LivePlace.ascii #panes > *:focus { border: ascii $foreground; }
-    LivePlace #loss { column-span: 13; }
-    LivePlace #machine { column-span: 7; }
-    LivePlace #accuracy { column-span: 9; }
-    LivePlace #log { column-span: 11; }
-    LivePlace #time, LivePlace #images { display: none; }
-    LivePlace #panes.large { grid-size: 20 3; grid-rows: 17fr 12fr 11fr; }
-    LivePlace #panes.large > #accuracy { column-span: 7; }
-    LivePlace #panes.large > #time { display: block; column-span: 6; }
-    LivePlace #panes.large > #images { display: block; column-span: 7; row-span: 2; }
-    LivePlace #panes.large > #log { column-span: 13; }
-    LivePlace #panes.zoomed { grid-size: 1 1; grid-rows: 1fr; }
-    LivePlace #panes.zoomed > * { display: none; }
-    LivePlace #panes.zoomed > .front { display: block; column-span: 1; row-span: 1; }
+    LiveScreen #panes > *:focus { border: round $foreground; border-title-style: bold reverse; }
+    LiveScreen.ascii #panes > * { border: ascii $foreground 30%; }
+    LiveScreen.ascii #panes > *:focus { border: ascii $foreground; }
+    LiveScreen #loss { column-span: 13; }
+    LiveScreen #machine { column-span: 7; }
+    LiveScreen #accuracy { column-span: 9; }
+    LiveScreen #log { column-span: 11; }
+    LiveScreen #time, LiveScreen #images { display: none; }
+    LiveScreen #panes.large { grid-size: 20 3; grid-rows: 17fr 12fr 11fr; }
+    LiveScreen #panes.large > #accuracy { column-span: 7; }
+    LiveScreen #panes.large > #time { display: block; column-span: 6; }
+    LiveScreen #panes.large > #images { display: block; column-span: 7; row-span: 2; }
+    LiveScreen #panes.large > #log { column-span: 13; }
+    LiveScreen #panes.zoomed { grid-size: 1 1; grid-rows: 1fr; }
+    LiveScreen #panes.zoomed > * { display: none; }
+    LiveScreen #panes.zoomed > .front { display: block; column-span: 1; row-span: 1; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -75,9 +83,9 @@ class LivePlace(signalling.Doing):
         Binding("f", "follow", "Follow the log", show=False),
         Binding("E", "pager", "Log in $PAGER", show=False),
         Binding("z", "zoom", "Zoom pane", show=False),
-        signalling.Doing.STOP,
-        signalling.Doing.KILL,
-        signalling.Doing.RESUME,
+        run_actions.RunActionsScreen.STOP,
+        run_actions.RunActionsScreen.KILL,
+        run_actions.RunActionsScreen.RESUME,
         Binding("k,up", "scroll(1)", "Log up", show=False),
         Binding("j,down", "scroll(-1)", "Log down", show=False),
         Binding("ctrl+u,pageup", "scroll(10)", "Log up a page", show=False),
@@ -89,8 +97,8 @@ class LivePlace(signalling.Doing):
 
     def __init__(self) -> None:
         super().__init__()
-        self._watched = Watched()
-        self._seen: Seen | None = None
+        self._watched = RunReader()
+        self._seen: RunSnapshot | None = None
         self._lacking: list[Text] = []
         """Why there is none, where something has gone."""
         self._asked = False
@@ -108,7 +116,7 @@ class LivePlace(signalling.Doing):
     def watch_run(self, run: str) -> None:
         """Show this run from now on."""
         if run != self._watched.run:
-            self._watched = Watched(run)
+            self._watched = RunReader(run)
             self._seen, self._asked, self._back, self._frozen = None, False, 0, False
         if self.is_mounted and self.is_current:
             self.ask()
@@ -141,35 +149,35 @@ class LivePlace(signalling.Doing):
         }
         for name, paint in painters.items():
             self.query_one(f"#{name}", Lines).painter = paint
-        self.set_interval(pace.NUMBERS, self._tick)
+        self.set_interval(refresh_rate.NUMBERS, self._tick)
 
     def question(self) -> Question:
         return self._watched.ask
 
     def anew(self) -> None:
         super().anew()
-        self._watched = Watched(self._watched.run)
+        self._watched = RunReader(self._watched.run)
         self._seen, self._asked, self._back, self._frozen = None, False, 0, False
         self._lacking = []
         self._paint_all()
 
-    def show(self, found: Seen | Gone | None) -> bool:
+    def show(self, found: RunSnapshot | RunGone | None) -> bool:
         if found is not None and found.run != self._watched.run:
             return False  # an answer about the run before
         first = not self._asked
         self._asked = True
         if self._frozen and not first:
             return True  # as it was asked for: it says so itself
-        self._seen = found if isinstance(found, Seen) else None
+        self._seen = found if isinstance(found, RunSnapshot) else None
         self._lacking = self._lacks(found)
         if first:
             self._paint_all()
         return True
 
-    def _lacks(self, found: Seen | Gone | None) -> list[Text]:
+    def _lacks(self, found: RunSnapshot | RunGone | None) -> list[Text]:
         """What is not there any more."""
         name = display(self.console_app.path.name)
-        if isinstance(found, Gone):
+        if isinstance(found, RunGone):
             return [
                 Text(f"The run {display(found.run)} is not in {name} any more.", "bold"),
                 Text("] shows another one; 1 goes to the runs."),
@@ -181,15 +189,15 @@ class LivePlace(signalling.Doing):
     def _tick(self) -> None:
         """Paint what is new, if the terminal has taken in what was painted before."""
         now = time.monotonic()
-        if not (self.is_current and self._asked) or pace.backlog(self.app):
+        if not (self.is_current and self._asked) or refresh_rate.backlog(self.app):
             return
-        if not self.app.app_focus and now - self._painted < pace.UNSEEN:
+        if not self.app.app_focus and now - self._painted < refresh_rate.UNSEEN:
             return
         self._painted = now
         self._paint_banner()
         self._paint_facts()
         self._paint_log()
-        if now - self._charted >= pace.CHARTS - 0.1:
+        if now - self._charted >= refresh_rate.CHARTS - 0.1:
             self._charted = now
             for paint in (self._paint_loss, self._paint_machine, self._paint_accuracy, self._paint_time):
                 paint()
@@ -224,11 +232,11 @@ class LivePlace(signalling.Doing):
     def _paint_facts(self) -> None:
         pane = self._pane("facts")
         seen, width = self._seen, self.size.width
-        pane.show([] if seen is None else facts(seen, width, self._frozen, self.console_app.look.ascii))
+        pane.show([] if seen is None else header_lines(seen, width, self._frozen, self.console_app.look.ascii))
 
     def _paint_banner(self) -> None:
         pane = self._pane("banner")
-        text = (self._lacking or words(self._seen, self.console_app.path.name)) if self._asked else []
+        text = (self._lacking or problem_banner(self._seen, self.console_app.path.name)) if self._asked else []
         width = max(20, self.size.width - 2)
         found = [piece for line in text for piece in line.wrap(self.app.console, width)]
         pane.show(found)
@@ -250,7 +258,7 @@ class LivePlace(signalling.Doing):
                 since = float(seen.iterations[first])
             series = [one.smoothed(smooth).since(since) for one in seen.losses]
         steady = seen is not None and seen.live
-        nothing = "" if seen is None else unheard(seen)
+        nothing = "" if seen is None else no_loss_reason(seen)
         pane.draw(series, log=log, ascii=look.ascii, unit="iteration", steady=steady, nothing=nothing)
 
     def _paint_machine(self) -> None:
@@ -265,9 +273,9 @@ class LivePlace(signalling.Doing):
         title = display(here.device_name if here and on_gpu else "Host", max(8, width - 4))
         why = "" if on_gpu or here is None or not processes.is_here(seen.row) else self._why.text(here.cuda)
         ascii_ = self.console_app.look.ascii
-        found = machine(seen, width, height, ascii=ascii_, why=why)
+        found = machine_lines(seen, width, height, ascii=ascii_, why=why)
         if not self._pane("time").display:
-            found += [Text(("-" if ascii_ else "─") * width, "dim"), *times(seen, width, ascii=ascii_)]
+            found += [Text(("-" if ascii_ else "─") * width, "dim"), *timing_lines(seen, width, ascii=ascii_)]
         self._fill(pane, title, found)
 
     def _paint_accuracy(self) -> None:
@@ -275,7 +283,7 @@ class LivePlace(signalling.Doing):
         judged = seen.judged if seen else ()
         names = {one.network for one in judged}
         title = "Accuracy, %" + (f"  {display(names.pop(), 24)}" if len(names) == 1 else "")
-        table = accuracies(seen, pane.size.width, ascii=self.console_app.look.ascii) if seen else []
+        table = accuracy_lines(seen, pane.size.width, ascii=self.console_app.look.ascii) if seen else []
         several = len({one.iteration for one in judged}) > 2
         room = pane.size.height - 5
         if not several or room < 5:
@@ -292,7 +300,7 @@ class LivePlace(signalling.Doing):
 
     def _paint_time(self) -> None:
         pane, seen = self._pane("time"), self._seen
-        found = [] if seen is None else times(seen, pane.size.width, ascii=self.console_app.look.ascii)
+        found = [] if seen is None else timing_lines(seen, pane.size.width, ascii=self.console_app.look.ascii)
         self._fill(pane, "Time per iteration", found)
 
     def _fill(self, pane: Lines, title: str, lines: list[Text]) -> None:
@@ -309,7 +317,7 @@ class LivePlace(signalling.Doing):
             return
         said = pane.draw(sheet, colour=look.colour and not look.ascii)
         cells = sum(line.cell_len for line in pane.lines)
-        self._next_picture = time.monotonic() + cells / pace.PICTURE_CELLS
+        self._next_picture = time.monotonic() + cells / refresh_rate.PICTURE_CELLS
         title = "Synthetic set"
         if seen is not None and seen.picture is not None:
             number = seen.pictures.index(seen.picture) + 1

@@ -39,13 +39,13 @@ from dambench.store import history
 from dambench.store import runs as stored
 from dambench.store.history import Expected, Similar
 from dambench.store.runs import Store
-from dambench.tui import catalogue, request
-from dambench.tui.catalogue import Catalogue
-from dambench.tui.child import Answer, Checker, Measurement
-from dambench.tui.place import LOW
-from dambench.tui.plain import spelled
-from dambench.tui.request import Form
+from dambench.tui.checker import Answer, Checker, Measurement
+from dambench.tui.main_screen import LOW
+from dambench.tui.models import catalogue, request
+from dambench.tui.models.catalogue import Catalogue
+from dambench.tui.models.request import Form
 from dambench.tui.resilient import Resilient
+from dambench.tui.terminal.ascii_filter import spelled
 
 if TYPE_CHECKING:
     from dambench.tui.app import DambenchApp
@@ -126,7 +126,7 @@ class Outlook:
     trouble: str = ""
 
 
-class Checked(Message):
+class RequestChecked(Message):
     """A child said what a request would be, and the database what it would take."""
 
     def __init__(self, arguments: list[str], answer: Answer, outlook: Outlook) -> None:
@@ -134,7 +134,7 @@ class Checked(Message):
         self.arguments, self.answer, self.outlook = arguments, answer, outlook
 
 
-class Known(Message):
+class CatalogueLoaded(Message):
     """The catalogue is there."""
 
     def __init__(self, found: Catalogue) -> None:
@@ -142,7 +142,7 @@ class Known(Message):
         self.found = found
 
 
-class Seen(Message):
+class GpusRead(Message):
     """The GPUs were looked at."""
 
     def __init__(self, lines: list[str], devices: int) -> None:
@@ -150,7 +150,7 @@ class Seen(Message):
         self.lines, self.devices = lines, devices
 
 
-class Measured(Message):
+class CostMeasured(Message):
     """A few steps were measured."""
 
     def __init__(self, arguments: list[str], answer: Answer) -> None:
@@ -158,7 +158,7 @@ class Measured(Message):
         self.arguments, self.answer = arguments, answer
 
 
-class Said(Message):
+class StartSaid(Message):
     """A run that is starting said something."""
 
     def __init__(self, line: str) -> None:
@@ -166,7 +166,7 @@ class Said(Message):
         self.line = line
 
 
-class Begun(Message):
+class RunStarted(Message):
     """A run has begun, or has not."""
 
     def __init__(self, run: str, error: str) -> None:
@@ -174,7 +174,7 @@ class Begun(Message):
         self.run, self.error = run, error
 
 
-class Choice(Resilient, Select[str]):
+class ChoiceField(Resilient, Select[str]):
     """A field of few values. Up and down leave it, left and right change it, enter lists them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -198,7 +198,7 @@ class Choice(Resilient, Select[str]):
         with self.prevent(Select.Changed):
             self.set_options(_labelled(options, value))
             self.value = value
-            self.mutate_reactive(Choice.value)  # type: ignore[misc]  # the same value may be called otherwise now
+            self.mutate_reactive(ChoiceField.value)  # type: ignore[misc]  # the same value may be called otherwise now
         self._values = _values(options, value)
 
     def action_turn(self, by: int) -> None:
@@ -216,7 +216,7 @@ def _labelled(options: Sequence[tuple[str, str]], chosen: str) -> list[tuple[Tex
     return [(Text(display(labels.get(value, value))), value) for value in _values(options, chosen)]
 
 
-class Line(Resilient, Input):
+class TextField(Resilient, Input):
     """A field of text."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -231,18 +231,18 @@ class Line(Resilient, Input):
         self.cursor_blink = False
 
 
-class Row(Resilient, Horizontal):
+class FormRow(Resilient, Horizontal):
     """A label, a field and what there is to say about it."""
 
     DEFAULT_CSS = """
-    Row { height: 1; }
-    Row .label { width: 17; padding: 0 1; }
-    Row Line, Row Choice { width: 27; }
-    Row .note { width: 1fr; padding: 0 0 0 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
-    Row.wrong .label { color: $text-error; text-style: bold; }
+    FormRow { height: 1; }
+    FormRow .label { width: 17; padding: 0 1; }
+    FormRow TextField, FormRow ChoiceField { width: 27; }
+    FormRow .note { width: 1fr; padding: 0 0 0 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
+    FormRow.wrong .label { color: $text-error; text-style: bold; }
     """
 
-    def __init__(self, field_name: str, label: str, widget: "Choice | Line"):
+    def __init__(self, field_name: str, label: str, widget: "ChoiceField | TextField"):
         super().__init__(id=_id(field_name))
         self.field_name = field_name
         self._label, self.entry = label, widget
@@ -269,28 +269,28 @@ def _id(field_name: str) -> str:
     return "field-" + "".join(c if c.isascii() and (c.isalnum() or c == "_") else "-" for c in field_name)
 
 
-class NewRun(Resilient, Screen[None]):
+class NewRunScreen(Resilient, Screen[None]):
     """Ask for a run."""
 
     DEFAULT_CSS = """
-    NewRun #title { height: 1; background: $panel; }
-    NewRun #panes { height: 1fr; layout: vertical; }
-    NewRun #form { height: 1fr; scrollbar-size-vertical: 1; }
-    NewRun #options { height: auto; }
-    NewRun .section { height: auto; padding: 0 1; text-style: bold; }
-    NewRun #before { height: auto; max-height: 8; border-top: solid $primary; padding: 0 1; }
-    NewRun #protocol { display: none; border-top: solid $primary; padding: 0 1; }
-    NewRun #hint { height: 2; padding: 0 1; color: $text-muted; border: none; }
-    NewRun #command { height: auto; max-height: 4; padding: 0 1; border-top: solid $primary; }
-    NewRun #message { height: auto; max-height: 3; padding: 0 1; }
-    NewRun.low #before { max-height: 4; }
-    NewRun.low #hint { display: none; }
-    NewRun.-middle #panes { layout: horizontal; }
-    NewRun.-middle #before { width: 38; height: 1fr; max-height: 100%; }
-    NewRun.-middle #form, NewRun.-wide #form { border-top: solid $primary; }
-    NewRun.-wide #panes { layout: horizontal; }
-    NewRun.-wide #protocol { display: block; width: 40; height: 1fr; }
-    NewRun.-wide #before { width: 50; height: 1fr; max-height: 100%; }
+    NewRunScreen #title { height: 1; background: $panel; }
+    NewRunScreen #panes { height: 1fr; layout: vertical; }
+    NewRunScreen #form { height: 1fr; scrollbar-size-vertical: 1; }
+    NewRunScreen #options { height: auto; }
+    NewRunScreen .section { height: auto; padding: 0 1; text-style: bold; }
+    NewRunScreen #before { height: auto; max-height: 8; border-top: solid $primary; padding: 0 1; }
+    NewRunScreen #protocol { display: none; border-top: solid $primary; padding: 0 1; }
+    NewRunScreen #hint { height: 2; padding: 0 1; color: $text-muted; border: none; }
+    NewRunScreen #command { height: auto; max-height: 4; padding: 0 1; border-top: solid $primary; }
+    NewRunScreen #message { height: auto; max-height: 3; padding: 0 1; }
+    NewRunScreen.low #before { max-height: 4; }
+    NewRunScreen.low #hint { display: none; }
+    NewRunScreen.-middle #panes { layout: horizontal; }
+    NewRunScreen.-middle #before { width: 38; height: 1fr; max-height: 100%; }
+    NewRunScreen.-middle #form, NewRunScreen.-wide #form { border-top: solid $primary; }
+    NewRunScreen.-wide #panes { layout: horizontal; }
+    NewRunScreen.-wide #protocol { display: block; width: 40; height: 1fr; }
+    NewRunScreen.-wide #before { width: 50; height: 1fr; max-height: 100%; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -365,12 +365,14 @@ class NewRun(Resilient, Screen[None]):
             yield Static(Text(display(self.form.get("dataset", ""))), classes="section")
         yield from map(self._row, dict.fromkeys([*options, *said]))
 
-    def _row(self, name: str) -> Row:
+    def _row(self, name: str) -> FormRow:
         value = self.form.get(name, "")
         choices = self._choices(name)
         label = LABELS.get(name) or name.partition(".")[2]
         placeholder = {"ipc": "1", "seeds": "0", "eval_repeats": "5", "evaluate_every": "0"}.get(name, "")
-        return Row(name, label, Choice(name, choices, value) if choices else Line(name, value, placeholder))
+        return FormRow(
+            name, label, ChoiceField(name, choices, value) if choices else TextField(name, value, placeholder)
+        )
 
     def _choices(self, name: str) -> list[tuple[str, str]]:
         """Label and value of each; none: it is a text."""
@@ -415,11 +417,11 @@ class NewRun(Resilient, Screen[None]):
             self._offer_datasets()
             self._notes()
         if self.focused is None:
-            self.query_one("Row Choice", Choice).focus()
+            self.query_one("FormRow ChoiceField", ChoiceField).focus()
 
     def _offer_datasets(self) -> None:
         """What is here may have changed."""
-        for choice in self.query("#field-dataset Choice").results(Choice):
+        for choice in self.query("#field-dataset ChoiceField").results(ChoiceField):
             choice.offer(self._choices("dataset"), self.form.get("dataset", ""))
 
     def fill(self, form: Form, origin: str = "") -> None:
@@ -431,12 +433,12 @@ class NewRun(Resilient, Screen[None]):
         self.form, self._origin = dict(form), origin
         if not self.is_mounted:
             return
-        for row in self.query(Row):
+        for row in self.query(FormRow):
             value = self.form.get(row.field_name, "")
             with self.prevent(Input.Changed, Select.Changed):
-                if isinstance(row.entry, Choice):
+                if isinstance(row.entry, ChoiceField):
                     row.entry.offer(self._choices(row.field_name), value)
-                elif isinstance(row.entry, Line):
+                elif isinstance(row.entry, TextField):
                     row.entry.value = value
         self._changed(rebuild=True, at_once=True)
 
@@ -457,7 +459,7 @@ class NewRun(Resilient, Screen[None]):
             self.form.pop("recipe", None)
         if rebuild:  # what is known is of another thing
             self.answer, self.outlook = {}, Outlook(sharing=self.outlook.sharing)
-        for row in self.query(f"#{_id(name)}").results(Row):
+        for row in self.query(f"#{_id(name)}").results(FormRow):
             row.note("")
         self._changed(rebuild, at_once)
 
@@ -477,9 +479,9 @@ class NewRun(Resilient, Screen[None]):
     def action_move(self, by: int) -> None:
         """To the field above or below."""
         if by > 0:
-            self.focus_next("Row Line, Row Choice")
+            self.focus_next("FormRow TextField, FormRow ChoiceField")
         else:
-            self.focus_previous("Row Line, Row Choice")
+            self.focus_previous("FormRow TextField, FormRow ChoiceField")
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
         self._hint()
@@ -492,15 +494,15 @@ class NewRun(Resilient, Screen[None]):
     def on_screen_resume(self) -> None:
         if self._checker is None:
             self._checker = Checker(self._heard)
-        if not self.query("Row Line:focus, Row Choice:focus"):
-            self.query_one("Row Choice", Choice).focus()
+        if not self.query("FormRow TextField:focus, FormRow ChoiceField:focus"):
+            self.query_one("FormRow ChoiceField", ChoiceField).focus()
         self._changed(at_once=True)
         if self.known.trouble:
             threading.Thread(target=self._learn, name="catalogue", daemon=True).start()
         self.action_refresh()
 
     def on_screen_suspend(self) -> None:
-        if isinstance(self.app.screen_stack[-1], NewRun) or self in self.app.screen_stack:
+        if isinstance(self.app.screen_stack[-1], NewRunScreen) or self in self.app.screen_stack:
             return  # something stands over it: help, the palette
         self._end_children()
 
@@ -525,9 +527,9 @@ class NewRun(Resilient, Screen[None]):
         threading.Thread(target=self._look, name="gpu", daemon=True).start()
 
     def _learn(self) -> None:
-        self.post_message(Known(catalogue.load()))
+        self.post_message(CatalogueLoaded(catalogue.load()))
 
-    def on_known(self, message: Known) -> None:
+    def on_catalogue_loaded(self, message: CatalogueLoaded) -> None:
         self.known = message.found
         self.run_worker(self._rebuild(), exclusive=True, group="rebuild")
 
@@ -537,13 +539,13 @@ class NewRun(Resilient, Screen[None]):
         with suppress(Exception), closing(Store.open(self.console_app.path)) as store:
             alive = store.query("select id, pid, host, boot from runs where state = 'running' and deleted_at = ''")
             runs = {row["pid"]: row["id"] for row in alive if processes.is_here(row)}
-        self.post_message(Seen(in_words(cards, runs) if cards else [trouble], len(cards)))
+        self.post_message(GpusRead(gpu_lines(cards, runs) if cards else [trouble], len(cards)))
 
-    def on_seen(self, message: Seen) -> None:
+    def on_gpus_read(self, message: GpusRead) -> None:
         self._cards = message.lines
         if message.devices != self._devices:
             self._devices = message.devices
-            for choice in self.query("#field-device Choice").results(Choice):
+            for choice in self.query("#field-device ChoiceField").results(ChoiceField):
                 choice.offer(self._choices("device"), self.form.get("device", ""))
         self._before()
 
@@ -559,9 +561,9 @@ class NewRun(Resilient, Screen[None]):
                 outlook = _outlook(self.console_app.path, answer)
             except Exception as error:  # the database is not what this is about
                 outlook = Outlook(trouble=str(error))
-        self.post_message(Checked(arguments, answer, outlook))
+        self.post_message(RequestChecked(arguments, answer, outlook))
 
-    def on_checked(self, message: Checked) -> None:
+    def on_request_checked(self, message: RequestChecked) -> None:
         if message.arguments != self._arguments():
             return  # something was typed since
         self.answer, self.outlook, self._checked = message.answer, message.outlook, message.arguments
@@ -593,12 +595,12 @@ class NewRun(Resilient, Screen[None]):
         self._measured = None
 
         def hear(answer: Answer) -> None:
-            self.post_message(Measured(arguments, answer))
+            self.post_message(CostMeasured(arguments, answer))
 
         self._measuring = Measurement(arguments, hear)
         self._before()
 
-    def on_measured(self, message: Measured) -> None:
+    def on_cost_measured(self, message: CostMeasured) -> None:
         self._measuring = None
         self._measured = message.arguments, message.answer
         self._before()
@@ -634,19 +636,19 @@ class NewRun(Resilient, Screen[None]):
         def say(line: str) -> None:
             nonlocal last
             last = line
-            self.post_message(Said(line))
+            self.post_message(StartSaid(line))
 
         try:
             run, code = processes.start(arguments, say)
             error = "" if run else last.removeprefix("dambench: ") or f"It ended with {code} before it began."
         except (BadInput, OSError) as failed:
             run, error = "", str(failed)
-        self.post_message(Begun(run, error))
+        self.post_message(RunStarted(run, error))
 
-    def on_said(self, message: Said) -> None:
+    def on_start_said(self, message: StartSaid) -> None:
         self._message(message.line)
 
-    def on_begun(self, message: Begun) -> None:
+    def on_run_started(self, message: RunStarted) -> None:
         self._starting = False
         if message.error:
             self._message(f"! {message.error}")
@@ -720,9 +722,9 @@ class NewRun(Resilient, Screen[None]):
     def _notes(self) -> None:
         """Beside each field, what it comes to."""
         error = self.answer.get("error", "")
-        wrong = at_fault(error, [row.field_name for row in self.query(Row)])
-        notes = beside(self.answer, self.known)
-        for row in self.query(Row):
+        wrong = at_fault(error, [row.field_name for row in self.query(FormRow)])
+        notes = field_notes(self.answer, self.known)
+        for row in self.query(FormRow):
             row.mark(row.field_name == wrong)
             if row.field_name in notes or not error:
                 row.note(notes.get(row.field_name, ""))
@@ -759,7 +761,7 @@ class NewRun(Resilient, Screen[None]):
         elif self._measured is not None and self._measured[0] == self._arguments():
             measured = self._measured[1]
         wide = self.size.width >= 100
-        lines = before(self.answer, self.outlook, measured, self._cards)
+        lines = preflight_lines(self.answer, self.outlook, measured, self._cards)
         text = Text()
         for label, said in lines if wide else _brief(lines):
             text.append(f"{label:<7}", "bold")
@@ -825,7 +827,7 @@ def at_fault(error: str, fields: Sequence[str]) -> str:
     return ""
 
 
-def beside(answer: Answer, known: Catalogue) -> dict[str, str]:
+def field_notes(answer: Answer, known: Catalogue) -> dict[str, str]:
     """What each field comes to, by field."""
     config, card = answer.get("config"), answer.get("data")
     if not config or not card:
@@ -860,7 +862,9 @@ def beside(answer: Answer, known: Catalogue) -> dict[str, str]:
     return notes
 
 
-def before(answer: Answer, outlook: Outlook, measured: Answer | None, cards: Sequence[str]) -> list[tuple[str, str]]:
+def preflight_lines(
+    answer: Answer, outlook: Outlook, measured: Answer | None, cards: Sequence[str]
+) -> list[tuple[str, str]]:
     """What to know before a run is started: a word and a sentence each."""
     lines: list[tuple[str, str]] = []
     runs = answer.get("runs", 1)
@@ -936,7 +940,7 @@ def _sharing(count: int) -> str:
     return f"{count} finished run{'s have' if count > 1 else ' has'} this protocol: one table with this one."
 
 
-def in_words(cards: Sequence[monitor.Glance], runs: dict[int, str]) -> list[str]:
+def gpu_lines(cards: Sequence[monitor.Glance], runs: dict[int, str]) -> list[str]:
     """Who is on each GPU.
 
     Args:

@@ -24,8 +24,10 @@ from dambench.store import filters, listing
 from dambench.store.filters import Filter
 from dambench.store.listing import Glance
 from dambench.store.runs import LONGEST, MAKER, Changed, Store
-from dambench.tui import clock, pace, request, signalling
-from dambench.tui.columns import (
+from dambench.tui import clock, run_actions
+from dambench.tui.feed import Question
+from dambench.tui.models import request
+from dambench.tui.models.columns import (
     ALIVE,
     COLUMNS,
     SORTED_AS,
@@ -40,7 +42,7 @@ from dambench.tui.columns import (
     spark,
     usual,
 )
-from dambench.tui.feed import Question
+from dambench.tui.terminal import refresh_rate
 from dambench.tui.widgets.lines import cut
 from dambench.tui.widgets.pick import Ask, Pick
 from dambench.tui.widgets.runs_table import RunsTable
@@ -70,7 +72,7 @@ UPWARDS = ("method", "dataset", "network", "protocol", "name", "host", "state", 
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RunsQuery:
     """Which runs, in which order."""
 
     filter: Filter
@@ -78,10 +80,10 @@ class Wanted:
     down: bool
 
 
-class Found(NamedTuple):
+class RunsPage(NamedTuple):
     """What was read for the screen."""
 
-    wanted: Wanted
+    wanted: RunsQuery
     numbers: Sequence[int]
     rows: dict[int, Row]
     glance: Glance | None
@@ -94,10 +96,10 @@ class Found(NamedTuple):
 
 
 @dataclass
-class Reader:
+class RunsReader:
     """Reads runs in the feed's thread, and remembers what it need not read again for the next key."""
 
-    wanted: Wanted | None = None
+    wanted: RunsQuery | None = None
     until: float = 0.0
     """When all is read anew: that takes a tenth of the time at most."""
     numbers: list[int] = field(default_factory=list)
@@ -105,7 +107,7 @@ class Reader:
     stands: dict[int, processes.State] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
 
-    def read(self, store: Store, wanted: Wanted, number: int | None, at: int, begin: str = "") -> Found:
+    def read(self, store: Store, wanted: RunsQuery, number: int | None, at: int, begin: str = "") -> RunsPage:
         """Args:
         number, at: the run under the cursor, and where it was.
         begin: the id of the run to begin at, where there is no cursor yet.
@@ -135,7 +137,7 @@ class Reader:
         if anew:
             self.until = time.monotonic() + 9 * (time.monotonic() - began)
         here = self.numbers[at] if self.numbers else None
-        return Found(
+        return RunsPage(
             wanted=wanted,
             numbers=self.numbers,
             rows=self.rows,
@@ -146,7 +148,7 @@ class Reader:
         )
 
 
-class RunsPlace(signalling.Doing):
+class RunsScreen(run_actions.RunActionsScreen):
     """All runs."""
 
     NAME: ClassVar[str] = "Runs"
@@ -154,26 +156,26 @@ class RunsPlace(signalling.Doing):
     """Never the filter: keys are keys, also where there is no run yet."""
 
     DEFAULT_CSS = """
-    RunsPlace #line { height: 1; }
-    RunsPlace #slash { width: 3; }
-    RunsPlace #filter { width: 1fr; border: none; padding: 0; height: 1; background: transparent; }
-    RunsPlace #filter:focus { background: $surface; }
-    RunsPlace #counts { width: auto; height: 1; padding: 0 1; }
-    RunsPlace #wrong { height: auto; display: none; color: $text-error; padding: 0 1; }
-    RunsPlace #empty { height: 1fr; display: none; padding: 1 2; }
-    RunsPlace.-empty RunsTable { height: 0; }
-    RunsPlace.-empty #strips { display: none; }
-    RunsPlace.-empty #empty { display: block; }
-    RunsPlace #strips { height: 6; border-top: solid $panel; }
-    RunsPlace #strip { width: 1fr; height: 5; }
-    RunsPlace #facts { width: 60; height: 100%; display: none; padding-left: 1; border-left: solid $panel; }
-    RunsPlace.-ascii #strips { border-top: ascii $panel; }
-    RunsPlace.-ascii #facts { border-left: ascii $panel; }
-    RunsPlace.-wide #facts { display: block; }
-    RunsPlace.-wide #strips { height: 9; }
-    RunsPlace.-wide #strip { height: 8; }
-    RunsPlace.-zoomed #strips { display: none; }
-    RunsPlace.-low #strips { display: none; }
+    RunsScreen #line { height: 1; }
+    RunsScreen #slash { width: 3; }
+    RunsScreen #filter { width: 1fr; border: none; padding: 0; height: 1; background: transparent; }
+    RunsScreen #filter:focus { background: $surface; }
+    RunsScreen #counts { width: auto; height: 1; padding: 0 1; }
+    RunsScreen #wrong { height: auto; display: none; color: $text-error; padding: 0 1; }
+    RunsScreen #empty { height: 1fr; display: none; padding: 1 2; }
+    RunsScreen.-empty RunsTable { height: 0; }
+    RunsScreen.-empty #strips { display: none; }
+    RunsScreen.-empty #empty { display: block; }
+    RunsScreen #strips { height: 6; border-top: solid $panel; }
+    RunsScreen #strip { width: 1fr; height: 5; }
+    RunsScreen #facts { width: 60; height: 100%; display: none; padding-left: 1; border-left: solid $panel; }
+    RunsScreen.-ascii #strips { border-top: ascii $panel; }
+    RunsScreen.-ascii #facts { border-left: ascii $panel; }
+    RunsScreen.-wide #facts { display: block; }
+    RunsScreen.-wide #strips { height: 9; }
+    RunsScreen.-wide #strip { height: 8; }
+    RunsScreen.-zoomed #strips { display: none; }
+    RunsScreen.-low #strips { display: none; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -182,13 +184,13 @@ class RunsPlace(signalling.Doing):
         Binding("c", "compare", "Compare"),
         # First of all: what is typed after it must not reach the table, however fast it comes.
         Binding("slash", "filter", "Filter", key_display="/", priority=True),
-        signalling.Doing.STOP,
+        run_actions.RunActionsScreen.STOP,
         Binding("s", "sort", "Sort", show=False, tooltip="Sort by a column; again: the other way round"),
         Binding("C", "columns", "Columns", show=False, tooltip="Choose columns"),
         Binding("F", "filters", "Filters", show=False, tooltip="Saved filters"),
         Binding("R", "again", "Run again", show=False, tooltip="Run it again: the form, filled"),
-        signalling.Doing.RESUME,
-        signalling.Doing.KILL,
+        run_actions.RunActionsScreen.RESUME,
+        run_actions.RunActionsScreen.KILL,
         Binding("t", "tag", "Tag", show=False, tooltip="Tag it, or the marked ones"),
         Binding("N", "note", "Note", show=False, tooltip="Write a note to it"),
         Binding("D", "delete", "Delete", show=False, tooltip="Put it, or the marked ones, into the trash"),
@@ -198,9 +200,9 @@ class RunsPlace(signalling.Doing):
 
     def __init__(self) -> None:
         super().__init__()
-        self._reader = Reader()
+        self._reader = RunsReader()
         self._filter = Filter("", [])
-        self._found: Found | None = None
+        self._found: RunsPage | None = None
         self._asked = False
         """Whether a key was pressed since the last answer: then it is drawn at once."""
         self._drawn = 0.0
@@ -256,7 +258,7 @@ class RunsPlace(signalling.Doing):
 
     def question(self) -> Question:
         table = self.table
-        wanted = Wanted(self._filter, table.order, table.down)
+        wanted = RunsQuery(self._filter, table.order, table.down)
         return partial(self._reader.read, wanted=wanted, number=table.number, at=table.at, begin=self._begin)
 
     def ask(self) -> None:
@@ -267,17 +269,17 @@ class RunsPlace(signalling.Doing):
         super().anew()
         if (row := self.table.row) is not None:
             self._begin = row["id"]
-        self._reader, self._found, self._asked = Reader(), None, True
+        self._reader, self._found, self._asked = RunsReader(), None, True
         self.table.clear()
         self._head()
         self._update("#strip", Text())
         self._update("#facts", Text())
 
-    def show(self, found: Found | None) -> bool:
-        if found is not None and found.wanted != Wanted(self._filter, self.table.order, self.table.down):
+    def show(self, found: RunsPage | None) -> bool:
+        if found is not None and found.wanted != RunsQuery(self._filter, self.table.order, self.table.down):
             return False  # another one was asked for since
         now = time.monotonic()
-        if not self._asked and (now - self._drawn < pace.NUMBERS or pace.backlog(self.app)):
+        if not self._asked and (now - self._drawn < refresh_rate.NUMBERS or refresh_rate.backlog(self.app)):
             return False
         anew = found is None or self._found is None or found.wanted != self._found.wanted
         self._asked, self._drawn, self._found = False, now, found
@@ -308,7 +310,7 @@ class RunsPlace(signalling.Doing):
             self.ask()  # the run under the cursor has gone from the list
         return True
 
-    def _unmark_gone(self, found: Found) -> None:
+    def _unmark_gone(self, found: RunsPage) -> None:
         marks = self.table.marks
         if marks:
             there = set(found.numbers)
@@ -402,7 +404,7 @@ class RunsPlace(signalling.Doing):
             "   ".join(speed(row, glance)),
         ]
 
-    def on_runs_table_moved(self) -> None:
+    def on_runs_table_run_highlighted(self) -> None:
         if self.table.row is not None and self._found is not None:
             # What is known at once; the rest in a moment.
             self._found = self._found._replace(glance=None)
@@ -632,7 +634,7 @@ class RunsPlace(signalling.Doing):
         text = f"{run} only evaluates {found['maker']}'s set. {differs or 'The same again'}:\n\n"
         text += shlex.join(["dambench", *arguments])
         self.app.push_screen(
-            Sure("Evaluate again", text, "start it"), lambda yes: signalling.do(self, start) if yes else None
+            Sure("Evaluate again", text, "start it"), lambda yes: run_actions.do(self, start) if yes else None
         )
 
     # What changes something.
@@ -641,7 +643,7 @@ class RunsPlace(signalling.Doing):
         self._reader.until = 0.0
 
     def _edit(self, rows: Sequence[dict[str, Any]], *changes: tuple[Any, str | int]) -> None:
-        with signalling.changing(self, rows) as store:
+        with run_actions.changing(self, rows) as store:
             for row in rows:
                 for what, value in changes:
                     store.edit(row["id"], what, value)
@@ -659,7 +661,7 @@ class RunsPlace(signalling.Doing):
                 return ""
 
             if changes:
-                signalling.do(self, tag)
+                run_actions.do(self, tag)
 
         self.app.push_screen(Ask(f"Tag {_which(rows)}", "", "Words; with a - in front they are taken away."), typed)
 
@@ -680,7 +682,7 @@ class RunsPlace(signalling.Doing):
         def typed(text: str | None) -> None:
             def note() -> str:
                 try:
-                    with signalling.changing(self, [row]) as store:
+                    with run_actions.changing(self, [row]) as store:
                         store.edit(row["id"], "note", text or "", was=was)
                 except Changed as other:
                     theirs = display(other.now, 400) or "nothing"
@@ -689,7 +691,7 @@ class RunsPlace(signalling.Doing):
                 return ""
 
             if text is not None and text != was:
-                signalling.do(self, note)
+                run_actions.do(self, note)
 
         self.app.push_screen(Ask(f"Note to {row['id']}", text, about), typed)
 
@@ -701,7 +703,7 @@ class RunsPlace(signalling.Doing):
             return
 
         def delete() -> str:
-            with signalling.changing(self, rows) as store:
+            with run_actions.changing(self, rows) as store:
                 if alive := _alive([store.run(row["id"]) for row in rows]):  # it was resumed meanwhile
                     raise BadInput(f"Nothing was deleted: {alive} goes on. x stops a run.")
                 for row in rows:
@@ -710,7 +712,7 @@ class RunsPlace(signalling.Doing):
 
         text = f"Put {_which(rows)} into the trash? Tables and the report leave it out; its files stay."
         self.app.push_screen(
-            Sure("Delete", text, "into the trash"), lambda yes: signalling.do(self, delete) if yes else None
+            Sure("Delete", text, "into the trash"), lambda yes: run_actions.do(self, delete) if yes else None
         )
 
 
@@ -719,7 +721,7 @@ def _alive(rows: Sequence[dict[str, Any]]) -> str:
     return ", ".join(row["id"] for row in rows if processes.state(row) in ALIVE)
 
 
-def _is_another(found: Found, number: int, marks: dict[int, str]) -> bool:
+def _is_another(found: RunsPage, number: int, marks: dict[int, str]) -> bool:
     """Whether another run than the marked one has that number, as far as it is known."""
     row = found.rows.get(number)
     return row is not None and row["uid"] != marks[number]

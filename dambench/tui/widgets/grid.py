@@ -15,8 +15,8 @@ from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
-from dambench.tui.plain import plain, spelled
 from dambench.tui.resilient import Resilient
+from dambench.tui.terminal.ascii_filter import plain, spelled
 
 GAP = 1
 SIGNS = 3
@@ -66,7 +66,7 @@ class Grid(Resilient, Widget, can_focus=True):
     row: reactive[int] = reactive(0, repaint=False)
     column: reactive[int] = reactive(0, repaint=False)
 
-    class Moved(Message):
+    class CellHighlighted(Message):
         """The keys are on another cell."""
 
     def __init__(self, *, ascii_: bool = False, id: str | None = None):
@@ -108,7 +108,7 @@ class Grid(Resilient, Widget, can_focus=True):
         else:
             for line in {before, row}:
                 self._refresh_row(line)
-        self.post_message(self.Moved())
+        self.post_message(self.CellHighlighted())
 
     def _refresh_row(self, row: int) -> None:
         y = self._head_lines() + row - self._top

@@ -12,7 +12,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from dambench.tui.columns import COLUMNS, Row, cell, heads, layout, value
+from dambench.tui.models.columns import COLUMNS, Row, cell, heads, layout, value
 from dambench.tui.resilient import Resilient
 
 MARGIN = 2
@@ -58,7 +58,7 @@ class RunsTable(Resilient, Widget, can_focus=True):
         "waiting": "runs--quiet",
     }
 
-    class Moved(Message):
+    class RunHighlighted(Message):
         """The cursor is at another run."""
 
     def __init__(self, *, ascii_only: bool = False) -> None:
@@ -133,7 +133,7 @@ class RunsTable(Resilient, Widget, can_focus=True):
         if at != self.at:
             self.at = at
             self.redraw()
-            self.post_message(self.Moved())
+            self.post_message(self.RunHighlighted())
 
     @property
     def _lines(self) -> int:

@@ -33,7 +33,7 @@ ALIVE = ("waiting", "running", "silent")
 
 
 @dataclass(frozen=True)
-class Column:
+class RunColumn:
     title: str
     what: str
     """For whoever chooses columns."""
@@ -109,37 +109,37 @@ def _text(name: str) -> Callable[[Row], str]:
     return lambda row: display(str(row[name]), 200)
 
 
-COLUMNS: dict[str, Column] = {
-    "run": Column("RUN", "its id", _text("id")),
-    "state": Column("STATE", "how it stands", lambda row: STATES[row["stands"]]),
-    "name": Column("NAME", "its name", _text("name"), least=6),
-    "method": Column(
+COLUMNS: dict[str, RunColumn] = {
+    "run": RunColumn("RUN", "its id", _text("id")),
+    "state": RunColumn("STATE", "how it stands", lambda row: STATES[row["stands"]]),
+    "name": RunColumn("NAME", "its name", _text("name"), least=6),
+    "method": RunColumn(
         "METHOD", "with settings other than its recipe's",
         lambda row: display((f"{row['evaluates']}: " if row["evaluates"] else "")
         + method_label(row["method"], row["overrides"])),
         least=7, most=40,
     ),
-    "dataset": Column("DATASET", "what was distilled", _text("dataset"), least=7),
-    "ipc": Column("IPC", "images per class", lambda row: UNKNOWN if row["ipc"] is None else str(row["ipc"]), True),
-    "network": Column("NETWORK", "that it matches on, or is first evaluated on", _text("network"), least=7),
-    "protocol": Column("PROTOCOL", "how networks are trained and tested", _text("protocol"), least=6),
-    "seed": Column("SEED", "everything random follows from it", _text("seed"), True),
-    "loss": Column("LOSS", "the last one", lambda row: figure(row["loss"]), True),
-    "accuracy": Column(
+    "dataset": RunColumn("DATASET", "what was distilled", _text("dataset"), least=7),
+    "ipc": RunColumn("IPC", "images per class", lambda row: UNKNOWN if row["ipc"] is None else str(row["ipc"]), True),
+    "network": RunColumn("NETWORK", "that it matches on, or is first evaluated on", _text("network"), least=7),
+    "protocol": RunColumn("PROTOCOL", "how networks are trained and tested", _text("protocol"), least=6),
+    "seed": RunColumn("SEED", "everything random follows from it", _text("seed"), True),
+    "loss": RunColumn("LOSS", "the last one", lambda row: figure(row["loss"]), True),
+    "accuracy": RunColumn(
         "ACC ± STD (N)", "of its latest set, in %, over n networks", lambda row: percent(row["accuracy"])
     ),
-    "step": Column("STEP", "iterations taken", _step, True),
-    "of": Column("STEP/OF", "iterations taken, and how many it takes", _of, True),
-    "rate": Column(
+    "step": RunColumn("STEP", "iterations taken", _step, True),
+    "of": RunColumn("STEP/OF", "iterations taken, and how many it takes", _of, True),
+    "rate": RunColumn(
         "IT/S", "iterations per second", lambda row: UNKNOWN if row["rate"] is None else f"{row['rate']:.3g}", True
     ),
-    "peak": Column("PEAK", "memory", lambda row: memory(row["peak"]), True),
-    "took": Column("TOOK", "seconds of all phases", lambda row: _took(row["seconds"]), True),
-    "age": Column("LEFT/AGE", "time left, or since it ended", _age, True),
-    "tags": Column("TAGS", "what it was tagged with", lambda row: display(", ".join(row["tags"])), least=6),
-    "note": Column("NOTE", "what was written about it", _text("note"), least=6),
-    "host": Column("HOST", "where its process is, or was", _text("host"), least=6),
-    "begun": Column(
+    "peak": RunColumn("PEAK", "memory", lambda row: memory(row["peak"]), True),
+    "took": RunColumn("TOOK", "seconds of all phases", lambda row: _took(row["seconds"]), True),
+    "age": RunColumn("LEFT/AGE", "time left, or since it ended", _age, True),
+    "tags": RunColumn("TAGS", "what it was tagged with", lambda row: display(", ".join(row["tags"])), least=6),
+    "note": RunColumn("NOTE", "what was written about it", _text("note"), least=6),
+    "host": RunColumn("HOST", "where its process is, or was", _text("host"), least=6),
+    "begun": RunColumn(
         "BEGUN (UTC)", "when it was entered", lambda row: display(row["created_at"])[:16].replace("T", " ")
     ),
 }  # fmt: skip

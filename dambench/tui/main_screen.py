@@ -1,4 +1,4 @@
-"""Place: a screen that shows what the database holds. The base of all of them."""
+"""Main screen: a screen that shows what the database holds. The base of all of them."""
 
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -11,7 +11,7 @@ from textual.widgets import Footer, Static
 
 from dambench.core.sanitize import display
 from dambench.core.units import duration
-from dambench.tui.feed import Question, Told
+from dambench.tui.feed import QueryResult, Question
 from dambench.tui.resilient import Resilient
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ OLD = 5.0
 """Seconds after which it is said how old that is which is shown."""
 
 
-class Place(Resilient, Screen[None]):
+class MainScreen(Resilient, Screen[None]):
     """A screen with the line of all places above, its own content, and key hints below.
 
     A subclass says what it wants to know (`question`, asked again and again while the place is in front, in the feed's
@@ -101,7 +101,7 @@ class Place(Resilient, Screen[None]):
     def changed(self) -> None:
         """Something was done to a run from here: what was read before does not hold."""
 
-    def hear(self, told: Told) -> None:
+    def hear(self, told: QueryResult) -> None:
         """What the feed found for this place."""
         if not self.query("#trouble"):
             self.behind = True

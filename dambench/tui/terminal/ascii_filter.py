@@ -70,14 +70,14 @@ def _plain(character: str) -> str:
     return letter if letter.isascii() and cells == 1 else "?" * cells
 
 
-class Ascii(LineFilter):
+class AsciiFilter(LineFilter):
     """What Textual draws, in ASCII."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [Segment(plain(text), style, control) for text, style, control in segments]
 
 
-class Colourless(LineFilter):
+class ColourFilter(LineFilter):
     """What Textual draws, in the terminal's own two colours; bold, dim, underlined and reversed stay."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:

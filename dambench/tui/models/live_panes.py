@@ -11,7 +11,7 @@ from dambench.core.sanitize import display
 from dambench.core.units import duration, energy, part_of, size
 from dambench.runner import processes
 from dambench.tui import clock
-from dambench.tui.watched import Attempt, Seen, local
+from dambench.tui.models.run_reader import Attempt, RunSnapshot, local
 from dambench.tui.widgets.chart import bar, short, spark
 
 QUIET_SECONDS = 15.0
@@ -29,7 +29,7 @@ SHORT = 10
 """Lines of a pane in which there is no room for reasons."""
 
 
-def facts(seen: Seen, width: int, frozen: bool, ascii: bool) -> list[Text]:
+def header_lines(seen: RunSnapshot, width: int, frozen: bool, ascii: bool) -> list[Text]:
     """Two lines: which run this is and how it stands, and how far it is."""
     row = seen.row
     # Settings that differ from the recipe's are many words: they are left to the place of runs.
@@ -57,7 +57,7 @@ def facts(seen: Seen, width: int, frozen: bool, ascii: bool) -> list[Text]:
         right += [f"since {local(row['created_at'])}"]
         right += [f"for {duration(int(clock.since(row['created_at'])))}"] if width >= WIDE else []
     first = _apart(left, Text("  ".join(right)), width, ascii)
-    return [first, progress(seen, width, ascii)]
+    return [first, progress_line(seen, width, ascii)]
 
 
 STATES = {
@@ -71,7 +71,7 @@ STATES = {
 }
 
 
-def progress(seen: Seen, width: int, ascii: bool) -> Text:
+def progress_line(seen: RunSnapshot, width: int, ascii: bool) -> Text:
     """Phase, a bar, how much of it is done, how fast, and what is left."""
     row = seen.row
     phase, done, total = row["phase"], row["done"], row["total"]
@@ -107,7 +107,7 @@ def _apart(left: Text, right: Text, width: int, ascii: bool) -> Text:
     return line
 
 
-def words(seen: Seen | None, database: str) -> list[Text]:
+def problem_banner(seen: RunSnapshot | None, database: str) -> list[Text]:
     """What must be known of a run that did not go as it should, with the ways out; nothing of one that did."""
     if seen is None:
         return [
@@ -148,7 +148,7 @@ def words(seen: Seen | None, database: str) -> list[Text]:
     return []
 
 
-def unheard(seen: Seen) -> str:
+def no_loss_reason(seen: RunSnapshot) -> str:
     """Why there is no loss to draw."""
     if seen.row["evaluates"]:
         return f"it only evaluates {display(seen.row['evaluates'])}"
@@ -157,7 +157,7 @@ def unheard(seen: Seen) -> str:
     return "it has told no loss yet" if seen.row["phase"] else "it is starting …"
 
 
-def machine(seen: Seen, width: int, height: int, *, ascii: bool, why: str) -> list[Text]:
+def machine_lines(seen: RunSnapshot, width: int, height: int, *, ascii: bool, why: str) -> list[Text]:
     """What the run takes of the GPU and of the host.
 
     Args:
@@ -223,7 +223,7 @@ def machine(seen: Seen, width: int, height: int, *, ascii: bool, why: str) -> li
     return lines
 
 
-def times(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
+def timing_lines(seen: RunSnapshot, width: int, *, ascii: bool) -> list[Text]:
     """Where the time goes: the parts of an iteration, as far as they are measured, and the phases."""
     lines: list[Text] = []
     if seen.speed and len(seen.seconds) > 1 and (seen.row["phase"] == "distil" or not seen.live):
@@ -275,7 +275,7 @@ def milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.3g} ms" if seconds < 1 else duration(seconds)
 
 
-def accuracies(seen: Seen, width: int, *, ascii: bool) -> list[Text]:
+def accuracy_lines(seen: RunSnapshot, width: int, *, ascii: bool) -> list[Text]:
     """Mean and spread of each network after each iteration that was judged, the last ones first."""
     if not seen.judged:
         every = json.loads(seen.row["config"])["evaluate_every"]

@@ -12,8 +12,8 @@ from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
 from dambench.runner import processes
 from dambench.store.runs import Store
-from dambench.tui.columns import ALIVE
-from dambench.tui.place import Place
+from dambench.tui.main_screen import MainScreen
+from dambench.tui.models.columns import ALIVE
 from dambench.tui.widgets.pick import Ask
 from dambench.tui.widgets.sure import Sure
 
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 @contextmanager
-def changing(place: Place, rows: Sequence[Row]) -> Iterator[Store]:
+def changing(place: MainScreen, rows: Sequence[Row]) -> Iterator[Store]:
     """The database, to change these runs.
 
     Raises:
@@ -36,7 +36,7 @@ def changing(place: Place, rows: Sequence[Row]) -> Iterator[Store]:
         yield store
 
 
-def ask_to_stop(place: Place, row: Row) -> None:
+def ask_to_stop(place: MainScreen, row: Row) -> None:
     """Ask a run to stop at the end of its iteration, by a signal or, on another host, in the database."""
     app, run = place.console_app, row["id"]
     if app.refuses() or _has_ended(place, row):
@@ -55,7 +55,7 @@ def ask_to_stop(place: Place, row: Row) -> None:
     app.push_screen(Sure("Stop", text, "stop it"), lambda yes: do(place, stop) if yes else None)
 
 
-def kill(place: Place, row: Row) -> None:
+def kill(place: MainScreen, row: Row) -> None:
     """End a run at once, after its id was typed: it goes back to its last checkpoint."""
     app, run = place.console_app, row["id"]
     if app.refuses() or _has_ended(place, row):
@@ -79,7 +79,7 @@ def kill(place: Place, row: Row) -> None:
     app.push_screen(Ask(f"Kill {run}", "", f"Type {run} to kill it at once. esc: do not."), typed)
 
 
-def resume(place: Place, row: Row) -> None:
+def resume(place: MainScreen, row: Row) -> None:
     """Have a run go on from its last checkpoint, in a process of its own."""
     app, run = place.console_app, row["id"]
     if app.refuses():
@@ -105,7 +105,7 @@ def resume(place: Place, row: Row) -> None:
     do(place, resume)
 
 
-def do(place: Place, work: Callable[[], str]) -> None:
+def do(place: MainScreen, work: Callable[[], str]) -> None:
     """Work in a thread that nobody waits for, not even who quits; say what came of it, and look again."""
     app = place.console_app
 
@@ -127,7 +127,7 @@ def do(place: Place, work: Callable[[], str]) -> None:
     threading.Thread(target=go, name="doing", daemon=True).start()
 
 
-class Doing(Place):
+class RunActionsScreen(MainScreen):
     """A place that has a run in front of it, and what can be done to that."""
 
     STOP: ClassVar[Binding] = Binding("x", "stop", "Stop")
@@ -151,7 +151,7 @@ class Doing(Place):
     def action_resume(self) -> None:
         self._with_row(resume)
 
-    def _with_row(self, deed: Callable[[Place, Row], None]) -> None:
+    def _with_row(self, deed: Callable[[MainScreen, Row], None]) -> None:
         if not self.console_app.refuses() and (row := self.meant()) is not None:
             deed(self, row)
 
@@ -166,7 +166,7 @@ def _send(row: Row, number: signal.Signals) -> None:
         raise BadInput(f"{row['id']} was not signalled: its process {row['pid']} has ended meanwhile.")
 
 
-def _has_ended(place: Place, row: Row) -> bool:
+def _has_ended(place: MainScreen, row: Row) -> bool:
     """Whether there is no process to stop; says so."""
     state = processes.state(row)
     if state not in ALIVE:

@@ -51,7 +51,7 @@ LIVE = ("waiting", "running", "silent")
 
 
 @dataclass(frozen=True)
-class Judged:
+class NetworkAccuracy:
     """What networks of one kind that were trained on the set of one iteration came to."""
 
     iteration: int
@@ -73,7 +73,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Seen:
+class RunSnapshot:
     """A run at one moment. Nothing in it changes any more."""
 
     row: dict[str, Any]
@@ -89,7 +89,7 @@ class Seen:
     """Those."""
     parts: dict[str, float]
     """Seconds of an iteration, on average; empty: not measured."""
-    judged: tuple[Judged, ...]
+    judged: tuple[NetworkAccuracy, ...]
     """In the order of their first scores."""
     samples: tuple[Sampled, ...]
     """The last ones."""
@@ -138,14 +138,14 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Gone:
+class RunGone:
     """A run that is not in the database any more."""
 
     run: str
 
 
 @dataclass
-class _Known:
+class _History:
     """What has been read so far, up to one attempt."""
 
     after: int = 0
@@ -187,7 +187,7 @@ class _Known:
         return store.query("select at, kind from events where run = ? and sequence = ?", number, self.after)
 
 
-class Watched:
+class RunReader:
     """Reads a run, asked again and again by one thread.
 
     Args:
@@ -200,13 +200,13 @@ class Watched:
         """Of which iteration the picture is to be; None: of the newest. Anybody may set it."""
         self._begun: object = None
         """Which run, and which attempt, it is that something is known of."""
-        self._known = _Known()
+        self._known = _History()
         self._card: DataCard | None = None
         self._sheet: tuple[int, Sheet | None] | None = None
         self._log: tuple[object, tuple[str, ...]] = (None, ())
         self._moved: deque[tuple[float, str, int]] = deque(maxlen=240)
 
-    def ask(self, store: Store) -> Seen | Gone | None:
+    def ask(self, store: Store) -> RunSnapshot | RunGone | None:
         """What is known now; None: there is no run."""
         if not self.run:
             order = runs(store)
@@ -215,7 +215,7 @@ class Watched:
             self.run = order[0]
         found = store.query(f"select *, {EVALUATES} as evaluates from runs where id = ?", self.run)
         if not found:
-            return Gone(self.run)
+            return RunGone(self.run)
         row = found[0]
         if row["phase"] == "distil":
             # After an evaluation the row has that one's total until the run says how far it is.
@@ -223,7 +223,7 @@ class Watched:
         begun = row["uid"], row["attempt"]
         if begun != self._begun or not self._known.holds(store, row["number"]):
             # Whatever it had said of iterations after its checkpoint holds no more; or the file was written over.
-            self._begun, self._known, self._card, self._sheet = begun, _Known(), None, None
+            self._begun, self._known, self._card, self._sheet = begun, _History(), None, None
         known = self._known
         for sequence, event in store.tail(self.run, known.after):
             known.after = sequence
@@ -253,7 +253,7 @@ class Watched:
         kept = store.query("select max(iteration) last from checkpoints where run = ?", row["number"])
         pictures = store.pictures(self.run)
         picture = self._nearest(pictures)
-        return Seen(
+        return RunSnapshot(
             row=row,
             state=processes.state(row),
             card=self._card,
@@ -392,12 +392,12 @@ def _means(parts: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: mean([some.get(name, 0.0) for some in parts]) for name in names}
 
 
-def _judged(scores: Any) -> tuple[Judged, ...]:
+def _judged(scores: Any) -> tuple[NetworkAccuracy, ...]:
     by: dict[tuple[int, str], list[Evaluated]] = defaultdict(list)
     for score in scores:
         by[score.iteration, score.network].append(score)
     return tuple(
-        Judged(iteration, network, of[0].final, mean(values), std(values), len(values))
+        NetworkAccuracy(iteration, network, of[0].final, mean(values), std(values), len(values))
         for (iteration, network), of in by.items()
         for values in [[score.accuracy for score in of]]
     )
