@@ -58,7 +58,7 @@ def database(runs: int) -> Path:
                 for row in store.query("select name from pragma_table_info(?)", table)
                 if row["name"] not in ("run", "number", "id", "uid")
             )
-            for table in ("runs", "scores", "costs", "events", "artifacts")
+            for table in ("runs", "evaluations", "measurements", "costs", "events", "artifacts")
         }
         db = store.db.conn
         db.execute("begin")
@@ -69,7 +69,7 @@ def database(runs: int) -> Path:
                 "where number = ?",
                 [f"z{index:05}", f"copy {index}", model],
             ).lastrowid
-            for table in ("scores", "costs", "events", "artifacts"):
+            for table in ("evaluations", "measurements", "costs", "events", "artifacts"):
                 part = "and (kind != 'stepped' or sequence % 20 = 0)" if table == "events" else ""
                 names = columns[table].replace("preview", "x'' as preview") if table == "artifacts" else columns[table]
                 db.execute(

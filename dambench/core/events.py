@@ -120,6 +120,15 @@ class Cost(Struct, frozen=True, kw_only=True):
     """What the allocator had taken from the GPU at most, whether in use or kept for later; 0 on a CPU."""
 
 
+class Metric(Struct, frozen=True, kw_only=True):
+    """What a number means that an evaluator takes."""
+
+    description: str
+    unit: Literal["", "fraction", "seconds", "bytes"] = "fraction"
+    """How it is shown: a fraction as percent; empty: as the number that it is."""
+    better: Literal["higher", "lower"] = "higher"
+
+
 class Event(Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
     """Base of all events."""
 
@@ -135,6 +144,8 @@ class Started(Event, frozen=True, kw_only=True):
     overrides: dict[str, Any]
     """The method's settings that differ from the recipe's."""
     environment: Environment
+    metrics: dict[str, dict[str, Metric]] = {}
+    """By evaluator and name, what will be measured. Of accuracy it is known."""
 
 
 class Resumed(Event, frozen=True, kw_only=True):
@@ -402,7 +413,16 @@ def harmless(event: AnyEvent) -> AnyEvent:
             recipe=display(event.recipe, 400),
             overrides=shown(event.overrides),
             environment=replace(event.environment, **shown(asdict(event.environment))),
+            metrics={
+                display(evaluator): {
+                    display(name): replace(metric, description=display(metric.description, 400))
+                    for name, metric in metrics.items()
+                }
+                for evaluator, metrics in event.metrics.items()
+            },
         )
+    if isinstance(event, Measured):
+        return replace(event, values={display(name): value for name, value in event.values.items()})
     if isinstance(event, Resumed):
         return replace(event, environment=replace(event.environment, **shown(asdict(event.environment))))
     if isinstance(event, Failed):

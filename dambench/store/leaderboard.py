@@ -21,7 +21,7 @@ from dambench.core.errors import unknown
 from dambench.core.files import digest
 from dambench.core.protocol import Protocol
 from dambench.core.sanitize import counted
-from dambench.store.results import SCORES, damaged
+from dambench.store.results import damaged
 from dambench.store.runs import Store
 
 AXES = ("method", "dataset", "ipc", "network", "protocol")
@@ -274,11 +274,8 @@ def leaderboard(
     for axis in (*rows, *columns):
         if axis not in AXES:
             raise unknown("axis", axis, AXES)
-    broken = damaged(
-        store.query(
-            f"{SCORES} where state = 'finished' and deleted_at = '' and {only[0]} order by {store.by_age()}", *only[1]
-        )
-    )
+    finished_ones = f"runs.state = 'finished' and runs.deleted_at = '' and {only[0]}"
+    broken = damaged(store.query, finished_ones, only[1], store.by_age())
     entries = _entries(store, broken, only)
     scores, repeated, unscored = _counted(store, entries)
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]

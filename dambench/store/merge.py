@@ -26,6 +26,7 @@ from dambench.core.events import (
     Evaluated,
     Event,
     Finished,
+    Measured,
     Neighbour,
     Previewed,
     Process,
@@ -42,7 +43,7 @@ from dambench.store.runs import EVENT, Created, Edited, Line, Said, Store, Super
 READ = ("runs", "datasets", "tags", "events", "samples", "artifacts", "previews")
 """The tables of the other file that are looked at."""
 
-UNDONE = (Stepped, Snapshot, Evaluated, Checkpointed, Adapted)
+UNDONE = (Stepped, Snapshot, Evaluated, Measured, Checkpointed, Adapted)
 """What a run takes back when it is resumed from an earlier iteration."""
 
 LONGEST_WORD = 1_000_000
@@ -337,7 +338,7 @@ def _said(store: Store, run: dict[str, Any]) -> Iterator[Said]:
     previews = {row["iteration"]: row["preview"] for row in _rows(store, "artifacts", number, "iteration, preview")}
     for row in _rows(store, "events", number, "sequence, at, body"):
         event = _read(row["body"], EVENT, f"event {row['sequence']}")
-        if isinstance(event, Snapshot | Evaluated | Finished | Checkpointed):
+        if isinstance(event, Snapshot | Evaluated | Measured | Finished | Checkpointed):
             _check_names(event)
         if isinstance(event, Snapshot):
             event = msgspec.structs.replace(event, preview=_preview(previews.get(event.iteration, b"")))

@@ -4,46 +4,65 @@ SQLite has no checksums of what its pages hold: a bit that flips in a number, or
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dambench.core import files
-
-RUN = ("config_sha256", "dataset_sha256", "result_sha256")
-"""Of the run: what was asked, of which data, and the set that came of it."""
 
 SCORE = (
     *("iteration", "network", "protocol_sha256", "repeat", "accuracy", "balanced_accuracy", "loss", "loss_state"),
     *("train_accuracy", "seconds", "peak_memory_bytes", "set_sha256"),
 )
 
-SCORES = """
-    select runs.number, runs.id, config_sha256, dataset_sha256, runs.set_sha256 as result_sha256, results_sha256,
-        scores.*
-    from runs left join scores on scores.run = runs.number and scores.final = 1
+RUNS = "select number, id, config_sha256, dataset_sha256, set_sha256, results_sha256 from runs"
+"""What the checksum is of: what was asked, of which data, and the set that came of it, …"""
+
+SCORES = f"select run, {', '.join(SCORE)} from scores where final = 1"
+"""… its scores, …"""
+
+OTHERS = """
+    select run, iteration, evaluator, subject, repeat, metric, value, state, protocol_sha256, seconds,
+        peak_memory_bytes, set_sha256
+    from measurements join evaluations using (run, iteration, evaluator, subject, repeat)
+    where final = 1 and not (evaluator = 'accuracy'
+        and metric in ('accuracy', 'balanced_accuracy', 'loss', 'train_accuracy'))
 """
-"""What the checksum is of: a row per final score, or one without any."""
+"""… and what else was measured; runs of up to schema 5 have nothing of it."""
+
+Query = Callable[..., list[dict[str, Any]]]
 
 
-def checksum(rows: Iterable[Mapping[str, Any]]) -> str:
-    """SHA-256 over the final scores of one run, as the database has them, whatever their order.
-
-    Args:
-        rows: the fields of RUN and SCORE, one row per score; at least one.
-    """
-    found = list(rows)
-    scores = sorted([row[name] for name in SCORE] for row in found if row["network"] is not None)
-    return files.digest(json.dumps([[found[0][name] for name in RUN], scores]).encode())
+def checksum(query: Query, number: int) -> str:
+    """SHA-256 over all that was measured of one run's result, as the database has it."""
+    (run,) = query(f"{RUNS} where number = ?", number)
+    return _checksum(run, query(f"{SCORES} and run = ?", number), query(f"{OTHERS} and run = ?", number))
 
 
-def damaged(rows: Iterable[Mapping[str, Any]]) -> dict[int, str]:
+def _checksum(run: Mapping[str, Any], scores: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> str:
+    facts = [run["config_sha256"], run["dataset_sha256"], run["set_sha256"]]
+    rows, more = (sorted(_without_run(row) for row in part) for part in (scores, others))
+    return files.digest(json.dumps([facts, rows, *([more] if more else [])]).encode())
+
+
+def _without_run(row: Mapping[str, Any]) -> list[Any]:
+    return [value for name, value in row.items() if name != "run"]
+
+
+def damaged(query: Query, condition: str, values: Sequence[Any] = (), order: str = "number") -> dict[int, str]:
     """The runs whose results are not those of their checksum: number → id.
 
     Args:
-        rows: of finished runs, as SCORES gives them. Runs that finished before there were checksums have none.
+        condition: on `runs`, which are finished ones. Those that finished before there were checksums have none.
+        order: of what comes back, in SQL.
     """
-    runs: dict[int, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row["results_sha256"]:
-            runs.setdefault(row["number"], []).append(row)
-    return {number: run[0]["id"] for number, run in runs.items() if checksum(run) != run[0]["results_sha256"]}
+    meant = f"(select number from runs where results_sha256 != '' and {condition})"
+    parts: list[dict[int, list[Mapping[str, Any]]]] = []
+    for sql in (SCORES, OTHERS):
+        parts.append({})
+        for row in query(f"{sql} and run in {meant}", *values):
+            parts[-1].setdefault(row["run"], []).append(row)
+    return {
+        run["number"]: run["id"]
+        for run in query(f"{RUNS} where number in {meant} order by {order}", *values)
+        if _checksum(run, *(part.get(run["number"], []) for part in parts)) != run["results_sha256"]
+    }

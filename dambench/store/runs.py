@@ -32,6 +32,7 @@ from dambench.core.events import (
     Evaluated,
     Failed,
     Finished,
+    Measured,
     Neighbour,
     Previewed,
     Process,
@@ -49,7 +50,7 @@ from dambench.core.events import (
 from dambench.core.sanitize import display
 from dambench.store import database, journal
 from dambench.store.database import transaction
-from dambench.store.results import SCORES, checksum, damaged
+from dambench.store.results import checksum, damaged
 from dambench.store.usage import usage
 
 CHECKPOINTS = 2
@@ -284,12 +285,15 @@ class Store:
         Args:
             set_sha256: of the set that it has to be about; empty: of any.
         """
-        rows = self.query(
-            f"{SCORES} where state = 'finished' and deleted_at = '' and config_sha256 = ? and dataset_sha256 = ? "
-            f"and ? in ('', runs.set_sha256) order by {self.by_age(newest_first=True)}",
-            *(config.sha256, card.sha256, set_sha256),
+        meant = (
+            "runs.state = 'finished' and runs.deleted_at = '' and runs.config_sha256 = ? and runs.dataset_sha256 = ? "
+            "and ? in ('', runs.set_sha256)"
         )
-        broken = damaged(rows)
+        values = config.sha256, card.sha256, set_sha256
+        broken = damaged(self.query, meant, values)
+        rows = self.query(
+            f"select number, id from runs where {meant} order by {self.by_age(newest_first=True)}", *values
+        )
         return next((str(row["id"]) for row in rows if row["number"] not in broken), None)
 
     def beat(self, run: str, attempt: int) -> bool:
@@ -476,6 +480,10 @@ class Store:
                     "environments",
                     {"run": number, **msgspec.structs.asdict(event.environment)},
                 )
+                for evaluator, metrics in event.metrics.items():
+                    for name, metric in metrics.items():  # what is known of one stays: a run may come from anybody
+                        row = {"evaluator": evaluator, "name": name, **msgspec.structs.asdict(metric)}
+                        self._insert("insert or ignore into", "metrics", row)
             case Progressed():
                 self._update(number, beat_at=at, phase=event.phase, done=event.done, total=event.total)
             case Stepped():
@@ -495,10 +503,9 @@ class Store:
                 self._insert("insert or replace into", "previews", row)
                 self._thin_out(number)
             case Evaluated():
-                score = msgspec.structs.asdict(event) | {"run": number}
-                if isinstance(event.loss, str):
-                    score |= {"loss": None, "loss_state": event.loss}
-                self._insert("insert or replace into", "scores", score)
+                self._measure(number, event.measured)
+            case Measured():
+                self._measure(number, event)
             case Checkpointed():
                 row = {"sha256": event.sha256, "bytes": event.size_bytes, "iteration": event.iteration}
                 self._insert("insert into", "checkpoints", {"run": number, "sequence": said.sequence, **row})
@@ -511,7 +518,7 @@ class Store:
                 self._update(number, state="finished", phase="", ended_at=at, set_sha256=event.set_sha256)
                 self.db.conn.execute("delete from checkpoints where run = ?", [number])
                 self._costs(number, event.costs)
-                self._update(number, results_sha256=checksum(self.query(f"{SCORES} where number = ?", number)))
+                self._update(number, results_sha256=checksum(self.query, number))
             case Failed():
                 self._update(
                     number,
@@ -534,11 +541,11 @@ class Store:
         later = [number, resumed.iteration]
         self.db.conn.execute(
             "delete from events where run = ? and kind in "
-            "('stepped', 'snapshot', 'evaluated', 'checkpointed', 'adapted') "
+            "('stepped', 'snapshot', 'evaluated', 'measured', 'checkpointed', 'adapted') "
             "and cast(json_extract(body, '$.iteration') as integer) > ?",
             later,
         )
-        for table in ("scores", "artifacts", "checkpoints", "previews"):
+        for table in ("evaluations", "artifacts", "checkpoints", "previews"):
             self.db.conn.execute(f"delete from {table} where run = ? and iteration > ?", later)
         self._update(
             number,
@@ -569,6 +576,21 @@ class Store:
         if sample.gpu_neighbours is not None:
             row["gpu_neighbours"] = msgspec.json.encode(sample.gpu_neighbours).decode()
         self._insert("insert into", "samples", row)
+
+    def _measure(self, number: int, event: Measured) -> None:
+        """A resumed run may measure again what it had measured: the last time counts."""
+        key = {
+            "run": number,
+            **{name: getattr(event, name) for name in ("iteration", "evaluator", "subject", "repeat")},
+        }
+        self.db.conn.execute(
+            f"delete from evaluations where {' and '.join(f'{name} = ?' for name in key)}", list(key.values())
+        )
+        facts = ("protocol_sha256", "final", "seconds", "peak_memory_bytes", "set_sha256")
+        self._insert("insert into", "evaluations", key | {name: getattr(event, name) for name in facts})
+        for metric, value in event.values.items():
+            row = {"value": None, "state": value} if isinstance(value, str) else {"value": value}
+            self._insert("insert into", "measurements", key | {"metric": metric} | row)
 
     def _costs(self, number: int, costs: list[Cost]) -> None:
         for cost in costs:
@@ -689,7 +711,7 @@ class Store:
         said = [event for _, event in self.tail(run)]
         environments = [event.environment for event in said if isinstance(event, Started)]
         known = "select {} from {} where run = ? order by {}"
-        scores = self.query(known.format("iteration, network, repeat", "scores", "iteration"), row["number"])
+        scores = self.query(known.format("iteration, subject, repeat", "evaluations", "iteration"), row["number"])
         stacks = [event.value for event in said if isinstance(event, Adapted) and event.what == "stack"]
         return Beginning(
             attempt=row["attempt"] + 1,
@@ -699,7 +721,7 @@ class Store:
                 found["sha256"]
                 for found in self.query(known.format("sha256", "checkpoints", "sequence"), row["number"])
             ],
-            scores=[(score["iteration"], score["network"], score["repeat"]) for score in scores],
+            scores=[(score["iteration"], score["subject"], score["repeat"]) for score in scores],
             sets=[
                 found["iteration"]
                 for found in self.query(known.format("iteration", "artifacts", "iteration"), row["number"])

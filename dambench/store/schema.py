@@ -7,7 +7,7 @@ from sqlite_utils import Database, Migrations
 APPLICATION_ID = 0x64616D62  # «damb»
 """Written into the file's header, so that another program's database is never taken for ours."""
 
-VERSION = 5
+VERSION = 6
 """How many migrations this dambench knows: the file's `user_version`."""
 
 migrations = Migrations("dambench")
@@ -50,6 +50,13 @@ def m004_durable(db: Database) -> None:
 def m005_results(db: Database) -> None:
     """What results are to be kept apart by. A dambench that knows only m004 would not know a run's new settings."""
     for statement in _M005.split(";\n\n"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m006_measurements(db: Database) -> None:
+    """Whatever an evaluator measures, a row per metric: accuracy is the first of them. `scores` is a view of it now."""
+    for statement in _M006.split(";\n\n"):
         db.conn.execute(statement)
 
 
@@ -356,4 +363,89 @@ create view results as
             partition by settings, dataset_sha256, ipc, protocol_sha256, network, seed
         ) as counts
     from final
+"""
+
+_M006 = """
+-- One trained network, or whatever else an evaluator takes its numbers of.
+create table evaluations (
+    run integer not null references runs on delete cascade,
+    iteration integer not null,
+    evaluator text not null,
+    subject text not null,    -- the network trained on the set
+    repeat integer not null,
+    protocol_sha256 text not null references protocols,
+    final integer not null,   -- 1: of the method's result, 0: of a set on the way
+    seconds real not null,
+    peak_memory_bytes integer not null,
+    set_sha256 text not null,
+    primary key (run, iteration, evaluator, subject, repeat)
+) strict, without rowid;
+
+create index evaluations_by_set on evaluations (set_sha256);
+
+create index evaluations_by_protocol on evaluations (protocol_sha256);
+
+create table measurements (
+    run integer not null references runs on delete cascade,
+    iteration integer not null,
+    evaluator text not null,
+    subject text not null,
+    repeat integer not null,
+    metric text not null,
+    value real,               -- null where state is not finite
+    state text not null default 'finite' check (state in ('finite', 'nan', 'inf', '-inf')),
+    primary key (run, iteration, evaluator, subject, repeat, metric),
+    foreign key (run, iteration, evaluator, subject, repeat) references evaluations on delete cascade
+) strict, without rowid;
+
+-- What the metrics of each evaluator mean.
+create table metrics (
+    evaluator text not null,
+    name text not null,
+    unit text not null,       -- fraction, shown as percent; seconds; bytes; empty: a plain number
+    better text not null check (better in ('higher', 'lower')),
+    description text not null,
+    primary key (evaluator, name)
+) strict, without rowid;
+
+insert into metrics (evaluator, name, unit, better, description) values
+    ('accuracy', 'accuracy', 'fraction', 'higher', 'Accuracy on the real test set after the last epoch'),
+    ('accuracy', 'balanced_accuracy', 'fraction', 'higher',
+        'Mean over classes of the share of their test images that were recognised'),
+    ('accuracy', 'loss', '', 'lower', 'Mean cross-entropy on the real test set, nats'),
+    ('accuracy', 'train_accuracy', 'fraction', 'higher', 'Accuracy on the set trained on, not augmented');
+
+insert into evaluations select run, iteration, 'accuracy', network, repeat, protocol_sha256, final, seconds,
+    peak_memory_bytes, set_sha256 from scores;
+
+insert into measurements
+    select run, iteration, 'accuracy', network, repeat, 'accuracy', accuracy, 'finite' from scores
+    union all
+    select run, iteration, 'accuracy', network, repeat, 'balanced_accuracy', balanced_accuracy, 'finite' from scores
+    union all
+    select run, iteration, 'accuracy', network, repeat, 'loss', loss, loss_state from scores
+    union all
+    select run, iteration, 'accuracy', network, repeat, 'train_accuracy', train_accuracy, 'finite' from scores;
+
+drop table scores;
+
+-- For people, and as it was up to schema 5: one network trained on one set, and its accuracy.
+create view scores as
+    select of.run, of.iteration, of.subject as network, of.protocol_sha256, of.repeat, of.final,
+        accuracy.value as accuracy, balanced.value as balanced_accuracy, loss.value as loss, loss.state as loss_state,
+        train.value as train_accuracy, of.seconds, of.peak_memory_bytes, of.set_sha256
+    from evaluations as of
+        left join measurements as accuracy on accuracy.run = of.run and accuracy.iteration = of.iteration
+            and accuracy.evaluator = 'accuracy' and accuracy.subject = of.subject and accuracy.repeat = of.repeat
+            and accuracy.metric = 'accuracy'
+        left join measurements as balanced on balanced.run = of.run and balanced.iteration = of.iteration
+            and balanced.evaluator = 'accuracy' and balanced.subject = of.subject and balanced.repeat = of.repeat
+            and balanced.metric = 'balanced_accuracy'
+        left join measurements as loss on loss.run = of.run and loss.iteration = of.iteration
+            and loss.evaluator = 'accuracy' and loss.subject = of.subject and loss.repeat = of.repeat
+            and loss.metric = 'loss'
+        left join measurements as train on train.run = of.run and train.iteration = of.iteration
+            and train.evaluator = 'accuracy' and train.subject = of.subject and train.repeat = of.repeat
+            and train.metric = 'train_accuracy'
+    where of.evaluator = 'accuracy'
 """

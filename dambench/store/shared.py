@@ -414,8 +414,8 @@ def _copy_runs(store: Store, other: Database, there: dict[str, Look]) -> set[str
         for row in other.conn.execute(f"select * from {table}"):
             store._insert("insert or ignore into", table, dict(row))
     own = """
-        select m.name from sqlite_master m, pragma_foreign_key_list(m.name) f
-        where m.type = 'table' and f."table" = 'runs'
+        select m.name from sqlite_master m, pragma_table_info(m.name) c
+        where m.type = 'table' and c.name = 'run' order by m.rowid
     """
     parts = [row["name"] for row in other.conn.execute(own)]
     copied: set[str] = set()

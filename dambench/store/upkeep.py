@@ -18,7 +18,7 @@ from sqlite_utils import Database
 from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.store import contents, database
-from dambench.store.results import SCORES, damaged
+from dambench.store.results import damaged
 from dambench.store.runs import Store
 from dambench.store.schema import VERSION
 
@@ -75,12 +75,12 @@ def _check_contents(store: Store) -> Iterator[Finding]:
 
 
 def _check_results(store: Store) -> Iterator[Finding]:
-    rows = store.query(f"{SCORES} where state = 'finished' order by number")
-    broken = damaged(rows)
+    rows = store.query("select number, results_sha256 from runs where state = 'finished' order by number")
+    broken = damaged(store.query, "runs.state = 'finished'")
     for run in broken.values():
         yield Finding("results", "damaged", f"run {run}: its scores are not those of its checksum")
-    sums = {row["number"] for row in rows if row["results_sha256"]}
-    without = len({row["number"] for row in rows} - sums)
+    sums = [row for row in rows if row["results_sha256"]]
+    without = len(rows) - len(sums)
     older = f"; {without} without a checksum, finished before schema 4" if without else ""
     yield Finding("results", "ok", f"{len(sums) - len(broken)} finished runs as their checksum says{older}")
 

@@ -581,7 +581,7 @@ def test_the_database_is_checked_copied_and_merged_from_the_command_line(
     assert run_cli(["db", "merge", str(copy)]) == 1
     assert "0 runs added, 0 gone on with, 3 were here already" in capsys.readouterr().out
     with closing(Store.open(ledger_path, write=True)) as store:
-        store.db.conn.execute("update scores set accuracy = 1.0")
+        store.db.conn.execute("update measurements set value = 1.0 where metric = 'accuracy'")
     assert run_cli(["db", "check", "--json"]) == 1
     assert [f["state"] for f in json.loads(capsys.readouterr().out)].count("damaged") == 4
 

@@ -248,7 +248,7 @@ def test_a_new_database_says_whose_it_is(store: Store, tmp_path: Path) -> None:
     assert store.query("pragma synchronous")[0]["synchronous"] == 2
     strict = store.query("select name, strict from pragma_table_list where type = 'table' and schema = 'main'")
     ours = [row for row in strict if not row["name"].startswith(("sqlite_", "_sqlite"))]
-    assert len(ours) == 12
+    assert len(ours) == 14
     assert all(row["strict"] for row in ours)
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")]
 
@@ -258,7 +258,7 @@ def test_deleting_a_run_takes_all_that_is_its_own(store: Store) -> None:
     list(store.record(run_id, iter([Sampled(seconds=1.0)])))
     assert list(store.samples(run_id))
     store.db.conn.execute("delete from runs")
-    for name in ("events", "samples", "scores", "artifacts", "costs", "environments", "tags"):
+    for name in ("events", "samples", "evaluations", "measurements", "artifacts", "costs", "environments", "tags"):
         assert store.query(f"select count(*) n from {name}") == [{"n": 0}]
     assert store.query("pragma foreign_key_check") == []
 
@@ -438,7 +438,7 @@ def test_a_batch_is_written_whole_or_not_at_all(store: Store, monkeypatch: pytes
     real = Store._insert
 
     def fail(self: Store, verb: str, table: str, row: dict[str, object]) -> int:
-        if table == "scores":
+        if table == "measurements":
             raise sqlite3.OperationalError("database or disk is full")
         return real(self, verb, table, row)
 

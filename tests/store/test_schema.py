@@ -29,7 +29,8 @@ def _contents(path: Path, like: dict[str, list[dict[str, object]]] | None = None
     """All rows of all tables; only those columns that `like` has."""
     with closing(sqlite3.connect(path)) as db:
         db.row_factory = sqlite3.Row
-        found = {table: [dict(row) for row in db.execute(f"select * from {table}")] for table in tables(db)}
+        names = tables(db) if like is None else like  # `scores` has become a view
+        found = {table: [dict(row) for row in db.execute(f"select * from {table}")] for table in names}
     if like is None:
         return found
     return {

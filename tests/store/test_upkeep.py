@@ -125,11 +125,14 @@ def test_a_row_that_belongs_to_nothing_is_found(store: Store) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "update scores set accuracy = 0.99 where repeat = 0",
-        "delete from scores where repeat = 1",
-        "update scores set final = 0",
-        "insert into scores select run, 7, network, protocol_sha256, repeat, 1, 1, 1, 1, 'finite', 1, 1, 1, set_sha256 "
-        "from scores where repeat = 0",
+        "update measurements set value = 0.99 where repeat = 0 and metric = 'accuracy'",
+        "delete from measurements where repeat = 0 and metric = 'loss'",
+        "delete from evaluations where repeat = 1",
+        "update evaluations set final = 0",
+        "insert into evaluations select run, 7, evaluator, subject, repeat, protocol_sha256, 1, 1, 1, set_sha256 "
+        "from evaluations where repeat = 0",
+        "insert into measurements select run, iteration, evaluator, subject, repeat, 'another', 0.5, 'finite' "
+        "from evaluations where repeat = 0",
         "update runs set config_sha256 = 'another'",
         "update runs set set_sha256 = 'another'",
     ],
