@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from dambench import networks
 from dambench.core import files
 from dambench.core.config import Options, read
+from dambench.core.contracts import Method
 from dambench.core.events import Adapted, DataCard, Warned
 from dambench.core.protocol import PRESETS, Budget
 from dambench.matching.distribution import EVERY, ClassMeans, RealBatch, Term
@@ -162,10 +163,10 @@ def synthetic_set(
 # Methods.
 
 
-def quick_options(method: ModuleType, problem: Problem | None = None) -> Options:
+def quick_options(method: ModuleType | Method, problem: Problem | None = None) -> Options:
     """The method's options for a problem (by default the tiny one), at settings that take no time."""
     known = method.Options.__struct_fields__
-    name = method.__name__.rpartition(".")[2]
+    name = method.name if isinstance(method, Method) else method.__name__.rpartition(".")[2]
     chosen = {key: value for key, value in QUICK.items() if key in known} | QUICK_OF.get(name, {})
     chosen |= NEEDS[name](problem or tiny_problem()) if name in NEEDS else {}
     options: Options = read(method.Options, chosen, f"method {name}")
@@ -193,7 +194,7 @@ class Seen:
 
 
 def watch(
-    method: ModuleType,
+    method: ModuleType | Method,
     problem: Problem,
     options: Options,
     resume: State | None = None,

@@ -20,7 +20,6 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import msgspec
@@ -35,6 +34,7 @@ from dambench.cli.arguments import Commands, Group
 from dambench.cli.output import Watch, describe, draw, has_room, shown, table
 from dambench.cli.record import EXIT_CODES, PATIENCE, Signals, Told, record, result
 from dambench.core import allocator, config, files, registry, sanitize
+from dambench.core.contracts import Contract, Method
 from dambench.core.errors import BadInput, NotEnoughMemory, NotKept, named
 from dambench.core.events import (
     AnyEvent,
@@ -43,6 +43,7 @@ from dambench.core.events import (
 )
 from dambench.core.narration import summary
 from dambench.core.protocol import PRESETS
+from dambench.core.registry import P, Plugins
 from dambench.core.units import duration, size
 from dambench.report import FORMATS, format_of, write
 from dambench.report.wording import augmentation
@@ -1340,26 +1341,26 @@ def db_purge(
 @app.command()
 def methods(as_json: Json = False) -> None:
     """The methods, their options and recipes."""
-    known = _everything("methods")
+    known = _noting(registry.load_all("methods"))
     if as_json:
         found = [
             {
                 "name": name,
-                "what": registry.headline(module),
+                "what": module.headline,
                 "paper": module.PAPER,
                 "matches_on_network": module.MATCHES_ON_NETWORK,
                 "options": msgspec.json.schema(module.Options),
                 "recipes": [msgspec.to_builtins(recipe) for recipe in module.RECIPES],
                 "fault": "",
             }
-            for name, module in known.modules.items()
+            for name, module in known.usable.items()
         ]
         nothing = {"paper": "", "matches_on_network": False, "options": {}, "recipes": []}
         print(json.dumps(found + _unusable(known, nothing)))
         return
     table(
         ["method", "what", "paper", "options and their defaults", "--recipe"],
-        [[name, registry.headline(m), m.PAPER, _options(m), _recipes(m)] for name, m in known.modules.items()]
+        [[name, m.headline, m.PAPER, _options(m), _recipes(m)] for name, m in known.usable.items()]
         + [[name, fault, "", "", ""] for name, fault in known.faults.items()],
     )
 
@@ -1369,18 +1370,18 @@ def networks(as_json: Json = False) -> None:
     """The networks, and how their names are made."""
     from dambench.networks import POOLS, parts
 
-    known = _everything("networks")
+    known = _noting(registry.load_all("networks"))
     if as_json:
         rows = [
             {
                 "name": n,
-                "what": registry.headline(m),
+                "what": m.headline,
                 "parts": parts(m),
                 "options": msgspec.json.schema(m.Options),
                 "members": [],
                 "fault": "",
             }
-            for n, m in known.modules.items()
+            for n, m in known.usable.items()
         ]
         pools = [
             {"name": name, "what": what, "parts": {}, "options": {}, "members": members.split(), "fault": ""}
@@ -1390,7 +1391,7 @@ def networks(as_json: Json = False) -> None:
         return
     table(
         ["network", "what", "parts of a name, in any order"],
-        [[name, registry.headline(module), " ".join(parts(module).values())] for name, module in known.modules.items()]
+        [[name, module.headline, " ".join(parts(module).values())] for name, module in known.usable.items()]
         + [[name, fault, ""] for name, fault in known.faults.items()],
     )
     print()
@@ -1429,19 +1430,19 @@ def data_list(as_json: Json = False) -> None:
     from dambench import datasets
 
     cards = datasets.prepared()
-    known = _everything("datasets")
+    known = _noting(registry.load_all("datasets"))
     found: list[dict[str, Any]] = [
         {
             "name": name,
-            "what": registry.headline(module),
+            "what": module.headline,
             "source": module.SOURCE,
             "options": msgspec.json.schema(module.Options),
-            "files": list(getattr(module, "FILES", [])),
-            "instead": getattr(module, "INSTEAD", ""),
+            "files": list(module.FILES),
+            "instead": module.INSTEAD,
             "prepared": [msgspec.to_builtins(card) for card in cards if card.name == name],
             "fault": "",
         }
-        for name, module in known.modules.items()
+        for name, module in known.usable.items()
     ]
     found += _unusable(known, {"source": "", "options": {}, "files": [], "instead": "", "prepared": []})
     if as_json:
@@ -1474,20 +1475,19 @@ def doctor(as_json: Json = False, db: Db = None) -> int:
     return 1 if any(state == "wrong" for _, state, _ in checks) else 0
 
 
-def _everything(kind: registry.Kind) -> registry.Known:
-    """All of a kind; what is from outside and is not used is told of."""
-    known = registry.everything(kind)
-    for sentence in known.unused:
+def _noting(plugins: Plugins[P]) -> Plugins[P]:
+    """The same plug-ins; what is from outside and is not used is told of."""
+    for sentence in plugins.unused:
         _say(f"note: {sentence}")
-    return known
+    return plugins
 
 
-def _unusable(known: registry.Known, nothing: dict[str, Any]) -> list[dict[str, Any]]:
+def _unusable(known: Plugins[Contract], nothing: dict[str, Any]) -> list[dict[str, Any]]:
     """Entries for those that cannot be used, with a sentence in the place of what they are."""
     return [{"name": name, "what": fault} | nothing | {"fault": fault} for name, fault in known.faults.items()]
 
 
-def _recipes(module: ModuleType) -> str:
+def _recipes(module: Method) -> str:
     """The recipes that have to be asked for, and their datasets."""
     called: dict[str, list[str]] = {}
     for recipe in module.RECIPES:
@@ -1496,6 +1496,6 @@ def _recipes(module: ModuleType) -> str:
     return ", ".join(f"{name} ({'any' if 'any' in of else ', '.join(of)})" for name, of in called.items())
 
 
-def _options(module: ModuleType) -> str:
+def _options(module: Method) -> str:
     usual = module.Options()
     return ", ".join(f"{name} {getattr(usual, name)}" for name in module.Options.__struct_fields__)

@@ -103,9 +103,9 @@ def _from_outside() -> list[Check]:
     """What other packages add, and what of it cannot be used."""
     found: list[Check] = []
     for kind in registry.KINDS:
-        known = registry.everything(kind)
+        known = registry.load_all(kind)
         found += [(kind, "wrong", fault) for fault in (*known.faults.values(), *known.unused)]
-        others = [name for name in known.modules if not registry.is_built_in(kind, name)]
+        others = [name for name in known.usable if not registry.is_built_in(kind, name)]
         found += [(kind, "ok", f"from other packages: {', '.join(others)}")] if others else []
     return found
 

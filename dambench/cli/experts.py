@@ -94,7 +94,7 @@ def train(
         policy = Policy.of(where, choose_precision(precision, on), deterministic=False)
         choice = config.Choice(dataset, said["dataset"])
         card = datasets.prepare(choice, files.user_path(place) if place else None, watch.say)
-        name = networks.settle(network or registry.load("datasets", dataset).NETWORK or "convnet", card)
+        name = networks.settle(network or registry.load("datasets", dataset).NETWORK, card)
         experts.check(networks.build(name, card))
         policy.apply()
         problem = Problem(
@@ -177,7 +177,7 @@ def import_(
     )
     if chosen == "zca":
         datasets.whitening(card, watch.say)
-    name = networks.settle(network or registry.load("datasets", dataset).NETWORK or "convnet", card)
+    name = networks.settle(network or registry.load("datasets", dataset).NETWORK, card)
     kept = None
     for done in experts_import.import_experts(paths, card, name, "zca" if chosen == "zca" else "mean/std"):
         if isinstance(done, str):

@@ -114,7 +114,7 @@ class Where(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Plugin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A method, a dataset or a network from another package: which code it is."""
 
-    kind: Literal["methods", "datasets", "networks"]
+    kind: Literal["methods", "datasets", "networks", "evaluators"]
     name: str
     package: str = ""
     """The installed distribution; empty: unknown."""

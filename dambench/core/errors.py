@@ -60,6 +60,15 @@ class KeptElsewhere(NotKept):
     """The database could not be written, but what was to be written is in another file, which the text names."""
 
 
+def described(error: BaseException) -> str:
+    """An exception in one line, whatever it holds: `ValueError: no such thing`."""
+    try:
+        text = display(str(error), 200)
+    except Exception:  # of a class from outside
+        text = ""
+    return f"{type(error).__name__}{f': {text}' if text else ''}".rstrip(".")
+
+
 def folded(name: str) -> str:
     """A name without what people write differently: case, dashes, underscores and spaces."""
     return re.sub(r"[\s_-]+", "", name).casefold()

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 
 import msgspec
 import numpy as np
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from dambench.core import files, reading, registry
 from dambench.core.config import Choice, PreprocessingName, read
+from dambench.core.contracts import Dataset
 from dambench.core.errors import BadInput
 from dambench.core.events import DataCard
 from dambench.core.sanitize import counted, display
@@ -98,15 +98,14 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
         return _write(raw, choice.name, stem, source)
 
 
-def _to_download(module: ModuleType, data: Path | None) -> str:
-    names = getattr(module, "FILES", None)
-    if module.SOURCE != "download" or names is None:
+def _to_download(module: Dataset, data: Path | None) -> str:
+    if module.SOURCE != "download" or not module.FILES:
         return ""
-    missing = files.missing_raw(data or files.raw_folder(), names, getattr(module, "INSTEAD", ""))
+    missing = files.missing_raw(data or files.raw_folder(), module.FILES, module.INSTEAD)
     if not missing:
         return " Its raw files are here."
-    some = "Its" if len(missing) == len(names) else f"{len(missing)} of its"
-    return f" {some} {counted(len(names), 'raw file')} must be downloaded."
+    some = "Its" if len(missing) == len(module.FILES) else f"{len(missing)} of its"
+    return f" {some} {counted(len(module.FILES), 'raw file')} must be downloaded."
 
 
 def free_bytes() -> int:

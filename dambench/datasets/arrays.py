@@ -23,8 +23,6 @@ from dambench.core.sanitize import display
 from dambench.datasets import Labels, Pixels, Raw, _archive, _images, _parts, free_bytes
 
 MIRRORS = True
-NETWORK = ""
-SOURCE = "path"
 
 Array = np.ndarray[Any, np.dtype[Any]]
 IMAGES = {"x", "images", "image", "data"}

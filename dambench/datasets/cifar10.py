@@ -22,7 +22,6 @@ from dambench.core.sanitize import display
 from dambench.datasets import Labels, Pixels, Raw, _archive, _pinned
 
 MIRRORS = True
-NETWORK = ""
 SOURCE = "download"
 
 FILES = {

@@ -12,7 +12,6 @@ from dambench.core import config
 from dambench.datasets import Raw, _pinned, cifar10
 
 MIRRORS = True
-NETWORK = ""
 SOURCE = "download"
 
 FILES = {

@@ -11,7 +11,6 @@ from dambench.datasets import Raw, _pinned
 from dambench.datasets.mnist import idx_arrays
 
 MIRRORS = True
-NETWORK = ""
 SOURCE = "download"
 
 FILES = {

@@ -25,8 +25,6 @@ from dambench.core.sanitize import display
 from dambench.datasets import Pixels, Raw, _images, _parts
 
 MIRRORS = True
-NETWORK = ""
-SOURCE = "path"
 NEEDED = "train/CLASS/* and test/CLASS/*"
 
 

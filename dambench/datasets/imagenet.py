@@ -23,8 +23,6 @@ from dambench.core.errors import BadInput
 from dambench.datasets import Pixels, Raw, _images
 
 MIRRORS = True
-NETWORK = ""
-SOURCE = "path"
 
 SUBSETS = {
     "imagenette": {

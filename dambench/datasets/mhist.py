@@ -22,7 +22,6 @@ from dambench.datasets import Pixels, Raw, _images
 
 MIRRORS = True
 NETWORK = "convnet-d7"
-SOURCE = "path"
 
 SIZE = 224
 CLASSES = ["HP", "SSA"]

@@ -15,7 +15,6 @@ from dambench.core import config
 from dambench.datasets import Labels, Pixels, Raw, _pinned
 
 MIRRORS = False
-NETWORK = ""
 SOURCE = "download"
 
 FILES = {

@@ -17,8 +17,6 @@ from dambench.core.sanitize import display
 from dambench.datasets import Pixels, Raw, _images
 
 MIRRORS = True
-NETWORK = ""
-SOURCE = "path"
 
 SIZE = 64
 COUNTS = {"training": 100_000, "validation": 10_000}

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -24,6 +23,7 @@ from dambench.core.config import (
     Where,
     read,
 )
+from dambench.core.contracts import Method
 from dambench.core.errors import BadInput, named
 from dambench.core.events import (
     DataCard,
@@ -46,7 +46,7 @@ class Job:
     config: RunConfig
     card: DataCard
     recipe: Recipe | None
-    method: ModuleType
+    method: Method
     options: Options
     policy: Policy
     overrides: dict[str, Any]
@@ -120,7 +120,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     preprocessing = asked_preprocessing or brought or (recipe.preprocessing if recipe else "mean/std")
     if preprocessing == "zca":
         datasets.whitening(card, say)
-    usual = registry.load("datasets", dataset.name).NETWORK or "convnet"
+    usual = registry.load("datasets", dataset.name).NETWORK
     if request.network is None:
         network = _network_of(recipe, usual, card)
     else:
@@ -139,11 +139,11 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     if method.MATCHES_ON_NETWORK:
         matched = networks.build(network, card)
         with registry.foreign("methods", wanted.name):
-            getattr(method, "check", lambda network, options: None)(matched, options)
+            method.check(matched, options)
         batch_norm = matched.uses_batch_statistics
         compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0), batch_norm)
         notes += [note] if note else []
-        if precision == "bf16" and not getattr(method, "REDUCED_PRECISION", True):
+        if precision == "bf16" and not method.REDUCED_PRECISION:
             precision = choose_precision(None, device)
             notes.append(f"The method {wanted.name} computes nothing in bfloat16: --precision bf16 has no effect.")
         if compiled and not getattr(options, "iterations", 0):
@@ -190,7 +190,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
             "deterministic": bool(request.deterministic),
             "precision": precision,
             "preprocessing": preprocessing,
-            "method_version": getattr(method, "VERSION", 1),
+            "method_version": method.VERSION,
             "plugins": _plugins(wanted.name, dataset.name, {network, *evaluate_on} - {""}),
             "where": where,
         },
@@ -305,10 +305,9 @@ def _ipc(asked: int | None, method: str, card: DataCard) -> int | None:
     return ipc
 
 
-def _recipe(method: ModuleType, name: str, wanted: str | None, dataset: str, ipc: int | None) -> Recipe | None:
+def _recipe(method: Method, name: str, wanted: str | None, dataset: str, ipc: int | None) -> Recipe | None:
     """The first recipe of that name that fits; without a name, the first `default` one."""
-    recipes: tuple[Recipe, ...] = method.RECIPES
-    called = [recipe for recipe in recipes if recipe.name == ("default" if wanted is None else wanted)]
+    called = [recipe for recipe in method.RECIPES if recipe.name == ("default" if wanted is None else wanted)]
     fitting = [recipe for recipe in called if recipe.fits(dataset, ipc or 1)]
     if wanted is not None and not fitting:
         raise BadInput(f"The recipe {wanted!r} of {name} is not for {dataset} at IPC {ipc}.")
@@ -325,7 +324,7 @@ def _network_of(recipe: Recipe | None, usual: str, card: DataCard) -> str:
 
 
 def _nearest(
-    method: ModuleType,
+    method: Method,
     dataset: str,
     ipc: int | None,
     settings: dict[str, Any],
@@ -337,9 +336,9 @@ def _nearest(
     way, whether they came by a recipe or one by one.
     """
     fitting: dict[str, Recipe | None] = {}
-    for recipe in method.RECIPES:
-        if recipe.fits(dataset, ipc or 1):
-            fitting.setdefault(recipe.name, recipe)
+    for one in method.RECIPES:
+        if one.fits(dataset, ipc or 1):
+            fitting.setdefault(one.name, one)
     found: list[tuple[int, Recipe | None, dict[str, Any]]] = []
     for name, recipe in ({"default": None} | fitting).items():
         standard = _fields(read(method.Options, recipe.options if recipe else {}, f"the recipe {name}"))
@@ -362,7 +361,7 @@ def _plugins(method: str, dataset: str, on: Iterable[str]) -> tuple[Plugin, ...]
     """
     names: set[tuple[registry.Kind, str]] = {("networks", networks.family(name)) for name in on}
     names |= {("methods", method), ("datasets", dataset)}
-    found = (registry.plugin(kind, name) for kind, name in sorted(names))
+    found = (registry.origin(kind, name) for kind, name in sorted(names))
     return tuple(plugin for plugin in found if plugin is not None)
 
 
@@ -378,7 +377,7 @@ def _check_code(config: RunConfig, say: Callable[[str], None]) -> None:
     if config.where.made:  # the set is there: only networks are trained
         trained = {("networks", networks.family(name)) for name in config.evaluate_on}
         now, then = ({key: plugin for key, plugin in of.items() if key in trained} for of in (now, then))
-    elif (version := getattr(registry.load("methods", config.method.name), "VERSION", 1)) != config.method_version:
+    elif (version := registry.load("methods", config.method.name).VERSION) != config.method_version:
         raise BadInput(
             f"The run began with version {config.method_version} of {config.method.name}, and this is version "
             f"{version}, which makes other sets. Begin a new run, or go on with the dambench that began it."
@@ -412,6 +411,6 @@ def _plain(network: str, card: DataCard) -> str:
     fall back to the ConvNet that suits the images.)
     """
     module, options = networks.parse(network)
-    if not module.__name__.endswith(".convnet"):
+    if module.name != "convnet":
         return networks.settle("convnet", card)
     return networks.spell(module, module.Options(**{key: getattr(options, key) for key in ("depth", "width")}))

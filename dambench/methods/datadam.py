@@ -37,8 +37,6 @@ from dambench.matching.optimised import LearnedImages
 from dambench.training.problem import Network, Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2310.00093"
-VERSION = 1
-MATCHES_ON_NETWORK = True
 
 
 class Options(config.Options, frozen=True):

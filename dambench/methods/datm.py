@@ -23,11 +23,9 @@ from dambench.matching.recipes import FOR_DATM, FOR_MTT, brief, digits, elsewher
 from dambench.matching.trajectories import check, settle, soft_matching, training
 from dambench.training.problem import Notice, Problem, State, Step
 
-__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill", "settle"]
+__all__ = ["PAPER", "RECIPES", "REDUCED_PRECISION", "Options", "check", "distill", "settle"]
 
 PAPER = "https://arxiv.org/abs/2310.05773"
-VERSION = 1
-MATCHES_ON_NETWORK = True
 REDUCED_PRECISION = False
 
 

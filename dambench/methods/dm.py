@@ -20,8 +20,6 @@ from dambench.matching.distribution import Term, match_means
 from dambench.training.problem import Network, Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2110.04181"
-VERSION = 1
-MATCHES_ON_NETWORK = True
 
 
 class Options(distribution.Options, frozen=True):

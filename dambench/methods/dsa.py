@@ -16,8 +16,6 @@ from dambench.matching.gradients import BRIEF, DIGITS, match_gradients
 from dambench.training.problem import Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2102.08259"
-VERSION = 1
-MATCHES_ON_NETWORK = True
 
 
 class Options(gradients.Options, frozen=True):

@@ -14,15 +14,12 @@ import msgspec
 from msgspec import Meta
 
 from dambench.core import config, files
-from dambench.core.config import PreprocessingName, Recipe
+from dambench.core.config import PreprocessingName
 from dambench.core.errors import BadInput
 from dambench.core.events import DataCard
 from dambench.training.problem import Problem, State, Step, SyntheticSet
 
-PAPER = ""
-VERSION = 1
 MATCHES_ON_NETWORK = False
-RECIPES: tuple[Recipe, ...] = ()
 
 
 class Options(config.Options, frozen=True):

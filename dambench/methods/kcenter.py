@@ -18,8 +18,6 @@ from dambench.matching.coresets import coreset
 from dambench.training.problem import Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/1708.00489"
-VERSION = 1
-MATCHES_ON_NETWORK = True
 REDUCED_PRECISION = False
 
 

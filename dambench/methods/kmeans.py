@@ -18,9 +18,6 @@ from dambench.matching import coresets
 from dambench.matching.coresets import coreset
 from dambench.training.problem import Notice, Problem, State, Step, derived_seed
 
-PAPER = ""
-VERSION = 1
-MATCHES_ON_NETWORK = True
 REDUCED_PRECISION = False
 
 

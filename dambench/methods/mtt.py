@@ -27,11 +27,9 @@ from dambench.matching.recipes import brief, digits, elsewhere, table
 from dambench.matching.trajectories import TrajectoryMatching, check, settle, training
 from dambench.training.problem import Notice, Problem, State, Step
 
-__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill", "settle"]
+__all__ = ["PAPER", "RECIPES", "REDUCED_PRECISION", "Options", "check", "distill", "settle"]
 
 PAPER = "https://arxiv.org/abs/2203.11932"
-VERSION = 1
-MATCHES_ON_NETWORK = True
 REDUCED_PRECISION = False
 
 

@@ -33,11 +33,9 @@ from dambench.matching.recipes import FOR_DATM, FOR_MTT, brief, digits, elsewher
 from dambench.matching.trajectories import check, depth_mask, loss_mask, settle, soft_matching, training
 from dambench.training.problem import Notice, Problem, State, Step
 
-__all__ = ["MATCHES_ON_NETWORK", "PAPER", "RECIPES", "VERSION", "Options", "check", "distill", "settle"]
+__all__ = ["PAPER", "RECIPES", "REDUCED_PRECISION", "Options", "check", "distill", "settle"]
 
 PAPER = "https://arxiv.org/abs/2408.03360"
-VERSION = 1
-MATCHES_ON_NETWORK = True
 REDUCED_PRECISION = False
 
 

@@ -7,13 +7,9 @@ and 50.6 for it, under two protocols: it is to be run, never quoted.)
 from collections.abc import Iterator
 
 from dambench.core import config
-from dambench.core.config import Recipe
 from dambench.training.problem import Problem, State, Step
 
-PAPER = ""
-VERSION = 1
 MATCHES_ON_NETWORK = False
-RECIPES: tuple[Recipe, ...] = ()
 
 
 class Options(config.Options, frozen=True):

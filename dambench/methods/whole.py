@@ -6,13 +6,9 @@ The ceiling, trained under the same protocol for its whole-set budget. It has no
 from collections.abc import Iterator
 
 from dambench.core import config
-from dambench.core.config import Recipe
 from dambench.training.problem import Problem, State, Step
 
-PAPER = ""
-VERSION = 1
 MATCHES_ON_NETWORK = False
-RECIPES: tuple[Recipe, ...] = ()
 
 
 class Options(config.Options, frozen=True):

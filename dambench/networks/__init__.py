@@ -8,14 +8,14 @@ then filled in from the size of the images. Papers write the depth and one more 
 
 import re
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import torch
 
 from dambench.core import registry
 from dambench.core.config import Options, read
+from dambench.core.contracts import NetworkFamily
 from dambench.core.errors import BadInput, unknown
 from dambench.core.events import DataCard
 from dambench.core.sanitize import display
@@ -44,7 +44,7 @@ POOLS = {
 """The evaluation pools of the released codes of DC, DataDAM and PAD: what each is, and its networks."""
 
 
-def parse(name: str) -> tuple[ModuleType, Options]:
+def parse(name: str) -> tuple[NetworkFamily, Options]:
     """`convnet-d2-bn` → the family's module and its options.
 
     A family's `PARTS` says how each option is spelled: a prefix for a number, none for one that is written right after
@@ -59,10 +59,10 @@ def parse(name: str) -> tuple[ModuleType, Options]:
 
 def family(name: str) -> str:
     """`convnet-d2-bn` → `convnet`."""
-    return _name(parse(name)[0])
+    return parse(name)[0].name
 
 
-def _said(name: str) -> tuple[ModuleType, dict[str, Any]]:
+def _said(name: str) -> tuple[NetworkFamily, dict[str, Any]]:
     """The family's module, and the options that the name says."""
     first, *words = _dashed(name).split("-")
     module, glued = _family(first)
@@ -73,7 +73,7 @@ def _said(name: str) -> tuple[ModuleType, dict[str, Any]]:
             known = ", ".join(parts(module).values())
             raise BadInput(
                 f"In network {display(name, 60)!r}: no part is called {display(part, 60)!r}. "
-                f"The family {_name(module)} has {known or 'none'}."
+                f"The family {module.name} has {known or 'none'}."
             )
         option, value = meant
         if option in options:
@@ -87,7 +87,7 @@ def _dashed(name: str) -> str:
     return re.sub(r"[\s_-]+", "-", name.strip().lower())
 
 
-def _family(word: str) -> tuple[ModuleType, list[str]]:
+def _family(word: str) -> tuple[NetworkFamily, list[str]]:
     """`resnet18bn` → the family's module, and the parts that are glued to its name: `18` and `bn`."""
     known = registry.names("networks")
     for family in [] if word in known else known:
@@ -104,7 +104,7 @@ def _family(word: str) -> tuple[ModuleType, list[str]]:
     return registry.load("networks", word), []
 
 
-def _meant(module: ModuleType, part: str) -> tuple[str, Any] | None:
+def _meant(module: NetworkFamily, part: str) -> tuple[str, Any] | None:
     """`d3` → the option that this part of a name stands for, and its value."""
     for option, spelling in module.PARTS.items():
         if isinstance(spelling, dict):
@@ -115,11 +115,7 @@ def _meant(module: ModuleType, part: str) -> tuple[str, Any] | None:
     return None
 
 
-def _name(module: ModuleType) -> str:
-    return module.__name__.rpartition(".")[2]
-
-
-def parts(module: ModuleType) -> dict[str, str]:
+def parts(module: NetworkFamily) -> dict[str, str]:
     """How each option of a family is spelled in a name: `{"depth": "dN", "norm": "in|bn|ln|gn|nn", …}`."""
     allowed = get_type_hints(module.Options)
     numbers = {name: "|".join(map(str, get_args(allowed[name]))) for name, s in module.PARTS.items() if s == ""}
@@ -128,9 +124,9 @@ def parts(module: ModuleType) -> dict[str, str]:
     }
 
 
-def spell(module: ModuleType, options: Options) -> str:
+def spell(module: NetworkFamily, options: Options) -> str:
     """The other way: numbers always, choices where they are not the default."""
-    name = _name(module)
+    name = module.name
     default = module.Options()
     for option, spelling in module.PARTS.items():
         value = getattr(options, option)
@@ -209,17 +205,17 @@ def build(name: str, card: DataCard) -> Network:
     module, options = parse(name)
     size = (card.height, card.width)
     # torch's layers draw their first weights from the global generator: it is put back as it was.
-    with torch.random.fork_rng(devices=[]), registry.foreign("networks", _name(module)):
+    with torch.random.fork_rng(devices=[]), registry.foreign("networks", module.name):
         network: Network = module.build(card.channels, size, len(card.classes), _fitted(module, options, size))
         if not isinstance(network, Network):
             raise TypeError(f"it built {type(network).__name__}, not a Network")
     return network
 
 
-def _fitted(module: ModuleType, options: Options, size: tuple[int, int]) -> Options:
+def _fitted(module: NetworkFamily, options: Options, size: tuple[int, int]) -> Options:
     """The options that suit images of that size."""
-    with registry.foreign("networks", _name(module)):
+    with registry.foreign("networks", module.name):
         fitted = module.fit(options, size)
         if not isinstance(fitted, module.Options):
             raise TypeError(f"it fitted {type(fitted).__name__}, not its Options")
-    return cast(Options, fitted)
+    return fitted

@@ -6,7 +6,6 @@ is as wide as the images leave it. PAD's first stride of 2 for 64×64 is not cop
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,8 +13,6 @@ from dambench.core import config
 from dambench.core.errors import BadInput
 from dambench.networks._layers import MaxPool, margin
 from dambench.training.problem import Network
-
-PARTS: dict[str, Any] = {}
 
 
 class Options(config.Options, frozen=True):

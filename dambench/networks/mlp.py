@@ -22,10 +22,6 @@ class Options(config.Options, frozen=True):
     width: Annotated[int, Meta(ge=1, le=2**16, description="neurons of each")] = 128
 
 
-def fit(options: Options, size: tuple[int, int]) -> Options:
-    return options
-
-
 def build(channels: int, size: tuple[int, int], classes: int, options: Options) -> "Mlp":
     return Mlp(channels * size[0] * size[1], classes, options)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import safetensors.torch
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dambench.core import files, reading
-from dambench.core.config import Options, PreprocessingName, Recipe
+from dambench.core.config import PreprocessingName
 from dambench.core.errors import BadInput
 from dambench.core.events import Adapted, DataCard, Progressed, Warned
 from dambench.core.sanitize import display
@@ -524,29 +524,3 @@ class PhaseStarted:
 
 Notice = Progressed | PhaseStarted | Warned | Adapted
 """What a method may yield on the way to a step."""
-
-
-class Method(Protocol):
-    """A module of `dambench.methods`.
-
-    One that cannot match on every network, or whose options may contradict each other, also has
-    `check(network, options)`, which raises BadInput before a run begins. One whose options name files also has
-    `settle(options, card, ipc)`, which gives the options with whole names, and the preprocessing that the files bring.
-    """
-
-    PAPER: str
-    VERSION: int
-    """Raised when other sets come of the same settings: scores of two versions are in rows of their own."""
-    MATCHES_ON_NETWORK: bool
-    """Whether the synthetic set depends on a network."""
-    REDUCED_PRECISION: bool
-    """Whether `--precision bf16` makes a difference. May be left out where it does."""
-    Options: type[Options]
-    RECIPES: tuple[Recipe, ...]
-
-    def distill(self, problem: Problem, options: Any, resume: State | None = None) -> Iterator[Step | Notice]:
-        """Yield a `Step` after each iteration, `Progressed` on the way to one that takes more than moments.
-
-        What a reader of the result should know is yielded as `Warned`. A run can be stopped only at a Step or a
-        Progressed.
-        """

@@ -21,6 +21,7 @@ from dambench.__main__ import main as program
 from dambench.cli import app as cli
 from dambench.cli.app import app, run_cli
 from dambench.cli.record import until_told
+from dambench.core import registry
 from dambench.core.events import AnyEvent, Evaluated
 from dambench.core.protocol import PRESETS, Budget
 from dambench.engine.loop import StopRun
@@ -274,13 +275,11 @@ def test_a_foreign_database_stops_a_run_before_anything_is_prepared(
 def test_a_run_that_fails_has_exit_code_1_and_is_recorded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dambench.methods import dm
-
     def broken(*arguments: object) -> Iterator[object]:
         raise RuntimeError("it \x1b[2J broke")
         yield
 
-    monkeypatch.setattr(dm, "distill", broken)
+    monkeypatch.setattr(registry.load("methods", "dm"), "distill", broken)
     assert run_cli([*DM, "--json"]) == 1
     captured = capsys.readouterr()
     result = json.loads(captured.out)

@@ -9,7 +9,7 @@ import pytest
 
 from dambench import engine
 from dambench.cli.app import run_cli
-from dambench.core import files
+from dambench.core import files, registry
 from dambench.core.events import AnyEvent, Checkpointed, Evaluated, Stopped
 from dambench.store.runs import Store
 from tests.lab import brief
@@ -112,7 +112,7 @@ def test_an_evaluation_that_is_killed_goes_on_network_by_network_and_makes_nothi
     with closing(Store.open(tmp_path / "runs.db")) as store:
         run = store.query("select id from runs order by number desc limit 1")[0]["id"]
     monkeypatch.setattr("dambench.runner.processes._started", lambda pid: 0)
-    monkeypatch.setattr("dambench.methods.dm.distill", None)
+    monkeypatch.setattr(registry.load("methods", "dm"), "distill", None)
     resumed = _json(capsys, "resume", run, "--headless")
     assert _scores(resumed) == _scores(expected)
 

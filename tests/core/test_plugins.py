@@ -19,6 +19,7 @@ from dambench.core import registry
 from dambench.core.config import Request, read
 from dambench.core.errors import BadInput
 from tests.hostile import steering
+from tests.lab import data_card
 
 assert engine
 
@@ -27,7 +28,7 @@ METHOD = '''
 import os, subprocess
 from dambench.core import config
 from dambench.core.config import Recipe
-PAPER, MATCHES_ON_NETWORK, RECIPES = "", False, ()
+MATCHES_ON_NETWORK = False
 class Options(config.Options, frozen=True):
     sides: int = 4
 def distill(problem, options, resume=None):
@@ -60,6 +61,9 @@ MODULES = {
     "no_python": "def (",
     "lacks_options": METHOD.replace("class Options(", "class Others("),
     "lacks_distill": METHOD.replace("def distill", "def distil"),
+    "takes_less": METHOD.replace("(problem, options, resume=None)", "(problem, options)"),
+    "odd_version": METHOD + "VERSION = 0\n",
+    "worded_version": METHOD + "VERSION = '1'\n",
     "plain_options": METHOD + "class Options: pass\n",
     "no_defaults": METHOD.replace("sides: int = 4", "sides: int"),
     "no_json": METHOD.replace("sides: int = 4", "sides: object() = 4"),
@@ -85,6 +89,9 @@ FAULTS = {
     "not_there": "ModuleNotFoundError",
     "lacks_options": "has no Options (a class derived from dambench.core.config.Options)",
     "lacks_distill": "has no distill (a function)",
+    "takes_less": "its distill does not take (problem, options, resume)",
+    "odd_version": "its VERSION is 0: the first is 1",
+    "worded_version": "its VERSION is not a whole number",
     "plain_options": "its Options is not a class derived from dambench.core.config.Options",
     "no_defaults": "its Options must have a default each",
     "no_json": "its Options must have a default each",
@@ -121,10 +128,10 @@ def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     _package(site, "odd", "1.0", groups)
     _package(site, "other", "2.0", {"methods": {"twice": "leaves"}})
     monkeypatch.syspath_prepend(str(site))
-    for forget in (registry.names, registry._found):
+    for forget in (registry.names, registry._loaded):
         forget.cache_clear()
     yield
-    for forget in (registry.names, registry._found):
+    for forget in (registry.names, registry._loaded):
         forget.cache_clear()
     for name in MODULES:
         sys.modules.pop(name, None)
@@ -240,7 +247,7 @@ def test_a_package_that_nobody_can_read_leaves_the_others(
 
 
 def test_who_waits_is_told_for_whom(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "PATIENCE", 0.05)
+    monkeypatch.setattr(registry, "SLOW_IMPORT", 0.05)
     assert run_cli(["run", "--method", "sleeps", "--dataset", "digits", "--check"]) == 0
     assert "The method 'sleeps' of the package odd 1.0 has been importing for 0 s." in capsys.readouterr().err
 
@@ -323,7 +330,18 @@ def test_another_version_of_a_method_does_not_go_on_with_a_run(monkeypatch: pyte
     assert _reopened(replace(job, config=made)) == []
 
 
-def test_every_method_says_its_version() -> None:
-    for name in registry.names("methods"):
-        if registry.is_built_in("methods", name):
-            assert registry.load("methods", name).VERSION >= 1
+def test_what_a_method_leaves_out_is_as_its_contract_has_it() -> None:
+    method = registry.load("methods", "speaks")
+    assert (method.PAPER, method.VERSION, method.RECIPES) == ("", 1, ())
+    assert (method.MATCHES_ON_NETWORK, method.REDUCED_PRECISION) == (False, True)
+    options = method.Options()
+    assert method.settle(options, data_card(), 1) == (options, None)
+    assert method.headline == "A method of somebody's"
+
+
+def test_no_plug_in_of_ours_repeats_what_its_contract_has_as_well() -> None:
+    for kind in registry.KINDS:
+        for name, plugin in registry.load_all(kind).usable.items():
+            if registry.is_built_in(kind, name):
+                default, own = vars(type(plugin)), vars(plugin.module)
+                assert not [key for key in default if key.isupper() and key in own and own[key] == default[key]]

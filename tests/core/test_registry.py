@@ -11,7 +11,7 @@ from dambench.core.errors import BadInput
 
 def _forget() -> None:
     registry.names.cache_clear()
-    registry._found.cache_clear()
+    registry._loaded.cache_clear()
 
 
 def test_the_files_of_a_folder_are_the_names() -> None:
@@ -34,7 +34,7 @@ def test_names_that_are_paths_are_not_imported() -> None:
 def test_a_module_says_what_it_is_in_one_line() -> None:
     for kind in ("methods", "datasets", "networks"):
         for name in registry.names(kind):
-            assert registry.headline(registry.load(kind, name))
+            assert registry.load(kind, name).headline
 
 
 def test_a_method_from_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,8 +48,8 @@ def test_a_method_from_another_package_is_found_by_its_entry_point(monkeypatch: 
     _forget()
     try:
         assert "class_mean" in registry.names("methods")
-        assert registry.load("methods", "class_mean").__name__ == "dambench.methods.random"
-        assert registry.load("methods", "dm").__name__ == "dambench.methods.dm"  # ours is preferred
+        assert registry.load("methods", "class_mean").module.__name__ == "dambench.methods.random"
+        assert registry.load("methods", "dm").module.__name__ == "dambench.methods.dm"  # ours is preferred
     finally:
         _forget()
 

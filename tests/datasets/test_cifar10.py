@@ -41,7 +41,7 @@ def test_images_labels_and_classes_are_those_that_torchvision_reads(
     raw = stand_ins.SOURCES[name](tmp_path, monkeypatch)
     module = registry.load("datasets", name)
     theirs = getattr(torchvision.datasets, name.upper())
-    md5s = {Path(path).name: md5 for path, md5 in module.FILES.items()}
+    md5s = {Path(path).name: md5 for path, md5 in module.module.FILES.items()}
     for part in ("train_list", "test_list"):
         monkeypatch.setattr(theirs, part, [[file, md5s[file]] for file, _ in getattr(theirs, part)])
     if name == "cifar100":

@@ -68,7 +68,7 @@ def test_what_is_prepared_is_what_the_module_reads(name: str, data: Path | None)
             assert np.array_equal(part.images[part.labels == label].numpy(), theirs)
     assert (card.channels, card.height, card.width) == tuple(raw.train_images.shape[1:])
     assert card.majority == max(card.test_counts) / sum(card.test_counts)
-    assert card.mirrors == module.MIRRORS
+    assert card.mirrors == module.module.MIRRORS
 
 
 @pytest.mark.parametrize("name", PREPARED)
@@ -146,7 +146,7 @@ def test_an_interrupted_preparation_leaves_nothing_that_counts(
 @pytest.mark.parametrize("name", NAMES)
 def test_its_network_suits_it(name: str, data: Path | None) -> None:
     card = datasets.prepare(Choice(name), data)
-    full = networks.settle(registry.load("datasets", name).NETWORK or "convnet", card)
+    full = networks.settle(registry.load("datasets", name).NETWORK, card)
     network = networks.build(full, card)
     images = torch.zeros(2, card.channels, card.height, card.width)
     assert network(images).shape == (2, len(card.classes))

@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
@@ -117,7 +116,7 @@ def test_without_files_and_network_a_sentence_says_which_file_is_needed_where(
     name: str, tmp_path: Path, served: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = served(tmp_path, URLError("Temporary failure in name resolution"))
-    module: ModuleType = registry.load("datasets", name)
+    module = registry.load("datasets", name)
     first = next(iter(module.FILES))
     for data in (None, tmp_path):
         with pytest.raises(BadInput) as error:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from dambench import engine
-from dambench.core import files
+from dambench.core import files, registry
 from dambench.core.config import Request, read
 from dambench.core.errors import BadInput, NotEnoughMemory
 from dambench.core.events import (
@@ -34,7 +34,6 @@ from dambench.engine import loop as engine_loop
 from dambench.engine.loop import StopRun, run
 from dambench.engine.settle import Job, prepare
 from dambench.evaluators import accuracy
-from dambench.methods import dm
 from dambench.training.problem import Network, Normalisation, Notice, PhaseStarted, Problem, State, Step, SyntheticSet
 from dambench.training.train import train_together
 
@@ -233,7 +232,7 @@ def test_a_run_that_is_done_is_not_stopped_any_more() -> None:
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, distill: Any, **changes: Any) -> list[AnyEvent]:
-    monkeypatch.setattr(dm, "distill", distill)
+    monkeypatch.setattr(registry.load("methods", "dm"), "distill", distill)
     return _run(**changes)
 
 

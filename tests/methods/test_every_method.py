@@ -1,5 +1,4 @@
 from pathlib import Path
-from types import ModuleType
 
 import msgspec
 import pytest
@@ -8,6 +7,7 @@ import torch
 from dambench import networks
 from dambench.core import registry
 from dambench.core.config import read
+from dambench.core.contracts import Method
 from dambench.methods import random, whole
 from dambench.training.problem import Network, Problem, State, Step
 from tests.lab import (
@@ -28,7 +28,7 @@ SEEDLESS = {"whole", "imported"}
 """Methods that are told which set to give."""
 
 
-def _quickly(method: ModuleType, problem: Problem, resume: State | None = None) -> list[Seen]:
+def _quickly(method: Method, problem: Problem, resume: State | None = None) -> list[Seen]:
     return watch(method, problem, quick_options(method, problem), resume)
 
 
@@ -38,12 +38,12 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def method(name: str) -> ModuleType:
+def method(name: str) -> Method:
     return registry.load("methods", name)
 
 
 @pytest.mark.parametrize("card", CARDS)
-def test_the_set_has_ipc_images_per_class_with_the_right_labels(name: str, method: ModuleType, card: str) -> None:
+def test_the_set_has_ipc_images_per_class_with_the_right_labels(name: str, method: Method, card: str) -> None:
     problem = tiny_problem(card=CARDS[card], ipc=3)
     for step in watch(method, problem, quick_options(method, problem)):
         images, labels = step.images, step.synthetic.hard_labels
@@ -59,7 +59,7 @@ def test_the_set_has_ipc_images_per_class_with_the_right_labels(name: str, metho
         assert step.synthetic.whole == (name == "whole")
 
 
-def test_losses_are_finite_scalars(method: ModuleType) -> None:
+def test_losses_are_finite_scalars(method: Method) -> None:
     problem = tiny_problem()
     for step in method.distill(problem, quick_options(method, problem)):
         if not isinstance(step, Step):
@@ -69,7 +69,7 @@ def test_losses_are_finite_scalars(method: ModuleType) -> None:
             assert value.isfinite()
 
 
-def test_iterations_are_counted_up_to_the_number_asked_for(method: ModuleType) -> None:
+def test_iterations_are_counted_up_to_the_number_asked_for(method: Method) -> None:
     steps = _quickly(method, tiny_problem())
     iterations = [step.iteration for step in steps]
     assert iterations
@@ -77,7 +77,7 @@ def test_iterations_are_counted_up_to_the_number_asked_for(method: ModuleType) -
     assert iterations[-1] == getattr(quick_options(method, tiny_problem()), "iterations", 0)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(name: str, method: ModuleType) -> None:
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(name: str, method: Method) -> None:
     sets = []
     for seed, unrelated in ((1, 11), (1, 12), (2, 11)):
         with global_seed(unrelated):
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(name: str, me
     assert torch.equal(sets[0], sets[2]) == (name in SEEDLESS)
 
 
-def test_a_resumed_run_gives_the_bits_of_an_uninterrupted_one(method: ModuleType) -> None:
+def test_a_resumed_run_gives_the_bits_of_an_uninterrupted_one(method: Method) -> None:
     uninterrupted = _quickly(method, tiny_problem())
     for done in range(1, len(uninterrupted)):
         state = uninterrupted[done - 1].state
@@ -99,19 +99,19 @@ def test_a_resumed_run_gives_the_bits_of_an_uninterrupted_one(method: ModuleType
             assert step.losses == expected.losses
 
 
-def test_real_images_stay_as_they_are(method: ModuleType) -> None:
+def test_real_images_stay_as_they_are(method: Method) -> None:
     problem = tiny_problem()
     _quickly(method, problem)
     assert torch.equal(problem.real.images, real_set(problem.card).images)
     assert problem.real.counts == tuple(problem.card.train_counts)
 
 
-def test_torch_s_global_generator_is_left_alone(method: ModuleType) -> None:
+def test_torch_s_global_generator_is_left_alone(method: Method) -> None:
     with global_generator_untouched():
         _quickly(method, tiny_problem())
 
 
-def test_a_network_is_built_only_by_methods_that_say_so(method: ModuleType) -> None:
+def test_a_network_is_built_only_by_methods_that_say_so(method: Method) -> None:
     built = []
 
     def build() -> Network:
@@ -124,7 +124,7 @@ def test_a_network_is_built_only_by_methods_that_say_so(method: ModuleType) -> N
     assert bool(built) == method.MATCHES_ON_NETWORK
 
 
-def test_the_set_survives_being_written_and_read(name: str, method: ModuleType, tmp_path: Path) -> None:
+def test_the_set_survives_being_written_and_read(name: str, method: Method, tmp_path: Path) -> None:
     final = _quickly(method, tiny_problem())[-1].synthetic
     path = tmp_path / "set.safetensors"
     path.write_bytes(final.to_bytes())
@@ -133,13 +133,13 @@ def test_the_set_survives_being_written_and_read(name: str, method: ModuleType, 
     assert torch.equal(again.labels, final.labels)
 
 
-def test_a_method_says_what_it_is(method: ModuleType) -> None:
-    assert len(registry.headline(method)) > 5
+def test_a_method_says_what_it_is(method: Method) -> None:
+    assert len(method.headline) > 5
     assert method.PAPER == "" or method.PAPER.startswith("https://")
     assert isinstance(method.MATCHES_ON_NETWORK, bool)
 
 
-def test_options_are_frozen_and_strict(method: ModuleType) -> None:
+def test_options_are_frozen_and_strict(method: Method) -> None:
     options = method.Options()
     for field in options.__struct_fields__:
         with pytest.raises(AttributeError):
@@ -149,13 +149,13 @@ def test_options_are_frozen_and_strict(method: ModuleType) -> None:
     assert read(method.Options, msgspec.to_builtins(options), "it") == options
 
 
-def test_every_option_is_documented(method: ModuleType) -> None:
+def test_every_option_is_documented(method: Method) -> None:
     assert undocumented(method.Options) == []
 
 
-def test_recipes_can_be_followed_and_say_where_they_are_from(method: ModuleType) -> None:
+def test_recipes_can_be_followed_and_say_where_they_are_from(method: Method) -> None:
     for recipe in method.RECIPES:
-        assert isinstance(read(method.Options, recipe.options, f"a recipe of {method.__name__}"), method.Options)
+        assert isinstance(read(method.Options, recipe.options, f"a recipe of {method.name}"), method.Options)
         assert len(recipe.source) > 5
         low, high = recipe.ipc
         assert 1 <= low <= (high or low)
@@ -163,7 +163,7 @@ def test_recipes_can_be_followed_and_say_where_they_are_from(method: ModuleType)
             networks.parse(recipe.network)
 
 
-def test_every_recipe_is_the_default_of_some_run(method: ModuleType) -> None:
+def test_every_recipe_is_the_default_of_some_run(method: Method) -> None:
     recipes = method.RECIPES
     for index, recipe in enumerate(recipes):
         dataset, ipc = (recipe.datasets or ("any other",))[0], recipe.ipc[0]

@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dambench import networks
+from dambench.core import registry
 from dambench.core.config import Options as AnyOptions
 from dambench.core.errors import BadInput
 from dambench.networks import convnet
 from dambench.training.problem import Network
 from tests.lab import data_card, noise
 from tests.networks.zoo import build, parameters, with_norms
+
+CONVNET = registry.load("networks", "convnet")
 
 SIZES = [8, 20, 28, 30, 32, 36, 64]
 NORMS = ["in", "bn", "ln", "gn", "nn"]
@@ -192,13 +195,13 @@ def test_batch_norm_is_not() -> None:
 @settled
 @given(OPTIONS)
 def test_a_name_says_all_of_a_network(options: convnet.Options) -> None:
-    assert networks.parse(networks.spell(convnet, options)) == (convnet, options)
+    assert networks.parse(networks.spell(CONVNET, options)) == (CONVNET, options)
 
 
 @settled
 @given(OPTIONS)
 def test_different_networks_have_different_names(options: convnet.Options) -> None:
-    name = networks.spell(convnet, options)
+    name = networks.spell(CONVNET, options)
     assert networks.spell(*networks.parse(name)) == name
     default = convnet.Options(depth=options.depth, width=options.width)
     assert (name == f"convnet-d{options.depth}-w{options.width}") == (options == default)
@@ -207,9 +210,9 @@ def test_different_networks_have_different_names(options: convnet.Options) -> No
 @settled
 @given(OPTIONS, st.randoms(use_true_random=False))
 def test_the_parts_of_a_name_may_come_in_any_order_and_case(options: convnet.Options, random: Random) -> None:
-    _, *parts = networks.spell(convnet, options).split("-")
+    _, *parts = networks.spell(CONVNET, options).split("-")
     random.shuffle(parts)
-    assert networks.parse("-".join(["ConvNet", *parts]).upper()) == (convnet, options)
+    assert networks.parse("-".join(["ConvNet", *parts]).upper()) == (CONVNET, options)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +234,7 @@ def test_the_parts_of_a_name_may_come_in_any_order_and_case(options: convnet.Opt
     ],
 )
 def test_names_are_read_as_the_field_writes_them(name: str, options: AnyOptions) -> None:
-    assert networks.parse(name) == (convnet, options)
+    assert networks.parse(name) == (CONVNET, options)
 
 
 @pytest.mark.parametrize(

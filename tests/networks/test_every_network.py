@@ -1,5 +1,4 @@
 import copy
-from types import ModuleType
 
 import pytest
 import torch
@@ -8,6 +7,7 @@ from torch import nn
 
 from dambench import networks
 from dambench.core import registry
+from dambench.core.contracts import NetworkFamily
 from dambench.core.errors import BadInput
 from dambench.core.events import DataCard
 from dambench.core.protocol import Budget, Protocol
@@ -27,7 +27,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def module(family: str) -> ModuleType:
+def module(family: str) -> NetworkFamily:
     return registry.load("networks", family)
 
 
@@ -43,7 +43,7 @@ def network(family: str, card: DataCard) -> Network:
     return network
 
 
-def words(module: ModuleType) -> list[str]:
+def words(module: NetworkFamily) -> list[str]:
     """Every choice that a name of the family can spell."""
     return [word for spelling in module.PARTS.values() if not isinstance(spelling, str) for word in spelling]
 
@@ -86,7 +86,7 @@ def test_images_are_not_changed(network: Network, card: DataCard) -> None:
     assert torch.equal(images, before)
 
 
-def test_every_choice_of_a_name_can_be_built_and_is_another_network(module: ModuleType, family: str) -> None:
+def test_every_choice_of_a_name_can_be_built_and_is_another_network(module: NetworkFamily, family: str) -> None:
     card = CARDS["cifar"]
     spelled = {networks.settle(f"{family}-{word}", card) for word in words(module)}
     for name in spelled:
@@ -104,7 +104,7 @@ def test_a_full_name_is_its_own_full_name(family: str, card: DataCard) -> None:
     assert name.startswith(family)
 
 
-def test_every_part_of_a_name_is_an_option(module: ModuleType) -> None:
+def test_every_part_of_a_name_is_an_option(module: NetworkFamily) -> None:
     assert set(module.PARTS) <= set(module.Options.__struct_fields__)
     assert len(words(module)) == len(set(words(module)))
 
@@ -155,7 +155,7 @@ def test_weights_are_drawn_as_torch_draws_them_by_default(network: Network, fami
                     assert drawn.std().item() == pytest.approx(expected.std().item(), rel=0.1)
 
 
-def test_norms_and_their_running_statistics_begin_anew(module: ModuleType, family: str) -> None:
+def test_norms_and_their_running_statistics_begin_anew(module: NetworkFamily, family: str) -> None:
     card = CARDS["cifar"]
     for name in [family, *(f"{family}-{word}" for word in words(module))]:
         network = networks.build(networks.settle(name, card), card)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from dambench import networks
+from dambench.core import registry
 from dambench.networks import mlp
 from tests.lab import noise
 from tests.networks.zoo import build, parameters
@@ -38,4 +39,5 @@ def test_there_is_nothing_to_see_on_the_way() -> None:
 
 
 def test_its_name_says_depth_and_width() -> None:
-    assert networks.parse("mlp-w64-d1") == networks.parse("mlp1-w64") == (mlp, mlp.Options(depth=1, width=64))
+    family = registry.load("networks", "mlp")
+    assert networks.parse("mlp-w64-d1") == networks.parse("mlp1-w64") == (family, mlp.Options(depth=1, width=64))

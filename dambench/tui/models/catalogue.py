@@ -80,12 +80,12 @@ def path() -> Path:
 
 def installed() -> str:
     """Changes whenever the catalogue could: with our files, and with packages that add to it."""
-    package = Path(registry.__file__).parent
+    package = Path(registry.__file__).parents[1]
     ours = sorted((str(p.relative_to(package)), p.stat().st_mtime_ns) for p in package.rglob("*.py"))
     theirs = sorted(
         (kind, entry.name, entry.value, entry.dist.version if entry.dist else "")
         for kind in registry.KINDS
-        for entry in registry.offered(kind)
+        for entry in registry.entries(kind)
     )
     said = json.dumps([__version__, sys.executable, str(package), ours, theirs])
     return hashlib.sha256(said.encode()).hexdigest()

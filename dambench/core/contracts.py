@@ -1,0 +1,309 @@
+"""What a plug-in must have and may have: one class for each kind of them.
+
+A plug-in is a module: a file in `dambench/methods`, `datasets`, `networks` or `evaluators`, or one of another package
+that has an entry point for it. It is checked once, when it is loaded, against the class of its kind, and an instance of
+that class stands for it from then on. What the class has no value for, and its `required` functions, must be in the
+module; for whatever else the module leaves out, the class's value or function stands.
+
+(A `typing.Protocol` has no defaults for a module that leaves something out, and is checked by nobody at run time.)
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from dambench.core import config
+from dambench.core.config import PreprocessingName, Recipe, read
+from dambench.core.errors import described
+from dambench.core.events import DataCard
+from dambench.core.sanitize import display
+
+if TYPE_CHECKING:
+    from dambench.core.events import Adapted, Measured, Progressed, Warned
+    from dambench.datasets import Raw
+    from dambench.training.problem import Network, Notice, Problem, State, Step
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Violation(ValueError):
+    """A module does not keep the contract of its kind. The text is a clause: `its PAPER is not a text`."""
+
+
+def required(function: Function) -> Function:
+    """Mark a function of a contract that every module must have."""
+    vars(function)["required"] = True
+    return function
+
+
+def optional(function: Function) -> Function:
+    """Mark a function of a contract that a module may leave out: then it is what the contract's does."""
+    vars(function)["required"] = False
+    return function
+
+
+class Contract:
+    """What plug-ins of all kinds have in common.
+
+    Args:
+        name: what it is called on the command line.
+
+    Raises:
+        Violation: the module does not keep the contract.
+    """
+
+    NAMES = "[A-Za-z0-9][A-Za-z0-9_.-]{0,59}"
+    """The form of a name: it becomes a part of commands and of files."""
+
+    Options: type[config.Options]
+    """Its settings, each with a default and a type that JSON has."""
+
+    def __init__(self, name: str, module: ModuleType):
+        self.name, self.module = name, module
+        if not re.fullmatch(self.NAMES, name):
+            raise Violation(f"its name is not of the form {self.NAMES}")
+        for key, hint in get_type_hints(type(self)).items():
+            self._take(key, hint, has_default=hasattr(type(self), key))
+        for key, function in inspect.getmembers(type(self), lambda member: hasattr(member, "required")):
+            self._take(key, Callable, has_default=not function.required)
+            _check_signature(key, getattr(self, key), list(inspect.signature(function).parameters)[1:])
+        self._check_options()
+        self._check()
+
+    @property
+    def headline(self) -> str:
+        """The first line of the module's docstring."""
+        return str(self.module.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+
+    def _take(self, name: str, hint: Any, has_default: bool) -> None:
+        """Take over what the module has under a name of the contract."""
+        if not hasattr(self.module, name):
+            if not has_default:
+                raise Violation(f"{display(self.module.__name__, 80)} has no {name} ({_in_words(hint)})")
+            return
+        value = getattr(self.module, name)
+        if not _fits(value, hint):
+            raise Violation(f"its {name} is not {_in_words(hint)}")
+        setattr(self, name, value)
+
+    def _check_options(self) -> None:
+        try:
+            self.Options()
+            msgspec.json.schema(self.Options)
+            get_type_hints(self.Options)
+        except Exception as error:
+            raise Violation(
+                f"its Options must have a default each, of a kind that JSON has: {described(error)}"
+            ) from error
+
+    def _check(self) -> None:
+        """Check what only plug-ins of this kind promise."""
+
+
+class Method(Contract):
+    """A way to make a small set of a large one."""
+
+    PAPER: str = ""
+    """Its address."""
+    VERSION: int = 1
+    """Raised when other sets come of the same settings: scores of two versions are in rows of their own."""
+    MATCHES_ON_NETWORK: bool = True
+    """Whether the synthetic set depends on a network."""
+    REDUCED_PRECISION: bool = True
+    """Whether `--precision bf16` makes a difference."""
+    RECIPES: tuple[Recipe, ...] = ()
+    """Published settings. The first one called `default` that fits stands below what is asked for."""
+
+    @required
+    def distill(self, problem: "Problem", options: Any, resume: "State | None" = None) -> "Iterator[Step | Notice]":
+        """Yield a `Step` after each iteration, `Progressed` on the way to one that takes more than moments.
+
+        What a reader of the result should know is yielded as `Warned`. A run can be stopped only at a `Step` or a
+        `Progressed`.
+
+        Args:
+            resume: what the `state` of a step gave: go on from there, bit for bit.
+        """
+        raise NotImplementedError
+
+    @optional
+    def check(self, network: "Network", options: Any) -> None:
+        """Refuse what cannot be done, before a run begins.
+
+        Raises:
+            BadInput: the network is none to match on, or the options contradict each other.
+        """
+
+    @optional
+    def settle(self, options: Any, card: DataCard, ipc: int | None) -> tuple[Any, PreprocessingName | None]:
+        """Write out options that name files.
+
+        Returns:
+            The options with whole names, and the preprocessing that the files bring, if they bring any.
+
+        Raises:
+            BadInput: a file is not there, or is none for these data.
+        """
+        return options, None
+
+    def _check(self) -> None:
+        if self.VERSION < 1:
+            raise Violation(f"its VERSION is {self.VERSION}: the first is 1")
+        try:
+            for recipe in self.RECIPES:
+                read(self.Options, recipe.options, f"its recipe {recipe.name!r}")
+                msgspec.json.decode(msgspec.json.encode(recipe), type=Recipe)
+        except Exception as error:
+            raise Violation(f"its RECIPES are wrong: {described(error)}") from error
+
+
+class Dataset(Contract):
+    """Real images, with a test set."""
+
+    NAMES = "[A-Za-z0-9][A-Za-z0-9_-]{0,59}"
+
+    SOURCE: Literal["package", "download", "path"] = "path"
+    """Where its images come from: they are installed with a package, downloaded, or the user's own."""
+    NETWORK: str = "convnet"
+    """The network that suits it."""
+    FILES: Collection[str] = ()
+    """The raw files that are downloaded …"""
+    INSTEAD: str = ""
+    """… and one that may be there for all of them."""
+
+    @required
+    def fingerprint(self, options: Any, data: Path | None) -> str:
+        """Say what the images are recognised by: as long as it is the same they are not read again.
+
+        Args:
+            data: where the raw data are.
+        """
+        raise NotImplementedError
+
+    @required
+    def load(self, options: Any, data: Path | None) -> "Raw":
+        """Read the images.
+
+        Raises:
+            BadInput, OSError: they are not there, or not as they should be.
+        """
+        raise NotImplementedError
+
+    def _check(self) -> None:
+        self.NETWORK = self.NETWORK or type(self).NETWORK
+
+
+class NetworkFamily(Contract):
+    """Networks that differ in their options only. A network's name is the family's and the options', by `PARTS`."""
+
+    NAMES = "[a-z][a-z0-9]{0,39}"
+
+    PARTS: dict[str, Any] = {}  # noqa: RUF012
+    """By option, how it is spelled in a name: a prefix for a number, or a word for each value."""
+
+    @required
+    def build(self, channels: int, size: tuple[int, int], classes: int, options: Any) -> "Network":
+        """Make one for images of that size, with any weights."""
+        raise NotImplementedError
+
+    @optional
+    def fit(self, options: Any, size: tuple[int, int]) -> Any:
+        """Fill in the options that depend on the size of the images.
+
+        Raises:
+            BadInput: no network of the family suits them.
+        """
+        return options
+
+    def _check(self) -> None:
+        if self.module.__name__.rpartition(".")[2] != self.name:
+            raise Violation(f"its module {display(self.module.__name__, 80)!r} must be called as the network is")
+        for option, spelling in self.PARTS.items():
+            plain = isinstance(spelling, str) and re.fullmatch("[a-z]{0,20}", spelling)
+            if option not in self.Options.__struct_fields__ or not (plain or isinstance(spelling, dict)):
+                raise Violation(
+                    f"its PARTS spell {option!r}, which is no option, or not as a prefix or a dict of words"
+                )
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """A number that an evaluator takes."""
+
+    description: str
+    unit: Literal["", "fraction", "seconds", "bytes"] = "fraction"
+    """How it is shown: a fraction as percent; empty: as the number that it is."""
+    better: Literal["higher", "lower"] = "higher"
+
+
+class Evaluator(Contract):
+    """A way to measure a set."""
+
+    METRICS: dict[str, Metric]
+    """What it measures, by name."""
+    VERSION: int = 1
+    """Raised when it comes to give other numbers."""
+
+    @required
+    def evaluate(
+        self, context: Any, options: Any, resume: "Collection[tuple[str, int]]"
+    ) -> "Iterator[Progressed | Measured | Warned | Adapted]":
+        """Yield `Measured` for each subject and repeat; `Progressed` on the way to it.
+
+        Args:
+            context: the set, the real images and what else there is to measure it by.
+            resume: subjects and repeats that were measured before.
+        """
+        raise NotImplementedError
+
+
+def _check_signature(name: str, function: Callable[..., Any], parameters: list[str]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of a function that is not Python
+        return
+    try:
+        signature.bind(*parameters)
+    except TypeError:
+        raise Violation(f"its {name} does not take ({', '.join(parameters)})") from None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the type that a contract asks for."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if hint is Callable:
+        return callable(value)
+    if origin is type:
+        return isinstance(value, type) and issubclass(value, arguments[0])
+    if origin is Literal:
+        return value in arguments
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
+    if origin in (tuple, Collection):
+        return isinstance(value, origin) and all(_fits(item, arguments[0]) for item in value)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def _in_words(hint: Any) -> str:
+    """The type that a contract asks for: `a tuple of dambench.core.config.Recipe`."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is type:
+        return f"a class derived from {_full_name(arguments[0])}"
+    if origin is Literal:
+        return f"{', '.join(arguments[:-1])} or {arguments[-1]}"
+    if origin is Collection:
+        return "several texts"
+    if origin in (tuple, dict):
+        items = arguments[origin is dict]
+        return f"a {origin.__name__}" + ("" if items is Any else f" of {_full_name(items)}")
+    return {str: "a text", bool: "True or False", int: "a whole number", Callable: "a function"}[hint]
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
