@@ -39,7 +39,7 @@ Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 FORMAT = 1
-"""Of prepared files. Raise it when preparing changes: older files are then made anew."""
+"""Version of prepared files. Raise it when preparing changes: older files are then made anew."""
 
 MOST_WHITENED = 64 * 64 * 3
 """Pixels times channels of an image that is whitened."""
@@ -135,7 +135,7 @@ def open_sets(
 
 
 def whitening(card: DataCard, say: Callable[[str], None] = lambda text: None) -> Whitening:
-    """That of a prepared dataset's training images. It is fitted once, and kept beside them.
+    """Give the whitening of a prepared dataset's training images. It is fitted once, and kept beside them.
 
     Args:
         say: hears that fitting has begun, which can take a minute.
@@ -151,9 +151,9 @@ def whitening(card: DataCard, say: Callable[[str], None] = lambda text: None) ->
         )
     for path in files.whitenings(card.sha256):
         with suppress(OSError, safetensors.SafetensorError):
-            found = Whitening.read(path)
-            if path == files.whitening_path(card.sha256, found.sha256):
-                return found
+            kept = Whitening.read(path)
+            if path == files.whitening_path(card.sha256, kept.sha256):
+                return kept
     say(f"Fitting the whitening of {card.label}: this is done once.")
     content = Whitening.fit(safetensors.torch.load_file(path_of(card))["train_images"])
     path = files.whitening_path(card.sha256, files.digest(content))
@@ -165,8 +165,8 @@ def whitening(card: DataCard, say: Callable[[str], None] = lambda text: None) ->
 def prepared() -> list[DataCard]:
     """All prepared datasets whose images are still there, by name."""
     cards = sorted(files.data_folder().glob("*.json"))
-    found = (_read_card(path) for path in cards if path.with_suffix(".safetensors").is_file())
-    return [card for card in found if card is not None]
+    loaded = (_read_card(path) for path in cards if path.with_suffix(".safetensors").is_file())
+    return [card for card in loaded if card is not None]
 
 
 @contextmanager
@@ -238,11 +238,11 @@ def _oddities(raw: Raw) -> list[str]:
     )
     if len(set(train)) == 1:
         return [*notes, "All training images are alike: nothing tells the classes apart."]
-    seen: list[set[bytes]] = [set() for _ in names]
+    digests: list[set[bytes]] = [set() for _ in names]
     for digest, label in zip(train, raw.train_labels.tolist(), strict=True):
-        seen[label].add(digest)
+        digests[label].add(digest)
     counts = _counts(raw.train_labels, raw)
-    if same := [name for name, looks, count in zip(names, seen, counts, strict=True) if len(looks) == 1 < count]:
+    if same := [name for name, kinds, count in zip(names, digests, counts, strict=True) if len(kinds) == 1 < count]:
         notes.append(f"Classes whose training images are all alike: {_listed(same)}.")
     darkest, lightest = raw.train_images.min((2, 3)), raw.train_images.max((2, 3))
     if plain := int((darkest == lightest).all(1).sum()):
@@ -251,17 +251,17 @@ def _oddities(raw: Raw) -> list[str]:
         notes.append(f"The images are nearly black: their brightest pixel is {brightest} of 255.")
     anywhere = set(train)
     copies = [label for digest, label in zip(test, raw.test_labels.tolist(), strict=True) if digest in anywhere]
-    known = sum(digest in seen[label] for digest, label in zip(test, raw.test_labels.tolist(), strict=True))
+    same_class = sum(digest in digests[label] for digest, label in zip(test, raw.test_labels.tolist(), strict=True))
     if copies:
-        other = f", {len(copies) - known} of them in another class than there" if len(copies) > known else ""
+        other = f", {len(copies) - same_class} of them in another class than there" if len(copies) > same_class else ""
         notes.append(f"Test images that are copies of training images: {len(copies)} of {len(test)}{other}.")
     return notes
 
 
 def _counts(labels: Labels, raw: Raw) -> list[int]:
     """Images of each class."""
-    found: list[int] = np.bincount(labels, minlength=len(raw.classes)).tolist()
-    return found
+    counts: list[int] = np.bincount(labels, minlength=len(raw.classes)).tolist()
+    return counts
 
 
 def _listed(names: list[str]) -> str:

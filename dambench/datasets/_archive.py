@@ -54,12 +54,12 @@ def opened(path: Path, most_bytes: int) -> Iterator[tuple[ZipFile, dict[str, Zip
             if why := _wrong(info):
                 raise BadInput(f"{str(path)!r} is refused: its member {display(info.orig_filename, 60)!r} {why}.")
         names = Counter(info.filename.removesuffix("/") for info in infos)
-        found = {info.filename: info for info in infos if not info.is_dir()}
+        members = {info.filename: info for info in infos if not info.is_dir()}
         folders = {name[:i] for name in names for i, letter in enumerate(name) if letter == "/"}
-        twice = [name for name, count in names.items() if count > 1 or (name in found and name in folders)]
+        twice = [name for name, count in names.items() if count > 1 or (name in members and name in folders)]
         if twice:
             raise BadInput(f"{str(path)!r} is refused: it has {display(twice[0], 60)!r} twice.")
-        yield archive, found
+        yield archive, members
 
 
 def _wrong(info: ZipInfo) -> str:
@@ -90,16 +90,16 @@ def read(archive: ZipFile, info: ZipInfo) -> bytes:
 
 
 def names(path: Path, most_bytes: int) -> list[str]:
-    """Of all arrays of an .npz file. Raises as `arrays`."""
+    """List all arrays of an .npz file. Raises as `arrays`."""
     with opened(path, most_bytes) as (_, members):
         return [name.removesuffix(".npy") for name in members]
 
 
-def arrays(path: Path, wanted: Iterable[str], most_bytes: int) -> tuple[dict[str, Array], list[str]]:
+def arrays(path: Path, chosen: Iterable[str], most_bytes: int) -> tuple[dict[str, Array], list[str]]:
     """Arrays of an .npz file, without pickles, and the names of all that it holds.
 
     Args:
-        wanted: those that are read, as far as they are there.
+        chosen: those that are read, as far as they are there.
 
     Raises:
         BadInput: as `opened`.
@@ -107,7 +107,7 @@ def arrays(path: Path, wanted: Iterable[str], most_bytes: int) -> tuple[dict[str
     """
     with opened(path, most_bytes) as (archive, members):
         named = {name.removesuffix(".npy"): info for name, info in members.items()}
-        return {name: _array(archive, named[name]) for name in wanted if name in named}, list(named)
+        return {name: _array(archive, named[name]) for name in chosen if name in named}, list(named)
 
 
 def _array(archive: ZipFile, info: ZipInfo) -> Array:

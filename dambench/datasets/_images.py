@@ -1,21 +1,18 @@
-"""Image files in folders: found, recognised again without reading them, and read in threads as a person sees them.
+"""Image files as a person sees them, read in threads.
 
 What a file holds and what a person sees differ: pixels of 16 bits may use 8 of them, ink may lie in alpha alone, and an
 orientation tag may turn the image. All images are looked at once before any is used (`survey`), because what is white
 is decided for a dataset and not for an image. What is passed over, or is changed on the way, is counted in a note.
 """
 
-import hashlib
-import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from math import prod
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -24,25 +21,16 @@ from PIL import Image, UnidentifiedImageError
 
 from dambench.core import units
 from dambench.core.errors import BadInput
-from dambench.core.sanitize import counted, display
-from dambench.datasets import Labels, Pixels, free_bytes
+from dambench.core.sanitize import display
+from dambench.datasets import Pixels, free_bytes
+from dambench.datasets._folders import SUFFIXES, Item, Tally, suffix
 
-READING = 2
-"""Of how files become pixels. Raise it when that changes: what was prepared before is then made anew."""
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-"""Of files that must be images. Others are used if they are."""
-LITTER = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}
-"""What systems leave in folders, and nobody put there."""
-DEEPEST = 30
-"""Folders in each other, below a class's."""
 AT_ONCE = 64
 """Images that one task of a thread reads."""
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits per pixel that cameras and scanners have."""
 TOP = 65535
 """White, where nothing else is known of pixels of 16 bits."""
-HIDDEN = "Passed over as hidden"
 GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"}
 
 # Of tags that are damaged Pillow warns on stderr: the image can be seen all the same.
@@ -53,9 +41,6 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 UNREADABLE = Exception
 """What Pillow raises for files that are damaged or hostile: a dozen kinds, IndexError and struct.error among them."""
 
-Item = tuple[str, str]
-"""A class and the path of one of its images. A text: to make 100,000 `Path`s takes a second, on each start."""
-
 
 @cache
 def formats() -> list[str]:
@@ -63,203 +48,6 @@ def formats() -> list[str]:
     Image.init()
     safe = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
     return [name for name in safe if name in Image.OPEN]
-
-
-@dataclass
-class Tally:
-    """What befell files, with how many of each: what becomes notes."""
-
-    root: Path
-    """The notes name files as seen from here."""
-    found: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, what: str, path: str) -> None:
-        self.found.setdefault(what, []).append(path)
-
-    def notes(self) -> list[str]:
-        """A sentence for each."""
-        return [f"{what}: {self._files(paths)}." for what, paths in self.found.items()]
-
-    def _files(self, paths: list[str]) -> str:
-        example = repr(display(os.path.relpath(paths[0], self.root), 100))
-        return example if len(paths) == 1 else f"{len(paths)} files, {example} for one"
-
-
-# Finding.
-
-
-def place(name: str, data: Path | None, folder: str, holds: str) -> Path:
-    """Where a dataset lies: `data` itself, or `folder` in it, so that one DAMBENCH_DATA serves several datasets.
-
-    Args:
-        holds: the file or folder by which it is recognised.
-
-    Raises:
-        BadInput: nothing was said, or it is in neither place.
-    """
-    if data is None:
-        raise BadInput(f"The dataset {name} needs a folder: say --data DIR, with {holds} or {folder}/{holds} in it.")
-    if not data.is_dir():
-        raise BadInput(
-            f"--data {str(data)!r} is not a folder: {name} needs one with {holds} or {folder}/{holds} in it."
-        )
-    for candidate in (data, data / folder):
-        if (candidate / holds).exists():
-            return candidate
-    raise BadInput(f"--data {str(data)!r} does not have {name}: neither {holds} nor {folder}/{holds} is there.")
-
-
-def folders(part: Path, inside: Path | None = None) -> list[str]:
-    """The names of the class folders of a part, sorted.
-
-    Args:
-        inside: where links may lead to; None: anywhere.
-    """
-    with os.scandir(part) as entries:
-        found = [entry for entry in entries if not _hidden(entry.name) and _is_folder(entry)]
-    _stay(found, inside)
-    return sorted(entry.name for entry in found)
-
-
-def in_folder(folder: Path, inside: Path | None = None) -> list[str]:
-    """The paths of the images of one folder, by their suffix, sorted by name."""
-    with os.scandir(folder) as entries:
-        found = [entry for entry in entries if not entry.name.startswith(".") and _suffix(entry.name) in SUFFIXES]
-    _stay(found, inside)
-    for entry in found:
-        _must_be_file(entry)
-    return [os.path.join(folder, name) for name in sorted(entry.name for entry in found)]
-
-
-def in_class_folders(part: Path, classes: Iterable[str], tally: Tally, inside: Path | None = None) -> list[Item]:
-    """All files of these class folders and of the folders in them, class by class.
-
-    Args:
-        tally: hears of hidden ones.
-
-    Raises:
-        BadInput: a class has none, or there is what can be no image.
-    """
-    items = []
-    for label in classes:
-        found = list(_below(part / label, tally, inside, (os.path.realpath(part / label),)))
-        if not found:
-            raise empty(label, part)
-        items += [(label, path) for path in found]
-    return items
-
-
-def pass_over(part: Path, tally: Tally, all_files: bool) -> None:
-    """Tell of what lies in a part beside its class folders.
-
-    Args:
-        all_files: or those only that look like images.
-    """
-    with os.scandir(part) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        if _left(entry.name):
-            continue
-        if entry.name.startswith("."):
-            if all_files or _suffix(entry.name) in SUFFIXES:
-                tally.add(HIDDEN, entry.path)
-        elif (all_files or _suffix(entry.name) in SUFFIXES) and not _is_folder(entry):
-            tally.add("Passed over, in no class folder", entry.path)
-
-
-def empty(label: str, part: Path, others: int = 0) -> BadInput:
-    """The error for a class folder without an image.
-
-    Args:
-        others: files in it that are none.
-    """
-    what = f" that dambench can read, only {counted(others, 'other file')}" if others else ""
-    return BadInput(
-        f"The class {display(label)!r} has no image in {str(part)!r}{what}: put some in its folder, or remove it."
-    )
-
-
-def _below(folder: Path | str, tally: Tally, inside: Path | None, above: tuple[str, ...]) -> Iterator[str]:
-    """Files, sorted by name, folder by folder.
-
-    Args:
-        above: the true paths of the folders that this one is in: a link back to one of them would have no end.
-    """
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    seen = [entry for entry in found if not _hidden(entry.name)]
-    for entry in found:
-        if entry.name.startswith(".") and not _left(entry.name):
-            tally.add(HIDDEN, entry.path)
-    _stay(seen, inside)
-    for entry in seen:
-        if not _is_folder(entry):
-            _must_be_file(entry)
-            yield os.path.join(folder, entry.name)
-    for entry in seen:
-        if _is_folder(entry):
-            if len(above) > DEEPEST:
-                raise BadInput(f"{entry.path!r} lies deeper than any image needs.")
-            there = os.path.realpath(entry.path)
-            if any(other == there or other.startswith(there + os.sep) for other in above):
-                raise BadInput(f"{entry.path!r} is a link to a folder that it lies in: remove it.")
-            yield from _below(entry.path, tally, inside, (*above, there))
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or _left(name)
-
-
-def _left(name: str) -> bool:
-    """Whether a system left it there."""
-    return name.casefold() in LITTER or name.startswith("._") or name == ".DS_Store"
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir()
-    except OSError as error:
-        raise BadInput(f"{entry.path!r} cannot be followed: {error.strerror}.") from None
-
-
-def _must_be_file(entry: "os.DirEntry[str]") -> None:
-    if not entry.is_file():  # opening a pipe would wait for ever
-        what = "is a link that leads nowhere" if entry.is_symlink() else "is not a file"
-        raise BadInput(f"{entry.path!r} {what}: only images belong in a class folder.")
-
-
-def _stay(entries: Iterable["os.DirEntry[str]"], inside: Path | None) -> None:
-    for entry in entries:
-        if inside is not None and entry.is_symlink() and inside not in Path(os.path.realpath(entry.path)).parents:
-            raise BadInput(f"{entry.path!r} is a link out of {str(inside)!r}: copy what it leads to instead.")
-
-
-def fingerprint(items: Iterable[Item]) -> str:
-    """Places, sizes and times: a changed file is noticed without reading any."""
-    found = hashlib.sha256(f"{READING}\n".encode())
-    resolved: dict[str, str] = {}
-    for label, path in items:
-        folder, name = os.path.split(path)
-        if folder not in resolved:
-            resolved[folder] = os.path.realpath(folder)
-        status = os.stat(path)
-        # The time of the last change of any kind cannot be set back, as unpacking an archive sets the other.
-        known = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-        found.update(os.fsencode(f"{resolved[folder]}\0{name}\0{label}\0{known}\n"))
-    return found.hexdigest()
-
-
-def labels(items: Iterable[Item], classes: Sequence[str]) -> Labels:
-    """(N,) positions in `classes`."""
-    positions = {label: position for position, label in enumerate(classes)}
-    return np.array([positions[label] for label, _ in items], np.int64)
-
-
-# Reading.
 
 
 @dataclass(frozen=True)
@@ -289,13 +77,13 @@ class Survey:
     view: View
 
 
-class _Look(NamedTuple):
+class ImageFacts(NamedTuple):
     """At one image."""
 
     size: tuple[int, int]
     grey: bool
     largest: float | None
-    """Of its pixels, where these may have more than 8 bits."""
+    """The largest of its pixels, where these may have more than 8 bits."""
     fractions: bool
     """Whether its pixels may be such: 32-bit floats."""
     whole: bool
@@ -316,47 +104,48 @@ def survey(
         BadInput: a file that should be an image is none, or nobody knows what is white.
     """
     items = [item for part in parts for item in part]
-    looks = dict(zip([path for _, path in items], _each(lambda item: _look(item[1], upright), items), strict=True))
-    others = [path for path, look in looks.items() if look is None]
-    kinds = Counter(_suffix(path) or "without a suffix" for path in others)
+    paths = [path for _, path in items]
+    inspected = dict(zip(paths, _each(lambda path: _inspect(path, upright), paths), strict=True))
+    others = [path for path, facts in inspected.items() if facts is None]
+    kinds = Counter(suffix(path) or "without a suffix" for path in others)
     if others:
         which = display(", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5)))
-        tally.found[f"Passed over, since dambench can read no image from it ({which})"] = others
-    seen = {path: look for path, look in looks.items() if look is not None}
-    for path, look in seen.items():
-        for remark in look.remarks:
+        tally.files[f"Passed over, since dambench can read no image from it ({which})"] = others
+    images = {path: facts for path, facts in inspected.items() if facts is not None}
+    for path, facts in images.items():
+        for remark in facts.remarks:
             tally.add(remark.format(background=background), path)
     return Survey(
-        parts=[[item for item in part if item[1] in seen] for part in parts],
-        sizes=Counter(look.size for look in seen.values()),
-        grey=all(look.grey for look in seen.values()),
-        view=View(upright, background, *_white(seen, tally, bits)),
+        parts=[[item for item in part if item[1] in images] for part in parts],
+        sizes=Counter(facts.size for facts in images.values()),
+        grey=all(facts.grey for facts in images.values()),
+        view=View(upright, background, *_white(images, tally, bits)),
     )
 
 
-def _white(seen: dict[str, _Look], tally: Tally, bits: int | None) -> tuple[int, bool]:
+def _white(images: dict[str, ImageFacts], tally: Tally, bits: int | None) -> tuple[int, bool]:
     """What is white in pixels of more than 8 bits, and whether those that may be fractions are."""
-    deep = {path: look for path, look in seen.items() if look.largest is not None}
-    floats = {path: look for path, look in deep.items() if look.fractions}
-    largest = {path: look.largest or 0 for path, look in deep.items()}
+    deep = {path: facts for path, facts in images.items() if facts.largest is not None}
+    floats = {path: facts for path, facts in deep.items() if facts.fractions}
+    largest = {path: facts.largest or 0 for path, facts in deep.items()}
     unit = bool(floats) and max(largest[path] for path in floats) <= 1
     if unit:
-        tally.found["Fractions from 0 to 1, of which 1 is taken for white"] = list(floats)
-    for path, look in floats.items():
-        if not unit and not look.whole:
+        tally.files["Fractions from 0 to 1, of which 1 is taken for white"] = list(floats)
+    for path, facts in floats.items():
+        if not unit and not facts.whole:
             raise BadInput(f"{path!r} has fractions up to {largest[path]:g}: 1 as white, or whole numbers are needed.")
     whole = [path for path in deep if not (unit and path in floats)]
     most = int(max((largest[path] for path in whole), default=0))
     if bits is not None:
         if not whole:
-            tally.found[f"dataset.bits={bits} has no effect, no image has more than 8"] = list(seen)
+            tally.files[f"dataset.bits={bits} has no effect, no image has more than 8"] = list(images)
         if most >= 2**bits:
             path = max(whole, key=lambda path: largest[path])
             raise BadInput(f"dataset.bits = {bits} is too few: {path!r} has a pixel of {most}.")
         return 2**bits - 1, unit
     fewest = next(depth for depth in DEPTHS if most < 2**depth)
     if whole and fewest < DEPTHS[-1]:
-        tally.found[
+        tally.files[
             f"Of more than 8 bits per pixel, with values up to {most}, so that {2**fewest - 1} is taken for white, the "
             f"most that {fewest} bits hold (--set dataset.bits=16 if {TOP} is)"
         ] = whole
@@ -427,18 +216,18 @@ FIRST = "Of several pictures in a file the first was taken"
 COLOURS = "A colour profile or gamma other than sRGB's was not applied"
 
 
-def _look(path: str, upright: bool) -> _Look | None:
+def _inspect(path: str, upright: bool) -> ImageFacts | None:
     """At one file; None: it is no image, and nothing says that it should be."""
     try:
         with Image.open(path, formats=formats()) as image:
             return _seen(image, path, upright)
     except UNREADABLE as error:
-        if isinstance(error, UnidentifiedImageError) and _suffix(path) not in SUFFIXES:
+        if isinstance(error, UnidentifiedImageError) and suffix(path) not in SUFFIXES:
             return None
         raise BadInput(f"{path!r} is not an image that can be read: {display(str(error))}.") from None
 
 
-def _seen(image: Image.Image, path: str, upright: bool) -> _Look:
+def _seen(image: Image.Image, path: str, upright: bool) -> ImageFacts:
     remarks = []
     if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: what a camera keeps beside the image
         remarks.append(FIRST)
@@ -459,7 +248,7 @@ def _seen(image: Image.Image, path: str, upright: bool) -> _Look:
         gamma and not profile and "srgb" not in image.info and abs(gamma * 2.2 - 1) > 0.05
     ):
         remarks.append(COLOURS)
-    return _Look(
+    return ImageFacts(
         size=size,
         grey=image.mode in GREY or (values is not None and values.shape[-1] == 2),
         largest=None if values is None else float(_colours(values).max()),
@@ -624,5 +413,5 @@ def _colours(values: NDArray[Any]) -> NDArray[Any]:
 
 def _is(values: NDArray[Any], key: Any) -> NDArray[np.bool_]:
     """(H, W) where pixels have the colour that stands for none."""
-    found: NDArray[np.bool_] = (_colours(values) == key).all(-1)
-    return found
+    mask: NDArray[np.bool_] = (_colours(values) == key).all(-1)
+    return mask

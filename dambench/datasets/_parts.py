@@ -26,7 +26,7 @@ NAMES: dict[str, Part] = {
 
 
 class Options(config.Options, frozen=True):
-    """Of a dataset that is made of a user's own images."""
+    """Options of a dataset that is made of a user's own images."""
 
     mirrors: bool = True
     """Whether a mirror image belongs to the same class; False for digits and letters."""

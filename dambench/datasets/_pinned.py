@@ -87,10 +87,10 @@ def _download(
 def _verified(name: str, path: Path, digest: str) -> bytes:
     content = path.read_bytes()
     kind, called = KINDS[len(digest)]
-    found = hashlib.new(kind, content, usedforsecurity=False).hexdigest()
-    if found != digest:
+    actual = hashlib.new(kind, content, usedforsecurity=False).hexdigest()
+    if actual != digest:
         raise BadInput(
-            f"{str(path)!r} is damaged, or is not the official file of {name}: its {called} is {found}, not "
+            f"{str(path)!r} is damaged, or is not the official file of {name}: its {called} is {actual}, not "
             f"{digest}. Delete it to have it downloaded again."
         )
     return content

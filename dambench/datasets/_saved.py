@@ -28,7 +28,7 @@ MAGIC = 0x1950A86A20F9469CFC6C
 
 MOST_KEY = 2**31
 MOST_INSTRUCTIONS = 3_000_000
-"""Of a pickle: ten times what a file of ten experts has. It takes some seconds to follow them."""
+"""Limit of a pickle: ten times what a file of ten experts has. It takes some seconds to follow them."""
 MOST_DIMENSIONS = 8
 
 
@@ -42,7 +42,7 @@ class Storage:
     key: str
     count: int
     start: int = 0
-    """Of its first number, among those that lie under the key."""
+    """Position of its first number, among those that lie under the key."""
 
     @property
     def size(self) -> int:
@@ -114,8 +114,8 @@ def opened(path: Path, most: int) -> Iterator[Any]:
                 raise ValueError(f"a tensor claims {storage.size} bytes, of which {member.file_size} are there")
             return _archive.read(archive, member)
 
-        def storage(said: Any) -> Storage:
-            word, dtype, key, _, count = said
+        def storage(reference: Any) -> Storage:
+            word, dtype, key, _, count = reference
             return _storage(content, word, dtype, key, count)
 
         yield _follow(io.BytesIO(_archive.read(archive, members[program])), storage)
@@ -141,8 +141,8 @@ def _before_zip(path: Path) -> Any:
         first = places[storage.key] + storage.start * storage.dtype.itemsize
         return file.getvalue()[first : first + storage.size]
 
-    def storage(said: Any) -> Storage:
-        word, dtype, key, _, count, view = said
+    def storage(reference: Any) -> Storage:
+        word, dtype, key, _, count, view = reference
         whole = storages.setdefault(key, _storage(content, word, dtype, key, count))
         if view is None:
             return whole
@@ -168,7 +168,7 @@ def _first(file: io.BytesIO) -> Any:
         return None
 
 
-def _none(said: Any) -> Storage:
+def _none(reference: Any) -> Storage:
     raise ValueError("it has a tensor where none belongs")
 
 
@@ -177,8 +177,8 @@ def _whole(number: Any) -> bool:
 
 
 def _storage(content: Callable[[Storage], bytes], word: Any, dtype: Any, key: Any, count: Any) -> Storage:
-    known = isinstance(dtype, torch.dtype) and isinstance(key, str | int) and _whole(count)
-    if word not in ("storage", b"storage") or not known:
+    typed = isinstance(dtype, torch.dtype) and isinstance(key, str | int) and _whole(count)
+    if word not in ("storage", b"storage") or not typed:
         raise ValueError("it has a tensor whose place is not known")
     return Storage(content, dtype, f"{key}", count)
 
@@ -210,7 +210,7 @@ def _dict() -> dict[Any, Any]:
     return {}
 
 
-def _other(*said: Any) -> Other:
+def _other(*arguments: Any) -> Other:
     return Other()
 
 
@@ -285,9 +285,9 @@ def _follow(file: io.BytesIO, storage: Callable[[Any], Storage]) -> Any:
     stack: list[Any] = []
     marked: list[list[Any]] = []
     memo: dict[int, Any] = {}
-    said: tuple[pickletools.OpcodeInfo, Any, int | None]
-    for number, said in enumerate(pickletools.genops(file)):
-        code, argument, _ = said
+    instruction: tuple[pickletools.OpcodeInfo, Any, int | None]
+    for number, instruction in enumerate(pickletools.genops(file)):
+        code, argument, _ = instruction
         if number > MOST_INSTRUCTIONS:
             raise ValueError("it has more instructions than tensors need")
         name = code.name

@@ -6,7 +6,7 @@ validation part is the test set; without both, `--set dataset.split=0.2` holds o
 
 Images are (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, of any size: bytes, or whole numbers of more
 bits, where white is the most that 8, 10, 12, 14 or 16 bits hold: the fewest into which the largest fits. Or they are
-floats from 0 to 1, -1 to 1 or 0 to 255, or of a range that is said: `--set dataset.range=0..16`. Labels are whole
+floats from 0 to 1, -1 to 1 or 0 to 255, or of a range that is given: `--set dataset.range=0..16`. Labels are whole
 numbers, texts or one-hot; an array `classes` of texts may name the classes.
 """
 
@@ -38,7 +38,7 @@ SYMMETRIC = 0.9
 
 class Options(_parts.Options, frozen=True):
     range: str | None = None
-    """Of the pixels, black..white: 0..1, -1..1 or 0..16; None: seen from the images, or refused."""
+    """Range of the pixels, black..white: 0..1, -1..1 or 0..16; None: decided by the images, or refused."""
 
 
 def fingerprint(options: Options, data: Path | None) -> str:
@@ -51,20 +51,20 @@ def fingerprint(options: Options, data: Path | None) -> str:
 
 def load(options: Options, data: Path | None) -> Raw:
     path = _path(data)
-    said = _range(options.range)
+    option = _range_option(options.range)
     try:
         named = _named(_archive.names(path, free_bytes()), path)
         parts = _chosen(named, options, path)
-        wanted = [name for part in parts for name in (part.images, part.labels)]
-        found, _ = _archive.arrays(path, [*wanted, named.classes], free_bytes())
+        used = [name for part in parts for name in (part.images, part.labels)]
+        arrays, _ = _archive.arrays(path, [*used, named.classes], free_bytes())
     except BadInput:
         raise
     except Exception as error:
         raise BadInput(f"{str(path)!r} is not a whole .npz file of plain arrays: {display(str(error))}.") from None
-    sources = [(part.images, _planes(found[part.images], part.images)) for part in parts]
-    limits, notes = _limits(sources, said)
-    images = [_scaled(array, name, *limits) for name, array in sources]
-    labels, classes = _labels([(part.labels, found[part.labels]) for part in parts], found.get(named.classes), path)
+    sources = [(part.images, _planes(arrays[part.images], part.images)) for part in parts]
+    limits, notes = _range_of(sources, option)
+    images = [_scaled(array, limits) for _, array in sources]
+    labels, classes = _labels([(part.labels, arrays[part.labels]) for part in parts], arrays.get(named.classes), path)
     for part, pixels, positions in zip(parts, images, labels, strict=True):
         if len(pixels) != len(positions):
             raise BadInput(f"{part.images} has {len(pixels)} images but {len(positions)} labels, in {part.labels}.")
@@ -73,7 +73,7 @@ def load(options: Options, data: Path | None) -> Raw:
         notes.append(note)
     elif parts[1].images not in named.parts.get("test", _NONE):
         notes.append(f"The test set is {parts[1].images}: there is no test part.")
-    unused = [name for name in named.all if name not in (*wanted, named.classes)]
+    unused = [name for name in named.all if name not in (*used, named.classes)]
     if unused:
         notes.append(f"Arrays that were not used: {display(', '.join(unused))}.")
     return Raw(
@@ -148,8 +148,8 @@ def _words(name: str) -> list[str]:
 
 def _chosen(named: _Named, options: Options, path: Path) -> list[_Part]:
     """The training and the test part, or the one that is to be split."""
-    known: tuple[_parts.Part | None, ...] = ("train", None, "test", "valid")
-    there = [part for part in known if all(named.parts.get(part, _NONE))]
+    order: tuple[_parts.Part | None, ...] = ("train", None, "test", "valid")
+    there = [part for part in order if all(named.parts.get(part, _NONE))]
     whole = [part for part in there if part in ("train", None)]
     tested = [part for part in there if part in ("test", "valid")]
     held = display(", ".join(named.all) or "none", 400)
@@ -183,21 +183,27 @@ def _planes(array: Array, name: str) -> Array:
     raise BadInput(f"{name} has shape {array.shape}: (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3 is needed.")
 
 
-def _range(said: str | None) -> tuple[float, float] | None:
-    """Black and white."""
-    if said is None:
+class _Range(NamedTuple):
+    black: float
+    white: float
+
+
+BYTES = _Range(0, 255)
+
+
+def _range_option(text: str | None) -> _Range | None:
+    """Read `dataset.range`, as `0..16`."""
+    if text is None:
         return None
     number = r"(-?\d{1,9}(?:\.\d{1,9})?)"
-    found = re.fullmatch(rf"{number}(?:\.\.|-){number}", said.replace(" ", ""))
-    if found is None or float(found[1]) >= float(found[2]):
-        raise BadInput(f"dataset.range = {display(said, 60)!r} is not of the form black..white: 0..1, -1..1, 0..255.")
-    return float(found[1]), float(found[2])
+    match = re.fullmatch(rf"{number}(?:\.\.|-){number}", text.replace(" ", ""))
+    if match is None or float(match[1]) >= float(match[2]):
+        raise BadInput(f"dataset.range = {display(text, 60)!r} is not of the form black..white: 0..1, -1..1, 0..255.")
+    return _Range(float(match[1]), float(match[2]))
 
 
-def _limits(
-    sources: Sequence[tuple[str, Array]], said: tuple[float, float] | None
-) -> tuple[tuple[float, float], list[str]]:
-    """Black and white, as they were said or as the pixels of all arrays show them, with a note where they show them.
+def _range_of(sources: Sequence[tuple[str, Array]], option: _Range | None) -> tuple[_Range, list[str]]:
+    """Decide what is black and white: as the option says, or as the pixels of all arrays show, with a note of that.
 
     Raises:
         BadInput: nobody knows them, or pixels lie beyond them.
@@ -207,39 +213,48 @@ def _limits(
     if len(kinds) > 1:
         raise BadInput(f"{names} are {' and '.join(str(array.dtype) for _, array in sources)}: one kind is needed.")
     filled = [array for _, array in sources if array.size]
-    if not filled or (said is None and all(array.dtype == np.uint8 for array in filled)):
-        return (0, 255), []
-    least = min(float(array.min()) for array in filled)
-    most = max(float(array.max()) for array in filled)
+    if not filled or (option is None and all(array.dtype == np.uint8 for array in filled)):
+        return BYTES, []
+    least, most = min(float(array.min()) for array in filled), max(float(array.max()) for array in filled)
     span = f"{filled[0].dtype} from {least:.6g} to {most:.6g}"
     if not (np.isfinite(least) and np.isfinite(most)):
         raise BadInput(f"{names} have values that are no finite numbers.")
-    if said is not None:
-        near = 1e-6 * (said[1] - said[0])
-        if least < said[0] - near or most > said[1] + near:
-            raise BadInput(f"dataset.range = {said[0]:g}..{said[1]:g} is too narrow: {names} have {span}.")
-        return said, []
-    if kinds == {"b"} or (kinds == {"f"} and least >= 0 and most <= 1):
-        limits = (0.0, 1.0)
-    elif kinds == {"f"} and -1 <= least <= -SYMMETRIC and SYMMETRIC <= most <= 1:
-        limits = (-1.0, 1.0)
-    elif kinds == {"f"} and least >= 0 and BRIGHT <= most <= 255:
-        limits = (0.0, 255.0)
-    elif kinds == {"i"} and least >= 0 and most <= _images.TOP:
-        limits = (0.0, float(next(2**bits - 1 for bits in _images.DEPTHS if most < 2**bits)))
-    else:
+    if option is not None:
+        near = 1e-6 * (option.white - option.black)
+        if least < option.black - near or most > option.white + near:
+            raise BadInput(f"dataset.range = {option.black:g}..{option.white:g} is too narrow: {names} have {span}.")
+        return option, []
+    usual = _usual_range(kinds.pop(), least, most)
+    if usual is None:
         raise BadInput(
             f"{names} have {span}, and nobody knows what is black and white: say --set dataset.range=0..1, =-1..1 or "
             "what it is, or give bytes."
         )
-    note = f"{names} have {span}: {limits[0]:g} was taken for black, {limits[1]:g} for white (--set dataset.range)."
-    return limits, [] if most == limits[1] == 255 else [note]
+    note = f"{names} have {span}: {usual.black:g} was taken for black, {usual.white:g} for white (--set dataset.range)."
+    return usual, [] if most == usual.white == 255 else [note]
 
 
-def _scaled(array: Array, name: str, black: float, white: float) -> Pixels:
-    """Bytes."""
-    if array.dtype == np.uint8 and (black, white) == (0, 255):
+def _usual_range(kind: str, least: float, most: float) -> _Range | None:
+    """Guess the range of pixels of a kind of dtype from their extremes; None: it could be several, or none."""
+    match kind:
+        case "b":
+            return _Range(0, 1)
+        case "i" if least >= 0 and most <= _images.TOP:
+            return _Range(0, next(2**bits - 1 for bits in _images.DEPTHS if most < 2**bits))
+        case "f" if least >= 0 and most <= 1:
+            return _Range(0, 1)
+        case "f" if -1 <= least <= -SYMMETRIC and SYMMETRIC <= most <= 1:
+            return _Range(-1, 1)
+        case "f" if least >= 0 and BRIGHT <= most <= 255:
+            return _Range(0, 255)
+    return None
+
+
+def _scaled(array: Array, limits: _Range) -> Pixels:
+    """Make bytes of the pixels."""
+    if array.dtype == np.uint8 and limits == BYTES:
         return np.ascontiguousarray(array)
+    black, white = limits
     whole = array.dtype.kind in "bui" and black == 0 and white in range(_images.TOP + 1)
     pixels = np.empty(array.shape, np.uint8)
     for start in range(0, len(array), AT_ONCE):
@@ -262,10 +277,10 @@ def _labels(sources: Sequence[tuple[str, Array]], names: Array | None, path: Pat
         BadInput: they are not one class for each image, or `names` are not those of the classes.
     """
     columns = {array.shape[1] for _, array in sources if array.ndim == 2 and array.shape[1] > 1}
-    found = [_flat(array, name) for name, array in sources]
-    if len({array.dtype.kind for array in found}) > 1:
+    flat = [_flat(array, name) for name, array in sources]
+    if len({array.dtype.kind for array in flat}) > 1:
         raise BadInput(f"{' and '.join(name for name, _ in sources)} are texts and numbers: one kind is needed.")
-    values = np.unique(np.concatenate(found))
+    values = np.unique(np.concatenate(flat))
     if columns:
         if len(columns) > 1 or (len(values) and not 0 <= values.min() <= values.max() < min(columns)):
             raise BadInput(f"{' and '.join(name for name, _ in sources)} have different numbers of classes.")
@@ -277,7 +292,7 @@ def _labels(sources: Sequence[tuple[str, Array]], names: Array | None, path: Pat
         elif names.shape != (len(values),):
             raise BadInput(f"In {str(path)!r}, `classes` names {names.size} classes but the labels have {len(values)}.")
     order = np.argsort(values, kind="stable")
-    positions = [order[np.searchsorted(values, array, sorter=order)].astype(np.int64) for array in found]
+    positions = [order[np.searchsorted(values, array, sorter=order)].astype(np.int64) for array in flat]
     return positions, [str(name) for name in (values if names is None else names)]
 
 

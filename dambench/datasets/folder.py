@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
-from dambench.datasets import Pixels, Raw, _images, _parts
+from dambench.datasets import Pixels, Raw, _folders, _images, _parts
 
 MIRRORS = True
 NEEDED = "train/CLASS/* and test/CLASS/*"
@@ -36,27 +36,27 @@ class Options(_parts.Options, frozen=True):
     background: Literal["white", "black"] = "white"
     """What transparent images are laid on."""
     bits: Annotated[int, Meta(ge=8, le=16)] | None = None
-    """That the pixels of files with more than 8 use; None: the fewest that hold the largest pixel of all."""
+    """How many bits the pixels of files with more than 8 use; None: the fewest that hold the largest pixel of all."""
 
 
 def fingerprint(options: Options, data: Path | None) -> str:
-    found = _find(options, data)
-    passed_over = "\n".join(found.all_notes())
-    items = (item for _, items in found.parts for item in items)
-    return f"{_images.fingerprint(items)} {files.digest(passed_over.encode())}"
+    listing = _list_files(options, data)
+    passed_over = "\n".join(listing.all_notes())
+    items = (item for _, items in listing.parts for item in items)
+    return f"{_folders.fingerprint(items)} {files.digest(passed_over.encode())}"
 
 
 def load(options: Options, data: Path | None) -> Raw:
-    found = _find(options, data)
+    listing = _list_files(options, data)
     if options.channels == 2:
         raise BadInput("dataset.channels = 2 is not allowed: 1 is grey, 3 is colour.")
-    everything = [items for _, items in found.parts]
-    survey = _images.survey(everything, found.tally, True, options.background, options.bits)
-    for (part, items), images in zip(found.parts, survey.parts, strict=True):
+    everything = [items for _, items in listing.parts]
+    survey = _images.survey(everything, listing.tally, True, options.background, options.bits)
+    for (part, items), images in zip(listing.parts, survey.parts, strict=True):
         lost = {label for label, _ in items} - {label for label, _ in images}
         if lost:
             label = min(lost)
-            raise _images.empty(label, part, sum(other == label for other, _ in items))
+            raise _folders.empty(label, part, sum(other == label for other, _ in items))
     classes = sorted({label for items in survey.parts for label, _ in items})
     if options.size is None and len(survey.sizes) > 1:
         examples = ", ".join(f"{w}×{h}" for w, h in sorted(survey.sizes)[:3])
@@ -65,7 +65,7 @@ def load(options: Options, data: Path | None) -> Raw:
         )
     size = min(survey.sizes) if options.size is None else (options.size, options.size)
     if cropped := sum(count for (w, h), count in survey.sizes.items() if options.size and w != h):
-        found.notes.append(f"Cropped to a square around the centre: {cropped} of {survey.sizes.total()} images.")
+        listing.notes.append(f"Cropped to a square around the centre: {cropped} of {survey.sizes.total()} images.")
     channels = options.channels or (1 if survey.grey else 3)
 
     def pixels(path: str) -> Pixels:
@@ -75,10 +75,10 @@ def load(options: Options, data: Path | None) -> Raw:
         return _images.planes(image)
 
     pictures = [_images.read(items, (channels, size[1], size[0]), pixels) for items in survey.parts]
-    labels = [_images.labels(items, classes) for items in survey.parts]
+    labels = [_folders.labels(items, classes) for items in survey.parts]
     if len(pictures) == 1:
         pictures, labels, note = _parts.split(pictures[0], labels[0], classes, options)
-        found.notes.append(note)
+        listing.notes.append(note)
     assert data is not None
     return Raw(
         train_images=pictures[0],
@@ -88,16 +88,16 @@ def load(options: Options, data: Path | None) -> Raw:
         classes=classes,
         label=_parts.labelled(data.resolve().name, options),
         mirrors=options.mirrors,
-        notes=found.all_notes(),
+        notes=listing.all_notes(),
     )
 
 
 @dataclass
-class _Found:
+class FolderListing:
     """The files of a dataset, before any is opened."""
 
-    tally: _images.Tally
-    parts: list[tuple[Path, list[_images.Item]]] = field(default_factory=list)
+    tally: _folders.Tally
+    parts: list[tuple[Path, list[_folders.Item]]] = field(default_factory=list)
     """The training and the test part; the training part alone where a test set is to be split off."""
     notes: list[str] = field(default_factory=list)
 
@@ -105,7 +105,7 @@ class _Found:
         return [*self.notes, *self.tally.notes()]
 
 
-def _find(options: Options, data: Path | None) -> _Found:
+def _list_files(options: Options, data: Path | None) -> FolderListing:
     if data is None:
         raise BadInput(f"The dataset folder needs a folder: say --data DIR, with {NEEDED} in it.")
     if not data.is_dir():
@@ -122,34 +122,34 @@ def _find(options: Options, data: Path | None) -> _Found:
         )
     if test is not None and options.split is not None:
         raise BadInput(f"dataset.split makes a test part, but {str(data)!r} has one, {test!r}: leave it out.")
-    found = _Found(_images.Tally(data))
+    listing = FolderListing(_folders.Tally(data))
     if test is not None and "test" not in there:
-        found.notes.append(f"The test set is {test!r}: there is no folder 'test'.")
+        listing.notes.append(f"The test set is {test!r}: there is no folder 'test'.")
     unused = [
         *([there["valid"]] if "valid" in there and "test" in there else []),
         *(others if "train" in there else []),
     ]
     if unused:
         names = ", ".join(repr(display(name, 60)) for name in unused)
-        found.notes.append(f"Not used, beside the training and the test part: {names}.")
+        listing.notes.append(f"Not used, beside the training and the test part: {names}.")
     root = data.resolve()  # `train` itself may be a link: whoever made the folder knows where it leads
     parts = [data / there["train"] if "train" in there else data, *([] if test is None else [data / test])]
     for part in parts:
-        _images.pass_over(part, found.tally, all_files=part != data)
-        items = _images.in_class_folders(part, _images.folders(part, root), found.tally, root)
+        _folders.pass_over(part, listing.tally, all_files=part != data)
+        items = _folders.in_class_folders(part, _folders.folders(part, root), listing.tally, root)
         if not items:
             raise BadInput(f"{str(part)!r} has no image in a class folder: {part.name}/CLASS/*.png is needed.")
-        found.parts.append((part, items))
+        listing.parts.append((part, items))
     if data not in parts:
-        _images.pass_over(data, found.tally, all_files=False)
-    return found
+        _folders.pass_over(data, listing.tally, all_files=False)
+    return listing
 
 
 def _named(data: Path) -> tuple[dict[_parts.Part, str], list[str]]:
     """The folders of parts, and the other ones."""
     there: dict[_parts.Part, str] = {}
     others = []
-    for name in _images.folders(data):
+    for name in _folders.folders(data):
         part = _parts.NAMES.get(name.casefold())
         if part is None:
             others.append(name)

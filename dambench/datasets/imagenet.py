@@ -20,7 +20,7 @@ from PIL import Image
 
 from dambench.core import config
 from dambench.core.errors import BadInput
-from dambench.datasets import Pixels, Raw, _images
+from dambench.datasets import Pixels, Raw, _folders, _images
 
 MIRRORS = True
 
@@ -113,7 +113,7 @@ class Options(config.Options, frozen=True):
 
 def fingerprint(options: Options, data: Path | None) -> str:
     parts, _ = _parts(options, data)
-    return _images.fingerprint(item for part in parts for item in part)
+    return _folders.fingerprint(item for part in parts for item in part)
 
 
 def load(options: Options, data: Path | None) -> Raw:
@@ -128,9 +128,9 @@ def load(options: Options, data: Path | None) -> Raw:
 
     return Raw(
         train_images=_images.read(train, (3, size, size), pixels),
-        train_labels=_images.labels(train, classes),
+        train_labels=_folders.labels(train, classes),
         test_images=_images.read(test, (3, size, size), pixels),
-        test_labels=_images.labels(test, classes),
+        test_labels=_folders.labels(test, classes),
         classes=_names(options.subset, classes),
         label=options.subset if size == 128 else f"{options.subset} {size}",
         mirrors=MIRRORS,
@@ -140,35 +140,35 @@ def load(options: Options, data: Path | None) -> Raw:
     )
 
 
-def _parts(options: Options, data: Path | None) -> tuple[list[list[_images.Item]], _images.Tally]:
+def _parts(options: Options, data: Path | None) -> tuple[list[list[_folders.Item]], _folders.Tally]:
     """The files of the ten classes in the training and in the validation part, class by class."""
-    root = _images.place("imagenet", data, "imagenet", "train")
+    root = _folders.place("imagenet", data, "imagenet", "train")
     classes = _chosen(options.subset, root / "train")
 
-    tally = _images.Tally(root)
+    tally = _folders.Tally(root)
     for folder in (root / part / label for part in PARTS for label in classes):
         if not folder.is_dir():
             raise BadInput(f"{options.subset} needs images in {str(folder)!r}: there are none.")
-    return [_images.in_class_folders(root / part, classes, tally) for part in PARTS], tally
+    return [_folders.in_class_folders(root / part, classes, tally) for part in PARTS], tally
 
 
 def _chosen(subset: str, part: Path) -> list[str]:
     """The folders of the subset's classes, sorted."""
-    found = _images.folders(part)
-    wanted = SUBSETS[subset]
-    if set(wanted.values()) <= set(found):
-        return sorted(wanted.values())
-    if len(found) == ALL:
-        return [found[position] for position in sorted(wanted)]
-    others = [other for other, classes in SUBSETS.items() if set(found) == set(classes.values())]
+    folders = _folders.folders(part)
+    chosen = SUBSETS[subset]
+    if set(chosen.values()) <= set(folders):
+        return sorted(chosen.values())
+    if len(folders) == ALL:
+        return [folders[position] for position in sorted(chosen)]
+    others = [other for other, classes in SUBSETS.items() if set(folders) == set(classes.values())]
     if others:
         raise BadInput(f"{str(part)!r} has the classes of {others[0]}: say --set dataset.subset={others[0]}.")
-    if len(found) == len(wanted) and not any(WORDNET.fullmatch(label) for label in found):
-        return found
-    missing = next(label for label in wanted.values() if label not in found)
+    if len(folders) == len(chosen) and not any(WORDNET.fullmatch(label) for label in folders):
+        return folders
+    missing = next(label for label in chosen.values() if label not in folders)
     raise BadInput(
-        f"{str(part)!r} has {len(found)} class folders, and {missing!r} is not among them: {subset} needs its "
-        f"{len(wanted)} classes, or all {ALL} of ImageNet."
+        f"{str(part)!r} has {len(folders)} class folders, and {missing!r} is not among them: {subset} needs its "
+        f"{len(chosen)} classes, or all {ALL} of ImageNet."
     )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from dambench.core import config, files, reading
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
-from dambench.datasets import Pixels, Raw, _images
+from dambench.datasets import Pixels, Raw, _folders, _images
 
 MIRRORS = True
 NETWORK = "convnet-d7"
@@ -36,7 +36,7 @@ class Options(config.Options, frozen=True):
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """Of the table."""
+    """A row of the table."""
 
     text: str
     """How an error calls it."""
@@ -46,13 +46,13 @@ class AnnotatedImage:
 
 
 def fingerprint(options: Options, data: Path | None) -> str:
-    root = _images.place("mhist", data, "MHIST", TABLE)
+    root = _folders.place("mhist", data, "MHIST", TABLE)
     items = [(row.label, row.path) for row in _rows(root)]
-    return f"{files.sha256(root / TABLE)} {_images.fingerprint(items)}"
+    return f"{files.sha256(root / TABLE)} {_folders.fingerprint(items)}"
 
 
 def load(options: Options, data: Path | None) -> Raw:
-    root = _images.place("mhist", data, "MHIST", TABLE)
+    root = _folders.place("mhist", data, "MHIST", TABLE)
     rows = _rows(root)
     texts = {row.path: row.text for row in rows}
     parts = {part: [(row.label, row.path) for row in rows if row.partition == part] for part in COUNTS}
@@ -75,9 +75,9 @@ def load(options: Options, data: Path | None) -> Raw:
 
     return Raw(
         train_images=_images.read(parts["train"], (3, SIZE, SIZE), pixels),
-        train_labels=_images.labels(parts["train"], CLASSES),
+        train_labels=_folders.labels(parts["train"], CLASSES),
         test_images=_images.read(parts["test"], (3, SIZE, SIZE), pixels),
-        test_labels=_images.labels(parts["test"], CLASSES),
+        test_labels=_folders.labels(parts["test"], CLASSES),
         classes=CLASSES,
         mirrors=MIRRORS,
         mean=[0.73943309, 0.65267006, 0.77742641],
@@ -105,7 +105,7 @@ def _rows(root: Path) -> list[AnnotatedImage]:
     images = root / "images"
     if not images.is_dir():
         raise BadInput(f"{str(root)!r} has no folder 'images': unpack images.zip there.")
-    there = {os.path.basename(path): path for path in _images.in_folder(images)}
+    there = {os.path.basename(path): path for path in _folders.in_folder(images)}
     rows: list[AnnotatedImage] = []
     for number, row in enumerate(cells, 2):
         name, label, partition = (row[column] or "" for column in (NAME, LABEL, PARTITION))

@@ -14,7 +14,7 @@ from pathlib import Path
 from dambench.core import config, files
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
-from dambench.datasets import Pixels, Raw, _images
+from dambench.datasets import Pixels, Raw, _folders, _images
 
 MIRRORS = True
 
@@ -27,28 +27,28 @@ class Options(config.Options, frozen=True):
 
 
 def fingerprint(options: Options, data: Path | None) -> str:
-    root = _images.place("tinyimagenet", data, "tiny-imagenet-200", "train")
+    root = _folders.place("tinyimagenet", data, "tiny-imagenet-200", "train")
     train, test = _parts(root)
     words = root / "words.txt"
     named = words.read_bytes() if words.is_file() else b""
-    return f"{_images.fingerprint([*train, *test])} {files.digest(named)}"
+    return f"{_folders.fingerprint([*train, *test])} {files.digest(named)}"
 
 
 def load(options: Options, data: Path | None) -> Raw:
-    root = _images.place("tinyimagenet", data, "tiny-imagenet-200", "train")
+    root = _folders.place("tinyimagenet", data, "tiny-imagenet-200", "train")
     train, test = _parts(root)
-    for (part, count), found in zip(COUNTS.items(), (train, test), strict=True):
-        if len(found) != count:
+    for (part, count), items in zip(COUNTS.items(), (train, test), strict=True):
+        if len(items) != count:
             raise BadInput(
-                f"Tiny ImageNet has {count} {part} images, {str(root)!r} has {len(found)}: unpack the archive again, "
+                f"Tiny ImageNet has {count} {part} images, {str(root)!r} has {len(items)}: unpack the archive again, "
                 "or use --dataset folder for your own selection."
             )
-    classes = _images.folders(root / "train")
+    classes = _folders.folders(root / "train")
     return Raw(
         train_images=_images.read(train, (3, SIZE, SIZE), _pixels),
-        train_labels=_images.labels(train, classes),
+        train_labels=_folders.labels(train, classes),
         test_images=_images.read(test, (3, SIZE, SIZE), _pixels),
-        test_labels=_images.labels(test, classes),
+        test_labels=_folders.labels(test, classes),
         classes=_names(root, classes),
         mirrors=MIRRORS,
         mean=[0.485, 0.456, 0.406],
@@ -56,24 +56,24 @@ def load(options: Options, data: Path | None) -> Raw:
     )
 
 
-def _parts(root: Path) -> tuple[list[_images.Item], list[_images.Item]]:
+def _parts(root: Path) -> tuple[list[_folders.Item], list[_folders.Item]]:
     """The images of the training and of the validation part, class by class."""
-    classes = _images.folders(root / "train")
+    classes = _folders.folders(root / "train")
     train = [(label, path) for label in classes for path in _in_class(root / "train" / label)]
     return train, _validation(root / "val", classes)
 
 
-def _validation(part: Path, classes: list[str]) -> list[_images.Item]:
+def _validation(part: Path, classes: list[str]) -> list[_folders.Item]:
     for folder in (part / "images", part):
         if any((folder / label).is_dir() for label in classes):
-            found = [label for label in classes if (folder / label).is_dir()]
-            return [(label, path) for label in found for path in _in_class(folder / label)]
+            sorted_out = [label for label in classes if (folder / label).is_dir()]
+            return [(label, path) for label in sorted_out for path in _in_class(folder / label)]
     annotations = part / "val_annotations.txt"
     if not annotations.is_file():
         raise BadInput(
             f"{str(part)!r} has neither class folders nor val_annotations.txt: the validation images have no labels."
         )
-    there = {os.path.basename(path): path for path in _images.in_folder(part / "images")}
+    there = {os.path.basename(path): path for path in _folders.in_folder(part / "images")}
     items = []
     for number, line in enumerate(annotations.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         name, label = [*line.split("\t"), ""][:2]
@@ -88,7 +88,7 @@ def _validation(part: Path, classes: list[str]) -> list[_images.Item]:
 
 def _in_class(folder: Path) -> list[str]:
     inner = folder / "images"
-    return _images.in_folder(inner if inner.is_dir() else folder)
+    return _folders.in_folder(inner if inner.is_dir() else folder)
 
 
 def _names(root: Path, classes: list[str]) -> list[str]:

@@ -39,7 +39,7 @@ from dambench.core.config import PREPROCESSINGS
 from dambench.core.errors import BadInput, named
 from dambench.core.events import DataCard
 from dambench.core.sanitize import counted, display
-from dambench.datasets import _archive, _images, _saved
+from dambench.datasets import _archive, _folders, _images, _saved
 from dambench.training.problem import MOST_HEADER, MOST_LR, Normalisation, Preprocessing, SyntheticSet
 
 SUFFIXES = {".safetensors": "safetensors", ".npz": "npz", ".pt": "pt", ".pth": "pt", ".zip": "images"}
@@ -423,7 +423,7 @@ def _in_folder(root: Path, above: str = "") -> Iterable[tuple[str, str]]:
 def _sorted_out(path: Path, there: Mapping[str, Callable[[], bytes]], card: DataCard) -> _File:
     """Of files by name, those that are images, by class."""
     hidden = {name for name in there if name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith(".")}
-    pictures = {name for name in there if os.path.splitext(name)[1].lower() in _images.SUFFIXES} - hidden
+    pictures = {name for name in there if os.path.splitext(name)[1].lower() in _folders.SUFFIXES} - hidden
     parts = [name.split("/") for name in pictures]
     deep = {len(part) for part in parts} == {3} and len({part[0] for part in parts}) == 1
     if any(len(part) != 2 + deep for part in parts):

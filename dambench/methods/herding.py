@@ -34,13 +34,13 @@ def herd(features: Tensor, count: int) -> Tensor:
     centred = features - features.mean(0)
     squares = centred.square().sum(1)
     total = torch.zeros_like(centred[0])
-    taken = torch.zeros_like(squares, dtype=torch.bool)
+    used = torch.zeros_like(squares, dtype=torch.bool)
     chosen = []
     for _ in range(count):
-        distances = (squares + 2 * (centred @ total)).masked_fill(taken, torch.inf)
+        distances = (squares + 2 * (centred @ total)).masked_fill(used, torch.inf)
         nearest = distances.argmin()
         chosen.append(nearest)
-        taken[nearest] = True
+        used[nearest] = True
         total += centred[nearest]
     return torch.stack(chosen)
 

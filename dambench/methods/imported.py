@@ -43,8 +43,8 @@ def settle(options: Options, card: DataCard, ipc: int | None) -> tuple[Options, 
     if not options.set:
         raise BadInput("Which set? `dambench import FILE --dataset NAME` says what to give as --set method.set=SHA256.")
     hashes = [_whole(beginning) for beginning in options.set.split(",")]
-    found = [_open(sha256, card, ipc or 0) for sha256 in hashes]
-    kinds = {one.preprocessing for one in found}
+    loaded = [_open(sha256, card, ipc or 0) for sha256 in hashes]
+    kinds = {one.preprocessing for one in loaded}
     if len(kinds) > 1:
         raise BadInput("Some of the sets are whitened (zca) and some normalised (mean/std): they are two rows.")
     return msgspec.structs.replace(options, set=",".join(hashes)), kinds.pop()
@@ -57,18 +57,18 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
         BadInput: as `settle`: it may have gone meanwhile.
     """
     hashes = options.set.split(",")
-    found = _open(hashes[problem.seeds.seed % len(hashes)], problem.card, problem.ipc)
-    images, labels = (tensor.to(problem.device) for tensor in (found.images, found.labels))
-    yield Step(0, replace(found, images=images, labels=labels))
+    loaded = _open(hashes[problem.seeds.seed % len(hashes)], problem.card, problem.ipc)
+    images, labels = (tensor.to(problem.device) for tensor in (loaded.images, loaded.labels))
+    yield Step(0, replace(loaded, images=images, labels=labels))
 
 
 def _whole(beginning: str) -> str:
-    found = files.sets(beginning)
-    if not found:
+    digests = files.sets(beginning)
+    if not digests:
         raise BadInput(f"There is no set {beginning} on this machine: `dambench import FILE` brings it here.")
-    if len(found) > 1:
-        raise BadInput(f"{len(found)} sets begin with {beginning}: give more of it, such as {found[0][:12]}.")
-    return found[0]
+    if len(digests) > 1:
+        raise BadInput(f"{len(digests)} sets begin with {beginning}: give more of it, such as {digests[0][:12]}.")
+    return digests[0]
 
 
 def _open(sha256: str, card: DataCard, ipc: int) -> SyntheticSet:
@@ -77,8 +77,8 @@ def _open(sha256: str, card: DataCard, ipc: int) -> SyntheticSet:
         raise BadInput(f"There is no set {sha256} on this machine: `dambench import FILE` brings it here.")
     if files.sha256(path) != sha256:
         raise BadInput(f"The set {str(path)!r} is damaged: its content is not what its name says.")
-    found = SyntheticSet.read(path)
-    its = found.ipc_on(card)
+    data = SyntheticSet.read(path)
+    its = data.ipc_on(card)
     if its != ipc:
         raise BadInput(f"The set has {its} images per class, the run was asked for {ipc}: say --ipc {its}.")
-    return found
+    return data

@@ -40,8 +40,8 @@ def representatives(features: Tensor, count: int, seed: int) -> Tensor:
         warnings.simplefilter(
             "ignore", ConvergenceWarning
         )  # equal images: there are fewer clusters than were asked for
-        found = KMeans(count, n_init=1, random_state=seed).fit(rows.numpy())
-    distances = torch.cdist(torch.from_numpy(found.cluster_centers_).to(rows), rows)
+        clusters = KMeans(count, n_init=1, random_state=seed).fit(rows.numpy())
+    distances = torch.cdist(torch.from_numpy(clusters.cluster_centers_).to(rows), rows)
     chosen: list[int] = []
     for of_centre in distances:
         of_centre[chosen] = torch.inf

@@ -53,7 +53,7 @@ def parse(name: str) -> tuple[NetworkFamily, Options]:
     Raises:
         BadInput: no such family, or a part that the family does not know.
     """
-    module, options = _said(name)
+    module, options = _spelled_options(name)
     return module, read(module.Options, options, f"network {display(name, 60)!r}")
 
 
@@ -62,20 +62,20 @@ def family(name: str) -> str:
     return parse(name)[0].name
 
 
-def _said(name: str) -> tuple[NetworkFamily, dict[str, Any]]:
+def _spelled_options(name: str) -> tuple[NetworkFamily, dict[str, Any]]:
     """The family's module, and the options that the name says."""
     first, *words = _dashed(name).split("-")
     module, glued = _family(first)
     options: dict[str, Any] = {}
     for part in glued + words:
-        meant = _meant(module, part)
-        if meant is None:
-            known = ", ".join(parts(module).values())
+        pair = _option_of(module, part)
+        if pair is None:
+            allowed = ", ".join(parts(module).values())
             raise BadInput(
                 f"In network {display(name, 60)!r}: no part is called {display(part, 60)!r}. "
-                f"The family {module.name} has {known or 'none'}."
+                f"The family {module.name} has {allowed or 'none'}."
             )
-        option, value = meant
+        option, value = pair
         if option in options:
             raise BadInput(f"Network {display(name, 60)!r} says its {option} twice: {part!r} is one too many.")
         options[option] = value
@@ -89,8 +89,8 @@ def _dashed(name: str) -> str:
 
 def _family(word: str) -> tuple[NetworkFamily, list[str]]:
     """`resnet18bn` → the family's module, and the parts that are glued to its name: `18` and `bn`."""
-    known = registry.names("networks")
-    for family in [] if word in known else known:
+    families = registry.names("networks")
+    for family in [] if word in families else families:
         glued = re.fullmatch(f"{re.escape(family)}([0-9]*)([a-z0-9]*)", word)
         if glued:
             try:
@@ -98,13 +98,13 @@ def _family(word: str) -> tuple[NetworkFamily, list[str]]:
             except BadInput:  # one from outside that cannot be used; another may be meant
                 continue
             depth = [module.PARTS["depth"] + glued[1]] if glued[1] and "depth" in module.PARTS else []
-            found = depth + [part for part in (glued[2],) if part]
-            if found and all(_meant(module, part) for part in found):
-                return module, found
+            spelled = depth + [part for part in (glued[2],) if part]
+            if spelled and all(_option_of(module, part) for part in spelled):
+                return module, spelled
     return registry.load("networks", word), []
 
 
-def _meant(module: NetworkFamily, part: str) -> tuple[str, Any] | None:
+def _option_of(module: NetworkFamily, part: str) -> tuple[str, Any] | None:
     """`d3` → the option that this part of a name stands for, and its value."""
     for option, spelling in module.PARTS.items():
         if isinstance(spelling, dict):
@@ -147,7 +147,7 @@ def settle(name: str, card: DataCard, norm: str = "") -> str:
         BadInput: the network does not suit the images.
     """
     module, options = parse(name)
-    if norm in module.PARTS.get("norm", {}).values() and "norm" not in _said(name)[1]:
+    if norm in module.PARTS.get("norm", {}).values() and "norm" not in _spelled_options(name)[1]:
         options = msgspec.structs.replace(options, norm=norm)
     return spell(module, _fitted(module, options, (card.height, card.width)))
 
@@ -161,11 +161,11 @@ def members(name: str) -> list[str]:
     name = _dashed(name)
     if name.startswith("pool-") and name not in POOLS:
         raise unknown("pool of networks", name, POOLS)
-    found = POOLS[name][1].split() if name in POOLS else [name]
-    for each in found:
+    chosen = POOLS[name][1].split() if name in POOLS else [name]
+    for each in chosen:
         if each not in (MATCHED, MATCHED_IN):
             parse(each)
-    return found
+    return chosen
 
 
 def settle_all(names: Sequence[str], card: DataCard, matched: str) -> tuple[str, ...]:
@@ -181,16 +181,16 @@ def settle_all(names: Sequence[str], card: DataCard, matched: str) -> tuple[str,
     if getattr(options, "norm", "") == "batch":
         options = msgspec.structs.replace(options, norm="instance")
     same = {MATCHED: matched, MATCHED_IN: spell(module, options)}
-    found: list[str] = []
+    settled_names: list[str] = []
     alone: list[str] = []
     for name in names:
         settled = [settle(same.get(each, each), card) for each in members(name)]
-        found += settled
+        settled_names += settled
         if _dashed(name) not in POOLS:
             alone += settled
     if len(set(alone)) < len(alone):
         raise BadInput(f"--evaluate-on names a network twice: {', '.join(alone)}.")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(settled_names))
 
 
 @torch.inference_mode()

@@ -101,7 +101,7 @@ def pooling(name: str) -> nn.Module:
 
 
 class BlockSpec(NamedTuple):
-    """Of a chain: a convolution with a square kernel, norm, activation and pooling."""
+    """A link of a chain: a convolution with a square kernel, norm, activation and pooling."""
 
     width: int
     pooling: str

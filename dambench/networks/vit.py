@@ -24,7 +24,7 @@ from dambench.training.problem import Network
 PARTS = {"patch": "p", "depth": "d", "width": "w", "heads": "h"}
 
 MOST_PATCHES = 16
-"""Of a row or column, where the name does not say how large patches are."""
+"""Limit for a row or column, where the name does not say how large patches are."""
 
 
 class Options(config.Options, frozen=True):
@@ -46,9 +46,9 @@ def fit(options: Options, size: tuple[int, int]) -> Options:
     usual = [side for side in fitting if 4 <= side < min(size) and max(size) <= MOST_PATCHES * side]
     patch = options.patch or next(iter(usual), 0)
     if patch not in fitting:
-        asked = f"patches of {patch}×{patch}" if patch else f"patches of 4×4 or more, 2 to {MOST_PATCHES} in a row"
+        request = f"patches of {patch}×{patch}" if patch else f"patches of 4×4 or more, 2 to {MOST_PATCHES} in a row"
         raise BadInput(
-            f"A vit cannot cut images of {height}×{width} into {asked}: vit-pN with N one of "
+            f"A vit cannot cut images of {height}×{width} into {request}: vit-pN with N one of "
             f"{', '.join(map(str, fitting))} would fit."
         )
     if options.width % options.heads:
