@@ -83,8 +83,8 @@ def _job(method: str = "dm", chosen: dict[str, Any] | None = None, **changes: An
     return prepare(read(Request, settings | changes, "the request"))
 
 
-def _begin(store: Store, job: Job, until: int | None = None) -> str:
-    """Begin a run, and kill it after so many words (0: before it says any); by default let it end."""
+def _begin(store: Store, job: Job, until: int | type[AnyEvent] | None = None) -> str:
+    """Begin a run, and kill it after so many words (0: before it says any) or the first of a kind; else let it end."""
     run = store.create(job.config, job.card, recipe="a recipe", overrides=job.overrides)
     if until != 0:
         _speak(store, run, engine.run(job, "", _keeper(store, run, job)), until=until)
@@ -108,12 +108,12 @@ def _keeper(store: Store, run: str, job: Job, beginning: Beginning | None = None
 
 
 def _speak(
-    store: Store, run: str, words: Iterator[AnyEvent], attempt: int = 1, until: int | None = None
+    store: Store, run: str, words: Iterator[AnyEvent], attempt: int = 1, until: int | type[AnyEvent] | None = None
 ) -> list[AnyEvent]:
     said = []
     for event in store.record(run, words, attempt):
         said.append(event)
-        if until is not None and len(said) >= until:
+        if isinstance(event, until) if isinstance(until, type) else until is not None and len(said) >= until:
             break  # what was not yet written is lost, as by kill -9
     return said
 
@@ -206,7 +206,7 @@ def test_without_any_part_of_its_state_a_run_would_end_otherwise(
     job = _job(method)
     expected = _outcome(store, _begin(store, job))
     real = Checkpoint.from_bytes
-    parts = _parts(real(_last_file(store, _begin(store, job, until=4)).read_bytes()).state)
+    parts = _parts(real(_last_file(store, _begin(store, job, until=Checkpointed)).read_bytes()).state)
     assert len(parts) >= 2
     for part in parts:
         if part[-1] in GUARD:
@@ -217,7 +217,7 @@ def test_without_any_part_of_its_state_a_run_would_end_otherwise(
             _forget(checkpoint.state, part)
             return checkpoint
 
-        run = _begin(store, job, until=4)
+        run = _begin(store, job, until=Checkpointed)
         with monkeypatch.context() as patched:
             patched.setattr(Checkpoint, "from_bytes", forgetful)
             _go_on(store, run)
