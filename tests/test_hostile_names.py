@@ -304,7 +304,7 @@ def test_a_watch_shows_each_name(terminal_there: bool) -> None:
                 Stopped(signal=name, phase=name, iteration=1, costs=[]),
                 Failed(error=name, traceback=name, costs=[]),
             ):
-                watch.hear(event)
+                watch.show(event)
             watch.say(name)
             if watch.progress is not None:
                 watch.progress.refresh()

@@ -1,5 +1,6 @@
-"""What this machine has, and where things lie."""
+"""`dambench doctor`: what this machine has, and where things lie."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -12,6 +13,8 @@ from getpass import getuser
 from pathlib import Path
 
 from dambench import __version__
+from dambench.cli.options import Db, Json
+from dambench.cli.output import table
 from dambench.core import allocator, files, registry
 from dambench.core.errors import BadInput
 from dambench.core.filesystem import disk_of
@@ -22,6 +25,16 @@ from dambench.store import journal, runs
 
 Check = tuple[str, str, str]
 """What was looked at, `ok` or `wrong`, and what was found."""
+
+
+def doctor(as_json: Json = False, db: Db = None) -> int:
+    """What this machine has, and where things lie. Exit code 1 if something is wrong."""
+    checks = examine(db or runs.default_path())
+    if as_json:
+        print(json.dumps([{"what": what, "state": state, "detail": detail} for what, state, detail in checks]))
+    else:
+        table(["what", "", "detail"], [list(check) for check in checks])
+    return 1 if any(state == "wrong" for _, state, _ in checks) else 0
 
 
 def _patiently(question: Callable[[], str]) -> str:

@@ -1,30 +1,33 @@
 """`dambench experts`: train experts before a run needs them, list them, delete them."""
 
 import json
-import os
 import shlex
 import sys
 import time
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 import typer
-from rich.console import Console
 from typer import Argument, Option
 
 from dambench.cli.arguments import Commands
+from dambench.cli.options import DatasetSettings, Json, data_path, request_options
 from dambench.cli.output import Watch, table
-from dambench.cli.record import EXIT_CODES, Signals, Told
-from dambench.core import allocator, config, expert_files, files, registry, sanitize
+from dambench.cli.process import foreground
+from dambench.cli.signals import EXIT_CODES, Interrupted
+from dambench.core import config, expert_files, files, registry, sanitize
 from dambench.core.errors import BadInput, named
 from dambench.core.events import Progressed, Warned
 from dambench.core.units import duration, size
 
-app = Commands(rich_markup_mode=None, help="Networks trained on the real images, whose trajectories are matched.")
+if TYPE_CHECKING:
+    from dambench.matching.experts import ExpertTraining, Trajectories
+    from dambench.training.problem import Notice
 
-Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
+app = Commands(rich_markup_mode=None, help="Networks trained on the real images, whose trajectories are matched.")
 
 FLAGS = {
     ("", "seed"): "--seed N",
@@ -40,61 +43,50 @@ SILENCE = 0.25
 
 
 @app.command("train")
+@request_options(network="the dataset's", data="", device="", threads="")
 def train(
     dataset: Annotated[str, Option(help="See `dambench data list`.")],
-    network: Annotated[str | None, Option(help="Such as convnet-d3-w128 [default: the dataset's].")] = None,
     count: Annotated[int, Option(min=1, max=100_000, help="How many there shall be.")] = 100,
     epochs: Annotated[int | None, Option(help="Of each [default: sgd 50, gsam 100].")] = None,
     optimiser: Annotated[str, Option(help="sgd (MTT) or gsam (FTD, DATM, PAD).")] = "sgd",
     schedule: Annotated[
         str, Option(help="PAD's schedule of the images by el2n, grand or loss; none: every epoch sees all.")
     ] = "none",
-    set_: Annotated[
+    settings: Annotated[
         list[str] | None,
         Option("--set", metavar="NAME=VALUE", help="lr=0.01, gsam.rho=0.01, schedule.growth=20, dataset.size=32, …"),
     ] = None,
     seed: Annotated[int, Option(help="Of the experts; runs of any seed share them.")] = 0,
     preprocessing: Annotated[str, Option(help="mean/std or zca.")] = "mean/std",
-    data: Annotated[str | None, Option(help="Where raw data are [default: DAMBENCH_DATA].")] = None,
-    device: Annotated[str, Option(help="auto, cpu or cuda:N.")] = "auto",
-    threads: Annotated[int, Option(help="CPU threads [default: torch's choice].")] = 0,
     precision: Annotated[str, Option(help="auto, fp32 or tf32 (GPU).")] = "auto",
+    *,
+    given: dict[str, Any],
     as_json: Json = False,
 ) -> int:
     """Train experts and keep them. Those that are there already are not trained again."""
     optimiser = named("optimiser", optimiser, ("sgd", "gsam"))
     schedule = named("schedule", schedule, ("none", "el2n", "grand", "loss"))
     space = cast(config.PreprocessingName, named("preprocessing", preprocessing, config.PREPROCESSINGS))
-    said = _settings(set_ or [])
+    groups = _settings(settings or [])
     for group, missing in (("gsam", optimiser == "sgd"), ("schedule", schedule == "none")):
-        if said[group] and missing:
+        if groups[group] and missing:
             flag = "--optimiser gsam" if group == "gsam" else "--schedule"
             raise BadInput(f"--set {group}.… is for {flag}, which was not asked for.")
-    watch = Watch(Console(stderr=True, highlight=False))
-    os.environ.setdefault("GOMP_SPINCOUNT", allocator.SPINS)  # read when torch is imported
-    with Signals(say=watch.say):
+    with foreground() as here:
         from dambench import datasets, networks
         from dambench.matching import experts
         from dambench.training.policy import Policy, choose_device, choose_precision
         from dambench.training.problem import Problem, Seeds
-        from dambench.training.train import Gsam
 
-        usual = experts.MTT if optimiser == "sgd" else experts.FTD
-        parts: dict[str, Any] = said[""] | {"seed": seed, "epochs": usual.epochs if epochs is None else epochs}
-        if optimiser == "gsam":
-            parts["gsam"] = config.read(Gsam, said["gsam"], "gsam")
-        if schedule != "none":
-            parts["schedule"] = config.read(experts.Schedule, said["schedule"] | {"score": schedule}, "the schedule")
-        how = config.read(experts.ExpertTraining, parts, "the experts' training")
-        place = data or os.environ.get("DAMBENCH_DATA")
-        on = choose_device(device)
-        if choose_precision(precision, on) == "bf16":
+        training = _training(optimiser, schedule, groups, seed, epochs)
+        device = choose_device("auto" if given["device"] is None else given["device"])
+        if choose_precision(precision, device) == "bf16":
             raise BadInput("--precision bf16 is of the images that a set is matched with: experts have fp32, or tf32.")
-        where = config.read(config.Where, {"device": on, "threads": threads}, "the request")
-        policy = Policy.of(where, choose_precision(precision, on), deterministic=False)
-        choice = config.Choice(dataset, said["dataset"])
-        card = datasets.prepare(choice, files.user_path(place) if place else None, watch.say)
-        name = networks.settle(network or registry.load("datasets", dataset).NETWORK, card)
+        where = config.read(config.Where, {"device": device, "threads": given["threads"] or 0}, "the request")
+        policy = Policy.of(where, choose_precision(precision, device), deterministic=False)
+        choice = config.Choice(dataset, groups["dataset"])
+        card = datasets.prepare(choice, data_path(given["data"]), here.watch.say)
+        name = networks.settle(given["network"] or registry.load("datasets", dataset).NETWORK, card)
         experts.check(networks.build(name, card))
         policy.apply()
         problem = Problem(
@@ -106,31 +98,61 @@ def train(
             network=name,
             policy=policy,
         )
-        began = heard = time.monotonic()
-        steps = experts.trajectories(problem, how, count)
+        began = time.monotonic()
         try:
-            with watch:
-                for note in card.notes:
-                    watch.hear(Warned(message=note))
-                while True:
-                    event = next(steps)
-                    if isinstance(event, Warned):
-                        watch.hear(event)
-                    elif isinstance(event, Progressed) and time.monotonic() - heard > SILENCE:
-                        watch.hear(msgspec.structs.replace(event, memory_bytes=policy.used_bytes()))
-                        heard = time.monotonic()
-        except StopIteration as end:
-            key = end.value.key
-        except Told as told:
-            watch.say("stopped: the experts that were ready are kept, and the same command goes on with the others.")
-            return EXIT_CODES[str(told)]
+            key = _shown(experts.trajectories(problem, training, count), here.watch, card.notes, policy.used_bytes)
+        except Interrupted as interrupt:
+            here.watch.say(
+                "stopped: the experts that were ready are kept, and the same command goes on with the others."
+            )
+            return EXIT_CODES[str(interrupt)]
         pool = expert_files.chosen(key)
     if as_json:
         print(json.dumps(msgspec.to_builtins(pool)))
     else:
-        watch.say(f"{duration(time.monotonic() - began)}: {pool.count} experts, {size(pool.size_bytes)}")
+        here.watch.say(f"{duration(time.monotonic() - began)}: {pool.count} experts, {size(pool.size_bytes)}")
         print(expert_files.folder(key))
     return 0
+
+
+def _training(
+    optimiser: str, schedule: str, groups: dict[str, dict[str, Any]], seed: int, epochs: int | None
+) -> "ExpertTraining":
+    """How experts are trained.
+
+    Args:
+        groups: of `--set`.
+    """
+    from dambench.matching import experts
+    from dambench.training.train import Gsam
+
+    usual = experts.MTT if optimiser == "sgd" else experts.FTD
+    fields: dict[str, Any] = groups[""] | {"seed": seed, "epochs": usual.epochs if epochs is None else epochs}
+    if optimiser == "gsam":
+        fields["gsam"] = config.read(Gsam, groups["gsam"], "gsam")
+    if schedule != "none":
+        fields["schedule"] = config.read(experts.Schedule, groups["schedule"] | {"score": schedule}, "the schedule")
+    return config.read(experts.ExpertTraining, fields, "the experts' training")
+
+
+def _shown(
+    steps: "Generator[Notice, None, Trajectories]", watch: Watch, notes: list[str], used_bytes: Callable[[], int]
+) -> str:
+    """Train to the end, and show how far it is. Returns the key of the experts."""
+    shown = time.monotonic()
+    with watch:
+        for note in notes:
+            watch.show(Warned(message=note))
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as end:
+                return str(end.value.key)
+            if isinstance(event, Warned):
+                watch.show(event)
+            elif isinstance(event, Progressed) and time.monotonic() - shown > SILENCE:
+                watch.show(msgspec.structs.replace(event, memory_bytes=used_bytes()))
+                shown = time.monotonic()
 
 
 def _settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
@@ -153,31 +175,29 @@ def _settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
 
 
 @app.command("import")
+@request_options(network="the dataset's", data="")
 def import_(
     paths: Annotated[list[Path], Argument(metavar="FILE…", help="MTT's replay_buffer_*.pt.")],
     dataset: Annotated[str, Option(help="What they were trained on. See `dambench data list`.")],
-    network: Annotated[str | None, Option(help="Such as convnet-d3-w128 [default: the dataset's].")] = None,
     preprocessing: Annotated[str, Option(help="mean/std or zca: what was done to the images.")] = "mean/std",
-    set_: Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="dataset.size=32, …")] = None,
-    data: Annotated[str | None, Option(help="Where raw data are [default: DAMBENCH_DATA].")] = None,
+    settings: DatasetSettings = None,
+    *,
+    given: dict[str, Any],
     as_json: Json = False,
 ) -> None:
     """Keep experts that were trained elsewhere, to be followed by mtt, datm and pad."""
     chosen = named("preprocessing", preprocessing, config.PREPROCESSINGS)
-    said = _settings(set_ or [])
-    if said[""] or said["gsam"] or said["schedule"]:
+    groups = _settings(settings or [])
+    if groups[""] or groups["gsam"] or groups["schedule"]:
         raise BadInput("They are trained already: --set takes dataset.NAME=VALUE only.")
-    watch = Watch(Console(stderr=True, highlight=False))
+    watch = Watch()
     from dambench import datasets, networks
     from dambench.engine import experts_import
 
-    place = data or os.environ.get("DAMBENCH_DATA")
-    card = datasets.prepare(
-        config.Choice(dataset, said["dataset"]), files.user_path(place) if place else None, watch.say
-    )
+    card = datasets.prepare(config.Choice(dataset, groups["dataset"]), data_path(given["data"]), watch.say)
     if chosen == "zca":
         datasets.whitening(card, watch.say)
-    name = networks.settle(network or registry.load("datasets", dataset).NETWORK, card)
+    name = networks.settle(given["network"] or registry.load("datasets", dataset).NETWORK, card)
     kept = None
     for done in experts_import.import_experts(paths, card, name, "zca" if chosen == "zca" else "mean/std"):
         if isinstance(done, str):
@@ -193,7 +213,9 @@ def import_(
             f"--preprocessing {other}."
         )
     words = ["dambench", "run", "--method", "mtt", "--dataset", dataset, "--network", name]
-    words += [word for pair in set_ or [] for word in ("--set", pair)] + (["--data", data] if data else [])
+    words += [word for pair in settings or [] for word in ("--set", pair)] + (
+        ["--data", given["data"]] if given["data"] else []
+    )
     for setting in (f"experts_from={kept.key[:12]}", f"experts={kept.count}", f"epochs={kept.epochs}"):
         words += ["--set", f"method.{setting}"]
     facts: dict[str, object] = {

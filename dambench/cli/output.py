@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -34,22 +35,23 @@ LINE_EVERY = 5.0
 
 
 class Watch:
-    """Shows what it hears on the console, which is stderr: stdout is for data.
+    """A screen for the events of a run: a bar in a terminal, plain lines elsewhere.
 
     Args:
+        console: None: stderr, since stdout is for data.
         total: iterations of the method; 0: it has none.
     """
 
-    def __init__(self, console: Console, total: int = 0, clock: Callable[[], float] = time.monotonic):
-        self.console = console
+    def __init__(self, console: Console | None = None, total: int = 0, clock: Callable[[], float] = time.monotonic):
+        self.console = console or Console(stderr=True, highlight=False)
         self.total = total
         self.clock = clock
         self.last_line = clock()
         self.progress: Progress | None = None
         self.task: TaskID | None = None
         self.phase = ""
-        self.deaf = False
-        """Whether the screen has gone."""
+        self.gone = False
+        """Whether nobody can see the screen any more."""
 
     def __enter__(self) -> "Watch":
         if self.console.is_terminal and not self.console.is_dumb_terminal:
@@ -73,7 +75,7 @@ class Watch:
         if self.progress is not None:
             self._try(self.progress.stop)
 
-    def hear(self, event: AnyEvent) -> None:
+    def show(self, event: AnyEvent) -> None:
         """Show an event."""
         self._try(lambda: self._show(event))
 
@@ -84,12 +86,12 @@ class Watch:
 
     def _try(self, draw: Callable[[], None]) -> None:
         """Draw, unless nobody can see it any more: a run goes on without its screen."""
-        if self.deaf:
+        if self.gone:
             return
         try:
             draw()
         except (OSError, SystemExit):  # rich leaves the program when a pipe is broken
-            self.deaf = True
+            self.gone = True
 
     def _show(self, event: AnyEvent) -> None:
         if line := summary(event):
@@ -119,6 +121,18 @@ class Watch:
             self.phase = phase
             self.task = self.progress.add_task(phase, total=total or None, said=said)
         self.progress.update(self.task, completed=done, total=total or None, said=said)
+
+
+def say(line: str) -> None:
+    """Say a line on stderr, whatever it holds."""
+    print(display(line, 1000), file=sys.stderr)
+
+
+def complain(sentence: str, code: int = 2) -> int:
+    """Say what is wrong on stderr. Returns the exit code."""
+    with suppress(OSError, ValueError):  # the code says it, too
+        print(f"dambench: {display(sentence, 1000)}", file=sys.stderr)
+    return code
 
 
 def _side(said: str, memory_bytes: int) -> str:

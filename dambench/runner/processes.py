@@ -37,6 +37,9 @@ TOLD = "DAMBENCH_DETACHED"
 
 State = Literal["waiting", "running", "silent", "lost", "finished", "failed", "stopped"]
 
+ALIVE: tuple[State, ...] = ("waiting", "running", "silent")
+"""States of a run that has a process, as far as is known."""
+
 
 def this_process(log: str = "") -> Process:
     """Who we are."""

@@ -20,7 +20,7 @@ from PIL import Image
 from dambench.__main__ import main as program
 from dambench.cli import app as cli
 from dambench.cli.app import app, run_cli
-from dambench.cli.record import until_told
+from dambench.cli.record import run_until_signal
 from dambench.core import registry
 from dambench.core.events import AnyEvent, Evaluated
 from dambench.core.protocol import PRESETS, Budget
@@ -424,7 +424,7 @@ def test_a_reason_to_stop_is_thrown_into_the_run_once() -> None:
             yield "stopped"
 
     told = iter(["", "", "SIGINT", "SIGINT", "SIGINT"])
-    assert list(until_told(run(), lambda: next(told), StopRun)) == [0, 1, 2, "stopping", "stopped"]
+    assert list(run_until_signal(run(), lambda: next(told), StopRun)) == [0, 1, 2, "stopping", "stopped"]
     assert heard == ["SIGINT"]
 
 
@@ -495,7 +495,7 @@ def test_runs_lists_the_newest_first_with_mean_accuracy(ledger_path: Path, capsy
 def test_runs_lists_the_newest_and_all_where_it_is_asked_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "NEWEST", 3)
+    monkeypatch.setattr("dambench.cli.runs.NEWEST", 3)
     with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
         made = [store.create(config("dm", seed=seed), CARD) for seed in range(3)]
         assert [row["id"] for row in _json(capsys, "runs")] == made[::-1]

@@ -26,7 +26,7 @@ def test_outside_a_terminal_losses_are_plain_lines_not_too_often() -> None:
     clock = iter([0.0, *(n * 0.1 for n in range(1, 101))])
     with Watch(console, total=100, clock=lambda: next(clock)) as watch:
         for iteration in range(1, 101):
-            watch.hear(Stepped(iteration=iteration, losses={"matching": 2.0}, seconds=0.1 * iteration))
+            watch.show(Stepped(iteration=iteration, losses={"matching": 2.0}, seconds=0.1 * iteration))
     lines = _said(console).splitlines()
     assert lines[0] == "iteration 1/100  matching 2  10 it/s  10 s left"
     assert [line.split()[1] for line in lines] == ["1/100", "51/100", "100/100"]
@@ -43,7 +43,7 @@ def test_steps_that_were_left_out_are_shown_where_there_are_any() -> None:
 def test_in_a_terminal_a_bar_shows_iteration_losses_rate_memory_and_eta() -> None:
     console = _console(terminal=True)
     with Watch(console, total=100) as watch:
-        watch.hear(Stepped(iteration=50, losses={"matching": 2.0}, seconds=5.0, memory_bytes=300_000_000))
+        watch.show(Stepped(iteration=50, losses={"matching": 2.0}, seconds=5.0, memory_bytes=300_000_000))
         assert watch.progress is not None
         watch.progress.refresh()
     assert "50/100 matching 2  10 it/s  300 MB" in _said(console)
@@ -51,8 +51,8 @@ def test_in_a_terminal_a_bar_shows_iteration_losses_rate_memory_and_eta() -> Non
 
 def test_phases_follow_each_other_on_one_bar() -> None:
     with Watch(_console(terminal=True), total=100) as watch:
-        watch.hear(Stepped(iteration=50, losses={"matching": 2.0}, seconds=5.0))
-        watch.hear(Progressed(phase="evaluate", done=3, total=10, note="convnet 1/5"))
+        watch.show(Stepped(iteration=50, losses={"matching": 2.0}, seconds=5.0))
+        watch.show(Progressed(phase="evaluate", done=3, total=10, note="convnet 1/5"))
         assert watch.progress is not None
         (task,) = watch.progress.tasks
         assert (task.description, task.completed, task.total) == ("evaluate", 3, 10)
@@ -62,8 +62,8 @@ def test_phases_follow_each_other_on_one_bar() -> None:
 def test_markup_and_escape_codes_of_messages_are_text(terminal: bool) -> None:
     console = _console(terminal)
     with Watch(console) as watch:
-        watch.hear(Warned(message="[/] [bold]x[/bold] \x1b]52;c;aGk=\x07"))
-        watch.hear(Stepped(iteration=1, losses={"[red]\x1b[2J": 1.0}, seconds=1.0))
+        watch.show(Warned(message="[/] [bold]x[/bold] \x1b]52;c;aGk=\x07"))
+        watch.show(Stepped(iteration=1, losses={"[red]\x1b[2J": 1.0}, seconds=1.0))
         if watch.progress is not None:
             watch.progress.refresh()
     said = _said(console)
@@ -99,7 +99,7 @@ def test_a_terminal_that_cannot_draw_gets_plain_lines(monkeypatch: pytest.Monkey
     monkeypatch.setenv("TERM", "dumb")
     console = _console(terminal=True)
     with Watch(console, total=1) as watch:
-        watch.hear(Stepped(iteration=1, losses={"matching": 2.0}, seconds=0.1))
+        watch.show(Stepped(iteration=1, losses={"matching": 2.0}, seconds=0.1))
     assert _said(console).startswith("iteration 1/1  matching 2")
 
 
@@ -113,8 +113,8 @@ def test_a_watch_whose_screen_has_gone_stays_silent() -> None:
 
     with Watch(Console(file=Gone(), width=80)) as watch:
         for _ in range(3):
-            watch.hear(Warned(message="x"))
-    assert watch.deaf
+            watch.show(Warned(message="x"))
+    assert watch.gone
     assert Gone.calls == 1
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dambench import datasets, engine
-from dambench.cli.record import until_told
+from dambench.cli.record import run_until_signal
 from dambench.core import files, registry
 from dambench.core.config import Choice, Request, RunConfig, read
 from dambench.core.errors import BadInput
@@ -183,7 +183,7 @@ def test_a_run_that_was_told_to_stop_goes_on_where_it_was(method: str, store: St
         # Not one by time: only the one that the signal asks for.
         keeper = Keeper(files.run_folder(store.run(run)["uid"]), 10**6)
         heard = count(1)
-        words = until_told(
+        words = run_until_signal(
             engine.run(job, "", keeper),
             lambda heard=heard, after=after: "SIGUSR1" if next(heard) >= after else "",  # type: ignore[misc]
             StopRun,

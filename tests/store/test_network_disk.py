@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from dambench.cli import app as cli
 from dambench.cli import doctor
 from dambench.cli.app import run_cli
+from dambench.cli.store import open_store
 from dambench.runner import processes
 from dambench.store.runs import Store
 from tests.ledger import CARD, config
@@ -35,6 +35,7 @@ def _answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 KILLED = """
 import os, signal, sys
 from dambench.cli.app import run_cli
+from dambench.cli.store import open_store
 from dambench.core.events import Checkpointed
 from dambench.store.shared import Shared
 
@@ -158,11 +159,11 @@ def test_where_runs_are_written_is_said_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAMBENCH_DISK", "network")
-    with cli._opened(tmp_path / "runs.db", write=True):
+    with open_store(tmp_path / "runs.db", write=True):
         pass
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "runs.db.d" in said
-    with cli._opened(tmp_path / "runs.db"):
+    with open_store(tmp_path / "runs.db"):
         pass
     assert capsys.readouterr().err == ""

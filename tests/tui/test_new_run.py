@@ -592,5 +592,6 @@ def test_the_command_line_answers_many_requests(
     first, second, third = map(json.loads, capsys.readouterr().out.splitlines())
     assert "'--ipc'" in first["error"]
     assert "Did you mean 'dm'" in second["error"]
+    assert first["field"] == "ipc"
     assert third["error"].startswith("TypeError")
     assert not Path(os.environ["DAMBENCH_DB"]).exists()

@@ -1,0 +1,164 @@
+"""What there is to choose from: methods, networks, protocols, datasets."""
+
+import json
+from typing import Any
+
+import msgspec
+
+from dambench.cli.arguments import Commands
+from dambench.cli.options import Json
+from dambench.cli.output import say, table
+from dambench.core import registry
+from dambench.core.contracts import Contract, Method
+from dambench.core.protocol import PRESETS
+from dambench.core.registry import P, Plugins
+from dambench.report.wording import augmentation
+
+data_app = Commands(rich_markup_mode=None, help="Real datasets.")
+
+
+def methods(as_json: Json = False) -> None:
+    """The methods, their options and recipes."""
+    known = _noting(registry.load_all("methods"))
+    if as_json:
+        found = [
+            {
+                "name": name,
+                "what": module.headline,
+                "paper": module.PAPER,
+                "matches_on_network": module.MATCHES_ON_NETWORK,
+                "options": msgspec.json.schema(module.Options),
+                "recipes": [msgspec.to_builtins(recipe) for recipe in module.RECIPES],
+                "fault": "",
+            }
+            for name, module in known.usable.items()
+        ]
+        nothing = {"paper": "", "matches_on_network": False, "options": {}, "recipes": []}
+        print(json.dumps(found + _unusable(known, nothing)))
+        return
+    table(
+        ["method", "what", "paper", "options and their defaults", "--recipe"],
+        [[name, m.headline, m.PAPER, _options(m), _recipes(m)] for name, m in known.usable.items()]
+        + [[name, fault, "", "", ""] for name, fault in known.faults.items()],
+    )
+
+
+def networks(as_json: Json = False) -> None:
+    """The networks, and how their names are made."""
+    from dambench.networks import POOLS, parts
+
+    known = _noting(registry.load_all("networks"))
+    if as_json:
+        rows = [
+            {
+                "name": n,
+                "what": m.headline,
+                "parts": parts(m),
+                "options": msgspec.json.schema(m.Options),
+                "members": [],
+                "fault": "",
+            }
+            for n, m in known.usable.items()
+        ]
+        pools = [
+            {"name": name, "what": what, "parts": {}, "options": {}, "members": members.split(), "fault": ""}
+            for name, (what, members) in POOLS.items()
+        ]
+        print(json.dumps(rows + _unusable(known, {"parts": {}, "options": {}, "members": []}) + pools))
+        return
+    table(
+        ["network", "what", "parts of a name, in any order"],
+        [[name, module.headline, " ".join(parts(module).values())] for name, module in known.usable.items()]
+        + [[name, fault, ""] for name, fault in known.faults.items()],
+    )
+    print()
+    table(
+        ["--evaluate-on", "the papers' pools", "networks"],
+        [[name, what, members.replace(" ", ", ")] for name, (what, members) in POOLS.items()],
+    )
+
+
+def protocols(as_json: Json = False) -> None:
+    """The protocols: how networks are trained and tested."""
+    if as_json:
+        print(json.dumps([msgspec.to_builtins(p) | {"sha256": p.sha256} for p in PRESETS.values()]))
+        return
+    table(
+        ["protocol", "epochs", "whole", "batch", "rate", "augmentation", "source"],
+        [
+            [
+                p.label,
+                p.synthetic.epochs,
+                p.whole.epochs,
+                p.batch,
+                p.lr,
+                "none" if not p.augmentation else augmentation(p).partition(",")[0],
+                p.source,
+            ]
+            for p in PRESETS.values()
+        ],
+    )
+
+
+@data_app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """The datasets, and which are prepared."""
+    from dambench import datasets
+
+    cards = datasets.prepared()
+    known = _noting(registry.load_all("datasets"))
+    found: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "what": module.headline,
+            "source": module.SOURCE,
+            "options": msgspec.json.schema(module.Options),
+            "files": list(module.FILES),
+            "instead": module.INSTEAD,
+            "prepared": [msgspec.to_builtins(card) for card in cards if card.name == name],
+            "fault": "",
+        }
+        for name, module in known.usable.items()
+    ]
+    found += _unusable(known, {"source": "", "options": {}, "files": [], "instead": "", "prepared": []})
+    if as_json:
+        print(json.dumps(found))
+        return
+    rows = []
+    for entry in found:
+        ready = []
+        for c in entry["prepared"]:
+            ready.append(
+                f"{c['label']}: {sum(c['train_counts'])} + {sum(c['test_counts'])} images, "
+                f"{c['channels']}×{c['height']}×{c['width']}, {len(c['classes'])} classes"
+            )
+            ready += [f"  note: {note}" for note in c["notes"]]
+        missing = "" if entry["fault"] else "not yet"
+        rows += [[entry["name"], entry["what"], (ready or [missing])[0]], *(["", "", more] for more in ready[1:])]
+    table(["dataset", "what", "prepared"], rows)
+
+
+def _noting(plugins: Plugins[P]) -> Plugins[P]:
+    """The same plug-ins; what is from outside and is not used is told of."""
+    for sentence in plugins.unused:
+        say(f"note: {sentence}")
+    return plugins
+
+
+def _unusable(known: Plugins[Contract], nothing: dict[str, Any]) -> list[dict[str, Any]]:
+    """Entries for those that cannot be used, with a sentence in the place of what they are."""
+    return [{"name": name, "what": fault} | nothing | {"fault": fault} for name, fault in known.faults.items()]
+
+
+def _recipes(module: Method) -> str:
+    """The recipes that have to be asked for, and their datasets."""
+    called: dict[str, list[str]] = {}
+    for recipe in module.RECIPES:
+        if recipe.name != "default":
+            called.setdefault(recipe.name, []).extend(recipe.datasets or ["any"])
+    return ", ".join(f"{name} ({'any' if 'any' in of else ', '.join(of)})" for name, of in called.items())
+
+
+def _options(module: Method) -> str:
+    usual = module.Options()
+    return ", ".join(f"{name} {getattr(usual, name)}" for name in module.Options.__struct_fields__)

@@ -1,0 +1,85 @@
+"""How the console is opened."""
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dambench.cli.output import say
+from dambench.cli.process import AGAIN, ended_before
+from dambench.core import files
+from dambench.core.errors import BadInput
+from dambench.runner import processes
+from dambench.store import database
+
+if TYPE_CHECKING:
+    from dambench.tui.app import ConsoleOptions
+
+
+def refuse_console_options(context: typer.Context, what: str) -> None:
+    """Refuse options of the console before a command that opens none."""
+    for name, flag in (("readonly", "--readonly"), ("ascii_", "--ascii")):
+        if context.find_root().params.get(name):
+            raise BadInput(f"{flag} is for the console, and `{what}` opens none: leave it out.")
+
+
+def in_terminal() -> bool:
+    """Whether the console can be drawn here."""
+    return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def console_options(context: typer.Context) -> "ConsoleOptions":
+    """The options that the console was opened with. To be called before textual is imported."""
+    colour = not os.environ.get("NO_COLOR")
+    from dambench.tui.app import ConsoleOptions
+
+    given = context.find_root().params
+    return ConsoleOptions(readonly=bool(given.get("readonly")), ascii=bool(given.get("ascii_")), colour=colour)
+
+
+def open_console(path: Path, run_id: str, context: typer.Context) -> None:
+    """Open the console, with this run in front; empty: none."""
+    if not in_terminal():
+        raise BadInput(
+            "The console needs a terminal, and this is none. `dambench run --headless` runs, `dambench runs` lists, "
+            "`dambench report` compares."
+        )
+    # Read when textual is imported: few bytes per second, for lines that are slow.
+    os.environ.setdefault("TEXTUAL_FPS", "30")
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    # Exported by some shells, and wrong once the terminal has another size.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
+    files.home()
+    options = console_options(context)
+    from dambench.tui.app import DambenchApp
+
+    if path.exists():
+        database.identify(path)
+    # Every move of one would cost kilobytes, and a terminal that comes back sends moves from nowhere.
+    DambenchApp(path, run_id, options).run(mouse=False)
+
+
+def run_in_console(arguments: list[str], path: Path, context: typer.Context) -> int:
+    """Run `dambench` with these arguments in a process of its own, and open the console on its run."""
+    began = datetime.now(UTC)
+    run_id, code = processes.start(arguments, say)
+    if not run_id:
+        return code
+    if ended_before(path, run_id, began):
+        say(f"run {run_id} has done this already: {AGAIN}")
+    open_console(path, run_id, context)
+    return 0
+
+
+def words_after_command(context: typer.Context) -> list[str]:
+    """The words after a command, and what was said before it that is for it, too."""
+    words: list[str] = list(context.obj)
+    at = 0
+    while words[at].startswith("-"):
+        at += 2 if words[at] == "--db" else 1
+    before = context.find_root().params.get("db")
+    return words[at + 1 :] + (["--db", str(before)] if before is not None else [])

@@ -1,0 +1,70 @@
+"""Where a command runs: here, in the foreground, or in a process of its own."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dambench.cli.output import Watch
+from dambench.cli.signals import Signals
+from dambench.cli.store import open_store
+from dambench.core import allocator
+from dambench.core.events import Process
+from dambench.runner import processes
+
+AGAIN = "it is not run again (--again does so)."
+
+
+class Foreground:
+    """This process while it runs something: its screen, the signals that it gets, and who waits for its run.
+
+    Args:
+        launcher: None: nobody does.
+    """
+
+    def __init__(self, watch: Watch, signals: Signals, launcher: processes.Detached | None):
+        self.watch, self.signals, self._launcher = watch, signals, launcher
+        self._announced = False
+
+    def announce(self, run_id: str) -> None:
+        """Tell the id of the first run to whoever waits for it."""
+        if self._launcher and not self._announced:
+            self._announced = True
+            self._launcher.announce(run_id)
+
+    def process(self) -> Process:
+        """This process, as a run records it."""
+        return processes.this_process(self._launcher.log if self._launcher else "")
+
+
+@contextmanager
+def foreground() -> Iterator[Foreground]:
+    """Run something in this process; to be entered before torch is imported."""
+    watch, launcher = Watch(), processes.detached()
+    os.environ.setdefault("GOMP_SPINCOUNT", allocator.SPINS)  # read when torch is imported
+    with Signals(detached=launcher is not None, say=watch.say) as signals:
+        yield Foreground(watch, signals, launcher)
+
+
+def detach(arguments: list[str], path: Path, as_json: bool) -> int:
+    """Run `dambench` with these arguments in a process of its own, and say its id."""
+    watch, began = Watch(), datetime.now(UTC)
+    run_id, code = processes.start(arguments, watch.say)
+    if not run_id:
+        return code
+    existing = ended_before(path, run_id, began)
+    print(json.dumps({"run": run_id} | ({"existing": True} if existing else {})) if as_json else run_id, flush=True)
+    if existing:
+        watch.say(f"run {run_id} has done this already: {AGAIN}")
+        return 0
+    watch.say(f"It goes on without this terminal: dambench watch {run_id}, logs {run_id}, stop {run_id}.")
+    return 0
+
+
+def ended_before(path: Path, run_id: str, began: datetime) -> bool:
+    """Whether the run that a process named had ended before that process began."""
+    with open_store(path) as store:
+        row = store.run(run_id)
+        return row["state"] == "finished" and datetime.fromisoformat(row["ended_at"]) < began

@@ -1,0 +1,54 @@
+"""`dambench report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from dambench.cli.options import Db, Filter
+from dambench.cli.output import say
+from dambench.cli.store import open_store
+from dambench.core.errors import BadInput, named
+from dambench.report import FORMATS, format_of, write
+from dambench.runner import processes
+from dambench.store import filters
+from dambench.store import runs as stored
+from dambench.store.leaderboard import AXES, leaderboard
+
+
+def report(
+    rows: Annotated[str, Option(help="What rows stand for: method, dataset, ipc, network, protocol.")] = "method",
+    columns: Annotated[str, Option(help="What columns stand for.")] = "dataset,ipc",
+    format_: Annotated[
+        str | None,
+        Option("--format", help="markdown, latex, csv, html or json [default: by the file's suffix, else markdown]."),
+    ] = None,
+    short: Annotated[bool, Option("--short", help="Only the tables of accuracy, and what their signs say.")] = False,
+    filter_: Filter = "",
+    output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
+    db: Db = None,
+) -> None:
+    """Compare all finished runs, in markdown, LaTeX, CSV, HTML or JSON."""
+    axes = [tuple(named("axis", part, AXES) for part in text.split(",") if part.strip()) for text in (rows, columns)]
+    if len({*axes[0], *axes[1]}) < len(axes[0]) + len(axes[1]) or not all(axes):
+        raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be there twice.")
+    chosen = format_of(format_, output, short=short)
+    only = filters.read(filter_, to_compare=True)
+    path = db or stored.default_path()
+    if stored.exists(path) or chosen != "markdown":
+        with open_store(path) as store:
+            board = leaderboard(store, *axes, only=only.where(processes.states(store)))
+            board.only = only.text.strip()
+            if board.only and not board.finished:
+                raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
+            text = FORMATS[chosen](board, *axes, **({"short": True} if short else {}))
+    else:
+        text = (
+            f"There is no database {str(path)!r} yet. A first run makes it:\n\n"
+            "    dambench run --headless --method dm --dataset digits --ipc 1\n"
+        )
+    if output is None:
+        print(text, end="")
+        return
+    write(output, text)
+    say(f"Written: {output}")

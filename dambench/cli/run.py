@@ -1,0 +1,251 @@
+"""Begin a run, go on with one, evaluate the set of one."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from typer import Argument, Option
+
+from dambench.cli import check as checking
+from dambench.cli.console import in_terminal, refuse_console_options, run_in_console, words_after_command
+from dambench.cli.options import Again, Db, Json, RunId, Settings, request_options
+from dambench.cli.output import Watch
+from dambench.cli.process import AGAIN, detach, foreground
+from dambench.cli.record import record, result
+from dambench.cli.request import requests_of
+from dambench.cli.signals import EXIT_CODES
+from dambench.cli.store import open_store
+from dambench.core import config, files, sanitize
+from dambench.core.config import Request, RunConfig
+from dambench.core.errors import BadInput
+from dambench.core.units import duration
+from dambench.runner import processes
+from dambench.store import runs as stored
+from dambench.store.runs import Store
+
+# Whoever needs torch imports the engine in the function: `dambench runs` must answer at once.
+
+
+@request_options()
+def run(
+    context: typer.Context,
+    file: Annotated[Path | None, Argument(metavar="[FILE.toml]", help="Settings; flags go over them.")] = None,
+    headless: Annotated[bool, Option("--headless", help="Run here, in the foreground.")] = False,
+    detached: Annotated[
+        bool, Option("--detach", help="Run in the background, where a lost terminal ends nothing.")
+    ] = False,
+    *,
+    given: dict[str, Any],
+    settings: Settings = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Measure a few steps, say what the run would take, and keep nothing.")
+    ] = False,
+    check: Annotated[
+        bool, Option("--check", help="Say what the run would be, as JSON; nothing is prepared, run or kept.")
+    ] = False,
+    again: Again = False,
+    db: Db = None,
+    as_json: Json = False,
+) -> int:
+    """Distil a dataset, train networks on the result, test them, store everything. In a terminal: in the console."""
+    ways = {"--headless": headless, "--detach": detached, "--dry-run": dry_run, "--check": check}
+    _check_ways([flag for flag, chosen in ways.items() if chosen], context)
+    requests = requests_of(file, given, settings)
+    path = db or stored.default_path()
+    stored.check(path)
+    if not (headless or dry_run or check):
+        words = ["run", *(word for word in words_after_command(context) if word != "--detach"), "--headless"]
+        return detach(words, path, as_json) if detached else run_in_console(words, path, context)
+    with foreground() as here:
+        if check:
+            print(json.dumps(checking.outlook(requests, None if again else path)))
+            return 0
+        from dambench import engine
+
+        job = engine.prepare(requests[0], here.watch.say)
+        if dry_run:
+            here.watch.say("measuring a few steps …")
+            return checking.estimate(job, len(requests), as_json)
+        with open_store(path, write=True) as store:
+            code = 0
+            for request in requests:
+                if here.signals.received:
+                    return EXIT_CODES[here.signals.received]
+                job = job.with_seed(request.seed or 0)
+                finished = None if again else store.finished(job.config, job.card)
+                if finished:
+                    _point_out(store, finished, request, here.watch, as_json)
+                    continue
+                source = job.recipe.source if job.recipe else ""
+                run_id = store.create(
+                    job.config, job.card, request.name or "", request.tags or [], here.process(), source, job.overrides
+                )
+                here.watch.say(f"run {run_id}" + (f", settings: {source}" if job.recipe else ""))
+                here.announce(run_id)
+                code = max(code, record(store, run_id, job, here, as_json))
+            if finished:
+                here.announce(finished)  # if no other was begun
+            return code
+
+
+def _check_ways(flags: list[str], context: typer.Context) -> None:
+    """See that one way to run was chosen, and that it is possible here."""
+    if flags:
+        refuse_console_options(context, f"dambench run {flags[0]}")
+    elif not in_terminal():
+        raise BadInput("A run opens in the console, which needs a terminal, and this is none: --headless or --detach.")
+    if "--headless" in flags and "--detach" in flags:
+        raise BadInput("--headless and --detach exclude each other: in the foreground, or in the background.")
+    if len({"--detach", "--dry-run", "--check"} & {*flags}) > 1:
+        raise BadInput("--detach, --dry-run and --check exclude each other: begin a run, measure it, or look at it.")
+
+
+def resume(
+    context: typer.Context,
+    run_id: Annotated[str, Argument(metavar="ID", help="Of a run that stopped, failed or was lost.")],
+    headless: Annotated[bool, Option("--headless", help="Here, in the foreground, not in the background.")] = False,
+    db: Db = None,
+    as_json: Json = False,
+) -> int:
+    """Go on with a run from its last checkpoint, as if it had never been interrupted."""
+    path = db or stored.default_path()
+    stored.check(path)
+    with open_store(path) as store:
+        row = store.run(run_id)
+    _can_resume(row)
+    if not headless:
+        return detach([*context.obj, "--headless"], path, as_json)
+    with foreground() as here:
+        from dambench import engine
+
+        with open_store(path, write=True) as store:
+            row = store.run(run_id)
+            _can_resume(row)
+            beginning = store.beginning(row["id"], here.process())
+            job = engine.reopen(
+                msgspec.json.decode(row["config"], type=RunConfig),
+                row["dataset_sha256"],
+                row["recipe"],
+                json.loads(row["overrides"]),
+                beginning.environment,
+                here.watch.say,
+            )
+            here.watch.say(f"run {row['id']}, resumed")
+            return record(store, row["id"], job, here, as_json, beginning)
+
+
+@request_options(
+    evaluate_on="those of the run",
+    eval_repeats="as the run",
+    protocol="the run's",
+    device="the run's",
+    threads="",
+    name="",
+    tags="",
+)
+def evaluate(
+    context: typer.Context,
+    run_id: RunId,
+    *,
+    given: dict[str, Any],
+    detached: Annotated[bool, Option("--detach", help="In the background.")] = False,
+    again: Again = False,
+    db: Db = None,
+    as_json: Json = False,
+) -> int:
+    """Train other networks on the set of a finished run, and test them: cross-architecture evaluation."""
+    request = config.read(Request, config.overlay({}, given), "the request")
+    path = db or stored.default_path()
+    stored.check(path)
+    with open_store(path) as store:
+        row = store.run(run_id)
+        made = store.query(
+            "select iteration from artifacts where run = ? and sha256 = ?", row["number"], row["set_sha256"]
+        )
+    if row["state"] != "finished" or not made:
+        raise BadInput(f"The run {row['id']} is {processes.state(row)}: only the set of a finished run is evaluated.")
+    _check_set(row, row["set_sha256"])
+    if detached:
+        return detach([word for word in context.obj if word != "--detach"], path, as_json)
+    with foreground() as here:
+        from dambench import engine
+
+        with open_store(path, write=True) as store:
+            overrides = json.loads(row["overrides"])
+            job = engine.reopen(
+                msgspec.json.decode(row["config"], type=RunConfig),
+                row["dataset_sha256"],
+                row["recipe"],
+                overrides,
+                None,
+                here.watch.say,
+                only_its_set=True,
+            )
+            job = engine.evaluation(job, request, row["set_sha256"], made[-1]["iteration"])
+            finished = None if again else store.finished(job.config, job.card, row["set_sha256"])
+            if finished:
+                _point_out(store, finished, request, here.watch, as_json)
+                here.announce(finished)
+                return 0
+            new = store.create(
+                job.config, job.card, request.name or "", request.tags or [], here.process(), row["recipe"], overrides
+            )
+            here.watch.say(f"run {new}, of the set of {row['id']}")
+            here.announce(new)
+            return record(store, new, job, here, as_json)
+
+
+def _point_out(store: Store, run_id: str, request: Request, watch: Watch, as_json: bool) -> None:
+    """Say that no run is begun, because this finished one did what is requested."""
+    row = store.run(run_id)
+    where, when = sanitize.display(row["host"], 60), row["ended_at"][:16].replace("T", " ")
+    watch.say(f"run {run_id} has done this already{f' on {where}' if where else ''} ({when} UTC): {AGAIN}")
+    if request.name or request.tags:
+        watch.say(f"--name and --tag are of new runs. `dambench tag {run_id}` and `note {run_id}` change this one.")
+    if as_json:
+        print(json.dumps(result(store, run_id) | {"existing": True}), flush=True)
+
+
+def _check_set(row: dict[str, Any], sha256: str) -> None:
+    """See that a set which is to be evaluated is here, before anything is recorded.
+
+    Args:
+        row: a run that has it.
+
+    Raises:
+        BadInput: it is missing, or its content is not that of its name.
+    """
+    if sha256 == row["dataset_sha256"]:
+        return  # the prepared dataset itself, which is looked at when it is opened
+    path = files.set_path(sha256)
+    if not path.is_file():
+        raise BadInput(
+            f"The set {sha256[:12]} of the run {row['id']} is not on this machine; the run was made on "
+            f"{sanitize.display(row['host'], 60) or 'another'}. `dambench db bundle` there and `dambench db merge` "
+            "here bring it."
+        )
+    if files.sha256(path) != sha256:
+        raise BadInput(f"The set {str(path)!r} of the run {row['id']} is damaged: its content is not that of its name.")
+
+
+def _can_resume(row: dict[str, Any]) -> None:
+    if row["deleted_at"]:
+        raise BadInput(f"The run {row['id']} is in the trash: `dambench restore {row['id']}` takes it out.")
+    now = processes.state(row)
+    if now == "finished":
+        raise BadInput(f"The run {row['id']} is finished: there is nothing to go on with.")
+    if now in processes.ALIVE:
+        quiet = f", silent for {duration(processes.silence(row))}" if now == "silent" else ""
+        raise BadInput(
+            f"The run {row['id']} goes on, as process {row['pid']} on {row['host']}{quiet}: "
+            f"`dambench watch {row['id']}` shows it."
+        )
+    if made := json.loads(row["config"]).get("where", {}).get("made"):
+        _check_set(row, made)
+    if row["diverged_at"] is not None:
+        raise BadInput(
+            f"The run {row['id']} diverged at iteration {row['diverged_at']}, and would again: begin a new one, with "
+            "a smaller step size."
+        )

@@ -1,0 +1,158 @@
+"""Runs that are recorded: list and show them, write to them, throw them away."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from dambench.cli.options import Db, Filter, Json, RunId
+from dambench.cli.output import describe, draw, has_room, say, shown, table
+from dambench.cli.store import open_store
+from dambench.core import files
+from dambench.core.errors import BadInput
+from dambench.runner import processes
+from dambench.store import filters
+from dambench.store.leaderboard import method_label
+
+NEWEST = 100
+"""Runs that are listed, unless all are asked for."""
+
+RunIds = Annotated[list[str], Argument(metavar="ID…", help="Or their beginnings.")]
+
+
+def runs(
+    all_: Annotated[bool, Option("--all", help=f"Not the newest {NEWEST} only.")] = False,
+    deleted: Annotated[bool, Option("--deleted", help="Those in the trash.")] = False,
+    filter_: Filter = "",
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs, newest first."""
+    with open_store(db) as store:
+        only = filters.read(filter_).where(processes.states(store))
+        found = store.newest(-1 if all_ else NEWEST + 1, deleted=deleted, only=only)
+    if not all_ and len(found) > NEWEST:
+        found.pop()
+        print(f"The newest {NEWEST}; --all lists the others too.", file=sys.stderr)
+    for row in found:
+        row["state"] = processes.state(row)
+    if as_json:
+        print(json.dumps([row | {"overrides": json.loads(row["overrides"])} for row in found]))
+        return
+    if not found and filter_:
+        print("No run is meant by this filter.")
+        return
+    if not found and deleted:
+        print("The trash is empty.")
+        return
+    if not found:
+        print("No runs yet: dambench run --headless --method dm --dataset digits --ipc 1")
+        return
+    head = ["id", "state", "method", "dataset", "ipc", "seed", "accuracy", "n", "name"]
+    lines = [
+        [
+            row["id"],
+            row["state"] if row["state"] != "running" else f"{row['phase']} {row['done']}/{row['total']}",
+            (f"{row['evaluates']}: " if row["evaluates"] else "") + method_label(row["method"], row["overrides"]),
+            row["dataset"],
+            row["ipc"],
+            row["seed"],
+            None if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %",
+            row["n"],
+            row["name"],
+        ]
+        for row in found
+    ]
+    if has_room():
+        head += ["protocol", "begun (UTC)"]
+        for line, row in zip(lines, found, strict=True):
+            line += [row["protocol"], row["created_at"][:16].replace("T", " ")]
+    table(head, lines)
+
+
+def show(
+    run_id: RunId,
+    preview: Annotated[Path | None, Option(help="Write the picture of its latest set to this PNG file.")] = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Everything that is known of one run."""
+    if preview is not None:
+        files.check_suffix(preview, [".png"], "a preview")
+    with open_store(db) as store:
+        details = store.describe(run_id)
+        details["run"]["state"] = processes.state(details["run"])
+        png = store.preview(run_id)
+        part = shown(png, details["sets"][-1]["shape"], store.extent(run_id)) if png else ""
+    if preview is not None:
+        if not png:
+            raise BadInput(f"The run {details['run']['id']} has no set yet, and so no preview.")
+        with files.writing("The preview", preview.absolute().parent):
+            files.check_folder(preview, "The preview")
+            files.write_whole(preview, png)
+        say(f"Written: {preview}" + (f" ({part})" if part else ""))
+    if as_json:
+        print(json.dumps(details))
+        return
+    describe(details)
+    if png and sys.stdout.isatty():
+        draw(png, details["sets"][-1]["shape"])
+        if part:
+            print(part)
+
+
+def tag(
+    run_id: RunId,
+    tags: Annotated[list[str], Argument(metavar="TAG…", help="To give it; with a - in front, to take from it.")],
+    db: Db = None,
+) -> None:
+    """Tag a run: filters find it by its tags."""
+    if wrong := [name for name in tags if not name.strip("- ")]:
+        raise BadInput(f"{wrong[0]!r} is no tag: a tag is a word, with a - in front to take it away.")
+    with open_store(db, write=True) as store:
+        run = store.run(run_id)["id"]
+        for name in tags:
+            store.edit(run, "untag" if name.startswith("-") else "tag", name.removeprefix("-").strip())
+        print(" ".join(store.describe(run)["tags"]))
+
+
+def note(
+    run_id: RunId,
+    text: Annotated[str, Argument(metavar="TEXT", help="In place of what was written before; '' takes it away.")],
+    db: Db = None,
+) -> None:
+    """Write a note to a run."""
+    with open_store(db, write=True) as store:
+        row = store.run(run_id)
+        store.edit(row["id"], "note", text)
+    if row["note"]:
+        say(f"Replaced: {row['note']}")
+
+
+def delete(ids: RunIds, db: Db = None) -> None:
+    """Put runs into the trash: no table shows them any more. `dambench restore` takes them out again."""
+    with open_store(db, write=True) as store:
+        rows = [store.run(run_id) for run_id in ids]
+        for row in rows:
+            if row["deleted_at"]:
+                raise BadInput(f"The run {row['id']} is in the trash already.")
+            if processes.state(row) in processes.ALIVE:
+                raise BadInput(f"The run {row['id']} goes on: `dambench stop {row['id']}` first.")
+        for row in rows:
+            store.delete(row["id"])
+    which = " ".join(row["id"] for row in rows)
+    print(f"In the trash: {which}. `dambench restore` brings them back, `dambench db purge` does not.", file=sys.stderr)
+
+
+def restore(ids: RunIds, db: Db = None) -> None:
+    """Take runs out of the trash."""
+    with open_store(db, write=True) as store:
+        rows = [store.run(run_id) for run_id in ids]
+        for row in rows:
+            if not row["deleted_at"]:
+                raise BadInput(f"The run {row['id']} is not in the trash: `dambench runs --deleted` lists those.")
+        for row in rows:
+            store.restore(row["id"])
+    print(f"Restored: {' '.join(row['id'] for row in rows)}.", file=sys.stderr)

@@ -1,0 +1,96 @@
+"""`dambench import`: synthetic sets that were made elsewhere."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from dambench.cli.options import DatasetSettings, Json, data_path, request_options
+from dambench.cli.output import say
+from dambench.core import config, files, sanitize
+from dambench.core.errors import BadInput
+
+
+@request_options(data="")
+def import_(
+    file: Annotated[
+        Path,
+        Argument(metavar="FILE", help="A synthetic set, a folder of CLASS/*.png, or images_best.pt beside its labels."),
+    ],
+    dataset: Annotated[str, Option(help="What it was made from. See `dambench data list`.")],
+    format_: Annotated[
+        str, Option("--format", metavar="FORMAT", help="auto (by the suffix), safetensors, npz, pt or images.")
+    ] = "auto",
+    pixels: Annotated[
+        str | None,
+        Option(help="What floats are: normalised, or plain: unit (0 to 1), bytes (0 to 255), symmetric (-1 to 1)."),
+    ] = None,
+    preprocessing: Annotated[
+        str | None,
+        Option(help="Of its images: mean/std, or zca, as MTT, DATM and PAD have it [default: mean/std]."),
+    ] = None,
+    experiment: Annotated[
+        int | None, Option(help="Of a file with several sets, only this one, from 0 [default: all].")
+    ] = None,
+    lr: Annotated[
+        float | None, Option(help="The learning rate that was distilled with it, where the file does not say it.")
+    ] = None,
+    *,
+    settings: DatasetSettings = None,
+    given: dict[str, Any],
+    as_json: Json = False,
+) -> None:
+    """Keep a synthetic set that was made elsewhere, so that it can be evaluated."""
+    from dambench import datasets
+    from dambench.engine import imports
+
+    groups = config.settings(settings or [])
+    if "method" in groups:
+        raise BadInput("A set is imported for a dataset: --set takes dataset.NAME=VALUE only.")
+    files.can_keep_sets()
+    card = datasets.prepare(config.Choice(dataset, groups.get("dataset", {})), data_path(given["data"]), say)
+    found = imports.read(file, card, format_, pixels, preprocessing, experiment, lr, say)
+    hashes, first = [imports.keep(one) for one in found.sets], found.sets[0]
+    several = len(hashes) > 1
+    for note in [*card.notes, *found.notes]:
+        say(f"note: {note}")
+    if several:
+        say(f"{len(hashes)} sets, all that it has: seed 0 takes the first, and so on. --experiment N imports one.")
+    elif found.total > 1:
+        say(f"1 of its {found.total} sets: experiment {found.experiments[0]}.")
+    words = ["dambench", "run", "--headless", "--method", "imported", "--dataset", dataset, "--ipc", str(found.ipc)]
+    words += ["--protocol", imports.protocol_for(first)]
+    words += ["--seeds", f"0-{len(hashes) - 1}"] if several else []
+    words += [word for pair in settings or [] for word in ("--set", pair)] + (
+        ["--data", given["data"]] if given["data"] else []
+    )
+    named = ",".join(sha256[:12] for sha256 in hashes) if several else hashes[0]
+    command = shlex.join([*words, "--set", f"method.set={named}"])
+    facts = {
+        "sha256": None if several else hashes[0],
+        "sets": hashes,
+        "experiments": list(found.experiments),
+        "dataset": card.label,
+        "ipc": found.ipc,
+        "shape": list(first.images.shape),
+        "dtype": str(first.images.dtype).removeprefix("torch."),
+        "preprocessing": first.preprocessing,
+        "labels": "hard" if first.labels.dim() == 1 else "soft",
+        "lr": first.lr,
+        "file": None if several else str(files.set_path(hashes[0])),
+        "notes": [*card.notes, *found.notes],
+        "command": command,
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    if several:
+        for number, sha256 in zip(found.experiments, hashes, strict=True):
+            print(f"{f'set {number}':14}{sha256}")
+    for key in ("sha256", "dataset", "ipc", "shape", "dtype", "preprocessing", "labels", "lr", "file"):
+        if facts[key] is not None:
+            value = f"{first.lr:.6g}" if key == "lr" else str(facts[key])
+            print(f"{key:14}{sanitize.display(value, 1000)}")
+    print(f"\n{sanitize.display(command, 3000)}")

@@ -1,0 +1,53 @@
+"""`dambench shot`."""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from dambench.cli.console import console_options
+from dambench.cli.options import Db
+from dambench.cli.store import open_store
+from dambench.core import files
+from dambench.core.errors import BadInput
+from dambench.store import runs as stored
+
+MOST_KEYS = 100
+"""Keys that may be pressed for a picture of the console."""
+
+
+def shot(
+    context: typer.Context,
+    place: Annotated[str, Argument(metavar="PLACE", help="Of the console: runs, live, compare or new.")],
+    output: Annotated[Path, Option("--output", "-o", help="The SVG file.")],
+    run_id: Annotated[str, Option("--run", metavar="ID", help="A run to show, or the beginning of its id.")] = "",
+    size_: Annotated[str, Option("--size", metavar="COLUMNSxLINES")] = "160x48",
+    keys: Annotated[str, Option(help="To press first, with commas: i,comma.")] = "",
+    theme: Annotated[str, Option(help="Of the console [default: the one that was chosen in it].")] = "",
+    db: Db = None,
+) -> None:
+    """A picture of the console, as SVG: for documents, and for reports of what looks wrong."""
+    parts = size_.split("x")
+    if len(parts) != 2 or not all(re.fullmatch("[0-9]{1,3}", part) and 1 <= int(part) <= 500 for part in parts):
+        raise BadInput(f"--size {size_} is no size: 160x48 would be one, columns and lines.")
+    files.check_suffix(output, [".svg"], "a picture of the console")
+    columns, lines = map(int, parts)
+    files.check_folder(output, "The picture")
+    pressed = [key for key in keys.split(",") if key]
+    if len(pressed) > MOST_KEYS:
+        raise BadInput(f"--keys has {len(pressed)} keys: {MOST_KEYS} are the most that are pressed for a picture.")
+    path = db or stored.default_path()
+    if run_id:
+        with open_store(path) as store:
+            run_id = store.run(run_id)["id"]
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    from dambench.tui.shot import shoot
+
+    picture = shoot(path, place, run_id, (columns, lines), pressed, console_options(context), theme)
+    with files.writing("The picture", output.absolute().parent):
+        files.write_whole(output, picture.encode())
+    print(f"Written: {output}", file=sys.stderr)
