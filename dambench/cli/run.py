@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -24,6 +24,9 @@ from dambench.core.units import duration
 from dambench.runner import processes
 from dambench.store import runs as stored
 from dambench.store.runs import Store
+
+if TYPE_CHECKING:
+    from dambench.engine.settle import Job
 
 # Whoever needs torch imports the engine in the function: `dambench runs` must answer at once.
 
@@ -76,7 +79,7 @@ def run(
                 job = job.with_seed(request.seed or 0)
                 finished = None if again else store.finished(job.config, job.card)
                 if finished:
-                    _point_out(store, finished, request, here.watch, as_json)
+                    _point_out(store, finished, job, request, here.watch, as_json)
                     continue
                 source = job.recipe.source if job.recipe else ""
                 run_id = store.create(
@@ -186,7 +189,7 @@ def evaluate(
             job = engine.evaluation(job, request, row["set_sha256"], made[-1]["iteration"])
             finished = None if again else store.finished(job.config, job.card, row["set_sha256"])
             if finished:
-                _point_out(store, finished, request, here.watch, as_json)
+                _point_out(store, finished, job, request, here.watch, as_json)
                 here.announce(finished)
                 return 0
             new = store.create(
@@ -197,8 +200,10 @@ def evaluate(
             return record(store, new, job, here, as_json)
 
 
-def _point_out(store: Store, run_id: str, request: Request, watch: Watch, as_json: bool) -> None:
-    """Say that no run is begun, because this finished one did what is requested."""
+def _point_out(store: Store, run_id: str, job: "Job", request: Request, watch: Watch, as_json: bool) -> None:
+    """Say that no run is begun, because this finished one did what is requested, and what has no effect or no use."""
+    for note in [*job.card.notes, *job.notes]:
+        watch.say(f"note: {sanitize.display(note, 1000)}")
     row = store.run(run_id)
     where, when = sanitize.display(row["host"], 60), row["ended_at"][:16].replace("T", " ")
     watch.say(f"run {run_id} has done this already{f' on {where}' if where else ''} ({when} UTC): {AGAIN}")

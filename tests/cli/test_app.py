@@ -113,6 +113,8 @@ def test_what_a_finished_run_has_done_is_pointed_out_and_only_the_rest_is_run(
     assert [line.get("existing") for line in lines] == [None, True, None]
     assert lines[1] == first | {"existing": True}
     assert f"run {first['run']} has done this already" in shown.err
+    assert run_cli([*random, "--seed", "1", "--iterations", "3"]) == 0
+    assert "--iterations has no effect" in capsys.readouterr().err
     # Anything that could change the result is another run; a failed one, or one in the trash, is none.
     assert "existing" not in _json(capsys, *random, "--ipc", "2")
     assert run_cli(["delete", lines[0]["run"]]) == 0
