@@ -16,7 +16,7 @@ from dambench.runner import processes
 from dambench.store import database
 
 if TYPE_CHECKING:
-    from dambench.tui.app import ConsoleOptions
+    from dambench.tui.console import ConsoleOptions
 
 
 def refuse_console_options(context: typer.Context, what: str) -> None:
@@ -34,7 +34,7 @@ def in_terminal() -> bool:
 def console_options(context: typer.Context) -> "ConsoleOptions":
     """The options that the console was opened with. To be called before textual is imported."""
     colour = not os.environ.get("NO_COLOR")
-    from dambench.tui.app import ConsoleOptions
+    from dambench.tui.console import ConsoleOptions
 
     given = context.find_root().params
     return ConsoleOptions(readonly=bool(given.get("readonly")), ascii=bool(given.get("ascii_")), colour=colour)

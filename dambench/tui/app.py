@@ -8,23 +8,20 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
-from textual.app import App, ComposeResult, SystemCommand
+from textual.app import App, SystemCommand
 from textual.binding import ActiveBinding, Binding, BindingType
-from textual.containers import VerticalScroll
-from textual.content import Content
 from textual.dom import DOMNode
 from textual.events import Resize
 from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.message import Message
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Input, Static, TextArea
+from textual.widgets import Input, TextArea
 
 import dambench
 from dambench.core.errors import BadInput
@@ -33,10 +30,10 @@ from dambench.runner import processes
 from dambench.store import runs as stored
 from dambench.store.runs import Store
 from dambench.tui import feed
+from dambench.tui.console import ConsoleOptions
 from dambench.tui.feed import Feed, File, QueryResult
-from dambench.tui.main_screen import SMALLEST, MainScreen
+from dambench.tui.main_screen import MainScreen
 from dambench.tui.models.request import of_run
-from dambench.tui.resilient import Resilient
 from dambench.tui.screens.compare import CompareScreen
 from dambench.tui.screens.live import LiveScreen
 from dambench.tui.screens.new_run import NewRunScreen
@@ -45,6 +42,7 @@ from dambench.tui.settings import Settings, folder
 from dambench.tui.terminal import shutdown
 from dambench.tui.terminal.ascii_filter import AsciiFilter, ColourFilter
 from dambench.tui.terminal.clipboard import copy
+from dambench.tui.widgets.notices import Broken, Help, Leaving, TooSmall, too_small
 
 ON_LIGHT = {"text-success": "#1b5e20", "text-warning": "#7a4300", "footer-key-foreground": "#242f38"}
 """What Textual's light themes draw too faintly to be read."""
@@ -64,17 +62,6 @@ OURS = Path(dambench.__file__).parent
 
 TEXTUALS = {binding.action for binding in Binding.make_bindings(Screen.BINDINGS)}
 """What every screen can do, whatever it shows."""
-
-
-@dataclass(frozen=True)
-class ConsoleOptions:
-    """How the console may draw, and what it may do."""
-
-    readonly: bool = False
-    """No run is started, stopped or changed from here."""
-    ascii: bool = False
-    """Nothing but ASCII: bars of #, charts of dots."""
-    colour: bool = True
 
 
 class DambenchApp(App[None]):
@@ -303,7 +290,7 @@ class DambenchApp(App[None]):
             form.fill(of_run(row), str(row["id"]))
         self.push_screen("new")
 
-    def places_line(self, here: str) -> Text:
+    def screens_line(self, here: str) -> Text:
         """The first line of every place."""
         line = Text()
         for number, place in enumerate(self.PLACES.values(), start=1):
@@ -490,94 +477,3 @@ def _everywhere(active: ActiveBinding) -> bool:
 def _what(active: ActiveBinding, key: str) -> str:
     """What a key does, in words."""
     return active.tooltip or active.binding.description or f"Place {key}"
-
-
-def too_small(terminal: Size) -> bool:
-    """Whether there is no room for any place."""
-    columns, lines = SMALLEST
-    return terminal.width < columns or terminal.height < lines
-
-
-class Notice(Resilient, ModalScreen[None]):
-    """A box over the place in front; `esc` closes it."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "Back")]
-
-    def __init__(self, title: str, text: Text) -> None:
-        super().__init__()
-        self._title, self._text = title, text
-
-    def compose(self) -> ComposeResult:
-        with VerticalScroll(id="box") as box:
-            box.border_title = Content(self._title)
-            yield Static(self._text)
-
-    def action_close(self) -> None:
-        self.dismiss()
-
-
-class Help(Notice):
-    """Every key that does something now."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("question_mark", "close", "Back", show=False)]
-
-    def __init__(self, keys: list[tuple[str, str, str]]) -> None:
-        text = Text()
-        for where in ("here", "everywhere"):
-            text.append(f"{where}\n", "bold")
-            for place, key, what in keys:
-                if place == where:
-                    text.append(f"  {key:<12} {what}\n")
-        super().__init__("Keys", text)
-
-
-class Leaving(Notice):
-    """Runs go on after the console is left."""
-
-    # Of the keys of the app none holds under a box but those that it names itself.
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("q,enter", "app.leave", "Quit")]
-
-    def __init__(self, alive: list[str]) -> None:
-        go_on = "1 run goes" if len(alive) == 1 else f"{len(alive)} runs go"
-        super().__init__(
-            "Quit",
-            Text(
-                f"{go_on} on after you quit: {', '.join(alive)}.\n\nq or enter: quit, leave them running.\nesc: stay."
-            ),
-        )
-
-
-class Broken(Notice):
-    """Something in the console failed."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "app.copy", "Copy"),
-        Binding("q", "app.leave", "Quit"),
-    ]
-
-    def __init__(self, error: Exception, log: Path) -> None:
-        said = display(f"{type(error).__name__}: {error}", 400)
-        super().__init__(
-            "The console has a fault",
-            Text(f"{said}\n\nThe runs go on. What happened is in {log}.\ny copies it, esc goes on."),
-        )
-        self._told = "".join(traceback.format_exception(error))
-
-    def to_copy(self) -> str:
-        return self._told
-
-
-class TooSmall(Resilient, ModalScreen[None]):
-    """The terminal has no room."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "app.leave", "Quit")]
-
-    def compose(self) -> ComposeResult:
-        columns, lines = SMALLEST
-        yield Static(
-            Text(f"dambench needs {columns} × {lines}.\nThe runs go on; make it larger,\nor: dambench watch ID")
-        )
-
-    def on_screen_resume(self) -> None:
-        if not too_small(self.app.size):
-            self.dismiss()  # it became large enough while a box lay over this

@@ -1,7 +1,7 @@
 """Main screen: a screen that shows what the database holds. The base of all of them."""
 
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -11,14 +11,9 @@ from textual.widgets import Footer, Static
 
 from dambench.core.sanitize import display
 from dambench.core.units import duration
+from dambench.tui.console import Console
 from dambench.tui.feed import QueryResult, Question
 from dambench.tui.resilient import Resilient
-
-if TYPE_CHECKING:
-    from dambench.tui.app import DambenchApp
-
-SMALLEST = (60, 16)
-"""Columns and lines below which there is only a message."""
 
 LOW = 22
 """Lines below which what is beside the main thing gives way."""
@@ -55,8 +50,8 @@ class MainScreen(Resilient, Screen[None]):
     """What the line of troubles says."""
 
     @property
-    def console_app(self) -> "DambenchApp":
-        return cast("DambenchApp", self.app)
+    def console_app(self) -> Console:
+        return cast(Console, self.app)
 
     def compose(self) -> ComposeResult:
         yield Static(id="places")
@@ -86,7 +81,7 @@ class MainScreen(Resilient, Screen[None]):
         self._since, self._as_of = time.monotonic(), 0.0
 
     def on_screen_resume(self) -> None:
-        self.query_one("#places", Static).update(self.console_app.places_line(self.NAME))
+        self.query_one("#places", Static).update(self.console_app.screens_line(self.NAME))
         self._since, self.fault = time.monotonic(), ""
         self.ask()
 

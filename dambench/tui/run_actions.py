@@ -52,7 +52,7 @@ def ask_to_stop(place: MainScreen, row: Row) -> None:
         return f"{run} was asked to stop: {display(row['host'])} notices within {processes.BEAT_SECONDS:.0f} s."
 
     text = f"Stop the run {run}? It writes a checkpoint first, and can be resumed."
-    app.push_screen(Sure("Stop", text, "stop it"), lambda yes: do(place, stop) if yes else None)
+    place.app.push_screen(Sure("Stop", text, "stop it"), lambda yes: do(place, stop) if yes else None)
 
 
 def kill(place: MainScreen, row: Row) -> None:
@@ -76,7 +76,7 @@ def kill(place: MainScreen, row: Row) -> None:
         else:
             app.say(f"Not killed: {text!r} is not {run!r}.", "warning")
 
-    app.push_screen(Ask(f"Kill {run}", "", f"Type {run} to kill it at once. esc: do not."), typed)
+    place.app.push_screen(Ask(f"Kill {run}", "", f"Type {run} to kill it at once. esc: do not."), typed)
 
 
 def resume(place: MainScreen, row: Row) -> None:
@@ -113,7 +113,7 @@ def do(place: MainScreen, work: Callable[[], str]) -> None:
         if said:
             app.say(said, severity)
         place.changed()
-        if app.screen is place:
+        if place.app.screen is place:
             place.ask()
 
     def go() -> None:
@@ -122,7 +122,7 @@ def do(place: MainScreen, work: Callable[[], str]) -> None:
         except Exception as error:  # whatever it is, the console goes on
             said, severity = str(error), "error"
         with suppress(Exception):  # the console may have gone
-            app.call_from_thread(done, said, severity)
+            place.app.call_from_thread(done, said, severity)
 
     threading.Thread(target=go, name="doing", daemon=True).start()
 

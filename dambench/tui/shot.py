@@ -10,7 +10,8 @@ from pathlib import Path
 from textual.pilot import Pilot
 
 from dambench.core.errors import BadInput, unknown
-from dambench.tui.app import ConsoleOptions, DambenchApp
+from dambench.tui.app import DambenchApp
+from dambench.tui.console import ConsoleOptions
 from dambench.tui.screens.new_run import NewRunScreen
 from dambench.tui.settings import Settings
 

@@ -17,7 +17,8 @@ from textual.pilot import Pilot
 
 from dambench.store import runs as stored
 from dambench.tui import clock
-from dambench.tui.app import ConsoleOptions, DambenchApp
+from dambench.tui.app import DambenchApp
+from dambench.tui.console import ConsoleOptions
 from dambench.tui.settings import Settings
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dambench.tui.widgets.chart import MARGIN, Series, bar, legend, lines, short, spark
+from dambench.tui.models.chart import MARGIN, Series, bar, legend, lines, short, spark
 
 FINITE = st.floats(-1e6, 1e6)
 

@@ -14,12 +14,13 @@ from dambench.core.protocol import PRESETS
 from dambench.store import runs as stored
 from dambench.store.leaderboard import leaderboard, rivals
 from dambench.store.runs import Store
-from dambench.tui.models import catalogue
+from dambench.tui.models import catalogue, comparison
 from dambench.tui.models.catalogue import Catalogue
-from dambench.tui.screens import compare, new_run
-from dambench.tui.screens.compare import CHOICES, CompareScreen, about, choose, contents, curves, find, nothing
+from dambench.tui.models.comparison import CHOICES, Contents, about, choose, contents, curves, find, nothing
+from dambench.tui.screens import new_run
+from dambench.tui.screens.compare import CompareScreen
 from dambench.tui.terminal.ascii_filter import plain
-from dambench.tui.widgets.grid import Contents, Grid
+from dambench.tui.widgets.grid import Grid
 from dambench.tui.widgets.lines import cut
 from tests import ledger
 from tests.tui.screen import SIZES, console, drawn, play, said, shows, snapshot, until
@@ -420,13 +421,13 @@ def test_a_table_is_aggregated_anew_only_when_something_was_written(
 ) -> None:
     place = CompareScreen()
     counted: list[int] = []
-    real = compare.find
+    real = comparison.find
 
-    def find(*said: object) -> compare.Comparison:
+    def find(*said: object) -> comparison.Comparison:
         counted.append(1)
         return real(*said)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(compare, "find", find)
+    monkeypatch.setattr(comparison, "find", find)
     question = place.question()
     with closing(Store.open(path)) as store:
         assert question(store) is question(store)

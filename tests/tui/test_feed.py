@@ -14,12 +14,13 @@ from textual.pilot import Pilot
 from dambench.runner import processes
 from dambench.store.runs import Store
 from dambench.tui import main_screen
-from dambench.tui.app import OURS, Broken, DambenchApp
+from dambench.tui.app import OURS, DambenchApp
 from dambench.tui.resilient import Resilient
 from dambench.tui.screens.compare import CompareScreen
 from dambench.tui.screens.live import LiveScreen
 from dambench.tui.screens.runs import RunsScreen
 from dambench.tui.widgets.grid import Grid
+from dambench.tui.widgets.notices import Broken
 from dambench.tui.widgets.runs_table import RunsTable
 from dambench.tui.widgets.sure import Sure
 from tests import ledger

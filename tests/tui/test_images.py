@@ -10,7 +10,7 @@ from dambench.cli.output import shown
 from dambench.core.half_blocks import Pixels, half_blocks, scaled, tiles
 from dambench.engine.preview import preview
 from dambench.training.problem import Normalisation, SyntheticSet
-from dambench.tui.widgets.images import Sheet, draw, layout
+from dambench.tui.models.sheet import Sheet, draw, layout
 
 
 def _set(classes: int, each: int, channels: int = 3, side: int = 8) -> SyntheticSet:

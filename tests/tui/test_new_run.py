@@ -23,8 +23,10 @@ from dambench.store.runs import Store
 from dambench.tui import checker
 from dambench.tui.models import catalogue
 from dambench.tui.models.catalogue import Catalogue
+from dambench.tui.models.preflight import Outlook, field_notes, gpu_lines, preflight_lines
 from dambench.tui.screens import new_run
-from dambench.tui.screens.new_run import NewRunScreen, Outlook, at_fault, field_notes, gpu_lines, preflight_lines
+from dambench.tui.screens.new_run import NewRunScreen, at_fault
+from dambench.tui.widgets.form import FormRow
 from tests import ledger
 from tests.tui.screen import SIZES, console, drawn, play, shows, snapshot, until
 
@@ -187,9 +189,7 @@ def test_the_sentence_of_the_command_line_is_shown_and_its_field_marked(
         await _type(pilot, "method-iterations", "20k")
         await shows(pilot, "! Invalid value for '--iterations': '20k' is not a valid integer.")
         assert "Try: dambench --help" not in drawn(pilot.app)
-        assert [row.field_name for row in form.query(new_run.FormRow) if row.has_class("wrong")] == [
-            "method.iterations"
-        ]
+        assert [row.field_name for row in form.query(FormRow) if row.has_class("wrong")] == ["method.iterations"]
         assert "!iterations" in drawn(pilot.app)
         await pilot.press("ctrl+r")
         await pilot.pause()
@@ -269,7 +269,7 @@ def test_the_form_says_nothing_of_what_it_does_not_know(path: Path, monkeypatch:
         raise BadInput("it is locked")
 
     async def unheard(pilot: Pilot[None]) -> None:
-        monkeypatch.setattr(new_run, "_outlook", fails)
+        monkeypatch.setattr(new_run, "read_outlook", fails)
         await _opened(pilot)
         await shows(pilot, "cannot be asked: it is locked")
         assert not any(said in drawn(app) for said in ("this protocol", "no such run"))

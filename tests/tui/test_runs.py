@@ -24,6 +24,7 @@ from dambench.store import filters, listing
 from dambench.store.runs import Store
 from dambench.tui import run_actions
 from dambench.tui.app import DambenchApp
+from dambench.tui.models import runs_page
 from dambench.tui.screens import runs as place
 from dambench.tui.screens.runs import RunsScreen
 from dambench.tui.settings import Settings
@@ -241,7 +242,8 @@ def test_a_lost_run_is_found_by_the_filter_and_says_what_happened(path: Path) ->
 
 def test_a_checkpoint_is_named_where_a_lost_run_has_one(path: Path) -> None:
     (row,) = asked(path, "select 'lost' stands, 300 checkpoint, * from runs where id = 'run5'")
-    assert place.why(row) == "process 39001 is gone from gpu07; r resumes from the checkpoint after iteration 300"
+    said = "process 39001 is gone from gpu07; r resumes from the checkpoint after iteration 300"
+    assert runs_page.trouble(row) == said
 
 
 def test_runs_are_sorted_by_a_column_and_again_the_other_way_round(path: Path) -> None:
@@ -608,7 +610,7 @@ def test_a_thousand_runs_are_read_a_page_at_a_time(path: Path, monkeypatch: pyte
         await until(pilot, lambda: table(app).at == 0 and table(app).row)
 
     play(app, scene)
-    assert max(sizes) <= place.PAGE
+    assert max(sizes) <= runs_page.PAGE
 
 
 def copy_runs(path: Path, count: int) -> None:

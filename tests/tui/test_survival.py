@@ -19,8 +19,8 @@ from textual.pilot import Pilot
 
 from dambench.runner import processes
 from dambench.store.runs import Store
-from dambench.tui.app import Broken, Help, TooSmall
 from dambench.tui.screens.runs import RunsScreen
+from dambench.tui.widgets.notices import Broken, Help, TooSmall
 from tests import ledger
 from tests.tui import screen
 from tests.tui.speaker import ITERATIONS

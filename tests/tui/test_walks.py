@@ -15,12 +15,13 @@ from dambench.core.errors import BadInput
 from dambench.store import listing
 from dambench.store.runs import Store
 from dambench.tui import feed
-from dambench.tui.app import Broken, DambenchApp
+from dambench.tui.app import DambenchApp
 from dambench.tui.main_screen import MainScreen
-from dambench.tui.screens import compare
+from dambench.tui.models import comparison
 from dambench.tui.screens.compare import CompareScreen
 from dambench.tui.screens.live import LiveScreen
 from dambench.tui.screens.runs import RunsScreen
+from dambench.tui.widgets.notices import Broken
 from tests.tui.screen import PATIENCE, console, drawn, play, until
 from tests.tui.shell import Shell
 
@@ -163,7 +164,7 @@ class Walk:
                     seen_row: dict[str, Any] = place._seen.row if place._seen else {}
                     return seen_row.get("uid") == rows[0]["uid"] and run in drawn(app)
                 case CompareScreen():
-                    found = compare.find(store, *place._wanted())
+                    found = comparison.find(store, *place._wanted())
                     if place.found is None or found.states != place.found.states:
                         return False
                     here_, there = (

@@ -11,8 +11,8 @@ from dambench.core.sanitize import display
 from dambench.core.units import duration, energy, part_of, size
 from dambench.runner import processes
 from dambench.tui import clock
+from dambench.tui.models.chart import bar, short, spark
 from dambench.tui.models.run_reader import Attempt, RunSnapshot, local
-from dambench.tui.widgets.chart import bar, short, spark
 
 QUIET_SECONDS = 15.0
 """Since the last sign of life, from which on it is worth a word on a small screen."""

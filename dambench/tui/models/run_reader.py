@@ -32,8 +32,8 @@ from dambench.core.sanitize import display
 from dambench.runner import processes
 from dambench.store.leaderboard import mean, std
 from dambench.store.runs import EVALUATES, Store
-from dambench.tui.widgets.chart import Floats, Series
-from dambench.tui.widgets.images import Sheet
+from dambench.tui.models.chart import Floats, Series
+from dambench.tui.models.sheet import Sheet
 
 RECENT_SECONDS = 60.0
 """Of a run, over which its speed is taken."""

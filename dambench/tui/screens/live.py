@@ -19,6 +19,7 @@ from dambench.core.sanitize import counted, display
 from dambench.runner import monitor, processes
 from dambench.tui import run_actions
 from dambench.tui.feed import Question
+from dambench.tui.models.chart import Series, legend, lines
 from dambench.tui.models.live_panes import (
     accuracy_lines,
     header_lines,
@@ -29,7 +30,7 @@ from dambench.tui.models.live_panes import (
 )
 from dambench.tui.models.run_reader import RunGone, RunReader, RunSnapshot, runs
 from dambench.tui.terminal import refresh_rate
-from dambench.tui.widgets.chart import Chart, Series, legend, lines
+from dambench.tui.widgets.chart import Chart
 from dambench.tui.widgets.images import Images
 from dambench.tui.widgets.lines import Lines
 

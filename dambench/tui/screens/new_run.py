@@ -12,15 +12,13 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
-import msgspec
 from rich.text import Text
 from textual.app import ComposeResult, ScreenStackError
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Horizontal, VerticalScroll
+from textual.containers import Container, VerticalScroll
 from textual.content import Content
 from textual.events import DescendantFocus
 from textual.message import Message
@@ -28,27 +26,32 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, Input, Select, Static
 
-from dambench.core import files
-from dambench.core.config import PRECISIONS, PREPROCESSINGS, RunConfig
+from dambench.core.config import PRECISIONS, PREPROCESSINGS
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
-from dambench.core.units import duration, size
 from dambench.report.wording import protocol_in_words
 from dambench.runner import monitor, processes
-from dambench.store import history
 from dambench.store import runs as stored
-from dambench.store.history import Expected, Similar
 from dambench.store.runs import Store
 from dambench.tui.checker import Answer, Checker, Measurement
+from dambench.tui.console import Console
 from dambench.tui.main_screen import LOW
 from dambench.tui.models import catalogue, request
 from dambench.tui.models.catalogue import Catalogue
+from dambench.tui.models.preflight import (
+    Outlook,
+    brief,
+    field_notes,
+    gpu_lines,
+    preflight_lines,
+    read_outlook,
+    sharing_line,
+    whereabouts,
+)
 from dambench.tui.models.request import Form
 from dambench.tui.resilient import Resilient
 from dambench.tui.terminal.ascii_filter import spelled
-
-if TYPE_CHECKING:
-    from dambench.tui.app import DambenchApp
+from dambench.tui.widgets.form import ChoiceField, FormRow, TextField, field_id
 
 STILL = 0.5
 """Seconds after the last key until the request is checked."""
@@ -114,18 +117,6 @@ MORE = (
 )
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """What the database knows of a request."""
-
-    same: list[Similar] = field(default_factory=list)
-    near: list[Similar] = field(default_factory=list)
-    expected: list[Expected] = field(default_factory=list)
-    sharing: dict[str, int] | None = None
-    """Finished runs by the SHA-256 of their protocol; None: not known."""
-    trouble: str = ""
-
-
 class RequestChecked(Message):
     """A child said what a request would be, and the database what it would take."""
 
@@ -172,101 +163,6 @@ class RunStarted(Message):
     def __init__(self, run: str, error: str) -> None:
         super().__init__()
         self.run, self.error = run, error
-
-
-class ChoiceField(Resilient, Select[str]):
-    """A field of few values. Up and down leave it, left and right change it, enter lists them."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter,space", "show_overlay", "Choose", show=False),
-        Binding("left,h", "turn(-1)", "Previous value", show=False),
-        Binding("right,l", "turn(1)", "Next value", show=False),
-        Binding("up,k", "screen.move(-1)", "Field above", show=False),
-        Binding("down,j", "screen.move(1)", "Field below", show=False),
-    ]
-
-    def __init__(self, field_name: str, options: Sequence[tuple[str, str]], value: str):
-        self._values, self._offered = _values(options, value), list(options)
-        super().__init__(_labelled(options, value), value=value, allow_blank=False, compact=True)
-        self.field_name = field_name
-
-    def offer(self, options: Sequence[tuple[str, str]], value: str) -> None:
-        """Others to choose from, with this value."""
-        if (list(options), value) == (self._offered, self.value):
-            return  # a list that is open stays as it is
-        self._offered = list(options)
-        with self.prevent(Select.Changed):
-            self.set_options(_labelled(options, value))
-            self.value = value
-            self.mutate_reactive(ChoiceField.value)  # type: ignore[misc]  # the same value may be called otherwise now
-        self._values = _values(options, value)
-
-    def action_turn(self, by: int) -> None:
-        at = self._values.index(str(self.value))
-        self.value = self._values[(at + by) % len(self._values)]
-
-
-def _values(options: Sequence[tuple[str, str]], chosen: str) -> list[str]:
-    """Those of the options; what was chosen elsewhere, and is none of them, too: the check says what is wrong."""
-    return list(dict.fromkeys([*(value for _, value in options), chosen]))
-
-
-def _labelled(options: Sequence[tuple[str, str]], chosen: str) -> list[tuple[Text, str]]:
-    labels = {value: label for label, value in options}
-    return [(Text(display(labels.get(value, value))), value) for value in _values(options, chosen)]
-
-
-class TextField(Resilient, Input):
-    """A field of text."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "screen.move(-1)", "Field above", show=False),
-        Binding("down", "screen.move(1)", "Field below", show=False),
-        Binding("enter", "screen.move(1)", "Field below", show=False),
-    ]
-
-    def __init__(self, field_name: str, value: str, placeholder: str = ""):
-        super().__init__(value, placeholder=placeholder, compact=True, select_on_focus=False)
-        self.field_name = field_name
-        self.cursor_blink = False
-
-
-class FormRow(Resilient, Horizontal):
-    """A label, a field and what there is to say about it."""
-
-    DEFAULT_CSS = """
-    FormRow { height: 1; }
-    FormRow .label { width: 17; padding: 0 1; }
-    FormRow TextField, FormRow ChoiceField { width: 27; }
-    FormRow .note { width: 1fr; padding: 0 0 0 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
-    FormRow.wrong .label { color: $text-error; text-style: bold; }
-    """
-
-    def __init__(self, field_name: str, label: str, widget: "ChoiceField | TextField"):
-        super().__init__(id=_id(field_name))
-        self.field_name = field_name
-        self._label, self.entry = label, widget
-        self._before = Static(Text(display(label, 15)), classes="label")
-        self._after = Static(classes="note")
-
-    def compose(self) -> ComposeResult:
-        yield self._before
-        yield self.entry
-        yield self._after
-
-    def note(self, text: str) -> None:
-        self._after.update(Text(display(text, 200), no_wrap=True, overflow="ellipsis"))
-
-    def mark(self, wrong: bool) -> None:
-        """Say with a sign, not only with a colour, that this is the field that is wrong."""
-        if wrong != self.has_class("wrong"):
-            self.set_class(wrong, "wrong")
-            sign = "!" if wrong else ""
-            self._before.update(Text(display(f"{sign}{self._label}", 15)))
-
-
-def _id(field_name: str) -> str:
-    return "field-" + "".join(c if c.isascii() and (c.isalnum() or c == "_") else "-" for c in field_name)
 
 
 class NewRunScreen(Resilient, Screen[None]):
@@ -326,8 +222,8 @@ class NewRunScreen(Resilient, Screen[None]):
         """The request whose likes were pointed out."""
 
     @property
-    def console_app(self) -> "DambenchApp":
-        return cast("DambenchApp", self.app)
+    def console_app(self) -> Console:
+        return cast(Console, self.app)
 
     def compose(self) -> ComposeResult:
         yield self._lines["title"]
@@ -382,7 +278,7 @@ class NewRunScreen(Resilient, Screen[None]):
                 return [(known, known) for known in self.known.methods]
             case "dataset" if not option:
                 here, data = catalogue.prepared(), self.form.get("data", "")
-                return [(f"{n}{_where(n, here, self.known, data)}", n) for n in self.known.datasets]
+                return [(f"{n}{whereabouts(n, here, self.known, data)}", n) for n in self.known.datasets]
             case "protocol":
                 return [("quick (default)", ""), *((n, n) for n in self.known.protocols)]
             case "device":
@@ -459,7 +355,7 @@ class NewRunScreen(Resilient, Screen[None]):
             self.form.pop("recipe", None)
         if rebuild:  # what is known is of another thing
             self.answer, self.outlook = {}, Outlook(sharing=self.outlook.sharing)
-        for row in self.query(f"#{_id(name)}").results(FormRow):
+        for row in self.query(f"#{field_id(name)}").results(FormRow):
             row.note("")
         self._changed(rebuild, at_once)
 
@@ -558,7 +454,7 @@ class NewRunScreen(Resilient, Screen[None]):
         outlook = Outlook(sharing={})
         if stored.exists(self.console_app.path):
             try:
-                outlook = _outlook(self.console_app.path, answer)
+                outlook = read_outlook(self.console_app.path, answer)
             except Exception as error:  # the database is not what this is about
                 outlook = Outlook(trouble=str(error))
         self.post_message(RequestChecked(arguments, answer, outlook))
@@ -749,7 +645,7 @@ class NewRunScreen(Resilient, Screen[None]):
         text = Text(display(f"{networks}\n" if networks else "", 300))
         text.append(f"\n{display(protocol_in_words(protocol), 900)}\n\n")
         if self.outlook.sharing is not None:
-            text.append(_sharing(self.outlook.sharing.get(protocol.sha256, 0)))
+            text.append(sharing_line(self.outlook.sharing.get(protocol.sha256, 0)))
         pane.update(text)
 
     def _before(self) -> None:
@@ -763,7 +659,7 @@ class NewRunScreen(Resilient, Screen[None]):
         wide = self.size.width >= 100
         lines = preflight_lines(self.answer, self.outlook, measured, self._cards)
         text = Text()
-        for label, said in lines if wide else _brief(lines):
+        for label, said in lines if wide else brief(lines):
             text.append(f"{label:<7}", "bold")
             text.append(f"{display(said, 300)}\n", "")
         text.rstrip()
@@ -772,42 +668,6 @@ class NewRunScreen(Resilient, Screen[None]):
     def on_resize(self) -> None:
         self.set_class(self.size.height < LOW, "low")
         self._before()
-
-
-def _where(name: str, here: dict[str, Any], known: Catalogue, data: str) -> str:
-    """Where a dataset is; empty: not known.
-
-    Args:
-        here: those that are prepared.
-        data: where raw data are, as the form has it.
-    """
-    entry = known.datasets.get(name, {})
-    match entry.get("source"):
-        case "path":  # another path is another dataset, whatever was prepared
-            return " · by path"
-        case "package":
-            return " · here"
-        case "download" if name in here:
-            return " · here"
-        case "download" if entry.get("files"):
-            said = data.strip() or os.environ.get("DAMBENCH_DATA")
-            folder = files.user_path(said) if said else files.raw_folder()
-            missing = files.missing_raw(folder, entry["files"], entry.get("instead", ""))
-            return " · not here" if missing else " · raw here"
-    return ""
-
-
-def _outlook(path: Path, answer: Answer) -> Outlook:
-    with closing(Store.open(path)) as store:
-        finished = store.query(
-            "select protocol_sha256, count(*) n from runs where state = 'finished' and deleted_at = '' group by 1"
-        )
-        sharing = {row["protocol_sha256"]: row["n"] for row in finished}
-        if "config" not in answer:
-            return Outlook(sharing=sharing)
-        config = msgspec.convert(answer["config"], RunConfig)
-        same, near = history.similar(store, config, answer["seeds"], answer["data"]["sha256"])
-        return Outlook(same, near, history.expected(store, config, answer["data"]["sha256"]), sharing)
 
 
 def at_fault(error: str, fields: Sequence[str]) -> str:
@@ -825,142 +685,3 @@ def at_fault(error: str, fields: Sequence[str]) -> str:
                 ):
                     return name
     return ""
-
-
-def field_notes(answer: Answer, known: Catalogue) -> dict[str, str]:
-    """What each field comes to, by field."""
-    config, card = answer.get("config"), answer.get("data")
-    if not config or not card:
-        return {"dataset": answer["first"]} if "first" in answer else {}
-    where = config["where"]
-    train, test = sum(card["train_counts"]), sum(card["test_counts"])
-    shape = f"{card['channels']}×{card['height']}×{card['width']}"
-    runs = answer["runs"]
-    notes = {
-        "method": known.methods.get(config["method"]["name"], {}).get("what", ""),
-        "dataset": f"{train:,} + {test:,} images, {shape}, {len(card['classes'])} classes",
-        "data": where["data"],
-        "ipc": "the whole set" if config["ipc"] is None else f"of {min(card['train_counts'])} in the smallest class",
-        "network": config["network"] or "this method matches on none",
-        "evaluate_on": ", ".join(config["evaluate_on"]),
-        "eval_repeats": f"{config['eval_repeats']} of each network",
-        "protocol": known.protocols[config["protocol"]["name"]].label
-        if config["protocol"]["name"] in known.protocols
-        else "",
-        "seeds": "1 run" if runs == 1 else f"{runs} runs, one after the other",
-        "device": where["device"],
-        "recipe": answer["recipe"]["source"] if answer["recipe"] else "",
-        "preprocessing": config["preprocessing"],
-        "precision": config["precision"],
-        "compile": "on" if where["compiled"] else "off",
-    }
-    recipe = (answer["recipe"] or {}).get("options", {})
-    for option, value in answer["standard"].items():
-        from_ = "recipe" if option in recipe else "default"
-        changed = option in answer["overrides"]
-        notes[f"method.{option}"] = f"{from_} {value}" + (", changed" if changed else "")
-    return notes
-
-
-def preflight_lines(
-    answer: Answer, outlook: Outlook, measured: Answer | None, cards: Sequence[str]
-) -> list[tuple[str, str]]:
-    """What to know before a run is started: a word and a sentence each."""
-    lines: list[tuple[str, str]] = []
-    runs = answer.get("runs", 1)
-    if measured is not None and "error" in measured:
-        lines.append(("time", f"could not be measured: {measured['error']}"))
-    elif measured is not None and "wait" in measured:
-        lines.append(("time", "measuring a few iterations …"))
-    elif measured is not None:
-        seconds = sum(measured["seconds"].values())
-        lines.append(("time", f"{_times(seconds, runs)}, measured just now ({_phases(measured['seconds'])})"))
-        lines.append(("memory", f"{size(max(measured['peak_memory_bytes'].values()))} peak"))
-        lines.append(("disk", f"{size(measured['disk_bytes'])}{' per seed' if runs > 1 else ''}"))
-    elif "config" in answer and outlook.expected:
-        lines += _history(outlook.expected[0], runs)
-    elif "config" in answer and not outlook.trouble:
-        lines.append(("time", f"unknown: no such run on {answer['config']['where']['device']} yet; ctrl+t measures"))
-    if outlook.trouble:
-        lines.append(("past", f"cannot be asked: {outlook.trouble}"))
-    if outlook.same:
-        some = ", ".join(f"{similar.run} ({similar.state})" for similar in outlook.same[:3])
-        lines.append(("same", f"{some}{_more(outlook.same, 3)}: this very configuration"))
-    for similar in outlook.near[:3]:
-        ((setting, (theirs, ours)),) = similar.differs.items()
-        lines.append(("near", f"{similar.run} differs in {setting} only: {theirs}, here {ours}"))
-    if len(outlook.near) > 3:
-        lines.append(("", f"and {len(outlook.near) - 3} more"))
-    lines += [("GPU" if index == 0 else "", card) for index, card in enumerate(cards)]
-    return lines
-
-
-def _history(past: Expected, runs: int) -> list[tuple[str, str]]:
-    of = f"{past.runs} past run{'s' if past.runs > 1 else ''} on {past.device}"
-    rate = f", {1 / past.iteration_seconds:.3g} it/s" if past.iteration_seconds else ""
-    if past.evaluate_seconds is None:
-        time = f"~{duration(past.distil_seconds)} to distil{rate}, from {of}; to evaluate: unknown, ctrl+t measures"
-    else:
-        phases = _phases({"distil": past.distil_seconds, "evaluate": past.evaluate_seconds})
-        time = f"{_times(past.distil_seconds + past.evaluate_seconds, runs)} ({phases}{rate}), from {of}"
-    return [
-        ("time", time),
-        ("memory", f"~{size(past.peak_memory_bytes)} peak"),
-        ("disk", f"~{size(past.disk_bytes)}{' per seed' if runs > 1 else ''}"),
-    ]
-
-
-def _times(seconds: float, runs: int) -> str:
-    return f"~{duration(seconds)}" + (f" per seed, ~{duration(seconds * runs)} for {runs} seeds" if runs > 1 else "")
-
-
-def _phases(seconds: dict[str, float]) -> str:
-    return ", ".join(f"{phase} {duration(spent)}" for phase, spent in seconds.items())
-
-
-def _more(found: Sequence[Any], shown: int) -> str:
-    return f" and {len(found) - shown} more" if len(found) > shown else ""
-
-
-def _brief(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Memory and disk on one line: there are few."""
-    said = dict(lines)
-    short = []
-    for label, text in lines:
-        if label == "memory" and "disk" in said:
-            text = f"{text}      disk {said['disk']}"
-        if label != "disk":
-            short.append((label, text))
-    return short
-
-
-def _sharing(count: int) -> str:
-    if not count:
-        return "No finished run has this protocol yet."
-    return f"{count} finished run{'s have' if count > 1 else ' has'} this protocol: one table with this one."
-
-
-def gpu_lines(cards: Sequence[monitor.Glance], runs: dict[int, str]) -> list[str]:
-    """Who is on each GPU.
-
-    Args:
-        runs: ids of runs that go on, by process.
-    """
-    lines = []
-    for index, card in enumerate(cards):
-        memory = "memory unknown"
-        if card.used_bytes is not None and card.total_bytes:
-            memory = f"{size(card.total_bytes - card.used_bytes)} of {size(card.total_bytes)} free"
-        busy = "" if card.busy_percent is None else f", {card.busy_percent} % busy"
-        said = [f"{index} {card.name}: {memory}{busy}"]
-        if card.tenants is None:
-            said.append("the driver does not tell who uses it")
-        for tenant in card.tenants or []:
-            who = f"run {runs[tenant.pid]}" if tenant.pid in runs else tenant.name or "a process"
-            held = "" if tenant.memory_bytes is None else f", {size(tenant.memory_bytes)}"
-            by = f", {tenant.user}" if tenant.user else ""
-            said.append(f"{tenant.pid} {who}{by}{held}")
-        if card.tenants == []:
-            said.append("nobody computes on it")
-        lines.append("; ".join(said))
-    return lines

@@ -1,7 +1,6 @@
 """Grid: a table of cells, one of which the keys are on. The names of the rows stay where they are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
@@ -15,6 +14,7 @@ from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
+from dambench.tui.models.comparison import Contents
 from dambench.tui.resilient import Resilient
 from dambench.tui.terminal.ascii_filter import plain, spelled
 
@@ -23,23 +23,6 @@ SIGNS = 3
 """Cells of a column beside its texts: the cursor before them; a star and a mark after."""
 
 LONGEST_NAME = 34
-
-
-@dataclass(frozen=True)
-class Contents:
-    """All texts of a table."""
-
-    corner: list[str]
-    """Above the names of the rows: a text per line of the head."""
-    heads: list[list[str]]
-    """By column, the same number of lines each."""
-    names: list[str]
-    cells: list[list[str]]
-    """By row and column; empty: nothing is there."""
-    stars: set[tuple[int, int]] = field(default_factory=set)
-    """Row and column of cells that stand out."""
-    below: list[tuple[str, list[str]]] = field(default_factory=list)
-    """Lines that the keys do not go to."""
 
 
 class Grid(Resilient, Widget, can_focus=True):

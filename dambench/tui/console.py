@@ -1,0 +1,72 @@
+"""Console: what a screen may ask of the program that it is part of."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.text import Text
+
+from dambench.store.runs import Store
+from dambench.tui.feed import File
+from dambench.tui.settings import Settings
+
+
+@dataclass(frozen=True)
+class ConsoleOptions:
+    """How the console may draw, and what it may do."""
+
+    readonly: bool = False
+    """No run is started, stopped or changed from here."""
+    ascii: bool = False
+    """Nothing but ASCII: bars of #, charts of dots."""
+    colour: bool = True
+
+
+class Console(Protocol):
+    """The program as its screens see it."""
+
+    path: Path
+    """The database, which may not be there yet."""
+    file: File | None
+    """The file under that name, as it is shown; None: there is no database."""
+    look: ConsoleOptions
+    settings: Settings
+
+    def ask(self) -> None:
+        """Ask the database at once for whatever is in front."""
+
+    def check_file(self) -> None:
+        """See that the file that is shown is the one under the database's name.
+
+        Raises:
+            BadInput: it is not.
+        """
+
+    def database(self, *, write: bool = False) -> AbstractContextManager[Store]:
+        """Open the database that is shown, and no other, to read or to change.
+
+        Raises:
+            BadInput: it is not there, or another one is in its place.
+        """
+
+    def go(self, name: str) -> None:
+        """Go to a main screen."""
+
+    def open_run(self, run_id: str) -> None:
+        """Show a run."""
+
+    def compare_runs(self, run_ids: list[str]) -> None:
+        """Compare these runs."""
+
+    def new_run(self, row: dict[str, Any] | None = None) -> None:
+        """Open the form, filled from a run where one is given."""
+
+    def screens_line(self, name: str) -> Text:
+        """The first line of every main screen, of which this one is in front."""
+
+    def say(self, text: str, severity: Any = "information") -> None:
+        """Show a note that goes away by itself."""
+
+    def refuses(self) -> bool:
+        """Whether nothing may be changed from here; says so."""

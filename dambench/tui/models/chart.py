@@ -1,0 +1,297 @@
+"""Charts of our own: thousands of points in about a millisecond, and only lines that changed are repainted.
+
+Every half of a character's width keeps the smallest and the largest of its points, so that a spike of one iteration
+is seen however many there are. A character of braille has 2 × 4 dots; in ASCII it has 1 × 2, and series are told apart
+by their letters in either.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.text import Text
+
+from dambench.core.sanitize import display
+
+Floats = NDArray[np.float64]
+
+COLOURS = ("cyan", "yellow", "magenta", "green", "blue", "red")
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+BLOCKS = "▁▂▃▄▅▆▇█"
+HEIGHTS = "._-=^"
+"""Of a bar, in ASCII."""
+
+MARGIN = 8
+"""Columns left of the plot: a number, and the axis."""
+
+_DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+"""What each dot of a character of braille adds to its code."""
+
+_BRAILLE = np.array([" ", *(chr(0x2800 + code) for code in range(1, 256))])
+_ASCII_DOTS = np.array([[1], [2]])
+_ASCII = np.array([" ", "'", ".", ":"])
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart. What is no number is a gap in it, and is said in words."""
+
+    name: str
+    x: Floats
+    """Ascending."""
+    y: Floats
+    apart: float = math.inf
+    """Points further apart than this are not joined."""
+
+    @property
+    def broken(self) -> str:
+        """What is wrong with its values; empty: nothing."""
+        bad = np.flatnonzero(~np.isfinite(self.y))
+        if not len(bad):
+            return ""
+        first = self.y[bad[0]]
+        what = "nan" if math.isnan(first) else "inf" if first > 0 else "-inf"
+        return f"{what} at {short(float(self.x[bad[0]]))}"
+
+    def smoothed(self, keep: float) -> "Series":
+        """Its exponential moving average: each value is `keep` of the ones before, the beginning corrected for."""
+        if not keep:
+            return self
+        found, mean, weight = [], 0.0, 0.0
+        for value in self.y.tolist():
+            if math.isfinite(value):
+                mean = keep * mean + (1 - keep) * value
+                weight = keep * weight + 1 - keep
+                value = mean / weight
+            found.append(value)
+        return Series(self.name, self.x, np.array(found), self.apart)
+
+    def since(self, x: float) -> "Series":
+        """From there on."""
+        first = int(np.searchsorted(self.x, x))
+        return Series(self.name, self.x[first:], self.y[first:], self.apart)
+
+
+def short(value: float, digits: int = 3) -> str:
+    """A number in at most seven characters: `12400`, `0.412`, `1.2e-05`."""
+    if value == int(value) and abs(value) < 1e6:
+        return str(int(value))
+    texts = (f"{value:.{digits}g}", f"{value:.3g}", f"{value:.1e}", f"{value:.0e}", "…")
+    return next(text for text in texts if len(text) <= 7)
+
+
+def legend(series: Sequence[Series], *, log: bool = False) -> Text:
+    """What each letter stands for, its last value, and what is wrong with it."""
+    line = Text(no_wrap=True)
+    for index, one in enumerate(series):
+        colour = COLOURS[index % len(COLOURS)]
+        line.append(f"{LETTERS[index % len(LETTERS)]} ", f"bold {colour}")
+        good = one.y[np.isfinite(one.y)]
+        line.append(f"{display(one.name, 24)} {short(float(f'{good[-1]:.4g}')) if len(good) else '–'}", colour)
+        said = [one.broken]
+        if log and (good <= 0).any():
+            said.append("0 and less have no logarithm")
+        line.append("".join(f" ({what})" for what in said if what) + "  ")
+    return line
+
+
+def lines(
+    series: Sequence[Series],
+    width: int,
+    height: int,
+    *,
+    log: bool = False,
+    ascii: bool = False,
+    unit: str = "",
+    steady: bool = False,
+    nothing: str = "",
+) -> list[Text]:
+    """A chart of so many columns and lines: numbers on the left, the last line the axis below.
+
+    Args:
+        log: of base 10, on the y axis; what is not above 0 is a gap then.
+        ascii: nothing but ASCII.
+        unit: of the x axis.
+        steady: the axes end at round numbers, so that a point more does not move all others: what is not moved need
+            not be sent.
+        nothing: what is said where there is nothing to draw.
+    """
+    columns, rows = width - MARGIN - 1, height - 1
+    if columns < 4 or rows < 1:
+        return []
+    shown = [_on_scale(one, log) for one in series]
+    values = np.concatenate([y[np.isfinite(y)] for _, y in shown]) if shown else np.empty(0)
+    if not len(values):
+        return [Text(f" {nothing or 'nothing to draw yet'}"[:width])] + [Text()] * rows
+    low, high = float(values.min()), float(values.max())
+    if high == low:
+        margin = abs(low) / 10 or 1.0  # a tenth of the smallest number there is is none
+        low, high = low - margin, high + margin
+    begin = min(float(x[0]) for x, _ in shown if len(x))
+    end = max(float(x[-1]) for x, _ in shown if len(x))
+    if steady:
+        (low, high), (begin, end) = _rounded(low, high), _rounded(begin, end)
+    fine, tall = (1, 2) if ascii else (2, 4)
+    codes = np.zeros((rows, columns), dtype=np.int64)
+    owner = np.full((rows, columns), -1)
+    bad = np.zeros(columns, dtype=bool)
+    ends: dict[int, int] = {}
+    for index, ((x, y), one) in enumerate(zip(shown, series, strict=True)):
+        at = _columns(x, begin, end, columns * fine)
+        dots = _dots(at, x, (high - y) / (high - low) * (rows * tall - 1), one.apart, columns * fine, rows * tall)
+        cells = dots.reshape(rows, tall, columns, fine)
+        weights = _ASCII_DOTS if ascii else _DOTS
+        codes |= (cells * weights[:, None, :]).sum((1, 3))
+        owner[cells.any((1, 3))] = index
+        bad[at[~np.isfinite(one.y)] // fine] = True
+        last = y[np.isfinite(y)]
+        if len(last):
+            row = round((high - float(last[-1])) / (high - low) * (rows - 1))
+            # Each letter has a line of its own, the nearest that is free.
+            free = [r for r in range(rows) if r not in ends]
+            if free:
+                ends[min(free, key=lambda r: abs(r - row))] = index
+    drawn = (_ASCII if ascii else _BRAILLE)[codes]
+    ticks = _ticks(low, high, rows, log)
+    bar = "|" if ascii else "┤"
+    found = []
+    for row in range(rows):
+        line = Text(f"{ticks.get(row, ''):>{MARGIN - 1}}", "", no_wrap=True)
+        line.append(bar, "dim")
+        _append(line, drawn[row], owner[row], bad if row == 0 else None)
+        if row in ends:
+            line.append(LETTERS[ends[row] % len(LETTERS)], f"bold {COLOURS[ends[row] % len(COLOURS)]}")
+        found.append(line)
+    found.append(Text(" " * MARGIN + _axis(begin, end, unit, columns), "dim"))
+    return found
+
+
+def _on_scale(one: Series, log: bool) -> tuple[Floats, Floats]:
+    """Its points; infinities and, on a logarithmic axis, what is not above 0 become NaN."""
+    good = np.isfinite(one.y) & ((one.y > 0) if log else True)
+    y = np.where(good, one.y, np.nan)
+    return one.x, np.log10(y, where=good, out=np.full_like(y, np.nan)) if log else y
+
+
+def _rounded(low: float, high: float) -> tuple[float, float]:
+    """Outwards to multiples of 1, 2 or 5 times a power of ten, by at most an eighth of what is between."""
+    if high <= low:
+        return low, high
+    raw = (high - low) / 8
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = power * max(factor for factor in (1, 2, 5) if factor * power <= raw * (1 + 1e-9))
+    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+
+
+def _columns(x: Floats, begin: float, end: float, count: int) -> NDArray[np.int64]:
+    """The column of each point."""
+    if end <= begin:
+        return np.zeros(len(x), dtype=np.int64)
+    return np.minimum(((x - begin) / (end - begin) * count).astype(np.int64), count - 1)
+
+
+def _dots(at: NDArray[np.int64], x: Floats, y: Floats, apart: float, width: int, height: int) -> NDArray[np.bool_]:
+    """Which dots a line goes through, (height, width): in every column from its smallest to its largest value.
+
+    Args:
+        at: the column of each point.
+        y: rows from above, not rounded; NaN: a gap.
+    """
+    good = np.isfinite(y)
+    if not good.any():
+        return np.zeros((height, width), dtype=bool)
+    # A gap is between two good points if there is a bad one, or too much of x, between them.
+    breaks = np.cumsum(~good)[good]
+    at, x, y = at[good], x[good], y[good]
+    joined = (np.diff(breaks) == 0) & (np.diff(x) <= apart)
+    top, bottom = np.full(width, np.inf), np.full(width, -np.inf)
+    np.minimum.at(top, at, y)
+    np.maximum.at(bottom, at, y)
+    # From the last point of a column to the first of the next: straight through the columns between them.
+    onwards = np.diff(at)
+    near = np.flatnonzero((onwards == 1) & joined)
+    middle = (y[near] + y[near + 1]) / 2
+    for column in (at[near], at[near + 1]):
+        np.minimum.at(top, column, middle)
+        np.maximum.at(bottom, column, middle)
+    for step in np.flatnonzero((onwards > 1) & joined).tolist():
+        left, right = int(at[step]), int(at[step + 1])
+        # Where the line enters and leaves each column.
+        edges = np.linspace(y[step], y[step + 1], 2 * (right - left) + 1)
+        enters, leaves = np.append(edges[0], edges[1::2]), np.append(edges[1::2], edges[-1])
+        some = slice(left, right + 1)
+        top[some] = np.minimum(top[some], np.minimum(enters, leaves))
+        bottom[some] = np.maximum(bottom[some], np.maximum(enters, leaves))
+    rows = np.arange(height)[:, None]
+    with np.errstate(invalid="ignore"):
+        return (rows >= np.round(top)) & (rows <= np.round(bottom))
+
+
+def _ticks(low: float, high: float, rows: int, log: bool) -> dict[int, str]:
+    """The numbers on the y axis: above, below and, where there is room, between."""
+    places = {0, rows - 1} | ({(rows - 1) // 2} if rows >= 5 else set()) if rows > 1 else {0}
+    values = {
+        row: high - (high - low) * row / (rows - 1) if 0 < row < rows - 1 else low if row else high for row in places
+    }
+    if log:
+        values = {row: 10**value for row, value in values.items()}
+    for digits in (3, 4, 5):
+        found = {row: short(float(f"{value:.{digits}g}"), digits) for row, value in values.items()}
+        if len(set(found.values())) == len(found):
+            break
+    return found
+
+
+def _axis(begin: float, end: float, unit: str, columns: int) -> str:
+    left, right = short(begin), f"{short(end)} {unit}".rstrip()
+    middle = short(round((begin + end) / 2))
+    if len(left) + len(right) + len(middle) + 6 > columns or end - begin < 2:
+        middle = ""
+    if len(left) + len(right) + 1 > columns:
+        return right[:columns]
+    gap = columns - len(left) - len(right)
+    return left + middle.center(gap) + right
+
+
+def _append(line: Text, characters: NDArray[np.str_], owner: NDArray[np.int64], bad: NDArray[np.bool_] | None) -> None:
+    """The cells of one line, those of one series after each other as one piece."""
+    signs = characters.copy()
+    if bad is not None:
+        signs[bad] = "!"
+        owner = np.where(bad, -2, owner)
+    begins = [0, *(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(owner)]
+    for begin, end in pairwise(begins):
+        of = int(owner[begin])
+        style = "bold red" if of == -2 else COLOURS[of % len(COLOURS)] if of >= 0 else ""
+        line.append("".join(signs[begin:end]), style)
+
+
+def spark(values: Sequence[float | None], width: int, top: float | None = None, *, ascii: bool = False) -> str:
+    """The last so many values as little bars; a space where there is none.
+
+    Args:
+        top: what a full bar stands for; None: the largest value.
+    """
+    signs = HEIGHTS if ascii else BLOCKS
+    last = list(values)[-width:]
+    known = [value for value in last if value is not None and math.isfinite(value)]
+    most = top if top is not None else max(known, default=0.0)
+    return "".join(
+        " "
+        if value is None or not math.isfinite(value)
+        else signs[min(len(signs) - 1, max(0, int(value / most * len(signs))))]
+        if most > 0
+        else signs[0]
+        for value in last
+    )
+
+
+def bar(share: float, width: int, *, ascii: bool = False) -> Text:
+    """How much of something is used."""
+    full = min(width, max(0, round(share * width)))
+    line = Text(("#" if ascii else "█") * full)
+    line.append(("." if ascii else "░") * (width - full), "dim")
+    return line

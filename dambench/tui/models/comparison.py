@@ -1,0 +1,240 @@
+"""Comparison: the tables that Compare shows, what there is to say of a cell, and the curves of runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from dambench.core.sanitize import display
+from dambench.core.units import duration, size
+from dambench.report import wording
+from dambench.store import history
+from dambench.store.history import Line
+from dambench.store.leaderboard import AXES, ENOUGH, Cell, Cost, Leaderboard, Table, leaderboard, rivals, welch
+from dambench.store.leaderboard import Place as Where
+from dambench.store.runs import Store
+from dambench.tui.models import chart
+
+MOST_CURVES = 8
+"""Runs over each other: more cannot be told apart."""
+
+CHOICES = [*((axis,) for axis in AXES), *combinations(AXES, 2)]
+"""What rows or columns may stand for."""
+
+Series = dict[str, Line]
+
+
+class CompareQuery(NamedTuple):
+    """What is asked for."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    marked: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the database holds, for a choice of axes."""
+
+    wanted: CompareQuery
+    board: Leaderboard
+    states: dict[str, int]
+    """How many runs are in each state."""
+    gone: tuple[str, ...] = ()
+    """Marked runs that are not in the database any more."""
+    losses: Series = field(default_factory=dict)
+    """By marked run and name of the loss."""
+    accuracies: Series = field(default_factory=dict)
+    """In percent."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All texts of a table."""
+
+    corner: list[str]
+    """Above the names of the rows: a text per line of the head."""
+    heads: list[list[str]]
+    """By column, the same number of lines each."""
+    names: list[str]
+    cells: list[list[str]]
+    """By row and column; empty: nothing is there."""
+    stars: set[tuple[int, int]] = field(default_factory=set)
+    """Row and column of cells that stand out."""
+    below: list[tuple[str, list[str]]] = field(default_factory=list)
+    """Lines that the keys do not go to."""
+
+
+def find(store: Store, rows: Sequence[str], columns: Sequence[str], marked: Sequence[str]) -> Comparison:
+    """Everything that is shown."""
+    states = store.query("select state, count(*) n from runs where deleted_at = '' group by state")
+    losses: Series = {}
+    accuracies: Series = {}
+    there = {row["id"] for row in store.query("select id from runs")}
+    gone = tuple(run for run in marked if run not in there)
+    drawn = [run for run in marked if run in there][-MOST_CURVES:]
+    for run in drawn:
+        name = f"{store.run(run)['method']} {run}"
+        lines = history.losses(store, run)
+        # Of several runs the loss that is minimised, which comes first; of one, its parts too.
+        losses |= {f"{name} {loss}": line for loss, line in list(lines.items())[: 1 if len(drawn) > 1 else None]}
+        for network, line in history.accuracies(store, run).items():
+            accuracies[f"{name} {network}"] = [(at, None if value is None else 100 * value) for at, value in line]
+    return Comparison(
+        wanted=CompareQuery(tuple(rows), tuple(columns), tuple(marked)),
+        gone=gone,
+        board=leaderboard(store, rows, columns),
+        states={row["state"]: row["n"] for row in states},
+        losses=losses,
+        accuracies=accuracies,
+    )
+
+
+def choose(
+    rows: tuple[str, ...], columns: tuple[str, ...], which: str, axes: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Rows and columns after one of them was chosen: an axis is on one of them only."""
+    old, other = (rows, columns) if which == "rows" else (columns, rows)
+    left = tuple(axis for axis in other if axis not in axes)
+    left = left or tuple(axis for axis in old if axis not in axes) or next((a,) for a in AXES if a not in axes)
+    return (axes, left) if which == "rows" else (left, axes)
+
+
+def signs(table: Table, measure: str) -> list[str]:
+    """What the signs of a table say that shows this."""
+    said = [f"{wording.MEASURES[measure].capitalize()}."]
+    if measure == "accuracy":
+        return said + wording.signs([table], bold="*", brief=True)
+    return said
+
+
+def axes_label(axes: Sequence[str]) -> str:
+    names = {"ipc": "IPC", "network": "trained network"}
+    return " × ".join(names.get(axis, axis) for axis in axes)
+
+
+def contents(
+    board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequence[str], measure: str = "accuracy"
+) -> Contents:
+    """A table of the report as a grid: the same texts, the parts of a column's name below each other."""
+    measured = None if measure == "accuracy" else partial(wording.measure, board, what=measure)
+    lines = wording.lines(table, rows, measured)
+    heads = [[wording.name([axis], (part,)) for axis, part in zip(columns, key, strict=True)] for key in table.columns]
+    heads += [["mean"], ["drop"]] if table.transfer and measured is None else []
+    texts = [[cell_text(entry) for entry in entries] for _, entries in lines]
+    count = len(table.rows)
+    return Contents(
+        corner=[*([""] * (len(columns) - 1)), axes_label(rows)],
+        heads=heads,
+        names=[name for name, _ in lines[:count]],
+        cells=texts[:count],
+        stars={(row, column) for row, (_, e) in enumerate(lines[:count]) for column, x in enumerate(e) if x.bold},
+        below=[(name, [entry.number for entry in entries]) for name, entries in lines[count:]],
+    )
+
+
+def cell_text(entry: wording.Entry) -> str:
+    """`92.6 ± 1.1 (5)`; empty: nothing is there."""
+    if entry.n:
+        return f"{entry.number} ({entry.n})"
+    return "" if entry.number == wording.MISSING else entry.number
+
+
+def runs(cell: Cell) -> list[str]:
+    """Those whose networks a cell counts, the newest first."""
+    return list(dict.fromkeys(score.run for score in cell.scores))
+
+
+def scores(cell: Cell, run: str = "") -> str:
+    """In percent, of one run or of all."""
+    return " ".join(f"{100 * score.accuracy:.1f}" for score in cell.scores if run in ("", score.run))
+
+
+def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequence[str], here: Where) -> list[str]:
+    """Sentences on a cell; the first is its name."""
+    name = " · ".join(filter(None, (wording.name(rows, here[0]), wording.name(columns, here[1]))))
+    cell = table.cells.get(here)
+    if cell is None:
+        return [name, "Not run yet."]
+    entry = wording.entry(cell)
+    each = cell.networks_per_set
+    made = f"{cell.sets} set{'s' if cell.sets > 1 else ''}"
+    of = f"{cell.n} networks of {made}" if each is None else f"{made} × {each} network{'s' if each > 1 else ''}"
+    lines = [f"{name}   {entry.number}   n = {cell.n} ({of})"]
+    which = runs(cell)
+    lines.append("   ".join(f"{run}: {scores(cell, run)}" for run in which[:6]) + ("   …" if len(which) > 6 else ""))
+    against = []
+    others = {place: other for place, other in rivals(table, rows, columns, here).items() if place != here}
+    random = [other for other in others.values() if other.scores[0].base_method == "random"]
+    for other in random[:1]:
+        against.append(f"random {_gap(cell, other)}")
+    competing = [o for o in others.values() if o.scores[0].base_method not in ("whole", "random")]
+    if competing:
+        best = max(competing, key=lambda other: other.mean)
+        against.append(f"best other, {display(best.scores[0].method)}, {_gap(cell, best)}")
+    whole = [other for other in others.values() if other.scores[0].base_method == "whole"]
+    for other in whole[:1]:
+        against.append(f"whole {100 * (cell.mean - other.mean):+.1f}")
+    if against:
+        lines.append(f"against {'; '.join(against)} (Welch, uncorrected)")
+    lines += _cost(board, cell)
+    recipe = cell.scores[0].recipe
+    if recipe:
+        lines.append(f"settings: {display(recipe, 300)}")
+    return lines
+
+
+def _gap(cell: Cell, other: Cell) -> str:
+    """The difference in percent, and Welch's p where there are enough scores."""
+    text = f"{100 * (cell.mean - other.mean):+.1f}"
+    if min(cell.n, other.n) < ENOUGH:
+        return f"{text} (no test: too few)"
+    p = welch(cell, other)
+    return f"{text} (p {'< 0.001' if p < 0.001 else f'{p:.3f}'})"
+
+
+def _distilled(seconds: float, cost: Cost) -> str:
+    experts = f"{duration(cost.experts_seconds)} for its experts, " if cost.experts_seconds else ""
+    return f"took {experts}{duration(seconds)} to distil ({size(cost.distil_peak_bytes)} peak), "
+
+
+def _cost(board: Leaderboard, cell: Cell) -> list[str]:
+    return [
+        ("only evaluated here, " if cost.distil_seconds is None else _distilled(cost.distil_seconds, cost))
+        + f"{duration(cost.evaluate_seconds)} per network, on {display(cost.device)}"
+        for cost in board.costs_of(cell)
+    ][:2]
+
+
+def nothing(found: Comparison) -> str:
+    """Why there is no table."""
+    if not found.states:
+        return (
+            "Nothing to compare: no runs yet.\n\n"
+            "n   asks for one (dm on digits takes seconds, no download)\n"
+            f"or  {wording.FIRST}"
+        )
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(found.states.items()))
+    if found.board.finished:
+        return f"Nothing to compare: no finished run has a score ({counts})."
+    return f"Nothing to compare: no run has finished yet ({counts}).\n\nOnly finished runs are in tables."
+
+
+def curves(series: Series, width: int, height: int, log: bool, ascii_: bool) -> Text:
+    """Lines over each other, and a legend with the last values."""
+    if not series:
+        return Text("The marked runs have none: m shows losses, or accuracy.")
+    drawn = [
+        chart.Series(name, np.array([at for at, _ in line]), np.array([np.nan if v is None else v for _, v in line]))
+        for name, line in series.items()
+    ]
+    legend = chart.legend(drawn, log=log)
+    legend.no_wrap = False
+    above = legend.wrap(Console(width=width), width)
+    lines = chart.lines(drawn, width, max(3, height - len(above)), log=log, ascii=ascii_, unit="iterations")
+    return Text("\n").join([*above, *lines])

@@ -1,0 +1,207 @@
+"""Preflight: what a request comes to before it is started, field by field, and what the past says of it."""
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dambench.core import files
+from dambench.core.config import RunConfig
+from dambench.core.units import duration, size
+from dambench.runner import monitor
+from dambench.store import history
+from dambench.store.history import Expected, Similar
+from dambench.store.runs import Store
+from dambench.tui.checker import Answer
+from dambench.tui.models.catalogue import Catalogue
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the database knows of a request."""
+
+    same: list[Similar] = field(default_factory=list)
+    near: list[Similar] = field(default_factory=list)
+    expected: list[Expected] = field(default_factory=list)
+    sharing: dict[str, int] | None = None
+    """Finished runs by the SHA-256 of their protocol; None: not known."""
+    trouble: str = ""
+
+
+def whereabouts(name: str, here: dict[str, Any], known: Catalogue, data: str) -> str:
+    """Where a dataset is; empty: not known.
+
+    Args:
+        here: those that are prepared.
+        data: where raw data are, as the form has it.
+    """
+    entry = known.datasets.get(name, {})
+    match entry.get("source"):
+        case "path":  # another path is another dataset, whatever was prepared
+            return " · by path"
+        case "package":
+            return " · here"
+        case "download" if name in here:
+            return " · here"
+        case "download" if entry.get("files"):
+            said = data.strip() or os.environ.get("DAMBENCH_DATA")
+            folder = files.user_path(said) if said else files.raw_folder()
+            missing = files.missing_raw(folder, entry["files"], entry.get("instead", ""))
+            return " · not here" if missing else " · raw here"
+    return ""
+
+
+def read_outlook(path: Path, answer: Answer) -> Outlook:
+    with closing(Store.open(path)) as store:
+        finished = store.query(
+            "select protocol_sha256, count(*) n from runs where state = 'finished' and deleted_at = '' group by 1"
+        )
+        sharing = {row["protocol_sha256"]: row["n"] for row in finished}
+        if "config" not in answer:
+            return Outlook(sharing=sharing)
+        config = msgspec.convert(answer["config"], RunConfig)
+        same, near = history.similar(store, config, answer["seeds"], answer["data"]["sha256"])
+        return Outlook(same, near, history.expected(store, config, answer["data"]["sha256"]), sharing)
+
+
+def field_notes(answer: Answer, known: Catalogue) -> dict[str, str]:
+    """What each field comes to, by field."""
+    config, card = answer.get("config"), answer.get("data")
+    if not config or not card:
+        return {"dataset": answer["first"]} if "first" in answer else {}
+    where = config["where"]
+    train, test = sum(card["train_counts"]), sum(card["test_counts"])
+    shape = f"{card['channels']}×{card['height']}×{card['width']}"
+    runs = answer["runs"]
+    notes = {
+        "method": known.methods.get(config["method"]["name"], {}).get("what", ""),
+        "dataset": f"{train:,} + {test:,} images, {shape}, {len(card['classes'])} classes",
+        "data": where["data"],
+        "ipc": "the whole set" if config["ipc"] is None else f"of {min(card['train_counts'])} in the smallest class",
+        "network": config["network"] or "this method matches on none",
+        "evaluate_on": ", ".join(config["evaluate_on"]),
+        "eval_repeats": f"{config['eval_repeats']} of each network",
+        "protocol": known.protocols[config["protocol"]["name"]].label
+        if config["protocol"]["name"] in known.protocols
+        else "",
+        "seeds": "1 run" if runs == 1 else f"{runs} runs, one after the other",
+        "device": where["device"],
+        "recipe": answer["recipe"]["source"] if answer["recipe"] else "",
+        "preprocessing": config["preprocessing"],
+        "precision": config["precision"],
+        "compile": "on" if where["compiled"] else "off",
+    }
+    recipe = (answer["recipe"] or {}).get("options", {})
+    for option, value in answer["standard"].items():
+        from_ = "recipe" if option in recipe else "default"
+        changed = option in answer["overrides"]
+        notes[f"method.{option}"] = f"{from_} {value}" + (", changed" if changed else "")
+    return notes
+
+
+def preflight_lines(
+    answer: Answer, outlook: Outlook, measured: Answer | None, cards: Sequence[str]
+) -> list[tuple[str, str]]:
+    """What to know before a run is started: a word and a sentence each."""
+    lines: list[tuple[str, str]] = []
+    runs = answer.get("runs", 1)
+    if measured is not None and "error" in measured:
+        lines.append(("time", f"could not be measured: {measured['error']}"))
+    elif measured is not None and "wait" in measured:
+        lines.append(("time", "measuring a few iterations …"))
+    elif measured is not None:
+        seconds = sum(measured["seconds"].values())
+        lines.append(("time", f"{_times(seconds, runs)}, measured just now ({_phases(measured['seconds'])})"))
+        lines.append(("memory", f"{size(max(measured['peak_memory_bytes'].values()))} peak"))
+        lines.append(("disk", f"{size(measured['disk_bytes'])}{' per seed' if runs > 1 else ''}"))
+    elif "config" in answer and outlook.expected:
+        lines += _history(outlook.expected[0], runs)
+    elif "config" in answer and not outlook.trouble:
+        lines.append(("time", f"unknown: no such run on {answer['config']['where']['device']} yet; ctrl+t measures"))
+    if outlook.trouble:
+        lines.append(("past", f"cannot be asked: {outlook.trouble}"))
+    if outlook.same:
+        some = ", ".join(f"{similar.run} ({similar.state})" for similar in outlook.same[:3])
+        lines.append(("same", f"{some}{_more(outlook.same, 3)}: this very configuration"))
+    for similar in outlook.near[:3]:
+        ((setting, (theirs, ours)),) = similar.differs.items()
+        lines.append(("near", f"{similar.run} differs in {setting} only: {theirs}, here {ours}"))
+    if len(outlook.near) > 3:
+        lines.append(("", f"and {len(outlook.near) - 3} more"))
+    lines += [("GPU" if index == 0 else "", card) for index, card in enumerate(cards)]
+    return lines
+
+
+def _history(past: Expected, runs: int) -> list[tuple[str, str]]:
+    of = f"{past.runs} past run{'s' if past.runs > 1 else ''} on {past.device}"
+    rate = f", {1 / past.iteration_seconds:.3g} it/s" if past.iteration_seconds else ""
+    if past.evaluate_seconds is None:
+        time = f"~{duration(past.distil_seconds)} to distil{rate}, from {of}; to evaluate: unknown, ctrl+t measures"
+    else:
+        phases = _phases({"distil": past.distil_seconds, "evaluate": past.evaluate_seconds})
+        time = f"{_times(past.distil_seconds + past.evaluate_seconds, runs)} ({phases}{rate}), from {of}"
+    return [
+        ("time", time),
+        ("memory", f"~{size(past.peak_memory_bytes)} peak"),
+        ("disk", f"~{size(past.disk_bytes)}{' per seed' if runs > 1 else ''}"),
+    ]
+
+
+def _times(seconds: float, runs: int) -> str:
+    return f"~{duration(seconds)}" + (f" per seed, ~{duration(seconds * runs)} for {runs} seeds" if runs > 1 else "")
+
+
+def _phases(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{phase} {duration(spent)}" for phase, spent in seconds.items())
+
+
+def _more(found: Sequence[Any], shown: int) -> str:
+    return f" and {len(found) - shown} more" if len(found) > shown else ""
+
+
+def brief(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Memory and disk on one line: there are few."""
+    said = dict(lines)
+    short = []
+    for label, text in lines:
+        if label == "memory" and "disk" in said:
+            text = f"{text}      disk {said['disk']}"
+        if label != "disk":
+            short.append((label, text))
+    return short
+
+
+def sharing_line(count: int) -> str:
+    if not count:
+        return "No finished run has this protocol yet."
+    return f"{count} finished run{'s have' if count > 1 else ' has'} this protocol: one table with this one."
+
+
+def gpu_lines(cards: Sequence[monitor.Glance], runs: dict[int, str]) -> list[str]:
+    """Who is on each GPU.
+
+    Args:
+        runs: ids of runs that go on, by process.
+    """
+    lines = []
+    for index, card in enumerate(cards):
+        memory = "memory unknown"
+        if card.used_bytes is not None and card.total_bytes:
+            memory = f"{size(card.total_bytes - card.used_bytes)} of {size(card.total_bytes)} free"
+        busy = "" if card.busy_percent is None else f", {card.busy_percent} % busy"
+        said = [f"{index} {card.name}: {memory}{busy}"]
+        if card.tenants is None:
+            said.append("the driver does not tell who uses it")
+        for tenant in card.tenants or []:
+            who = f"run {runs[tenant.pid]}" if tenant.pid in runs else tenant.name or "a process"
+            held = "" if tenant.memory_bytes is None else f", {size(tenant.memory_bytes)}"
+            by = f", {tenant.user}" if tenant.user else ""
+            said.append(f"{tenant.pid} {who}{by}{held}")
+        if card.tenants == []:
+            said.append("nobody computes on it")
+        lines.append("; ".join(said))
+    return lines
