@@ -18,7 +18,7 @@ from benchmarks.contest import DEFAULT, KEPT, OFFICIAL, Contest, Form, Measure, 
 from benchmarks.images import CIFAR10, MNIST, TINY, Shape, card, real_set
 from benchmarks.official import Distillation
 from dambench import networks
-from dambench.core.config import Precision, Where, read
+from dambench.core.config import Execution, Precision, read
 from dambench.methods import datadam, dc, dm, dsa
 from dambench.training.policy import Policy, choose_precision, micro_batch
 from dambench.training.problem import Problem, Seeds, Step
@@ -62,13 +62,13 @@ QUICK = Setting(TINY, 6, ipc=2, width=4)
 
 def policy(mode: str, device: str, chunk: int = 0) -> Policy:
     """`bf16 compiled` → how to compute."""
-    where = Where(
+    execution = Execution(
         device=device,
         compiled=mode.endswith(" compiled"),
         real_chunk=chunk,
         synthetic_chunk=chunk,
     )
-    return Policy.of(where, choose_precision(mode.split()[0], device), False)
+    return Policy.of(execution, choose_precision(mode.split()[0], device), False)
 
 
 def ours(method: str, norm: str, mode: str, setting: Setting, device: str) -> Callable[[], Step]:

@@ -82,8 +82,8 @@ def train(
         device = choose_device("auto" if given["device"] is None else given["device"])
         if choose_precision(precision, device) == "bf16":
             raise BadInput("--precision bf16 is of the images that a set is matched with: experts have fp32, or tf32.")
-        where = config.read(config.Where, {"device": device, "threads": given["threads"] or 0}, "the request")
-        policy = Policy.of(where, choose_precision(precision, device), deterministic=False)
+        execution = config.read(config.Execution, {"device": device, "threads": given["threads"] or 0}, "the request")
+        policy = Policy.of(execution, choose_precision(precision, device), deterministic=False)
         choice = config.Choice(dataset, groups["dataset"])
         card = datasets.prepare(choice, data_path(given["data"]), here.watch.say)
         name = networks.settle(given["network"] or registry.load("datasets", dataset).NETWORK, card)

@@ -46,7 +46,7 @@ def record(
     recorder = Recorder(store, run_id, attempt, watch.say, lambda: bool(here.signals.received))
     keeper = Keeper(
         files.run_folder(store.run(run_id)["uid"]),
-        job.config.where.checkpoint_every,
+        job.config.execution.checkpoint_every,
         beginning.checkpoints if beginning else None,
         lambda: not recorder.is_behind,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from dambench.core import reading
 from dambench.core.errors import BadInput, folded, named, unknown
@@ -86,7 +86,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
         return (not self.datasets or dataset in self.datasets) and low <= ipc and (high is None or ipc <= high)
 
 
-class Where(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Execution(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where a run happens: it decides how fast the result comes, not what the result is.
 
     The last bits of a float do depend on the device and the thread count; both are recorded with the run.
@@ -149,12 +149,12 @@ class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The method's `VERSION`. Runs from before there were any are of version 1."""
     plugins: tuple[Plugin, ...] = ()
     """Those of the method, the dataset and the networks that come from other packages."""
-    where: Where = Where()
+    execution: Execution = field(default=Execution(), name="where")
 
     @property
     def sha256(self) -> str:
-        """The identity of the run: every field but `where`."""
-        return identity(self, but=("where",))
+        """The identity of the run: every field but `execution`."""
+        return identity(self, but=("execution",))
 
 
 def option(
@@ -507,17 +507,19 @@ def read(kind: type[T], fields: Mapping[str, Any], whose: str, group: Literal[""
     """
     known = cast(Any, kind).__struct_fields__
 
-    def field(key: str) -> str:
+    def stated(key: str) -> str:
         return key if kind is Request else f"{group}.{key}" if group and key else group
 
-    hints, meant = get_type_hints(kind), dict(fields)
+    hints = get_type_hints(kind)
+    stored = dict(zip(known, cast(Any, kind).__struct_encode_fields__, strict=True))
+    meant = {stored.get(key, key): value for key, value in fields.items()}
     for key, value in fields.items():
         if key not in known:
-            raise BadInput(f"In {whose}: {unknown('option', key, known)}", field=field(key))
+            raise BadInput(f"In {whose}: {unknown('option', key, known)}", field=stated(key))
         later = kind is Request and isinstance(value, Mapping)  # options are looked at one by one, under their names
         if not later and not _finite(value):
             what = "is not a finite number" if isinstance(value, float) else "has a number that is not finite"
-            raise BadInput(f"In {whose}: {key} = {_shown(value)} {what}.", field=field(key))
+            raise BadInput(f"In {whose}: {key} = {_shown(value)} {what}.", field=stated(key))
         if isinstance(value, str) and get_origin(hints[key]) is Literal:
             with suppress(BadInput):  # which value is wrong is said below
                 meant[key] = named(key, value, [word for word in get_args(hints[key]) if isinstance(word, str)])
@@ -531,10 +533,9 @@ def read(kind: type[T], fields: Mapping[str, Any], whose: str, group: Literal[""
         if key in fields and get_origin(choices) is Literal:
             reason = f"it is one of {', '.join(map(str, get_args(choices)))}"
         text = f"In {whose}: {what} is not allowed: {reason[:1].lower()}{reason[1:]}."
-        raise BadInput(text, field=field(re.split(r"[.\[]", key)[0])) from None
+        raise BadInput(text, field=stated(re.split(r"[.\[]", key)[0])) from None
     except Exception as error:
         if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
             raise
-        raise BadInput(
-            f"In {whose}: {type(error).__name__}: {error}.", field=group
-        ) from error  # from code that is not ours
+        text = f"In {whose}: {type(error).__name__}: {error}."  # from code that is not ours
+        raise BadInput(text, field=group) from error

@@ -22,14 +22,14 @@ def identity(struct: Struct, but: tuple[str, ...] = ()) -> str:
     Args:
         but: fields of the outermost struct that do not count.
     """
-    return hashlib.sha256(msgspec.json.encode(_said(struct, but), order="sorted")).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(_counted(struct, but), order="sorted")).hexdigest()
 
 
-def _said(value: Any, but: tuple[str, ...] = ()) -> Any:
+def _counted(value: Any, but: tuple[str, ...] = ()) -> Any:
     if not isinstance(value, Struct):
         return value
     return {
-        field.name: _said(getattr(value, field.name))
+        field.name: _counted(getattr(value, field.name))
         for field in msgspec.structs.fields(value)
         if field.name not in but and getattr(value, field.name) != field.default
     }

@@ -296,8 +296,8 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
     total: int = getattr(job.options, "iterations", 0)
     logged = max(1, total // LOGGED_STEPS)
     begun = position.from_
-    if config.where.made:
-        begun = Checkpoint(config.sha256, config.where.made_after, {}, config.where.made)
+    if config.execution.made:
+        begun = Checkpoint(config.sha256, config.execution.made_after, {}, config.execution.made)
         position.iteration = begun.iteration
     if begun is not None:
         problem.policy = replace(policy, **cast(dict[str, Any], begun.policy))

@@ -14,13 +14,13 @@ from dambench.core import files, registry
 from dambench.core.config import (
     PREPROCESSINGS,
     Choice,
+    Execution,
     Options,
     Plugin,
     PreprocessingName,
     Recipe,
     Request,
     RunConfig,
-    Where,
     read,
 )
 from dambench.core.contracts import Method
@@ -165,7 +165,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         notes.append(f"The dataset {dataset.name} comes with a package: --data has no effect.")
     chunk = micro_batch(device, networks.map_bytes(network, card)) if network else 0
     repeats = 5 if request.eval_repeats is None else request.eval_repeats
-    where = Where(
+    execution = Execution(
         data=os.path.realpath(data) if data else "",
         device=device,
         threads=request.threads or 0,
@@ -173,7 +173,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         real_chunk=chunk,
         synthetic_chunk=chunk,
         stack=min(repeats, STACK) if on_gpu else 1,
-        checkpoint_every=Where().checkpoint_every if request.checkpoint_every is None else request.checkpoint_every,
+        checkpoint_every=Execution().checkpoint_every if request.checkpoint_every is None else request.checkpoint_every,
     )
     config = read(
         RunConfig,
@@ -192,11 +192,11 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
             "preprocessing": preprocessing,
             "method_version": method.VERSION,
             "plugins": _plugins(wanted.name, dataset.name, {network, *evaluate_on} - {""}),
-            "where": where,
+            "execution": execution,
         },
         "the run",
     )
-    policy = Policy.of(config.where, config.precision, config.deterministic)
+    policy = Policy.of(config.execution, config.precision, config.deterministic)
     return Job(config, card, recipe, method, options, policy, overrides, notes)
 
 
@@ -225,17 +225,21 @@ def reopen(
     if not only_its_set:
         _check_code(config, say)
     options: Options = read(method.Options, config.method.options, f"method {config.method.name}")
-    choose_device(config.where.device)
+    choose_device(config.execution.device)
     files.can_keep_sets()
-    card = datasets.prepare(config.dataset, files.user_path(config.where.data) if config.where.data else None, say)
+    card = datasets.prepare(
+        config.dataset, files.user_path(config.execution.data) if config.execution.data else None, say
+    )
     if card.sha256 != dataset_sha256:
         raise BadInput(
             f"The run began on other data: {card.label} was {dataset_sha256[:8]}… and is {card.sha256[:8]}… now. "
             "Begin a new run."
         )
     # As many threads as then, also where there are more cores: sums are in the order of threads.
-    threads = before.threads if before and config.where.device == "cpu" else config.where.threads
-    policy = Policy.of(msgspec.structs.replace(config.where, threads=threads), config.precision, config.deterministic)
+    threads = before.threads if before and config.execution.device == "cpu" else config.execution.threads
+    policy = Policy.of(
+        msgspec.structs.replace(config.execution, threads=threads), config.precision, config.deterministic
+    )
     return Job(config, card, Recipe(source=recipe) if recipe else None, method, options, policy, overrides, [])
 
 
@@ -250,14 +254,14 @@ def evaluation(job: Job, request: Request, set_sha256: str, iteration: int) -> J
         BadInput: it cannot be met.
     """
     config = job.config
-    device = choose_device(request.device or config.where.device)
+    device = choose_device(request.device or config.execution.device)
     names = [*(request.evaluate_on or config.evaluate_on)]
     evaluate_on = networks.settle_all(names, job.card, config.network or config.evaluate_on[0])
     for name in evaluate_on:
         networks.build(name, job.card)
     repeats = request.eval_repeats or config.eval_repeats
-    where = msgspec.structs.replace(
-        config.where,
+    execution = msgspec.structs.replace(
+        config.execution,
         device=device,
         threads=request.threads or 0,
         stack=1 if device == "cpu" else min(repeats, STACK),
@@ -280,9 +284,9 @@ def evaluation(job: Job, request: Request, set_sha256: str, iteration: int) -> J
         ),
         protocol=config.protocol if request.protocol is None else preset(request.protocol),
         precision=config.precision if config.precision == "bf16" else choose_precision(None, device),
-        where=where,
+        execution=execution,
     )
-    return replace(job, config=changed, policy=Policy.of(where, changed.precision, changed.deterministic))
+    return replace(job, config=changed, policy=Policy.of(execution, changed.precision, changed.deterministic))
 
 
 def _found(kind: registry.Kind, choice: Choice) -> Choice:
@@ -374,7 +378,7 @@ def _check_code(config: RunConfig, say: Callable[[str], None]) -> None:
     named = {*config.evaluate_on} | ({config.network} - {""})
     now = {(plugin.kind, plugin.name): plugin for plugin in _plugins(config.method.name, config.dataset.name, named)}
     then = {(plugin.kind, plugin.name): plugin for plugin in config.plugins}
-    if config.where.made:  # the set is there: only networks are trained
+    if config.execution.made:  # the set is there: only networks are trained
         trained = {("networks", networks.family(name)) for name in config.evaluate_on}
         now, then = ({key: plugin for key, plugin in of.items() if key in trained} for of in (now, then))
     elif (version := registry.load("methods", config.method.name).VERSION) != config.method_version:

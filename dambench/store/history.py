@@ -70,11 +70,11 @@ def expected(store: Store, config: RunConfig, dataset_sha256: str) -> list[Expec
         dataset_sha256,
         config.ipc,
         config.network,
-        int(config.where.device == "cpu"),
+        int(config.execution.device == "cpu"),
     )
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        threads = f", {counted(row['threads'], 'thread')}" if config.where.device == "cpu" else ""
+        threads = f", {counted(row['threads'], 'thread')}" if config.execution.device == "cpu" else ""
         groups.setdefault(f"{row['device_name']}{threads}", []).append(row)
     wanted = _iterations(config.method.options)
     found = []
@@ -132,7 +132,7 @@ def similar(
     ):
         try:
             past = msgspec.json.decode(row["config"], type=RunConfig)
-            if past.where.made != config.where.made:  # it only evaluated what another one had made
+            if past.execution.made != config.execution.made:  # it only evaluated what another one had made
                 continue
             theirs = settings(past)
             theirs[DATA] = row["dataset_sha256"][:8]

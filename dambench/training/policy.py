@@ -23,7 +23,7 @@ import psutil
 import torch
 
 from dambench.core import files
-from dambench.core.config import COMPILING, PRECISIONS, Precision, Where
+from dambench.core.config import COMPILING, PRECISIONS, Execution, Precision
 from dambench.core.errors import BadInput, named
 from dambench.core.sanitize import display
 
@@ -72,20 +72,22 @@ class Policy:
     """Micro-batches that are worked on side by side, each by one thread."""
 
     @classmethod
-    def of(cls, where: Where, precision: Precision, deterministic: bool) -> "Policy":
+    def of(cls, execution: Execution, precision: Precision, deterministic: bool) -> "Policy":
         """As a configuration says."""
         return cls(
-            torch.device(where.device),
+            torch.device(execution.device),
             deterministic,
-            where.threads,
+            execution.threads,
             precision,
-            where.compiled,
-            where.real_chunk or ALL,
-            where.synthetic_chunk or ALL,
-            stack=where.stack,
+            execution.compiled,
+            execution.real_chunk or ALL,
+            execution.synthetic_chunk or ALL,
+            stack=execution.stack,
             # Threads that share an operation wait for each other at its end; those that have one each need not.
             # (Compiled code has its threads built in.)
-            workers=1 if where.device != "cpu" or where.compiled else where.threads or torch.get_num_threads(),
+            workers=1
+            if execution.device != "cpu" or execution.compiled
+            else execution.threads or torch.get_num_threads(),
         )
 
     @property

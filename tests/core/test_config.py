@@ -62,7 +62,7 @@ def _config(**changes: object) -> RunConfig:
 
 def test_the_identity_of_a_run_is_what_it_computes_not_where() -> None:
     base = _config()
-    assert _config(where=config.Where(device="cuda:1", threads=3, data="/elsewhere")).sha256 == base.sha256
+    assert _config(execution=config.Execution(device="cuda:1", threads=3, data="/elsewhere")).sha256 == base.sha256
     for change in (
         {"seed": 1},
         {"ipc": 2},
@@ -79,7 +79,7 @@ def test_the_identity_of_a_run_is_what_it_computes_not_where() -> None:
 
 
 def test_a_config_comes_back_from_json_as_it_was() -> None:
-    run = _config(seed=2**63 - 1, where=config.Where(data="a b"))
+    run = _config(seed=2**63 - 1, execution=config.Execution(data="a b"))
     back = msgspec.json.decode(msgspec.json.encode(run), type=RunConfig)
     assert back == run
     assert back.sha256 == run.sha256

@@ -326,7 +326,7 @@ def test_another_version_of_a_method_does_not_go_on_with_a_run(monkeypatch: pyte
     with pytest.raises(BadInput, match="The run began with version 1 of random, and this is version 2"):
         _reopened(job)
     # A run that only evaluates a set goes on: the set is there.
-    made = msgspec.structs.replace(job.config, where=msgspec.structs.replace(job.config.where, made="0" * 64))
+    made = msgspec.structs.replace(job.config, execution=msgspec.structs.replace(job.config.execution, made="0" * 64))
     assert _reopened(replace(job, config=made)) == []
 
 

@@ -584,7 +584,7 @@ def test_a_job_is_all_that_a_run_needs() -> None:
 
 def test_what_could_change_bits_is_settled_and_stored() -> None:
     job = prepare(_request(network="convnet-d3-w128", dataset="digits", threads=2))
-    where = job.config.where
+    where = job.config.execution
     # Maps of 8×8 pixels, 128 channels, 4 bytes.
     assert (where.real_chunk, where.synthetic_chunk) == (2**23 // (64 * 128 * 4), 2**23 // (64 * 128 * 4))
     assert (where.compiled, where.stack, job.config.precision) == (False, 1, "fp32")
@@ -696,7 +696,7 @@ def test_pools_are_evaluated_on_by_name() -> None:
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own code
 def test_a_compiled_run_is_recorded_as_such() -> None:
     job = prepare(_request(compile="on", network="convnet-d2-w8-bn"))
-    assert job.config.where.compiled
+    assert job.config.execution.compiled
     said = list(run(job))
     assert isinstance(said[0], Started)
     assert said[0].environment.compiler

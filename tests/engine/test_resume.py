@@ -104,7 +104,7 @@ def _go_on(store: Store, run: str, until: int | None = None) -> list[AnyEvent]:
 
 def _keeper(store: Store, run: str, job: Job, beginning: Beginning | None = None) -> Keeper:
     folder = files.run_folder(store.run(run)["uid"])
-    return Keeper(folder, job.config.where.checkpoint_every, beginning.checkpoints if beginning else None)
+    return Keeper(folder, job.config.execution.checkpoint_every, beginning.checkpoints if beginning else None)
 
 
 def _speak(

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from dambench.cli.record import result
-from dambench.core.config import Choice, Plugin, RunConfig, Where
+from dambench.core.config import Choice, Execution, Plugin, RunConfig
 from dambench.core.errors import BadInput
 from dambench.core.events import Evaluated
 from dambench.core.protocol import PRESETS
@@ -109,7 +109,7 @@ THE_NEWEST_COUNTS: dict[str, Any] = {
     "eval_repeats": 2,  # how many networks there are, not what they are
     "evaluate_every": 5,  # scores on the way; the set is the same
     "deterministic": True,  # changes last bits; said where it is mixed
-    "where": Where(device="cuda:0", threads=7, compiled=True),  # as above
+    "execution": Execution(device="cuda:0", threads=7, compiled=True),  # as above
 }
 """Fields that change no more than the last bits of a number: the newer run takes the older one's place, and that is
 said."""
@@ -214,8 +214,8 @@ def test_what_is_pooled_within_a_cell_is_said(store: Store, monkeypatch: pytest.
     add(store, config("dm", seed=0), LOW)
     newer = msgspec.structs.replace(ledger.ENVIRONMENT, torch="2.16.0", dambench="0.2.0")
     monkeypatch.setattr(ledger, "ENVIRONMENT", newer)
-    on_gpu = Where(device="cuda:1")
-    add(store, msgspec.structs.replace(config("dm", seed=1), where=on_gpu, deterministic=True), HIGH)
+    on_gpu = Execution(device="cuda:1")
+    add(store, msgspec.structs.replace(config("dm", seed=1), execution=on_gpu, deterministic=True), HIGH)
     notes = [note for note in _only(store).notes if "pooled" in note]
     assert notes == [
         f"Scores of {what} are pooled: dm digits IPC 1."
@@ -231,8 +231,8 @@ def test_what_is_pooled_within_a_cell_is_said(store: Store, monkeypatch: pytest.
 def test_an_evaluation_of_a_set_is_of_the_settings_that_made_it_and_says_how_it_was_tested(store: Store) -> None:
     add(store, config("dm"), LOW)
     (sha256,) = (row["set_sha256"] for row in store.query("select set_sha256 from runs"))
-    where = Where(device="cuda:0", made=sha256)
-    elsewhere = msgspec.structs.replace(config("dm", evaluate_on="other"), precision="tf32", where=where)
+    where = Execution(device="cuda:0", made=sha256)
+    elsewhere = msgspec.structs.replace(config("dm", evaluate_on="other"), precision="tf32", execution=where)
     add(store, elsewhere, HIGH)
     (table,) = leaderboard(store, columns=("network",)).tables
     assert table.rows == [("dm",), ("dm (tested in tf32)",)]

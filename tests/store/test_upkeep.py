@@ -388,8 +388,8 @@ def test_what_another_database_needs_is_not_purged_and_that_is_said(
     with closing(Store.open(away, write=True)) as other:
         other.db.conn.execute("delete from runs where id in (?, ?)", [mine, evaluated])
         run = config("dm", seed=2)
-        where = msgspec.structs.replace(run.where, made=reused.stem)
-        other.create(msgspec.structs.replace(run, where=where), CARD)  # and is killed before it says a word
+        where = msgspec.structs.replace(run.execution, made=reused.stem)
+        other.create(msgspec.structs.replace(run, execution=where), CARD)  # and is killed before it says a word
     for run_id in (mine, both, evaluated, halted):
         store.delete(run_id)
     before = away.read_bytes()

@@ -4,7 +4,7 @@ from typing import cast
 import pytest
 import torch
 
-from dambench.core.config import Precision, Where
+from dambench.core.config import Execution, Precision
 from dambench.core.errors import BadInput
 from dambench.training import policy
 from dambench.training.policy import Policy, choose_compiling, choose_device, choose_precision, micro_batch
@@ -104,12 +104,12 @@ def test_without_a_compiler_nothing_is_compiled_and_that_is_said(
 
 
 def test_a_policy_is_what_the_configuration_says() -> None:
-    where = Where(device="cpu", threads=3, real_chunk=16, synthetic_chunk=32)
+    where = Execution(device="cpu", threads=3, real_chunk=16, synthetic_chunk=32)
     assert Policy.of(where, "bf16", True) == Policy(
         torch.device("cpu"), True, 3, "bf16", real_chunk=16, synthetic_chunk=32, workers=3
     )
-    assert Policy.of(Where(compiled=True, threads=3), "fp32", False).workers == 1
-    assert Policy.of(Where(), "fp32", False).real_chunk > 10**8
+    assert Policy.of(Execution(compiled=True, threads=3), "fp32", False).workers == 1
+    assert Policy.of(Execution(), "fp32", False).real_chunk > 10**8
 
 
 def test_side_by_side_each_has_a_thread_of_its_own_and_results_keep_their_order() -> None:

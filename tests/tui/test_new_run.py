@@ -13,7 +13,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Select
 
-from dambench.core.config import Choice, Where
+from dambench.core.config import Choice, Execution
 from dambench.core.errors import BadInput
 from dambench.runner import monitor, processes
 from dambench.runner.monitor import Glance, Tenant
@@ -561,7 +561,10 @@ def test_the_past_says_what_a_run_would_take(path: Path) -> None:
         assert found.evaluate_seconds == pytest.approx(1.0)  # and one network a second
         assert found.runs == 2
         assert expected(store, wanted, "another") == []
-        assert expected(store, msgspec.structs.replace(wanted, where=Where(device="cuda:0")), ledger.CARD.sha256) == []
+        assert (
+            expected(store, msgspec.structs.replace(wanted, execution=Execution(device="cuda:0")), ledger.CARD.sha256)
+            == []
+        )
         unknown = msgspec.structs.replace(wanted, evaluate_on=("convnet-d9-w9",))
         assert expected(store, unknown, ledger.CARD.sha256)[0].evaluate_seconds is None
         same, near = similar(store, wanted, [0], ledger.CARD.sha256)

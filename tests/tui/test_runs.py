@@ -16,7 +16,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from dambench.cli.app import run_cli
-from dambench.core.config import Where
+from dambench.core.config import Execution
 from dambench.core.events import Process
 from dambench.core.files import digest
 from dambench.runner import processes
@@ -380,8 +380,8 @@ def test_a_run_that_only_evaluates_says_so_everywhere_and_is_run_again_as_that(
     with closing(Store.open(path, write=True)) as store:
         add(store, config("dm"), made="a set")
         for made in ("a set", "another"):
-            where = Where(made=digest(made.encode()), made_after=2)
-            run = msgspec.structs.replace(config("dm"), evaluate_on=("resnet18",), where=where)
+            where = Execution(made=digest(made.encode()), made_after=2)
+            run = msgspec.structs.replace(config("dm"), evaluate_on=("resnet18",), execution=where)
             add(store, run, made=made)
     for command, told in (("runs", "maker's set: dm"), ("show judge", "evaluates maker's set")):
         assert run_cli([*command.split(), "--db", str(path)]) == 0

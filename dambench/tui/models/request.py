@@ -76,7 +76,7 @@ def of_run(row: Mapping[str, Any]) -> Form:
     run = msgspec.json.decode(row["config"], type=RunConfig)
     changed = json.loads(row["overrides"])
     usual = os.environ.get("DAMBENCH_DATA")
-    data = "" if usual and run.where.data == os.path.realpath(files.user_path(usual)) else run.where.data
+    data = "" if usual and run.execution.data == os.path.realpath(files.user_path(usual)) else run.execution.data
     form = {
         "method": run.method.name,
         "dataset": run.dataset.name,
@@ -84,7 +84,7 @@ def of_run(row: Mapping[str, Any]) -> Form:
         "ipc": "" if run.ipc is None else str(run.ipc),
         "network": str(changed.pop("network", "")),
         "seeds": str(run.seed),
-        "device": run.where.device,
+        "device": run.execution.device,
         "protocol": run.protocol.name,
         "evaluate_on": ",".join(run.evaluate_on),
         "eval_repeats": str(run.eval_repeats),
@@ -93,7 +93,7 @@ def of_run(row: Mapping[str, Any]) -> Form:
         "preprocessing": str(changed.pop("preprocessing", "")),
         "precision": run.precision if changed.pop("precision", None) or run.precision == "tf32" else "",
         "deterministic": "on" if run.deterministic else "",
-        "threads": str(run.where.threads or ""),
+        "threads": str(run.execution.threads or ""),
     }
     form |= {f"dataset.{name}": _text(value) for name, value in run.dataset.options.items()}
     return form | {f"method.{name}": _text(value) for name, value in changed.items()}
@@ -108,8 +108,8 @@ def evaluation(row: Mapping[str, Any], maker: str) -> tuple[list[str], str]:
     """
     run = msgspec.json.decode(row["config"], type=RunConfig)
     said = ["evaluate", maker, "--evaluate-on", ",".join(run.evaluate_on), "--eval-repeats", str(run.eval_repeats)]
-    said += ["--protocol", run.protocol.name, "--device", run.where.device]
-    said += [*(["--threads", str(run.where.threads)] if run.where.threads else []), "--again"]
+    said += ["--protocol", run.protocol.name, "--device", run.execution.device]
+    said += [*(["--threads", str(run.execution.threads)] if run.execution.threads else []), "--again"]
     same = run.protocol == PRESETS.get(run.protocol.name)
     return said, "" if same else f"Again, but under what is called {display(run.protocol.name)} now"
 
