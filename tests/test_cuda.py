@@ -101,7 +101,7 @@ class Descent:
 @pytest.mark.parametrize("name", ["convnet-d2-w8", "convnet-d2-w8-bn", "convnet-d2-w8-nn"])
 def test_a_replayed_graph_does_what_its_function_does(name: str) -> None:
     plain, recorded = Descent(name), Descent(name)
-    step = Replayed(recorded.step, CUDA, said=pytest.fail)
+    step = Replayed(recorded.step, CUDA, on_warning=pytest.fail)
     for number in range(3 * WARM_UPS + 6):
         # Two shapes in turn; every third time the inputs come from the CPU.
         count = 6 if number % 2 else 5
@@ -129,11 +129,11 @@ def test_what_waits_for_the_gpu_is_called_plainly_and_graphs_can_be_recorded_aft
         total.add_(x.sum())
         return [x * total.item()]
 
-    step = Replayed(wait, CUDA, said=said.append)
+    step = Replayed(wait, CUDA, on_warning=said.append)
     for number in range(1, WARM_UPS + 5):
         assert step(torch.ones(2))[0].tolist() == [2.0 * number] * 2
     assert len(said) == 1
-    fine = Replayed(lambda x: [x + total], CUDA, said=pytest.fail)
+    fine = Replayed(lambda x: [x + total], CUDA, on_warning=pytest.fail)
     for number in range(WARM_UPS + 3):
         assert fine(torch.tensor([float(number)]))[0].item() == number + total.item()
 
@@ -142,7 +142,7 @@ def test_graphs_give_their_memory_back() -> None:
     def hungry(x: Tensor) -> Sequence[Tensor]:
         return [(x.expand(2**24) + 1).sum()]
 
-    step = Replayed(hungry, CUDA, said=pytest.fail)
+    step = Replayed(hungry, CUDA, on_warning=pytest.fail)
     for _ in range(WARM_UPS + 2):
         assert step(torch.ones(1))[0].item() == 2**25
     step.forget()
@@ -192,7 +192,7 @@ def test_networks_learn_in_a_stack_on_the_gpu_what_each_learns_alone_on_the_cpu(
     data = _set(soft, torch.float64)
     stack = [network.to(CUDA) for network in _networks(count, name, torch.float64)]
     seeds = [Seeds(seed) for seed in range(count)]
-    steps = list(train_together(stack, on_gpu(data), how, seeds, mirrors=True, said=pytest.fail))
+    steps = list(train_together(stack, on_gpu(data), how, seeds, mirrors=True, on_warning=pytest.fail))
     assert steps[-1] == (24, 24)
     for own, network in zip(seeds, stack, strict=True):
         (alone,) = _networks(1, name, torch.float64)
@@ -212,7 +212,7 @@ def test_a_set_of_pixels_is_trained_on_in_a_graph(monkeypatch: pytest.MonkeyPatc
     how = Protocol(name="made-up", synthetic=Budget(epochs=8), whole=Budget(epochs=1), batch=5)
     (alone,), (network,) = (_networks(1, "convnet-d2-w8", torch.float32) for _ in range(2))
     list(train(alone, data, how, Seeds(0), mirrors=True))
-    list(train_together([network.to(CUDA)], on_gpu(data), how, [Seeds(0)], mirrors=True, said=pytest.fail))
+    list(train_together([network.to(CUDA)], on_gpu(data), how, [Seeds(0)], mirrors=True, on_warning=pytest.fail))
     # TF32 or not.
     torch.testing.assert_close(predict(network, on_gpu(data), 12).cpu(), predict(alone, data, 12), rtol=0, atol=0.05)
 

@@ -119,7 +119,7 @@ def test_a_stack_of_each_learns_what_each_learns_alone_on_the_cpu(name: str, mon
     alone, *stack = (network_of(name, CPU) for _ in range(3))
     list(train(alone, data, how, Seeds(1), mirrors=True))
     stack = [network.to(CUDA) for network in stack]
-    list(train_together(stack, on_gpu(data), how, [Seeds(0), Seeds(1)], mirrors=True, said=pytest.fail))
+    list(train_together(stack, on_gpu(data), how, [Seeds(0), Seeds(1)], mirrors=True, on_warning=pytest.fail))
     before = torch.cat([p.detach().flatten() for p in network_of(name, CPU).parameters()])
     learned = torch.cat([p.detach().flatten() for p in alone.parameters()])
     found = torch.cat([p.detach().cpu().flatten() for p in stack[1].parameters()])

@@ -36,6 +36,18 @@ class NotEnoughMemory(RuntimeError):
     """The device has too little memory for what was asked, in any way that gives the same result. Ends a run."""
 
 
+class Diverged(ArithmeticError):
+    """The loss, an image, or what networks make of the images, is no longer a number. Ends a run.
+
+    Attributes:
+        iteration: the first of which this is so.
+    """
+
+    def __init__(self, iteration: int, fault: str, hint: str = "A smaller step size may help."):
+        super().__init__(f"{fault}: the run diverged. {hint}")
+        self.iteration = iteration
+
+
 class NotKept(RuntimeError):
     """The database could not be written: the disk is full, gone, or held by somebody else. Nothing of it was kept."""
 

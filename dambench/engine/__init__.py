@@ -1,6 +1,7 @@
 """The engine: it settles a request into a job, and runs a job as a stream of events."""
 
-from dambench.engine.loop import Diverged, StopRun, run
+from dambench.core.errors import Diverged
+from dambench.engine.loop import StopRun, run
 from dambench.engine.settle import Job, evaluation, prepare, reopen
 
 __all__ = ["Diverged", "Job", "StopRun", "evaluation", "prepare", "reopen", "run"]

@@ -2,15 +2,16 @@
 
 import statistics
 import time
+from dataclasses import replace
 
 from msgspec import Struct
 
 from dambench import datasets, networks
 from dambench.core.errors import BadInput
 from dambench.core.events import Progressed, Warned
-from dambench.engine.loop import LOGGED_STEPS, distilled, open_problem
+from dambench.engine.loop import LOGGED_STEPS, distilled, evaluation_context, open_problem
 from dambench.engine.settle import Job
-from dambench.evaluators.accuracy import evaluate
+from dambench.evaluators import accuracy
 from dambench.training.problem import RealSet, Seeds, Step, SyntheticSet
 from dambench.training.train import predict
 
@@ -141,19 +142,8 @@ def _network_seconds(job: Job, name: str, synthetic: SyntheticSet, test: RealSet
     """To train and test one network of this name, as many at once as the run would."""
     config, policy = job.config, job.policy
     together = min(policy.stack, config.eval_repeats)
-    events = evaluate(
-        synthetic,
-        "",
-        test,
-        job.card,
-        iteration=0,
-        final=True,
-        network_names=(name,),
-        repeats=together,
-        protocol=config.protocol,
-        seeds=Seeds(config.seed),
-        policy=policy,
-    )
+    context = evaluation_context(job, synthetic, test, set_sha256="", iteration=0, final=True)
+    events = accuracy.evaluate(replace(context, networks=(name,), repeats=together), accuracy.Options())
     first: tuple[float, int] | None = None
     training = begun = time.perf_counter()
     for event in events:

@@ -21,7 +21,7 @@ from dambench.core import events, files
 from dambench.core.config import (
     Options,
 )
-from dambench.core.errors import BadInput, NotEnoughMemory
+from dambench.core.errors import BadInput, Diverged, NotEnoughMemory
 from dambench.core.events import (
     SKIPPED,
     Adapted,
@@ -33,6 +33,7 @@ from dambench.core.events import (
     Environment,
     Failed,
     Finished,
+    Measured,
     Previewed,
     Progressed,
     Resumed,
@@ -45,7 +46,7 @@ from dambench.core.events import (
 from dambench.engine.checkpoints import Checkpoint, Keeper, newest
 from dambench.engine.preview import preview
 from dambench.engine.settle import Job
-from dambench.evaluators.accuracy import evaluate
+from dambench.evaluators import Context, accuracy
 from dambench.training.environment import environment
 from dambench.training.policy import Policy
 from dambench.training.problem import Notice, PhaseStarted, Problem, RealSet, Seeds, State, Step, SyntheticSet
@@ -77,18 +78,6 @@ PREVIEW_BYTES = 40_000
 
 class StopRun(Exception):
     """Thrown into `run` to make it stop: the name of the signal, or whatever else asked for it."""
-
-
-class Diverged(ArithmeticError):
-    """The loss, an image, or what networks make of the images, is no longer a number.
-
-    Args:
-        iteration: the first of which this is so.
-    """
-
-    def __init__(self, iteration: int, what: str, hint: str = "A smaller step size may help."):
-        super().__init__(f"{what}: the run diverged. {hint}")
-        self.iteration = iteration
 
 
 @dataclass
@@ -554,22 +543,11 @@ def _judge(
     if iteration not in position.sets:
         yield snapshot
     heard = time.perf_counter()
-    known = frozenset((network, repeat) for at, network, repeat in position.scores if at == iteration)
-    scored = set(known)
-    for event in evaluate(
-        synthetic,
-        snapshot.sha256,
-        test,
-        job.card,
-        iteration=iteration,
-        final=final,
-        network_names=job.config.evaluate_on,
-        repeats=job.config.eval_repeats,
-        protocol=job.config.protocol,
-        seeds=Seeds(job.config.seed),
-        policy=replace(job.policy, stack=position.stack or job.policy.stack),
-        known=known,
-    ):
+    done = frozenset((subject, repeat) for at, subject, repeat in position.scores if at == iteration)
+    context = evaluation_context(
+        job, synthetic, test, set_sha256=snapshot.sha256, iteration=iteration, final=final, stack=position.stack
+    )
+    for event in accuracy.evaluate(context, accuracy.Options(), done):
         if isinstance(event, Adapted):
             position.stack = event.value
         if isinstance(event, Progressed):
@@ -577,21 +555,52 @@ def _judge(
                 continue
             event = msgspec.structs.replace(event, memory_bytes=job.policy.used_bytes())
         heard = time.perf_counter()
-        if isinstance(event, events.Evaluated):
-            scored.add((event.network, event.repeat))
+        if isinstance(event, Measured):
             clock.note_peak(event.peak_memory_bytes)
-            if isinstance(event.loss, str):
-                yield Warned(message=f"{event.network} #{event.repeat}: its loss on the test set is {event.loss}.")
+            for metric, value in event.values.items():
+                if isinstance(value, str):
+                    warning = f"{event.subject} #{event.repeat}: its {metric} on the test set is {value}."
+                    yield Warned(message=warning)
+            event = _evaluated(event)
         yield event
-    # What the networks that are left say is no mean: the set, not chance, chose them.
-    repeats = range(job.config.eval_repeats)
-    if final and not any(all((name, repeat) in scored for repeat in repeats) for name in job.config.evaluate_on):
-        raise Diverged(
-            iteration,
-            f"Of each network some diverged when they were trained on the set of iteration {iteration}, so that it has "
-            "no accuracy",
-            "Its values, or its learning rate, may be too large for this protocol.",
-        )
+
+
+def evaluation_context(
+    job: Job,
+    synthetic: SyntheticSet,
+    test: RealSet,
+    *,
+    set_sha256: str,
+    iteration: int,
+    final: bool,
+    stack: int = 0,
+) -> Context:
+    """What the job's evaluator is given.
+
+    Args:
+        stack: networks to be trained at once; 0: as many as the policy says.
+    """
+    config = job.config
+    return Context(
+        evaluator="accuracy",
+        synthetic=synthetic,
+        set_sha256=set_sha256,
+        iteration=iteration,
+        final=final,
+        test=test,
+        card=job.card,
+        networks=config.evaluate_on,
+        repeats=config.eval_repeats,
+        protocol=config.protocol,
+        seeds=Seeds(config.seed),
+        policy=replace(job.policy, stack=stack or job.policy.stack),
+    )
+
+
+def _evaluated(event: Measured) -> events.Evaluated:
+    """The same as a score that the store takes."""
+    same = {name: getattr(event, name) for name in events.Evaluated.__struct_fields__ if hasattr(event, name)}
+    return events.Evaluated(**same, **cast(dict[str, Any], event.values), network=event.subject)
 
 
 def _keep(synthetic: SyntheticSet, iteration: int, card: DataCard) -> Snapshot:

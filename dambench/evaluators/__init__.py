@@ -1,1 +1,180 @@
-"""What is measured on a synthetic set, a file each."""
+"""What is measured on a synthetic set, a file each.
+
+An evaluator has `Options`, `METRICS` and `evaluate(context, options, resume)`. Most train networks on the set first:
+`measure_networks` does that for them.
+"""
+
+import time
+from collections.abc import Callable, Collection, Generator, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from dambench import networks
+from dambench.core.errors import Diverged
+from dambench.core.events import Adapted, DataCard, Measured, Progressed, Warned, real
+from dambench.core.protocol import Protocol
+from dambench.training.policy import Policy
+from dambench.training.problem import Network, RealSet, Seeds, SyntheticSet
+from dambench.training.train import DEFAULT_LR, train_together
+
+__all__ = ["Context", "Finding", "Measure", "measure_networks"]
+
+Finding = Progressed | Measured | Warned | Adapted
+"""What an evaluator may yield."""
+
+Measure = Callable[[Network], dict[str, float] | None]
+"""A trained network → its metrics by name; None: its outputs are no numbers."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """A set to be measured, and all that it is measured with."""
+
+    evaluator: str
+    """The name that measurements are kept under."""
+    synthetic: SyntheticSet
+    set_sha256: str
+    iteration: int
+    """After which the set is as it is."""
+    final: bool
+    """Whether it is the method's result, not a set on the way."""
+    test: RealSet
+    """The real images that nothing was distilled from."""
+    card: DataCard
+    networks: tuple[str, ...]
+    """The networks to be trained on the set, in full."""
+    repeats: int
+    """How many of each."""
+    protocol: Protocol
+    seeds: Seeds
+    policy: Policy
+
+    @property
+    def test_set(self) -> SyntheticSet:
+        """The test images and their labels, to be looked at as a network sees them that was trained on the set."""
+        synthetic = self.synthetic
+        return SyntheticSet(self.test.images, self.test.labels, synthetic.normalisation, synthetic.classes)
+
+    @property
+    def test_batch(self) -> int:
+        """How many images a network is shown at once when it is not trained."""
+        return self.policy.test_batch(self.card.height * self.card.width)
+
+
+def measure_networks(context: Context, measure: Measure, done: Collection[tuple[str, int]] = ()) -> Iterator[Finding]:
+    """Train `repeats` networks of each name on the set, and measure each once, after its last epoch.
+
+    Repeat r of a network has the same initial weights whatever set it is trained on, so two methods of one run
+    seed are compared on the same networks.
+
+    A network whose outputs are not finite has diverged. It has no accuracy, not that of the class whose output comes
+    first: it is warned of, and not measured.
+
+    As many networks of one name as the policy's `stack` says are trained together: repeats 0 to stack - 1, then the
+    next, the last ones fewer; half as many from where the GPU's memory was too small for them. Their seconds are
+    shared out evenly, and the peak of memory is that of all of them.
+
+    Args:
+        done: names and repeats that were measured before. They are not yielded again; but where another one is to
+            be trained together with them, they are too, so that its bits are those of a run never interrupted.
+
+    Raises:
+        Diverged: the set is final, and of no network all repeats could be measured: a mean over those that are left
+            would be of networks that the set chose, not chance.
+    """
+    if context.final and not done and isinstance(context.protocol.lr, str) and context.synthetic.lr is None:
+        yield Warned(
+            message=f"The set carries no learning rate, which {context.protocol.name} would train at: its networks are "
+            f"trained at {DEFAULT_LR}."
+        )
+    measured = set(done)
+    stack = context.policy.stack
+    for position, name in enumerate(context.networks):
+        first = 0
+        while first < context.repeats:
+            repeats = range(first, min(first + stack, context.repeats))
+            if all((name, repeat) in done for repeat in repeats):
+                first = repeats.stop
+                continue
+            results = None
+            try:
+                results = yield from _measure_stack(context, measure, name, position, repeats)
+            except torch.OutOfMemoryError as error:
+                if len(repeats) == 1:
+                    raise
+                reason = str(error).partition("\n")[0]
+            if results is None:
+                # Outside of `except`: what the error keeps alive is freed first.
+                torch.cuda.empty_cache()
+                stack = -(-len(repeats) // 2)
+                yield Adapted(iteration=context.iteration, what="stack", value=stack, reason=reason)
+                continue
+            first = repeats.stop
+            for result in results:
+                if isinstance(result, Warned) or (name, result.repeat) not in done:
+                    yield result
+                if isinstance(result, Measured):
+                    measured.add((name, result.repeat))
+    whole = [all((name, repeat) in measured for repeat in range(context.repeats)) for name in context.networks]
+    if context.final and not any(whole):
+        raise Diverged(
+            context.iteration,
+            f"Of each network some diverged when they were trained on the set of iteration {context.iteration}, so "
+            f"that it has no {context.evaluator}",
+            "Its values, or its learning rate, may be too large for this protocol.",
+        )
+
+
+def _measure_stack(
+    context: Context, measure: Measure, name: str, position: int, repeats: range
+) -> Generator[Progressed, None, list[Measured | Warned]]:
+    """Train some repeats of one network side by side, and measure them.
+
+    Args:
+        position: of the network among all that are trained.
+
+    Raises:
+        torch.OutOfMemoryError: they do not fit together.
+    """
+    together, everything = len(repeats), len(context.networks) * context.repeats
+    before = position * context.repeats + repeats.start
+    last = f"–{before + together}" if together > 1 else ""
+    note = f"{name} {before + 1}{last}/{everything}"
+    context.policy.restart_peak()
+    context.policy.synchronise()
+    began = time.perf_counter()
+    own = [context.seeds.child(f"evaluation of {name}", repeat) for repeat in repeats]
+    warnings: list[str] = []
+    trained = [networks.build(name, context.card).to(context.policy.device) for _ in repeats]
+    for done, total in train_together(
+        trained, context.synthetic, context.protocol, own, mirrors=context.card.mirrors, on_warning=warnings.append
+    ):
+        yield Progressed(phase="evaluate", done=before * total + done * together, total=everything * total, note=note)
+    values = [measure(network) for network in trained]
+    seconds, peak = (time.perf_counter() - began) / together, context.policy.peak_bytes()
+    results: list[Measured | Warned] = [Warned(message=message) for message in warnings]
+    for repeat, metrics in zip(repeats, values, strict=True):
+        if metrics is None:
+            results.append(
+                Warned(
+                    message=f"{name} #{repeat} diverged when it was trained on the set of iteration "
+                    f"{context.iteration}: its outputs are no numbers, and it has no {context.evaluator}."
+                )
+            )
+            continue
+        results.append(
+            Measured(
+                evaluator=context.evaluator,
+                subject=name,
+                repeat=repeat,
+                iteration=context.iteration,
+                final=context.final,
+                set_sha256=context.set_sha256,
+                protocol_sha256=context.protocol.sha256,
+                seconds=seconds,
+                peak_memory_bytes=peak,
+                values={metric: real(value) for metric, value in metrics.items()},
+            )
+        )
+    return results

@@ -146,7 +146,7 @@ class Matching:
         self._graphed = problem.device.type == "cuda" or recorder is not None
         self._warnings: list[str] = []
         """That are still to be yielded."""
-        self._replayed = Replayed(self._iterate_on, problem.device, said=self._warnings.append, recorder=recorder)
+        self._replayed = Replayed(self._iterate_on, problem.device, on_warning=self._warnings.append, recorder=recorder)
         self._augment_by = problem.policy.compile(augment_by)
         self.parts: dict[str, float] = {}
         """What the last iteration spent its time on, seconds; empty on a GPU, which the host does not wait for."""

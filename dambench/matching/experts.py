@@ -289,14 +289,14 @@ def _made(
     yield Warned(
         message=f"{experts} are trained, for {how.epochs} epochs: {size(needed)} in DAMBENCH_HOME, {size(room)} free."
     )
-    shown = None
+    epoch_indices = None
     if how.schedule is not None:
         difficulty = yield from scores(problem, how.schedule, how.seed)
-        shown = Curriculum(how.schedule, difficulty, problem.real.counts).indices
+        epoch_indices = Curriculum(how.schedule, difficulty, problem.real.counts).indices
         yield PhaseStarted("experts")
     found: dict[int, Tensor] = {}
     taken = 0
-    for said in _trained(problem, how.protocol, missing, Seeds(how.seed), "expert", how.gsam, shown, each):
+    for said in _trained(problem, how.protocol, missing, Seeds(how.seed), "expert", how.gsam, epoch_indices, each):
         if not isinstance(said, _Trained):
             yield said
             if problem.dry_run:
@@ -436,7 +436,7 @@ def _trained(
     seeds: Seeds,
     purpose: str,
     gsam: Gsam | None = None,
-    shown: Callable[[int], Tensor] | None = None,
+    epoch_indices: Callable[[int], Tensor] | None = None,
     history_bytes: int = 0,
 ) -> Iterator[Notice | _Trained]:
     """Train a network for each number, as many at once as the device has room for.
@@ -457,14 +457,21 @@ def _trained(
             trained = [problem.build_network().to(problem.device) for _ in now]
             history: list[Tensor] = []
 
-            def after(epochs: int, trained: list[Network] = trained, history: list[Tensor] = history) -> None:
+            def on_epoch_end(epochs: int, trained: list[Network] = trained, history: list[Tensor] = history) -> None:
                 if history_bytes:
                     flat = [parameters_to_vector(network.parameters()) for network in trained]
                     history.append(torch.stack(flat).detach().cpu())
 
             own = [seeds.child(purpose, number) for number in now]
             steps = train_together(
-                trained, whole, protocol, own, mirrors=problem.card.mirrors, gsam=gsam, shown=shown, after=after
+                trained,
+                whole,
+                protocol,
+                own,
+                mirrors=problem.card.mirrors,
+                gsam=gsam,
+                epoch_indices=epoch_indices,
+                on_epoch_end=on_epoch_end,
             )
             for done, total in steps:
                 yield Progressed(

@@ -271,11 +271,11 @@ class GradientMatching:
             # Before anything is recorded: on a GPU it moves the network's weights, once and for all.
             data = problem.synthetic_set(images.tensor.detach())
             self._training = Training(
-                [network], data, self.inner, mirrors=problem.card.mirrors, said=self._warnings.append
+                [network], data, self.inner, mirrors=problem.card.mirrors, on_warning=self._warnings.append
             )
         self.gradients = ClassGradients(network, problem.policy, options.distance)
         self._graphed = problem.device.type == "cuda" or recorder is not None
-        self._replayed = Replayed(self._update_on, problem.device, said=self._warnings.append, recorder=recorder)
+        self._replayed = Replayed(self._update_on, problem.device, on_warning=self._warnings.append, recorder=recorder)
 
     def steps(self) -> Iterator[Step | Notice]:
         """Take all iterations that are left."""
@@ -313,7 +313,7 @@ class GradientMatching:
             since = time.perf_counter()
             if update and self._training is not None:
                 # On the synthetic images as they are now.
-                for _ in self._training.run([self.problem.seeds.child("inner training", number)], fresh=False):
+                for _ in self._training.run([self.problem.seeds.child("inner training", number)], reinitialise=False):
                     yield self._progressed(number)
             trained = time.perf_counter()
             loss = yield from self._update(network, number + 1)

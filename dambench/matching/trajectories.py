@@ -457,7 +457,7 @@ class TrajectoryMatching:
         self._warnings: list[str] = []
         """That are still to be yielded."""
         self._graphed = problem.device.type == "cuda" or recorder is not None
-        self._replayed = Replayed(self._iterate_on, problem.device, said=self._warnings.append, recorder=recorder)
+        self._replayed = Replayed(self._iterate_on, problem.device, on_warning=self._warnings.append, recorder=recorder)
         self._resumed = resume is not None
 
     @property

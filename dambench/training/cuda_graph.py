@@ -74,7 +74,7 @@ class Replayed:
     Args:
         function: of the inputs, on the device.
         on: False: it is called plainly everywhere, as it is on a CPU in any case.
-        said: told once, if the function cannot be recorded.
+        on_warning: told once, if the function cannot be recorded.
         recorder: makes recordings, for `device`; where it is given, on a CPU, too.
     """
 
@@ -84,12 +84,12 @@ class Replayed:
         device: torch.device,
         *,
         on: bool = True,
-        said: Callable[[str], None] = lambda message: None,
+        on_warning: Callable[[str], None] = lambda message: None,
         recorder: Callable[[torch.device], Recorder] | None = None,
     ) -> None:
         self._function = function
         self._device = device
-        self._said = said
+        self._on_warning = on_warning
         self._make = recorder or CudaGraphs
         self._records = on and (recorder is not None or device.type == "cuda")
         self.forget()
@@ -127,7 +127,9 @@ class Replayed:
                 self.forget()
                 if out_of_memory:
                     raise out_of_memory from None
-                self._said(f"Without a CUDA graph, which is slower: {type(error).__name__}: {error}".splitlines()[0])
+                self._on_warning(
+                    f"Without a CUDA graph, which is slower: {type(error).__name__}: {error}".splitlines()[0]
+                )
                 return self._call(own)
             self._recordings[shapes] = recording
         recording.replay()

@@ -44,10 +44,10 @@ class Gsam(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def train(
-    network: Network, data: SyntheticSet, protocol: Protocol, seeds: Seeds, *, mirrors: bool, fresh: bool = True
+    network: Network, data: SyntheticSet, protocol: Protocol, seeds: Seeds, *, mirrors: bool, reinitialise: bool = True
 ) -> Iterator[tuple[int, int]]:
     """`train_together`, one network."""
-    return train_together([network], data, protocol, [seeds], mirrors=mirrors, fresh=fresh)
+    return train_together([network], data, protocol, [seeds], mirrors=mirrors, reinitialise=reinitialise)
 
 
 def train_together(
@@ -57,11 +57,11 @@ def train_together(
     seeds: Sequence[Seeds],
     *,
     mirrors: bool,
-    fresh: bool = True,
-    said: Callable[[str], None] = lambda message: None,
+    reinitialise: bool = True,
+    on_warning: Callable[[str], None] = lambda message: None,
     gsam: Gsam | None = None,
-    shown: Callable[[int], Tensor] | None = None,
-    after: Callable[[int], None] = lambda epochs: None,
+    epoch_indices: Callable[[int], Tensor] | None = None,
+    on_epoch_end: Callable[[int], None] = lambda epochs: None,
 ) -> Iterator[tuple[int, int]]:
     """Draw the networks' weights, then train each on the set for the protocol's budget, in place.
 
@@ -70,17 +70,17 @@ def train_together(
         data: on the networks' device.
         seeds: of each network. Weights, the order of the batches and their augmentation come from them.
         mirrors: whether a mirror image belongs to the same class.
-        fresh: False: go on from the weights that the networks have.
-        said: told once, if a GPU cannot take the step as a graph.
+        reinitialise: False: go on from the weights that the networks have.
+        on_warning: told once, if a GPU cannot take the step as a graph.
         gsam: None: the gradients are those of the loss.
-        shown: the indices of the images of an epoch 0, 1, …, (n,) int64 on the CPU; None: all, in each.
-        after: called before the first epoch with 0, and after each with how many are done.
+        epoch_indices: the indices of the images of an epoch 0, 1, …, (n,) int64 on the CPU; None: all, in each.
+        on_epoch_end: called before the first epoch with 0, and after each with how many are done.
 
     Yields:
         After each step, how many are done and how many there will be.
     """
-    training = Training(networks, data, protocol, mirrors=mirrors, said=said, gsam=gsam)
-    return training.run(seeds, fresh=fresh, shown=shown, after=after)
+    training = Training(networks, data, protocol, mirrors=mirrors, on_warning=on_warning, gsam=gsam)
+    return training.run(seeds, reinitialise=reinitialise, epoch_indices=epoch_indices, on_epoch_end=on_epoch_end)
 
 
 class Training:
@@ -99,7 +99,7 @@ class Training:
         protocol: Protocol,
         *,
         mirrors: bool,
-        said: Callable[[str], None] = lambda message: None,
+        on_warning: Callable[[str], None] = lambda message: None,
         gsam: Gsam | None = None,
     ) -> None:
         self._networks, self._protocol = networks, protocol
@@ -115,36 +115,36 @@ class Training:
         if len(networks) == 1 and self._device.type == "cpu":
             self._learner = _Single(networks[0], data, labels, protocol, gsam)
         else:
-            self._learner = _Stack(networks, data, labels, protocol, gsam, said)
+            self._learner = _Stack(networks, data, labels, protocol, gsam, on_warning)
 
     def run(
         self,
         seeds: Sequence[Seeds],
         *,
-        fresh: bool = True,
-        shown: Callable[[int], Tensor] | None = None,
-        after: Callable[[int], None] = lambda epochs: None,
+        reinitialise: bool = True,
+        epoch_indices: Callable[[int], Tensor] | None = None,
+        on_epoch_end: Callable[[int], None] = lambda epochs: None,
     ) -> Iterator[tuple[int, int]]:
         """Train, from new weights or those that the networks have: see `train_together`."""
         protocol, budget, lr = self._protocol, self._budget, self._lr
         together = protocol.draws == "for each batch"
         for network, own in zip(self._networks, seeds, strict=True):
-            if fresh:
+            if reinitialise:
                 network.reset(own.generator("weights", device=self._device))
             network.train()
         self._learner.forget_momentum()
-        if shown is None:
+        if epoch_indices is None:
             total = budget.epochs * self._steps(self._images)
         else:
-            total = sum(self._steps(len(shown(epoch))) for epoch in range(budget.epochs))
+            total = sum(self._steps(len(epoch_indices(epoch))) for epoch in range(budget.epochs))
         done = 0
-        after(0)
+        on_epoch_end(0)
         for epoch in range(budget.epochs):
             if epoch in budget.drops:
                 lr *= protocol.decay
                 if not protocol.keeps_momentum:
                     self._learner.forget_momentum()
-            some = None if shown is None else shown(epoch)
+            some = None if epoch_indices is None else epoch_indices(epoch)
             count = self._images if some is None else len(some)
             orders = torch.stack([torch.randperm(count, generator=own.generator("order", epoch)) for own in seeds])
             for index, chosen in enumerate((orders if some is None else some[orders]).split(protocol.batch, dim=1)):
@@ -154,7 +154,7 @@ class Training:
                 self._learner.step(chosen, drawn, lr)
                 done += 1
                 if index == self._steps(count) - 1:
-                    after(epoch + 1)
+                    on_epoch_end(epoch + 1)
                 yield done, total
 
     def _steps(self, images: int) -> int:
@@ -249,7 +249,7 @@ class _Stack:
         labels: Tensor,
         protocol: Protocol,
         gsam: Gsam | None,
-        said: Callable[[str], None],
+        on_warning: Callable[[str], None],
     ) -> None:
         self._network, self._data, self._labels = networks[0], data, labels
         self._protocol, self._gsam = protocol, gsam
@@ -259,7 +259,7 @@ class _Stack:
             for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
                 tensor.data = (self._parameters | self._buffers)[name].detach()[row]
         self._velocities = {name: torch.zeros_like(stacked) for name, stacked in self._parameters.items()}
-        self._step = Replayed(self._descend, data.images.device, said=said)
+        self._step = Replayed(self._descend, data.images.device, on_warning=on_warning)
 
     def step(self, chosen: Tensor, drawn: Sequence[Draw], lr: float) -> None:
         """One step of each network on its images `chosen` (networks, B), augmented as drawn for it."""

@@ -33,7 +33,8 @@ from dambench.core.events import (
 from dambench.engine import loop as engine_loop
 from dambench.engine.loop import StopRun, run
 from dambench.engine.settle import Job, prepare
-from dambench.evaluators import accuracy
+from dambench.evaluators import Context, accuracy
+from dambench.methods import dm
 from dambench.training.problem import Network, Normalisation, Notice, PhaseStarted, Problem, State, Step, SyntheticSet
 from dambench.training.train import train_together
 
@@ -430,12 +431,12 @@ def test_an_imported_set_of_absurd_values_ends_the_run_and_gives_no_accuracy() -
 
 
 def test_one_network_that_diverges_takes_no_score_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = accuracy._score
+    sound = accuracy.scores
 
-    def score(network: Network, *more: Any) -> Any:
-        return None if type(network).__module__.endswith("mlp") else sound(network, *more)
+    def scores(context: Context, network: Network) -> Any:
+        return None if type(network).__module__.endswith("mlp") else sound(context, network)
 
-    monkeypatch.setattr(accuracy, "_score", score)
+    monkeypatch.setattr(accuracy, "scores", scores)
     events = _run(evaluate_on=["mlp", "convnet-d1-w4"])
     assert {event.network for event in events if isinstance(event, Evaluated)} == {"convnet-d1-w4"}
     assert any("mlp" in event.message and "diverged" in event.message for event in events if isinstance(event, Warned))

@@ -1,5 +1,5 @@
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dambench import networks
-from dambench.core.events import Adapted, DataCard, Evaluated, Progressed, Warned
+from dambench import evaluators, networks
+from dambench.core.errors import Diverged
+from dambench.core.events import Adapted, DataCard, Measured, Progressed, Warned
 from dambench.core.protocol import DSA, PRESETS, Budget, Protocol
-from dambench.evaluators import accuracy
-from dambench.evaluators.accuracy import evaluate
+from dambench.evaluators import Context, Finding, accuracy
 from dambench.training import train as training
 from dambench.training.cuda_graph import Replayed
 from dambench.training.policy import Policy
@@ -40,21 +40,24 @@ def judged(
     how: Protocol | None = None,
     seed: int = 0,
     stack: int = 1,
-) -> list[Progressed | Evaluated | Warned | Adapted]:
-    events = evaluate(
-        data,
-        "f" * 64,
-        test,
-        card,
+    final: bool = True,
+    done: Collection[tuple[str, int]] = (),
+) -> list[Finding]:
+    context = Context(
+        evaluator="accuracy",
+        synthetic=data,
+        set_sha256="f" * 64,
         iteration=40,
-        final=True,
-        network_names=names,
+        final=final,
+        test=test,
+        card=card,
+        networks=names,
         repeats=repeats,
         protocol=how or protocol(),
         seeds=Seeds(seed),
         policy=Policy(torch.device("cpu"), stack=stack),
     )
-    return list(events)
+    return list(accuracy.evaluate(context, accuracy.Options(), done))
 
 
 @pytest.mark.parametrize("stack", [1, 2])
@@ -64,7 +67,7 @@ def test_a_network_whose_outputs_are_no_numbers_has_no_accuracy_by_any_protocol(
     how = msgspec.structs.replace(PRESETS[name], synthetic=few, whole=few)
     data, test = random_sets()
     absurd = replace(data, images=data.images * 1e30, lr=0.01)
-    events = judged(absurd, test, how=how, repeats=2, stack=stack)
+    events = judged(absurd, test, how=how, repeats=2, stack=stack, final=False)
     assert rows(events) == []
     notes = [event.message for event in events if isinstance(event, Warned)]
     assert notes == [
@@ -73,12 +76,14 @@ def test_a_network_whose_outputs_are_no_numbers_has_no_accuracy_by_any_protocol(
         for repeat in (0, 1)
     ]
     assert len(rows(judged(data, test, how=how, repeats=2, stack=stack))) == 2
+    with pytest.raises(Diverged, match="Of each network some diverged"):
+        judged(absurd, test, how=how, repeats=2, stack=stack)
 
 
 def test_the_whole_set_with_too_large_a_rate_has_no_accuracy() -> None:
     real = real_set(CARD)
     whole = SyntheticSet(real.images, real.labels, real.normalisation, tuple(CARD.classes), whole=True)
-    assert rows(judged(whole, real, how=protocol(lr=1e30))) == []
+    assert rows(judged(whole, real, how=protocol(lr=1e30), final=False)) == []
 
 
 def test_with_a_carried_rate_of_zero_nothing_is_learned() -> None:
@@ -92,8 +97,8 @@ def test_with_a_carried_rate_of_zero_nothing_is_learned() -> None:
     assert not all(torch.equal(a, b) for a, b in zip(untrained.parameters(), trained.parameters(), strict=True))
 
 
-def rows(events: list[Progressed | Evaluated | Warned | Adapted]) -> list[Evaluated]:
-    return [event for event in events if isinstance(event, Evaluated)]
+def rows(events: list[Finding]) -> list[Measured]:
+    return [event for event in events if isinstance(event, Measured)]
 
 
 def random_sets() -> tuple[SyntheticSet, RealSet]:
@@ -130,7 +135,7 @@ def pixels_for(answers: list[int]) -> Tensor:
     )[:, :, None, None]
 
 
-def read_out(answers: list[int], counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> Evaluated:
+def read_out(answers: list[int], counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> Measured:
     """The score of a network that answers so on a test set of so many images per class."""
     monkeypatch.setattr(networks, "build", lambda name, card: Reader())
     labels = torch.tensor([0, 0, 1, 2])
@@ -142,18 +147,18 @@ def read_out(answers: list[int], counts: tuple[int, ...], monkeypatch: pytest.Mo
 
 def test_accuracy_balanced_accuracy_and_loss_are_those_computed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     row = read_out([0, 0, 0, 0, 1, 2, 1, 1, 0, 0], (6, 3, 1), monkeypatch)
-    assert row.accuracy == 6 / 10
-    assert row.balanced_accuracy == pytest.approx((4 / 6 + 2 / 3 + 0 / 1) / 3)
+    assert row.values["accuracy"] == 6 / 10
+    assert row.values["balanced_accuracy"] == pytest.approx((4 / 6 + 2 / 3 + 0 / 1) / 3)
     total = math.exp(1) + 2 * math.exp(0.2)
     right, wrong = -math.log(math.exp(1) / total), -math.log(math.exp(0.2) / total)
-    assert row.loss == pytest.approx((6 * right + 4 * wrong) / 10, rel=1e-5)
-    assert row.train_accuracy == 3 / 4
+    assert row.values["loss"] == pytest.approx((6 * right + 4 * wrong) / 10, rel=1e-5)
+    assert row.values["train_accuracy"] == 3 / 4
 
 
 def test_an_answer_that_is_always_the_largest_class_is_balanced_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     row = read_out([0] * 10, (6, 3, 1), monkeypatch)
-    assert row.accuracy == 0.6
-    assert row.balanced_accuracy == pytest.approx(1 / 3)
+    assert row.values["accuracy"] == 0.6
+    assert row.values["balanced_accuracy"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("counts", [(6, 4, 0), (6, 0, 4), (0, 6, 4)])
@@ -162,13 +167,13 @@ def test_a_class_without_test_images_has_no_say_in_balanced_accuracy(
 ) -> None:
     first, second = (c for c in range(3) if counts[c])
     row = read_out([first] * 3 + [second] * 7, counts, monkeypatch)
-    assert row.accuracy == 7 / 10
-    assert row.balanced_accuracy == pytest.approx((3 / 6 + 4 / 4) / 2)
+    assert row.values["accuracy"] == 7 / 10
+    assert row.values["balanced_accuracy"] == pytest.approx((3 / 6 + 4 / 4) / 2)
 
 
 def test_perfect_answers_are_perfect(monkeypatch: pytest.MonkeyPatch) -> None:
     row = read_out([0] * 6 + [1] * 3 + [2], (6, 3, 1), monkeypatch)
-    assert (row.accuracy, row.balanced_accuracy) == (1.0, 1.0)
+    assert (row.values["accuracy"], row.values["balanced_accuracy"]) == (1.0, 1.0)
 
 
 def test_a_loss_that_is_no_number_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,12 +181,12 @@ def test_a_loss_that_is_no_number_is_said_in_words(monkeypatch: pytest.MonkeyPat
     images = torch.full((3, 3, 1, 1), float("nan"))
     data = SyntheticSet(images, torch.tensor([0, 1, 2]), NORMALISATION, ("a", "b", "c"))
     test = RealSet(pixels_for([0, 1, 2]), (1, 1, 1), NORMALISATION)
-    assert rows(judged(data, test, how=protocol(lr=0.1))) == []
+    assert rows(judged(data, test, how=protocol(lr=0.1), final=False)) == []
     logits = torch.tensor([[3e38, -3e38, 0.0]]).expand(3, 3)
     monkeypatch.setattr(accuracy, "predict", lambda network, data, batch: logits)
     (row,) = rows(judged(data, test, how=protocol(lr=0.1)))
-    assert row.loss == "inf"
-    assert row.accuracy == pytest.approx(1 / 3)
+    assert row.values["loss"] == "inf"
+    assert row.values["accuracy"] == pytest.approx(1 / 3)
 
 
 # With networks that learn.
@@ -196,11 +201,13 @@ def test_a_score_is_that_of_a_network_trained_on_the_set_and_tested_after_the_la
     list(train(network, data, how, own, mirrors=CARD.mirrors))
     logits = predict(network, SyntheticSet(test.images, test.labels, data.normalisation, data.classes), 100)
     right = [int(answer) == int(label) for answer, label in zip(logits.argmax(1), test.labels, strict=True)]
-    assert row.accuracy == pytest.approx(sum(right) / 10)
-    assert row.balanced_accuracy == pytest.approx((sum(right[:6]) / 6 + sum(right[6:9]) / 3 + sum(right[9:])) / 3)
-    assert row.loss == pytest.approx(F.cross_entropy(logits, test.labels).item(), rel=1e-4)
+    assert row.values["accuracy"] == pytest.approx(sum(right) / 10)
+    assert row.values["balanced_accuracy"] == pytest.approx(
+        (sum(right[:6]) / 6 + sum(right[6:9]) / 3 + sum(right[9:])) / 3
+    )
+    assert row.values["loss"] == pytest.approx(F.cross_entropy(logits, test.labels).item(), rel=1e-4)
     known = predict(network, data, 100).argmax(1) == data.labels
-    assert row.train_accuracy == pytest.approx(known.float().mean().item())
+    assert row.values["train_accuracy"] == pytest.approx(known.float().mean().item())
 
 
 def test_classes_that_differ_in_colour_are_learned_and_recognised() -> None:
@@ -213,13 +220,15 @@ def test_classes_that_differ_in_colour_are_learned_and_recognised() -> None:
     data = synthetic_set(colourful((2, 2, 2), 0), torch.arange(3).repeat_interleave(2), 3)
     test = RealSet(colourful((6, 3, 1), 1), (6, 3, 1), data.normalisation)
     (row,) = rows(judged(data, test, names=("convnet-d1-w8-nn",), how=protocol(40, lr=0.05)))
-    assert (row.accuracy, row.balanced_accuracy, row.train_accuracy) == (1.0, 1.0, 1.0)
+    assert (row.values["accuracy"], row.values["balanced_accuracy"], row.values["train_accuracy"]) == (1.0, 1.0, 1.0)
 
 
 def test_the_test_images_are_normalised_as_the_set_says() -> None:
     data, test = random_sets()
     other = RealSet(test.images, test.counts, Normalisation((0.1, 0.2, 0.3), (0.7, 0.8, 0.9)))
-    assert [row.loss for row in rows(judged(data, other))] == [row.loss for row in rows(judged(data, test))]
+    assert [row.values["loss"] for row in rows(judged(data, other))] == [
+        row.values["loss"] for row in rows(judged(data, test))
+    ]
 
 
 def test_a_whole_set_is_trained_on_for_the_whole_budget() -> None:
@@ -238,22 +247,22 @@ def test_each_network_gives_a_row_per_repeat_in_order() -> None:
     names = ("convnet-d2-w8", "convnet-d1-w8-bn")
     events = judged(data, test, names=names, repeats=3)
     scores = rows(events)
-    assert [(row.network, row.repeat) for row in scores] == [(name, repeat) for name in names for repeat in range(3)]
+    assert [(row.subject, row.repeat) for row in scores] == [(name, repeat) for name in names for repeat in range(3)]
     how = protocol()
     for row in scores:
         assert (row.iteration, row.final, row.set_sha256) == (40, True, "f" * 64)
         assert row.protocol_sha256 == how.sha256
         assert row.seconds > 0
         assert row.peak_memory_bytes > 0
-        assert 0 <= row.accuracy <= 1
-    assert len({row.loss for row in scores}) == 6
+        assert 0 <= float(row.values["accuracy"]) <= 1
+    assert len({row.values["loss"] for row in scores}) == 6
 
 
 def test_progress_counts_the_epochs_of_all_networks() -> None:
     data, test = random_sets()
     events = judged(data, test, names=("convnet-d1-w8", "convnet-d1-w4"), repeats=2)
     kinds = [type(event) for event in events]
-    assert kinds == [Progressed, Progressed, Evaluated] * 4
+    assert kinds == [Progressed, Progressed, Measured] * 4
     progress = [event for event in events if isinstance(event, Progressed)]
     assert [event.done for event in progress] == list(range(1, 9))
     assert {event.total for event in progress} == {8}
@@ -273,12 +282,12 @@ def test_networks_that_are_trained_together_score_as_one_after_another(stack: in
     alone, together = (
         rows(judged(data, test, names=names, repeats=5, how=how, stack=several)) for several in (1, stack)
     )
-    assert [(row.network, row.repeat) for row in together] == [(name, repeat) for name in names for repeat in range(5)]
+    assert [(row.subject, row.repeat) for row in together] == [(name, repeat) for name in names for repeat in range(5)]
     for row, expected in zip(together, alone, strict=True):
-        assert row.loss == pytest.approx(expected.loss, rel=1e-3)
+        assert row.values["loss"] == pytest.approx(expected.values["loss"], rel=1e-3)
         for score in ("accuracy", "balanced_accuracy", "train_accuracy"):
-            assert getattr(row, score) == getattr(expected, score)
-    assert len({row.loss for row in together}) == 10
+            assert row.values[score] == expected.values[score]
+    assert len({row.values["loss"] for row in together}) == 10
 
 
 def test_what_networks_cost_together_is_shared_out() -> None:
@@ -293,7 +302,7 @@ def test_progress_counts_the_epochs_of_networks_that_are_trained_together() -> N
     data, test = random_sets()
     events = judged(data, test, names=("convnet-d1-w8", "convnet-d1-w4"), repeats=3, stack=2)
     assert [type(event) for event in events] == [
-        *[Progressed, Progressed, Evaluated, Evaluated, Progressed, Progressed, Evaluated] * 2
+        *[Progressed, Progressed, Measured, Measured, Progressed, Progressed, Measured] * 2
     ]
     progress = [event for event in events if isinstance(event, Progressed)]
     assert [event.done for event in progress] == [2, 4, 5, 6, 8, 10, 11, 12]
@@ -311,8 +320,8 @@ def test_a_step_that_is_no_cuda_graph_is_warned_of(monkeypatch: pytest.MonkeyPat
         def record(self, function: Callable[[], list[Tensor]]) -> NoReturn:
             raise RuntimeError("not permitted")
 
-    def replayed(function: Any, device: torch.device, said: Callable[[str], None]) -> Replayed:
-        return Replayed(function, device, said=said, recorder=Refusing)
+    def replayed(function: Any, device: torch.device, on_warning: Callable[[str], None]) -> Replayed:
+        return Replayed(function, device, on_warning=on_warning, recorder=Refusing)
 
     data, test = random_sets()
     plain = rows(judged(data, test, repeats=2, stack=2, how=protocol(5)))
@@ -320,7 +329,7 @@ def test_a_step_that_is_no_cuda_graph_is_warned_of(monkeypatch: pytest.MonkeyPat
     events = judged(data, test, repeats=2, stack=2, how=protocol(5))
     warnings = [event.message for event in events if isinstance(event, Warned)]
     assert warnings == ["Without a CUDA graph, which is slower: RuntimeError: not permitted"]
-    assert [row.loss for row in rows(events)] == [row.loss for row in plain]
+    assert [row.values["loss"] for row in rows(events)] == [row.values["loss"] for row in plain]
 
 
 def initial_weights(data: SyntheticSet, test: RealSet, monkeypatch: pytest.MonkeyPatch, **how: Any) -> list[Tensor]:
@@ -361,7 +370,10 @@ def test_the_same_seed_gives_the_same_scores() -> None:
     data, test = random_sets()
 
     def scores(seed: int) -> list[Any]:
-        return [(r.accuracy, r.balanced_accuracy, r.loss) for r in rows(judged(data, test, repeats=2, seed=seed))]
+        return [
+            (r.values["accuracy"], r.values["balanced_accuracy"], r.values["loss"])
+            for r in rows(judged(data, test, repeats=2, seed=seed))
+        ]
 
     assert scores(0) == scores(0)
     assert scores(0) != scores(1)
@@ -393,14 +405,14 @@ def test_out_of_memory_halves_the_stack_and_the_scores_are_the_same(monkeypatch:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nMore")
             yield progress
 
-    monkeypatch.setattr(accuracy, "train_together", crowded)
+    monkeypatch.setattr(evaluators, "train_together", crowded)
     events = judged(data, test, repeats=5, stack=5, how=how)
     adapted = [event for event in events if isinstance(event, Adapted)]
     assert [(event.iteration, event.what, event.value) for event in adapted] == [(40, "stack", 3), (40, "stack", 2)]
     assert adapted[0].reason == "CUDA out of memory. Tried to allocate 1 GiB."
     scores = rows(events)
     assert [row.repeat for row in scores] == [0, 1, 2, 3, 4]
-    assert [row.loss for row in scores] == pytest.approx([row.loss for row in expected], rel=1e-4)
+    assert [row.values["loss"] for row in scores] == pytest.approx([row.values["loss"] for row in expected], rel=1e-4)
 
 
 def test_one_network_that_does_not_fit_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,7 +420,7 @@ def test_one_network_that_does_not_fit_ends_the_run(monkeypatch: pytest.MonkeyPa
         raise torch.OutOfMemoryError("CUDA out of memory.")
         yield
 
-    monkeypatch.setattr(accuracy, "train_together", crowded)
+    monkeypatch.setattr(evaluators, "train_together", crowded)
     with pytest.raises(torch.OutOfMemoryError):
         judged(*random_sets(), repeats=3, stack=3)
 

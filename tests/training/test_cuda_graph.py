@@ -24,7 +24,10 @@ class Counter:
 
 
 def replayed(
-    function: Callable[..., Sequence[Tensor]], *, on: bool = True, said: Callable[[str], None] = lambda message: None
+    function: Callable[..., Sequence[Tensor]],
+    *,
+    on: bool = True,
+    on_warning: Callable[[str], None] = lambda message: None,
 ) -> tuple[Replayed, list[Tape]]:
     made: list[Tape] = []
 
@@ -32,7 +35,7 @@ def replayed(
         made.append(Tape(device))
         return made[-1]
 
-    return Replayed(function, CPU, on=on, said=said, recorder=make), made
+    return Replayed(function, CPU, on=on, on_warning=on_warning, recorder=make), made
 
 
 def test_every_call_has_its_effects_once_and_gives_its_own_outputs() -> None:
@@ -92,7 +95,7 @@ def test_gradients_are_taken_inside_and_none_passes_through() -> None:
 
 def test_what_cannot_be_recorded_is_called_plainly_ever_after_and_says_so_once() -> None:
     counter, said = Counter(), list[str]()
-    step, made = replayed(counter.add, said=said.append)
+    step, made = replayed(counter.add, on_warning=said.append)
     made[0].error = RuntimeError("operation not permitted\nand more")
     for number in range(1, 9):
         total, _ = step(torch.tensor(float(number)))
@@ -113,7 +116,7 @@ def test_want_of_memory_while_recording_is_the_caller_s_to_know_and_nothing_was_
 
     for error in (torch.OutOfMemoryError("too much"), out_of_memory()):
         counter, said = Counter(), list[str]()
-        step, made = replayed(counter.add, said=said.append)
+        step, made = replayed(counter.add, on_warning=said.append)
         made[0].error = error
         for _ in range(WARM_UPS):
             step(torch.ones(()))

@@ -143,7 +143,7 @@ def test_training_goes_on_from_the_weights_that_a_network_has() -> None:
     network = trained(data, protocol(3, **settings))
     targets = torch.eye(CLASSES, dtype=torch.float64)[data.labels]
     expected = by_hand(copy.deepcopy(network), data.images, targets, epochs=5, drops=(), **settings)
-    list(train(network, data, protocol(5, **settings), Seeds(0), mirrors=True, fresh=False))
+    list(train(network, data, protocol(5, **settings), Seeds(0), mirrors=True, reinitialise=False))
     torch.testing.assert_close(weights(network), expected, rtol=1e-9, atol=1e-12)
 
 
@@ -452,8 +452,8 @@ def test_networks_can_be_trained_again_on_a_set_whose_images_have_changed(count:
             torch.testing.assert_close(network.state_dict(), alone.state_dict(), rtol=1e-4, atol=1e-6)
         data.images.mul_(-0.5)
     alone = copy.deepcopy(stack[0])
-    list(train(alone, data, how, Seeds(5), mirrors=True, fresh=False))
-    list(again.run([Seeds(seed) for seed in range(5, 5 + count)], fresh=False))
+    list(train(alone, data, how, Seeds(5), mirrors=True, reinitialise=False))
+    list(again.run([Seeds(seed) for seed in range(5, 5 + count)], reinitialise=False))
     torch.testing.assert_close(stack[0].state_dict(), alone.state_dict(), rtol=1e-4, atol=1e-6)
 
 
