@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dambench import networks
 from dambench.core.config import Precision, Request, read
-from dambench.core.events import Evaluated, Finished, Sampled, Started, Warned
+from dambench.core.events import Finished, Measured, Sampled, Started, Warned
 from dambench.core.protocol import DSA, Budget, Protocol
 from dambench.engine.loop import run
 from dambench.engine.settle import prepare
@@ -47,7 +47,7 @@ def _run(device: str, **more: Any) -> tuple[str, list[float]]:
     assert all(cost.peak_memory_bytes > 0 for cost in events[-1].costs if cost.phase != "prepare")
     reserved = [cost.peak_reserved_bytes >= cost.peak_memory_bytes for cost in events[-1].costs]
     assert all(reserved) or device == "cpu"
-    return events[-1].set_sha256, [event.accuracy for event in events if isinstance(event, Evaluated)]
+    return events[-1].set_sha256, [float(event.values["accuracy"]) for event in events if isinstance(event, Measured)]
 
 
 def test_a_run_on_the_gpu_learns_as_on_the_cpu() -> None:

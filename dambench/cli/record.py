@@ -13,7 +13,18 @@ from dambench.cli.process import Foreground
 from dambench.cli.signals import EXIT_CODES, LOST, Interrupted
 from dambench.core import files, registry
 from dambench.core.errors import KeptElsewhere, NotKept
-from dambench.core.events import Adapted, AnyEvent, Evaluated, Failed, Finished, Resumed, Stopped, Warned, remark
+from dambench.core.events import (
+    Adapted,
+    AnyEvent,
+    Evaluated,
+    Failed,
+    Finished,
+    Measured,
+    Resumed,
+    Stopped,
+    Warned,
+    remark,
+)
 from dambench.runner import processes
 from dambench.store.leaderboard import mean, std
 from dambench.store.recorder import Recorder
@@ -129,23 +140,15 @@ def result(store: Store, run_id: str) -> dict[str, Any]:
     """The object that `--json` prints of a run that has ended."""
     row = store.run(run_id)
     events = [event for _, event in store.tail(run_id)]
-    final = [event for event in events if isinstance(event, Evaluated) and event.final]
+    measured = [event.measured if isinstance(event, Evaluated) else event for event in events]
+    final = [event for event in measured if isinstance(event, Measured) and event.final]
     # Of the first network, as on every screen; of those that are left where others diverged there is no mean.
     config = json.loads(row["config"])
-    accuracies = [event.accuracy for event in final if event.network == config["evaluate_on"][0]]
+    first = [event for event in final if event.evaluator == "accuracy" and event.subject == config["evaluate_on"][0]]
+    accuracies = [float(event.values["accuracy"]) for event in first]
     if row["state"] == "finished" and len(accuracies) < config["eval_repeats"]:
         accuracies = []
     costs = next((event.costs for event in reversed(events) if isinstance(event, Finished | Failed | Stopped)), [])
-    keep = (
-        "network",
-        "repeat",
-        "accuracy",
-        "balanced_accuracy",
-        "loss",
-        "train_accuracy",
-        "seconds",
-        "peak_memory_bytes",
-    )
     result = {
         "run": run_id,
         "state": row["state"],
@@ -158,7 +161,12 @@ def result(store: Store, run_id: str) -> dict[str, Any]:
         "accuracy": mean(accuracies) if accuracies else None,
         "std": std(accuracies),
         "n": len(accuracies),
-        "scores": [{key: getattr(event, key) for key in keep} for event in final],
+        "scores": [
+            {"network": event.subject, "repeat": event.repeat}
+            | event.values
+            | {"seconds": event.seconds, "peak_memory_bytes": event.peak_memory_bytes}
+            for event in final
+        ],
         "seconds": {cost.phase: cost.seconds for cost in costs},
         "peak_memory_bytes": {cost.phase: cost.peak_memory_bytes for cost in costs},
         "synthetic_sha256": row["set_sha256"],

@@ -7,6 +7,7 @@ from dambench.core.events import (
     Evaluated,
     Failed,
     Finished,
+    Measured,
     Real,
     Resumed,
     Started,
@@ -37,10 +38,9 @@ def _summary(event: AnyEvent) -> str | None:
             where = f"after iteration {iteration}" if iteration >= 0 else "from the beginning"
             return f"resumed {where}, attempt {attempt}"
         case Evaluated():
-            return (
-                f"{event.network} #{event.repeat}: accuracy {100 * event.accuracy:.2f} %, "
-                f"train {100 * event.train_accuracy:.2f} %, loss {number(event.loss)}, {duration(event.seconds)}"
-            )
+            return _measurement(event.measured)
+        case Measured():
+            return _measurement(event)
         case Warned() | Adapted():
             return f"note: {remark(event)}"
         case Finished():
@@ -53,6 +53,16 @@ def _summary(event: AnyEvent) -> str | None:
             return f"stopped by {event.signal}{where}"
         case _:
             return None
+
+
+def _measurement(event: Measured) -> str:
+    values = event.values
+    if event.evaluator == "accuracy":
+        accuracy, train = (100 * float(values[name]) for name in ("accuracy", "train_accuracy"))
+        metrics = f"accuracy {accuracy:.2f} %, train {train:.2f} %, loss {number(values['loss'])}"
+    else:
+        metrics = ", ".join(f"{name} {number(value)}" for name, value in values.items())
+    return f"{event.subject} #{event.repeat}: {metrics}, {duration(event.seconds)}"
 
 
 def number(value: Real) -> str:

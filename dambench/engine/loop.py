@@ -561,7 +561,6 @@ def _judge(
                 if isinstance(value, str):
                     warning = f"{event.subject} #{event.repeat}: its {metric} on the test set is {value}."
                     yield Warned(message=warning)
-            event = _evaluated(event)
         yield event
 
 
@@ -595,12 +594,6 @@ def evaluation_context(
         seeds=Seeds(config.seed),
         policy=replace(job.policy, stack=stack or job.policy.stack),
     )
-
-
-def _evaluated(event: Measured) -> events.Evaluated:
-    """The same as a score that the store takes."""
-    same = {name: getattr(event, name) for name in events.Evaluated.__struct_fields__ if hasattr(event, name)}
-    return events.Evaluated(**same, **cast(dict[str, Any], event.values), network=event.subject)
 
 
 def _keep(synthetic: SyntheticSet, iteration: int, card: DataCard) -> Snapshot:

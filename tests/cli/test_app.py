@@ -22,7 +22,7 @@ from dambench.cli import app as cli
 from dambench.cli.app import app, run_cli
 from dambench.cli.record import run_until_signal
 from dambench.core import registry
-from dambench.core.events import AnyEvent, Evaluated
+from dambench.core.events import AnyEvent, Measured
 from dambench.core.protocol import PRESETS, Budget
 from dambench.engine.loop import StopRun
 from dambench.runner import processes
@@ -382,7 +382,7 @@ def test_a_fault_outside_the_engine_is_recorded_too(
     real = Store._view
 
     def faulty(self: Store, number: int, said: Said, event: AnyEvent) -> None:
-        if isinstance(event, Evaluated):
+        if isinstance(event, Measured):
             raise KeyError("ours")
         real(self, number, said, event)
 

@@ -10,7 +10,7 @@ import pytest
 from dambench import engine
 from dambench.cli.app import run_cli
 from dambench.core import files, registry
-from dambench.core.events import AnyEvent, Checkpointed, Evaluated, Stopped
+from dambench.core.events import AnyEvent, Checkpointed, Measured, Stopped
 from dambench.store.runs import Store
 from tests.lab import brief
 
@@ -101,7 +101,7 @@ def test_an_evaluation_that_is_killed_goes_on_network_by_network_and_makes_nothi
         for event in real(*arguments, **more):
             yield event
             words.append(event)
-            if isinstance(event, Evaluated):
+            if isinstance(event, Measured):
                 raise Killed
 
     with monkeypatch.context() as patched:

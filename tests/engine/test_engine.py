@@ -11,16 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from dambench import engine
+from dambench import engine, evaluators
 from dambench.core import files, registry
 from dambench.core.config import Request, read
 from dambench.core.errors import BadInput, NotEnoughMemory
 from dambench.core.events import (
     Adapted,
     AnyEvent,
-    Evaluated,
     Failed,
     Finished,
+    Measured,
     Previewed,
     Progressed,
     Snapshot,
@@ -34,7 +34,6 @@ from dambench.engine import loop as engine_loop
 from dambench.engine.loop import StopRun, run
 from dambench.engine.settle import Job, prepare
 from dambench.evaluators import Context, accuracy
-from dambench.methods import dm
 from dambench.training.problem import Network, Normalisation, Notice, PhaseStarted, Problem, State, Step, SyntheticSet
 from dambench.training.train import train_together
 
@@ -69,7 +68,7 @@ def _only(events: list[AnyEvent], kind: type[Any]) -> Any:
 def test_a_run_tells_its_story_in_order() -> None:
     events = _run(eval_repeats=2)
     steps = ["Stepped"] * 4
-    assert _names(events) == ["Started", *steps, "Snapshot", "Evaluated", "Evaluated", "Finished"]
+    assert _names(events) == ["Started", *steps, "Snapshot", "Measured", "Measured", "Finished"]
     assert [event.iteration for event in events if isinstance(event, Stepped)] == [1, 2, 3, 4]
     assert [cost.phase for cost in _only(events, Finished).costs] == ["prepare", "distil", "evaluate"]
     assert all(cost.peak_memory_bytes > 10**6 for cost in _only(events, Finished).costs)
@@ -78,8 +77,7 @@ def test_a_run_tells_its_story_in_order() -> None:
 def test_the_same_request_gives_the_same_set_to_the_bit_and_the_same_scores() -> None:
     first, second = _run(), _run()
     assert _only(first, Finished).set_sha256 == _only(second, Finished).set_sha256
-    for field in ("accuracy", "balanced_accuracy", "loss", "train_accuracy"):
-        assert getattr(_only(first, Evaluated), field) == getattr(_only(second, Evaluated), field)
+    assert _only(first, Measured).values == _only(second, Measured).values
     other = _run(seed=1)
     assert _only(other, Finished).set_sha256 != _only(first, Finished).set_sha256
 
@@ -154,9 +152,9 @@ def test_sampling_with_replacement_is_said_once() -> None:
 
 def test_sets_on_the_way_are_evaluated_when_asked() -> None:
     events = _run(evaluate_every=2)
-    scores = [(e.iteration, e.final) for e in events if isinstance(e, Evaluated)]
+    scores = [(e.iteration, e.final) for e in events if isinstance(e, Measured)]
     assert scores == [(2, False), (4, True)]
-    assert len({e.set_sha256 for e in events if isinstance(e, Evaluated)}) == 2
+    assert len({e.set_sha256 for e in events if isinstance(e, Measured)}) == 2
     # Looking at it on the way changes nothing.
     assert _only(events, Finished).set_sha256 == _only(_run(), Finished).set_sha256
 
@@ -209,7 +207,7 @@ def test_where_it_can_be_measured_an_iteration_says_what_it_spent_its_time_on() 
 
 def test_a_method_without_iterations_is_evaluated_once() -> None:
     events = _run(method="random", iterations=None, evaluate_every=1)
-    assert [e.final for e in events if isinstance(e, Evaluated)] == [True]
+    assert [e.final for e in events if isinstance(e, Measured)] == [True]
 
 
 @pytest.mark.parametrize("after", range(7))
@@ -315,7 +313,7 @@ def test_a_run_that_diverges_says_when_and_has_no_score(monkeypatch: pytest.Monk
     events = _with(monkeypatch, diverging)
     failed = _only(events, Failed)
     assert failed.error.startswith(f"The matching loss is {value} at iteration 2: the run diverged.")
-    assert not [e for e in events if isinstance(e, Evaluated | Finished)]
+    assert not [e for e in events if isinstance(e, Measured | Finished)]
 
 
 def test_images_that_diverged_after_the_last_loss_are_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +372,7 @@ def test_a_loss_that_is_no_number_on_the_test_set_is_noted(monkeypatch: pytest.M
     monkeypatch.setattr(accuracy, "predict", surest)
     events = _run()
     assert isinstance(events[-1], Finished)
-    assert _only(events, Evaluated).loss == "inf"
+    assert _only(events, Measured).values["loss"] == "inf"
     assert "its loss on the test set is inf" in _only(events, Warned).message
 
 
@@ -405,7 +403,7 @@ def test_a_recipe_is_the_default_and_is_named() -> None:
 def test_a_step_size_that_is_absurd_ends_the_run_and_gives_no_accuracy(iterations: int, first: int) -> None:
     more = {"evaluate_every": 1} if iterations == 2 else {}
     events = _run(method={"name": "dm", "batch_real": 8, "lr_images": 1e30}, iterations=iterations, **more)
-    assert [event for event in events if isinstance(event, Evaluated)] == []
+    assert [event for event in events if isinstance(event, Measured)] == []
     failed = _only(events, Failed)
     assert failed.diverged == first
     assert "the run diverged" in failed.error
@@ -422,7 +420,7 @@ def test_an_imported_set_of_absurd_values_ends_the_run_and_gives_no_accuracy() -
     sha256 = files.digest(content)
     files.write_whole(files.set_path(sha256), content)
     events = _run(method={"name": "imported", "set": sha256}, iterations=None, eval_repeats=2)
-    assert [event for event in events if isinstance(event, Evaluated)] == []
+    assert [event for event in events if isinstance(event, Measured)] == []
     failed = _only(events, Failed)
     assert (failed.diverged, failed.error.partition(":")[0]) == (
         0,
@@ -438,7 +436,7 @@ def test_one_network_that_diverges_takes_no_score_from_another(monkeypatch: pyte
 
     monkeypatch.setattr(accuracy, "scores", scores)
     events = _run(evaluate_on=["mlp", "convnet-d1-w4"])
-    assert {event.network for event in events if isinstance(event, Evaluated)} == {"convnet-d1-w4"}
+    assert {event.subject for event in events if isinstance(event, Measured)} == {"convnet-d1-w4"}
     assert any("mlp" in event.message and "diverged" in event.message for event in events if isinstance(event, Warned))
     assert isinstance(events[-1], Finished)
 
@@ -713,9 +711,9 @@ def test_a_stack_that_did_not_fit_once_is_not_tried_again(monkeypatch: pytest.Mo
             raise torch.OutOfMemoryError("CUDA out of memory.")
         yield from original(networks, *given, **more)
 
-    monkeypatch.setattr(accuracy, "train_together", crowded)
+    monkeypatch.setattr(evaluators, "train_together", crowded)
     job = prepare(_request(eval_repeats=4, evaluate_every=2))
     job = replace(job, policy=replace(job.policy, stack=4))
     events = list(run(job))
     assert _only(events, Adapted).value == 2
-    assert len([event for event in events if isinstance(event, Evaluated)]) == 8
+    assert len([event for event in events if isinstance(event, Measured)]) == 8

@@ -21,9 +21,9 @@ from dambench.core.events import (
     AnyEvent,
     Beginning,
     Checkpointed,
-    Evaluated,
     Failed,
     Finished,
+    Measured,
     Resumed,
     Stepped,
     Stopped,
@@ -139,7 +139,7 @@ def _outcome(store: Store, run: str) -> dict[str, Any]:
         ),
         "losses": [(event.iteration, event.losses) for event in told if isinstance(event, Stepped)],
         "warnings": [said for said in store.describe(run)["warnings"] if "not fallen" in said],
-        "evaluated": [(e.iteration, e.network, e.repeat) for e in told if isinstance(e, Evaluated)],
+        "evaluated": [(e.iteration, e.subject, e.repeat) for e in told if isinstance(e, Measured)],
     }
 
 
@@ -256,7 +256,7 @@ def test_a_curve_never_shows_what_came_after_the_checkpoint(store: Store) -> Non
     for event in store.record(run, engine.run(job, "", keeper)):
         if isinstance(event, Checkpointed):
             keeper.every, keeper._next = 10**6, float("inf")  # no other one
-        if isinstance(event, Evaluated) and event.iteration == 2:
+        if isinstance(event, Measured) and event.iteration == 2:
             break
     assert [e.iteration for _, e in store.tail(run) if isinstance(e, Stepped)] == [1, 2]
     words = _go_on_until(store, run, Resumed)

@@ -15,7 +15,7 @@ from dambench import datasets, networks
 from dambench.core import files
 from dambench.core.config import Choice, PreprocessingName, Request
 from dambench.core.errors import BadInput
-from dambench.core.events import Evaluated, Finished, Snapshot
+from dambench.core.events import Finished, Measured, Snapshot
 from dambench.engine.loop import run
 from dambench.engine.preview import preview
 from dambench.engine.settle import prepare
@@ -160,8 +160,8 @@ RUN = Request(
 def test_a_set_of_a_whitened_run_is_tested_on_whitened_images() -> None:
     events = list(run(prepare(RUN)))
     assert isinstance(events[-1], Finished)
-    (score,) = (event for event in events if isinstance(event, Evaluated))
-    assert score.accuracy > 0.5
+    (score,) = (event for event in events if isinstance(event, Measured))
+    assert float(score.values["accuracy"]) > 0.5
     (snapshot,) = (event for event in events if isinstance(event, Snapshot))
     synthetic = SyntheticSet.read(files.set_path(snapshot.sha256))
     train, test = digits()

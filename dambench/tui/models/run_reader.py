@@ -3,7 +3,7 @@
 import json
 import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from dambench.core.events import (
     Evaluated,
     Failed,
     Finished,
+    Measured,
     Resumed,
     Sampled,
     Started,
@@ -156,7 +157,7 @@ class _History:
     seconds: list[float] = field(default_factory=list)
     losses: dict[str, tuple[list[float], list[float]]] = field(default_factory=lambda: defaultdict(lambda: ([], [])))
     parts: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=PARTS))
-    scores: dict[tuple[int, str, int], Evaluated] = field(default_factory=dict)
+    measurements: dict[tuple[int, str, int], Measured] = field(default_factory=dict)
     samples: deque[Sampled] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     joules: float | None = None
     counted: int | None = None
@@ -263,7 +264,7 @@ class RunReader:
             seconds=np.array(known.seconds),
             iterations=np.array(known.iterations),
             parts=_means(known.parts),
-            judged=_judged(known.scores.values()),
+            judged=_judged(known.measurements.values()),
             samples=tuple(known.samples),
             joules=known.joules,
             costs=self._spent(),
@@ -298,8 +299,9 @@ class RunReader:
                     y.append(float(value))
                 if event.parts:
                     known.parts.append(event.parts)
-            case Evaluated():
-                known.scores[event.iteration, event.network, event.repeat] = event
+            case Evaluated() | Measured():
+                one = event.measured if isinstance(event, Evaluated) else event
+                known.measurements[one.iteration, one.subject, one.repeat] = one
         if isinstance(event, Stepped):
             line: str | None = f"iteration {event.iteration}  {spelled(event)}"
             if known.said and known.said[-1].startswith("iteration "):
@@ -317,8 +319,8 @@ class RunReader:
         found = dict(known.prepared)
         if known.seconds:
             found["distil"] = known.seconds[-1]
-        if known.scores:
-            found["evaluate"] = sum(score.seconds for score in known.scores.values())
+        if known.measurements:
+            found["evaluate"] = sum(one.seconds for one in known.measurements.values())
         return found
 
     def _speed(self, row: dict[str, Any]) -> float | None:
@@ -392,14 +394,15 @@ def _means(parts: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: mean([some.get(name, 0.0) for some in parts]) for name in names}
 
 
-def _judged(scores: Any) -> tuple[NetworkAccuracy, ...]:
-    by: dict[tuple[int, str], list[Evaluated]] = defaultdict(list)
-    for score in scores:
-        by[score.iteration, score.network].append(score)
+def _judged(measurements: Iterable[Measured]) -> tuple[NetworkAccuracy, ...]:
+    by: dict[tuple[int, str], list[Measured]] = defaultdict(list)
+    for one in measurements:
+        if one.evaluator == "accuracy":
+            by[one.iteration, one.subject].append(one)
     return tuple(
         NetworkAccuracy(iteration, network, of[0].final, mean(values), std(values), len(values))
         for (iteration, network), of in by.items()
-        for values in [[score.accuracy for score in of]]
+        for values in [[float(one.values["accuracy"]) for one in of]]
     )
 
 
