@@ -231,10 +231,10 @@ def open_as_it_is(path: Path) -> Database:
         return _open(path, "mode=ro&immutable=1")  # as if it had no log
     try:
         return _open(path, "mode=ro")
-    except sqlite3.OperationalError:
-        # In a folder that may not be written SQLite cannot make the files it shares with writers. Where there is
-        # no log, nobody writes, and it can do without.
-        if path.with_name(f"{path.name}-wal").exists():
+    except sqlite3.OperationalError as error:
+        # In a folder that may not be written, or on a full disk, SQLite cannot make the files it shares with writers.
+        # Where the log is empty nobody writes, and it can do without.
+        if _has_log(path) or _is(error, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise
         return _open(path, "mode=ro&immutable=1")
 
@@ -367,6 +367,14 @@ def transaction(db: Database, path: Path, patience: float | None = None) -> Iter
 
 def _is(error: sqlite3.Error, *codes: int) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in codes
+
+
+def reason(error: sqlite3.Error, path: Path) -> str:
+    """Why it cannot be used: what SQLite says, and whether the disk is full, of which SQLite does not always know."""
+    with suppress(OSError):
+        if files.room(path) < 1 << 16:
+            return f"{error}; the disk is full"
+    return str(error)
 
 
 def _begin(db: Database, path: Path, patience: float | None) -> None:

@@ -205,7 +205,7 @@ class Store:
         except NotKept as error:
             raise BadInput(str(error)) from None
         except sqlite3.Error as error:
-            raise BadInput(f"The database {str(path)!r} cannot be used: {error}.") from None
+            raise BadInput(f"The database {str(path)!r} cannot be used: {database.reason(error, path)}.") from None
         except OSError as error:
             raise BadInput(f"The database {str(path)!r} cannot be used: {error.strerror}.") from None
         if write:

@@ -373,7 +373,7 @@ def test_a_database_that_may_only_be_read_is_refused_before_a_run(
         database.check(tmp_path / "new.db")
 
 
-def test_a_database_in_a_folder_that_may_not_be_written_can_be_read(
+def test_a_database_in_a_folder_that_may_not_be_written_or_on_a_full_disk_can_be_read(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = add(store, config())
@@ -382,6 +382,7 @@ def test_a_database_in_a_folder_that_may_not_be_written_can_be_read(
 
     def refused(path: Path, mode: str) -> Database:
         if "immutable" not in mode:
+            (tmp_path / "runs.db-wal").touch()  # as SQLite does before it fails on a full disk
             raise sqlite3.OperationalError("attempt to write a readonly database")
         return real(path, mode)
 
