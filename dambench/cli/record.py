@@ -26,9 +26,9 @@ from dambench.core.events import (
     remark,
 )
 from dambench.runner import processes
-from dambench.store.leaderboard import mean, std
 from dambench.store.recorder import Recorder
 from dambench.store.runs import Store
+from dambench.store.statistics import mean, std
 
 if TYPE_CHECKING:
     from dambench.core.events import Beginning

@@ -14,6 +14,7 @@ from dambench.runner import processes
 from dambench.store import filters
 from dambench.store import runs as stored
 from dambench.store.leaderboard import AXES, leaderboard
+from dambench.store.metrics import ACCURACY, find_metric
 
 
 def report(
@@ -23,6 +24,9 @@ def report(
         str | None,
         Option("--format", help="markdown, latex, csv, html or json [default: by the file's suffix, else markdown]."),
     ] = None,
+    metric: Annotated[
+        str, Option(help="What cells show: accuracy, balanced_accuracy, loss, …, or EVALUATOR.METRIC.")
+    ] = "accuracy",
     short: Annotated[bool, Option("--short", help="Only the tables of accuracy, and what their signs say.")] = False,
     filter_: Filter = "",
     output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
@@ -37,10 +41,13 @@ def report(
     path = db or stored.default_path()
     if stored.exists(path) or chosen != "markdown":
         with open_store(path) as store:
-            board = leaderboard(store, *axes, only=only.where(processes.states(store)))
+            shown = find_metric(store, metric)
+            board = leaderboard(store, *axes, metric=shown, only=only.where(processes.states(store)))
             board.only = only.text.strip()
             if board.only and not board.finished:
                 raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
+            if shown != ACCURACY and not board.tables:
+                raise BadInput(f"No finished run has the metric {shown.full_name}: `dambench evaluate` measures one.")
             text = FORMATS[chosen](board, *axes, **({"short": True} if short else {}))
     else:
         text = (

@@ -14,7 +14,7 @@ from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.runner import processes
 from dambench.store import filters
-from dambench.store.leaderboard import method_label
+from dambench.store.row_names import method_label
 
 NEWEST = 100
 """Runs that are listed, unless all are asked for."""

@@ -20,7 +20,7 @@ import msgspec
 from dambench.core import config
 from dambench.core.config import PreprocessingName, Recipe, read
 from dambench.core.errors import described
-from dambench.core.events import DataCard
+from dambench.core.events import DataCard, Metric
 from dambench.core.sanitize import display
 
 if TYPE_CHECKING:
@@ -229,15 +229,6 @@ class NetworkFamily(Contract):
                 raise Violation(
                     f"its PARTS spell {option!r}, which is no option, or not as a prefix or a dict of words"
                 )
-
-
-class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """A number that an evaluator takes."""
-
-    description: str
-    unit: Literal["", "fraction", "seconds", "bytes"] = "fraction"
-    """How it is shown: a fraction as percent; empty: as the number that it is."""
-    better: Literal["higher", "lower"] = "higher"
 
 
 class Evaluator(Contract):

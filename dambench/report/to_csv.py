@@ -2,18 +2,17 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 
 from dambench.core.sanitize import display
 from dambench.store.leaderboard import AXES, Leaderboard
 
-HEAD = (*AXES, "protocol_sha256", "accuracy", "std", "n", "sets", "best", "majority", "filter")
-
 _FORMULA = tuple("=+-@\t\r＝＋－＠")  # the wide ones are taken for formulas too, where people write in wide letters
 
 
 def to_csv(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> str:
-    """Accuracies and their standard deviations are fractions, unrounded; what is not known is empty.
+    """Fractions and their standard deviations stay fractions, unrounded; what is not known is empty.
 
     The whole set has no IPC: as in a table, it has a line for each column that it stands in. Each line says by which
     filter the runs were chosen; empty: all are there.
@@ -21,7 +20,9 @@ def to_csv(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> s
     hashes = {protocol.label: protocol.sha256 for protocol in board.protocols}
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(HEAD)
+    writer.writerow(
+        [*AXES, "protocol_sha256", text(board.metric.name), "std", "n", "sets", "best", "majority", "filter"]
+    )
     for table in board.tables:
         for row in table.rows:
             for column in table.columns:
@@ -31,10 +32,10 @@ def to_csv(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> s
                 place = table.fixed | dict(zip((*rows, *columns), (*row, *column), strict=True))
                 writer.writerow(
                     [
-                        *(place[axis] if axis == "ipc" else text(place[axis]) for axis in AXES),
-                        hashes[place["protocol"]],
-                        cell.mean,
-                        "" if cell.std is None else cell.std,
+                        *(place[axis] if axis == "ipc" else text(str(place[axis])) for axis in AXES),
+                        hashes[str(place["protocol"])],
+                        cell.mean if math.isfinite(cell.mean) else "",
+                        cell.std if cell.std is not None and math.isfinite(cell.std) else "",
                         cell.n,
                         cell.sets,
                         int((row, column) in table.best),

@@ -1,6 +1,7 @@
 """The leaderboard as JSON: everything that the other formats print, unrounded. The same runs give the same bytes."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,11 +10,12 @@ import msgspec
 
 from dambench import __version__
 from dambench.store.leaderboard import Cell, Key, Leaderboard, Table
+from dambench.store.metrics import ACCURACY
 
 
 def to_json(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> str:
-    """One object, in ASCII. Accuracies are fractions; null: not known, or for the whole set no IPC."""
-    whole = {
+    """One object, in ASCII. Fractions stay fractions; null: not known, not finite, or for the whole set no IPC."""
+    whole: dict[str, Any] = {
         "dambench": __version__,
         "finished": board.finished,
         "left_out": board.left_out,
@@ -32,7 +34,9 @@ def to_json(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> 
         ],
         "recipes": board.recipes,
     }
-    return json.dumps(whole, indent=1) + "\n"
+    if board.metric != ACCURACY:
+        whole["metric"] = msgspec.structs.asdict(board.metric)
+    return json.dumps(whole, indent=1, allow_nan=False) + "\n"
 
 
 def _table(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def _table(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[st
             if (row, column) in table.cells
         ],
         "transfer": [
-            {"row": table.rows.index(row), "mean": average, "drop": drop}
+            {"row": table.rows.index(row), "mean": _finite(average), "drop": _finite(drop)}
             for row, (average, drop) in table.transfer.items()
         ],
         "notes": table.notes,
@@ -56,25 +60,27 @@ def _table(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[st
 
 
 def _axes(axes: Sequence[str], key: Key) -> dict[str, str | int | None]:
-    return {
-        axis: (int(value) if value else None) if axis == "ipc" else value for axis, value in zip(axes, key, strict=True)
-    }
+    return dict(zip(axes, key, strict=True))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
     return {
-        "mean": cell.mean,
-        "std": cell.std,
+        "mean": _finite(cell.mean),
+        "std": _finite(cell.std),
         "n": cell.n,
         "sets": cell.sets,
         "scores": [
             {
                 "run": score.run,
-                "accuracy": score.accuracy,
+                cell.metric.name: _finite(value),
                 "set_sha256": score.set_sha256,
                 "network": score.network,
                 "source": score.source,
             }
-            for score in cell.scores
+            for score, value in zip(cell.scores, cell.values, strict=True)
         ],
     }

@@ -3,6 +3,7 @@
 Every format escapes all of it, our own words too, so that nothing that came from a name can become markup.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,9 @@ from dambench import __version__
 from dambench.core.protocol import Budget, Protocol
 from dambench.core.sanitize import display
 from dambench.core.units import duration, size
-from dambench.store.leaderboard import ENOUGH, Cell, Cost, Key, Leaderboard, Table
+from dambench.store.leaderboard import Cell, Cost, Key, Leaderboard, Table
+from dambench.store.metrics import MetricRow
+from dambench.store.statistics import ENOUGH
 
 MISSING = "–"
 SOURCE = "†"
@@ -67,12 +70,32 @@ def title(table: Table) -> str:
     for axis, value in table.fixed.items():
         if value:
             prefix = {"protocol": "protocol ", "network": "trained network ", "ipc": "IPC "}.get(axis, "")
-            said.append(prefix + display(value))
-    return f"Accuracy in %, {', '.join(reversed(said)) or 'all'}"
+            said.append(prefix + display(str(value)))
+    return f"{metric_label(table.metric)}, {', '.join(reversed(said)) or 'all'}"
+
+
+UNITS = {"fraction": " in %", "seconds": " in s", "bytes": " in GB"}
+
+
+def metric_label(metric: MetricRow) -> str:
+    """`Accuracy in %`."""
+    return display(metric.name.replace("_", " ").capitalize()) + UNITS.get(metric.unit, "")
+
+
+def figure(metric: MetricRow, value: float, *, sign: str = "") -> str:
+    """A value as tables show it, in the unit of `metric_label`; `sign` as in format strings."""
+    if not math.isfinite(value):
+        return MISSING
+    match metric.unit:
+        case "fraction":
+            return f"{100 * value:{sign}.1f}"
+        case "bytes":
+            return f"{value / 1e9:{sign}.2f}"
+    return f"{value:{sign}.3f}"
 
 
 def name(axes: Sequence[str], key: Key) -> str:
-    named = (f"IPC {v}" if axis == "ipc" else v for axis, v in zip(axes, key, strict=True) if v)
+    named = (f"IPC {v}" if axis == "ipc" else str(v) for axis, v in zip(axes, key, strict=True) if v)
     return display(" ".join(named))
 
 
@@ -87,7 +110,7 @@ def lines(
     """A name and the cells of each row; last, where it is known, the accuracy of the majority class.
 
     Args:
-        measured: what is said of a cell instead of its accuracy; then nothing else is.
+        measured: what is said of a cell instead of its mean; then nothing else is.
     """
     if measured is not None:
         some = [[table.cells.get((row, column)) for column in table.columns] for row in table.rows]
@@ -100,7 +123,7 @@ def lines(
         entries = [Entry(MISSING) if cell is None else entry(cell, bold=best, mark=several) for cell, best in cells]
         if table.transfer:
             average, drop = table.transfer.get(row, (None, None))
-            entries += [Entry(MISSING if figure is None else f"{100 * figure:.1f}") for figure in (average, drop)]
+            entries += [Entry(MISSING if v is None else figure(table.metric, v)) for v in (average, drop)]
         found.append((name(rows, row), entries))
     if table.majority:
         rates = [table.majority.get(column) for column in table.columns]
@@ -116,9 +139,9 @@ def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> Entry:
     Args:
         mark: the network that the set was matched on.
     """
-    spread = "" if cell.std is None else f" ± {100 * cell.std:.1f}"
+    spread = "" if cell.std is None or math.isnan(cell.std) else f" ± {figure(cell.metric, cell.std)}"
     source = SOURCE if mark and all(score.source for score in cell.scores) else ""
-    return Entry(f"{100 * cell.mean:.1f}{spread}{source}", networks(cell), bold)
+    return Entry(f"{figure(cell.metric, cell.mean)}{spread}{source}", networks(cell), bold)
 
 
 def networks(cell: Cell) -> str:
@@ -137,14 +160,16 @@ MEASURES = {
 }
 """What can be said of a cell."""
 
+LOSS = MetricRow("accuracy", "loss", "", "lower", "")
+
 
 def measure(board: Leaderboard, cell: Cell, what: str) -> Entry:
     """A cell in words, by one of MEASURES. Where its runs were on several devices, by the first of those."""
     if what == "interval":
-        half = "" if cell.interval is None else f" ± {100 * cell.interval:.1f}"
-        return Entry(f"{100 * cell.mean:.1f}{half}", networks(cell))
+        half = "" if cell.interval is None else f" ± {figure(cell.metric, cell.interval)}"
+        return Entry(f"{figure(cell.metric, cell.mean)}{half}", networks(cell))
     if what == "loss":
-        return Entry(MISSING if cell.loss is None else f"{cell.loss:.3f}", networks(cell))
+        return Entry(figure(LOSS, cell.of(LOSS).mean), networks(cell))
     found = board.costs_of(cell)
     if what in ("seconds", "peak") and found:
         cost = found[0]
@@ -183,8 +208,8 @@ def costs(found: list[Cost]) -> list[list[str]]:
 def reading(board: Leaderboard) -> list[str]:
     """How the numbers came about, in sentences."""
     notes = [
-        "Accuracy on the real test set after the last epoch; nothing was selected on it. Mean ± sample standard "
-        "deviation (n) over n networks trained from different initial weights.",
+        f"{display(board.metric.description, 400)}; nothing was selected on it. Mean ± sample standard deviation (n) "
+        "over n networks trained from different initial weights.",
         *signs(board.tables, bold="Bold"),
     ]
     for protocol in board.protocols:
@@ -208,18 +233,21 @@ def signs(tables: Sequence[Table], *, bold: str, brief: bool = False) -> list[st
         brief: for a small screen.
     """
     cells = [cell for table in tables for cell in table.cells.values()]
+    best = "lowest" if tables and tables[0].metric.better == "lower" else "highest"
+    name = display(tables[0].metric.name.replace("_", " ")) if tables else ""
+    much = "many points" if tables and tables[0].metric.unit == "fraction" else "much"
     several = any(
         len({score.network for cell in table.cells.values() for score in cell.scores}) > 1 for table in tables
     )
     notes = {
-        f"{bold}: the highest mean, where Welch's t-test tells it from every other method in the same place at 5 % "
+        f"{bold}: the {best} mean, where Welch's t-test tells it from every other method in the same place at 5 % "
         f"(Holm-corrected, n ≥ {ENOUGH} each, networks taken as independent), of those that were tested with the same "
         "preprocessing and precision; whole does not compete.": (
-            f"{bold} the highest mean, told from all others at 5 % (Welch, Holm, n ≥ {ENOUGH}).",
+            f"{bold} the {best} mean, told from all others at 5 % (Welch, Holm, n ≥ {ENOUGH}).",
             any(table.best for table in tables),
         ),
         f"{SOURCE}: on the network that the set was matched on.": (f"{SOURCE} on the network matched on.", several),
-        "mean: over all networks of the table, where a row has them all; drop: how many points the accuracy on the "
+        f"mean: over all networks of the table, where a row has them all; drop: how {much} the {name} on the "
         "network matched on is above the mean of the others.": (
             "mean: of all networks; drop: from the one matched on to the mean of the others.",
             any(table.transfer for table in tables),

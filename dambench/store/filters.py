@@ -2,6 +2,7 @@
 
     method:datadam|dm ipc<=10 -tag:old      all of these
     state:lost | state:failed               one of these
+    accuracy.loss<0.5              any metric of any evaluator
     name:"two words" cifar                  quotes keep together; a word alone is looked for in what people write
 
 `field:value` is the value itself, or its pattern with `*`; of an id it is the beginning, of a name or a note a part.
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 from dambench.core.errors import BadInput, unknown
 from dambench.core.sanitize import display
-from dambench.store.leaderboard import ACCURACY
+from dambench.store.metrics import latest_mean
 
 NETWORK = "iif(runs.network != '', runs.network, json_extract(runs.config, '$.evaluate_on[0]'))"
 """The network matched on; of a method that matches on none, the first that is trained on the set."""
@@ -42,7 +43,10 @@ STATES = {
 UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 SCORED = ("accuracy",)
-"""Fields that the test set decides."""
+"""Fields that the test set decides, besides those of metrics, which have a dot."""
+
+_NAME = r"[A-Za-z_]+(?:\.[A-Za-z0-9_]+)?"
+"""Of a field."""
 
 Really = Mapping[int, str]
 """By its number, how a run stands that is waiting or running by its own word: its process may be gone."""
@@ -105,7 +109,7 @@ def read(text: str, *, to_compare: bool = False) -> Filter:
             alternatives.append([])
         else:
             alternatives[-1].append(_term(word))
-            if to_compare and _field(word) in SCORED:
+            if to_compare and (_field(word) in SCORED or "." in _field(word)):
                 raise BadInput(
                     f"{display(word, 60)} would choose runs by the test set, and here nothing is selected on it: leave "
                     "it out. `dambench runs` takes it."
@@ -119,21 +123,23 @@ def read(text: str, *, to_compare: bool = False) -> Filter:
 
 def _field(word: str) -> str:
     """The field that a term is about; empty: it is a word alone."""
-    said = re.match(r"-?([A-Za-z_]+)(?:<=|>=|:|=|<|>)", word)
+    said = re.match(rf"-?({_NAME})(?:<=|>=|:|=|<|>)", word)
     return said[1].lower() if said else ""
 
 
 def _term(word: str) -> Term:
     minus, rest = ("-", word[1:]) if word.startswith("-") else ("", word)
-    said = re.match(r"([A-Za-z_]+)(<=|>=|:|=|<|>)", rest)
+    said = re.match(rf"({_NAME})(<=|>=|:|=|<|>)", rest)
     if said:
         name, operator = said[1].lower(), said[2]
-        if name not in FIELDS:
+        field = FIELDS.get(name, _metric if "." in name else None)
+        if field is None:
             raise BadInput(f"{unknown('field', name, FIELDS)} A word with such a sign in it needs quotes.")
         values = _split(rest[said.end() :])
         if not all(values):
-            raise BadInput(f"{name}{operator} needs a value (such as {EXAMPLES[name]}).")
-        terms = [FIELDS[name](name, operator, value) for value in values]
+            example = EXAMPLES.get(name, METRIC_EXAMPLE)
+            raise BadInput(f"{name}{operator} needs a value (such as {example}).")
+        terms = [field(name, operator, value) for value in values]
     else:
         values = _split(rest)
         if not all(values):
@@ -256,14 +262,27 @@ def _whole_number(column: str) -> Callable[[str, str, str], Term]:
 
 def _ordered(name: str, operator: str) -> None:
     if operator in (":", "="):
-        raise BadInput(f"{name} is compared with <, <=, > or >=, not with {operator} (such as {EXAMPLES[name]}).")
+        example = EXAMPLES.get(name, METRIC_EXAMPLE)
+        raise BadInput(f"{name} is compared with <, <=, > or >=, not with {operator} (such as {example}).")
 
 
 def _accuracy(name: str, operator: str, value: str) -> Term:
     _ordered(name, operator)
     if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]*)?%?", _plain(value)):
         raise BadInput(f"{name}{operator}{_plain(value)} needs percent, such as {EXAMPLES[name]}.")
-    return _compare(ACCURACY, operator, float(_plain(value).rstrip("%")) / 100)
+    return _compare(latest_mean(), operator, float(_plain(value).rstrip("%")) / 100)
+
+
+def _metric(name: str, operator: str, value: str) -> Term:
+    """A field `EVALUATOR.METRIC`; a fraction is compared in percent, as it is shown."""
+    _ordered(name, operator)
+    if not re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]*)?%?", _plain(value)):
+        raise BadInput(f"{name}{operator}{_plain(value)} needs a number, such as {METRIC_EXAMPLE}.")
+    evaluator, _, metric = name.partition(".")
+    unit = "(select unit from metrics where metrics.evaluator = ? and metrics.name = ?)"
+    shown = f"{latest_mean('?', '?')} * iif({unit} = 'fraction', 100, 1)"
+    values = [evaluator, metric, evaluator, evaluator, metric, float(_plain(value).rstrip("%"))]
+    return lambda really, now: Clause(f"ifnull({shown} {operator} ?, 0)", values)
 
 
 def _age(name: str, operator: str, value: str) -> Term:
@@ -336,6 +355,9 @@ FIELDS: dict[str, Callable[[str, str, str], Term]] = {
     "age": _age,
     "created": _created,
 }
+
+METRIC_EXAMPLE = "accuracy.loss<0.5"
+"""Any EVALUATOR.METRIC."""
 
 EXAMPLES = {
     "id": "id:ab2",

@@ -11,8 +11,8 @@ import msgspec
 from dambench.core.config import RunConfig
 from dambench.core.events import SKIPPED
 from dambench.core.sanitize import counted
-from dambench.store.leaderboard import mean
 from dambench.store.runs import Store
+from dambench.store.statistics import mean
 
 MOST = 5_000
 """Runs, the newest, among which similar ones are looked for."""

@@ -7,57 +7,27 @@ evaluation network or dataset is ever in the same table unless it has a row or a
 """
 
 import json
-import re
-from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from math import sqrt
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from dambench.core.errors import unknown
-from dambench.core.files import digest
 from dambench.core.protocol import Protocol
 from dambench.core.sanitize import counted
+from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.results import damaged
+from dambench.store.row_names import EvaluatedRun, evaluated_runs, method_label
 from dambench.store.runs import Store
+from dambench.store.statistics import ENOUGH, SIGNIFICANCE, half_interval, mean, std, welch
 
 AXES = ("method", "dataset", "ipc", "network", "protocol")
 """What rows and columns can stand for. `network` is the one trained on the set."""
 
 BASELINES = ("random", "whole")
-
-OF_RUN = """
-    scores where scores.run = runs.number and scores.network = json_extract(runs.config, '$.evaluate_on[0]')
-        and scores.protocol_sha256 = runs.protocol_sha256
-        and scores.iteration = (select max(iteration) from scores where scores.run = runs.number)
-"""
-"""The scores that stand for a row of `runs`: of its latest set, the first network it is evaluated on."""
-
-ALL_THERE = "(runs.state != 'finished' or count(*) >= coalesce(json_extract(runs.config, '$.eval_repeats'), 1))"
-"""Whether they are all: of a finished run fewer were left over when others diverged, and stand for nothing."""
-
-ACCURACY = f"(select iif({ALL_THERE}, avg(accuracy), null) from {OF_RUN})"
-"""Their mean, in SQL: for sorting and filtering."""
-NORMS = ("in", "bn", "ln", "gn", "nn")
-"""As the names of networks spell them."""
-
-SIGNIFICANCE = 0.05
-ENOUGH = 3
-"""Scores below which no difference is called one."""
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def std(values: Sequence[float]) -> float | None:
-    """Sample standard deviation (n − 1); None for fewer than two values."""
-    if len(values) < 2:
-        return None
-    return sqrt(sum((value - mean(values)) ** 2 for value in values) / (len(values) - 1))
 
 
 @dataclass(frozen=True)
@@ -70,7 +40,8 @@ class Score:
     ipc: int | None
     network: str
     protocol: str
-    accuracy: float
+    values: Mapping[str, float]
+    """By metric of the evaluator that is shown; nan: it was not finite."""
     base_method: str
     settings: str
     """All that the meaning of the number depends on, besides data, network and protocol, as JSON."""
@@ -81,8 +52,6 @@ class Score:
     run: str
     source: bool = False
     """Whether the network is the one that the set was matched on, whatever the norm of either."""
-    loss: float | None = None
-    """On the test set; None: it was not finite."""
     tested: tuple[str, ...] = ()
     """How the test images were seen, where it is not the usual way: only scores of one such way are compared."""
     computed: tuple[tuple[str, str], ...] = ()
@@ -94,6 +63,16 @@ class Cell:
     """The scores that belong to one row and one column."""
 
     scores: tuple[Score, ...]
+    metric: MetricRow = ACCURACY
+    """That is shown."""
+
+    def of(self, metric: MetricRow) -> "Cell":
+        """The same networks by another metric of the same evaluator."""
+        return replace(self, metric=metric)
+
+    @property
+    def values(self) -> list[float]:
+        return [score.values.get(self.metric.name, math.nan) for score in self.scores]
 
     @property
     def n(self) -> int:
@@ -115,34 +94,25 @@ class Cell:
 
     @property
     def mean(self) -> float:
-        return mean([score.accuracy for score in self.scores])
+        """nan: one of the values was not finite."""
+        return mean(self.values)
 
     @property
     def std(self) -> float | None:
         """Sample standard deviation (n − 1) over all networks of all sets; None for a single one."""
-        return std([score.accuracy for score in self.scores])
+        return std(self.values)
 
     @property
     def interval(self) -> float | None:
-        """Half of the 95 % confidence interval of the mean (Student's t), all networks taken as independent.
-
-        None for a single one.
-        """
-        if self.std is None:
-            return None
-        from scipy.special import stdtrit  # as in `welch`
-
-        return float(stdtrit(self.n - 1, 0.975)) * self.std / sqrt(self.n)
-
-    @property
-    def loss(self) -> float | None:
-        """Mean test loss; None: one of them was not finite."""
-        losses = [score.loss for score in self.scores if score.loss is not None]
-        return mean(losses) if len(losses) == self.n else None
+        """Half of the mean's 95 % confidence interval, all networks taken as independent; None for a single one."""
+        return half_interval(self)
 
 
-Key = tuple[str, ...]
-Place = tuple[Key, Key]
+Key = tuple[str | int | None, ...]
+"""A row or a column: its value on each of its axes; of `ipc` a number, None for the whole set."""
+
+
+CellKey = tuple[Key, Key]
 """A row and a column."""
 
 
@@ -172,14 +142,15 @@ class Table:
     """All that is comparable, and what a reader must know of it."""
 
     title: str
-    fixed: dict[str, str]
+    metric: MetricRow
+    fixed: dict[str, str | int | None]
     """The axes that are neither rows nor columns, with the one value that the whole table has."""
     rows: list[Key]
     columns: list[Key]
-    cells: dict[Place, Cell]
+    cells: dict[CellKey, Cell]
     majority: dict[Key, float]
     """By column: test accuracy of always answering the most frequent class."""
-    best: set[Place] = field(default_factory=set)
+    best: set[CellKey] = field(default_factory=set)
     transfer: dict[Key, tuple[float, float | None]] = field(default_factory=dict)
     """Where columns are networks, by row: the mean accuracy over all of them, and how much higher that on the network
     which was matched on is than the mean of the others. Rows that lack a network have none."""
@@ -205,6 +176,7 @@ class Leaderboard:
     """Finished runs whose settings, seed, network and protocol a newer one has: left out too."""
     unscored: list[str]
     """Networks that diverged when they were trained on the set of a finished run: they have no score in any table."""
+    metric: MetricRow = ACCURACY
     only: str = ""
     """The filter that all these runs have met."""
 
@@ -217,55 +189,19 @@ class Leaderboard:
         ]
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean and how sure it is."""
-
-    mean: float
-    std: float | None
-    n: int
-
-
-def accuracies(store: Store, numbers: Sequence[int]) -> dict[int, Estimate]:
-    """By the run's number: the accuracy of its latest set; of a run without scores nothing."""
-    found: dict[int, list[float]] = {}
-    for row in store.query(
-        f"select runs.number, (select iif({ALL_THERE}, json_group_array(accuracy), '[]') from {OF_RUN}) as accuracies "
-        "from runs "
-        "where runs.number in (select value from json_each(?))",
-        json.dumps(list(numbers)),
-    ):
-        found[row["number"]] = json.loads(row["accuracies"])
-    return {number: Estimate(mean(values), std(values), len(values)) for number, values in found.items() if values}
-
-
-def course(store: Store, number: int) -> list[tuple[int, Estimate]]:
-    """A run's accuracy after each iteration at which it was evaluated, of the first network."""
-    found: dict[int, list[float]] = {}
-    for row in store.query(
-        """
-        select iteration, accuracy from scores join runs on runs.number = scores.run
-        where runs.number = ? and scores.network = json_extract(runs.config, '$.evaluate_on[0]')
-            and scores.protocol_sha256 = runs.protocol_sha256
-        order by iteration
-        """,
-        number,
-    ):
-        found.setdefault(row["iteration"], []).append(row["accuracy"])
-    return [(iteration, Estimate(mean(values), std(values), len(values))) for iteration, values in found.items()]
-
-
 def leaderboard(
     store: Store,
     rows: Sequence[str] = ("method",),
     columns: Sequence[str] = ("dataset", "ipc"),
     *,
+    metric: MetricRow = ACCURACY,
     only: tuple[str, Sequence[Any]] = ("1", ()),
 ) -> Leaderboard:
     """Tables of all finished runs.
 
     Args:
         rows, columns: of AXES. The axes that are on neither make tables of their own, one per value.
+        metric: what they show. Runs that were measured by another evaluator than accuracy are meant by its metrics.
         only: a condition on `runs` and its parameters: the others are left out everywhere.
 
     Raises:
@@ -274,18 +210,14 @@ def leaderboard(
     for axis in (*rows, *columns):
         if axis not in AXES:
             raise unknown("axis", axis, AXES)
-    finished_ones = f"runs.state = 'finished' and runs.deleted_at = '' and {only[0]}"
-    broken = damaged(store.query, finished_ones, only[1], store.by_age())
-    entries = _entries(store, broken, only)
-    scores, repeated, unscored = _counted(store, entries)
+    if metric.evaluator != ACCURACY.evaluator:
+        only = _measured_by(metric, only)
+    broken = damaged(
+        store.query, f"runs.state = 'finished' and runs.deleted_at = '' and {only[0]}", only[1], store.by_age()
+    )
+    entries = evaluated_runs(store, metric.evaluator, broken, only)
+    scores, repeated, unscored = _counted(store, entries, metric)
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
-    groups: dict[Key, list[Score]] = {}
-    for score in sorted(scores, key=lambda score: score.ipc is None):
-        key = _key(score, rest)
-        # The whole set has no IPC: where each IPC has its own table, it is in all of them.
-        same = [k for k in groups if score.ipc is None and "ipc" in rest and _but_ipc(k, rest) == _but_ipc(key, rest)]
-        for k in same or [key]:
-            groups.setdefault(k, []).append(score)
     states = {
         row["state"]: row["n"]
         for row in store.query(
@@ -293,10 +225,6 @@ def leaderboard(
         )
     }
     finished = states.pop("finished", 0)
-    recipes: dict[str, list[str]] = {}
-    for what, recipe in sorted({(f"{score.base_method} on {score.dataset}", score.recipe) for score in scores}):
-        if recipe:
-            recipes.setdefault(recipe, []).append(what)
     shown = {score.protocol for score in scores}
     protocols = [
         msgspec.json.decode(row["definition"], type=Protocol)
@@ -304,19 +232,45 @@ def leaderboard(
     ]
     return Leaderboard(
         tables=[
-            _table(store, rest, key, group, rows, columns)
-            for key, group in sorted(groups.items(), key=lambda item: _order(rest, item[0]))
+            _table(store, metric, rest, key, group, rows, columns)
+            for key, group in sorted(_by_table(scores, rest).items(), key=lambda item: _order(rest, item[0]))
         ],
-        costs=_costs(store, entries),
+        costs=_costs(store, entries, metric),
         protocols=[protocol for protocol in protocols if protocol.label in shown],
-        recipes=recipes,
+        recipes=_recipes(scores),
         finished=finished,
         left_out=sum(states.values()),
         diverged=_diverged(store, only),
         damaged=list(broken.values()),
         repeated=repeated,
         unscored=unscored,
+        metric=metric,
     )
+
+
+def _measured_by(metric: MetricRow, only: tuple[str, Sequence[Any]]) -> tuple[str, Sequence[Any]]:
+    measured = "exists (select 1 from evaluations where evaluations.run = runs.number and evaluations.evaluator = ?)"
+    return f"{only[0]} and {measured}", (*only[1], metric.evaluator)
+
+
+def _by_table(scores: Sequence[Score], axes: Sequence[str]) -> dict[Key, list[Score]]:
+    """The scores of each table, by its values on the axes that are neither rows nor columns."""
+    groups: dict[Key, list[Score]] = {}
+    for score in sorted(scores, key=lambda score: score.ipc is None):
+        key = _key(score, axes)
+        # The whole set has no IPC: where each IPC has its own table, it is in all of them.
+        same = [k for k in groups if score.ipc is None and "ipc" in axes and _but_ipc(k, axes) == _but_ipc(key, axes)]
+        for k in same or [key]:
+            groups.setdefault(k, []).append(score)
+    return groups
+
+
+def _recipes(scores: Sequence[Score]) -> dict[str, list[str]]:
+    recipes: dict[str, list[str]] = {}
+    for what, recipe in sorted({(f"{score.base_method} on {score.dataset}", score.recipe) for score in scores}):
+        if recipe:
+            recipes.setdefault(recipe, []).append(what)
+    return recipes
 
 
 def _diverged(store: Store, only: tuple[str, Sequence[Any]]) -> list[str]:
@@ -332,278 +286,111 @@ def _diverged(store: Store, only: tuple[str, Sequence[Any]]) -> list[str]:
     ]
 
 
-@dataclass
-class _Entry:
-    """A finished run as one network has seen its set."""
-
-    row: dict[str, Any]
-    """Of `runs`, with what the run was computed with."""
-    network: str
-    traits: dict[str, Any]
-    """What its number depends on besides the method's options, by the names that rows tell it by."""
-    options: dict[str, Any]
-    dataset: str
-    """As tables call it."""
-    label: str = ""
-    """The name of its row."""
-
-    @cached_property
-    def settings(self) -> str:
-        """All of it as JSON: scores of which this is the same, of one dataset and IPC, are of one kind."""
-        return json.dumps([self.row["method"], self.options, self.traits], sort_keys=True)
-
-    @property
-    def place(self) -> tuple[str, int | None]:
-        return self.row["dataset_sha256"], self.row["ipc"]
-
-    @property
-    def kind(self) -> tuple[str, str, int | None]:
-        """What scores have in common that are told by one name."""
-        return self.settings, *self.place
-
-    @property
-    def tested(self) -> tuple[str, ...]:
-        """How the test images were seen, where it is not the usual way."""
-        usual = {"preprocessing": "mean/std", "tested in": "fp32"}
-        return tuple(f"{name} {self.traits[name]}" for name in usual if self.traits[name] != usual[name])
-
-
-def _entries(store: Store, but: Container[int], only: tuple[str, Sequence[Any]]) -> list[_Entry]:
-    """All finished runs, newest first, by the networks that were trained on their sets."""
-    rows = store.query(
-        f"""
-        select runs.number, id, method, runs.dataset, dataset_sha256, ipc, network, protocol, seed, overrides, recipe,
-            config, environments.dambench, environments.torch,
-            (select json_group_array(distinct network) from scores where scores.run = runs.number) as networks,
-            -- In which precision the set was made that this run only evaluates.
-            (select json_extract(maker.config, '$.precision') from artifacts join runs maker
-                on maker.number = artifacts.run where artifacts.sha256 = json_extract(runs.config, '$.where.made')
-                and coalesce(json_extract(maker.config, '$.where.made'), '') = '' limit 1) as made_in
-        from runs left join environments on environments.run = runs.number
-        where runs.state = 'finished' and runs.deleted_at = '' and {only[0]}
-        order by {store.by_age(newest_first=True)}
-        """,
-        *only[1],
-    )
-    rows = [row for row in rows if row["number"] not in but]
-    datasets = _labels(rows)
-    found = []
-    for row in rows:
-        row["config"] = config = json.loads(row["config"])
-        options = config["method"].get("options", {})
-        for network in sorted({*json.loads(row.pop("networks")), *config["evaluate_on"]}):
-            traits = _traits(row, config, network)
-            found.append(_Entry(row, network, traits, options, datasets[row["dataset_sha256"]]))
-    _name_rows(found)
-    return found
-
-
-def _traits(row: dict[str, Any], config: dict[str, Any], network: str) -> dict[str, Any]:
-    """Every field of RunConfig that is neither an axis, a setting of the method nor the seed, and changes the meaning
-    of a score, not only its last bits."""
-    precision = config.get("precision", "fp32")
-    on_cpu = config.get("where", {}).get("device", "cpu") == "cpu"
-    matched = row["network"]
-    return {
-        "network": matched,
-        "preprocessing": config.get("preprocessing", "mean/std"),
-        "precision": (row["made_in"] or precision) if matched else "",
-        # bf16 is of the real branch alone: networks are then tested as the device does by default.
-        "tested in": precision if precision != "bf16" else "fp32" if on_cpu else "tf32",
-        "version": config.get("method_version", 1),
-        "code": [
-            plugin
-            for plugin in config.get("plugins", [])
-            if plugin["kind"] != "networks" or any(name.startswith(plugin["name"]) for name in (matched, network))
-        ],
-    }
-
-
-def _name_rows(entries: Sequence[_Entry]) -> None:
-    """Give each entry, newest first, the name of its row: the method, with what sets it apart.
-
-    That is what differs from its recipe, preprocessing other than the usual one, and where entries would still have
-    the same name, what differs between them: precision, version and code wherever they stand, else within a dataset
-    and IPC, where the newest keeps the name as it is (a recipe may have changed since the older ones were run).
-    """
-    newest_of: dict[Any, _Entry] = {}
-    for entry in entries:
-        newest_of.setdefault(entry.kind, entry)
-    names = {kind: _told(entry) for kind, entry in newest_of.items()}
-
-    def same(also: Callable[[_Entry], Any]) -> Iterable[list[_Entry]]:
-        groups: dict[Any, list[_Entry]] = {}
-        for kind, entry in newest_of.items():
-            groups.setdefault((method_label(entry.row["method"], names[kind]), also(entry)), []).append(entry)
-        return groups.values()
-
-    for trait, words in (("precision", _precision), ("version", _version), ("code", _code)):
-        told = ("precision", "tested in") if trait == "precision" else (trait,)
-        for group in same(lambda entry: None):
-            if len({str([entry.traits[name] for name in told]) for entry in group}) > 1:
-                for entry in group:
-                    names[entry.kind] |= words(entry.traits)
-    for group in same(lambda entry: entry.place):
-        newest = group[0].options | {"network": group[0].traits["network"]}
-        for entry in group:
-            mine = entry.options | {"network": entry.traits["network"]}
-            names[entry.kind] |= {
-                name: mine.get(name, "not known") for name in newest | mine if mine.get(name) != newest.get(name)
-            }
-    for group in same(lambda entry: entry.place):
-        alike = len({entry.settings for entry in group}) == 1
-        for entry in group:
-            label = method_label(entry.row["method"], names[entry.kind])
-            entry.label = label if alike else f"{label} #{digest(entry.settings.encode())[:4]}"
-    for entry in entries:
-        entry.label = newest_of[entry.kind].label
-
-
-def _told(entry: _Entry) -> dict[str, Any]:
-    """What differs from the recipe, and how the images were seen, recipe or not."""
-    told: dict[str, Any] = json.loads(entry.row["overrides"])
-    told.pop("preprocessing", None)
-    zca = entry.traits["preprocessing"]
-    return (
-        told
-        | ({"preprocessing": zca} if zca != "mean/std" else {})
-        | ({"precision": "bf16"} if entry.traits["precision"] == "bf16" else {})
-    )
-
-
-def _precision(traits: dict[str, Any]) -> dict[str, str]:
-    made, tested = traits["precision"] or traits["tested in"], traits["tested in"]
-    return ({"precision": made} if made != "fp32" else {}) | (
-        {"tested in": tested} if tested != ("fp32" if made == "bf16" else made) else {}
-    )
-
-
-def _version(traits: dict[str, Any]) -> dict[str, Any]:
-    return {"version": traits["version"]}
-
-
-def _code(traits: dict[str, Any]) -> dict[str, str]:
-    return {
-        plugin.get("package") or plugin["name"]: f"{plugin.get('version', '')} {plugin['sha256'][:8]}".strip()
-        for plugin in traits["code"]
-    }
-
-
-def _counted(store: Store, entries: Sequence[_Entry]) -> tuple[list[Score], list[str], list[str]]:
+def _counted(
+    store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow
+) -> tuple[list[Score], list[str], list[str]]:
     """The scores that count, newest run first, then which runs were repeated since, and which networks diverged.
 
     A run of the same settings and seed as another adds no evidence, on this machine or on another whose last bits
     differ: the newest counts, with all its networks, and none of the others'.
     """
-    rows = store.query(
-        """
-        select scores.*, protocols.name as protocol from scores
-            join protocols on protocols.sha256 = scores.protocol_sha256
-        where scores.final = 1 and scores.run in (select value from json_each(?))
-        order by scores.repeat
-        """,
-        json.dumps(sorted({entry.row["number"] for entry in entries})),
-    )
-    scores: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        scores.setdefault((row["run"], row["network"]), []).append(row)
+    final_ones = _final_scores(store, entries, metric)
     counted: list[Score] = []
-    left: dict[str, bool] = {}
+    is_repeated: dict[str, bool] = {}
     unscored = []
-    seen = set()
+    counted_kinds = set()
     for entry in entries:
-        run = entry.row
-        final = scores.get((run["number"], entry.network), [])
-        if not final and entry.network not in run["config"]["evaluate_on"]:
+        run = entry.run
+        final = final_ones.get((run.number, entry.network), [])
+        is_due = entry.network in entry.config["evaluate_on"] and metric.evaluator == ACCURACY.evaluator
+        if not final and not is_due:
             continue
-        wanted = run["config"].get("eval_repeats", 1)
-        if len(final) < wanted:
+        due = entry.config.get("eval_repeats", 1) if metric.evaluator == ACCURACY.evaluator else 1
+        if len(final) < due:
             unscored.append(
-                f"{entry.network} on the set of {entry.label} on {entry.dataset}{_at(run['ipc'])}, seed {run['seed']} "
-                f"({wanted - len(final)} of {wanted})"
+                f"{entry.network} on the set of {entry.label} on {entry.dataset}{_at(run.ipc)}, seed {run.seed} "
+                f"({due - len(final)} of {due})"
             )
             continue
-        of = (entry.settings, entry.place, run["seed"], entry.network, final[0]["protocol_sha256"])
-        left[run["id"]] = left.get(run["id"], True) and of in seen
-        if of in seen:
+        kind = (entry.settings, entry.place, run.seed, entry.network, final[0].protocol_sha256)
+        is_repeated[run.id] = is_repeated.get(run.id, True) and kind in counted_kinds
+        if kind in counted_kinds:
             continue
-        seen.add(of)
+        counted_kinds.add(kind)
         counted += [
             Score(
                 method=entry.label,
                 dataset=entry.dataset,
-                ipc=run["ipc"],
+                ipc=run.ipc,
                 network=entry.network,
-                protocol=f"{row['protocol']}#{row['protocol_sha256'][:4]}",
-                accuracy=row["accuracy"],
-                base_method=run["method"],
+                protocol=f"{network.protocol}#{network.protocol_sha256[:4]}",
+                values=network.values,
+                base_method=run.method,
                 settings=entry.settings,
-                recipe=run["recipe"],
-                set_sha256=row["set_sha256"],
-                dataset_sha256=run["dataset_sha256"],
-                run=run["id"],
-                source=_plain(entry.network) == _plain(run["network"]),
-                loss=row["loss"],
+                recipe=run.recipe,
+                set_sha256=network.set_sha256,
+                dataset_sha256=run.dataset_sha256,
+                run=run.id,
+                source=entry.on_source,
                 tested=entry.tested,
-                computed=_computed(run),
+                computed=run.computed,
             )
-            for row in final
+            for network in final
         ]
-    return counted, [run for run, repeated in left.items() if repeated], unscored
+    return counted, [run for run, repeated in is_repeated.items() if repeated], unscored
+
+
+class _FinalScore(NamedTuple):
+    """A network trained on the result of a run."""
+
+    protocol: str
+    protocol_sha256: str
+    set_sha256: str
+    values: dict[str, float]
+
+
+def _final_scores(
+    store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow
+) -> dict[tuple[int, str], list[_FinalScore]]:
+    """By the run's number and the network, in the order of repeats."""
+    numbers = json.dumps(sorted({entry.run.number for entry in entries}))
+    values: dict[tuple[int, str, int], dict[str, float]] = {}
+    for row in store.query(
+        """
+        select run, subject, repeat, metric, value, state
+        from measurements join evaluations using (run, iteration, evaluator, subject, repeat)
+        where final = 1 and evaluator = ? and run in (select value from json_each(?))
+        """,
+        metric.evaluator,
+        numbers,
+    ):
+        infinite = row["state"] in ("inf", "-inf")
+        value = row["value"] if row["value"] is not None else float(row["state"]) if infinite else math.nan
+        values.setdefault((row["run"], row["subject"], row["repeat"]), {})[row["metric"]] = value
+    scores: dict[tuple[int, str], list[_FinalScore]] = {}
+    for row in store.query(
+        """
+        select run, subject, repeat, protocol_sha256, set_sha256, protocols.name as protocol from evaluations
+            join protocols on protocols.sha256 = evaluations.protocol_sha256
+        where final = 1 and evaluator = ? and run in (select value from json_each(?))
+        order by repeat
+        """,
+        metric.evaluator,
+        numbers,
+    ):
+        mine = values.get((row["run"], row["subject"], row["repeat"]), {})
+        if metric.name in mine:
+            score = _FinalScore(row["protocol"], row["protocol_sha256"], row["set_sha256"], mine)
+            scores.setdefault((row["run"], row["subject"]), []).append(score)
+    return scores
 
 
 def _at(ipc: int | None) -> str:
     return "" if ipc is None else f" at IPC {ipc}"
 
 
-def _computed(run: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """With what, as far as it is known: it changes bits at most, or should, and is told where it is mixed."""
-    where = run["config"].get("where", {})
-    deterministic = "deterministic" if run["config"].get("deterministic") else "any"
-    known = {
-        "dambench": run["dambench"],
-        "torch": run["torch"],
-        "kind of device": where.get("device", "cpu").partition(":")[0],
-        "kind of operations": deterministic,
-    }
-    return tuple((name, value) for name, value in known.items() if value)
-
-
-def _plain(network: str) -> str:
-    """A network's full name without its norm."""
-    return "-".join(part for part in network.split("-") if part not in NORMS)
-
-
-def _labels(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """How each dataset is called; those of the same name are told apart by as much of their hash as that takes."""
-    names = {row["dataset_sha256"]: row["dataset"] for row in rows}
-    shas: dict[str, list[str]] = {}
-    for sha256, name in names.items():
-        shas.setdefault(name, []).append(sha256)
-    enough = {
-        name: next(length for length in range(4, 65) if len({sha[:length] for sha in twins}) == len(twins))
-        for name, twins in shas.items()
-    }
-    return {sha: f"{name}#{sha[: enough[name]]}" if len(shas[name]) > 1 else name for sha, name in names.items()}
-
-
-def method_label(method: str, overrides: str | dict[str, Any]) -> str:
-    """`dm`, or `dm (iterations 50, lr_images 0.1)` where settings differ from the recipe's.
-
-    Of a hash, its beginning is shown.
-
-    Args:
-        overrides: those settings, or their JSON.
-    """
-    changed = json.loads(overrides) if isinstance(overrides, str) else overrides
-    if not changed:
-        return method
-    said = ((name, re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", str(value))) for name, value in changed.items())
-    return f"{method} ({', '.join(f'{name} {value}' for name, value in sorted(said))})"
-
-
 def _key(score: Score, axes: Sequence[str]) -> Key:
-    return tuple("" if getattr(score, axis) is None else str(getattr(score, axis)) for axis in axes)
+    return tuple(getattr(score, axis) for axis in axes)
 
 
 def _but_ipc(key: Key, axes: Sequence[str]) -> Key:
@@ -612,38 +399,27 @@ def _but_ipc(key: Key, axes: Sequence[str]) -> Key:
 
 def _order(axes: Sequence[str], key: Key) -> tuple[Any, ...]:
     """Random first, whole last, numbers as numbers."""
-    parts: list[Any] = []
+    parts = []
     for axis, value in zip(axes, key, strict=True):
-        base = value.partition(" ")[0]
+        base = str(value).partition(" ")[0]
         rank = {"random": 0, "whole": 2}.get(base, 1) if axis == "method" else 1
-        parts.append((rank, int(value) if axis == "ipc" and value else 0, value))
+        parts.append((rank, value if isinstance(value, int) else 0, "" if value is None else str(value)))
     return tuple(parts)
 
 
 def _table(
     store: Store,
+    metric: MetricRow,
     rest: Sequence[str],
     fixed: Key,
     scores: list[Score],
     rows: Sequence[str],
     columns: Sequence[str],
 ) -> Table:
-    found: dict[Place, list[Score]] = {}
-    spread: list[Score] = []
-    for score in scores:
-        # The whole set has no IPC: it stands in every column of its dataset.
-        if score.ipc is None and "ipc" in (*rows, *columns):
-            spread.append(score)
-        else:
-            found.setdefault((_key(score, rows), _key(score, columns)), []).append(score)
-    for score in spread:
-        key = _key(score, rows), _key(score, columns)
-        places = {(r, c) for r, c in found if _matches(key, (r, c), rows, columns)}
-        for r, c in {(_fill(key[0], r, rows), _fill(key[1], c, columns)) for r, c in places} or {key}:
-            found.setdefault((r, c), []).append(score)
-    cells = {place: Cell(tuple(group)) for place, group in found.items()}
+    cells = _cells(metric, scores, rows, columns)
     table = Table(
-        title=", ".join(value for value in fixed if value),
+        title=", ".join(str(value) for value in fixed if value),
+        metric=metric,
         fixed=dict(zip(rest, fixed, strict=True)),
         rows=sorted({row for row, _ in cells}, key=lambda key: _order(rows, key)),
         columns=sorted({column for _, column in cells}, key=lambda key: _order(columns, key)),
@@ -651,19 +427,46 @@ def _table(
         majority={},
         notes=_pooled(cells, rows, columns),
     )
-    rates = {row["sha256"]: row["majority"] for row in store.query("select sha256, majority from datasets")}
-    for column in table.columns:
-        present = {s.dataset_sha256 for (_, c), cell in cells.items() if c == column for s in cell.scores}
-        if len(present) == 1:
-            table.majority[column] = rates[present.pop()]
+    if metric == ACCURACY:
+        table.majority = _majority(store, table)
     if tuple(columns) == ("network",) and len(table.columns) > 1:
         _transfer(table)
     if "method" in (*rows, *columns):
         for rivals in _alike(table, rows, columns).values():
-            if (best := _best(rivals)) is not None:
+            if (best := _best(rivals, metric)) is not None:
                 table.best.add(best)
         _missing_baselines(table, rows, columns)
     return table
+
+
+def _cells(
+    metric: MetricRow, scores: Sequence[Score], rows: Sequence[str], columns: Sequence[str]
+) -> dict[CellKey, Cell]:
+    groups: dict[CellKey, list[Score]] = {}
+    spread: list[Score] = []
+    for score in scores:
+        # The whole set has no IPC: it stands in every column of its dataset.
+        if score.ipc is None and "ipc" in (*rows, *columns):
+            spread.append(score)
+        else:
+            groups.setdefault((_key(score, rows), _key(score, columns)), []).append(score)
+    for score in spread:
+        key = _key(score, rows), _key(score, columns)
+        alike = [cell for cell in groups if _matches(key, cell, rows, columns)]
+        places = {(_fill(key[0], r, rows), _fill(key[1], c, columns)) for r, c in alike}
+        for place in places or {key}:
+            groups.setdefault(place, []).append(score)
+    return {key: Cell(tuple(group), metric) for key, group in groups.items()}
+
+
+def _majority(store: Store, table: Table) -> dict[Key, float]:
+    rates = {row["sha256"]: row["majority"] for row in store.query("select sha256, majority from datasets")}
+    found = {}
+    for column in table.columns:
+        present = {s.dataset_sha256 for (_, c), cell in table.cells.items() if c == column for s in cell.scores}
+        if len(present) == 1:
+            found[column] = rates[present.pop()]
+    return found
 
 
 def _transfer(table: Table) -> None:
@@ -679,9 +482,9 @@ def _transfer(table: Table) -> None:
         table.transfer[row] = mean([cell.mean for cell in there]), drop
 
 
-def _alike(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[Key, dict[Place, Cell]]:
+def _alike(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[tuple[str, ...], dict[CellKey, Cell]]:
     """The cells that differ in nothing but the method, by what they share: how they were tested, too."""
-    found: dict[Key, dict[Place, Cell]] = {}
+    found: dict[tuple[str, ...], dict[CellKey, Cell]] = {}
     for (row, column), cell in table.cells.items():
         axes = zip((*rows, *columns), (*row, *column), strict=True)
         shared = tuple(_named(axis, value) for axis, value in axes if axis != "method" and value)
@@ -690,16 +493,16 @@ def _alike(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[Ke
     return found
 
 
-def rivals(table: Table, rows: Sequence[str], columns: Sequence[str], place: Place) -> dict[Place, Cell]:
+def rivals(table: Table, rows: Sequence[str], columns: Sequence[str], place: CellKey) -> dict[CellKey, Cell]:
     """The cells that differ from this one in nothing but the method, itself among them."""
     return next((cells for cells in _alike(table, rows, columns).values() if place in cells), {})
 
 
-def _named(axis: str, value: str) -> str:
-    return f"IPC {value}" if axis == "ipc" else value
+def _named(axis: str, value: str | int | None) -> str:
+    return f"IPC {value}" if axis == "ipc" else str(value)
 
 
-def _matches(key: Place, place: Place, rows: Sequence[str], columns: Sequence[str]) -> bool:
+def _matches(key: CellKey, place: CellKey, rows: Sequence[str], columns: Sequence[str]) -> bool:
     """Whether a place differs from a key in nothing but method and IPC."""
     for axes, mine, theirs in ((rows, key[0], place[0]), (columns, key[1], place[1])):
         for axis, a, b in zip(axes, mine, theirs, strict=True):
@@ -712,10 +515,10 @@ def _fill(key: Key, place: Key, axes: Sequence[str]) -> Key:
     return tuple(b if axis == "ipc" else a for axis, a, b in zip(axes, key, place, strict=True))
 
 
-def _pooled(cells: dict[Place, Cell], rows: Sequence[str], columns: Sequence[str]) -> list[str]:
+def _pooled(cells: dict[CellKey, Cell], rows: Sequence[str], columns: Sequence[str]) -> list[str]:
     """Which cells hold scores that were computed with different things."""
     where: dict[str, list[str]] = {}
-    for (row, column), cell in sorted(cells.items()):
+    for (row, column), cell in sorted(cells.items(), key=lambda item: [_as_text(part) for part in item[0]]):
         used: dict[str, set[str]] = {}
         for score in cell.scores:
             for name, value in score.computed:
@@ -728,30 +531,25 @@ def _pooled(cells: dict[Place, Cell], rows: Sequence[str], columns: Sequence[str
     return [f"Scores of {what} are pooled: {', '.join(places)}." for what, places in where.items()]
 
 
-def _best(cells: dict[Place, Cell]) -> Place | None:
-    """The cell whose mean is highest and differs from each other's beyond chance; none otherwise.
+def _as_text(key: Key) -> list[str]:
+    return ["" if value is None else str(value) for value in key]
+
+
+def _best(cells: dict[CellKey, Cell], metric: MetricRow) -> CellKey | None:
+    """The cell whose mean is best and differs from each other's beyond chance; none otherwise.
 
     Welch's t-test against each other cell, Holm's correction over them, at 5 %. The whole set does not compete.
     """
     rivals = {place: cell for place, cell in cells.items() if cell.scores[0].base_method != "whole"}
     if len(rivals) < 2 or any(cell.n < ENOUGH for cell in rivals.values()):
         return None
-    best = max(rivals, key=lambda place: rivals[place].mean)
+    if not all(math.isfinite(cell.mean) for cell in rivals.values()):
+        return None
+    choose = min if metric.better == "lower" else max
+    best = choose(rivals, key=lambda place: rivals[place].mean)
     values = sorted(welch(rivals[best], cell) for place, cell in rivals.items() if place != best)
     held = all(p < SIGNIFICANCE / (len(values) - rank) for rank, p in enumerate(values))
     return best if held else None
-
-
-def welch(a: Cell, b: Cell) -> float:
-    """Two-sided p-value of Welch's t-test for equal means. Both cells have at least two scores."""
-    from scipy.special import stdtr  # takes longer to import than all that `dambench runs` needs
-
-    spread_a, spread_b = (a.std or 0.0) ** 2 / a.n, (b.std or 0.0) ** 2 / b.n
-    if spread_a + spread_b == 0:
-        return 1.0 if a.mean == b.mean else 0.0
-    t = abs(a.mean - b.mean) / sqrt(spread_a + spread_b)
-    freedom = (spread_a + spread_b) ** 2 / (spread_a**2 / (a.n - 1) + spread_b**2 / (b.n - 1))
-    return float(2 * stdtr(freedom, -t))
 
 
 def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]) -> None:
@@ -764,10 +562,10 @@ def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]
             table.notes.append(f"{where}{' and '.join(absent)} not run under this protocol yet.")
 
 
-def _costs(store: Store, entries: Sequence[_Entry]) -> list[Cost]:
+def _costs(store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow) -> list[Cost]:
     rows = store.query(
         """
-        select runs.number, runs.protocol, scores.network, device_name, threads, device,
+        select runs.number, runs.protocol, scores.subject as network, device_name, threads, device,
             distil.seconds as distil_seconds, distil.peak_memory_bytes as distil_peak,
             coalesce(experts.seconds, 0) as experts_seconds,
             avg(scores.seconds) as evaluate_seconds, max(scores.peak_memory_bytes) as evaluate_peak
@@ -775,16 +573,17 @@ def _costs(store: Store, entries: Sequence[_Entry]) -> list[Cost]:
             join environments on environments.run = runs.number
             left join costs as distil on distil.run = runs.number and distil.phase = 'distil'
             left join costs as experts on experts.run = runs.number and experts.phase = 'experts'
-            join scores on scores.run = runs.number
+            join evaluations as scores on scores.run = runs.number and scores.evaluator = ?
         where runs.number in (select value from json_each(?))
-        group by runs.number, scores.network
+        group by runs.number, scores.subject
         """,
-        json.dumps(sorted({entry.row["number"] for entry in entries})),
+        metric.evaluator,
+        json.dumps(sorted({entry.run.number for entry in entries})),
     )
     by_run = {(row["number"], row["network"]): row for row in rows}
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for entry in reversed(entries):
-        row = by_run.get((entry.row["number"], entry.network))
+        row = by_run.get((entry.run.number, entry.network))
         if row is None:
             continue
         device = (
@@ -792,7 +591,7 @@ def _costs(store: Store, entries: Sequence[_Entry]) -> list[Cost]:
             if row["device"] != "cpu"
             else f"{row['device_name']}, {counted(row['threads'], 'thread')}"
         )
-        key = (entry.label, entry.dataset, entry.row["ipc"], row["network"], row["protocol"], device)
+        key = (entry.label, entry.dataset, entry.run.ipc, row["network"], row["protocol"], device)
         groups.setdefault(key, []).append(row)
     found = []
     for (method, dataset, ipc, network, protocol, device), group in groups.items():
@@ -817,7 +616,7 @@ def _costs(store: Store, entries: Sequence[_Entry]) -> list[Cost]:
     return sorted(
         found,
         key=lambda c: (
-            _order(axes, (c.method, c.dataset, "" if c.ipc is None else str(c.ipc), c.network, c.protocol)),
+            _order(axes, (c.method, c.dataset, c.ipc, c.network, c.protocol)),
             c.device,
         ),
     )

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dambench.store.filters import ITERATION, NETWORK, Clause
-from dambench.store.leaderboard import ACCURACY, Estimate, accuracies, course
+from dambench.store.metrics import accuracies, course, latest_mean
 from dambench.store.runs import EVALUATES, Store
+from dambench.store.statistics import Estimate
 
 PEAK = "(select max(peak_memory_bytes) from costs where costs.run = runs.number)"
 SECONDS = "(select sum(seconds) from costs where costs.run = runs.number)"
@@ -30,7 +31,7 @@ ORDERS = {
     "ipc": "runs.ipc",
     "network": NETWORK,
     "seed": "runs.seed",
-    "accuracy": ACCURACY,
+    "accuracy": latest_mean(),
     "step": ITERATION,
     "age": "runs.number",
     "peak": PEAK,

@@ -26,7 +26,7 @@ def _report(store: Store) -> str:
 
 def _cell(sets: int, each: int) -> Cell:
     names = [str(s) for s in range(sets) for _ in range(each)]
-    return Cell(tuple(Score("m", "d", 1, "n", "p", 0.5, "m", "{}", "", name, "d", "r") for name in names))
+    return Cell(tuple(Score("m", "d", 1, "n", "p", {"accuracy": 0.5}, "m", "{}", "", name, "d", "r") for name in names))
 
 
 def test_an_empty_database_gives_one_friendly_sentence_and_a_command(store: Store) -> None:

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from dambench.core.errors import BadInput
 from dambench.core.events import Evaluated
 from dambench.core.protocol import PRESETS
 from dambench.report.wording import made
-from dambench.store import filters
-from dambench.store import leaderboard as of_runs
-from dambench.store.leaderboard import Cell, Score, Table, leaderboard, welch
+from dambench.store import filters, metrics
+from dambench.store.leaderboard import Cell, Score, Table, leaderboard
+from dambench.store.metrics import MetricRow
 from dambench.store.runs import Store
+from dambench.store.statistics import welch
 from tests import ledger
 from tests.ledger import add, config, other_data
 
@@ -30,7 +32,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def _cell(accuracies: list[float]) -> Cell:
-    return Cell(tuple(Score("m", "d", 1, "n", "p", a, "m", "{}", "", "s", "d", "r") for a in accuracies))
+    return Cell(tuple(Score("m", "d", 1, "n", "p", {"accuracy": a}, "m", "{}", "", "s", "d", "r") for a in accuracies))
 
 
 def _only(store: Store, **axes: Any) -> Table:
@@ -39,12 +41,14 @@ def _only(store: Store, **axes: Any) -> Table:
     return tables[0]
 
 
+LOSS = MetricRow("accuracy", "loss", "", "lower", "")
+
 LOW, HIGH = [0.60, 0.61, 0.62, 0.60, 0.61], [0.90, 0.91, 0.92, 0.90, 0.91]
 
 
 def test_a_cell_is_the_mean_and_the_sample_std_of_its_networks(store: Store) -> None:
     add(store, config("dm"), HIGH)
-    found = _only(store).cells[("dm",), ("digits", "1")]
+    found = _only(store).cells[("dm",), ("digits", 1)]
     assert found.n == 5
     assert found.sets == 1
     assert found.mean == pytest.approx(mean(HIGH))
@@ -65,9 +69,9 @@ def test_the_confidence_interval_is_scipys() -> None:
 
 def test_a_loss_that_is_no_number_leaves_a_cell_without_one() -> None:
     (score,) = _cell([0.5]).scores
-    losses = [replace(score, loss=loss) for loss in (0.25, 0.75)]
-    assert Cell(tuple(losses)).loss == 0.5
-    assert Cell((*losses, replace(score, loss=None))).loss is None
+    losses = [replace(score, values={"loss": loss}) for loss in (0.25, 0.75)]
+    assert Cell(tuple(losses), LOSS).mean == 0.5
+    assert math.isnan(Cell((*losses, replace(score, values={"loss": math.nan})), LOSS).mean)
 
 
 def test_welch_is_scipys() -> None:
@@ -83,7 +87,7 @@ def test_two_cells_without_spread_differ_or_do_not() -> None:
 def test_running_the_same_command_again_adds_no_evidence(store: Store) -> None:
     for _ in range(3):
         add(store, config("dm"), HIGH)
-    assert _only(store).cells[("dm",), ("digits", "1")].n == 5
+    assert _only(store).cells[("dm",), ("digits", 1)].n == 5
 
 
 PLUGIN = Plugin(kind="methods", name="dm", package="theirs", version="1.0", sha256="a" * 64)
@@ -155,7 +159,7 @@ def test_five_runs_of_a_beginner_have_five_rows_and_mean_and_zca_are_not_compare
         *(("dm (precision bf16)",), ("dm (preprocessing zca)",)),
     ]
     # Of those with mean and std dm and dm with bf16 are not told apart; with ZCA dm is better than random.
-    assert table.best == {(("dm (preprocessing zca)",), ("digits", "1"))}
+    assert table.best == {(("dm (preprocessing zca)",), ("digits", 1))}
     add(store, config("whole"), HIGH)
     assert _only(store).notes == ["digits IPC 1 preprocessing zca: whole not run under this protocol yet."]
 
@@ -188,7 +192,7 @@ def test_settings_that_no_name_tells_apart_have_a_hash(store: Store) -> None:
         name = "0123abcd" + letter * 56
         add(store, config("imported", options={"set": name}), LOW, overrides={"set": name})
     rows = [row for (row,) in _only(store).rows]
-    assert all(row.startswith("imported (set 0123abcd) #") for row in rows)
+    assert all(str(row).startswith("imported (set 0123abcd) #") for row in rows)
     assert len({*rows}) == 2
 
 
@@ -204,7 +208,7 @@ def test_of_a_seed_the_newest_run_counts_as_a_whole_and_repeats_are_never_mixed(
     add(store, config("dm", seed=1), [0.4, 0.6])
     add(store, config("dm", seed=0), [0.2, 0.3])
     (cell,) = _only(store).cells.values()
-    assert sorted(score.accuracy for score in cell.scores) == [0.2, 0.3, 0.4, 0.6]
+    assert sorted(cell.values) == [0.2, 0.3, 0.4, 0.6]
     assert cell.mean == pytest.approx(0.375)
     assert cell.std == pytest.approx(0.1707825)  # by hand: √((0.175² + 0.075² + 0.025² + 0.225²) / 3)
     assert cell.sets == 2
@@ -262,7 +266,7 @@ def test_a_run_s_accuracy_is_that_of_its_first_network_and_none_where_some_diver
     list(store.record(run_id, [*words, *other, end]))
     (row,) = store.newest()
     printed = result(store, run_id)
-    seen = of_runs.accuracies(store, [store.run(run_id)["number"]])
+    seen = metrics.accuracies(store, [store.run(run_id)["number"]])
     assert (row["accuracy"], printed["accuracy"]) == (pytest.approx(accuracy), pytest.approx(accuracy))
     assert [estimate.mean for estimate in seen.values()] == ([] if accuracy is None else [pytest.approx(accuracy)])
     assert len(store.newest(only=filters.read("accuracy>50").where({}))) == (0 if accuracy is None else 1)
@@ -299,7 +303,7 @@ def test_another_network_to_match_on_is_another_run(store: Store) -> None:
 def test_another_seed_adds_another_set(store: Store) -> None:
     add(store, config("dm", seed=0), HIGH)
     add(store, config("dm", seed=1), LOW)
-    cell = _only(store).cells[("dm",), ("digits", "1")]
+    cell = _only(store).cells[("dm",), ("digits", 1)]
     assert (cell.n, cell.sets) == (10, 2)
     assert cell.std == pytest.approx(stdev(HIGH + LOW))
 
@@ -308,7 +312,7 @@ def test_the_whole_set_under_another_seed_is_the_same_set_with_other_networks(st
     add(store, config("dm"), HIGH)
     add(store, config("whole", seed=0), HIGH)
     add(store, config("whole", seed=1), HIGH)
-    cell = _only(store).cells[("whole",), ("digits", "1")]
+    cell = _only(store).cells[("whole",), ("digits", 1)]
     assert (cell.n, cell.sets) == (10, 1)
 
 
@@ -318,10 +322,10 @@ def test_the_whole_set_stands_in_every_column_of_its_dataset_and_in_no_other(sto
     add(store, config("whole"), HIGH)
     add(store, config("dm", ipc=1), HIGH, card=other_data("e", "flowers"))
     table = _only(store)
-    assert table.columns == [("digits", "1"), ("digits", "10"), ("flowers", "1")]
-    assert (("whole",), ("digits", "1")) in table.cells
-    assert (("whole",), ("digits", "10")) in table.cells
-    assert (("whole",), ("flowers", "1")) not in table.cells
+    assert table.columns == [("digits", 1), ("digits", 10), ("flowers", 1)]
+    assert (("whole",), ("digits", 1)) in table.cells
+    assert (("whole",), ("digits", 10)) in table.cells
+    assert (("whole",), ("flowers", 1)) not in table.cells
 
 
 def test_the_whole_set_stands_in_the_table_of_every_ipc(store: Store) -> None:
@@ -329,13 +333,13 @@ def test_the_whole_set_stands_in_the_table_of_every_ipc(store: Store) -> None:
     add(store, config("dm", ipc=10), HIGH)
     add(store, config("dm", ipc=2), HIGH)
     tables = leaderboard(store, columns=("dataset",)).tables
-    assert [table.fixed["ipc"] for table in tables] == ["2", "10"]
+    assert [table.fixed["ipc"] for table in tables] == [2, 10]
     assert all(table.rows == [("dm",), ("whole",)] for table in tables)
 
 
 def test_the_whole_set_alone_has_a_column_of_its_own(store: Store) -> None:
     add(store, config("whole"), HIGH)
-    assert _only(store).columns == [("digits", "")]
+    assert _only(store).columns == [("digits", None)]
 
 
 def test_protocols_and_evaluation_networks_are_never_in_one_table_unless_asked(store: Store) -> None:
@@ -344,7 +348,7 @@ def test_protocols_and_evaluation_networks_are_never_in_one_table_unless_asked(s
     add(store, config("dm", evaluate_on="convnet-d2-w8"), LOW)
     board = leaderboard(store)
     assert len(board.tables) == 3
-    assert {table.cells[("dm",), ("digits", "1")].n for table in board.tables} == {5}
+    assert {table.cells[("dm",), ("digits", 1)].n for table in board.tables} == {5}
     wide = leaderboard(store, rows=("method", "network"), columns=("protocol", "dataset", "ipc")).tables
     assert len(wide) == 1
     assert len(wide[0].rows) == 2
@@ -354,7 +358,7 @@ def test_protocols_and_evaluation_networks_are_never_in_one_table_unless_asked(s
 def test_two_datasets_of_one_name_are_told_apart(store: Store) -> None:
     add(store, config("dm"), HIGH, card=other_data("e", "flowers"))
     add(store, config("dm"), LOW, card=other_data("f", "flowers"))
-    assert _only(store).columns == [("flowers#eeee", "1"), ("flowers#ffff", "1")]
+    assert _only(store).columns == [("flowers#eeee", 1), ("flowers#ffff", 1)]
 
 
 def test_settings_other_than_the_recipes_make_a_row_of_their_own(store: Store) -> None:
@@ -379,19 +383,19 @@ def test_random_is_first_whole_is_last_and_ipc_is_a_number(store: Store) -> None
             add(store, config(method, ipc=ipc), HIGH)
     table = _only(store)
     assert table.rows == [("random",), ("dm",), ("whole",)]
-    assert table.columns == [("digits", "1"), ("digits", "2"), ("digits", "10")]
+    assert table.columns == [("digits", 1), ("digits", 2), ("digits", 10)]
 
 
 def test_the_majority_rate_is_that_of_the_test_set(store: Store) -> None:
     add(store, config("dm"), HIGH)
-    assert _only(store).majority == {("digits", "1"): 0.6}
+    assert _only(store).majority == {("digits", 1): 0.6}
 
 
 def test_best_is_only_what_is_beyond_chance_better(store: Store) -> None:
     add(store, config("random"), LOW)
     add(store, config("dm"), HIGH)
     add(store, config("whole"), [0.99] * 5)
-    assert _only(store).best == {(("dm",), ("digits", "1"))}
+    assert _only(store).best == {(("dm",), ("digits", 1))}
 
 
 def test_a_tie_has_no_best(store: Store) -> None:
@@ -427,7 +431,7 @@ def test_runs_that_did_not_finish_are_left_out_and_counted(store: Store) -> None
     store.create(config("dm", seed=3), ledger.CARD)
     board = leaderboard(store)
     assert (board.finished, board.left_out) == (1, 3)
-    assert board.tables[0].cells[("dm",), ("digits", "1")].n == 5
+    assert board.tables[0].cells[("dm",), ("digits", 1)].n == 5
 
 
 def test_costs_are_medians_over_runs(store: Store) -> None:
@@ -452,7 +456,7 @@ def test_only_methods_compete_not_ipcs_or_protocols(store: Store) -> None:
     assert table.best == set()
     add(store, config("dm", ipc=10), [0.5] * 5)
     (table,) = leaderboard(store, rows=("dataset", "ipc"), columns=("method",)).tables
-    assert table.best == {(("digits", "10"), ("random",))}
+    assert table.best == {(("digits", 10), ("random",))}
     assert table.notes == ["digits IPC 10: whole not run under this protocol yet."]
     assert all(not t.best for t in leaderboard(store, rows=("dataset",), columns=("ipc",)).tables)
 

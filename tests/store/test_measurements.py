@@ -1,14 +1,23 @@
 """Whatever an evaluator measures is a row per metric; accuracy is the first of them."""
 
+import csv
+import io
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 
+from dambench.cli.app import run_cli
+from dambench.core.errors import BadInput
 from dambench.core.events import AnyEvent, Evaluated, Finished, Measured, Metric, Real, Resumed, Started
+from dambench.report import FORMATS
+from dambench.store import filters
+from dambench.store.leaderboard import leaderboard
 from dambench.store.merge import merge
+from dambench.store.metrics import find_metric
 from dambench.store.runs import NO_PROCESS, Store
 from dambench.store.upkeep import check
 from tests.ledger import CARD, ENVIRONMENT, add, config, costs, words
@@ -38,7 +47,7 @@ def robust(*events: AnyEvent) -> Iterator[AnyEvent]:
     """The words of a run that another evaluator measures, too."""
     for event in words(config()):
         if isinstance(event, Started):
-            event = msgspec.structs.replace(event, metrics={"robustness": ROBUSTNESS})
+            event = replace(event, metrics={"robustness": ROBUSTNESS})
         if isinstance(event, Finished):
             yield from events
         yield event
@@ -85,11 +94,7 @@ def test_all_that_is_measured_is_kept_with_what_it_means(store: Store, tmp_path:
 def test_what_is_known_of_a_metric_is_not_for_another_run_to_say(store: Store) -> None:
     wrong = {"accuracy": {"accuracy": Metric(description="mine", better="lower")}}
     run = store.create(config(), CARD)
-    list(
-        store.record(
-            run, (msgspec.structs.replace(e, metrics=wrong) if isinstance(e, Started) else e for e in robust())
-        )
-    )
+    list(store.record(run, (replace(e, metrics=wrong) if isinstance(e, Started) else e for e in robust())))
     (known,) = store.query("select better, description from metrics where name = 'accuracy'")
     assert known == {"better": "higher", "description": "Accuracy on the real test set after the last epoch"}
 
@@ -117,6 +122,85 @@ def test_what_is_measured_again_after_an_interruption_counts_once(store: Store) 
     assert _rows(store) == [("vgg11", 0, "worst", 0.5, "finite")]
     run = store.create(config(seed=1), CARD)
     list(store.record(run, iter(said)))
-    list(store.record(run, iter([msgspec.structs.replace(resumed, iteration=1)]), attempt=2))
+    list(store.record(run, iter([replace(resumed, iteration=1)]), attempt=2))
     assert store.query("select count(*) n from evaluations where run = 2") == [{"n": 0}]
     assert store.query("select count(*) n from measurements where run = 2") == [{"n": 0}]
+
+
+@pytest.fixture
+def robust_runs(store: Store) -> Store:
+    """Two methods that are the same by accuracy: the one is attacked faster, the other is better in the worst case."""
+    for method, worst, calls in (("dm", (0.2, 0.3, 0.25), 2.0), ("random", (0.6, 0.7, 0.65), 5.0)):
+        run = store.create(config(method), CARD)
+        extra = [measured(repeat, worst=value, calls=calls + repeat / 100) for repeat, value in enumerate(worst)]
+        events = (
+            replace(e, config=config(method), config_sha256=config(method).sha256) if isinstance(e, Started) else e
+            for e in robust(*extra)
+        )
+        list(store.record(run, events))
+    add(store, config("whole"), [0.9] * 3)
+    return store
+
+
+@pytest.mark.parametrize(("name", "best", "first"), [("worst", "random", 0.65), ("robustness.calls", "dm", 5.01)])
+def test_a_report_shows_any_metric_and_which_is_best_is_its_own(
+    name: str, best: str, first: float, robust_runs: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metric = find_metric(robust_runs, name)
+    board = leaderboard(robust_runs, metric=metric)
+    (table,) = board.tables
+    assert table.rows == [("random",), ("dm",)]  # what no evaluator has measured is in no table
+    assert table.best == {((best,), ("digits", 1))}
+    assert table.cells[("random",), ("digits", 1)].mean == pytest.approx(first)
+    assert (table.majority, board.finished, {score.network for c in table.cells.values() for score in c.scores}) == (
+        *({}, 2),
+        {"vgg11"},
+    )
+    for format_ in FORMATS:
+        assert run_cli(["report", "--metric", name, "--format", format_, "--db", str(robust_runs.path)]) == 0
+        shown = capsys.readouterr().out
+        assert ("Worst" if name == "worst" else "Calls in s") in shown or format_ in ("csv", "json")
+        if format_ == "csv":
+            line = next(csv.DictReader(io.StringIO(shown)))
+            assert float(line[metric.name]) == pytest.approx(first)
+            assert line["majority"] == ""
+        if format_ == "json":
+            found = json.loads(shown)
+            assert found["metric"]["better"] == metric.better
+            assert found["tables"][0]["cells"][0]["scores"][0]["worst" if name == "worst" else "calls"] > 0
+
+
+def test_the_loss_of_a_network_that_was_not_finite_has_no_mean(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = store.create(config(), CARD)
+    list(store.record(run, (replace(e, loss="nan") if isinstance(e, Evaluated) else e for e in words(config()))))
+    for format_ in FORMATS:
+        assert run_cli(["report", "--metric", "loss", "--format", format_, "--db", str(store.path)]) == 0
+        assert "nan" not in capsys.readouterr().out.lower()
+
+
+def test_a_metric_that_is_not_known_and_one_that_nothing_has_measured_are_sentences(
+    robust_runs: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["report", "--metric", "wors", "--db", str(robust_runs.path)]) == 2
+    assert "No metric is called 'wors'. Did you mean 'worst'?" in capsys.readouterr().err
+    Store.open(tmp_path / "new.db", write=True).close()
+    assert run_cli(["report", "--metric", "loss", "--db", str(tmp_path / "new.db")]) == 2
+    assert "No finished run has the metric accuracy.loss" in capsys.readouterr().err
+
+
+def test_runs_are_filtered_by_any_metric_but_not_those_that_are_compared(robust_runs: Store) -> None:
+    robust_runs.db.conn.execute("update runs set config = json_set(config, '$.evaluate_on', json_array('vgg11'))")
+
+    def meant(text: str) -> set[str]:
+        return {row["method"] for row in robust_runs.newest(only=filters.read(text).where({}))}
+
+    assert meant("robustness.worst>50") == {"random"}  # percent, as it is shown
+    assert meant("robustness.calls<3") == {"dm"}
+    assert meant("-robustness.calls<3 robustness.calls>=0") == {"random"}
+    assert meant("accuracy.nothing>0") == set()
+    with pytest.raises(BadInput, match="would choose runs by the test set"):
+        filters.read("robustness.worst>50", to_compare=True)
+    with pytest.raises(BadInput, match="needs a number"):
+        filters.read("robustness.worst>many")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from dambench.store.leaderboard import Estimate
+from dambench.store.statistics import Estimate
 from dambench.tui.models import columns
 from dambench.tui.models.columns import (
     COLUMNS,

@@ -363,8 +363,8 @@ def test_an_axis_is_on_rows_or_columns_never_on_both() -> None:
 def test_a_cell_is_told_in_words(path: Path) -> None:
     with closing(Store.open(path)) as store:
         board = leaderboard(store, *AXES)
-    (table,) = (table for table in board.tables if table.fixed["protocol"].startswith("quick"))
-    here = (("dm",), ("digits", "1"))
+    (table,) = (table for table in board.tables if str(table.fixed["protocol"]).startswith("quick"))
+    here = (("dm",), ("digits", 1))
     name, scores, against, cost, recipe = about(board, table, *AXES, here)
     assert name == "dm · digits IPC 1   52.0 ± 1.4   n = 6 (2 sets × 3 networks)"
     assert scores == "runc22: 53.0 52.0 54.0   runb22: 50.0 52.0 51.0"
@@ -372,13 +372,13 @@ def test_a_cell_is_told_in_words(path: Path) -> None:
     assert cost == "took 1 s to distil (1 MB peak), 1 s per network, on a CPU, 2 threads"
     assert recipe == "settings: a table"
     assert {place[0] for place in rivals(table, *AXES, here)} == {("random",), ("dm",), ("whole",)}
-    assert about(board, table, *AXES, (("dm",), ("digits", "10")))[1] == "Not run yet."
+    assert about(board, table, *AXES, (("dm",), ("digits", 10)))[1] == "Not run yet."
 
 
 def test_the_grid_has_the_texts_of_the_report(path: Path) -> None:
     with closing(Store.open(path)) as store:
         board = leaderboard(store, *AXES)
-    (table,) = (table for table in board.tables if table.fixed["protocol"].startswith("quick"))
+    (table,) = (table for table in board.tables if str(table.fixed["protocol"]).startswith("quick"))
     found = contents(board, table, *AXES)
     assert found == Contents(
         corner=["", "method"],

@@ -10,7 +10,8 @@ from rich.cells import cell_len, set_cell_size
 from dambench.core import units
 from dambench.core.sanitize import display, markdown
 from dambench.report.to_markdown import grid
-from dambench.store.leaderboard import Estimate, method_label
+from dambench.store.row_names import method_label
+from dambench.store.statistics import Estimate
 from dambench.tui import clock
 
 Row = Mapping[str, Any]

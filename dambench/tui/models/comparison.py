@@ -15,9 +15,10 @@ from dambench.core.units import duration, size
 from dambench.report import wording
 from dambench.store import history
 from dambench.store.history import Line
-from dambench.store.leaderboard import AXES, ENOUGH, Cell, Cost, Leaderboard, Table, leaderboard, rivals, welch
-from dambench.store.leaderboard import Place as Where
+from dambench.store.leaderboard import AXES, Cell, CellKey, Cost, Leaderboard, Table, leaderboard, rivals
+from dambench.store.metrics import ACCURACY, MetricRow, metrics
 from dambench.store.runs import Store
+from dambench.store.statistics import ENOUGH, welch
 from dambench.tui.models import chart
 
 MOST_CURVES = 8
@@ -35,6 +36,7 @@ class CompareQuery(NamedTuple):
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     marked: tuple[str, ...]
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Comparison:
     """What the database holds, for a choice of axes."""
 
     wanted: CompareQuery
+    metrics: list[MetricRow]
     board: Leaderboard
     states: dict[str, int]
     """How many runs are in each state."""
@@ -70,8 +73,16 @@ class Contents:
     """Lines that the keys do not go to."""
 
 
-def find(store: Store, rows: Sequence[str], columns: Sequence[str], marked: Sequence[str]) -> Comparison:
-    """Everything that is shown."""
+def find(
+    store: Store, rows: Sequence[str], columns: Sequence[str], marked: Sequence[str], metric: str = ""
+) -> Comparison:
+    """Everything that is shown.
+
+    Args:
+        metric: EVALUATOR.METRIC; of one that this database does not describe, and of none, accuracy is shown.
+    """
+    described = metrics(store)
+    shown = next((row for row in described if row.full_name == metric), ACCURACY)
     states = store.query("select state, count(*) n from runs where deleted_at = '' group by state")
     losses: Series = {}
     accuracies: Series = {}
@@ -86,9 +97,10 @@ def find(store: Store, rows: Sequence[str], columns: Sequence[str], marked: Sequ
         for network, line in history.accuracies(store, run).items():
             accuracies[f"{name} {network}"] = [(at, None if value is None else 100 * value) for at, value in line]
     return Comparison(
-        wanted=CompareQuery(tuple(rows), tuple(columns), tuple(marked)),
+        wanted=CompareQuery(tuple(rows), tuple(columns), tuple(marked), metric),
+        metrics=described,
         gone=gone,
-        board=leaderboard(store, rows, columns),
+        board=leaderboard(store, rows, columns, metric=shown),
         states={row["state"]: row["n"] for row in states},
         losses=losses,
         accuracies=accuracies,
@@ -105,10 +117,15 @@ def choose(
     return (axes, left) if which == "rows" else (left, axes)
 
 
+def is_metric(measure: str) -> bool:
+    """Whether cells show the metric of their table: accuracy, or any `EVALUATOR.METRIC`."""
+    return measure == "accuracy" or measure not in wording.MEASURES
+
+
 def signs(table: Table, measure: str) -> list[str]:
     """What the signs of a table say that shows this."""
-    said = [f"{wording.MEASURES[measure].capitalize()}."]
-    if measure == "accuracy":
+    said = [f"{wording.MEASURES['accuracy' if is_metric(measure) else measure].capitalize()}."]
+    if is_metric(measure):
         return said + wording.signs([table], bold="*", brief=True)
     return said
 
@@ -122,7 +139,7 @@ def contents(
     board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequence[str], measure: str = "accuracy"
 ) -> Contents:
     """A table of the report as a grid: the same texts, the parts of a column's name below each other."""
-    measured = None if measure == "accuracy" else partial(wording.measure, board, what=measure)
+    measured = None if is_metric(measure) else partial(wording.measure, board, what=measure)
     lines = wording.lines(table, rows, measured)
     heads = [[wording.name([axis], (part,)) for axis, part in zip(columns, key, strict=True)] for key in table.columns]
     heads += [["mean"], ["drop"]] if table.transfer and measured is None else []
@@ -152,10 +169,11 @@ def runs(cell: Cell) -> list[str]:
 
 def scores(cell: Cell, run: str = "") -> str:
     """In percent, of one run or of all."""
-    return " ".join(f"{100 * score.accuracy:.1f}" for score in cell.scores if run in ("", score.run))
+    values = zip(cell.scores, cell.values, strict=True)
+    return " ".join(wording.figure(cell.metric, value) for score, value in values if run in ("", score.run))
 
 
-def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequence[str], here: Where) -> list[str]:
+def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequence[str], here: CellKey) -> list[str]:
     """Sentences on a cell; the first is its name."""
     name = " · ".join(filter(None, (wording.name(rows, here[0]), wording.name(columns, here[1]))))
     cell = table.cells.get(here)
@@ -175,11 +193,11 @@ def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequen
         against.append(f"random {_gap(cell, other)}")
     competing = [o for o in others.values() if o.scores[0].base_method not in ("whole", "random")]
     if competing:
-        best = max(competing, key=lambda other: other.mean)
+        best = (min if cell.metric.better == "lower" else max)(competing, key=lambda other: other.mean)
         against.append(f"best other, {display(best.scores[0].method)}, {_gap(cell, best)}")
     whole = [other for other in others.values() if other.scores[0].base_method == "whole"]
     for other in whole[:1]:
-        against.append(f"whole {100 * (cell.mean - other.mean):+.1f}")
+        against.append(f"whole {wording.figure(cell.metric, cell.mean - other.mean, sign='+')}")
     if against:
         lines.append(f"against {'; '.join(against)} (Welch, uncorrected)")
     lines += _cost(board, cell)
@@ -191,7 +209,7 @@ def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequen
 
 def _gap(cell: Cell, other: Cell) -> str:
     """The difference in percent, and Welch's p where there are enough scores."""
-    text = f"{100 * (cell.mean - other.mean):+.1f}"
+    text = wording.figure(cell.metric, cell.mean - other.mean, sign="+")
     if min(cell.n, other.n) < ENOUGH:
         return f"{text} (no test: too few)"
     p = welch(cell, other)

@@ -31,8 +31,8 @@ from dambench.core.narration import losses as spelled
 from dambench.core.narration import summary
 from dambench.core.sanitize import display
 from dambench.runner import processes
-from dambench.store.leaderboard import mean, std
 from dambench.store.runs import EVALUATES, Store
+from dambench.store.statistics import mean, std
 from dambench.tui.models.chart import Floats, Series
 from dambench.tui.models.sheet import Sheet
 

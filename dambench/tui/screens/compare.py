@@ -19,8 +19,7 @@ from dambench.core.errors import BadInput
 from dambench.core.sanitize import display, markdown
 from dambench.report import FORMATS, format_of, wording, write
 from dambench.report.to_markdown import grid
-from dambench.store.leaderboard import Cell, Table
-from dambench.store.leaderboard import Place as Where
+from dambench.store.leaderboard import Cell, CellKey, Table
 from dambench.store.runs import Store
 from dambench.tui.feed import Question
 from dambench.tui.main_screen import LOW, MainScreen
@@ -36,6 +35,7 @@ from dambench.tui.models.comparison import (
     choose,
     contents,
     curves,
+    is_metric,
     nothing,
     runs,
     scores,
@@ -90,7 +90,7 @@ class CompareScreen(MainScreen):
         self.rows: tuple[str, ...] = ("method",)
         self.columns: tuple[str, ...] = ("dataset", "ipc")
         self.measure = "accuracy"
-        """Of wording.MEASURES: what cells show."""
+        """One of wording.MEASURES, or `EVALUATOR.METRIC`: what cells show."""
         self.found: Comparison | None = None
         self.at = 0
         """The table that is shown."""
@@ -117,15 +117,16 @@ class CompareScreen(MainScreen):
         rows, columns = (tuple(kept.get(name, ())) for name in ("rows", "columns"))
         if rows in CHOICES and columns in CHOICES and not set(rows) & set(columns):
             self.rows, self.columns = rows, columns
-        if kept.get("measure") in wording.MEASURES:
-            self.measure = kept["measure"]
+        measure = str(kept.get("measure", ""))
+        if measure in wording.MEASURES or "." in measure:
+            self.measure = measure
         self.query_one(Grid).focus()
 
     def question(self) -> Question:
         return partial(self._find, wanted=self._wanted())
 
     def _wanted(self) -> CompareQuery:
-        return CompareQuery(self.rows, self.columns, tuple(self.marked))
+        return CompareQuery(self.rows, self.columns, tuple(self.marked), self.measure if "." in self.measure else "")
 
     def _find(self, store: Store, wanted: CompareQuery) -> Comparison:
         # What was written by others, and by this store itself, which takes in what is on a network disk.
@@ -174,7 +175,7 @@ class CompareScreen(MainScreen):
         return tables[self.at] if tables else None
 
     @property
-    def here(self) -> Where | None:
+    def here(self) -> CellKey | None:
         """Row and column of the cell that the keys are on."""
         grid, table = self.query_one(Grid), self.table
         if table is None or grid.row >= len(table.rows) or grid.column >= len(table.columns):
@@ -205,7 +206,7 @@ class CompareScreen(MainScreen):
             if (cell := table.cells.get((r, c))) and set(runs(cell)) & set(self.marked)
         }
         grid = self.query_one(Grid)
-        rows, columns, _ = self.found.wanted
+        rows, columns = self.found.wanted[:2]
         grid.show(contents(self.found.board, table, rows, columns, self.measure), marks)
         legend = self._wrapped(" ".join(signs(table, self.measure)))
         said = [display(note, 300) for note in table.notes]
@@ -244,7 +245,7 @@ class CompareScreen(MainScreen):
         tables = self.found.board.tables if self.found else []
         if self.table is not None:
             title = wording.title(self.table)
-            if self.measure not in ("accuracy", "interval"):
+            if self.measure in ("loss", "seconds", "peak"):
                 title = title.replace("Accuracy in %", wording.MEASURES[self.measure].partition(",")[0].capitalize(), 1)
             text.append(title, "bold")
             text.append("\n")
@@ -261,7 +262,7 @@ class CompareScreen(MainScreen):
         if self.found is None or self.table is None or self.here is None:
             return
         text = Text()
-        rows, columns, _ = self.found.wanted
+        rows, columns = self.found.wanted[:2]
         for index, line in enumerate(about(self.found.board, self.table, rows, columns, self.here)):
             style = "bold" if index == 0 else ""
             text.append((spelled(line) if self.console_app.look.ascii else line) + "\n", style)
@@ -328,9 +329,15 @@ class CompareScreen(MainScreen):
                 self.measure = said
                 self._keep()
                 self._draw()
+                self.ask()
 
         ascii_ = self.console_app.look.ascii
-        options = [(spelled(about) if ascii_ else about, what) for what, about in wording.MEASURES.items()]
+        choices = wording.MEASURES | {
+            metric.full_name: f"{wording.metric_label(metric)}: {metric.description}"
+            for metric in (self.found.metrics if self.found else ())
+            if metric.full_name not in ("accuracy.accuracy", "accuracy.loss")
+        }
+        options = [(spelled(about) if ascii_ else about, what) for what, about in choices.items()]
         self.app.push_screen(Pick("What cells show", options, self.measure), chosen)
 
     def action_table(self, by: int) -> None:
@@ -400,8 +407,8 @@ class CompareScreen(MainScreen):
     def to_copy(self) -> str:
         if self.found is None or self.table is None:
             return ""
-        board, table, (rows, columns, _) = self.found.board, self.table, self.found.wanted
-        if self.measure == "accuracy":
+        board, table, (rows, columns) = self.found.board, self.table, self.found.wanted[:2]
+        if is_metric(self.measure):
             return FORMATS["markdown"](replace(board, tables=[table]), rows, columns, short=True)
         lines = wording.lines(table, rows, lambda cell: wording.measure(board, cell, self.measure))
         head = [axes_label(rows), *(wording.name(columns, column) for column in table.columns)]
@@ -412,7 +419,7 @@ class CompareScreen(MainScreen):
         """Write the report, as `dambench report` does."""
         if self.found is None or self.console_app.refuses():
             return
-        board, (rows, columns, _) = self.found.board, self.found.wanted
+        board, (rows, columns) = self.found.board, self.found.wanted[:2]
 
         def chosen(said: str | None) -> None:
             if not said:
