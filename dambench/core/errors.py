@@ -24,7 +24,7 @@ class BadInput(ValueError):
 
 @contextmanager
 def about(field: str) -> Iterator[None]:
-    """Let what is wrong inside be about this option, unless it says itself which one it is about."""
+    """Let what is wrong inside be about this option, unless it says itself which one it is about. Also a decorator."""
     try:
         yield
     except BadInput as error:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from dambench.core.errors import BadInput, named
+from dambench.core.errors import BadInput, about, named
 
 
 def identity(struct: Struct, but: tuple[str, ...] = ()) -> str:
@@ -172,6 +172,7 @@ PRESETS = {
 }
 
 
+@about("protocol")
 def preset(name: str) -> Protocol:
     """The protocol of that name, with or without its hash (`dsa-dm`, `dsa-dm#1f3a`).
 

@@ -57,15 +57,20 @@ def place(name: str, data: Path | None, folder: str, holds: str) -> Path:
         BadInput: nothing was said, or it is in neither place.
     """
     if data is None:
-        raise BadInput(f"The dataset {name} needs a folder: say --data DIR, with {holds} or {folder}/{holds} in it.")
+        raise BadInput(
+            f"The dataset {name} needs a folder: say --data DIR, with {holds} or {folder}/{holds} in it.", field="data"
+        )
     if not data.is_dir():
         raise BadInput(
-            f"--data {str(data)!r} is not a folder: {name} needs one with {holds} or {folder}/{holds} in it."
+            f"--data {str(data)!r} is not a folder: {name} needs one with {holds} or {folder}/{holds} in it.",
+            field="data",
         )
     for candidate in (data, data / folder):
         if (candidate / holds).exists():
             return candidate
-    raise BadInput(f"--data {str(data)!r} does not have {name}: neither {holds} nor {folder}/{holds} is there.")
+    raise BadInput(
+        f"--data {str(data)!r} does not have {name}: neither {holds} nor {folder}/{holds} is there.", field="data"
+    )
 
 
 def folders(part: Path, inside: Path | None = None) -> list[str]:

@@ -141,7 +141,7 @@ def _white(images: dict[str, ImageFacts], tally: Tally, bits: int | None) -> tup
             tally.files[f"dataset.bits={bits} has no effect, no image has more than 8"] = list(images)
         if most >= 2**bits:
             path = max(whole, key=lambda path: largest[path])
-            raise BadInput(f"dataset.bits = {bits} is too few: {path!r} has a pixel of {most}.")
+            raise BadInput(f"dataset.bits = {bits} is too few: {path!r} has a pixel of {most}.", field="dataset.bits")
         return 2**bits - 1, unit
     fewest = next(depth for depth in DEPTHS if most < 2**depth)
     if whole and fewest < DEPTHS[-1]:

@@ -90,9 +90,9 @@ def load(options: Options, data: Path | None) -> Raw:
 
 def _path(data: Path | None) -> Path:
     if data is None:
-        raise BadInput("The dataset arrays needs a file: say --data FILE.npz.")
+        raise BadInput("The dataset arrays needs a file: say --data FILE.npz.", field="data")
     if not data.is_file():
-        raise BadInput(f"--data {str(data)!r} is not a file: the dataset arrays needs an .npz file.")
+        raise BadInput(f"--data {str(data)!r} is not a file: the dataset arrays needs an .npz file.", field="data")
     return data
 
 
@@ -157,7 +157,10 @@ def _chosen(named: _Named, options: Options, path: Path) -> list[_Part]:
         train = named.parts.get("train", _NONE)
         raise BadInput(f"{str(path)!r} has no array {'y_train' if train.images else 'x_train'!r}; it has {held}.")
     if tested and options.split is not None:
-        raise BadInput(f"dataset.split makes a test part, but {str(path)!r} has one: leave it out. It has {held}.")
+        raise BadInput(
+            f"dataset.split makes a test part, but {str(path)!r} has one: leave it out. It has {held}.",
+            field="dataset.split",
+        )
     if not tested and options.split is None:
         test = named.parts.get("test", _NONE)
         raise BadInput(
@@ -198,7 +201,10 @@ def _range_option(text: str | None) -> _Range | None:
     number = r"(-?\d{1,9}(?:\.\d{1,9})?)"
     match = re.fullmatch(rf"{number}(?:\.\.|-){number}", text.replace(" ", ""))
     if match is None or float(match[1]) >= float(match[2]):
-        raise BadInput(f"dataset.range = {display(text, 60)!r} is not of the form black..white: 0..1, -1..1, 0..255.")
+        raise BadInput(
+            f"dataset.range = {display(text, 60)!r} is not of the form black..white: 0..1, -1..1, 0..255.",
+            field="dataset.range",
+        )
     return _Range(float(match[1]), float(match[2]))
 
 
@@ -222,7 +228,10 @@ def _range_of(sources: Sequence[tuple[str, Array]], option: _Range | None) -> tu
     if option is not None:
         near = 1e-6 * (option.white - option.black)
         if least < option.black - near or most > option.white + near:
-            raise BadInput(f"dataset.range = {option.black:g}..{option.white:g} is too narrow: {names} have {span}.")
+            raise BadInput(
+                f"dataset.range = {option.black:g}..{option.white:g} is too narrow: {names} have {span}.",
+                field="dataset.range",
+            )
         return option, []
     usual = _usual_range(kinds.pop(), least, most)
     if usual is None:

@@ -49,7 +49,7 @@ def fingerprint(options: Options, data: Path | None) -> str:
 def load(options: Options, data: Path | None) -> Raw:
     listing = _list_files(options, data)
     if options.channels == 2:
-        raise BadInput("dataset.channels = 2 is not allowed: 1 is grey, 3 is colour.")
+        raise BadInput("dataset.channels = 2 is not allowed: 1 is grey, 3 is colour.", field="dataset.channels")
     everything = [items for _, items in listing.parts]
     survey = _images.survey(everything, listing.tally, True, options.background, options.bits)
     for (part, items), images in zip(listing.parts, survey.parts, strict=True):
@@ -107,9 +107,9 @@ class FolderListing:
 
 def _list_files(options: Options, data: Path | None) -> FolderListing:
     if data is None:
-        raise BadInput(f"The dataset folder needs a folder: say --data DIR, with {NEEDED} in it.")
+        raise BadInput(f"The dataset folder needs a folder: say --data DIR, with {NEEDED} in it.", field="data")
     if not data.is_dir():
-        raise BadInput(f"--data {str(data)!r} is not a folder: one with {NEEDED} is needed.")
+        raise BadInput(f"--data {str(data)!r} is not a folder: one with {NEEDED} is needed.", field="data")
     there, others = _named(data)
     test = there.get("test", there.get("valid"))
     if "train" not in there and (options.split is None or test or not others):
@@ -121,7 +121,10 @@ def _list_files(options: Options, data: Path | None) -> FolderListing:
             "of each class."
         )
     if test is not None and options.split is not None:
-        raise BadInput(f"dataset.split makes a test part, but {str(data)!r} has one, {test!r}: leave it out.")
+        raise BadInput(
+            f"dataset.split makes a test part, but {str(data)!r} has one, {test!r}: leave it out.",
+            field="dataset.split",
+        )
     listing = FolderListing(_folders.Tally(data))
     if test is not None and "test" not in there:
         listing.notes.append(f"The test set is {test!r}: there is no folder 'test'.")

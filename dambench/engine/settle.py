@@ -24,7 +24,7 @@ from dambench.core.config import (
     read,
 )
 from dambench.core.contracts import Method
-from dambench.core.errors import BadInput, named
+from dambench.core.errors import BadInput, about, named
 from dambench.core.events import (
     DataCard,
     Environment,
@@ -70,7 +70,8 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         BadInput: it cannot be met.
     """
     wanted, dataset = _found("methods", request.choice("method")), _found("datasets", request.choice("dataset"))
-    method = registry.load("methods", wanted.name)
+    with about("method"):
+        method = registry.load("methods", wanted.name)
     protocol = preset("quick" if request.protocol is None else request.protocol)
     device = choose_device("auto" if request.device is None else request.device)
     on_gpu = device != "cpu"
@@ -87,21 +88,28 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     read(method.Options, asked, f"method {wanted.name}", "method")
     asked_recipe = request.recipe
     if asked_recipe is not None:
-        asked_recipe = named(f"recipe of {wanted.name}", asked_recipe, {recipe.name for recipe in method.RECIPES})
+        with about("recipe"):
+            asked_recipe = named(f"recipe of {wanted.name}", asked_recipe, {recipe.name for recipe in method.RECIPES})
     if request.network is not None:
-        networks.parse(request.network)
-    for name in request.evaluate_on or []:
-        networks.members(name)
+        with about("network"):
+            networks.parse(request.network)
+    with about("evaluate_on"):
+        for name in request.evaluate_on or []:
+            networks.members(name)
     asked_preprocessing = request.preprocessing
     if asked_preprocessing is not None:
-        asked_preprocessing = named("preprocessing", asked_preprocessing, PREPROCESSINGS)
-    data = files.user_path(request.data) if request.data else None
+        with about("preprocessing"):
+            asked_preprocessing = named("preprocessing", asked_preprocessing, PREPROCESSINGS)
+    with about("data"):
+        data = files.user_path(request.data) if request.data else None
     files.can_keep_sets()
-    card = datasets.prepare(dataset, data, say)
+    with about("dataset"):
+        card = datasets.prepare(dataset, data, say)
     if request.deterministic and on_gpu and card.height * card.width > MOST_PIXELS:
         raise BadInput(
             f"--deterministic on a GPU turns images by a matrix, which {card.height}×{card.width} images are too large "
-            "for: leave it out, or use --device cpu."
+            "for: leave it out, or use --device cpu.",
+            field="deterministic",
         )
     ipc = _ipc(request.ipc, wanted.name, card)
     if request.ipc is not None and ipc is None:
@@ -111,23 +119,29 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     options: Options = read(method.Options, chosen, f"method {wanted.name}", "method")
     brought: PreprocessingName | None = None
     if settle := getattr(method, "settle", None):
-        options, brought = settle(options, card, ipc)
+        with about("method"):
+            options, brought = settle(options, card, ipc)
     if brought and asked_preprocessing not in (None, brought):
         raise BadInput(
             f"--preprocessing {asked_preprocessing} was said, but what {wanted.name} is to use was made with "
-            f"{brought}: leave it out."
+            f"{brought}: leave it out.",
+            field="preprocessing",
         )
     preprocessing = asked_preprocessing or brought or (recipe.preprocessing if recipe else "mean/std")
     if preprocessing == "zca":
-        datasets.whitening(card, say)
+        with about("preprocessing"):
+            datasets.whitening(card, say)
     usual = registry.load("datasets", dataset.name).NETWORK
-    if request.network is None:
-        network = _network_of(recipe, usual, card)
-    else:
-        network = networks.settle(request.network, card, recipe.norm if recipe else "")
-    evaluate_on = networks.settle_all(request.evaluate_on or [_plain(network, card)], card, network)
-    for name in {network, *evaluate_on}:
-        networks.build(name, card)
+    with about("network"):
+        if request.network is None:
+            network = _network_of(recipe, usual, card)
+        else:
+            network = networks.settle(request.network, card, recipe.norm if recipe else "")
+        networks.build(network, card)
+    with about("evaluate_on"):
+        evaluate_on = networks.settle_all(request.evaluate_on or [_plain(network, card)], card, network)
+        for name in evaluate_on:
+            networks.build(name, card)
     if not method.MATCHES_ON_NETWORK:
         network = ""
         if request.network:
@@ -138,7 +152,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     compiled = False
     if method.MATCHES_ON_NETWORK:
         matched = networks.build(network, card)
-        with registry.foreign("methods", wanted.name):
+        with about("network"), registry.foreign("methods", wanted.name):
             method.check(matched, options)
         batch_norm = matched.uses_batch_statistics
         compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0), batch_norm)
@@ -291,13 +305,15 @@ def evaluation(job: Job, request: Request, set_sha256: str, iteration: int) -> J
 
 def _found(kind: registry.Kind, choice: Choice) -> Choice:
     """The same choice, its name written as the registry has it: that one is stored and hashed."""
-    return Choice(registry.find(kind, choice.name), choice.options)
+    with about(kind.removesuffix("s")):
+        return Choice(registry.find(kind, choice.name), choice.options)
 
 
 def _fields(options: Options) -> dict[str, object]:
     return {name: getattr(options, name) for name in options.__struct_fields__}
 
 
+@about("ipc")
 def _ipc(asked: int | None, method: str, card: DataCard) -> int | None:
     if method == "whole":
         return None
@@ -309,6 +325,7 @@ def _ipc(asked: int | None, method: str, card: DataCard) -> int | None:
     return ipc
 
 
+@about("recipe")
 def _recipe(method: Method, name: str, wanted: str | None, dataset: str, ipc: int | None) -> Recipe | None:
     """The first recipe of that name that fits; without a name, the first `default` one."""
     called = [recipe for recipe in method.RECIPES if recipe.name == ("default" if wanted is None else wanted)]

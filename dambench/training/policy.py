@@ -24,7 +24,7 @@ import torch
 
 from dambench.core import files
 from dambench.core.config import COMPILING, PRECISIONS, Execution, Precision
-from dambench.core.errors import BadInput, named
+from dambench.core.errors import BadInput, about, named
 from dambench.core.sanitize import display
 
 ALL = 10**9
@@ -191,6 +191,7 @@ def _crew(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, "micro-batch", lambda: torch.set_num_threads(1))
 
 
+@about("device")
 def choose_device(name: str) -> str:
     """`auto`, `cpu`, `cuda` or `cuda:N` → the device in full (`cpu`, `cuda:0`).
 
@@ -212,6 +213,7 @@ def choose_device(name: str) -> str:
     raise BadInput(f"--device {display(name, 60)!r} is not a device: use auto, cpu, cuda or cuda:N.")
 
 
+@about("precision")
 def choose_precision(name: str | None, device: str) -> Precision:
     """`auto` is float32 on a CPU, and on a GPU float32 tensors whose products are rounded to TF32.
 
@@ -226,6 +228,7 @@ def choose_precision(name: str | None, device: str) -> Precision:
     return cast(Precision, precision)
 
 
+@about("compile")
 def choose_compiling(asked: str | None, device: str, iterations: int, batch_norm: bool) -> tuple[bool, str]:
     """Whether to compile, and what has to be said about it.
 
