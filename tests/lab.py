@@ -1,15 +1,8 @@
 """What the tests of the lab share: tiny problems, cards and sets, and slow literal transcriptions to compare with."""
 
-import ast
-import inspect
-import io
 import math
-import textwrap
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from types import ModuleType
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,42 +12,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dambench import networks
 from dambench.core import files
-from dambench.core.config import Options, read
-from dambench.core.contracts import Method
-from dambench.core.events import Adapted, DataCard, Warned
+from dambench.core.events import Adapted, Warned
 from dambench.core.protocol import PRESETS, Budget
 from dambench.matching.distribution import EVERY, ClassMeans, RealBatch, Term
+from dambench.testing import data_card, real_set
 from dambench.training.augmentation import Draw, augment
 from dambench.training.policy import ALL, Policy
-from dambench.training.problem import Network, Normalisation, Problem, RealSet, Seeds, State, Step, SyntheticSet
+from dambench.training.problem import Network, Normalisation, Problem, SyntheticSet
 
 T = TypeVar("T")
-
-TINY_NETWORK = "convnet-d1-w8"
-
-QUICK: dict[str, Any] = {"iterations": 4, "batch_real": 4, "epochs": 1}
-"""Settings that make any method quick; each method takes those that it knows."""
-
-FOLLOWED: dict[str, Any] = {"experts": 2, "epochs": 2, "steps": 2, "expert_epochs": 1, "max_start": 2}
-"""For methods that follow experts, which here learn next to nothing."""
-
-SOFT = FOLLOWED | {"lr_labels": 0.01}
-"""The logits of such experts are small: a usual step would change what an image is."""
-
-QUICK_OF: dict[str, dict[str, Any]] = {
-    "dc": {"updates": 3, "epochs": 2},
-    "dsa": {"updates": 3, "epochs": 2},
-    "mtt": FOLLOWED,
-    "datm": SOFT,
-    "pad": SOFT | {"scored_by": 2, "scored_after": 1, "growth": 1},
-}
-"""By method: further settings that it needs to be quick."""
-
-
-NEEDS: dict[str, Callable[[Problem], dict[str, Any]]] = {"imported": lambda problem: {"set": kept_set(problem)}}
-"""By method: settings without which it cannot do anything for a problem."""
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -71,78 +38,10 @@ def spread(count: int) -> Tensor:
     return (torch.arange(count, dtype=torch.float64).add(0.5) / count).float()
 
 
-@contextmanager
-def global_generator_untouched() -> Iterator[None]:
-    """Fails where the code inside draws from torch's global generator."""
-    before = torch.get_rng_state()
-    yield
-    assert torch.equal(torch.get_rng_state(), before), "torch's global generator was used"
-
-
-@contextmanager
-def global_seed(seed: int) -> Iterator[None]:
-    """Inside, torch's global generator is seeded so; afterwards it is as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
 def brief(monkeypatch: Any) -> None:
     """Networks are trained for two epochs, whatever the protocol."""
     few = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whole=Budget(epochs=1))
     monkeypatch.setattr("dambench.engine.settle.preset", lambda name: few)
-
-
-def data_card(
-    counts: Sequence[int] = (5, 6, 7),
-    *,
-    test_counts: Sequence[int] | None = None,
-    channels: int = 1,
-    size: tuple[int, int] = (8, 8),
-    mirrors: bool = True,
-) -> DataCard:
-    return DataCard(
-        name="made-up",
-        label="made-up",
-        train_counts=list(counts),
-        test_counts=list(test_counts or counts),
-        classes=[f"class {c}" for c in range(len(counts))],
-        channels=channels,
-        height=size[0],
-        width=size[1],
-        mean=[0.4, 0.5, 0.6][:channels],
-        std=[0.2, 0.25, 0.3][:channels],
-        mirrors=mirrors,
-        source="made up",
-        sha256="0" * 64,
-        size_bytes=0,
-    )
-
-
-def real_set(card: DataCard, seed: int = 0) -> RealSet:
-    """Random pixels, as many of each class as the card says."""
-    shape = (sum(card.train_counts), card.channels, card.height, card.width)
-    pixels = torch.randint(256, shape, generator=generator(seed), dtype=torch.uint8)
-    return RealSet(pixels, tuple(card.train_counts), Normalisation(tuple(card.mean), tuple(card.std)))
-
-
-def tiny_problem(
-    *,
-    seed: int = 0,
-    ipc: int = 2,
-    card: DataCard | None = None,
-    network: str = TINY_NETWORK,
-) -> Problem:
-    """A few random images of three classes, and a network that takes a millisecond."""
-    card = card or data_card()
-    return Problem(
-        real=real_set(card),
-        card=card,
-        ipc=ipc,
-        seeds=Seeds(seed),
-        build_network=lambda: networks.build(network, card),
-        network=network,
-    )
 
 
 def synthetic_set(
@@ -163,14 +62,9 @@ def synthetic_set(
 # Methods.
 
 
-def quick_options(method: ModuleType | Method, problem: Problem | None = None) -> Options:
-    """The method's options for a problem (by default the tiny one), at settings that take no time."""
-    known = method.Options.__struct_fields__
-    name = method.name if isinstance(method, Method) else method.__name__.rpartition(".")[2]
-    chosen = {key: value for key, value in QUICK.items() if key in known} | QUICK_OF.get(name, {})
-    chosen |= NEEDS[name](problem or tiny_problem()) if name in NEEDS else {}
-    options: Options = read(method.Options, chosen, f"method {name}")
-    return options
+def needs(method: str, problem: Problem) -> dict[str, Any]:
+    """Settings without which a method cannot do anything for a problem."""
+    return {"set": kept_set(problem)} if method == "imported" else {}
 
 
 def kept_set(problem: Problem) -> str:
@@ -179,39 +73,6 @@ def kept_set(problem: Problem) -> str:
     content = problem.synthetic_set(noise(*shape, dtype=torch.float32)).to_bytes()
     files.write_whole(files.set_path(files.digest(content)), content)
     return files.digest(content)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A step of a method, copied: the method's own tensors are valid until its next step."""
-
-    iteration: int
-    synthetic: SyntheticSet
-    images: Tensor
-    labels: Tensor
-    losses: dict[str, float]
-    state: State
-
-
-def watch(
-    method: ModuleType | Method,
-    problem: Problem,
-    options: Options,
-    resume: State | None = None,
-    notices: list[Any] | None = None,
-) -> list[Seen]:
-    """All steps of a method. The state of each went through a file, as that of an interrupted run does.
-
-    Args:
-        notices: gets what else it yields.
-    """
-    steps = []
-    for event in method.distill(problem, options, resume):
-        if isinstance(event, Step):
-            steps.append(_seen(event))
-        elif notices is not None:
-            notices.append(event)
-    return steps
 
 
 def end_of(events: Generator[Any, None, T], notices: list[Any] | None = None) -> T:
@@ -238,47 +99,6 @@ def messages(notices: Sequence[Any]) -> list[str]:
 def adaptations(notices: Sequence[Any]) -> list[Adapted]:
     """The changes of policy among them."""
     return [event for event in notices if isinstance(event, Adapted)]
-
-
-def _seen(step: Step) -> Seen:
-    return Seen(
-        step.iteration,
-        step.synthetic,
-        step.synthetic.images.clone(),
-        step.synthetic.labels.clone(),
-        {name: float(value) for name, value in step.losses.items()},
-        through_a_file(step.state()),
-    )
-
-
-def through_a_file(state: State) -> State:
-    """The state as it is read again: tensors, numbers and text, nothing that would have to be executed."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    read_again: State = torch.load(file, weights_only=True)
-    return read_again
-
-
-def undocumented(kind: type[Options]) -> list[str]:
-    """Fields that neither a `Meta(description=…)` nor a docstring under the field explains."""
-    schema = msgspec.json.schema(kind)
-    properties = schema["$defs"][kind.__name__]["properties"]
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(body, ast.ClassDef)
-    explained = {
-        field.target.id
-        for field, text in pairwise(body.body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-    }
-    return [name for name in kind.__struct_fields__ if not _described(properties[name]) and name not in explained]
-
-
-def _described(schema: dict[str, Any]) -> bool:
-    return bool(schema.get("description")) or any(_described(part) for part in schema.get("anyOf", []))
 
 
 # Augmentation, one image at a time: spec 1.4 word by word, in the image's own precision.

@@ -21,12 +21,13 @@ from dambench.matching.optimised import LearnedImages
 from dambench.matching.trajectories import TrajectoryMatching
 from dambench.methods import datadam, dm
 from dambench.runner.monitor import sampled
+from dambench.testing import data_card, tiny_problem
 from dambench.training.augmentation import augment, draw
 from dambench.training.cuda_graph import WARM_UPS, Replayed
 from dambench.training.policy import Policy
 from dambench.training.problem import Network, Normalisation, Problem, RealSet, Seeds, Step, SyntheticSet
 from dambench.training.train import predict, train, train_together
-from tests.lab import adaptations, data_card, end_of, generator, noise, synthetic_set, tiny_problem
+from tests.lab import adaptations, end_of, generator, noise, synthetic_set
 from tests.matching.test_trajectories import experts_of, options, soft
 
 pytestmark = [

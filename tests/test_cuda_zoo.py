@@ -23,12 +23,13 @@ from dambench.methods import dc, dm, dsa
 from dambench.methods.herding import herd
 from dambench.methods.kcenter import centres
 from dambench.methods.kmeans import representatives
+from dambench.testing import data_card, tiny_problem
 from dambench.training import train as training
 from dambench.training.cuda_graph import Replayed
 from dambench.training.policy import Policy
 from dambench.training.problem import Network, Problem, RealSet, Seeds, Step, Whitening
 from dambench.training.train import train, train_together
-from tests.lab import adaptations, data_card, generator, noise, pulled, synthetic_set, tiny_problem
+from tests.lab import adaptations, generator, noise, pulled, synthetic_set
 from tests.matching.test_gradients import pulled as matched_gradients
 from tests.test_cuda import CUDA, on_gpu, weights_from_the_cpu
 

@@ -12,9 +12,10 @@ from dambench.core.protocol import DSA
 from dambench.matching.distribution import Term
 from dambench.matching.trajectories import Minibatch, Student, match
 from dambench.methods import datadam, dm
+from dambench.testing import data_card, global_seed
 from dambench.training.augmentation import Draw, augment
 from dambench.training.problem import Network
-from tests.lab import data_card, end_of, generator, global_seed, noise, pulled
+from tests.lab import end_of, generator, noise, pulled
 from tests.matching.test_gradients import pulled as matched_gradients
 
 CARD = data_card((1, 1, 1), channels=1, size=(28, 28))

@@ -18,8 +18,8 @@ from dambench.cli.doctor import _from_outside
 from dambench.core import registry
 from dambench.core.config import Request, read
 from dambench.core.errors import BadInput
+from dambench.testing import data_card
 from tests.hostile import steering
-from tests.lab import data_card
 
 assert engine
 

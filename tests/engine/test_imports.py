@@ -29,8 +29,9 @@ from dambench.core.events import DataCard
 from dambench.core.files import digest, set_path
 from dambench.engine import imports
 from dambench.methods import imported
+from dambench.testing import data_card
 from dambench.training.problem import Normalisation, SyntheticSet
-from tests.lab import brief, data_card, generator, noise
+from tests.lab import brief, generator, noise
 
 CARD = data_card(mirrors=False)
 """Three classes of 5 to 7 training images, 1 × 8 × 8."""

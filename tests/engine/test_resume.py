@@ -36,8 +36,9 @@ from dambench.engine.loop import StopRun
 from dambench.engine.settle import Job, prepare
 from dambench.runner import processes
 from dambench.store.runs import Store, Superseded
+from dambench.testing import quick_options, tiny_problem
 from dambench.training.problem import Problem, State, Step
-from tests.lab import quick_options, tiny_problem
+from tests.lab import needs
 
 DISTILLING = [name for name in registry.names("methods") if registry.load("methods", name).MATCHES_ON_NETWORK]
 
@@ -66,7 +67,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def _job(method: str = "dm", chosen: dict[str, Any] | None = None, **changes: Any) -> Job:
     digits = tiny_problem(card=datasets.prepare(Choice("digits"), None), ipc=2)
-    options = quick_options(registry.load("methods", method), digits)
+    options = quick_options(registry.load("methods", method), **needs(method, digits))
     settings: dict[str, Any] = {
         "method": {"name": method}
         | {name: getattr(options, name) for name in options.__struct_fields__}

@@ -14,12 +14,13 @@ from dambench.core.errors import Diverged
 from dambench.core.events import Adapted, DataCard, Measured, Progressed, Warned
 from dambench.core.protocol import DSA, PRESETS, Budget, Protocol
 from dambench.evaluators import Context, Finding, accuracy
+from dambench.testing import data_card, global_generator_untouched, real_set
 from dambench.training import train as training
 from dambench.training.cuda_graph import Replayed
 from dambench.training.policy import Policy
 from dambench.training.problem import Network, Normalisation, RealSet, Seeds, SyntheticSet
 from dambench.training.train import predict, train, train_together
-from tests.lab import Tape, data_card, global_generator_untouched, noise, real_set, synthetic_set
+from tests.lab import Tape, noise, synthetic_set
 
 NORMALISATION = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 CARD = data_card((4, 4, 4), test_counts=(6, 3, 1), channels=3)

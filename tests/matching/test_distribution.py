@@ -14,23 +14,11 @@ from dambench.core.protocol import DSA
 from dambench.matching.distribution import ClassMeans, Matching, RealBatch, Term
 from dambench.matching.optimised import LearnedImages
 from dambench.methods import datadam, dm
+from dambench.testing import CopiedStep, data_card, real_set, tiny_problem, watch
 from dambench.training.augmentation import draw
 from dambench.training.policy import ALL, Policy
 from dambench.training.problem import Network
-from tests.lab import (
-    GivenBatch,
-    Seen,
-    Tape,
-    adaptations,
-    data_card,
-    end_of,
-    generator,
-    noise,
-    pulled,
-    real_set,
-    tiny_problem,
-    watch,
-)
+from tests.lab import GivenBatch, Tape, adaptations, end_of, generator, noise, pulled
 from tests.methods import test_datadam, test_dm
 
 CARD = data_card(channels=3)
@@ -169,7 +157,7 @@ def crowded(monkeypatch: pytest.MonkeyPatch, network: str, most: int, *, synthet
     return seen
 
 
-def distilled(network: str, **policy: Any) -> tuple[list[Seen], list[Adapted]]:
+def distilled(network: str, **policy: Any) -> tuple[list[CopiedStep], list[Adapted]]:
     problem = tiny_problem(card=data_card((9, 9, 9), channels=3), network=network)
     notices: list[Any] = []
     problem.policy = Policy(torch.device("cpu"), **policy)

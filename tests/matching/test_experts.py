@@ -32,9 +32,10 @@ from dambench.matching.experts import (
     scores,
     trajectories,
 )
+from dambench.testing import data_card, tiny_problem
 from dambench.training.problem import Network, Normalisation, PhaseStarted, Problem, Seeds
 from dambench.training.train import Gsam, predict, train, train_together
-from tests.lab import brief, data_card, end_of, messages, noise, tiny_problem
+from tests.lab import brief, end_of, messages, noise
 
 T = TypeVar("T")
 

@@ -24,23 +24,13 @@ from dambench.matching.gradients import (
 )
 from dambench.matching.optimised import LearnedImages
 from dambench.methods import dc
+from dambench.testing import data_card, real_set, tiny_problem
 from dambench.training import train as training
 from dambench.training.augmentation import Draw, draw
 from dambench.training.cuda_graph import Replayed
 from dambench.training.policy import ALL, Policy
 from dambench.training.problem import Network, Problem, Step, SyntheticSet
-from tests.lab import (
-    GivenBatch,
-    Tape,
-    adaptations,
-    data_card,
-    generator,
-    literally_augmented,
-    messages,
-    noise,
-    real_set,
-    tiny_problem,
-)
+from tests.lab import GivenBatch, Tape, adaptations, generator, literally_augmented, messages, noise
 
 CARD = data_card(channels=3)
 NAMES = ["convnet-d2-w8", "convnet-d2-w8-ln", "convnet-d2-w8-gn", "convnet-d2-w8-nn", "convnet-d2-w8-bn"]

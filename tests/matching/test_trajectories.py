@@ -34,21 +34,11 @@ from dambench.matching.trajectories import (
     start_epochs,
     step_bytes,
 )
+from dambench.testing import data_card, global_generator_untouched, through_a_file, tiny_problem
 from dambench.training.augmentation import Draw, augment, draw
 from dambench.training.policy import ALL, Policy
 from dambench.training.problem import Network, Problem, Step
-from tests.lab import (
-    Tape,
-    adaptations,
-    data_card,
-    end_of,
-    generator,
-    global_generator_untouched,
-    messages,
-    noise,
-    through_a_file,
-    tiny_problem,
-)
+from tests.lab import Tape, adaptations, end_of, generator, messages, noise
 
 CARD = data_card(channels=3)
 

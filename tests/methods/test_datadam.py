@@ -11,9 +11,10 @@ from dambench.core.protocol import DSA, preset
 from dambench.engine.settle import prepare
 from dambench.matching.attention import attention
 from dambench.methods import datadam, dm
+from dambench.testing import data_card, tiny_problem, watch
 from dambench.training.augmentation import Draw, draw
 from dambench.training.problem import Network
-from tests.lab import data_card, generator, literally_augmented, messages, noise, pulled, tiny_problem, watch
+from tests.lab import generator, literally_augmented, messages, noise, pulled
 
 CARD = data_card(channels=3)
 

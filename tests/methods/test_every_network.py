@@ -11,8 +11,9 @@ from dambench.core.config import Request, read
 from dambench.core.errors import BadInput
 from dambench.engine.settle import prepare
 from dambench.methods import datadam, dm
+from dambench.testing import data_card, tiny_problem, watch
 from dambench.training.problem import Network
-from tests.lab import data_card, generator, noise, pulled, tiny_problem, watch
+from tests.lab import generator, noise, pulled
 
 SIZES = {"lenet": 16, "vgg": 32}
 """Of the smallest images that a network can see, where 8×8 is too small."""

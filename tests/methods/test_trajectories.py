@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import msgspec
 import pytest
@@ -13,8 +12,9 @@ from dambench.core.config import read
 from dambench.matching.experts import FTD, MTT, PAD, trajectories
 from dambench.matching.trajectories import Student, check, predicted, training
 from dambench.methods import datm, mtt, pad
+from dambench.testing import data_card, quick_options, tiny_problem, watch
 from dambench.training.problem import SyntheticSet
-from tests.lab import SOFT, data_card, end_of, quick_options, tiny_problem, watch
+from tests.lab import end_of
 
 ALL_THREE = pytest.mark.parametrize("method", [mtt, datm, pad], ids=["mtt", "datm", "pad"])
 
@@ -74,14 +74,8 @@ def test_datm_begins_with_images_that_its_first_expert_recognises() -> None:
     problem.real.images.div_(3, rounding_mode="floor").add_(shades)
     problem.build_network = lambda: networks.build("convnet-d1-w8-nn", card)
     problem.network = "convnet-d1-w8-nn"
-    fields: dict[str, Any] = SOFT | {
-        "epochs": 40,
-        "lr_expert": 0.1,
-        "iterations": 1,
-        "lr_images": 1e-9,
-        "lr_labels": 0.0,
-    }
-    options = read(datm.Options, fields, "datm")
+    options = quick_options(datm, epochs=40, lr_expert=0.1, iterations=1, lr_images=1e-9, lr_labels=0.0)
+    assert isinstance(options, datm.Options)
     first = watch(datm, problem, options)[0]
     experts = end_of(trajectories(problem, training(options), 2))
     student = Student(problem.new_network(0))

@@ -13,8 +13,9 @@ from dambench.core import registry
 from dambench.core.config import Options as AnyOptions
 from dambench.core.errors import BadInput
 from dambench.networks import convnet
+from dambench.testing import data_card
 from dambench.training.problem import Network
-from tests.lab import data_card, noise
+from tests.lab import noise
 from tests.networks.zoo import build, parameters, with_norms
 
 CONVNET = registry.load("networks", "convnet")

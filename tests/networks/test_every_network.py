@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from dambench.core.contracts import NetworkFamily
 from dambench.core.errors import BadInput
 from dambench.core.events import DataCard
 from dambench.core.protocol import Budget, Protocol
+from dambench.testing import NETWORK_PROMISES, data_card, global_generator_untouched, global_seed
 from dambench.training.problem import Network, Seeds
 from dambench.training.train import train, train_together
-from tests.lab import data_card, generator, global_generator_untouched, global_seed, noise, synthetic_set
+from tests.lab import generator, noise, synthetic_set
 
 CARDS = {
     "cifar": data_card((1,) * 10, channels=3, size=(32, 32)),
@@ -48,80 +50,12 @@ def words(module: NetworkFamily) -> list[str]:
     return [word for spelling in module.PARTS.values() if not isinstance(spelling, str) for word in spelling]
 
 
-def test_logits_are_finite_and_one_per_class(network: Network, card: DataCard) -> None:
-    images = noise(4, card.channels, card.height, card.width, dtype=torch.float32)
-    logits = network(images)
-    assert logits.shape == (4, 10)
-    assert logits.dtype == torch.float32
-    assert logits.isfinite().all()
-    assert len(logits.unique(dim=0)) == 4
-
-
-def test_gradients_reach_the_images_and_every_weight(network: Network, card: DataCard) -> None:
-    images = noise(4, card.channels, card.height, card.width, dtype=torch.float32).requires_grad_()
-    network(images).square().sum().backward()
-    for tensor in (images, *network.parameters()):
-        assert tensor.grad is not None
-        assert tensor.grad.isfinite().all()
-
-
-def test_the_embedding_is_the_last_map_flattened_and_what_the_classifier_reads(
-    network: Network, card: DataCard
-) -> None:
-    images = noise(3, card.channels, card.height, card.width, dtype=torch.float32)
-    network.eval()
-    embedding, maps = network.embed(images), network.feature_maps(images)
-    assert embedding.shape == (3, network.classifier.in_features)
-    torch.testing.assert_close(embedding, maps[-1].flatten(1))
-    torch.testing.assert_close(network(images), network.classifier(embedding))
-    for seen in maps[:-1]:
-        assert (seen.dim(), len(seen)) == (4, 3)
-
-
-def test_images_are_not_changed(network: Network, card: DataCard) -> None:
-    images = noise(2, card.channels, card.height, card.width, dtype=torch.float32)
-    before = images.clone()
-    network(images)
-    network.feature_maps(images)
-    assert torch.equal(images, before)
-
-
-def test_every_choice_of_a_name_can_be_built_and_is_another_network(module: NetworkFamily, family: str) -> None:
-    card = CARDS["cifar"]
-    spelled = {networks.settle(f"{family}-{word}", card) for word in words(module)}
-    for name in spelled:
-        network = networks.build(name, card)
-        network.reset(generator())
-        assert network(noise(2, 3, 32, 32, dtype=torch.float32)).isfinite().all()
-    # Each option has one word for its default, which the full name leaves out.
-    choices = [spelling for spelling in module.PARTS.values() if not isinstance(spelling, str)]
-    assert len(spelled) == len(words(module)) - len(choices) + bool(choices)
-
-
-def test_a_full_name_is_its_own_full_name(family: str, card: DataCard) -> None:
-    name = networks.settle(family, card)
-    assert networks.settle(name, card) == name
-    assert name.startswith(family)
-
-
-def test_every_part_of_a_name_is_an_option(module: NetworkFamily) -> None:
-    assert set(module.PARTS) <= set(module.Options.__struct_fields__)
-    assert len(words(module)) == len(set(words(module)))
+@pytest.mark.parametrize("promise", NETWORK_PROMISES, ids=lambda promise: promise.__name__)
+def test_every_network_keeps_its_promise_that(promise: Callable[[NetworkFamily], None], module: NetworkFamily) -> None:
+    promise(module)
 
 
 # Drawing weights.
-
-
-def test_the_same_generator_gives_the_same_bits_whatever_was_there_before(network: Network) -> None:
-    before = copy.deepcopy(network.state_dict())
-    with torch.no_grad():
-        for tensor in (*network.parameters(), *network.buffers()):
-            tensor.fill_(7)
-    network.reset(generator())
-    after = network.state_dict()
-    assert before.keys() == after.keys()
-    for key, tensor in after.items():
-        assert torch.equal(tensor, before[key]), key
 
 
 def test_another_generator_gives_other_weights(network: Network) -> None:
@@ -176,17 +110,6 @@ def test_norms_and_their_running_statistics_begin_anew(module: NetworkFamily, fa
                 assert layer.num_batches_tracked == 0
 
 
-def test_drawing_weights_works_on_frozen_networks(network: Network) -> None:
-    network.requires_grad_(False)
-    network.reset(generator(1))
-    assert not any(parameter.requires_grad for parameter in network.parameters())
-
-
-def test_torch_s_global_generator_is_left_alone(family: str, card: DataCard) -> None:
-    with global_generator_untouched():
-        networks.build(networks.settle(family, card), card).reset(generator())
-
-
 # Training.
 
 SMALLEST = {"lenet": 16, "vgg": 32, "resnet": 9}
@@ -214,19 +137,6 @@ def test_networks_trained_together_learn_what_each_learns_alone(family: str) -> 
     for one, other in zip(stack, alone, strict=True):
         torch.testing.assert_close(one.state_dict(), other.state_dict(), rtol=1e-6, atol=1e-9)
     assert not torch.equal(next(alone[0].parameters()), next(alone[1].parameters()))
-
-
-def test_gradients_of_gradients_reach_the_images(family: str) -> None:
-    """Gradients are matched, and students unrolled."""
-    size = SMALLEST.get(family, 8)
-    card = data_card((1, 1), channels=3, size=(size, size))
-    network = networks.build(networks.settle(family, card), card)
-    network.reset(generator())
-    images = noise(3, 3, size, size, dtype=torch.float32).requires_grad_()
-    slopes = torch.autograd.grad(network(images).square().sum(), list(network.parameters()), create_graph=True)
-    (second,) = torch.autograd.grad(torch.stack([slope.square().sum() for slope in slopes]).sum(), images)
-    assert second.isfinite().all()
-    assert second.flatten(1).norm(dim=1).min() > 0
 
 
 @pytest.mark.parametrize("channels", [1, 3])

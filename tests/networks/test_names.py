@@ -2,7 +2,7 @@ import pytest
 
 from dambench import networks
 from dambench.core.errors import BadInput
-from tests.lab import data_card
+from dambench.testing import data_card
 
 CIFAR = data_card((1,) * 10, channels=3, size=(32, 32))
 

@@ -6,7 +6,8 @@ from torch import nn
 from dambench import networks
 from dambench.core.errors import BadInput
 from dambench.networks import vit
-from tests.lab import data_card, generator, noise
+from dambench.testing import data_card
+from tests.lab import generator, noise
 from tests.networks.zoo import build, parameters, with_norms
 
 

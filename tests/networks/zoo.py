@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from dambench import networks
+from dambench.testing import data_card
 from dambench.training.problem import Network
-from tests.lab import data_card, generator
+from tests.lab import generator
 
 
 def build(name: str, channels: int, size: int | tuple[int, int], classes: int = 10) -> Network:

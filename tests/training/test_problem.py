@@ -14,17 +14,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from dambench.core.errors import BadInput
+from dambench.testing import data_card, global_generator_untouched, global_seed, real_set, tiny_problem
 from dambench.training.problem import Normalisation, RealSet, Seeds, SyntheticSet, derived_seed
-from tests.lab import (
-    data_card,
-    generator,
-    global_generator_untouched,
-    global_seed,
-    noise,
-    real_set,
-    synthetic_set,
-    tiny_problem,
-)
+from tests.lab import generator, noise, synthetic_set
 
 settled = settings(derandomize=True, deadline=None, database=None)
 

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from dambench import networks
 from dambench.core.protocol import DC, DSA, Budget, Protocol
+from dambench.testing import data_card, global_generator_untouched, global_seed
 from dambench.training import train as training
 from dambench.training.cuda_graph import Replayed
 from dambench.training.problem import Network, Seeds, SyntheticSet
 from dambench.training.train import Gsam, Training, predict, train, train_together
-from tests.lab import Tape, data_card, generator, global_generator_untouched, global_seed, noise, synthetic_set
+from tests.lab import Tape, generator, noise, synthetic_set
 
 CLASSES = 3
 CARD = data_card((1,) * CLASSES, channels=2, size=(6, 6))

@@ -19,9 +19,10 @@ from dambench.core.events import Finished, Measured, Snapshot
 from dambench.engine.loop import run
 from dambench.engine.preview import preview
 from dambench.engine.settle import prepare
+from dambench.testing import data_card
 from dambench.training.problem import Normalisation, RealSet, SyntheticSet, Whitening
 from dambench.training.train import predict
-from tests.lab import data_card, generator, noise
+from tests.lab import generator, noise
 
 SHAPE = (3, 4, 5)
 
