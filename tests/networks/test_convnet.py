@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dambench import networks
 from dambench.core import registry
 from dambench.core.config import Options as AnyOptions
+from dambench.core.contracts import NetworkFamily
 from dambench.core.errors import BadInput
 from dambench.networks import convnet
 from dambench.testing import data_card
@@ -18,7 +19,10 @@ from dambench.training.problem import Network
 from tests.lab import noise
 from tests.networks.zoo import build, parameters, with_norms
 
-CONVNET = registry.load("networks", "convnet")
+
+def family() -> NetworkFamily:
+    return registry.load("networks", "convnet")
+
 
 SIZES = [8, 20, 28, 30, 32, 36, 64]
 NORMS = ["in", "bn", "ln", "gn", "nn"]
@@ -196,13 +200,13 @@ def test_batch_norm_is_not() -> None:
 @settled
 @given(OPTIONS)
 def test_a_name_says_all_of_a_network(options: convnet.Options) -> None:
-    assert networks.parse(networks.spell(CONVNET, options)) == (CONVNET, options)
+    assert networks.parse(networks.spell(family(), options)) == (family(), options)
 
 
 @settled
 @given(OPTIONS)
 def test_different_networks_have_different_names(options: convnet.Options) -> None:
-    name = networks.spell(CONVNET, options)
+    name = networks.spell(family(), options)
     assert networks.spell(*networks.parse(name)) == name
     default = convnet.Options(depth=options.depth, width=options.width)
     assert (name == f"convnet-d{options.depth}-w{options.width}") == (options == default)
@@ -211,9 +215,9 @@ def test_different_networks_have_different_names(options: convnet.Options) -> No
 @settled
 @given(OPTIONS, st.randoms(use_true_random=False))
 def test_the_parts_of_a_name_may_come_in_any_order_and_case(options: convnet.Options, random: Random) -> None:
-    _, *parts = networks.spell(CONVNET, options).split("-")
+    _, *parts = networks.spell(family(), options).split("-")
     random.shuffle(parts)
-    assert networks.parse("-".join(["ConvNet", *parts]).upper()) == (CONVNET, options)
+    assert networks.parse("-".join(["ConvNet", *parts]).upper()) == (family(), options)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +239,7 @@ def test_the_parts_of_a_name_may_come_in_any_order_and_case(options: convnet.Opt
     ],
 )
 def test_names_are_read_as_the_field_writes_them(name: str, options: AnyOptions) -> None:
-    assert networks.parse(name) == (CONVNET, options)
+    assert networks.parse(name) == (family(), options)
 
 
 @pytest.mark.parametrize(
