@@ -7,14 +7,13 @@ An evaluator has `Options`, `METRICS` and `evaluate(context, options, resume)`. 
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
-
-import torch
+from functools import partial
 
 from dambench import networks
 from dambench.core.errors import Diverged
 from dambench.core.events import Adapted, DataCard, Measured, Progressed, Warned, real
 from dambench.core.protocol import Protocol
-from dambench.training.policy import Policy
+from dambench.training.policy import Policy, until_it_fits
 from dambench.training.problem import Network, RealSet, Seeds, SyntheticSet
 from dambench.training.train import DEFAULT_LR, train_together
 
@@ -89,27 +88,27 @@ def measure_networks(context: Context, measure: Measure, done: Collection[tuple[
             f"trained at {DEFAULT_LR}."
         )
     measured = set(done)
-    stack = context.policy.stack
+    stack, repeats = context.policy.stack, range(0)
+
+    def measure_some(name: str, position: int, first: int) -> Generator[Finding, None, list[Measured | Warned]]:
+        nonlocal repeats
+        repeats = range(first, min(first + stack, context.repeats))
+        if all((name, repeat) in done for repeat in repeats):
+            return []
+        return (yield from _measure_stack(context, measure, name, position, repeats))
+
+    def take_less(reason: str) -> Iterator[Finding]:
+        nonlocal stack
+        stack = -(-len(repeats) // 2)
+        yield Adapted(iteration=context.iteration, what="stack", value=stack, reason=reason)
+
+    def stuck() -> bool:
+        return len(repeats) == 1
+
     for position, name in enumerate(context.networks):
         first = 0
         while first < context.repeats:
-            repeats = range(first, min(first + stack, context.repeats))
-            if all((name, repeat) in done for repeat in repeats):
-                first = repeats.stop
-                continue
-            results = None
-            try:
-                results = yield from _measure_stack(context, measure, name, position, repeats)
-            except torch.OutOfMemoryError as error:
-                if len(repeats) == 1:
-                    raise
-                reason = str(error).partition("\n")[0]
-            if results is None:
-                # Outside of `except`: what the error keeps alive is freed first.
-                torch.cuda.empty_cache()
-                stack = -(-len(repeats) // 2)
-                yield Adapted(iteration=context.iteration, what="stack", value=stack, reason=reason)
-                continue
+            results = yield from until_it_fits(partial(measure_some, name, position, first), take_less, stuck)
             first = repeats.stop
             for result in results:
                 if isinstance(result, Warned) or (name, result.repeat) not in done:

@@ -31,9 +31,10 @@ from dambench.core.errors import NotEnoughMemory
 from dambench.core.events import Warned
 from dambench.core.protocol import DSA
 from dambench.core.units import size
+from dambench.matching.loop import MatchingLoop
 from dambench.matching.optimised import LearnedImages
 from dambench.training.augmentation import Draw, augment, augment_by, draw, parameters, strategy_for
-from dambench.training.cuda_graph import Recorder, Replayed
+from dambench.training.cuda_graph import Recorder
 from dambench.training.policy import Policy
 from dambench.training.problem import Network, Notice, Problem, RealSet, Stage, State, Step
 
@@ -122,7 +123,7 @@ def real_batch(problem: Problem, count: int, augmentation: Literal["dsa", "none"
     return RealBatch(real, indices, draw(strategy, real.classes, problem.seeds.generator("augmentation", iteration)))
 
 
-class Matching:
+class Matching(MatchingLoop):
     """Moves synthetic images so that their class means approach the real ones, one iteration after the other.
 
     Args:
@@ -140,68 +141,44 @@ class Matching:
         augmentation: Literal["dsa", "none"],
         recorder: Callable[[torch.device], Recorder] | None = None,
     ):
-        self.problem, self.images, self.count, self.augmentation = problem, images, count, augmentation
+        super().__init__(problem, images, self._iterate_on, recorder)
+        self.count, self.augmentation = count, augmentation
         network = problem.new_network(images.iteration + 1)
         self.means = ClassMeans(network, terms(network), problem.policy)
-        self._graphed = problem.device.type == "cuda" or recorder is not None
-        self._warnings: list[str] = []
-        """That are still to be yielded."""
-        self._replayed = Replayed(self._iterate_on, problem.device, on_warning=self._warnings.append, recorder=recorder)
         self._augment_by = problem.policy.compile(augment_by)
-        self.parts: dict[str, float] = {}
-        """What the last iteration spent its time on, seconds; empty on a GPU, which the host does not wait for."""
 
-    def steps(self, iterations: int) -> Iterator[Step | Notice]:
-        """Take all iterations that are left of so many."""
-        images, smallest = self.images, min(self.problem.real.counts)
+    def _prepare(self) -> Iterator[Notice]:
+        smallest = min(self.problem.real.counts)
         if smallest < self.count:
             yield sampled_again(smallest, self.count)
         if self.problem.policy.compiled:
             yield from self._compile()
-        while images.iteration < iterations:
-            # A fresh random network each time: matching one network's features would fit that network only.
-            losses = yield from self.step()
-            synthetic = self.problem.synthetic_set(images.tensor.detach())
-            yield Step(images.iteration, synthetic, losses, images.state, self.parts)
 
     def step(self) -> Generator[Notice, None, dict[str, Tensor]]:
-        """Take the next iteration.
+        """Take the next iteration, with a network of its own: one alone would be all that the images fit.
 
         Returns:
-            By name what the terms give, weighted, `matching`, their sum, and `skipped`, the steps that were left out so
-            far: detached scalars, valid until the next.
-
-        Raises:
-            NotEnoughMemory: the GPU has too little, and fewer images at once would be another loss.
+            By name what the terms give, weighted, `matching`, their sum, and `skipped`, the steps that were left out.
         """
         began = time.perf_counter()
         iteration = self.images.iteration + 1
         self.problem.new_network(iteration)
         batch = real_batch(self.problem, self.count, self.augmentation, iteration)
-        while True:
-            try:
-                losses = self._iterate(batch)
-                break
-            except torch.OutOfMemoryError as error:
-                reason = str(error).partition("\n")[0]
-            # Outside of `except`: what the error keeps alive is to be freed first.
-            yield from self._take_less(iteration, reason)
-        while self._warnings:
-            yield Warned(message=self._warnings.pop(0))
+        losses = yield from self._until_it_fits(lambda: self._iterate(batch))
         self.images.iteration = iteration
         if self.problem.device.type == "cpu":
-            looked = self.means.seconds
-            self.parts = looked | {"draws and update": time.perf_counter() - began - sum(looked.values())}
+            spent = self.means.seconds
+            self.parts = spent | {"draws and update": time.perf_counter() - began - sum(spent.values())}
         return losses
 
-    def _iterate(self, batch: RealBatch) -> dict[str, Tensor]:
+    def _iterate(self, batch: RealBatch) -> Generator[Notice, None, dict[str, Tensor]]:
+        yield from ()
         if not self._graphed:
             return self._descend(batch)
         table = [] if batch.drawn is None else [self._table(batch.drawn)]
         return dict(zip([*self.means.names, "skipped"], self._replayed(batch.indices, *table), strict=True))
 
     def _iterate_on(self, indices: Tensor, table: Tensor | None = None) -> list[Tensor]:
-        """An iteration as a function of tensors alone, which changes the images in place."""
         batch = RealBatch(self.problem.real, indices, table=table, augment_by=self._augment_by)
         return list(self._descend(batch).values())
 
@@ -229,8 +206,8 @@ class Matching:
             yield from self.problem.adapt(first, reason, "compiled", False)
             self.means, self._augment_by = self.means.under(self.problem.policy), augment_by
 
-    def _take_less(self, iteration: int, reason: str) -> Iterator[Notice]:
-        """Halve what goes through the network at once, after the GPU's memory was too small for it."""
+    def _less(self, reason: str) -> tuple[str, int]:
+        """Halve what goes through the network at once."""
         policy, means = self.problem.policy, self.means
         most = self.count * self.problem.real.classes
         if means.phase == "synthetic":
@@ -242,11 +219,10 @@ class Matching:
             fixed = means.network.uses_batch_statistics and not means.network.stages
         if fixed or now <= least:
             raise NotEnoughMemory(too_little(means.phase, now, fixed, reason, policy))
-        self._replayed.forget()
-        if policy.device.type == "cuda":
-            torch.cuda.empty_cache()
-        yield from self.problem.adapt(iteration, reason, what, max(least, -(-now // 2)))
-        self.means = means.under(self.problem.policy)
+        return what, max(least, -(-now // 2))
+
+    def _follow_policy(self) -> None:
+        self.means = self.means.under(self.problem.policy)
 
 
 def sampled_again(smallest: int, batch: int) -> Warned:

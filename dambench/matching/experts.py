@@ -39,7 +39,7 @@ from dambench.core.errors import BadInput
 from dambench.core.events import Progressed, Warned
 from dambench.core.protocol import DSA, Budget, Positive, Protocol, identity
 from dambench.core.units import size
-from dambench.training.policy import STACK
+from dambench.training.policy import STACK, until_it_fits
 from dambench.training.problem import Network, Notice, PhaseStarted, Problem, Seeds, SyntheticSet
 from dambench.training.train import Gsam, train, train_together
 
@@ -448,52 +448,49 @@ def _trained(
     if history_bytes:
         most = max(1, min(most, psutil.virtual_memory().available // SHARE // history_bytes))
     whole, left = problem.whole_set(), list(numbers)
-    while left:
-        now, before = left[:most], len(numbers) - len(left)
-        last = f"–{before + len(now)}" if len(now) > 1 else ""
+
+    def train_some() -> Generator[Notice, None, _Trained]:
+        some, before = left[:most], len(numbers) - len(left)
+        last = f"–{before + len(some)}" if len(some) > 1 else ""
         note = f"{purpose} {before + 1}{last}/{len(numbers)}"
-        result = None
-        try:
-            trained = [problem.build_network().to(problem.device) for _ in now]
-            history: list[Tensor] = []
+        networks = [problem.build_network().to(problem.device) for _ in some]
+        history: list[Tensor] = []
 
-            def on_epoch_end(epochs: int, trained: list[Network] = trained, history: list[Tensor] = history) -> None:
-                if history_bytes:
-                    flat = [parameters_to_vector(network.parameters()) for network in trained]
-                    history.append(torch.stack(flat).detach().cpu())
+        def on_epoch_end(epochs: int) -> None:
+            if history_bytes:
+                flat = [parameters_to_vector(network.parameters()) for network in networks]
+                history.append(torch.stack(flat).detach().cpu())
 
-            own = [seeds.child(purpose, number) for number in now]
-            steps = train_together(
-                trained,
-                whole,
-                protocol,
-                own,
-                mirrors=problem.card.mirrors,
-                gsam=gsam,
-                epoch_indices=epoch_indices,
-                on_epoch_end=on_epoch_end,
-            )
-            for done, total in steps:
-                yield Progressed(
-                    phase="experts",
-                    done=before * total + done * len(now),
-                    total=len(numbers) * total,
-                    note=note,
-                )
-            result = _Trained(now, trained, torch.stack(history, 1) if history else torch.empty(0))
-        except torch.OutOfMemoryError:
-            if len(now) == 1:
-                raise
-        if result is None:
-            # Outside of `except`: what the error keeps alive is freed first.
-            trained = []
-            torch.cuda.empty_cache()
-            most = -(-len(now) // 2)
-            yield Warned(message=f"{len(now)} experts at once do not fit the GPU's memory: {most} are trained at once.")
-            continue
-        _check_finite(trained)
+        own, mirrors = [seeds.child(purpose, number) for number in some], problem.card.mirrors
+        steps = train_together(
+            networks,
+            whole,
+            protocol,
+            own,
+            mirrors=mirrors,
+            gsam=gsam,
+            epoch_indices=epoch_indices,
+            on_epoch_end=on_epoch_end,
+        )
+        for done, total in steps:
+            done, total = before * total + done * len(some), len(numbers) * total
+            yield Progressed(phase="experts", done=done, total=total, note=note)
+        return _Trained(some, networks, torch.stack(history, 1) if history else torch.empty(0))
+
+    def take_less(reason: str) -> Iterator[Notice]:
+        nonlocal most
+        together = min(most, len(left))
+        most = -(-together // 2)
+        yield Warned(message=f"{together} experts at once do not fit the GPU's memory: {most} are trained at once.")
+
+    def stuck() -> bool:
+        return min(most, len(left)) == 1
+
+    while left:
+        result = yield from until_it_fits(train_some, take_less, stuck)
+        _check_finite(result.networks)
         yield result
-        left = left[len(now) :]
+        left = left[len(result.numbers) :]
 
 
 def _check_finite(trained: Sequence[Network], forget: str = "") -> None:

@@ -29,12 +29,13 @@ from torch import Tensor, nn
 from dambench.core import config
 from dambench.core.config import Recipe
 from dambench.core.errors import NotEnoughMemory
-from dambench.core.events import Progressed, Warned
+from dambench.core.events import Progressed
 from dambench.core.protocol import DSA, Budget, Protocol
 from dambench.matching.distribution import RealBatch, real_batch, sampled_again, too_little
+from dambench.matching.loop import MatchingLoop
 from dambench.matching.optimised import LearnedImages
 from dambench.training.augmentation import augment_by, parameters
-from dambench.training.cuda_graph import Recorder, Replayed
+from dambench.training.cuda_graph import Recorder
 from dambench.training.policy import Policy
 from dambench.training.problem import Network, Notice, Problem, State, Step
 from dambench.training.train import Training
@@ -234,7 +235,7 @@ def _copy(source: nn.Module, target: nn.Module) -> None:
         place.copy_(tensor)
 
 
-class GradientMatching:
+class GradientMatching(MatchingLoop):
     """Moves synthetic images so that a step on them trains a network as one on the real images does.
 
     Args:
@@ -248,13 +249,10 @@ class GradientMatching:
         options: Options,
         recorder: Callable[[torch.device], Recorder] | None = None,
     ):
-        self.problem, self.images, self.options = problem, images, options
+        super().__init__(problem, images, self._update_on, recorder)
+        self.options = options
         self.updates = options.updates or updates_for(problem.ipc)
         epochs = epochs_for(problem.ipc) if options.epochs is None else options.epochs
-        self.parts: dict[str, float] = {}
-        """What the last iteration spent its time on, seconds; empty on a GPU, which the host does not wait for."""
-        self._warnings: list[str] = []
-        """That are still to be yielded."""
         network = problem.new_network(images.iteration + 1).requires_grad_(True)
         self.inner = self._training = None
         if epochs and self.updates > 1:
@@ -274,30 +272,20 @@ class GradientMatching:
                 [network], data, self.inner, mirrors=problem.card.mirrors, on_warning=self._warnings.append
             )
         self.gradients = ClassGradients(network, problem.policy, options.distance)
-        self._graphed = problem.device.type == "cuda" or recorder is not None
-        self._replayed = Replayed(self._update_on, problem.device, on_warning=self._warnings.append, recorder=recorder)
 
-    def steps(self) -> Iterator[Step | Notice]:
-        """Take all iterations that are left."""
-        images, smallest, batch = self.images, min(self.problem.real.counts), self.options.batch_real
+    def _prepare(self) -> Iterator[Notice]:
+        smallest, batch = min(self.problem.real.counts), self.options.batch_real
         if smallest < batch:
             yield sampled_again(smallest, batch)
         if self.problem.policy.compiled:
             reason = "gradient matching has no compiled form"
-            yield from self.problem.adapt(images.iteration + 1, reason, "compiled", False)
-        while images.iteration < self.options.iterations:
-            losses = yield from self.step()
-            synthetic = self.problem.synthetic_set(images.tensor.detach())
-            yield Step(images.iteration, synthetic, losses, images.state, self.parts)
+            yield from self.problem.adapt(self.images.iteration + 1, reason, "compiled", False)
 
     def step(self) -> Generator[Notice, None, dict[str, Tensor]]:
         """Take the next iteration: a new network, and all updates that it is used for.
 
         Yields:
             How many updates are done, of all iterations.
-
-        Raises:
-            NotEnoughMemory: the GPU has too little, and fewer images at once would be another loss.
 
         Returns:
             `matching`, the mean over the updates, and `skipped`, the updates that were left out so far: detached
@@ -332,19 +320,10 @@ class GradientMatching:
     def _update(self, network: Network, number: int) -> Generator[Notice, None, Tensor]:
         self._set_statistics(network, number)
         batch = real_batch(self.problem, self.options.batch_real, self.options.augmentation, number)
-        while True:
-            try:
-                loss = self._update_by(batch)
-                break
-            except torch.OutOfMemoryError as error:
-                reason = str(error).partition("\n")[0]
-            # Outside of `except`: what the error keeps alive is to be freed first.
-            yield from self._take_less(reason)
-        while self._warnings:
-            yield Warned(message=self._warnings.pop(0))
-        return loss
+        return (yield from self._until_it_fits(lambda: self._update_by(batch)))
 
-    def _update_by(self, batch: RealBatch) -> Tensor:
+    def _update_by(self, batch: RealBatch) -> Generator[Notice, None, Tensor]:
+        yield from ()
         if not self._graphed:
             return self._descend(batch)
         table = []
@@ -354,25 +333,23 @@ class GradientMatching:
         return loss
 
     def _update_on(self, indices: Tensor, table: Tensor | None = None) -> list[Tensor]:
-        """An update as a function of tensors alone, which changes the images in place."""
         return [self._descend(RealBatch(self.problem.real, indices, table=table, augment_by=augment_by))]
 
     def _descend(self, batch: RealBatch) -> Tensor:
         loss = self.gradients.pull(batch, self.images.tensor, self.images.gradient)
         return self.images.descend({"matching": loss})["matching"]
 
-    def _take_less(self, reason: str) -> Iterator[Notice]:
-        """Halve what goes through the network at once, after the GPU's memory was too small for it."""
+    def _less(self, reason: str) -> tuple[str, int]:
+        """Halve the real images that go through the network at once."""
         policy, gradients = self.problem.policy, self.gradients
         of_real = gradients.phase == "real"
         now = min(policy.real_chunk, self.options.batch_real) if of_real else self.problem.ipc
         if now == 1 or not of_real:
             raise NotEnoughMemory(too_little(gradients.phase, now, False, reason, policy))
-        self._replayed.forget()
-        if policy.device.type == "cuda":
-            torch.cuda.empty_cache()
-        yield from self.problem.adapt(self.images.iteration + 1, reason, "real_chunk", -(-now // 2))
-        self.gradients = ClassGradients(gradients.network, self.problem.policy, gradients.apart)
+        return "real_chunk", -(-now // 2)
+
+    def _follow_policy(self) -> None:
+        self.gradients = ClassGradients(self.gradients.network, self.problem.policy, self.gradients.apart)
 
     @torch.no_grad()
     def _set_statistics(self, network: Network, number: int) -> None:
@@ -393,4 +370,4 @@ class GradientMatching:
 def match_gradients(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Distil by gradients: a whole `distill` for a method of this kind."""
     images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
-    yield from GradientMatching(problem, images, options).steps()
+    yield from GradientMatching(problem, images, options).steps(options.iterations)

@@ -43,11 +43,12 @@ from dambench.core.protocol import DSA
 from dambench.core.units import size
 from dambench.matching.experts import ExpertTraining, Schedule, Trajectories
 from dambench.matching.experts import check as check_network
+from dambench.matching.loop import MatchingLoop
 from dambench.matching.optimised import Learned, LearnedImages
 from dambench.training.augmentation import Draw, augment, augment_by, draw, parameters, strategy_for
-from dambench.training.cuda_graph import Recorder, Replayed
+from dambench.training.cuda_graph import Recorder
 from dambench.training.policy import ALL
-from dambench.training.problem import Network, Notice, Problem, State, Step, SyntheticSet
+from dambench.training.problem import Network, Notice, Problem, State, SyntheticSet
 from dambench.training.train import Gsam
 
 MOST_OF_MEMORY = 0.7
@@ -406,7 +407,7 @@ class LearnedRate(Learned):
         self.tensor.copy_(bounded)
 
 
-class TrajectoryMatching:
+class TrajectoryMatching(MatchingLoop):
     """Moves a synthetic set so that steps on it take a student where real images took an expert.
 
     Args:
@@ -427,7 +428,8 @@ class TrajectoryMatching:
         resume: State | None = None,
         recorder: Callable[[torch.device], Recorder] | None = None,
     ):
-        self.problem, self.images, self.experts, self.options = problem, images, experts, options
+        super().__init__(problem, images, self._iterate_on, recorder)
+        self.experts, self.options = experts, options
         self.student = Student(problem.new_network(0))
         self._weigh = weigh
         self.rate = LearnedRate(options.lr_student, options.lr_lr, options.momentum_lr, problem.device)
@@ -452,12 +454,6 @@ class TrajectoryMatching:
         """Images of each step."""
         self._passes = -(-options.steps // len(of_pass))
         self._strategy = strategy_for(DSA, problem.card.mirrors) if options.augmentation == "dsa" else ()
-        self.parts: dict[str, float] = {}
-        """What the last iteration spent its time on, seconds; on a CPU."""
-        self._warnings: list[str] = []
-        """That are still to be yielded."""
-        self._graphed = problem.device.type == "cuda" or recorder is not None
-        self._replayed = Replayed(self._iterate_on, problem.device, on_warning=self._warnings.append, recorder=recorder)
         self._resumed = resume is not None
 
     @property
@@ -467,24 +463,18 @@ class TrajectoryMatching:
 
     @property
     def synthetic(self) -> SyntheticSet:
-        """The set as it is now."""
         whole = self.problem.synthetic_set(self.images.tensor.detach(), self.labels)
         return replace(whole, lr=self.rate.tensor.detach())
 
     def state(self) -> State:
-        """Copies of all that `resume` needs."""
         return self.images.state() | {"gated": self.gated.clone(), "held": self.rate.held.clone()}
 
-    def steps(self) -> Iterator[Step | Notice]:
-        """Take all iterations that are left."""
+    def _prepare(self) -> Iterator[Notice]:
         if self.problem.policy.compiled:
             reason = "trajectory matching has no compiled form"
             yield from self.problem.adapt(self.images.iteration + 1, reason, "compiled", False)
         if not self._resumed and self.options.memory == "unrolled":
             yield from self._keep_what_fits()
-        while self.images.iteration < self.options.iterations:
-            losses = yield from self.step()
-            yield Step(self.images.iteration, self.synthetic, losses, self.state, self.parts)
 
     def step(self) -> Generator[Notice, None, dict[str, Tensor]]:
         """Take the next iteration.
@@ -492,12 +482,8 @@ class TrajectoryMatching:
         Yields:
             How many of the student's steps are done, there and back, of all iterations.
 
-        Raises:
-            NotEnoughMemory: the GPU has too little even for one step's graph.
-
         Returns:
-            `matching`, `lr`, the step size that led to it, and `skipped`, the steps that were left out so far: detached
-            scalars, valid until the next.
+            `matching`, `lr`, the step size that led to it, and `skipped`, the steps that were left out so far.
         """
         iteration = self.images.iteration + 1
         generator = self.problem.seeds.generator("trajectory", iteration)
@@ -509,16 +495,7 @@ class TrajectoryMatching:
         orders = [torch.randperm(len(self.images.tensor), generator=generator) for _ in range(self._passes)]
         chosen = torch.cat(orders)[: sum(self._sizes)]
         drawn = [draw(self._strategy, size, generator, one_operation=True) for size in self._sizes if self._strategy]
-        while True:
-            try:
-                losses = yield from self._iterate(start, target, chosen, drawn)
-                break
-            except torch.OutOfMemoryError as error:
-                reason = str(error).partition("\n")[0]
-            # Outside of `except`: what the error keeps alive is to be freed first.
-            yield from self._keep_less(reason)
-        while self._warnings:
-            yield Warned(message=self._warnings.pop(0))
+        losses = yield from self._until_it_fits(lambda: self._iterate(start, target, chosen, drawn))
         self.images.iteration = iteration
         if iteration == self.options.iterations:
             yield from self._closing_warnings()
@@ -526,7 +503,7 @@ class TrajectoryMatching:
 
     def _iterate(
         self, start: Tensor, target: Tensor, chosen: Tensor, drawn: list[Draw]
-    ) -> Generator[Progressed, None, dict[str, Tensor]]:
+    ) -> Generator[Notice, None, dict[str, Tensor]]:
         if self._graphed:
             table = []
             if drawn:
@@ -557,7 +534,6 @@ class TrajectoryMatching:
             yield Progressed(phase="distil", done=done, total=total, note=note)
 
     def _iterate_on(self, start: Tensor, target: Tensor, chosen: Tensor, table: Tensor | None = None) -> list[Tensor]:
-        """An iteration as a function of tensors alone, which changes the set in place."""
         rows: Sequence[Tensor | None] = [None] * len(self._sizes) if table is None else table.split(self._sizes)
         batches = [
             Minibatch(some, Minibatch.augmented if part is None else partial(_augmented_by, table=part))
@@ -606,8 +582,8 @@ class TrajectoryMatching:
             reason = f"{why}, and {size(free)} are free"
             yield from self.problem.adapt(self.images.iteration + 1, reason, "kept_steps", fit)
 
-    def _keep_less(self, reason: str) -> Iterator[Notice]:
-        """Halve the steps whose graphs are kept, after the GPU's memory was too small for them."""
+    def _less(self, reason: str) -> tuple[str, int]:
+        """Halve the steps whose graphs are kept."""
         policy = self.problem.policy
         now = min(policy.kept_steps, self.options.steps) if self.options.memory == "unrolled" else 0
         if not now:
@@ -615,10 +591,10 @@ class TrajectoryMatching:
                 f"One step of a student on {max(self._sizes)} images does not fit the GPU's memory, of which "
                 f"{size(policy.used_bytes())} are in use: take a smaller batch_student. ({reason})"
             )
-        self._replayed.forget()
-        if policy.device.type == "cuda":
-            torch.cuda.empty_cache()
-        yield from self.problem.adapt(self.images.iteration + 1, reason, "kept_steps", now // 2)
+        return "kept_steps", now // 2
+
+    def _follow_policy(self) -> None:
+        """Each iteration reads it anew."""
 
     def _closing_warnings(self) -> Iterator[Warned]:
         """At the end, what a reader should know of steps that were not taken as they were computed."""

@@ -64,4 +64,4 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
     """Move images and labels so that steps on them take a student where real images took an expert."""
     experts = yield from trajectories(problem, training(options), options.experts, options.experts_from)
     matching = yield from soft_matching(problem, experts, options, resume)
-    yield from matching.steps()
+    yield from matching.steps(options.iterations)

@@ -81,4 +81,4 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
     experts = yield from trajectories(problem, training(options), options.experts, options.experts_from)
     images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
     matching = TrajectoryMatching(problem, images, experts, options, resume=resume)
-    yield from matching.steps()
+    yield from matching.steps(options.iterations)

@@ -130,4 +130,4 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
     mask = depth_mask if options.mask == "depth" else loss_mask
     weigh = mask(length, options.mask_ratio, problem.device) if options.mask_ratio else None
     matching = yield from soft_matching(problem, experts, options, resume, weigh)
-    yield from matching.steps()
+    yield from matching.steps(options.iterations)

@@ -10,7 +10,7 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +46,7 @@ CPP = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++"
 
 T = TypeVar("T")
 R = TypeVar("R")
+Y = TypeVar("Y")
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -183,6 +184,30 @@ class Policy:
     def peak_reserved_bytes(self) -> int:
         """What the allocator had taken from the GPU at most since `restart_peak`; 0 on a CPU, where nothing is kept."""
         return torch.cuda.max_memory_reserved(self.device) if self.device.type == "cuda" else 0
+
+
+def until_it_fits(
+    attempt: Callable[[], Generator[Y, None, R]],
+    take_less: Callable[[str], Iterator[Y]],
+    stuck: Callable[[], bool] = lambda: False,
+) -> Generator[Y, None, R]:
+    """Try again where the GPU's memory was too small for an attempt, each time with less at once.
+
+    Args:
+        attempt: what it makes is its own until it returns, so that all of it is freed if it fails.
+        take_less: changes what the next attempt does; it is told the first line of torch's reason.
+        stuck: whether nothing less can be tried: the error is raised as it came.
+    """
+    while True:
+        try:
+            return (yield from attempt())
+        except torch.OutOfMemoryError as error:
+            if stuck():
+                raise
+            reason = str(error).partition("\n")[0]
+        # Outside of `except`: what the error keeps alive is freed first.
+        yield from take_less(reason)
+        torch.cuda.empty_cache()
 
 
 @cache

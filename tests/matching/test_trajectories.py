@@ -453,7 +453,7 @@ def test_where_memory_is_short_fewer_graphs_are_kept_from_the_beginning_on(monke
     results = []
     for free in (10**12, 0):
         monkeypatch.setattr(Policy, "free_bytes", lambda self, free=free: free)
-        events = list(matching(tiny_problem(), options(iterations=3)).steps())
+        events = list(matching(tiny_problem(), options(iterations=3)).steps(3))
         assert [(event.iteration, event.what, event.value) for event in adaptations(events)] == (
             [] if free else [(1, "kept_steps", 0)]
         )
@@ -488,7 +488,7 @@ def test_out_of_memory_halves_the_graphs_that_are_kept_until_none_is(monkeypatch
 def test_what_has_no_compiled_form_says_so() -> None:
     problem = tiny_problem()
     problem.policy = Policy(torch.device("cpu"), compiled=True)
-    events = list(matching(problem, options(iterations=1)).steps())
+    events = list(matching(problem, options(iterations=1)).steps(1))
     assert [(event.what, event.value) for event in adaptations(events)] == [("compiled", 0)]
 
 
