@@ -110,7 +110,8 @@ def run_cli(arguments: Sequence[str]) -> int:
             # It was stdout. What is still in its buffer would fail once more when Python ends.
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return complain(complaint.text, complaint.code) if complaint.text else complaint.code
+        text = f"{complaint.text} {complaint.hint}".rstrip()
+        return complain(text, complaint.code) if text else complaint.code
     finally:
         last_opened.set(None)
 

@@ -17,6 +17,8 @@ class Complaint(NamedTuple):
     code: int = 2
     field: str = ""
     """The option of the request that it is about; empty: none."""
+    hint: str = ""
+    """What to type next, for whoever typed a command."""
 
 
 def complaint_about(error: Exception) -> Complaint | None:
@@ -26,7 +28,7 @@ def complaint_about(error: Exception) -> Complaint | None:
             return Complaint(str(error), field=error.field)
         case typer.TyperException():
             parameter = getattr(error, "param", None)
-            return Complaint(f"{error.format_message()} Try: dambench --help", field=field_of(parameter))
+            return Complaint(error.format_message(), field=field_of(parameter), hint="Try: dambench --help")
         case NotKept():
             return Complaint(str(error), 1)
         case MemoryError():

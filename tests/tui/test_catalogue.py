@@ -9,7 +9,7 @@ import pytest
 from dambench.cli.app import run_cli
 from dambench.core import config, files, registry
 from dambench.methods import dm
-from dambench.tui.models import catalogue
+from dambench.tui.models import catalogue, request
 from dambench.tui.models.request import arguments, command, from_toml, of_run, to_toml
 from tests.ledger import CARD
 
@@ -192,10 +192,9 @@ def test_a_file_with_something_else_is_refused() -> None:
 
 
 def test_the_form_has_every_setting_of_a_request() -> None:
-    from dambench.tui.screens.new_run import MORE, WHAT
-
-    shown = {*WHAT, *MORE, "recipe"} | {"iterations", "seed"}  # of the method's options, and of seeds
+    shown = {*request.fields()} | {"iterations", "seed"}  # of the method's options, and of seeds
     assert shown == set(config.Request.__struct_fields__)
+    assert {field.section for field in request.fields().values()} == {"main", "method", "more"}
 
 
 def test_data_that_the_environment_names_need_not_be_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

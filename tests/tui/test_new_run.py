@@ -1,4 +1,5 @@
 import asyncio
+import io
 import json
 import os
 import subprocess
@@ -6,26 +7,28 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Select
 
-from dambench.core.config import Choice, Execution
+from dambench.cli.app import run_cli
+from dambench.core.config import Choice, Count, Execution, Request, option, options
 from dambench.core.errors import BadInput
+from dambench.datasets import prepare
 from dambench.runner import monitor, processes
 from dambench.runner.monitor import Glance, Tenant
 from dambench.store import runs as stored
 from dambench.store.history import Expected, Similar
 from dambench.store.runs import Store
 from dambench.tui import checker
-from dambench.tui.models import catalogue
+from dambench.tui.models import catalogue, request
 from dambench.tui.models.catalogue import Catalogue
 from dambench.tui.models.preflight import Outlook, field_notes, gpu_lines, preflight_lines
 from dambench.tui.screens import new_run
-from dambench.tui.screens.new_run import NewRunScreen, at_fault
+from dambench.tui.screens.new_run import NewRunScreen
 from dambench.tui.widgets.form import FormRow
 from tests import ledger
 from tests.tui.screen import SIZES, console, drawn, play, shows, snapshot, until
@@ -76,7 +79,8 @@ def _answer(method: str = "dm", seeds: tuple[int, ...] = (0,), **options: object
 def _says(arguments: list[str]) -> dict[str, Any]:
     """As the child with torch would, for the few things these tests type."""
     if "20k" in arguments:
-        return {"error": "Invalid value for '--iterations': '20k' is not a valid integer. Try: dambench --help"}
+        error = "Invalid value for '--iterations': '20k' is not a valid integer."
+        return {"error": error, "field": "iterations"}
     if "cifar10" in arguments:
         return {"runs": 1, "first": "Preparing cifar10: this is done once. Its 2 raw files must be downloaded."}
     method = arguments[arguments.index("--method") + 1]
@@ -444,14 +448,51 @@ def test_options_come_when_they_are_known_and_gpus_when_they_are_seen(
 # What is said, without a screen.
 
 
-def test_the_field_of_a_sentence_is_found() -> None:
-    fields = ["method", "dataset", "ipc", "network", "seeds", "evaluate_on", "method.lr_images"]
-    assert at_fault("--ipc 500 is too many: class '8' of digits has 131.", fields) == "ipc"
-    assert at_fault("In method dm: lr_images = -1 is not allowed: expected.", fields) == "method.lr_images"
-    assert at_fault("--seeds '4-' is not of the form 0-4 or 0,3,7.", fields) == "seeds"
-    assert at_fault("--evaluate-on names a network twice.", fields) == "evaluate_on"
-    assert at_fault("", fields) == ""
-    assert at_fault("Something else.", fields) == ""
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        ([], ""),
+        (["--ipc", "0"], "ipc"),
+        (["--iterations", "0"], "method.iterations"),
+        (["--set", "method.lr_images=-1"], "method.lr_images"),
+        (["--seeds", "4-"], "seeds"),
+        (["--seed", "x"], "seeds"),
+    ],
+)
+def test_an_error_names_its_field(
+    words: list[str], field: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(Choice("digits"), None)
+    line = json.dumps(["--method", "dm", "--dataset", "digits", *words])
+    monkeypatch.setattr("sys.stdin", io.StringIO(line + "\n"))
+    capsys.readouterr()
+    assert run_cli(["checks"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert request.field_of_error(answer) == field
+    assert ("error" in answer) == bool(field)
+
+
+def test_an_option_of_a_run_that_is_new_is_a_field_of_the_form(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class More(Request, frozen=True, forbid_unknown_fields=True, kw_only=True):
+        warm_up: Annotated[Count | None, option("Warm-up", "Iterations with a growing step size", default="9")] = None
+
+    monkeypatch.setattr(request, "options", lambda: options(More))
+    request.fields.cache_clear()
+
+    async def scene(pilot: Pilot[None]) -> None:
+        form = await _opened(pilot)
+        entry = form.query_one("#field-warm_up").query_one(Input)
+        entry.focus()
+        await pilot.press("7")
+        await shows(pilot, "Warm-up", "Iterations with a growing step size [default: 9].")
+        assert form.to_copy() == "dambench run --method dm --dataset digits --ipc 1 --warm-up 7"
+        assert entry.placeholder == "9"
+        assert "warm_up = 7" in request.to_toml(form.form)
+
+    try:
+        play(console(path), scene)
+    finally:
+        request.fields.cache_clear()
 
 
 def test_beside_each_field_is_what_it_comes_to() -> None:
@@ -585,10 +626,6 @@ def test_the_past_says_what_a_run_would_take(path: Path) -> None:
 def test_the_command_line_answers_many_requests(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import io
-
-    from dambench.cli.app import run_cli
-
     lines = [["--method", "dm", "--dataset", "digits", "--ipc", "x"], ["--method", "dmm", "--dataset", "digits"]]
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(json.dumps(line) + "\n" for line in lines) + "3\n"))
     assert run_cli(["checks"]) == 0

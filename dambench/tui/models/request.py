@@ -8,58 +8,65 @@ import os
 import shlex
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
 
 from dambench.core import files
-from dambench.core.config import Request, RunConfig, check_said_once
+from dambench.core.config import OptionSpec, RunConfig, check_said_once, options
 from dambench.core.protocol import PRESETS
 from dambench.core.sanitize import display
 
 Form = dict[str, str]
-"""Text by field: of `Request`, `method.NAME` and `dataset.NAME`. What is empty was not said."""
+"""Text by field: an option of a run, `method.NAME` or `dataset.NAME`. What is empty was not given."""
 
 
-ORDER = (
-    "method",
-    "dataset",
-    "data",
-    "ipc",
-    "network",
-    "recipe",
-    "evaluate_on",
-    "eval_repeats",
-    "evaluate_every",
-    "protocol",
-    "seeds",
-)
-"""In which somebody would type them; others after these."""
+IS = {"iterations": "method.iterations", "seed": "seeds"}
+"""Options of a run that are other fields of the form."""
+
+
+@cache
+def fields() -> dict[str, OptionSpec]:
+    """The form's fields that are options of a run, in their order."""
+    return {option.name: option for option in options() if option.name not in IS}
 
 
 def arguments(form: Mapping[str, str]) -> list[str]:
     """What comes after `dambench run`."""
-    said: list[str] = []
-    for name in sorted(form, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
-        text = form[name].strip()
-        if not text or (name == "deterministic" and text != "on"):
-            continue
-        if "." in name:
-            iterations = name == "method.iterations"
-            said += _flag("iterations", text) if iterations else ["--set", f"{name}={text}"]
-        elif name == "deterministic":
-            said.append("--deterministic")
-        elif name == "seeds" and text.isdecimal():
-            said += _flag("seed", text)
-        elif name == "tags":
-            said += [part for tag in text.split(",") if tag.strip() for part in _flag("tag", tag.strip())]
-        else:
-            said += _flag(name.replace("_", "-"), text)
-    return said
+    order = list(fields())
+    found: list[str] = []
+    # The settings of a method go over its recipe.
+    for name in sorted(form, key=lambda name: order.index(name if name in order else "recipe")):
+        if text := form[name].strip():
+            found += _argument(name, text)
+    return found
+
+
+def _argument(name: str, text: str) -> list[str]:
+    """A field as it is typed."""
+    if name == "method.iterations":
+        return _flag("--iterations", text)
+    if "." in name:
+        return ["--set", f"{name}={text}"]
+    if name == "seeds" and text.isdecimal():
+        return _flag("--seed", text)
+    option = fields()[name]
+    if option.kind == "boolean":
+        return [option.flag] if text == "on" else []
+    if option.repeated:
+        return [part for value in text.split(",") if value.strip() for part in _flag(option.flag, value.strip())]
+    return _flag(option.flag, text)
+
+
+def field_of_error(answer: Mapping[str, Any]) -> str:
+    """The field that the error of a checked request is about; empty: none of them alone."""
+    name = str(answer.get("field", ""))
+    return IS.get(name, name)
 
 
 def _flag(name: str, text: str) -> list[str]:
-    return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
+    return [f"{name}={text}"] if text.startswith("-") else [name, text]
 
 
 def command(form: Mapping[str, str]) -> str:
@@ -120,40 +127,37 @@ def _text(value: Any) -> str:
 
 def to_toml(form: Mapping[str, str]) -> str:
     """A file that `dambench run FILE.toml` reads the same from."""
-    fields: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for name, text in form.items():
         if text := text.strip():
             group, dot, option = name.partition(".")
             if dot:
-                options = fields.setdefault(group, {})
-                options[option] = text
+                given.setdefault(group, {})[option] = text
             elif name in ("method", "dataset"):
-                fields.setdefault(name, {})["name"] = text
+                given.setdefault(name, {})["name"] = text
             else:
-                fields[name] = text
-    lines = [f"{name} = {_literal(name, value)}" for name, value in fields.items() if isinstance(value, str)]
-    for group, options in fields.items():
-        if isinstance(options, dict):
-            lines += ["", f"[{group}]", *(f"{name} = {_literal(name, text)}" for name, text in options.items())]
+                given[name] = text
+    lines = [f"{name} = {_literal(name, value)}" for name, value in given.items() if isinstance(value, str)]
+    for group, chosen in given.items():
+        if isinstance(chosen, dict):
+            lines += ["", f"[{group}]", *(f"{name} = {_literal(name, text)}" for name, text in chosen.items())]
     return "\n".join(lines) + "\n"
 
 
-LISTS = ("evaluate_on", "tags")
-TEXTS = ("name", "data", "seeds", "network", "device", "protocol", "recipe", "preprocessing", "precision", "compile")
-"""Fields whose values are texts, whatever they look like."""
-
-
 def _literal(name: str, text: str) -> str:
-    if name in LISTS:
-        return json.dumps([part.strip() for part in text.split(",")])
-    if name == "deterministic":
-        return "true" if text == "on" else "false"
-    if name not in TEXTS:
-        try:
-            if not isinstance(tomllib.loads(f"v = {text}")["v"], str):
-                return text
-        except (ValueError, RecursionError):
-            pass
+    option = fields().get(name)
+    match option.kind if option else "":
+        case "list":
+            return json.dumps([part.strip() for part in text.split(",")])
+        case "boolean":
+            return "true" if text == "on" else "false"
+        case "text":
+            return json.dumps(text)  # whatever it looks like
+    try:
+        if not isinstance(tomllib.loads(f"v = {text}")["v"], str):
+            return text
+    except (ValueError, RecursionError):
+        pass
     return json.dumps(text)
 
 
@@ -164,18 +168,17 @@ def from_toml(text: str) -> Form:
         ValueError: it is not TOML, has a key that a request does not have, or says the same in two ways.
     """
     form: Form = {}
-    fields = tomllib.loads(text)
-    check_said_once(fields, "the file")
-    for name, value in fields.items():
-        if name not in Request.__struct_fields__:
+    given = tomllib.loads(text)
+    check_said_once(given, "the file")
+    for name, value in given.items():
+        field = IS.get(name, name)
+        option = fields().get(name)
+        if option is None and name not in IS:
             raise ValueError(f"There is no setting {name!r}.")
         if isinstance(value, dict):
-            form |= {name if option == "name" else f"{name}.{option}": _text(said) for option, said in value.items()}
-        elif name == "deterministic":
-            form[name] = "on" if value else ""
-        elif name == "iterations":
-            form["method.iterations"] = _text(value)
+            form |= {name if key == "name" else f"{name}.{key}": _text(each) for key, each in value.items()}
+        elif option is not None and option.kind == "boolean":
+            form[field] = "on" if value else ""
         else:
-            key = "seeds" if name == "seed" else name
-            form[key] = ",".join(map(str, value)) if isinstance(value, list) else _text(value)
+            form[field] = ",".join(map(str, value)) if isinstance(value, list) else _text(value)
     return form

@@ -5,12 +5,11 @@ what it says is what `dambench run` would say.
 """
 
 import os
-import re
 import shlex
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -26,7 +25,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, Input, Select, Static
 
-from dambench.core.config import PRECISIONS, PREPROCESSINGS
+from dambench.core.config import Section
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
 from dambench.report.wording import protocol_in_words
@@ -58,63 +57,6 @@ STILL = 0.5
 
 FIRST: Form = {"method": "dm", "dataset": "digits", "ipc": "1"}
 """Done in seconds on any machine, with no download."""
-
-LABELS = {
-    "method": "Method",
-    "dataset": "Dataset",
-    "data": "Data in",
-    "ipc": "IPC",
-    "network": "Network",
-    "evaluate_on": "Evaluate on",
-    "eval_repeats": "Repeats",
-    "protocol": "Protocol",
-    "seeds": "Seeds",
-    "device": "Device",
-    "recipe": "Recipe",
-    "evaluate_every": "Every",
-    "preprocessing": "Preprocessing",
-    "precision": "Precision",
-    "compile": "Compile",
-    "deterministic": "Deterministic",
-    "threads": "Threads",
-    "checkpoint_every": "Checkpoint",
-    "name": "Name",
-    "tags": "Tags",
-}
-HELP = {
-    "method": "How the set is made: ← → choose, enter lists.",
-    "dataset": "What is made smaller. One that is not here is prepared, or downloaded first, when the run starts.",
-    "data": "The folder or file with the raw data, for datasets by path [default: DAMBENCH_DATA].",
-    "ipc": "Images per class.",
-    "network": "That the method matches on, as convnet-d3-w128 [default: the recipe's].",
-    "evaluate_on": "Networks that are trained on the set, with commas [default: the ConvNet matched on].",
-    "eval_repeats": "How many of each are trained.",
-    "protocol": "How networks are trained and tested. Only the same protocol makes one table.",
-    "seeds": "One, or several runs: 0-4, or 0,3,7.",
-    "device": "auto takes a GPU if there is one.",
-    "recipe": "Published or measured settings; what is typed goes over them.",
-    "evaluate_every": "Also evaluate each time so many iterations are done; 0: only at the end.",
-    "preprocessing": "Of the real images: mean/std, or zca, whitening.",
-    "precision": "fp32, tf32 (GPU) or bf16 (of real images).",
-    "compile": "Compile the networks: auto does so for long runs on a GPU.",
-    "deterministic": "Only deterministic operations, also on CUDA.",
-    "threads": "CPU threads of torch; 0: its own choice.",
-    "checkpoint_every": "Seconds between two checkpoints, at least.",
-    "name": "What to call the run.",
-    "tags": "With commas.",
-}
-WHAT = ("method", "dataset", "data", "ipc", "network", "seeds", "device", "protocol", "evaluate_on", "eval_repeats")
-MORE = (
-    "evaluate_every",
-    "preprocessing",
-    "precision",
-    "compile",
-    "deterministic",
-    "threads",
-    "checkpoint_every",
-    "name",
-    "tags",
-)
 
 
 class RequestChecked(Message):
@@ -230,11 +172,11 @@ class NewRunScreen(Resilient, Screen[None]):
         with Container(id="panes"):
             with VerticalScroll(id="form", can_focus=False) as form:
                 form.border_title = "What"
-                yield from map(self._row, WHAT)
+                yield from self._rows("main")
                 with Container(id="options"):
                     yield from self._options()
                 yield Static(Text("More"), classes="section")
-                yield from map(self._row, MORE)
+                yield from self._rows("more")
             yield self._lines["protocol"]
             yield self._lines["before"]
         yield self._lines["hint"]
@@ -261,11 +203,16 @@ class NewRunScreen(Resilient, Screen[None]):
             yield Static(Text(display(self.form.get("dataset", ""))), classes="section")
         yield from map(self._row, dict.fromkeys([*options, *said]))
 
+    def _rows(self, section: Section) -> Iterable[FormRow]:
+        """The rows of the options of a run in one part of the form."""
+        return (self._row(name) for name, option in request.fields().items() if option.section == section)
+
     def _row(self, name: str) -> FormRow:
         value = self.form.get(name, "")
         choices = self._choices(name)
-        label = LABELS.get(name) or name.partition(".")[2]
-        placeholder = {"ipc": "1", "seeds": "0", "eval_repeats": "5", "evaluate_every": "0"}.get(name, "")
+        option = request.fields().get(name)
+        label = option.title if option else name.partition(".")[2]
+        placeholder = option.default if option and option.default.isdecimal() else ""
         return FormRow(
             name, label, ChoiceField(name, choices, value) if choices else TextField(name, value, placeholder)
         )
@@ -287,18 +234,12 @@ class NewRunScreen(Resilient, Screen[None]):
             case "recipe":
                 default, *others = self.known.recipes(self.form.get("method", "")) or ["default"]
                 return [(default, ""), *((n, n) for n in others)]
-            case "preprocessing":
-                return [("as the recipe", ""), *((n, n) for n in PREPROCESSINGS)]
-            case "precision":
-                return [("auto", ""), *((n, n) for n in PRECISIONS)]
-            case "compile":
-                return [("auto", ""), ("on", "on"), ("off", "off")]
-            case "deterministic":
-                return [("off", ""), ("on", "on")]
-        schema = self._schema(name)
-        if "enum" in schema:
-            return [("as the recipe", ""), *((str(said), str(said)) for said in schema["enum"])]
-        return []
+        field = request.fields().get(name)
+        if field is None:
+            return _offered("the recipe's", map(str, self._schema(name).get("enum", [])))
+        if field.kind == "boolean":
+            return [("off", ""), ("on", "on")]
+        return _offered(field.default, field.choices)
 
     def _schema(self, name: str) -> dict[str, Any]:
         group, dot, option = name.partition(".")
@@ -465,7 +406,7 @@ class NewRunScreen(Resilient, Screen[None]):
         self.answer, self.outlook, self._checked = message.answer, message.outlook, message.arguments
         self._offer_datasets()
         self._notes()
-        error = self.answer.get("error", "").removesuffix(" Try: dambench --help")
+        error = self.answer.get("error", "")
         if error:
             self._message(f"! {error}")
         elif self.answer.get("first"):
@@ -597,7 +538,9 @@ class NewRunScreen(Resilient, Screen[None]):
         name = getattr(self.focused, "field_name", "")
         schema = self._schema(name)
         group, _, option = name.partition(".")
-        text = HELP.get(name, "")
+        field = request.fields().get(name)
+        text = field.help if field else ""
+        text += " ← → choose, enter lists." if isinstance(self.focused, ChoiceField) else ""
         if schema:
             parts = [f"{option}: {catalogue.what(schema)}" if catalogue.what(schema) else option]
             parts += [catalogue.bounds(schema)] if catalogue.bounds(schema) else []
@@ -618,7 +561,7 @@ class NewRunScreen(Resilient, Screen[None]):
     def _notes(self) -> None:
         """Beside each field, what it comes to."""
         error = self.answer.get("error", "")
-        wrong = at_fault(error, [row.field_name for row in self.query(FormRow)])
+        wrong = request.field_of_error(self.answer)
         notes = field_notes(self.answer, self.known)
         for row in self.query(FormRow):
             row.mark(row.field_name == wrong)
@@ -670,18 +613,7 @@ class NewRunScreen(Resilient, Screen[None]):
         self._before()
 
 
-def at_fault(error: str, fields: Sequence[str]) -> str:
-    """The field that a sentence is about, as far as its words tell; empty: none."""
-    words = [word.removeprefix("--") for word in re.sub(r"[^\w-]", " ", error).split()]
-    # As a flag, then with its value, then by any word: options of a method may be called as other things are.
-    for sign in ("--{}", "{} =", ""):
-        for name in sorted(fields, key=lambda name: "." not in name):
-            said = name.partition(".")[2] or name
-            for spelling in {said, said.replace("_", "-"), "seed" if said == "seeds" else said}:
-                if (
-                    (spelling in words)
-                    if not sign
-                    else re.search(rf"(?<![\w-]){sign.format(spelling)}(?![\w-])", error)
-                ):
-                    return name
-    return ""
+def _offered(default: str, values: Iterable[str]) -> list[tuple[str, str]]:
+    """Values to choose from, the default first, which is none; nothing, where any value may be typed."""
+    others = [(value, value) for value in values if value != default]
+    return [(default, ""), *others] if others else []
