@@ -1,6 +1,5 @@
 """What the commands draw: a run's events (a bar in a terminal, plain lines elsewhere) and tables."""
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -21,8 +20,8 @@ from dambench.core.events import (
     Stepped,
 )
 from dambench.core.narration import losses, summary
-from dambench.core.sanitize import display, display_lines
-from dambench.core.units import duration, energy, size
+from dambench.core.sanitize import display
+from dambench.core.units import duration, size
 
 WIDE = 120
 """Columns of a terminal that has room for every detail."""
@@ -160,148 +159,3 @@ def table(head: list[str], rows: list[list[Any]]) -> None:
     with stdout.capture() as lines:
         stdout.print(drawn)
     print("\n".join(line.rstrip() for line in lines.get().splitlines() if line.strip()))
-
-
-def describe(details: dict[str, Any]) -> None:
-    """What `Store.describe` knows of a run, on stdout."""
-    run = details["run"]
-    skipped = ["config", "traceback", "dataset_sha256", "protocol_sha256", "overrides"]
-    skipped += ["uid", "boot", "process_started", "stop_asked"]
-    skipped += [] if run["phase"] else ["done", "total"]
-    skipped += [] if run["attempt"] > 1 else ["attempt"]
-    skipped += [] if run["pid"] else ["pid"]
-    facts = {key: value for key, value in run.items() if key not in skipped and value not in ("", None)}
-    facts["settings"] = ", ".join(f"{k} {v}" for k, v in run["config"]["method"].get("options", {}).items())
-    facts["evaluated on"] = ", ".join(run["config"]["evaluate_on"])
-    facts["computed in"] = _computed(run["config"])
-    facts["tags"] = ", ".join(details["tags"])
-    facts["in the trash since"] = facts.pop("deleted_at", "")
-    reserved = [key for key in ("peak_reserved_bytes",) if any(cost.get(key) for cost in details["costs"])]
-    table(["", ""], [[key, value] for key, value in facts.items() if value != ""])
-    table(
-        ["phase", "took", "peak memory", *(["reserved"] if reserved else [])],
-        [
-            [c["phase"], duration(c["seconds"]), *(size(c[key]) for key in ("peak_memory_bytes", *reserved))]
-            for c in details["costs"]
-        ],
-    )
-    table(
-        ["iteration", "network", "#", "accuracy", "balanced", "train", "loss", "took"],
-        [
-            [
-                score["iteration"],
-                score["network"],
-                score["repeat"],
-                f"{100 * score['accuracy']:.2f} %",
-                f"{100 * score['balanced_accuracy']:.2f} %",
-                f"{100 * score['train_accuracy']:.2f} %",
-                score["loss_state"] if score["loss"] is None else f"{score['loss']:.4f}",
-                duration(score["seconds"]),
-            ]
-            for score in details["scores"]
-        ],
-    )
-    for line in machine(details["usage"]):
-        print(line)
-    for made in details["sets"]:
-        where = display(made["file"]) or "its tensors are not on this machine, a picture is (--preview FILE.png)"
-        what = display(f"{made['shape']} {made['dtype']}")
-        print(f"set after iteration {made['iteration']}, {what}: {where}")
-    for checkpoint in details["checkpoints"]:
-        print(f"checkpoint after iteration {checkpoint['iteration']}, {size(checkpoint['bytes'])}")
-    for warning in details["warnings"]:
-        print(f"note: {display(warning, 400)}")
-    made_with = (f"{key} {display(str(value))}" for key, value in details["environment"].items() if value != "")
-    print("made with: " + ", ".join(made_with))
-    before = details["environment"]
-    for attempt in details["attempts"]:
-        other = {key: value for key, value in attempt["environment"].items() if value != before.get(key)}
-        other.pop("command_line", None)
-        said = ", ".join(f"{key} {display(str(value)) or 'none'}" for key, value in other.items()) or "the same"
-        after = f"from iteration {attempt['iteration'] + 1} on" if attempt["iteration"] >= 0 else "anew"
-        print(f"attempt {attempt['attempt']}, {after}, made with: {said}")
-        before = attempt["environment"]
-    if run["traceback"]:
-        print(display_lines(run["traceback"]))
-
-
-def _computed(config: dict[str, Any]) -> str:
-    where = config.get("where", {})
-    said = [config.get("precision", "fp32"), "compiled" if where.get("compiled") else ""]
-    said += [
-        f"{where[f'{kind}_chunk']} {kind} images at once"
-        for kind in ("real", "synthetic")
-        if where.get(f"{kind}_chunk")
-    ]
-    said += [f"{where['stack']} networks trained together" if where.get("stack", 1) > 1 else ""]
-    return ", ".join(part for part in said if part)
-
-
-def shown(png: bytes, shape: str, extent: tuple[int, int, bool]) -> str:
-    """How much of a set its preview shows; empty: all of it.
-
-    Args:
-        shape: of the set, (N, C, H, W) as JSON.
-        extent: as `Store.extent` gives it.
-    """
-    from dambench.core import half_blocks
-
-    height, width = json.loads(shape)[2:]
-    try:
-        classes, each, high, wide, _ = half_blocks.tiles(png, height, width).shape
-    except ValueError:
-        return ""
-    count, images, even = extent
-    parts = [half_blocks.in_part(classes, each, count, images, even=even)]
-    parts += [f"thinned out to {high - 1}×{wide - 1} pixels"] if (high - 1, wide - 1) != (height, width) else []
-    return ", ".join(part for part in parts if part)
-
-
-def draw(png: bytes, shape: str) -> None:
-    """The preview of a set, a column per class, in half blocks; in signs where the terminal has no colours.
-
-    Args:
-        shape: of the set, (N, C, H, W) as JSON.
-    """
-    from dambench.core import half_blocks
-
-    try:
-        images = half_blocks.tiles(png, *json.loads(shape)[2:])
-    except ValueError:
-        return
-    stdout = Console(highlight=False)
-    classes, each, high, wide, _ = images.shape
-    turned = images.transpose(1, 2, 0, 3, 4).reshape(each * high, classes * wide, 3)
-    fit = min(1.0, stdout.width / (classes * wide))
-    small = half_blocks.scaled(turned, max(2, int(each * high * fit) // 2 * 2), max(1, int(classes * wide * fit)))
-    for line in half_blocks.half_blocks(small, colour=stdout.color_system is not None and not stdout.no_color):
-        stdout.print(line, no_wrap=True, overflow="crop")
-
-
-def machine(usage: dict[str, Any]) -> list[str]:
-    """What a run took of the GPU and of the host, a line each, from its samples; n/a: not supported, or not known."""
-
-    def known(name: str, missing: str, written: Callable[[float], str]) -> str:
-        value = usage[name]
-        return f"{missing} n/a" if value is None else written(value)
-
-    lines = []
-    if any(usage[name] is not None for name in usage if name.startswith("gpu_")):
-        total = usage["gpu_memory_total_bytes"]
-        memory = known("gpu_peak_memory_bytes", "memory", size)
-        if total is not None:
-            memory = f"peak {memory} of the card's {size(total)} in use"
-        parts = [
-            memory,
-            known("gpu_busy_percent", "utilisation", lambda percent: f"{percent:.0f} % busy"),
-            known("gpu_watts", "power", lambda watts: f"{watts:.0f} W"),
-            known("gpu_peak_celsius", "temperature", lambda celsius: f"{celsius:.0f} °C"),
-            known("gpu_joules", "energy", energy),
-        ]
-        shared = {None: "not known whether the card was shared", True: "card was shared", False: "card was not shared"}
-        lines.append(f"GPU: {', '.join(parts)} ({shared[usage['gpu_shared']]})")
-    if usage["process_peak_memory_bytes"] is not None:
-        memory = known("process_peak_memory_bytes", "", size)
-        cpu = known("process_cpu_percent", "CPU", lambda percent: f"{percent:.0f} % CPU")
-        lines.append(f"host: process peak {memory}, {cpu}")
-    return lines

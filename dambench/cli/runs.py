@@ -8,7 +8,8 @@ from typing import Annotated
 from typer import Argument, Option
 
 from dambench.cli.options import Db, Filter, Json, RunId
-from dambench.cli.output import describe, draw, has_room, say, shown, table
+from dambench.cli.output import has_room, say, table
+from dambench.cli.show import describe, draw, preview_note
 from dambench.cli.store import open_store
 from dambench.core import files
 from dambench.core.errors import BadInput
@@ -85,7 +86,7 @@ def show(
         details = store.describe(run_id)
         details["run"]["state"] = processes.state(details["run"])
         png = store.preview(run_id)
-        part = shown(png, details["sets"][-1]["shape"], store.extent(run_id)) if png else ""
+        part = preview_note(png, details["sets"][-1]["shape"], store.extent(run_id)) if png else ""
     if preview is not None:
         if not png:
             raise BadInput(f"The run {details['run']['id']} has no set yet, and so no preview.")

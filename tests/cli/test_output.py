@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from dambench.cli.output import Watch, draw, machine, table
+from dambench.cli.output import Watch, table
+from dambench.cli.show import draw, machine
 from dambench.core.events import Progressed, Sampled, Stepped, Warned
 from dambench.core.narration import losses, summary
 from dambench.store.usage import usage

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from rich.text import Text
 
-from dambench.cli.output import shown
+from dambench.cli.show import preview_note
 from dambench.core.half_blocks import Pixels, half_blocks, scaled, tiles
 from dambench.engine.preview import preview
 from dambench.training.problem import Normalisation, SyntheticSet
@@ -125,7 +125,7 @@ def test_what_is_counted_is_the_set_and_not_the_preview(each: int, side: int, ev
     png = preview(data)
     sheet = Sheet.read(png, side, side, data.classes, len(data.images), even=even)
     assert draw(sheet, 3000, 400, colour=False)[1] == expected
-    said = shown(png, f"[{len(data.images)}, 3, {side}, {side}]", (10, len(data.images), even))
+    said = preview_note(png, f"[{len(data.images)}, 3, {side}, {side}]", (10, len(data.images), even))
     assert said == (f"{expected}, thinned out to 32×32 pixels" if side > 64 else expected)
 
 

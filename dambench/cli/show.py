@@ -1,0 +1,173 @@
+"""A run in full, and the picture of its set, on stdout."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from dambench.cli.output import table
+from dambench.core.sanitize import display, display_lines
+from dambench.core.units import duration, energy, size
+
+
+def describe(details: dict[str, Any]) -> None:
+    """Print everything that the database has about a run.
+
+    Args:
+        details: as `Store.describe` gives them.
+    """
+    run = details["run"]
+    table(["", ""], [[key, value] for key, value in _facts(run, details["tags"]).items() if value != ""])
+    reserved = ["peak_reserved_bytes"] if any(cost.get("peak_reserved_bytes") for cost in details["costs"]) else []
+    table(
+        ["phase", "took", "peak memory", *(["reserved"] if reserved else [])],
+        [
+            [c["phase"], duration(c["seconds"]), *(size(c[key]) for key in ("peak_memory_bytes", *reserved))]
+            for c in details["costs"]
+        ],
+    )
+    _print_scores(details["scores"])
+    for line in machine(details["usage"]):
+        print(line)
+    for made in details["sets"]:
+        file = display(made["file"]) or "its tensors are not on this machine, a picture is (--preview FILE.png)"
+        print(f"set after iteration {made['iteration']}, {display(made['shape'] + ' ' + made['dtype'])}: {file}")
+    for checkpoint in details["checkpoints"]:
+        print(f"checkpoint after iteration {checkpoint['iteration']}, {size(checkpoint['bytes'])}")
+    for warning in details["warnings"]:
+        print(f"note: {display(warning, 400)}")
+    _print_environments(details["environment"], details["attempts"])
+    if run["traceback"]:
+        print(display_lines(run["traceback"]))
+
+
+def _facts(run: dict[str, Any], tags: list[str]) -> dict[str, Any]:
+    """What is shown of the row of a run, by its title."""
+    skipped = ["config", "traceback", "dataset_sha256", "protocol_sha256", "overrides"]
+    skipped += ["uid", "boot", "process_started", "stop_asked"]
+    skipped += [] if run["phase"] else ["done", "total"]
+    skipped += [] if run["attempt"] > 1 else ["attempt"]
+    skipped += [] if run["pid"] else ["pid"]
+    facts = {key: value for key, value in run.items() if key not in skipped and value not in ("", None)}
+    facts["settings"] = ", ".join(f"{k} {v}" for k, v in run["config"]["method"].get("options", {}).items())
+    facts["evaluated on"] = ", ".join(run["config"]["evaluate_on"])
+    facts["computed in"] = _computed(run["config"])
+    facts["tags"] = ", ".join(tags)
+    facts["in the trash since"] = facts.pop("deleted_at", "")
+    return facts
+
+
+def _print_scores(scores: list[dict[str, Any]]) -> None:
+    table(
+        ["iteration", "network", "#", "accuracy", "balanced", "train", "loss", "took"],
+        [
+            [
+                score["iteration"],
+                score["network"],
+                score["repeat"],
+                f"{100 * score['accuracy']:.2f} %",
+                f"{100 * score['balanced_accuracy']:.2f} %",
+                f"{100 * score['train_accuracy']:.2f} %",
+                score["loss_state"] if score["loss"] is None else f"{score['loss']:.4f}",
+                duration(score["seconds"]),
+            ]
+            for score in scores
+        ],
+    )
+
+
+def _print_environments(environment: dict[str, Any], attempts: list[dict[str, Any]]) -> None:
+    """Print what a run was made with, and what was different in each attempt after the first."""
+    made_with = (f"{key} {display(str(value))}" for key, value in environment.items() if value != "")
+    print("made with: " + ", ".join(made_with))
+    before = environment
+    for attempt in attempts:
+        changes = {key: value for key, value in attempt["environment"].items() if value != before.get(key)}
+        changes.pop("command_line", None)
+        different = ", ".join(f"{key} {display(str(value)) or 'none'}" for key, value in changes.items()) or "the same"
+        after = f"from iteration {attempt['iteration'] + 1} on" if attempt["iteration"] >= 0 else "anew"
+        print(f"attempt {attempt['attempt']}, {after}, made with: {different}")
+        before = attempt["environment"]
+
+
+def _computed(config: dict[str, Any]) -> str:
+    execution = config.get("where", {})
+    parts = [config.get("precision", "fp32"), "compiled" if execution.get("compiled") else ""]
+    parts += [
+        f"{execution[f'{kind}_chunk']} {kind} images at once"
+        for kind in ("real", "synthetic")
+        if execution.get(f"{kind}_chunk")
+    ]
+    parts += [f"{execution['stack']} networks trained together" if execution.get("stack", 1) > 1 else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def preview_note(png: bytes, shape: str, extent: tuple[int, int, bool]) -> str:
+    """The part of a set that its preview shows; empty: all of it.
+
+    Args:
+        shape: of the set, (N, C, H, W) as JSON.
+        extent: as `Store.extent` gives it.
+    """
+    from dambench.core import half_blocks
+
+    height, width = json.loads(shape)[2:]
+    try:
+        classes, each, high, wide, _ = half_blocks.tiles(png, height, width).shape
+    except ValueError:
+        return ""
+    count, images, even = extent
+    parts = [half_blocks.in_part(classes, each, count, images, even=even)]
+    parts += [f"thinned out to {high - 1}×{wide - 1} pixels"] if (high - 1, wide - 1) != (height, width) else []
+    return ", ".join(part for part in parts if part)
+
+
+def draw(png: bytes, shape: str) -> None:
+    """Draw the preview of a set, a column per class, in half blocks; in signs where the terminal has no colours.
+
+    Args:
+        shape: of the set, (N, C, H, W) as JSON.
+    """
+    from dambench.core import half_blocks
+
+    try:
+        images = half_blocks.tiles(png, *json.loads(shape)[2:])
+    except ValueError:
+        return
+    stdout = Console(highlight=False)
+    classes, each, high, wide, _ = images.shape
+    turned = images.transpose(1, 2, 0, 3, 4).reshape(each * high, classes * wide, 3)
+    fit = min(1.0, stdout.width / (classes * wide))
+    small = half_blocks.scaled(turned, max(2, int(each * high * fit) // 2 * 2), max(1, int(classes * wide * fit)))
+    for line in half_blocks.half_blocks(small, colour=stdout.color_system is not None and not stdout.no_color):
+        stdout.print(line, no_wrap=True, overflow="crop")
+
+
+def machine(usage: dict[str, Any]) -> list[str]:
+    """The use of the GPU and of the host by a run, a line each, from its samples; n/a: not supported, or not known."""
+
+    def value_of(name: str, missing: str, written: Callable[[float], str]) -> str:
+        value = usage[name]
+        return f"{missing} n/a" if value is None else written(value)
+
+    lines = []
+    if any(usage[name] is not None for name in usage if name.startswith("gpu_")):
+        total = usage["gpu_memory_total_bytes"]
+        memory = value_of("gpu_peak_memory_bytes", "memory", size)
+        if total is not None:
+            memory = f"peak {memory} of the card's {size(total)} in use"
+        parts = [
+            memory,
+            value_of("gpu_busy_percent", "utilisation", lambda percent: f"{percent:.0f} % busy"),
+            value_of("gpu_watts", "power", lambda watts: f"{watts:.0f} W"),
+            value_of("gpu_peak_celsius", "temperature", lambda celsius: f"{celsius:.0f} °C"),
+            value_of("gpu_joules", "energy", energy),
+        ]
+        shared = {None: "not known whether the card was shared", True: "card was shared", False: "card was not shared"}
+        lines.append(f"GPU: {', '.join(parts)} ({shared[usage['gpu_shared']]})")
+    if usage["process_peak_memory_bytes"] is not None:
+        memory = value_of("process_peak_memory_bytes", "", size)
+        cpu = value_of("process_cpu_percent", "CPU", lambda percent: f"{percent:.0f} % CPU")
+        lines.append(f"host: process peak {memory}, {cpu}")
+    return lines
