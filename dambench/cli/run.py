@@ -18,7 +18,7 @@ from dambench.cli.request import requests_of
 from dambench.cli.signals import EXIT_CODES
 from dambench.cli.store import open_store
 from dambench.core import config, files, sanitize
-from dambench.core.config import Request, RunConfig
+from dambench.core.config import Request, RunConfig, SetRef
 from dambench.core.errors import BadInput
 from dambench.core.units import duration
 from dambench.runner import processes
@@ -153,6 +153,7 @@ def evaluate(
     run_id: RunId,
     *,
     given: dict[str, Any],
+    evaluator: Annotated[str, Option(help="What is measured of the set.")] = "accuracy",
     detached: Annotated[bool, Option("--detach", help="In the background.")] = False,
     again: Again = False,
     db: Db = None,
@@ -186,7 +187,8 @@ def evaluate(
                 here.watch.say,
                 only_its_set=True,
             )
-            job = engine.evaluation(job, request, row["set_sha256"], made[-1]["iteration"])
+            made_set = SetRef(row["set_sha256"], made[-1]["iteration"])
+            job = engine.evaluation(job, request, made_set, evaluator)
             finished = None if again else store.finished(job.config, job.card, row["set_sha256"])
             if finished:
                 _point_out(store, finished, job, request, here.watch, as_json)

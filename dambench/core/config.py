@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import date
 from datetime import time as clock
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -58,7 +58,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Choice(Struct, frozen=True, forbid_unknown_fields=True):
-    """A method or a dataset, by name, with its options."""
+    """A method, a dataset or an evaluator, by name, with its options."""
 
     name: str
     options: dict[str, Any] = {}
@@ -111,8 +111,16 @@ class Execution(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The iterations that it took."""
 
 
+class SetRef(NamedTuple):
+    """A synthetic set that a run has made."""
+
+    sha256: str
+    iteration: int
+    """After which it was as it is."""
+
+
 class Plugin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A method, a dataset or a network from another package: which code it is."""
+    """A method, a dataset, a network or an evaluator from another package: which code it is."""
 
     kind: Literal["methods", "datasets", "networks", "evaluators"]
     name: str
@@ -147,9 +155,21 @@ class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is done to the real images before a network sees them, in distillation and in every test of the set."""
     method_version: Annotated[int, Meta(ge=1)] = 1
     """The method's `VERSION`. Runs from before there were any are of version 1."""
+    evaluator: Choice = Choice("accuracy")
+    """What is measured of the set."""
+    evaluator_version: Annotated[int, Meta(ge=1)] = 1
     plugins: tuple[Plugin, ...] = ()
-    """Those of the method, the dataset and the networks that come from other packages."""
+    """Those of the method, the dataset, the networks and the evaluator that come from other packages."""
     execution: Execution = field(default=Execution(), name="where")
+
+    @property
+    def evaluates(self) -> SetRef | None:
+        """The set of another run that this one evaluates, and does nothing else; None: it makes its own.
+
+        It was made by the method and with the settings that stand here.
+        """
+        made = self.execution.made
+        return SetRef(made, self.execution.made_after) if made else None
 
     @property
     def sha256(self) -> str:

@@ -24,8 +24,8 @@ from dambench.core.events import DataCard, Metric
 from dambench.core.sanitize import display
 
 if TYPE_CHECKING:
-    from dambench.core.events import Adapted, Measured, Progressed, Warned
     from dambench.datasets import Raw
+    from dambench.evaluators import Context, Finding
     from dambench.training.problem import Network, Notice, Problem, State, Step
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -240,9 +240,7 @@ class Evaluator(Contract):
     """Raised when it comes to give other numbers."""
 
     @required
-    def evaluate(
-        self, context: Any, options: Any, resume: "Collection[tuple[str, int]]"
-    ) -> "Iterator[Progressed | Measured | Warned | Adapted]":
+    def evaluate(self, context: "Context", options: Any, resume: Collection[tuple[str, int]]) -> "Iterator[Finding]":
         """Yield `Measured` for each subject and repeat; `Progressed` on the way to it.
 
         Args:

@@ -31,9 +31,9 @@ def _summary(event: AnyEvent) -> str | None:
         case Started(config=config, data=data, environment=environment):
             ipc = "" if config.ipc is None else f" at IPC {config.ipc}"
             on = f" on {config.network}" if config.network else ""
-            made = f"evaluation of the set {config.execution.made[:8]}: " if config.execution.made else ""
+            evaluates = f"evaluation of the set {config.evaluates.sha256[:8]}: " if config.evaluates else ""
             where = f"{environment.device} ({environment.device_name}, {counted(environment.threads, 'thread')})"
-            return f"{made}{config.method.name} of {data.label}{ipc}{on}, seed {config.seed}, {where}"
+            return f"{evaluates}{config.method.name} of {data.label}{ipc}{on}, seed {config.seed}, {where}"
         case Resumed(iteration=iteration, attempt=attempt):
             where = f"after iteration {iteration}" if iteration >= 0 else "from the beginning"
             return f"resumed {where}, attempt {attempt}"

@@ -9,9 +9,8 @@ from msgspec import Struct
 from dambench import datasets, networks
 from dambench.core.errors import BadInput
 from dambench.core.events import Progressed, Warned
-from dambench.engine.loop import LOGGED_STEPS, distilled, evaluation_context, open_problem
+from dambench.engine.loop import LOGGED_STEPS, distilled, evaluation_context, measured, open_problem
 from dambench.engine.settle import Job
-from dambench.evaluators import accuracy
 from dambench.training.problem import RealSet, Seeds, Step, SyntheticSet
 from dambench.training.train import predict
 
@@ -143,7 +142,7 @@ def _network_seconds(job: Job, name: str, synthetic: SyntheticSet, test: RealSet
     config, policy = job.config, job.policy
     together = min(policy.stack, config.eval_repeats)
     context = evaluation_context(job, synthetic, test, set_sha256="", iteration=0, final=True)
-    events = accuracy.evaluate(replace(context, networks=(name,), repeats=together), accuracy.Options())
+    events = measured(job, replace(context, networks=(name,), repeats=together))
     first: tuple[float, int] | None = None
     training = begun = time.perf_counter()
     for event in events:

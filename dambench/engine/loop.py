@@ -6,7 +6,7 @@ stops a run by throwing `StopRun` into it.
 
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -46,7 +46,7 @@ from dambench.core.events import (
 from dambench.engine.checkpoints import Checkpoint, Keeper, newest
 from dambench.engine.preview import preview
 from dambench.engine.settle import Job
-from dambench.evaluators import Context, accuracy
+from dambench.evaluators import Context, Finding
 from dambench.training.environment import environment
 from dambench.training.policy import Policy
 from dambench.training.problem import Notice, PhaseStarted, Problem, RealSet, Seeds, State, Step, SyntheticSet
@@ -155,6 +155,7 @@ def run(
                 recipe=job.recipe.source if job.recipe else "",
                 overrides=job.overrides,
                 environment=here,
+                metrics={} if job.evaluator.name == "accuracy" else {job.evaluator.name: job.evaluator.METRICS},
             )
             for note in [*job.card.notes, *job.notes]:
                 yield Warned(message=note)
@@ -547,7 +548,7 @@ def _judge(
     context = evaluation_context(
         job, synthetic, test, set_sha256=snapshot.sha256, iteration=iteration, final=final, stack=position.stack
     )
-    for event in accuracy.evaluate(context, accuracy.Options(), done):
+    for event in measured(job, context, done):
         if isinstance(event, Adapted):
             position.stack = event.value
         if isinstance(event, Progressed):
@@ -561,6 +562,22 @@ def _judge(
                 if isinstance(value, str):
                     warning = f"{event.subject} #{event.repeat}: its {metric} on the test set is {value}."
                     yield Warned(message=warning)
+        yield event
+
+
+def measured(job: Job, context: Context, done: Collection[tuple[str, int]] = ()) -> Iterator[Finding]:
+    """What the job's evaluator finds.
+
+    Raises:
+        BadInput: it is from outside, and gives something else.
+    """
+    name, metrics = job.evaluator.name, job.evaluator.METRICS
+    for event in job.evaluator.evaluate(context, job.evaluator_options, done):
+        if not isinstance(event, Finding):
+            kind = type(event).__name__
+            raise BadInput(f"The evaluator {name} gave a {kind} where a Measured or Progressed is due.")
+        if isinstance(event, Measured) and (unnamed := event.values.keys() - metrics.keys()):
+            raise BadInput(f"The evaluator {name} measured {', '.join(sorted(unnamed))}, which its METRICS lack.")
         yield event
 
 
@@ -581,7 +598,7 @@ def evaluation_context(
     """
     config = job.config
     return Context(
-        evaluator="accuracy",
+        evaluator=job.evaluator.name,
         synthetic=synthetic,
         set_sha256=set_sha256,
         iteration=iteration,

@@ -21,9 +21,10 @@ from dambench.core.config import (
     Recipe,
     Request,
     RunConfig,
+    SetRef,
     read,
 )
-from dambench.core.contracts import Method
+from dambench.core.contracts import Evaluator, Method
 from dambench.core.errors import BadInput, about, named
 from dambench.core.events import (
     DataCard,
@@ -48,6 +49,8 @@ class Job:
     recipe: Recipe | None
     method: Method
     options: Options
+    evaluator: Evaluator
+    evaluator_options: Options
     policy: Policy
     overrides: dict[str, Any]
     """The method's settings that differ from the recipe's, its network and preprocessing if they do, and the recipe's
@@ -205,13 +208,16 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
             "precision": precision,
             "preprocessing": preprocessing,
             "method_version": method.VERSION,
-            "plugins": _plugins(wanted.name, dataset.name, {network, *evaluate_on} - {""}),
+            "plugins": _plugins(
+                {("methods", wanted.name), ("datasets", dataset.name), *_families([network, *evaluate_on])}
+            ),
             "execution": execution,
         },
         "the run",
     )
     policy = Policy.of(config.execution, config.precision, config.deterministic)
-    return Job(config, card, recipe, method, options, policy, overrides, notes)
+    evaluator = registry.load("evaluators", config.evaluator.name)
+    return Job(config, card, recipe, method, options, evaluator, evaluator.Options(), policy, overrides, notes)
 
 
 def reopen(
@@ -254,14 +260,18 @@ def reopen(
     policy = Policy.of(
         msgspec.structs.replace(config.execution, threads=threads), config.precision, config.deterministic
     )
-    return Job(config, card, Recipe(source=recipe) if recipe else None, method, options, policy, overrides, [])
+    settings_of = Recipe(source=recipe) if recipe else None
+    evaluator = registry.load("evaluators", config.evaluator.name)
+    evaluator_options = read(evaluator.Options, config.evaluator.options, f"evaluator {config.evaluator.name}")
+    return Job(config, card, settings_of, method, options, evaluator, evaluator_options, policy, overrides, [])
 
 
-def evaluation(job: Job, request: Request, set_sha256: str, iteration: int) -> Job:
+def evaluation(job: Job, request: Request, made: SetRef, evaluator_name: str = "accuracy") -> Job:
     """A run that only evaluates what a finished one has made: on other networks, more of them, by another protocol.
 
     Args:
         job: the finished run, as `reopen` gives it.
+        made: its set.
         request: `evaluate_on`, `eval_repeats`, `protocol`, `device` and `threads` are looked at.
 
     Raises:
@@ -273,34 +283,39 @@ def evaluation(job: Job, request: Request, set_sha256: str, iteration: int) -> J
     evaluate_on = networks.settle_all(names, job.card, config.network or config.evaluate_on[0])
     for name in evaluate_on:
         networks.build(name, job.card)
+    evaluator = registry.load("evaluators", evaluator_name)
+    evaluator_options = evaluator.Options()
     repeats = request.eval_repeats or config.eval_repeats
     execution = msgspec.structs.replace(
         config.execution,
         device=device,
         threads=request.threads or 0,
         stack=1 if device == "cpu" else min(repeats, STACK),
-        made=set_sha256,
-        made_after=iteration,
+        made=made.sha256,
+        made_after=made.iteration,
     )
+    # Of networks that of the one that is matched on, which may be trained here, too.
+    matched = config.network and networks.family(config.network)
+    kept = [p for p in config.plugins if p.kind in ("methods", "datasets") or (p.kind, p.name) == ("networks", matched)]
     changed = msgspec.structs.replace(
         config,
         evaluate_on=evaluate_on,
         eval_repeats=repeats,
         evaluate_every=0,
-        plugins=(
-            # The last one of a name is that which is trained here.
-            *(
-                p
-                for p in config.plugins
-                if p.kind != "networks" or p.name == (config.network and networks.family(config.network))
-            ),
-            *(p for p in _plugins(config.method.name, config.dataset.name, evaluate_on) if p.kind == "networks"),
-        ),
+        plugins=(*kept, *_plugins({("evaluators", evaluator.name), *_families(evaluate_on)})),
         protocol=config.protocol if request.protocol is None else preset(request.protocol),
         precision=config.precision if config.precision == "bf16" else choose_precision(None, device),
         execution=execution,
+        evaluator=Choice(evaluator.name, _fields(evaluator_options)),
+        evaluator_version=evaluator.VERSION,
     )
-    return replace(job, config=changed, policy=Policy.of(execution, changed.precision, changed.deterministic))
+    return replace(
+        job,
+        config=changed,
+        policy=Policy.of(execution, changed.precision, changed.deterministic),
+        evaluator=evaluator,
+        evaluator_options=evaluator_options,
+    )
 
 
 def _found(kind: registry.Kind, choice: Choice) -> Choice:
@@ -374,15 +389,14 @@ def _nearest(
     return nearest, overrides
 
 
-def _plugins(method: str, dataset: str, on: Iterable[str]) -> tuple[Plugin, ...]:
-    """The code from outside that a run with these names depends on.
+def _families(names: Iterable[str]) -> set[tuple[registry.Kind, str]]:
+    """What these networks, by their full names, are of."""
+    return {("networks", networks.family(name)) for name in names if name}
 
-    Args:
-        on: full names of networks.
-    """
-    names: set[tuple[registry.Kind, str]] = {("networks", networks.family(name)) for name in on}
-    names |= {("methods", method), ("datasets", dataset)}
-    found = (registry.origin(kind, name) for kind, name in sorted(names))
+
+def _plugins(parts: Iterable[tuple[registry.Kind, str]]) -> tuple[Plugin, ...]:
+    """The code from outside among what a run depends on."""
+    found = (registry.origin(kind, name) for kind, name in sorted(parts))
     return tuple(plugin for plugin in found if plugin is not None)
 
 
@@ -392,16 +406,22 @@ def _check_code(config: RunConfig, say: Callable[[str], None]) -> None:
     Raises:
         BadInput: it is not; what changed is said.
     """
-    named = {*config.evaluate_on} | ({config.network} - {""})
-    now = {(plugin.kind, plugin.name): plugin for plugin in _plugins(config.method.name, config.dataset.name, named)}
-    then = {(plugin.kind, plugin.name): plugin for plugin in config.plugins}
-    if config.execution.made:  # the set is there: only networks are trained
-        trained = {("networks", networks.family(name)) for name in config.evaluate_on}
-        now, then = ({key: plugin for key, plugin in of.items() if key in trained} for of in (now, then))
-    elif (version := registry.load("methods", config.method.name).VERSION) != config.method_version:
+    parts = {("evaluators", config.evaluator.name), *_families(config.evaluate_on)}
+    if not config.evaluates:  # else the set is there, and is only measured
+        parts |= {("methods", config.method.name), ("datasets", config.dataset.name), *_families([config.network])}
+    now = {(plugin.kind, plugin.name): plugin for plugin in _plugins(parts)}
+    then = {(p.kind, p.name): p for p in config.plugins if not config.evaluates or (p.kind, p.name) in parts}
+    version = registry.load("methods", config.method.name).VERSION
+    if version != config.method_version and not config.evaluates:
         raise BadInput(
             f"The run began with version {config.method_version} of {config.method.name}, and this is version "
             f"{version}, which makes other sets. Begin a new run, or go on with the dambench that began it."
+        )
+    version = registry.load("evaluators", config.evaluator.name).VERSION
+    if version != config.evaluator_version:
+        raise BadInput(
+            f"The run began with version {config.evaluator_version} of {config.evaluator.name}, and this is version "
+            f"{version}, which gives other numbers. Begin a new run, or go on with the dambench that began it."
         )
     for key, plugin in now.items():
         before = then.get(key)

@@ -132,7 +132,7 @@ def similar(
     ):
         try:
             past = msgspec.json.decode(row["config"], type=RunConfig)
-            if past.execution.made != config.execution.made:  # it only evaluated what another one had made
+            if past.evaluates != config.evaluates:  # it only evaluated what another one had made
                 continue
             theirs = settings(past)
             theirs[DATA] = row["dataset_sha256"][:8]
@@ -151,7 +151,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
     """Everything that a run depends on, flat: `method.iterations` and the like."""
     flat: dict[str, Any] = {}
     for name, value in msgspec.to_builtins(config).items():
-        if name in ("method", "dataset"):
+        if name in ("method", "dataset", "evaluator"):
             flat[name] = value["name"]
             flat |= {f"{name}.{option}": said for option, said in value["options"].items()}
         elif name == "protocol":

@@ -1,7 +1,9 @@
 """`dambench evaluate`: other networks on a set that there is."""
 
 import json
+from collections.abc import Iterator
 from contextlib import closing
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +182,83 @@ def test_more_networks_of_the_same_kind_are_more_evidence_and_the_first_are_the_
     assert _scores(more)[:2] == _scores(made)
     (table,) = _board(capsys)["tables"]
     assert [cell["n"] for cell in table["cells"]] == [3]
+
+
+TOP_TWO = """
+import torch
+from dambench.core import config
+from dambench.core.events import Metric
+from dambench.evaluators import measure_networks
+from dambench.training.train import predict
+
+METRICS = {"top2": Metric(description="share of the test images whose class is among the two that are likeliest")}
+
+class Options(config.Options, frozen=True):
+    pass
+
+def evaluate(context, options, resume=()):
+    def measure(network):
+        logits = predict(network, context.test_set, context.test_batch)
+        hits = (logits.topk(2).indices == context.test_set.labels.unsqueeze(1)).any(1)
+        return {"top2": hits.float().mean().item()}
+    return measure_networks(context, measure, resume)
+"""
+
+
+@pytest.fixture
+def top_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An evaluator of another package."""
+    (tmp_path / "two_guesses.py").write_text(TOP_TWO)
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = EntryPoint("two-guesses", "two_guesses", "dambench.evaluators")
+    monkeypatch.setattr(registry, "entries", lambda kind: (entry,) if kind == "evaluators" else ())
+    for cached in (registry.names, registry._loaded):
+        cached.cache_clear()
+    yield
+    for cached in (registry.names, registry._loaded):
+        cached.cache_clear()
+
+
+def test_what_an_evaluator_from_outside_measures_is_told_and_kept_with_what_it_means(
+    top_two: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = _json(capsys, *DM)
+    two = _json(capsys, "evaluate", made["run"], "--evaluator", "two-guesses")
+    assert two["run"] != made["run"]
+    assert two["accuracy"] is None
+    for score, single in zip(two["scores"], made["scores"], strict=True):
+        assert (score["network"], score["repeat"]) == (single["network"], single["repeat"])
+        assert single["accuracy"] < score["top2"] <= 1
+    assert _json(capsys, "evaluate", made["run"], "--evaluator", "two-guesses")["run"] == two["run"]
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        kept = store.query("select subject, repeat, value from measurements where metric = 'top2' order by repeat")
+        (metric,) = store.query("select * from metrics where evaluator = 'two-guesses'")
+    assert [row["value"] for row in kept] == [score["top2"] for score in two["scores"]]
+    assert metric["description"].startswith("share of the test images")
+    capsys.readouterr()
+    assert run_cli(["evaluate", made["run"], "--evaluator", "three-guesses"]) == 2
+    assert "two-guesses" in capsys.readouterr().err
+
+
+def test_an_evaluator_from_outside_goes_on_with_the_networks_that_are_left(
+    top_two: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _json(capsys, *DM)
+    expected = _json(capsys, "evaluate", made["run"], "--evaluator", "two-guesses")
+    real = engine.run
+
+    def killed(*arguments: Any, **more: Any) -> Any:
+        for event in real(*arguments, **more):
+            yield event
+            if isinstance(event, Measured):
+                raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "run", killed)
+        with pytest.raises(Killed):
+            run_cli(["evaluate", made["run"], "--evaluator", "two-guesses", "--again"])
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        run = store.query("select id from runs order by number desc limit 1")[0]["id"]
+    monkeypatch.setattr("dambench.runner.processes._started", lambda pid: 0)
+    resumed = _json(capsys, "resume", run, "--headless")
+    assert [score["top2"] for score in resumed["scores"]] == [score["top2"] for score in expected["scores"]]
