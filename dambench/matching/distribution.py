@@ -41,6 +41,22 @@ from dambench.training.problem import Network, Notice, Problem, RealSet, Stage, 
 EVERY = slice(None)
 
 
+def mean_matching_loss(network: Network, terms: Sequence["Term"], real: Tensor, synthetic: Tensor) -> Tensor:
+    """Compute the loss in its plain form: all images at once. What follows is the same, and its gradient, for little
+    memory, in less time, and in graphs that a GPU replays.
+
+    Args:
+        real: (classes, n, C, H, W), synthetic: (classes, ipc, C, H, W); augmented, each class alike.
+    """
+    loss = synthetic.new_zeros(())
+    maps_real, maps_synthetic = (network.feature_maps(images.flatten(0, 1)) for images in (real, synthetic))
+    for term in terms:
+        mean_real = term.vectors(maps_real[term.level]).unflatten(0, real.shape[:2]).mean(1)
+        mean_synthetic = term.vectors(maps_synthetic[term.level]).unflatten(0, synthetic.shape[:2]).mean(1)
+        loss = loss + term.weight * term.distance(mean_real, mean_synthetic)
+    return loss
+
+
 class Options(config.Options, frozen=True):
     """The settings of a method that matches class means and has no others."""
 

@@ -52,6 +52,25 @@ EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
 """By IPC, the epochs for which a network is trained between two updates."""
 
 
+def gradient_matching_loss(network: Network, real: Tensor, synthetic: Tensor, apart: str = "rows") -> Tensor:
+    """Compute the loss in its plain form: class after class, all images of one at once.
+
+    Args:
+        real: (classes, n, C, H, W), synthetic: (classes, ipc, C, H, W); augmented, each class alike.
+        apart: one of `DISTANCES`.
+    """
+
+    def gradient(images: Tensor, label: int) -> tuple[Tensor, ...]:
+        loss = F.cross_entropy(network(images), torch.full((len(images),), label, device=images.device))
+        return torch.autograd.grad(loss, list(network.parameters()), create_graph=True)
+
+    loss = synthetic.new_zeros(())
+    for label, (real_c, synthetic_c) in enumerate(zip(real, synthetic, strict=True)):
+        target = [slope.detach() for slope in gradient(real_c, label)]
+        loss = loss + DISTANCES[apart](gradient(synthetic_c, label), target)
+    return loss
+
+
 class Options(config.Options, frozen=True):
     """What methods of this kind have in common."""
 

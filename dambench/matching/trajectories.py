@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -57,8 +56,70 @@ MOST_OF_MEMORY = 0.7
 MOST_CHANGE = 2.0
 """Factor by which one step may change the students' step size."""
 
-RECOGNISED_AT_ONCE = 256
-"""Images that an expert is shown at once."""
+
+class Student:
+    """A network as a function of its weights, which are one flat vector in the order of its modules.
+
+    Args:
+        network: in train mode; its own weights count for nothing.
+    """
+
+    def __init__(self, network: Network):
+        self.network = network
+        named = [(name, parameter.shape) for name, parameter in network.named_parameters()]
+        self.parameters: tuple[tuple[str, torch.Size], ...] = tuple(named)
+        self.length = sum(shape.numel() for _, shape in named)
+
+    def logits(self, weights: Tensor, images: Tensor) -> Tensor:
+        """(L,), (B, C, H, W) → (B, classes)."""
+        parts = weights.split([shape.numel() for _, shape in self.parameters])
+        views = {name: part.view(shape) for (name, shape), part in zip(self.parameters, parts, strict=True)}
+        found: Tensor = functional_call(self.network, views, (images,))
+        return found
+
+    def gradient(self, weights: Tensor, images: Tensor, labels: Tensor, again: bool = False) -> Tensor:
+        """Of the mean cross-entropy with respect to the weights: (L,).
+
+        Args:
+            weights: requires a gradient.
+            labels: (B,) int64, or (B, classes) logits of soft labels.
+            again: whether a gradient of this will be taken.
+        """
+        targets = labels.softmax(1) if labels.is_floating_point() else labels
+        loss = F.cross_entropy(self.logits(weights, images), targets)
+        return torch.autograd.grad(loss, weights, create_graph=again)[0]
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """What a student's step is taken on."""
+
+    chosen: Tensor
+    """(B,) int64, indices of synthetic images, each once."""
+    augmented: Callable[[Tensor], Tensor] = lambda images: images
+    """(B, C, H, W) → the same shape, differentiable."""
+
+
+def trajectory_loss(
+    student: Student,
+    start: Tensor,
+    target: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    lr: Tensor,
+    batches: Sequence[Minibatch],
+) -> Tensor:
+    """Compute the loss in its plain form: all steps of the student in one graph. `match` gives the same, and its
+    gradients, without that graph.
+
+    Args:
+        start, target: (L,) weights; images: (n, C, H, W); labels: (n,) int64 or (n, classes) logits; lr: a scalar.
+    """
+    weights = start.detach().requires_grad_()
+    for batch in batches:
+        some = batch.augmented(images[batch.chosen])
+        weights = weights - lr * student.gradient(weights, some, labels[batch.chosen], again=True)
+    return (weights - target).square().sum() / (start - target).square().sum()
 
 
 class Options(config.Options, frozen=True):
@@ -211,49 +272,6 @@ def start_epochs(options: Options, done: int) -> range:
     first = options.first_max_start or options.max_start
     grown = first + (options.max_start - first) * done // options.expansion
     return range(options.min_start, min(options.max_start, grown))
-
-
-class Student:
-    """A network as a function of its weights, which are one flat vector in the order of its modules.
-
-    Args:
-        network: in train mode; its own weights count for nothing.
-    """
-
-    def __init__(self, network: Network):
-        self.network = network
-        named = [(name, parameter.shape) for name, parameter in network.named_parameters()]
-        self.parameters: tuple[tuple[str, torch.Size], ...] = tuple(named)
-        self.length = sum(shape.numel() for _, shape in named)
-
-    def logits(self, weights: Tensor, images: Tensor) -> Tensor:
-        """(L,), (B, C, H, W) → (B, classes)."""
-        parts = weights.split([shape.numel() for _, shape in self.parameters])
-        views = {name: part.view(shape) for (name, shape), part in zip(self.parameters, parts, strict=True)}
-        found: Tensor = functional_call(self.network, views, (images,))
-        return found
-
-    def gradient(self, weights: Tensor, images: Tensor, labels: Tensor, again: bool = False) -> Tensor:
-        """Of the mean cross-entropy with respect to the weights: (L,).
-
-        Args:
-            weights: requires a gradient.
-            labels: (B,) int64, or (B, classes) logits of soft labels.
-            again: whether a gradient of this will be taken.
-        """
-        targets = labels.softmax(1) if labels.is_floating_point() else labels
-        loss = F.cross_entropy(self.logits(weights, images), targets)
-        return torch.autograd.grad(loss, weights, create_graph=again)[0]
-
-
-@dataclass(frozen=True)
-class Minibatch:
-    """What a student's step is taken on."""
-
-    chosen: Tensor
-    """(B,) int64, indices of synthetic images, each once."""
-    augmented: Callable[[Tensor], Tensor] = lambda images: images
-    """(B, C, H, W) → the same shape, differentiable."""
 
 
 class Match(NamedTuple):
@@ -626,93 +644,3 @@ def _result(steps: Generator[Any, None, dict[str, Tensor]]) -> dict[str, Tensor]
         except StopIteration as end:
             found: dict[str, Tensor] = end.value
             return found
-
-
-# How DATM begins, and with it PAD.
-
-
-def soft_matching(
-    problem: Problem,
-    experts: Trajectories,
-    options: SoftOptions,
-    resume: State | None,
-    weigh: Callable[[Tensor], Tensor] | None = None,
-) -> Generator[Notice, None, TrajectoryMatching]:
-    """Matching from real images that the experts recognise, with what the experts say of them as soft labels.
-
-    Yields:
-        How far it is with finding these.
-    """
-    student = Student(problem.new_network(0))
-    init: Tensor | Literal["real"] = "real"
-    if options.init == "correct" and resume is None:
-        pixels = yield from correct_images(problem, student, experts)
-        init = problem.real.normalisation.apply(pixels)
-    images = LearnedImages(problem, init, options.lr_images, options.momentum_images, resume)
-    labels = torch.zeros(len(images.tensor), problem.real.classes, device=problem.device)
-    if resume is None:
-        labels = yield from soft_labels(problem, student, experts, images.tensor.detach())
-    return TrajectoryMatching(problem, images, experts, options, labels=labels, weigh=weigh, resume=resume)
-
-
-def correct_images(problem: Problem, student: Student, experts: Trajectories) -> Generator[Notice, None, Tensor]:
-    """IPC random images of each class that the first expert recognises at its end; where they are too few, the next.
-
-    Returns:
-        Pixels, (classes * ipc, C, H, W) uint8.
-    """
-    real = problem.real
-    chosen: list[Tensor] = []
-    lacking = 0
-    for label, (first, count) in enumerate(zip(accumulate(real.counts, initial=0), real.counts, strict=False)):
-        order = torch.randperm(count, generator=problem.seeds.generator("recognised images", label)) + first
-        found = order[:0]
-        for expert in range(len(experts)):
-            weights = experts.weights(expert, experts.epochs)
-            for some in order.split(RECOGNISED_AT_ONCE):
-                said = predicted(student, weights, real.normalisation.apply(real.images[some.to(problem.device)]))
-                found = torch.cat([found, some[(said.argmax(1) == label).cpu()]])[: problem.ipc]
-                if len(found) == problem.ipc:
-                    break
-            order = order[~torch.isin(order, found)]
-            if len(found) == problem.ipc:
-                break
-        lacking += problem.ipc - len(found)
-        chosen.append(torch.cat([found, order[: problem.ipc - len(found)]]))
-        yield Progressed(phase="distil", done=label + 1, total=real.classes, note="finding images to begin with")
-    if lacking:
-        yield Warned(
-            message=f"No expert recognises enough images: {lacking} of the first synthetic ones are any others."
-        )
-    return real.images[torch.cat(chosen).to(problem.device)]
-
-
-def soft_labels(
-    problem: Problem, student: Student, experts: Trajectories, images: Tensor
-) -> Generator[Notice, None, Tensor]:
-    """What those experts that are right about an image say of it at their end, on average: (N, classes) logits.
-
-    Where none is right, it is what all say, with the image's class and the one they take it for exchanged. (The
-    released code divides by zero there.)
-    """
-    labels = problem.labels()
-    told = torch.zeros(len(images), problem.real.classes, device=problem.device)
-    of_all, right = told.clone(), told[:, :1].clone()
-    for expert in range(len(experts)):
-        said = predicted(student, experts.weights(expert, experts.epochs), images)
-        hits = (said.argmax(1) == labels).unsqueeze(1)
-        told += said * hits
-        of_all += said
-        right += hits
-        yield Progressed(phase="distil", done=expert + 1, total=len(experts), note="asking the experts for labels")
-    of_all /= len(experts)
-    exchanged = of_all.clone()
-    own, largest = labels.unsqueeze(1), of_all.argmax(1, keepdim=True)
-    exchanged.scatter_(1, largest, of_all.gather(1, own)).scatter_(1, own, of_all.gather(1, largest))
-    return torch.where(right > 0, told / right.clamp_min(1), exchanged)
-
-
-@torch.no_grad()
-def predicted(student: Student, weights: Tensor, images: Tensor) -> Tensor:
-    """(N, classes) logits."""
-    return torch.cat([student.logits(weights, some) for some in images.split(RECOGNISED_AT_ONCE)])

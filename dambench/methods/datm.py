@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from dambench.matching import trajectories as matching
 from dambench.matching.experts import trajectories
 from dambench.matching.recipes import FOR_DATM, FOR_MTT, brief, digits, elsewhere, table
-from dambench.matching.trajectories import check, settle, soft_matching, training
+from dambench.matching.soft_labels import soft_matching
+from dambench.matching.trajectories import check, settle, training
 from dambench.training.problem import Notice, Problem, State, Step
 
 __all__ = ["PAPER", "RECIPES", "REDUCED_PRECISION", "Options", "check", "distill", "settle"]

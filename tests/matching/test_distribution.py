@@ -11,7 +11,7 @@ from dambench.core.config import Precision
 from dambench.core.errors import NotEnoughMemory
 from dambench.core.events import Adapted
 from dambench.core.protocol import DSA
-from dambench.matching.distribution import ClassMeans, Matching, RealBatch, Term
+from dambench.matching.distribution import ClassMeans, Matching, RealBatch, Term, mean_matching_loss
 from dambench.matching.optimised import LearnedImages
 from dambench.methods import datadam, dm
 from dambench.testing import CopiedStep, data_card, real_set, tiny_problem, watch
@@ -45,6 +45,17 @@ def test_how_many_images_go_through_at_once_changes_nothing(network: str, chunk:
     expected, expected_gradient = pulled(model, both(model), real, synthetic, drawn)
     torch.testing.assert_close(losses, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
+@pytest.mark.parametrize("name", ["convnet-d2-w8", "convnet-d2-w8-bn", "vit-p4-d2-w16-h2"])
+def test_it_is_the_plain_form(name: str, chunk: int) -> None:
+    real, synthetic = noise(3, 4, 3, 8, 8), noise(3, 2, 3, 8, 8, seed=1).requires_grad_()
+    model = random_network(name)
+    plain = mean_matching_loss(model, both(model), real, synthetic)
+    losses, gradient = pulled(model, both(model), real, synthetic, chunk=chunk)
+    torch.testing.assert_close(losses["matching"], plain.detach(), rtol=1e-10, atol=0)
+    torch.testing.assert_close(gradient, torch.autograd.grad(plain, synthetic)[0], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from dambench.matching.gradients import (
     Options,
     distance,
     epochs_for,
+    gradient_matching_loss,
     updates_for,
 )
 from dambench.matching.optimised import LearnedImages
@@ -142,6 +143,17 @@ def test_loss_and_gradient_are_those_of_the_formula(name: str, augmented: bool) 
     rtol, atol = (1e-4, 1e-5) if augmented else (1e-9, 1e-12)
     torch.testing.assert_close(ours, (expected.detach(), slope), rtol=rtol, atol=atol)
     assert slope.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("apart", ["rows", "mse", "cos"])
+@pytest.mark.parametrize("chunk", [2, ALL])
+def test_it_is_the_plain_form(chunk: int, apart: str) -> None:
+    real, synthetic = noise(3, 5, 3, 8, 8), noise(3, 2, 3, 8, 8, seed=1).requires_grad_()
+    network = random_network("convnet-d2-w4")
+    plain = gradient_matching_loss(network, real, synthetic, apart)
+    (slope,) = torch.autograd.grad(plain, synthetic)
+    ours = pulled(network, real, synthetic, chunk=chunk, apart=apart)
+    torch.testing.assert_close(ours, (plain.detach(), slope), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("apart", ["mse", "cos"])

@@ -17,6 +17,7 @@ from dambench.core.protocol import DSA
 from dambench.matching import trajectories
 from dambench.matching.experts import Trajectories
 from dambench.matching.optimised import LearnedImages
+from dambench.matching.soft_labels import correct_images, predicted, soft_labels
 from dambench.matching.trajectories import (
     Match,
     Minibatch,
@@ -25,14 +26,12 @@ from dambench.matching.trajectories import (
     Student,
     TrajectoryMatching,
     check,
-    correct_images,
     depth_mask,
     loss_mask,
     match,
-    predicted,
-    soft_labels,
     start_epochs,
     step_bytes,
+    trajectory_loss,
 )
 from dambench.testing import data_card, global_generator_untouched, through_a_file, tiny_problem
 from dambench.training.augmentation import Draw, augment, draw
@@ -130,6 +129,19 @@ def test_the_gradient_is_that_of_all_steps_in_one_graph(name: str, soft: bool) -
         torch.testing.assert_close(ours, literal, rtol=1e-9, atol=1e-10 * float(literal.abs().max()))
         assert literal.abs().max() > 0
     assert found.labels.shape == (scene.labels.shape if soft else (0,))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_it_is_the_plain_form(soft: bool) -> None:
+    scene = Scene(soft=soft)
+    fields = dict(vars(scene)) | {name: getattr(scene, name).clone().requires_grad_() for name in ("images", "lr")}
+    plain = trajectory_loss(**fields)
+    match = scene.match()
+    torch.testing.assert_close(match.loss, plain.detach(), rtol=1e-10, atol=0)
+    for ours, theirs in zip(
+        (match.images, match.lr), torch.autograd.grad(plain, [fields["images"], fields["lr"]]), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_with_one_step_nothing_is_left_out_by_tesla() -> None:
@@ -607,5 +619,5 @@ def test_what_is_predicted_does_not_depend_on_how_many_are_looked_at_at_once(mon
     images, weights = noise(7, 3, 8, 8), own_weights(student)
     whole = predicted(student, weights, images)
     torch.testing.assert_close(whole, student.network(images).detach())
-    monkeypatch.setattr(trajectories, "RECOGNISED_AT_ONCE", 3)
+    monkeypatch.setattr("dambench.matching.soft_labels.RECOGNISED_AT_ONCE", 3)
     torch.testing.assert_close(predicted(student, weights, images), whole)

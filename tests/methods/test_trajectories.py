@@ -10,7 +10,8 @@ import torch
 from dambench import networks
 from dambench.core.config import read
 from dambench.matching.experts import FTD, MTT, PAD, trajectories
-from dambench.matching.trajectories import Student, check, predicted, training
+from dambench.matching.soft_labels import predicted
+from dambench.matching.trajectories import Student, check, training
 from dambench.methods import datm, mtt, pad
 from dambench.testing import data_card, quick_options, tiny_problem, watch
 from dambench.training.problem import SyntheticSet
