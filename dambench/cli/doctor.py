@@ -83,7 +83,7 @@ def examine(path: Path) -> list[Check]:
         settings = " ".join(f"{name}={value}" for name, value in allocator.KEPT.items())
         checks.append(("memory", "ok", f"`dambench run` starts itself anew with {settings}, so that glibc keeps pages"))
     else:
-        why = f"{allocator.told()} is set" if allocator.told() else "this is not Linux"
+        why = f"{allocator.settings()} is set" if allocator.settings() else "this is not Linux"
         checks.append(("memory", "ok", f"`dambench run` leaves the allocator as it is: {why}"))
     race = (3, 7, 0) <= sqlite3.sqlite_version_info < (3, 51, 3)
     note = ", has the WAL-reset race of 3.7.0 to 3.51.2: write runs.db with nothing but dambench" if race else ""

@@ -18,7 +18,7 @@ iteration of DM on digits, alone and beside two busy neighbours: 1,000 took 11-1
 20,000 took 8 and 20-95, 200,000 took 9 and 600.)"""
 
 
-def told() -> str:
+def settings() -> str:
     """What the environment says about it: `NAME=value …`, or a preloaded library; empty: nothing."""
     names = [name for name in os.environ if name.startswith("MALLOC_")]
     preloaded = os.environ.get("LD_PRELOAD", "")
@@ -27,11 +27,11 @@ def told() -> str:
 
 def applies() -> bool:
     """Whether `keep_freed_memory` does anything here: on Linux, where nobody has said otherwise."""
-    return sys.platform == "linux" and not told()
+    return sys.platform == "linux" and not settings()
 
 
 def keep_freed_memory() -> None:
-    """Start this process anew, with the same arguments and glibc told to keep freed memory."""
+    """Start this process anew, with the same arguments and glibc settings to keep freed memory."""
     if applies():
         with suppress(OSError):  # it works without, only slower
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | KEPT)

@@ -86,24 +86,24 @@ def folded(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
-def named(kind: str, name: str, known: Iterable[str]) -> str:
-    """The known name that is meant: this very one, or the only one that differs as `folded` forgives (`CIFAR-10`).
+def named(kind: str, name: str, choices: Iterable[str]) -> str:
+    """The name that is meant: this very one, or the only one that differs as `folded` forgives (`CIFAR-10`).
 
     Raises:
         BadInput: there is none, or more than one.
     """
-    known = list(known)
-    alike = [other for other in known if folded(other) == folded(name)]
-    if name in known or len(alike) == 1:
-        return name if name in known else alike[0]
-    raise unknown(kind, name, known)
+    choices = list(choices)
+    alike = [other for other in choices if folded(other) == folded(name)]
+    if name in choices or len(alike) == 1:
+        return name if name in choices else alike[0]
+    raise unknown(kind, name, choices)
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
+def unknown(kind: str, name: str, choices: Iterable[str]) -> BadInput:
     """The error for a name that nobody answers to, naming the nearest one and all the others."""
-    known = sorted(known)
+    choices = sorted(choices)
     lower = name.lower()
-    longer = [other for other in known if name and other.startswith(lower)]
-    near = longer[:1] or get_close_matches(lower, known, n=1, cutoff=0.4)
+    longer = [other for other in choices if name and other.startswith(lower)]
+    near = longer[:1] or get_close_matches(lower, choices, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
-    return BadInput(f"No {kind} is called {display(name, 60)!r}. {hint}Known: {', '.join(known) or 'none'}.")
+    return BadInput(f"No {kind} is called {display(name, 60)!r}. {hint}Known: {', '.join(choices) or 'none'}.")

@@ -37,11 +37,11 @@ class Environment(Struct, frozen=True, kw_only=True):
     cuda: str
     cudnn: str
     driver: str
-    """Of the GPU; empty where there is none."""
+    """The GPU's driver; empty without a GPU."""
     device: str
     device_name: str
     device_uuid: str = ""
-    """Of the GPU, as torch gives it: CUDA_VISIBLE_DEVICES changes numbers, not this. Empty on a CPU."""
+    """The GPU's UUID as torch gives it: unlike its number, CUDA_VISIBLE_DEVICES does not change it. Empty on a CPU."""
     host: str
     platform: str
     cpus: int
@@ -58,7 +58,7 @@ class Environment(Struct, frozen=True, kw_only=True):
     """With which torch compiled; empty: it did not."""
     sqlite: str
     git_commit: str
-    """Of the checkout that dambench runs from; empty for an installed package."""
+    """Commit of the checkout that dambench runs from; empty for an installed package."""
     git_dirty: bool
     command_line: str
 
@@ -68,7 +68,7 @@ class Process(Struct, frozen=True, kw_only=True):
 
     host: str
     boot: str
-    """Of the machine since it was started, and of the container: where both are the same, a pid is a pid."""
+    """Boot of the machine, and the container: pids are comparable only where both are the same."""
     pid: int
     started: int
     """When, as the machine counts: a pid that is used again has another."""
@@ -98,7 +98,7 @@ class DataCard(Struct, frozen=True, kw_only=True):
     source: str
     """SHA-256 of what it was prepared from."""
     sha256: str
-    """Of the tensor file."""
+    """SHA-256 of the tensor file."""
     size_bytes: int
     notes: list[str] = []
     """What a reader of a result on it should know: files that were passed over, images that were changed."""
@@ -166,10 +166,10 @@ class Checkpointed(Event, frozen=True, kw_only=True):
 
     iteration: int
     sha256: str
-    """Of the file, which is named by it."""
+    """SHA-256 of the file, which is named by it."""
     size_bytes: int
     seconds: float
-    """That writing took."""
+    """Time that writing it took."""
 
 
 class Progressed(Event, frozen=True, kw_only=True):
@@ -227,12 +227,12 @@ class Sampled(Event, frozen=True, kw_only=True):
     seconds: float
     """Since the run said Started. The same clock for another event: its `at` less that of Started."""
     gpu_memory_used_bytes: int | None = None
-    """Of the card, by all who use it, driver and contexts too; under MIG of the instance."""
+    """Memory of the card in use by all processes, driver and contexts included; under MIG that of the instance."""
     gpu_memory_total_bytes: int | None = None
     gpu_busy_percent: int | None = None
-    """Of the last moments, the share in which anything ran on it. Under MIG there is no such figure."""
+    """Share of the last moments in which a kernel ran on the GPU. Under MIG there is no such figure."""
     gpu_watts: float | None = None
-    """Of the board; on Ampere (except GA100) and newer a mean over one second."""
+    """Power of the board; on Ampere (except GA100) and newer a mean over one second."""
     gpu_celsius: int | None = None
     gpu_millijoules: int | None = None
     """The board's counter, since the driver was loaded: a difference of two is energy."""
@@ -251,7 +251,7 @@ class Snapshot(Event, frozen=True, kw_only=True):
 
     iteration: int
     sha256: str
-    """Of the file, which is named by it."""
+    """SHA-256 of the file, which is named by it."""
     size_bytes: int
     shape: list[int]
     dtype: str
@@ -274,9 +274,9 @@ class Measured(Event, frozen=True, kw_only=True):
     set_sha256: str
     protocol_sha256: str
     seconds: float
-    """Of training and testing; of networks trained together, each one's share."""
+    """Time of training and testing; for networks trained together, the share of each."""
     peak_memory_bytes: int
-    """Of networks trained together, that of all of them."""
+    """Peak of memory; for networks trained together, that of all of them."""
     values: dict[str, Real]
     """By metric; their units are in the evaluator's `METRICS`."""
 
@@ -301,9 +301,9 @@ class Evaluated(Event, frozen=True, kw_only=True):
     train_accuracy: float
     """On the set it was trained on, not augmented."""
     seconds: float
-    """Of training and testing; of networks trained together, each one's share."""
+    """Time of training and testing; for networks trained together, the share of each."""
     peak_memory_bytes: int
-    """Of networks trained together, that of all of them."""
+    """Peak of memory; for networks trained together, that of all of them."""
 
     @property
     def measured(self) -> Measured:
@@ -367,7 +367,7 @@ class Beginning(Struct, frozen=True, kw_only=True):
     """What is known of a run that is resumed."""
 
     attempt: int
-    """That begins now."""
+    """Number of the attempt that begins now."""
     process: Process
     environment: Environment | None
     """In which it was begun; None: it was killed before it could say so."""
@@ -380,7 +380,7 @@ class Beginning(Struct, frozen=True, kw_only=True):
     losses: list[Stepped]
     """As they were logged."""
     stack: int = 0
-    """Of the evaluation networks, after the GPU's memory was too small for the policy's; 0: it was not."""
+    """Evaluation networks trained at once, after GPU memory was too small for the policy's number; 0: it was not."""
 
 
 AnyEvent = (

@@ -53,7 +53,7 @@ class Pool(Struct, frozen=True, kw_only=True):
 
     key: str
     about: About
-    """Of its first file."""
+    """What its first file says of itself."""
     count: int
     size_bytes: int
     used_at: float
@@ -142,14 +142,14 @@ def _lock(path: Path, how: int) -> Lock | None:
 
 def listed() -> list[Pool]:
     """All that there is, last used first."""
-    found = []
+    pools = []
     for place in files.experts_folder().glob("*"):
         kept = sorted(place.glob("*-*.safetensors")) if place.is_dir() else []
         about = next((about for path in kept if (about := _about(path))), None)
         if about is not None:
             size, used = sum(path.stat().st_size for path in kept), place.stat().st_mtime
-            found.append(Pool(key=place.name, about=about, count=len(kept), size_bytes=size, used_at=used))
-    return sorted(found, key=lambda pool: -pool.used_at)
+            pools.append(Pool(key=place.name, about=about, count=len(kept), size_bytes=size, used_at=used))
+    return sorted(pools, key=lambda pool: -pool.used_at)
 
 
 def _about(path: Path) -> About | None:
@@ -170,11 +170,11 @@ def chosen(beginning: str) -> Pool:
     Raises:
         BadInput: there is none, or more than one.
     """
-    found = [pool for pool in listed() if beginning and pool.key.startswith(beginning)]
-    if len(found) != 1:
-        how_many = "No experts have" if not found else f"{len(found)} kinds of experts have"
+    pools = [pool for pool in listed() if beginning and pool.key.startswith(beginning)]
+    if len(pools) != 1:
+        how_many = "No experts have" if not pools else f"{len(pools)} kinds of experts have"
         raise BadInput(f"{how_many} a key that begins with {beginning!r}: `dambench experts list` shows the keys.")
-    return found[0]
+    return pools[0]
 
 
 def delete(pool: Pool) -> None:

@@ -61,12 +61,12 @@ def home() -> Path:
         BadInput: it begins with a home that nobody knows, and would become a folder called ~.
     """
     if chosen := os.environ.get("DAMBENCH_HOME"):
-        found = user_path(chosen)
+        folder = user_path(chosen)
     else:
-        found = user_path(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "dambench"
-    if str(found).startswith("~"):
-        raise BadInput(f"Nobody knows which home is meant by {str(found)!r}: choose a folder with DAMBENCH_HOME.")
-    return found
+        folder = user_path(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "dambench"
+    if str(folder).startswith("~"):
+        raise BadInput(f"Nobody knows which home is meant by {str(folder)!r}: choose a folder with DAMBENCH_HOME.")
+    return folder
 
 
 def user_path(text: str) -> Path:
@@ -177,13 +177,13 @@ def _databases_path() -> Path:
 
 def databases() -> list[Path]:
     """Those that were written with this home, by their absolute paths, also if they are not there any more."""
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
     with suppress(OSError):
         for line in reading.content(_databases_path()).splitlines():
             with suppress(ValueError):
                 if isinstance(path := json.loads(line), str):
-                    found[path] = None
-    return [Path(path) for path in found]
+                    paths[path] = None
+    return [Path(path) for path in paths]
 
 
 def note_database(path: Path) -> None:
@@ -228,14 +228,14 @@ def own_log(path: str) -> Path | None:
     return log if log and log.parent == log_folder() and log.suffix == ".log" and not log.is_symlink() else None
 
 
-def remove_others(folder: Path, wanted: set[str]) -> None:
+def remove_others(folder: Path, kept: set[str]) -> None:
     """Remove every file of a folder but those, and the folder once it is empty. What cannot be removed stays."""
     with suppress(OSError):
         for path in folder.iterdir():
-            if path.name not in wanted:
+            if path.name not in kept:
                 with suppress(OSError):
                     path.unlink()
-        if not wanted:
+        if not kept:
             folder.rmdir()
 
 
@@ -249,7 +249,7 @@ def whitenings(data_sha256: str) -> list[Path]:
 
 
 def find_whitening(sha256: str) -> Path | None:
-    """Of that digest, which may come from a stranger's file."""
+    """Find the whitening of a digest, which may come from a stranger's file."""
     if len(sha256) != 64 or not set(sha256) <= set(hexdigits):
         return None
     return next(data_folder().glob(f"zca-*-{sha256}.safetensors"), None)
@@ -268,17 +268,17 @@ def find_set(sha256: str) -> Path | None:
 
 def prepared() -> dict[str, Path]:
     """The tensor files of the prepared datasets, by the SHA-256 that they should have."""
-    found = {}
+    by_digest = {}
     for card in data_folder().glob("*.json"):
         tensors = card.with_suffix(".safetensors")
         with suppress(OSError, ValueError, TypeError, KeyError):  # what is no card is passed over
             if tensors.is_file():
-                found[str(json.loads(reading.content(card))["sha256"])] = tensors
-    return found
+                by_digest[str(json.loads(reading.content(card))["sha256"])] = tensors
+    return by_digest
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal."""
     with reading.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -298,9 +298,9 @@ def is_intact(path: Path, expected: str) -> bool:
         OSError: it cannot be read.
     """
     note, looks = path.with_suffix(".intact"), _looks(path)
-    found = f"{expected} {looks}".encode()
+    content = f"{expected} {looks}".encode()
     with suppress(OSError):
-        if reading.content(note) == found:
+        if reading.content(note) == content:
             return True
     if sha256(path) != expected:
         return False
@@ -308,7 +308,7 @@ def is_intact(path: Path, expected: str) -> bool:
     status = path.stat()
     if _looks(path) == looks and time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED:
         with suppress(OSError):  # it can be done without
-            write_whole(note, found)
+            write_whole(note, content)
     return True
 
 
@@ -398,13 +398,13 @@ def staging(target: Path) -> Iterator[Path]:
 
 def staged() -> dict[Path, Path]:
     """By its note, each folder in which something is being made, or was when the process was killed."""
-    found = {}
+    folders = {}
     for note in _staging_folder().glob("*"):
         with suppress(OSError):
             place = Path(os.fsdecode(reading.content(note)))
             if place.is_absolute() and place.name == note.name:
-                found[note] = place
-    return found
+                folders[note] = place
+    return folders
 
 
 def _staging_folder() -> Path:

@@ -19,7 +19,7 @@ NETWORK = re.compile(
 LOCAL_FUSE = re.compile(
     r"fuse\.(bindfs|cryfs|encfs|exfat|fuse-overlayfs|gocryptfs|mergerfs|ntfs|ntfs-3g|squashfuse|unionfs-fuse)"
 )
-"""Of whatever else is a program's file system (sshfs, s3fs, rclone, …) nobody knows how it locks."""
+"""Programs' file systems that lock as a local disk does. How others lock (sshfs, s3fs, rclone, …) is not known."""
 
 
 class Disk(NamedTuple):

@@ -17,7 +17,7 @@ SIGNS = " .:-=+*#%@"
 """From dark to bright."""
 
 MOST_PIXELS = 16_000_000
-"""Of a sheet: a preview has a tenth of that at most, but a PNG of a few bytes can claim any size."""
+"""Largest sheet that is drawn. A preview has at most a tenth of that, but a PNG of a few bytes can claim any size."""
 
 
 def tiles(png: bytes, height: int, width: int) -> Pixels:
@@ -52,13 +52,13 @@ def in_part(classes: int, each: int, of_classes: int, images: int, *, even: bool
         of_classes, images: that the set has.
         even: as many of each class.
     """
-    said = []
+    parts = []
     if each * of_classes < images:
         per, rest = divmod(images, of_classes)
-        said.append(f"{each} of {per} per class" if even and not rest else f"{each} per class of {images} images")
+        parts.append(f"{each} of {per} per class" if even and not rest else f"{each} per class of {images} images")
     if classes < of_classes:
-        said.append(f"{classes} of {of_classes} classes")
-    return ", ".join(said)
+        parts.append(f"{classes} of {of_classes} classes")
+    return ", ".join(parts)
 
 
 def scaled(pixels: Pixels, height: int, width: int) -> Pixels:

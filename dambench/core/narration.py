@@ -70,5 +70,5 @@ def number(value: Real) -> str:
 
 
 def losses(event: Stepped) -> str:
-    said = {name: value for name, value in event.losses.items() if value or name != SKIPPED}
-    return "  ".join(f"{display(name)} {number(value)}" for name, value in said.items())
+    losses = {name: value for name, value in event.losses.items() if value or name != SKIPPED}
+    return "  ".join(f"{display(name)} {number(value)}" for name, value in losses.items())

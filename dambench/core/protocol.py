@@ -66,7 +66,7 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Whether the momentum survives a drop of the learning rate. In the code of DC and all that descend
     from it it does not: a new optimiser is made."""
     augmentation: tuple[str, ...] = ()
-    """Of each batch, one of these operations of DSA is drawn and applied with parameters of its own to each
+    """Operations of DSA. One of them is drawn per batch, and applied with parameters of its own to each
     image. `flip` is left out for data whose mirror image is another class, as DC's README prescribes."""
     draws: Literal["for each batch", "for each image"] = "for each batch"
     """How often one of the operations is drawn."""
@@ -179,8 +179,8 @@ def preset(name: str) -> Protocol:
     Raises:
         BadInput: nobody answers to the name, or the hash is another version's.
     """
-    said, mark, version = name.partition("#")
-    protocol = PRESETS[named("protocol", said, PRESETS)]
+    base, mark, version = name.partition("#")
+    protocol = PRESETS[named("protocol", base, PRESETS)]
     if mark and protocol.label != f"{protocol.name}#{version.strip().lower()}":
         raise BadInput(f"The protocol {name!r} is another version's: here it is {protocol.label}.")
     return protocol

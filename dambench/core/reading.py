@@ -38,13 +38,13 @@ def handle(path: Path) -> int:
         OSError: as `opened`.
     """
     _see(os.stat(path), path)  # to open a device can already do something
-    found = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        _see(os.fstat(found), path)  # it may have been replaced since
+        _see(os.fstat(handle), path)  # it may have been replaced since
     except BaseException:
-        os.close(found)
+        os.close(handle)
         raise
-    return found
+    return handle
 
 
 def content(path: Path, most: int = MOST_TEXT) -> bytes:
@@ -54,11 +54,11 @@ def content(path: Path, most: int = MOST_TEXT) -> bytes:
         OSError: as `opened`; or there are more bytes than `most`.
     """
     with opened(path) as file:
-        found = file.read(most + 1) or b""
-        if len(found) > most:
-            size = max(len(found), os.fstat(file.fileno()).st_size)
+        read = file.read(most + 1) or b""
+        if len(read) > most:
+            size = max(len(read), os.fstat(file.fileno()).st_size)
             raise OSError(errno.EFBIG, f"it has {size} bytes, and {most} are the most", str(path))
-    return found
+    return read
 
 
 def is_no_file(path: Path) -> bool:

@@ -38,17 +38,17 @@ SUFFIXES = {
 }
 
 
-def format_of(said: str | None, output: Path | None, *, short: bool) -> str:
+def format_of(format: str | None, output: Path | None, *, short: bool) -> str:
     """The format that was asked for, else that of the file's suffix, else markdown.
 
     Raises:
         BadInput: it is unknown, has no short form, or the file's suffix says another.
     """
     by_suffix = None if output is None else SUFFIXES.get(output.suffix.lower())
-    chosen = (by_suffix or "markdown") if said is None else named("format", said, FORMATS)
-    suffixes = [suffix for suffix, name in SUFFIXES.items() if name == chosen or said is None]
-    if output is not None and (said is None or by_suffix):
-        files.check_suffix(output, suffixes, f"a report in {chosen}" if said else "a report")
+    chosen = (by_suffix or "markdown") if format is None else named("format", format, FORMATS)
+    suffixes = [suffix for suffix, name in SUFFIXES.items() if name == chosen or format is None]
+    if output is not None and (format is None or by_suffix):
+        files.check_suffix(output, suffixes, f"a report in {chosen}" if format else "a report")
     if short and chosen not in FOR_PEOPLE:
         raise BadInput(f"--short is for {', '.join(FOR_PEOPLE)}: the format {chosen} always has all numbers.")
     return chosen

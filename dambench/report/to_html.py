@@ -45,9 +45,9 @@ def to_html(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *, 
         if table.notes:
             parts.append(_list(table.notes))
     if short:
-        parts += [_list(said)] if (said := wording.signs(board.tables, bold="Bold")) else []
+        parts += [_list(notes)] if (notes := wording.signs(board.tables, bold="Bold")) else []
     else:
-        costs = [[html(text) for text in line] for line in wording.costs(board.costs)]
+        costs = [[html(text) for text in line] for line in wording.cost_lines(board.costs)]
         parts += ["<h2>What it took</h2>", _grid(costs)]
         parts += ["<h2>How to read this</h2>", _list(wording.reading(board))]
     return _page(parts)

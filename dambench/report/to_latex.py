@@ -41,11 +41,11 @@ def to_latex(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *,
         lines = [[latex(name), *map(cell, entries)] for name, entries in wording.lines(table, rows)]
         parts.append(_float(caption, [head, *lines], table.notes))
     if not short:
-        costs = [[latex(text) for text in line] for line in wording.costs(board.costs)]
+        costs = [[latex(text) for text in line] for line in wording.cost_lines(board.costs)]
         parts.append(_float("What it took.", costs, []))
-    said = wording.signs(board.tables, bold="Bold") if short else wording.reading(board)
-    if said:
-        items = "\n".join(f"  \\item {latex(note)}" for note in said)
+    notes = wording.signs(board.tables, bold="Bold") if short else wording.reading(board)
+    if notes:
+        items = "\n".join(f"  \\item {latex(note)}" for note in notes)
         parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")
     return "\n\n".join(parts) + "\n"
 

@@ -29,9 +29,12 @@ def to_markdown(board: Leaderboard, rows: Sequence[str], columns: Sequence[str],
             parts.append(_list(table.notes))
     if short:
         parts.append(f"{wording.SHORT}; {made}")
-        parts += [_list(said)] if (said := wording.signs(board.tables, bold="Bold")) else []
+        parts += [_list(notes)] if (notes := wording.signs(board.tables, bold="Bold")) else []
     else:
-        parts += ["## What it took", grid([[markdown(text) for text in line] for line in wording.costs(board.costs)])]
+        parts += [
+            "## What it took",
+            grid([[markdown(text) for text in line] for line in wording.cost_lines(board.costs)]),
+        ]
         parts += ["## How to read this", _list(wording.reading(board))]
     return "\n\n".join(parts) + "\n"
 

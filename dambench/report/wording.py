@@ -66,12 +66,12 @@ def selection(board: Leaderboard) -> str:
 
 
 def title(table: Table) -> str:
-    said = []
+    parts = []
     for axis, value in table.fixed.items():
         if value:
             prefix = {"protocol": "protocol ", "network": "trained network ", "ipc": "IPC "}.get(axis, "")
-            said.append(prefix + display(str(value)))
-    return f"{metric_label(table.metric)}, {', '.join(reversed(said)) or 'all'}"
+            parts.append(prefix + display(str(value)))
+    return f"{metric_label(table.metric)}, {', '.join(reversed(parts)) or 'all'}"
 
 
 UNITS = {"fraction": " in %", "seconds": " in s", "bytes": " in GB"}
@@ -114,9 +114,9 @@ def lines(
     """
     if measured is not None:
         some = [[table.cells.get((row, column)) for column in table.columns] for row in table.rows]
-        said = [[Entry(MISSING) if cell is None else measured(cell) for cell in line] for line in some]
-        return [(name(rows, row), entries) for row, entries in zip(table.rows, said, strict=True)]
-    found = []
+        lines = [[Entry(MISSING) if cell is None else measured(cell) for cell in line] for line in some]
+        return [(name(rows, row), entries) for row, entries in zip(table.rows, lines, strict=True)]
+    named = []
     for row in table.rows:
         cells = [(table.cells.get((row, column)), (row, column) in table.best) for column in table.columns]
         several = len({score.network for cell, _ in cells if cell is not None for score in cell.scores}) > 1
@@ -124,13 +124,13 @@ def lines(
         if table.transfer:
             average, drop = table.transfer.get(row, (None, None))
             entries += [Entry(MISSING if v is None else figure(table.metric, v)) for v in (average, drop)]
-        found.append((name(rows, row), entries))
+        named.append((name(rows, row), entries))
     if table.majority:
         rates = [table.majority.get(column) for column in table.columns]
         entries = [Entry(MISSING if rate is None else f"{100 * rate:.1f}") for rate in rates]
         entries += [Entry(MISSING)] * (2 if table.transfer else 0)
-        found.append(("majority class", entries))
-    return found
+        named.append(("majority class", entries))
+    return named
 
 
 def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> Entry:
@@ -163,29 +163,29 @@ MEASURES = {
 LOSS = MetricRow("accuracy", "loss", "", "lower", "")
 
 
-def measure(board: Leaderboard, cell: Cell, what: str) -> Entry:
+def measure(board: Leaderboard, cell: Cell, quantity: str) -> Entry:
     """A cell in words, by one of MEASURES. Where its runs were on several devices, by the first of those."""
-    if what == "interval":
+    if quantity == "interval":
         half = "" if cell.interval is None else f" ± {figure(cell.metric, cell.interval)}"
         return Entry(f"{figure(cell.metric, cell.mean)}{half}", networks(cell))
-    if what == "loss":
+    if quantity == "loss":
         return Entry(figure(LOSS, cell.of(LOSS).mean), networks(cell))
-    found = board.costs_of(cell)
-    if what in ("seconds", "peak") and found:
-        cost = found[0]
+    costs = board.costs_of(cell)
+    if quantity in ("seconds", "peak") and costs:
+        cost = costs[0]
         if cost.distil_seconds is None:  # these runs have only evaluated
             return Entry(MISSING)
-        took = duration(cost.distil_seconds) if what == "seconds" else size(cost.distil_peak_bytes)
+        took = duration(cost.distil_seconds) if quantity == "seconds" else size(cost.distil_peak_bytes)
         return Entry(took, str(cost.runs))
-    return entry(cell) if what == "accuracy" else Entry(MISSING)
+    return entry(cell) if quantity == "accuracy" else Entry(MISSING)
 
 
-def costs(found: list[Cost]) -> list[list[str]]:
+def cost_lines(costs: list[Cost]) -> list[list[str]]:
     """A table of what each method took; the first line is the head."""
-    experts = any(cost.experts_seconds for cost in found)
+    experts = any(cost.experts_seconds for cost in costs)
     head = ["method", "dataset", "runs", *(["experts"] if experts else []), "distil", "peak"]
     table = [[*head, "trained network", "protocol", "each", "peak", "device"]]
-    for cost in found:
+    for cost in costs:
         ipc = "" if cost.ipc is None else f" IPC {cost.ipc}"
         table.append(
             [
@@ -214,8 +214,8 @@ def reading(board: Leaderboard) -> list[str]:
     ]
     for protocol in board.protocols:
         notes.append(f"Protocol {display(protocol.label)}: {protocol_in_words(protocol)}")
-    for source, what in board.recipes.items():
-        notes.append(f"Settings of {display(', '.join(what))}: {display(source)}. A row names those that differ.")
+    for source, methods in board.recipes.items():
+        notes.append(f"Settings of {display(', '.join(methods))}: {display(source)}. A row names those that differ.")
     notes.append(
         "Times and peaks are medians over runs: of distilling, then of each network trained and tested. Peak: the "
         "allocator's on a GPU, the whole process's resident memory on a CPU."
@@ -283,7 +283,7 @@ def _budget(budget: Budget, decay: float) -> str:
 
 
 def augmentation(protocol: Protocol) -> str:
-    """Of whom, by which operations, drawn how often."""
+    """A protocol's augmentation in words: whose, by which operations, drawn how often."""
     if not protocol.augmentation:
         return "no augmentation"
     own = {operation.startswith("dc-") for operation in protocol.augmentation}

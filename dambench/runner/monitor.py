@@ -38,7 +38,7 @@ FAREWELL = 0.25
 """Seconds that the end of a run waits for a last sample at most."""
 
 MOST_WAITING = 1000
-"""Samples that wait to be heard. Of more, the oldest are forgotten."""
+"""Samples that wait to be events. Of more, the oldest are forgotten."""
 
 LEAST_SPAN = 0.1
 """Seconds. CPU time is counted in hundredths of a second: over less it says nothing."""
@@ -71,8 +71,11 @@ _TROUBLES = {
 
 def trouble(error: Exception) -> str:
     """What it means that NVML answered so, and what to do next."""
-    known = _TROUBLES.get(error.value) if isinstance(error, pynvml.NVMLError) else None
-    return known or f"NVML cannot be asked ({type(error).__name__}: {display(str(error))}): see what `nvidia-smi` says."
+    explanation = _TROUBLES.get(error.value) if isinstance(error, pynvml.NVMLError) else None
+    return (
+        explanation
+        or f"NVML cannot be asked ({type(error).__name__}: {display(str(error))}): see what `nvidia-smi` says."
+    )
 
 
 def explain(cuda: str, devices: int, nvml: Any = pynvml, environ: Mapping[str, str] = os.environ) -> str:
@@ -147,13 +150,13 @@ def look(nvml: Any = pynvml) -> tuple[list[Glance], str]:
         for index in range(nvml.nvmlDeviceGetCount()):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             card = _Card(nvml, handle)
-            said = card.ask()
+            answers = card.ask()
             cards.append(
                 Glance(
                     name=str(nvml.nvmlDeviceGetName(handle)),
-                    used_bytes=said["gpu_memory_used_bytes"],
-                    total_bytes=said["gpu_memory_total_bytes"],
-                    busy_percent=said["gpu_busy_percent"],
+                    used_bytes=answers["gpu_memory_used_bytes"],
+                    total_bytes=answers["gpu_memory_total_bytes"],
+                    busy_percent=answers["gpu_busy_percent"],
                     tenants=card.answer("tenants", card.tenants),
                 )
             )
@@ -204,7 +207,7 @@ def sampled(events: Iterator[AnyEvent], nvml: Any = pynvml, since: float = 0.0) 
         for event in events:
             if isinstance(event, Finished | Failed | Stopped):
                 monitor.stop()
-            yield from monitor.heard()
+            yield from monitor.take()
             yield event
 
 
@@ -231,9 +234,9 @@ class Monitor:
         self._nvml = nvml
         self._every = every
         self._patience = patience
-        self._said: deque[Sampled | Warned] = deque(maxlen=MOST_WAITING)
-        self._told = threading.Event()
-        self._asked_at: float | None = None
+        self._samples: deque[Sampled | Warned] = deque(maxlen=MOST_WAITING)
+        self._closing = threading.Event()
+        self._query_began: float | None = None
         """When the questions under way began; None: none are."""
         self._noticed = False
         self._thread = threading.Thread(target=self._work, name="dambench monitor", daemon=True)
@@ -251,50 +254,50 @@ class Monitor:
 
     def stop(self) -> None:
         """Take a last sample, if that is quickly done, and end."""
-        if not self._told.is_set():
-            self._told.set()
+        if not self._closing.is_set():
+            self._closing.set()
             if self._thread.is_alive():
                 self._thread.join(FAREWELL)
 
-    def heard(self) -> list[Sampled | Warned]:
+    def take(self) -> list[Sampled | Warned]:
         """What was sampled and noticed since the last call. Waits for nothing."""
-        heard: list[Sampled | Warned] = []
+        events: list[Sampled | Warned] = []
         with suppress(IndexError):
             while True:
-                heard.append(self._said.popleft())
+                events.append(self._samples.popleft())
         if not self._noticed and self._hangs():
             self._noticed = True
-            what = "NVML" if self._device_uuid else "This machine"
-            heard.append(Warned(message=f"{what} does not answer: there are no samples of this run until it does."))
-        return heard
+            source = "NVML" if self._device_uuid else "This machine"
+            events.append(Warned(message=f"{source} does not answer: there are no samples of this run until it does."))
+        return events
 
     def _hangs(self) -> bool:
-        asked_at = self._asked_at
-        if asked_at is None or not self._thread.is_alive():
+        began = self._query_began
+        if began is None or not self._thread.is_alive():
             return False
-        patience = min(self._patience, PATIENCE_AT_THE_END) if self._told.is_set() else self._patience
-        return time.monotonic() - asked_at > patience
+        patience = min(self._patience, PATIENCE_AT_THE_END) if self._closing.is_set() else self._patience
+        return time.monotonic() - began > patience
 
     def _work(self) -> None:
         card = None
         try:
-            self._asked_at = time.monotonic()
+            self._query_began = time.monotonic()
             host = _Host()
             card = self._open()
             while True:
-                last = self._told.is_set()
-                self._asked_at = time.monotonic()
+                last = self._closing.is_set()
+                self._query_began = time.monotonic()
                 fields = host.ask() | (card.ask() if card else {})
-                self._said.append(Sampled(seconds=round(time.monotonic() - self._began, 3), **fields))
-                self._asked_at = None
+                self._samples.append(Sampled(seconds=round(time.monotonic() - self._began, 3), **fields))
+                self._query_began = None
                 if last:
                     break
-                self._told.wait(self._every)
+                self._closing.wait(self._every)
         except Exception as error:  # a fault of ours: each question has its own net
-            what = f"{type(error).__name__}: {display(str(error))}"
-            self._said.append(Warned(message=f"Sampling broke ({what}): the run goes on."))
+            reason = f"{type(error).__name__}: {display(str(error))}"
+            self._samples.append(Warned(message=f"Sampling broke ({reason}): the run goes on."))
         finally:
-            self._asked_at = None
+            self._query_began = None
             if card:
                 with suppress(Exception):
                     self._nvml.nvmlShutdown()
@@ -306,7 +309,7 @@ class Monitor:
             self._nvml.nvmlInit()
             return _Card(self._nvml, _find(self._nvml, self._device_uuid))
         except Exception as error:
-            self._said.append(Warned(message=f"No samples of the GPU. {trouble(error)}"))
+            self._samples.append(Warned(message=f"No samples of the GPU. {trouble(error)}"))
             return None
 
 
@@ -328,13 +331,13 @@ class _Questions:
     def __init__(self) -> None:
         self._silent: set[str] = set()
 
-    def answer(self, what: str, question: Callable[[], T]) -> T | None:
-        if what in self._silent:
+    def answer(self, name: str, question: Callable[[], T]) -> T | None:
+        if name in self._silent:
             return None
         try:
             return question()
         except Exception:
-            self._silent.add(what)
+            self._silent.add(name)
             return None
 
 
@@ -378,8 +381,8 @@ class _Card(_Questions):
         nvml, handle = self._nvml, self._handle
 
         def memory() -> tuple[int, int]:
-            found = nvml.nvmlDeviceGetMemoryInfo(handle)
-            return _figure(found.used), _figure(found.total)
+            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+            return _figure(memory.used), _figure(memory.total)
 
         used, total = self.answer("memory", memory) or (None, None)
         return {
@@ -427,7 +430,7 @@ class _Card(_Questions):
 
 
 def _figure(value: Any) -> int:
-    """Of what NVML counts. All bits set is its way to say «not available», and no database could hold it."""
+    """A figure as NVML gives it. All bits set is its way to say «not available», and no database could hold it."""
     figure = int(value)
     if not 0 <= figure < 2**63:
         raise ValueError(f"{figure} is no figure")

@@ -32,7 +32,7 @@ SILENT_SECONDS = 60.0
 LOST_SECONDS = 600.0
 """Without a sign of life a run on another host is called silent, and then lost."""
 
-TOLD = "DAMBENCH_DETACHED"
+VARIABLE = "DAMBENCH_DETACHED"
 """In the environment of a detached process: the pipe to say the run's id to, and the log file."""
 
 State = Literal["waiting", "running", "silent", "lost", "finished", "failed", "stopped"]
@@ -76,17 +76,17 @@ def state(row: dict[str, Any]) -> State:
 
     On this machine that is known at once; of another one, only that it has been silent.
     """
-    said: State = row["state"]
-    if said not in ("waiting", "running"):
-        return said
+    stored: State = row["state"]
+    if stored not in ("waiting", "running"):
+        return stored
     if not row["pid"]:
         return "lost"  # by a dambench that did not say which process it was
     if is_here(row):
-        return said if _started(row["pid"]) == row["process_started"] else "lost"
+        return stored if _started(row["pid"]) == row["process_started"] else "lost"
     if row["host"] == socket.gethostname() and row["boot"].split(" ")[0] != _boot().split(" ")[0]:
         return "lost"  # this machine was restarted since
     quiet = silence(row)
-    return "lost" if quiet > LOST_SECONDS else "silent" if quiet > SILENT_SECONDS else said
+    return "lost" if quiet > LOST_SECONDS else "silent" if quiet > SILENT_SECONDS else stored
 
 
 def states(store: Store) -> dict[int, State]:
@@ -141,8 +141,8 @@ class Detached(NamedTuple):
 
 def detached(environ: dict[str, str] | None = None) -> Detached | None:
     """What `start` told this process; None: it was started by somebody else. To be asked once."""
-    told = os.environ.pop(TOLD, "") if environ is None else environ.pop(TOLD, "")
-    number, _, log = told.partition(":")
+    value = os.environ.pop(VARIABLE, "") if environ is None else environ.pop(VARIABLE, "")
+    number, _, log = value.partition(":")
     if not log or not re.fullmatch("[0-9]{1,9}", number):
         return None
     pipe = int(number)
@@ -183,7 +183,7 @@ def start(arguments: Sequence[str], say: Callable[[str], None]) -> tuple[str, in
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=[theirs],
-                env=os.environ | {TOLD: f"{theirs}:{log}", "PYTHONUNBUFFERED": "1"},
+                env=os.environ | {VARIABLE: f"{theirs}:{log}", "PYTHONUNBUFFERED": "1"},
             )
         os.close(theirs)
         theirs = -1
@@ -203,7 +203,7 @@ def start(arguments: Sequence[str], say: Callable[[str], None]) -> tuple[str, in
 
 def _first_line(pipe: int, log: Path, say: Callable[[str], None]) -> str:
     """What comes through the pipe until its end; meanwhile the log is read aloud."""
-    heard = b""
+    received = b""
     os.set_blocking(pipe, False)
     with log.open("rb") as output:
         rest = b""
@@ -215,15 +215,15 @@ def _first_line(pipe: int, log: Path, say: Callable[[str], None]) -> str:
             try:
                 part = os.read(pipe, 100)
                 if not part or part.endswith(b"\n"):
-                    heard += part
+                    received += part
                     break
-                heard += part
+                received += part
             except BlockingIOError:
                 time.sleep(0.02)
-        for line in (rest + output.read()).split(b"\n") if not heard else []:
+        for line in (rest + output.read()).split(b"\n") if not received else []:
             if line:
                 say(line.decode(errors="replace"))
-    return heard.decode().strip()
+    return received.decode().strip()
 
 
 @contextmanager

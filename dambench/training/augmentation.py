@@ -48,7 +48,7 @@ FILLED = ("dc-crop", "dc-rotate")
 """Operations that bring in the mean colour of the batch."""
 
 MATRIX_ELEMENTS = 2**25
-"""Of the matrices by which deterministic warps are made at once: 256 MiB."""
+"""Elements of the matrices with which deterministic warps are computed at once: 256 MiB."""
 
 _UNIFORMS = 3
 """Random numbers that the hungriest operation (color) takes."""

@@ -50,7 +50,7 @@ def environment(policy: Policy, command_line: str) -> Environment:
         tf32_convolution=torch.backends.cudnn.allow_tf32,
         matmul_precision=torch.get_float32_matmul_precision(),
         cublas_workspace=os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
-        allocator=allocator.told(),
+        allocator=allocator.settings(),
         compiler=compiler(policy.device.type) if policy.compiled else "",
         sqlite=sqlite3.sqlite_version,
         git_commit=commit,

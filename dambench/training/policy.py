@@ -31,8 +31,9 @@ ALL = 10**9
 """Images at once, where a device wants them all."""
 
 CACHED_BYTES = 2**23
-"""Of the largest map of a micro-batch on a CPU. (Measured at widths 32 to 128: half of it and twice as much cost about
-the same, a tenth costs small networks a factor of 4, and without a limit peak memory grows with classes and batch.)"""
+"""Bytes of the largest feature map of a micro-batch on a CPU. (Measured at widths 32 to 128: half of it and twice as
+much cost about the same, a tenth costs small networks a factor of 4, and without a limit peak memory grows with classes
+and batch.)"""
 
 WORTH_COMPILING = {"cpu": 1_000, "cuda": 5_000}
 """Iterations from which on `--compile auto` compiles, which takes up to half a minute. On a CPU networks with BatchNorm
@@ -59,7 +60,7 @@ class Policy:
     threads: int = 0
     """0: torch's own choice."""
     precision: Precision = "fp32"
-    """Of networks. `bf16` is that of the real branch: real images seen by a network, without gradients."""
+    """Precision of networks. `bf16` concerns the real branch: real images in a network, without gradients."""
     compiled: bool = False
     real_chunk: int = ALL
     """Real images that go through a network at once while distilling: the sums are the same but for their order."""
@@ -93,7 +94,7 @@ class Policy:
 
     @property
     def real_dtype(self) -> torch.dtype:
-        """Of the real branch."""
+        """Type of the images and weights in the real branch."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def compile(self, function: F) -> F:

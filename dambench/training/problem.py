@@ -28,11 +28,11 @@ SET_FORMAT = 1
 MOST_HEADER = 1_000_000
 """Bytes of the text at the beginning of a set's file."""
 LEAST_STD = 1e-6
-"""Of pixels in [0, 1]. Below it what is divided by it would be more than any network can take."""
+"""Smallest standard deviation of pixels in [0, 1]: what is divided by less would be more than any network can take."""
 MOST_LR = 1000
 """A learning rate below which a set's own is."""
 WHITENED_FORMAT = 2
-"""Of a set whose preprocessing is a file of its own."""
+"""Version of the format in which a set's whitening is a file of its own."""
 
 
 def derived_seed(seed: int, purpose: str, *indices: int) -> int:
@@ -97,7 +97,7 @@ class Whitening:
     """
 
     sha256: str
-    """Of the file that it is kept in, which stands for it: two of one digest are equal."""
+    """SHA-256 of its file, which stands for it: two with one digest are equal."""
     mean: Tensor = field(compare=False, repr=False)
     """(C · H · W,) float32, of pixels in [0, 1]."""
     matrix: Tensor = field(compare=False, repr=False)
@@ -358,7 +358,7 @@ def _whitening_of(path: Path, sha256: str) -> Whitening:
 
 
 class Stage(NamedTuple):
-    """Of a network that is a chain: the maps are activation(norm(convolution(x))), and the next sees pool(maps)."""
+    """One stage of a chain: the maps are activation(norm(convolution(x))), and the next stage gets pool(maps)."""
 
     convolution: nn.Conv2d
     norm: nn.Module

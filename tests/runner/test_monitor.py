@@ -88,20 +88,20 @@ class Nvml:
 
 def _listen(sampler: Monitor, samples: int = 1) -> list[Sampled | Warned]:
     """What a sampler says until it has given so many samples."""
-    heard: list[Sampled | Warned] = []
+    events: list[Sampled | Warned] = []
     deadline = time.monotonic() + 20
-    while sum(isinstance(event, Sampled) for event in heard) < samples and time.monotonic() < deadline:
-        heard += sampler.heard()
+    while sum(isinstance(event, Sampled) for event in events) < samples and time.monotonic() < deadline:
+        events += sampler.take()
         time.sleep(0.005)
-    return heard
+    return events
 
 
 def _look(nvml: Nvml, uuid: str = UUID, samples: int = 1) -> tuple[list[Sampled], list[str]]:
     """The first samples of a card, and the notes."""
     with Monitor(uuid, nvml, every=0.01) as sampler:
-        heard = _listen(sampler, samples)
-    notes = [event.message for event in heard if isinstance(event, Warned)]
-    return [event for event in heard if isinstance(event, Sampled)][:samples], notes
+        events = _listen(sampler, samples)
+    notes = [event.message for event in events if isinstance(event, Warned)]
+    return [event for event in events if isinstance(event, Sampled)][:samples], notes
 
 
 def _gpu(sample: Sampled) -> dict[str, Any]:
@@ -328,22 +328,22 @@ def test_a_question_that_hangs_is_noted_once_and_delays_nothing(question: str, r
     with Monitor(UUID, nvml, every=0.01, patience=0.05) as sampler:
         time.sleep(0.2)
         began = time.monotonic()
-        heard = [*sampler.heard(), *sampler.heard()]
+        events = [*sampler.take(), *sampler.take()]
         assert time.monotonic() - began < 5
-        assert [event.message for event in heard if isinstance(event, Warned)] == [
+        assert [event.message for event in events if isinstance(event, Warned)] == [
             "NVML does not answer: there are no samples of this run until it does."
         ]
-        assert len(heard) == 1
+        assert len(events) == 1
         began = time.monotonic()
         sampler.stop()
     assert time.monotonic() - began < 5
-    assert sampler.heard() == []
+    assert sampler.take() == []
 
 
 def test_samples_go_on_when_what_hung_answers_again(release: threading.Event) -> None:
     nvml = Nvml(nvmlInit=lambda: release.wait(60))
     with Monitor(UUID, nvml, every=0.01, patience=0.0) as sampler:
-        while not sampler.heard():
+        while not sampler.take():
             time.sleep(0.005)
         release.set()
         (sample, *_) = _listen(sampler)
@@ -369,7 +369,7 @@ def test_a_machine_that_gives_no_more_threads_gives_no_samples(monkeypatch: pyte
     monkeypatch.setattr(threading.Thread, "start", refused)
     with Monitor() as sampler:
         sampler.stop()
-    assert sampler.heard() == []
+    assert sampler.take() == []
 
 
 def test_a_fault_of_the_monitor_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +379,7 @@ def test_a_fault_of_the_monitor_is_a_note(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(monitor._Host, "ask", broken)
     with Monitor() as sampler:
         sampler._thread.join(20)
-        (note,) = sampler.heard()
+        (note,) = sampler.take()
     assert note == Warned(message="Sampling broke (KeyError: 'ours'): the run goes on.")
 
 
@@ -388,9 +388,9 @@ def test_samples_nobody_hears_are_bounded_and_the_latest_stay(monkeypatch: pytes
     with Monitor(every=0.001) as sampler:
         _listen(sampler, samples=20)
         time.sleep(0.2)
-        heard = sampler.heard()
-    assert len(heard) <= 6
-    assert next(event.seconds for event in heard if isinstance(event, Sampled)) > 0.1
+        events = sampler.take()
+    assert len(events) <= 6
+    assert next(event.seconds for event in events if isinstance(event, Sampled)) > 0.1
 
 
 def _on_a_gpu() -> Iterator[AnyEvent]:

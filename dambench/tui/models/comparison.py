@@ -139,7 +139,7 @@ def contents(
     board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequence[str], measure: str = "accuracy"
 ) -> Contents:
     """A table of the report as a grid: the same texts, the parts of a column's name below each other."""
-    measured = None if is_metric(measure) else partial(wording.measure, board, what=measure)
+    measured = None if is_metric(measure) else partial(wording.measure, board, quantity=measure)
     lines = wording.lines(table, rows, measured)
     heads = [[wording.name([axis], (part,)) for axis, part in zip(columns, key, strict=True)] for key in table.columns]
     heads += [["mean"], ["drop"]] if table.transfer and measured is None else []
