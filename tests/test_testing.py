@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dambench.cli.app import run_cli
 from dambench.core import registry
 from dambench.core.errors import BadInput
 from dambench.testing import check_dataset, check_method, check_network, method_faults
@@ -150,6 +151,22 @@ def test_a_broken_promise_of_a_network_or_a_dataset_is_a_sentence(install: Any) 
     install("datasets", DATASET.replace("default_rng(0)", "default_rng()"))
     with pytest.raises(AssertionError, match="Prepared twice, it is not the same"):
         check_dataset("mine")
+
+
+def test_the_command_line_says_the_same(install: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    install("methods", METHOD)
+    assert run_cli(["methods", "check", "mine", "--set", "method.iterations=3"]) == 0
+    assert capsys.readouterr().out == "mine keeps its contract and all 12 promises of methods.\n"
+    for text in (
+        METHOD.replace("4\n", "4\n    extra: int = 1\n"),
+        "raise ValueError",
+        METHOD.replace("distill", "distil"),
+    ):
+        _forget()
+        install("methods", text)
+        assert run_cli(["methods", "check", "mine"]) == 1
+        assert len(capsys.readouterr().out.splitlines()) == 1
+    assert run_cli(["methods", "check", "min"]) == 2
 
 
 def test_what_is_checked_leaves_nothing_behind(install: Any, tmp_path: Path) -> None:

@@ -1,24 +1,30 @@
 """What there is to choose from: methods, networks, protocols, datasets."""
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+import typer
+from typer import Argument
 
 from dambench.cli.arguments import Commands
-from dambench.cli.options import Json
+from dambench.cli.options import Json, Settings
 from dambench.cli.output import say, table
-from dambench.core import registry
+from dambench.core import config, registry, sanitize
 from dambench.core.contracts import Contract, Method
 from dambench.core.protocol import PRESETS
 from dambench.core.registry import P, Plugins
 from dambench.report.wording import augmentation
 
 data_app = Commands(rich_markup_mode=None, help="Real datasets.")
+methods_app = Commands(rich_markup_mode=None)
 
 
-def methods(as_json: Json = False) -> None:
+@methods_app.callback(invoke_without_command=True)
+def methods(context: typer.Context, as_json: Json = False) -> None:
     """The methods, their options and recipes."""
+    if context.invoked_subcommand is not None:
+        return
     known = _noting(registry.load_all("methods"))
     if as_json:
         found = [
@@ -41,6 +47,25 @@ def methods(as_json: Json = False) -> None:
         [[name, m.headline, m.PAPER, _options(m), _recipes(m)] for name, m in known.usable.items()]
         + [[name, fault, "", "", ""] for name, fault in known.faults.items()],
     )
+
+
+@methods_app.command("check")
+def check_method(
+    name: Annotated[str, Argument(metavar="NAME", help="A method, of ours or of another package.")],
+    settings: Settings = None,
+) -> int:
+    """Check that a method keeps its contract and every promise, and say what it does not (exit code 1)."""
+    from dambench.testing import METHOD_PROMISES, method_faults
+
+    with registry.aside():
+        faults = method_faults(name, config.settings(settings or []).get("method"))
+    for fault in faults:
+        print(sanitize.display(fault, 1000))
+    if not faults:
+        print(
+            f"{registry.find('methods', name)} keeps its contract and all {len(METHOD_PROMISES)} promises of methods."
+        )
+    return 1 if faults else 0
 
 
 def networks(as_json: Json = False) -> None:
