@@ -158,6 +158,11 @@ def test_the_command_and_the_toml_file_ask_for_the_same(capsys: pytest.CaptureFi
     assert arguments(from_toml(path.read_text())) == [part.replace("4, c", "4,c") for part in arguments(FULL)]
 
 
+def test_whatever_a_text_has_in_it_the_toml_file_gives_it_back() -> None:
+    form = {"name": 'say "hi" \t to 😀 \\', "method": "dm", "method.init": '"noise"', "tags": "a,é", "ipc": "3\nx = 4"}
+    assert from_toml(to_toml(form)) == form
+
+
 def _prepare(capsys: pytest.CaptureFixture[str]) -> None:
     from dambench.core.config import Choice
     from dambench.datasets import prepare

@@ -8,6 +8,7 @@ import os
 import shlex
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -126,39 +127,37 @@ def _text(value: Any) -> str:
 
 
 def to_toml(form: Mapping[str, str]) -> str:
-    """A file that `dambench run FILE.toml` reads the same from."""
+    """Write a file that `dambench run FILE.toml` reads the same from."""
+    import tomli_w  # late: few ever edit a file
+
     given: dict[str, Any] = {}
     for name, text in form.items():
         if text := text.strip():
             group, dot, option = name.partition(".")
             if dot:
-                given.setdefault(group, {})[option] = text
+                given.setdefault(group, {})[option] = _value(option, text)
             elif name in ("method", "dataset"):
                 given.setdefault(name, {})["name"] = text
             else:
-                given[name] = text
-    lines = [f"{name} = {_literal(name, value)}" for name, value in given.items() if isinstance(value, str)]
-    for group, chosen in given.items():
-        if isinstance(chosen, dict):
-            lines += ["", f"[{group}]", *(f"{name} = {_literal(name, text)}" for name, text in chosen.items())]
-    return "\n".join(lines) + "\n"
+                given[name] = _value(name, text)
+    return tomli_w.dumps(given)
 
 
-def _literal(name: str, text: str) -> str:
+def _value(name: str, text: str) -> Any:
+    """Give what TOML has for a field's text."""
     option = fields().get(name)
     match option.kind if option else "":
         case "list":
-            return json.dumps([part.strip() for part in text.split(",")])
+            return [part.strip() for part in text.split(",")]
         case "boolean":
-            return "true" if text == "on" else "false"
+            return text == "on"
         case "text":
-            return json.dumps(text)  # whatever it looks like
-    try:
-        if not isinstance(tomllib.loads(f"v = {text}")["v"], str):
-            return text
-    except (ValueError, RecursionError):
-        pass
-    return json.dumps(text)
+            return text  # whatever it looks like
+    with suppress(ValueError, RecursionError):
+        document = tomllib.loads(f"v = {text}")
+        if len(document) == 1 and not isinstance(document["v"], str):
+            return document["v"]
+    return text
 
 
 def from_toml(text: str) -> Form:
