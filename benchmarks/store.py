@@ -22,7 +22,8 @@ from dambench.core import files
 from dambench.core.events import Stepped
 from dambench.engine.loop import run
 from dambench.store.leaderboard import leaderboard
-from dambench.store.runs import NO_PROCESS, Created, Line, Said, Store
+from dambench.store.records import EventLogged, LogRecord, RunCreated
+from dambench.store.runs import NO_PROCESS, Store
 
 COMPARED = 100
 
@@ -43,15 +44,15 @@ def filled(runs: int, rows: int) -> Path:
     with closing(Store.open(path, write=True)) as store:
         for seed in range(runs):
             uid, config = f"{seed:032x}", msgspec.structs.replace(job.config, seed=seed)
-            lines: list[Line] = [
-                Created(
+            lines: list[LogRecord] = [
+                RunCreated(
                     uid=uid, id=f"r{seed:05}", name="", tags=[], at=AT, config=config, card=job.card, process=NO_PROCESS
                 )
             ]
             for sequence, event in enumerate(said):
                 # Its last words, with which the losses stop counting, come after them.
                 number = sequence if sequence < first else sequence + rows
-                lines.append(Said(uid=uid, attempt=1, sequence=number, at=AT, event=event))
+                lines.append(EventLogged(uid=uid, attempt=1, sequence=number, at=AT, event=event))
             store.write(lines)
         steps = [
             (first + n, AT, msgspec.json.encode(Stepped(iteration=n + 4, losses={"loss": 1 / (n + 1)}, seconds=n / 10)))

@@ -54,7 +54,7 @@ def backup(
             f"{sanitize.display(file.name, 60)!r} cannot be written: a backup is one database, such as runs.backup.db. "
             "`dambench db bundle` writes a .tar, with the sets."
         )
-    if journal.why(path) and file is None:
+    if journal.network_disk_reason(path) and file is None:
         raise BadInput(f"The database {str(path)!r} is on a network disk: say which file on a local one is to be made.")
     with open_store(path) as store:
         print(upkeep.back_up(store.file, file, overwrite=overwrite, pictures=pictures))

@@ -126,7 +126,7 @@ def _from_outside() -> list[Check]:
 def _where(path: Path) -> str:
     """Where runs are recorded, and why there."""
     disk = disk_of(path.absolute().parent)
-    if why := journal.why(path):
+    if why := journal.network_disk_reason(path):
         base = f", with the runs of {path.absolute()}, which is only read" if path.exists() else ""
         return (
             f"each run is a file in {journal.folder(path).absolute()}{base}; this host's index is "

@@ -58,7 +58,7 @@ def on_a_local_disk(path: Path) -> Path:
     Raises:
         BadInput: it is on a network disk, where the truth is the files of its runs.
     """
-    if journal.why(path):
+    if journal.network_disk_reason(path):
         raise BadInput(
             f"The database {str(path)!r} is on a network disk, where each run has a file of its own: "
             "this command needs a database on a local disk."

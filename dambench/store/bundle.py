@@ -73,18 +73,6 @@ class Bundled:
     """Files whose content is not that of their name: left out."""
 
 
-@dataclass
-class Merged(merge.Merged):
-    """What came of merging databases and bundles."""
-
-    sets: int = 0
-    """That were taken in."""
-    missing: list[str] = field(default_factory=list)
-    """Runs with sets that are not on this machine."""
-    damaged: list[str] = field(default_factory=list)
-    """Files in the bundles that were left out, because they are not what their names say."""
-
-
 def bundle(store: Store, target: Path, runs: Sequence[str], *, overwrite: bool = False) -> Bundled:
     """Write runs and the files of their sets: a tar where the name ends so, else a folder.
 
@@ -225,7 +213,7 @@ class Source:
     """What opens each file of sets and whitenings, by name."""
 
 
-def merge_all(store: Store, paths: Sequence[Path]) -> Merged:
+def merge_all(store: Store, paths: Sequence[Path]) -> merge.Merged:
     """Add the runs of other databases and bundles to an open one, and the sets of the bundles to those that are here.
 
     To do so again changes nothing. Each set is taken in whole, and each source's runs in one transaction.
@@ -234,7 +222,7 @@ def merge_all(store: Store, paths: Sequence[Path]) -> Merged:
         BadInput: one of them is none, or not safe to read; nothing was taken in of any.
         NotKept: the database could not be written.
     """
-    merged = Merged()
+    merged = merge.Merged()
     with ExitStack() as stack:
         sources = [stack.enter_context(_open(path)) for path in paths]
         for source in sources:
@@ -247,7 +235,7 @@ def merge_all(store: Store, paths: Sequence[Path]) -> Merged:
     return merged
 
 
-def _take_sets(source: Source, merged: Merged) -> None:
+def _take_sets(source: Source, merged: merge.Merged) -> None:
     """Keep the sets of a source that its runs name, and are not here yet."""
     with closing(Store.open(source.database)) as theirs:
         try:
@@ -268,7 +256,7 @@ def _take_sets(source: Source, merged: Merged) -> None:
             _take(source, name, files.data_folder() / Path(name).name, whitening, None, merged)
 
 
-def _take(source: Source, name: str, target: Path, sha256: str, size: int | None, merged: Merged) -> bool:
+def _take(source: Source, name: str, target: Path, sha256: str, size: int | None, merged: merge.Merged) -> bool:
     """Copy a file of a bundle to where it is kept, if its content is that of its name."""
     digest, copied = hashlib.sha256(), 0
     most = MOST_BYTES if size is None else size

@@ -31,14 +31,14 @@ _EDITS = re.compile(r"edits-[0-9a-f]{32}\.jsonl")
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
-class Look(NamedTuple):
+class FileState(NamedTuple):
     """How a file was when it was looked at."""
 
     size: int
     changed_ns: int
 
 
-class Taken(NotKept):
+class AlreadyBegun(NotKept):
     """Another process was faster: the file is its own."""
 
 
@@ -47,22 +47,22 @@ def folder(path: Path) -> Path:
     return path.parent / f"{path.name}.d"
 
 
-def words_name(uid: str, attempt: int) -> str:
+def attempt_file_name(uid: str, attempt: int) -> str:
     return f"{uid}.{attempt}.jsonl"
 
 
-def whose(name: str) -> tuple[str, int] | None:
+def parse_attempt_file_name(name: str) -> tuple[str, int] | None:
     """The run and the attempt whose words a file holds; None: it holds no words."""
     match = _WORDS.fullmatch(name)
     return (match[1], int(match[2])) if match else None
 
 
-def is_edits(name: str) -> bool:
+def is_edits_file(name: str) -> bool:
     return bool(_EDITS.fullmatch(name))
 
 
-def why(path: Path) -> str:
-    """Why the truth of this database is a journal; empty: it is an ordinary database.
+def network_disk_reason(path: Path) -> str | None:
+    """The reason why the truth of this database is a journal; None: it is an ordinary database.
 
     Raises:
         BadInput: DAMBENCH_DISK is neither of what it can be.
@@ -71,12 +71,12 @@ def why(path: Path) -> str:
     if chosen not in ("", "local", "network"):
         raise BadInput(f"DAMBENCH_DISK is {chosen!r}: it can be local, network, or not set (then it is looked up).")
     if chosen:
-        return "DAMBENCH_DISK=network" if chosen == "network" else ""
+        return "DAMBENCH_DISK=network" if chosen == "network" else None
     disk = disk_of(path.absolute().parent)
     if disk.why:
         return f"{disk}: {disk.why}"
     # On the file server itself the same disk is a local one.
-    return f"{str(folder(path))!r} is there" if folder(path).is_dir() else ""
+    return f"{str(folder(path))!r} is there" if folder(path).is_dir() else None
 
 
 def check(path: Path) -> None:
@@ -170,15 +170,15 @@ class Journal:
             os.close(handle)
         self._open.clear()
 
-    def look(self, names: set[str] | None = None) -> dict[str, Look]:
+    def look(self, names: set[str] | None = None) -> dict[str, FileState]:
         """How the files are now: of these names, or all."""
         found = {}
         with suppress(FileNotFoundError):
             for name in names if names is not None else os.listdir(self.folder):
-                if whose(name) or is_edits(name):
+                if parse_attempt_file_name(name) or is_edits_file(name):
                     with suppress(FileNotFoundError):
                         now = os.stat(self.folder / name)
-                        found[name] = Look(now.st_size, now.st_mtime_ns)
+                        found[name] = FileState(now.st_size, now.st_mtime_ns)
         return found
 
     def base(self) -> str:
@@ -208,7 +208,7 @@ class Journal:
         """Make a file with these lines, as the only one who may ever write to it.
 
         Raises:
-            Taken: it is there already.
+            AlreadyBegun: it is there already.
             OSError: it cannot be written.
         """
         new = not self.folder.exists()
@@ -272,14 +272,14 @@ def _link(part: str, target: Path, content: bytes) -> None:
     except FileExistsError:
         # Where the server's answer was lost, the question was asked again: then it is there already, and ours.
         if not os.path.samefile(part, target):
-            raise Taken(f"Another process has made {str(target)!r}.") from None
+            raise AlreadyBegun(f"Another process has made {str(target)!r}.") from None
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         try:
             handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except FileExistsError:
-            raise Taken(f"Another process has made {str(target)!r}.") from None
+            raise AlreadyBegun(f"Another process has made {str(target)!r}.") from None
         try:
             _write(handle, content)
         finally:

@@ -38,7 +38,8 @@ from dambench.core.events import (
 )
 from dambench.core.sanitize import display
 from dambench.store import contents, database
-from dambench.store.runs import EVENT, Created, Edited, Line, Said, Store, Superseded, new_id
+from dambench.store.records import AttemptSuperseded, EventLogged, LogRecord, RunCreated, RunEdited, new_id
+from dambench.store.runs import EVENT, Store
 
 READ = ("runs", "datasets", "tags", "events", "samples", "artifacts", "previews")
 """The tables of the other file that are looked at."""
@@ -86,6 +87,12 @@ class Merged:
     """Here and there they are not the same: left alone. What differs."""
     refused: dict[str, str] = field(default_factory=dict)
     """Left alone. Why."""
+    sets: int = 0
+    """Files of bundles that were taken in."""
+    missing: list[str] = field(default_factory=list)
+    """Runs with sets that are not on this machine."""
+    damaged: list[str] = field(default_factory=list)
+    """Files in the bundles that were left out, because they are not what their names say."""
 
 
 @dataclass
@@ -93,10 +100,10 @@ class Copy:
     """A run as one database has it."""
 
     id: str
-    created: Created
-    said: list[Said]
+    created: RunCreated
+    said: list[EventLogged]
     """Its words in their order, samples among them."""
-    last: list[Line]
+    last: list[LogRecord]
     """What only its row knows: how far it was, whether it was asked to stop or is in the trash."""
     results_sha256: str
 
@@ -207,14 +214,14 @@ def _take(store: Store, theirs: Store, run: dict[str, Any], found: Merged) -> No
     except Refused as reason:
         store.db.conn.execute("rollback to one")
         found.refused[shown] = str(reason)
-    except (sqlite3.IntegrityError, sqlite3.DataError, Superseded, OverflowError, TypeError, BadInput) as error:
+    except (sqlite3.IntegrityError, sqlite3.DataError, AttemptSuperseded, OverflowError, TypeError, BadInput) as error:
         store.db.conn.execute("rollback to one")
         found.refused[shown] = f"its events do not go together: {display(str(error))}"
     store.db.conn.execute("release one")
 
 
 def _add(store: Store, copy: Copy, found: Merged) -> None:
-    store.apply(copy.created)
+    store.tables.apply(copy.created)
     _hear(store, copy.created.uid, copy.said, copy.last)
     row = store.query("select id, results_sha256 from runs where uid = ?", copy.created.uid)[0]
     if copy.results_sha256 not in ("", row["results_sha256"]):
@@ -231,7 +238,7 @@ def _go_on(store: Store, ours: Copy, theirs: Copy, found: Merged) -> None:
         found.conflicts[ours.id] = "its settings or its data are not the same there"
     elif (new := _after(ours, theirs)) is not None:
         if new:
-            _hear(store, theirs.created.uid, new, [line for line in theirs.last if isinstance(line, Said)])
+            _hear(store, theirs.created.uid, new, [line for line in theirs.last if isinstance(line, EventLogged)])
             found.continued.append(ours.id)
         else:
             found.unchanged += 1
@@ -244,11 +251,11 @@ def _go_on(store: Store, ours: Copy, theirs: Copy, found: Merged) -> None:
         found.conflicts[ours.id] = f"it says something else there {what}"
 
 
-def _hear(store: Store, uid: str, said: list[Said], last: list[Line]) -> None:
+def _hear(store: Store, uid: str, said: list[EventLogged], last: list[LogRecord]) -> None:
     """Apply the words of a run; those of which there are many, and which change no other table, all at once."""
     many = [word for word in said if isinstance(word.event, Stepped | Sampled)]
     for line in (*(word for word in said if not isinstance(word.event, Stepped | Sampled)), *last):
-        store.apply(line)
+        store.tables.apply(line)
     number = store.query("select number from runs where uid = ?", uid)[0]["number"]
     store.db.conn.executemany(
         "insert into events (run, sequence, at, kind, body) values (?, ?, ?, 'stepped', ?)",
@@ -260,10 +267,10 @@ def _hear(store: Store, uid: str, said: list[Said], last: list[Line]) -> None:
     )
     for word in many:
         if isinstance(word.event, Sampled):
-            store._sample(number, word.sequence, word.event)
+            store.tables.add_sample(number, word.sequence, word.event)
 
 
-def _after(ours: Copy, theirs: Copy) -> list[Said] | None:
+def _after(ours: Copy, theirs: Copy) -> list[EventLogged] | None:
     """What theirs goes on to say where ours ends; None: it is not what ours is the beginning of."""
     end = ours.said[-1].sequence if ours.said else 0
     old = [said for said in theirs.said if said.sequence <= end]
@@ -291,7 +298,7 @@ def copy_of(store: Store, run: dict[str, Any]) -> Copy:
             _time(time)
     card = _typed(store, "datasets", "select card from datasets where sha256 = ?", run["dataset_sha256"])
     tags = _typed(store, "tags", "select tag from tags where run = ? order by tag", run["number"])
-    created = Created(
+    created = RunCreated(
         uid=uid,
         id=run["id"] if _ID.fullmatch(run["id"]) else new_id(),
         name=display(run["name"]),
@@ -317,13 +324,13 @@ def copy_of(store: Store, run: dict[str, Any]) -> Copy:
     pictures = _rows(store, "previews", run["number"], "iteration, preview")
     shown = [Previewed(iteration=row["iteration"], preview=_preview(row["preview"])) for row in pictures]
     words: list[AnyEvent] = [*shown, far]
-    last: list[Line] = [
-        Said(uid=uid, attempt=run["attempt"], sequence=0, at=run["beat_at"], event=event) for event in words
+    last: list[LogRecord] = [
+        EventLogged(uid=uid, attempt=run["attempt"], sequence=0, at=run["beat_at"], event=event) for event in words
     ]
     if run["stop_asked"]:
-        last.append(Edited(uid=uid, at=at, what="stop_asked", value=run["stop_asked"]))
+        last.append(RunEdited(uid=uid, at=at, what="stop_asked", value=run["stop_asked"]))
     if run["deleted_at"]:
-        last.append(Edited(uid=uid, at=at, what="deleted_at", value=run["deleted_at"]))
+        last.append(RunEdited(uid=uid, at=at, what="deleted_at", value=run["deleted_at"]))
     said = sorted([*_said(store, run), *_samples(store, run)], key=lambda said: said.sequence)
     attempt = 1
     for index, word in enumerate(said):
@@ -333,7 +340,7 @@ def copy_of(store: Store, run: dict[str, Any]) -> Copy:
     return Copy(created.id, created, said, last, run["results_sha256"])
 
 
-def _said(store: Store, run: dict[str, Any]) -> Iterator[Said]:
+def _said(store: Store, run: dict[str, Any]) -> Iterator[EventLogged]:
     uid, number = run["uid"], run["number"]
     previews = {row["iteration"]: row["preview"] for row in _rows(store, "artifacts", number, "iteration, preview")}
     for row in _rows(store, "events", number, "sequence, at, body"):
@@ -344,10 +351,10 @@ def _said(store: Store, run: dict[str, Any]) -> Iterator[Said]:
             event = msgspec.structs.replace(event, preview=_preview(previews.get(event.iteration, b"")))
         if isinstance(event, Sampled | Progressed):
             raise Refused(f"its event {row['sequence']} is none that is kept as one")
-        yield Said(uid=uid, attempt=1, sequence=row["sequence"], at=_time(row["at"]), event=event)
+        yield EventLogged(uid=uid, attempt=1, sequence=row["sequence"], at=_time(row["at"]), event=event)
 
 
-def _samples(store: Store, run: dict[str, Any]) -> Iterator[Said]:
+def _samples(store: Store, run: dict[str, Any]) -> Iterator[EventLogged]:
     fields = Sampled.__struct_fields__
     for row in _rows(store, "samples", run["number"], f"sequence, {', '.join(fields)}"):
         sequence = row.pop("sequence")
@@ -357,7 +364,7 @@ def _samples(store: Store, run: dict[str, Any]) -> Iterator[Said]:
             sample = msgspec.convert(row, Sampled)
         except msgspec.ValidationError as error:
             raise Refused(f"its sample {sequence} cannot be read: {display(str(error))}") from None
-        yield Said(uid=run["uid"], attempt=1, sequence=sequence, at="", event=sample)
+        yield EventLogged(uid=run["uid"], attempt=1, sequence=sequence, at="", event=sample)
 
 
 def _rows(store: Store, table: str, run: int, columns: str) -> list[dict[str, Any]]:

@@ -20,7 +20,9 @@ from dambench.core import files
 from dambench.core.errors import BadInput, Gone, Held, KeptElsewhere, NotKept
 from dambench.core.events import AnyEvent, Previewed, Progressed, Sampled, Stepped, harmless
 from dambench.store import database
-from dambench.store.runs import PREVIEWS, Line, Said, Store, said
+from dambench.store.records import EventLogged, LogRecord, log_event
+from dambench.store.runs import Store
+from dambench.store.tables import PREVIEWS
 
 FLUSH_SECONDS = 1.0
 FLUSH_EVENTS = 500
@@ -41,7 +43,7 @@ MOST_WAITING = 200_000
 """Words that wait in memory: of a run that logs once a second, two days."""
 
 _encode = msgspec.json.Encoder().encode
-_decode: Callable[[bytes], Line] = msgspec.json.Decoder(Line).decode
+_decode: Callable[[bytes], LogRecord] = msgspec.json.Decoder(LogRecord).decode
 
 
 class Recorder:
@@ -68,7 +70,7 @@ class Recorder:
         self._say, self._hurried = say, hurried
         self._number = row["number"]
         self._sequence = self._last_sequence()
-        self._waiting: list[Line] = []
+        self._waiting: list[LogRecord] = []
         self._flushed = time.monotonic()
         self._held = False
         self._interrupted = False
@@ -87,7 +89,7 @@ class Recorder:
         """Keep everything a run says, and hand it on. See `Store.record`."""
         for event in map(harmless, events):
             self._sequence += 1
-            self._waiting.append(said(self._uid, self._attempt, self._sequence, event))
+            self._waiting.append(log_event(self._uid, self._attempt, self._sequence, event))
             late = time.monotonic() - self._flushed > FLUSH_SECONDS or len(self._waiting) >= FLUSH_EVENTS
             # A sample never has a transaction of its own: it goes with the event that it came with.
             if not isinstance(event, Sampled) and (late or not isinstance(event, Stepped | Progressed | Previewed)):
@@ -103,7 +105,7 @@ class Recorder:
             return
         if self._interrupted:  # by a signal: before it was written, or after
             last = self._last_sequence()
-            self._waiting = [line for line in self._waiting if isinstance(line, Said) and line.sequence > last]
+            self._waiting = [line for line in self._waiting if isinstance(line, EventLogged) and line.sequence > last]
         try:
             self._interrupted = True
             self._store.write(self._waiting, AGAIN_PATIENCE if self._held else PATIENCE)
@@ -141,18 +143,18 @@ class Recorder:
 
     def _remember(self) -> None:
         for line in self._waiting:
-            if isinstance(line, Said) and isinstance(line.event, Previewed):
+            if isinstance(line, EventLogged) and isinstance(line.event, Previewed):
                 self._pictures.append(_encode(line))
-            elif not (isinstance(line, Said) and isinstance(line.event, Progressed)):
+            elif not (isinstance(line, EventLogged) and isinstance(line.event, Progressed)):
                 self._history.append(_encode(line))
         self._waiting.clear()
 
     def _compact(self) -> None:
         """Of what waits, only the latest progress matters, and some pictures do."""
         few: dict[type[AnyEvent], int] = {Progressed: 1, Previewed: PREVIEWS}
-        kept: list[Line] = []
+        kept: list[LogRecord] = []
         for line in reversed(self._waiting):
-            kind = type(line.event) if isinstance(line, Said) else None
+            kind = type(line.event) if isinstance(line, EventLogged) else None
             if kind in few:
                 few[kind] -= 1
             if kind is None or few.get(kind, 0) >= 0:
@@ -199,7 +201,7 @@ class Recorder:
     def _make(self, folder: Path, name: str, whole: bool) -> Path:
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name[:40]}.", suffix=".part") as place:
             part = Path(place) / "runs.db"
-            lines: list[Line] = []
+            lines: list[LogRecord] = []
             if whole:
                 database.copy_whole(self._store.db, part)
             else:
@@ -214,7 +216,7 @@ class Recorder:
         return target
 
 
-def _said_so_far(store: Store, row: dict[str, object]) -> Iterator[Line]:
+def _said_so_far(store: Store, row: dict[str, object]) -> Iterator[LogRecord]:
     """What a run and its earlier processes said, from the database; nothing, where that cannot be told."""
     from dambench.store.merge import Refused, copy_of
 

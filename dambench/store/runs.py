@@ -1,8 +1,4 @@
-"""Store: runs.db, the ledger of all runs. Writes what a run says, reads it back.
-
-Whatever is written is a `Line` first: the words with which a run is entered, a word of a run, or what somebody
-changed about one. Applied in their order to an empty database, all lines give it again.
-"""
+"""Store: runs.db, the ledger of all runs, opened to write what runs say and to read it back."""
 
 import json
 import os
@@ -12,10 +8,9 @@ from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import msgspec
-from msgspec import Struct
 from sqlite_utils import Database
 
 from dambench.core import files
@@ -26,38 +21,24 @@ from dambench.core.events import (
     Adapted,
     AnyEvent,
     Beginning,
-    Checkpointed,
-    Cost,
     DataCard,
-    Evaluated,
-    Failed,
-    Finished,
-    Measured,
     Neighbour,
-    Previewed,
     Process,
-    Progressed,
     Resumed,
     Sampled,
-    Snapshot,
     Started,
     Stepped,
-    Stopped,
     Warned,
     remark,
     shown,
 )
 from dambench.core.sanitize import display
-from dambench.store import database, journal
+from dambench.store import database, journal, records
 from dambench.store.database import transaction
-from dambench.store.results import checksum, damaged
+from dambench.store.records import LONGEST, Editable, EditConflict, LogRecord, RunCreated, RunEdited
+from dambench.store.results import damaged
+from dambench.store.tables import Tables
 from dambench.store.usage import usage
-
-CHECKPOINTS = 2
-"""Of a run that are kept."""
-
-PREVIEWS = 20
-"""Of a run that are kept, besides those of its sets."""
 
 EVENT = msgspec.json.Decoder(AnyEvent)
 """Made once: to look at so many types takes longer than to read an event."""
@@ -74,13 +55,6 @@ EVALUATES = f"""case {_MADE.format("runs")} when '' then ''
 
 NO_PROCESS = Process(host="", boot="", pid=0, started=0)
 
-_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
-
-
-def new_id() -> str:
-    """Six characters nobody mistakes for others; the first is a letter."""
-    return secrets.choice(_ALPHABET[:23]) + "".join(secrets.choice(_ALPHABET) for _ in range(5))
-
 
 def default_path() -> Path:
     """DAMBENCH_DB, else runs.db here."""
@@ -89,7 +63,7 @@ def default_path() -> Path:
 
 def exists(path: Path) -> bool:
     """Whether there is such a database."""
-    return path.exists() or (bool(journal.why(path)) and journal.folder(path).is_dir())
+    return path.exists() or (bool(journal.network_disk_reason(path)) and journal.folder(path).is_dir())
 
 
 def check(path: Path) -> None:
@@ -98,72 +72,10 @@ def check(path: Path) -> None:
     Raises:
         BadInput: it could not.
     """
-    if journal.why(path):
+    if journal.network_disk_reason(path):
         journal.check(path)
     else:
         database.check(path)
-
-
-class Created(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
-    """A run is about to begin."""
-
-    uid: str
-    id: str
-    name: str
-    tags: list[str]
-    at: str
-    config: RunConfig
-    card: DataCard
-    process: Process
-    recipe: str = ""
-    overrides: dict[str, Any] = {}
-
-
-class Said(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
-    """A word of a run."""
-
-    uid: str
-    attempt: int
-    sequence: int
-    at: str
-    event: AnyEvent
-
-
-def said(uid: str, attempt: int, sequence: int, event: AnyEvent) -> Said:
-    """A word that a run says now."""
-    return Said(uid=uid, attempt=attempt, sequence=sequence, at=_now(), event=event)
-
-
-Editable = Literal["deleted_at", "stop_asked", "name", "note", "tag", "untag"]
-"""What is not the run's own to say: columns of its row, and the tags it is given and loses."""
-
-
-class Edited(Struct, frozen=True, kw_only=True, tag_field="line", tag=str.lower):
-    """What somebody changed about a run."""
-
-    uid: str
-    at: str
-    what: Editable
-    value: str | int
-
-
-Line = Created | Said | Edited
-
-
-class Changed(BadInput):
-    """What was to be replaced is not what it was taken to be. Nothing was written."""
-
-    def __init__(self, run: str, what: str, now: str):
-        super().__init__(f"The {what} of {run} was changed meanwhile, to {display(now, 400)!r}: nothing was written.")
-        self.now = now
-
-
-LONGEST = 2000
-"""Characters of a note, a name or a tag."""
-
-
-class Superseded(NotKept):
-    """Another process has gone on with the run: this one may not speak for it any more."""
 
 
 class Store:
@@ -181,6 +93,7 @@ class Store:
         self.file = path
         """That SQLite has open."""
         self.db = db
+        self.tables = Tables(db)
         self._wrote = wrote
 
     @classmethod
@@ -191,10 +104,10 @@ class Store:
             BadInput: it is missing (to read), foreign, empty, damaged, newer, or cannot be written.
         """
         try:
-            if why := journal.why(path):
-                from dambench.store.shared import Shared  # which is a Store
+            if why := journal.network_disk_reason(path):
+                from dambench.store.journal_store import JournalStore  # which is a Store
 
-                store: Store = Shared.reach(path, why, write=write)
+                store: Store = JournalStore.reach(path, why, write=write)
             elif write:
                 store = cls(path, database.open_to_write(path), wrote=True)
             else:
@@ -242,15 +155,15 @@ class Store:
         Args:
             recipe, overrides: as the run will say itself, unless it is killed before.
         """
-        run_id = new_id()
+        run_id = records.new_id()
         while self.query("select 1 from runs where id = ?", run_id):
-            run_id = new_id()
-        created = Created(
+            run_id = records.new_id()
+        created = RunCreated(
             uid=secrets.token_hex(16),
             id=run_id,
             name=display(name),
             tags=list(dict.fromkeys(map(display, tags))),
-            at=_now(),
+            at=records.now(),
             config=config,
             card=card,
             process=process,
@@ -271,7 +184,7 @@ class Store:
         Raises:
             KeptElsewhere: the database could not be written, and it is in another file.
             NotKept: the database could not be written.
-            Superseded: another process has gone on with the run.
+            AttemptSuperseded: another process has gone on with the run.
         """
         from dambench.store.recorder import Recorder  # which writes to a Store
 
@@ -299,7 +212,7 @@ class Store:
     def beat(self, run: str, attempt: int) -> bool:
         """Give a sign of life. Returns whether somebody has asked the run to stop."""
         with transaction(self.db, self.file, database.SPEAK_SECONDS):
-            self.db.conn.execute("update runs set beat_at = ? where id = ? and attempt = ?", [_now(), run, attempt])
+            self.tables.execute("update runs set beat_at = ? where id = ? and attempt = ?", records.now(), run, attempt)
         return self._is_asked_to_stop(run, attempt)
 
     def _is_asked_to_stop(self, run: str, attempt: int) -> bool:
@@ -313,7 +226,7 @@ class Store:
 
         Raises:
             BadInput: the text is too long.
-            Changed: another text is there by now.
+            EditConflict: another text is there by now.
         """
         if isinstance(value, str):
             if len(value) > LONGEST:
@@ -326,26 +239,26 @@ class Store:
 
         def check() -> None:
             if was is not None and (now := self.run(row["id"])[what]) != was:
-                raise Changed(row["id"], what, now)
+                raise EditConflict(row["id"], what, now)
 
-        self._write_checked(Edited(uid=row["uid"], at=_now(), what=what, value=value), check)
+        self._write_checked(RunEdited(uid=row["uid"], at=records.now(), what=what, value=value), check)
 
-    def _write_checked(self, edited: Edited, check: Callable[[], None]) -> None:
+    def _write_checked(self, edited: RunEdited, check: Callable[[], None]) -> None:
         """Add a change, unless `check`, within the same transaction, raises."""
         with transaction(self.db, self.file):
             check()
-            self.apply(edited)
+            self.tables.apply(edited)
 
     def delete(self, run: str) -> None:
         """Put a run into the trash."""
-        self.edit(run, "deleted_at", _now())
+        self.edit(run, "deleted_at", records.now())
 
     def restore(self, run: str) -> None:
         """Take a run out of the trash."""
         self.edit(run, "deleted_at", "")
 
-    def write(self, lines: Sequence[Line], patience: float | None = None) -> None:
-        """Add lines, all or none.
+    def write(self, log: Sequence[LogRecord], patience: float | None = None) -> None:
+        """Add records, all or none.
 
         Args:
             patience: seconds to wait for others who write; None: as long as is usual.
@@ -354,257 +267,8 @@ class Store:
             NotKept: they could not be written.
         """
         with transaction(self.db, self.file, patience):
-            for line in lines:
-                self.apply(line)
-
-    def apply(self, line: Line) -> None:
-        """Within a transaction."""
-        match line:
-            case Created():
-                self._enter(line)
-            case Said():
-                self._hear(line)
-            case Edited(uid=uid, what="tag", value=tag):
-                self.db.conn.execute("insert or ignore into tags select ?, number from runs where uid = ?", [tag, uid])
-            case Edited(uid=uid, what="untag", value=tag):
-                mine = "(select number from runs where uid = ?)"
-                self.db.conn.execute(f"delete from tags where tag = ? and run = {mine}", [tag, uid])
-            case Edited(uid=uid, what=what, value=value):
-                self.db.conn.execute(f"update runs set {what} = ? where uid = ?", [value, uid])
-
-    def _enter(self, created: Created) -> None:
-        config, card, protocol, process = created.config, created.card, created.config.protocol, created.process
-        self._insert(
-            "insert or ignore into",
-            "protocols",
-            {
-                "sha256": protocol.sha256,
-                "name": protocol.name,
-                "version": protocol.version,
-                "definition": msgspec.json.encode(protocol).decode(),
-            },
-        )
-        self._insert(
-            "insert or ignore into",
-            "datasets",
-            {
-                "sha256": card.sha256,
-                "name": card.name,
-                "label": display(card.label),
-                "train_images": sum(card.train_counts),
-                "test_images": sum(card.test_counts),
-                "classes": len(card.classes),
-                "smallest_class": min(card.train_counts),
-                "majority": card.majority,
-                "channels": card.channels,
-                "height": card.height,
-                "width": card.width,
-                "card": msgspec.json.encode(card).decode(),
-            },
-        )
-        run_id = created.id
-        while self.query("select 1 from runs where id = ?", run_id):
-            run_id = new_id()
-        number = self._insert(
-            "insert into",
-            "runs",
-            {
-                "uid": created.uid,
-                "id": run_id,
-                "name": created.name,
-                "state": "waiting",
-                "method": config.method.name,
-                "dataset": display(card.label),
-                "ipc": config.ipc,
-                "network": config.network,
-                "protocol": protocol.label,
-                "seed": config.seed,
-                "overrides": msgspec.json.encode(created.overrides).decode(),
-                "recipe": created.recipe,
-                "created_at": created.at,
-                "config": msgspec.json.encode(config).decode(),
-                "config_sha256": config.sha256,
-                "dataset_sha256": card.sha256,
-                "protocol_sha256": protocol.sha256,
-                **_process(process),
-                "beat_at": created.at,
-            },
-        )
-        for tag in created.tags:
-            self._insert("insert into", "tags", {"tag": tag, "run": number})
-
-    def _hear(self, said: Said) -> None:
-        attempt = said.event.attempt - 1 if isinstance(said.event, Resumed) else said.attempt
-        found = self.query("select number from runs where uid = ? and attempt = ?", said.uid, attempt)
-        if not found:
-            raise Superseded("Another process has gone on with this run: this one ends without a word of its own.")
-        number, event = int(found[0]["number"]), said.event
-        if isinstance(event, Sampled):
-            self._sample(number, said.sequence, event)
-            return
-        self._view(number, said, event)
-        if isinstance(event, Progressed | Previewed):
-            return  # only the latest matters, and the run's row has it; pictures have a table of their own
-        if isinstance(event, Snapshot):
-            event = msgspec.structs.replace(event, preview=b"")  # the artifact's row has it
-        self._insert(
-            "insert into",
-            "events",
-            {
-                "run": number,
-                "sequence": said.sequence,
-                "at": said.at,
-                "kind": type(event).__name__.lower(),
-                "body": msgspec.json.encode(event).decode(),
-            },
-        )
-
-    def _view(self, number: int, said: Said, event: AnyEvent) -> None:
-        """What an event changes in the tables that people read."""
-        at = said.at
-        if not isinstance(event, Progressed | Stepped):  # of which there are many
-            self._update(number, beat_at=at)
-        match event:
-            case Resumed():
-                self._go_on(number, event)
-            case Started():
-                self._update(
-                    number,
-                    state="running",
-                    total=event.config.method.options.get("iterations", 0),
-                    recipe=event.recipe,
-                    overrides=msgspec.json.encode(event.overrides).decode(),
-                )
-                self._insert(
-                    "insert into",
-                    "environments",
-                    {"run": number, **msgspec.structs.asdict(event.environment)},
-                )
-                for evaluator, metrics in event.metrics.items():
-                    for name, metric in metrics.items():  # what is known of one stays: a run may come from anybody
-                        row = {"evaluator": evaluator, "name": name, **msgspec.structs.asdict(metric)}
-                        self._insert("insert or ignore into", "metrics", row)
-            case Progressed():
-                self._update(number, beat_at=at, phase=event.phase, done=event.done, total=event.total)
-            case Stepped():
-                self._update(number, beat_at=at, phase="distil", done=event.iteration)
-            case Snapshot():
-                row = {
-                    "sha256": event.sha256,
-                    "bytes": event.size_bytes,
-                    "dtype": event.dtype,
-                    "preview": event.preview,
-                }
-                shape = msgspec.json.encode(event.shape).decode()
-                key = {"run": number, "iteration": event.iteration}
-                self._insert("insert or replace into", "artifacts", {**key, **row, "shape": shape})
-            case Previewed():
-                row = {"run": number, "iteration": event.iteration, "preview": event.preview}
-                self._insert("insert or replace into", "previews", row)
-                self._thin_out(number)
-            case Evaluated():
-                self._measure(number, event.measured)
-            case Measured():
-                self._measure(number, event)
-            case Checkpointed():
-                row = {"sha256": event.sha256, "bytes": event.size_bytes, "iteration": event.iteration}
-                self._insert("insert into", "checkpoints", {"run": number, "sequence": said.sequence, **row})
-                self.db.conn.execute(
-                    "delete from checkpoints where run = ?1 and sequence not in "
-                    "(select sequence from checkpoints where run = ?1 order by sequence desc limit ?2)",
-                    [number, CHECKPOINTS],
-                )
-            case Finished():
-                self._update(number, state="finished", phase="", ended_at=at, set_sha256=event.set_sha256)
-                self.db.conn.execute("delete from checkpoints where run = ?", [number])
-                self._costs(number, event.costs)
-                self._update(number, results_sha256=checksum(self.query, number))
-            case Failed():
-                self._update(
-                    number,
-                    state="failed",
-                    ended_at=at,
-                    error=event.error,
-                    traceback=event.traceback,
-                    diverged_at=event.diverged,
-                )
-                self._costs(number, event.costs)
-            case Stopped():
-                self._update(number, state="stopped", ended_at=at, error=f"stopped by {event.signal}")
-                if event.phase == "distil":
-                    self._update(number, done=event.iteration)
-                self._costs(number, event.costs)
-
-    def _go_on(self, number: int, resumed: Resumed) -> None:
-        """Another process takes over; what was said of iterations after its checkpoint no longer holds."""
-        config = json.loads(self.query("select config from runs where number = ?", number)[0]["config"])
-        later = [number, resumed.iteration]
-        self.db.conn.execute(
-            "delete from events where run = ? and kind in "
-            "('stepped', 'snapshot', 'evaluated', 'measured', 'checkpointed', 'adapted') "
-            "and cast(json_extract(body, '$.iteration') as integer) > ?",
-            later,
-        )
-        for table in ("evaluations", "artifacts", "checkpoints", "previews"):
-            self.db.conn.execute(f"delete from {table} where run = ? and iteration > ?", later)
-        self._update(
-            number,
-            state="running",
-            attempt=resumed.attempt,
-            **_process(resumed.process),
-            phase="distil",
-            done=max(0, resumed.iteration),
-            total=config["method"].get("options", {}).get("iterations", 0),
-            ended_at=None,
-            error="",
-            traceback="",
-            diverged_at=None,
-            stop_asked=0,
-        )
-
-    def _thin_out(self, number: int) -> None:
-        """Forget the preview that is closest to its neighbours: what stays tells the run from its beginning on."""
-        rows = self.query("select iteration from previews where run = ? order by iteration", number)
-        if len(rows) <= PREVIEWS:
-            return
-        found = [row["iteration"] for row in rows]
-        index = min(range(1, len(found) - 1), key=lambda at: found[at + 1] - found[at - 1])
-        self.db.conn.execute("delete from previews where run = ? and iteration = ?", [number, found[index]])
-
-    def _sample(self, number: int, sequence: int, sample: Sampled) -> None:
-        row = {"run": number, "sequence": sequence} | msgspec.structs.asdict(sample)
-        if sample.gpu_neighbours is not None:
-            row["gpu_neighbours"] = msgspec.json.encode(sample.gpu_neighbours).decode()
-        self._insert("insert into", "samples", row)
-
-    def _measure(self, number: int, event: Measured) -> None:
-        """A resumed run may measure again what it had measured: the last time counts."""
-        key = {
-            "run": number,
-            **{name: getattr(event, name) for name in ("iteration", "evaluator", "subject", "repeat")},
-        }
-        self.db.conn.execute(
-            f"delete from evaluations where {' and '.join(f'{name} = ?' for name in key)}", list(key.values())
-        )
-        facts = ("protocol_sha256", "final", "seconds", "peak_memory_bytes", "set_sha256")
-        self._insert("insert into", "evaluations", key | {name: getattr(event, name) for name in facts})
-        for metric, value in event.values.items():
-            row = {"value": None, "state": value} if isinstance(value, str) else {"value": value}
-            self._insert("insert into", "measurements", key | {"metric": metric} | row)
-
-    def _costs(self, number: int, costs: list[Cost]) -> None:
-        for cost in costs:
-            self._insert("insert or replace into", "costs", {"run": number, **msgspec.structs.asdict(cost)})
-
-    def _insert(self, verb: str, table: str, row: dict[str, Any]) -> int:
-        # Names come from this module and the schema alone; only values come from outside.
-        marks = ", ".join("?" * len(row))
-        cursor = self.db.conn.execute(f"{verb} {table} ({', '.join(row)}) values ({marks})", list(row.values()))
-        return int(cursor.lastrowid or 0)
-
-    def _update(self, number: int, **values: Any) -> None:
-        assignments = ", ".join(f"{name} = ?" for name in values)
-        self.db.conn.execute(f"update runs set {assignments} where number = ?", [*values.values(), number])
+            for record in log:
+                self.tables.apply(record)
 
     def run(self, prefix: str) -> dict[str, Any]:
         """The run of that id, or of the only id that begins so.
@@ -825,18 +489,3 @@ class Store:
                         "`dambench db check` tells more."
                     )
         return rows
-
-
-def _process(process: Process) -> dict[str, Any]:
-    """The columns of a run's row that say which process it is."""
-    return {
-        "host": process.host,
-        "boot": process.boot,
-        "pid": process.pid,
-        "process_started": process.started,
-        "log": process.log,
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -33,8 +33,10 @@ from dambench.core.protocol import PRESETS, Budget
 from dambench.engine.loop import StopRun
 from dambench.runner import processes
 from dambench.store import database
-from dambench.store.runs import Said, Store
+from dambench.store.records import EventLogged
+from dambench.store.runs import Store
 from dambench.store.schema import VERSION
+from dambench.store.tables import Tables
 from tests.ledger import CARD, add, config, failed, older
 
 SMALL = [
@@ -302,10 +304,10 @@ def test_a_run_that_fails_has_exit_code_1_and_is_recorded(
 def test_a_database_that_cannot_be_written_ends_the_run_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(self: Store, said: Said) -> None:
+    def full(self: Tables, said: EventLogged) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(Store, "_hear", full)
+    monkeypatch.setattr(Tables, "_insert_event", full)
     assert run_cli(DM) == 1
     said = capsys.readouterr().err
     assert "could not be written: database or disk is full. What was kept stays; `dambench resume" in said
@@ -385,14 +387,14 @@ def test_a_run_outlives_its_screen(tmp_path: Path) -> None:
 def test_a_fault_outside_the_engine_is_recorded_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = Store._view
+    real = Tables._apply_event
 
-    def faulty(self: Store, number: int, said: Said, event: AnyEvent) -> None:
+    def faulty(self: Tables, number: int, said: EventLogged, event: AnyEvent) -> None:
         if isinstance(event, Measured):
             raise KeyError("ours")
         real(self, number, said, event)
 
-    monkeypatch.setattr(Store, "_view", faulty)
+    monkeypatch.setattr(Tables, "_apply_event", faulty)
     assert run_cli(DM) == 1
     (row,) = _json(capsys, "runs")
     assert row["state"] == "failed"

@@ -35,7 +35,8 @@ from dambench.engine.checkpoints import Checkpoint, Keeper
 from dambench.engine.loop import StopRun
 from dambench.engine.settle import Job, prepare
 from dambench.runner import processes
-from dambench.store.runs import Store, Superseded
+from dambench.store.records import AttemptSuperseded
+from dambench.store.runs import Store
 from dambench.testing import quick_options, tiny_problem
 from dambench.training.problem import Problem, State, Step
 from tests.lab import needs
@@ -341,10 +342,10 @@ def test_of_two_who_go_on_with_a_run_one_does_and_the_other_ends_without_a_word(
     assert second.environment is not None
     late = [Resumed(attempt=2, iteration=1, checkpoint="", process=second.process, environment=second.environment)]
     before = _outcome(store, run)
-    with pytest.raises(Superseded):
+    with pytest.raises(AttemptSuperseded):
         list(store.record(run, iter(late), 2))
     # And the process that was thought dead may not speak any more.
-    with pytest.raises(Superseded):
+    with pytest.raises(AttemptSuperseded):
         list(store.record(run, iter([Finished(set_sha256="", costs=[])]), 1))
     assert _outcome(store, run) == before
 

@@ -37,16 +37,16 @@ import os, signal, sys
 from dambench.cli.app import run_cli
 from dambench.cli.store import open_store
 from dambench.core.events import Checkpointed
-from dambench.store.shared import Shared
+from dambench.store.journal_store import JournalStore
 
-write = Shared.write
+write = JournalStore.write
 
 def last(store, lines, *more):
     write(store, lines, *more)
     if any(isinstance(getattr(line, "event", None), Checkpointed) for line in lines):
         os.kill(os.getpid(), signal.SIGKILL)
 
-Shared.write = last
+JournalStore.write = last
 run_cli(sys.argv[1:])
 """
 """A process that is killed once its first checkpoint is known."""

@@ -26,11 +26,11 @@ from dambench.core.events import (
     Stepped,
     Warned,
 )
-from dambench.store import database
-from dambench.store import runs as stored
+from dambench.store import database, records
 from dambench.store.leaderboard import leaderboard
-from dambench.store.runs import NO_PROCESS, PREVIEWS, Store
+from dambench.store.runs import NO_PROCESS, Store
 from dambench.store.schema import APPLICATION_ID, VERSION, migrations
+from dambench.store.tables import PREVIEWS, Tables
 from tests import ledger
 from tests.ledger import CARD, add, config, words
 
@@ -229,7 +229,7 @@ def test_hostile_text_is_harmless_once_stored(store: Store) -> None:
 
 
 def test_ids_are_short_and_nobody_mistakes_them_for_numbers() -> None:
-    found = {stored.new_id() for _ in range(2000)}
+    found = {records.new_id() for _ in range(2000)}
     assert len(found) > 1990
     assert all(len(run_id) == 6 and run_id[0].isalpha() and not set(run_id) & set("0oil1") for run_id in found)
 
@@ -436,14 +436,14 @@ def test_two_writers_wait_for_each_other(store: Store, tmp_path: Path) -> None:
 def test_a_batch_is_written_whole_or_not_at_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     run = config()
     run_id = store.create(run, CARD)
-    real = Store._insert
+    real = Tables.insert
 
-    def fail(self: Store, verb: str, table: str, row: dict[str, object]) -> int:
+    def fail(self: Tables, verb: str, table: str, row: dict[str, object]) -> int:
         if table == "measurements":
             raise sqlite3.OperationalError("database or disk is full")
         return real(self, verb, table, row)
 
-    monkeypatch.setattr(Store, "_insert", fail)
+    monkeypatch.setattr(Tables, "insert", fail)
     with pytest.raises(NotKept, match="disk is full"):
         list(store.record(run_id, words(run)))
     monkeypatch.undo()
@@ -456,7 +456,7 @@ def test_order_is_that_of_the_words_not_of_a_clock_that_is_set_back(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = (f"2026-01-01T00:{59 - n // 60:02}:{59 - n % 60:02}.000+00:00" for n in range(600))
-    monkeypatch.setattr(stored, "_now", lambda: next(times))
+    monkeypatch.setattr(records, "now", lambda: next(times))
     runs = [add(store, config(seed=seed), [0.25 * seed]) for seed in range(3)]
     said = [type(event).__name__ for _, event in store.tail(runs[0])]
     assert said == [type(event).__name__ for event in words(config()) if not isinstance(event, Progressed)]

@@ -20,7 +20,8 @@ from dambench.core.sanitize import counted, display
 from dambench.runner import processes
 from dambench.store import filters, listing
 from dambench.store.filters import Filter
-from dambench.store.runs import LONGEST, MAKER, Changed, Store
+from dambench.store.records import LONGEST, EditConflict
+from dambench.store.runs import MAKER, Store
 from dambench.tui import clock, run_actions
 from dambench.tui.feed import Question
 from dambench.tui.models import request
@@ -573,7 +574,7 @@ class RunsScreen(run_actions.RunActionsScreen):
                 try:
                     with run_actions.changing(self, [row]) as store:
                         store.edit(row["id"], "note", text or "", was=was)
-                except Changed as other:
+                except EditConflict as other:
                     theirs = display(other.now, 400) or "nothing"
                     about = f"Somebody has written meanwhile:\n{theirs}\nenter replaces it by this; esc leaves it:"
                     self.app.call_from_thread(self._ask_note, row, text or "", other.now, about)

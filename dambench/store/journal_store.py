@@ -20,8 +20,9 @@ from dambench.core.errors import BadInput, NotKept
 from dambench.core.events import Progressed, Resumed
 from dambench.store import database, journal
 from dambench.store.database import transaction
-from dambench.store.journal import Journal, Look, Taken, whose, words_name
-from dambench.store.runs import Created, Edited, Line, Said, Store, Superseded, new_id
+from dambench.store.journal import AlreadyBegun, FileState, Journal, attempt_file_name, parse_attempt_file_name
+from dambench.store.records import AttemptSuperseded, EventLogged, LogRecord, RunCreated, RunEdited, new_id
+from dambench.store.runs import Store
 
 _TABLES = """
 create table if not exists journal_files (
@@ -47,10 +48,10 @@ create table if not exists journal_base (looked text not null) strict
 """
 
 _encode = msgspec.json.Encoder().encode
-_decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
+_decoder: msgspec.json.Decoder[LogRecord] = msgspec.json.Decoder(LogRecord)
 
 
-class Shared(Store):
+class JournalStore(Store):
     """An open index of a journal."""
 
     AGE = ("created_at", "number")
@@ -63,10 +64,10 @@ class Shared(Store):
         self.file = file
         self.notes: list[str] = []
         self._journal = Journal(path)
-        self._seen: object = None
+        self._last_state: object = None
 
     @classmethod
-    def reach(cls, path: Path, why: str, *, write: bool) -> "Shared":
+    def reach(cls, path: Path, why: str, *, write: bool) -> "JournalStore":
         """Open this host's index, and bring it up to date.
 
         Raises:
@@ -86,7 +87,7 @@ class Shared(Store):
                 for statement in _TABLES.split(";\n\n"):
                     store.db.conn.execute(statement)
                 # What could not be read may have been written by a newer dambench, which this may be now.
-                store._execute("update journal_files set size = -1 where unread > 0")
+                store.tables.execute("update journal_files set size = -1 where unread > 0")
             store.refresh()
             unread = store.query("select total(unread) n from journal_files")[0]["n"]
         except BaseException:
@@ -110,28 +111,28 @@ class Shared(Store):
         try:
             self._journal.check_there()
             there, base = self._journal.look(), self._journal.base()
-            if (there, base) == self._seen:
+            if (there, base) == self._last_state:
                 return
             if self._is_behind(there, base):
                 with transaction(self.db, self.file):
                     # Once more: meanwhile another process here may have taken in what was not there yet.
                     there, base = self._journal.look(), self._journal.base()
-                    self._take(there, base)
-            self._seen = there, base
+                    self._index_files(there, base)
+            self._last_state = there, base
         except OSError as error:
             raise NotKept(f"The journal {str(self._journal.folder)!r} cannot be read: {error.strerror}.") from error
 
     def beat(self, run: str, attempt: int) -> bool:
-        name = words_name(self.run(run)["uid"], attempt)
+        name = attempt_file_name(self.run(run)["uid"], attempt)
         with self._writing(name):
             self._journal.check_there()
             self._journal.touch(name)
         self.refresh()
         return self._is_asked_to_stop(run, attempt)
 
-    def write(self, lines: Sequence[Line], patience: float | None = None) -> None:
+    def write(self, lines: Sequence[LogRecord], patience: float | None = None) -> None:
         last = max((n for n, line in enumerate(lines) if _is_progress(line)), default=0)
-        parts: dict[str, list[Line]] = {}
+        parts: dict[str, list[LogRecord]] = {}
         for number, line in enumerate(lines):
             if number >= last or not _is_progress(line):  # only the latest matters
                 parts.setdefault(self._name(line), []).append(line)
@@ -139,35 +140,37 @@ class Shared(Store):
             with self._writing(name):
                 self._journal.check_there()
                 self._append(name, part)
-            self._take_own(name, patience)
+            self._index_own(name, patience)
 
-    def _write_checked(self, edited: Edited, check: Callable[[], None]) -> None:
+    def _write_checked(self, edited: RunEdited, check: Callable[[], None]) -> None:
         name = self._journal.edits
         with self._writing(name), transaction(self.db, self.file):
             self._journal.check_there()
-            self._take(self._journal.look(), self._journal.base())
+            self._index_files(self._journal.look(), self._journal.base())
             check()
             self._append(name, [edited])
-            self._take(self._journal.look({name}), None, name.partition(".")[0])
+            self._index_files(self._journal.look({name}), None, name.partition(".")[0])
 
-    def _name(self, line: Line) -> str:
+    def _name(self, line: LogRecord) -> str:
         """The file of a line."""
         match line:
-            case Created(uid=uid):
-                return words_name(uid, 1)
-            case Said(uid=uid, attempt=attempt):
-                return words_name(uid, attempt)
-            case Edited():
+            case RunCreated(uid=uid):
+                return attempt_file_name(uid, 1)
+            case EventLogged(uid=uid, attempt=attempt):
+                return attempt_file_name(uid, attempt)
+            case RunEdited():
                 return self._journal.edits
 
-    def _append(self, name: str, lines: list[Line]) -> None:
+    def _append(self, name: str, lines: list[LogRecord]) -> None:
         content = b"".join(_encode(line) + b"\n" for line in lines)
-        if run := whose(name):
+        if run := parse_attempt_file_name(name):
             # A process that another one has replaced must not go on.
-            if (self._journal.folder / words_name(run[0], run[1] + 1)).exists():
-                raise Superseded("Another process has gone on with this run: this one ends without a word of its own.")
+            if (self._journal.folder / attempt_file_name(run[0], run[1] + 1)).exists():
+                raise AttemptSuperseded
             first = lines[0]
-            begins = isinstance(first, Created) or (isinstance(first, Said) and isinstance(first.event, Resumed))
+            begins = isinstance(first, RunCreated) or (
+                isinstance(first, EventLogged) and isinstance(first.event, Resumed)
+            )
         else:
             begins = not (self._journal.folder / name).exists()
         if not begins:
@@ -175,18 +178,18 @@ class Shared(Store):
             return
         try:
             self._journal.begin(name, content)
-        except Taken:
-            raise Superseded("Another process is going on with this run already: this one ends.") from None
+        except AlreadyBegun:
+            raise AttemptSuperseded("Another process is going on with this run already: this one ends.") from None
 
-    def _take_own(self, name: str, patience: float | None) -> None:
+    def _index_own(self, name: str, patience: float | None) -> None:
         """Into the index with what this process wrote, without a look at everybody's files."""
         uid = name.partition(".")[0]
         with self._writing(name), transaction(self.db, self.file, patience):
             rows = self.query("select name from journal_files where name like ?", f"{uid}.%")
             names = {name, *(row["name"] for row in rows)}
-            began_here = not whose(name) or words_name(uid, 1) in names
+            began_here = not parse_attempt_file_name(name) or attempt_file_name(uid, 1) in names
             if began_here:
-                self._take(self._journal.look(names), None, uid)
+                self._index_files(self._journal.look(names), None, uid)
         if not began_here:
             self.refresh()
 
@@ -198,30 +201,27 @@ class Shared(Store):
             where = str(self._journal.folder / name)
             raise NotKept(f"The journal {where!r} could not be written: {error.strerror}.") from error
 
-    def _execute(self, sql: str, *values: Any) -> None:
-        self.db.conn.execute(sql, values)
-
-    def _is_behind(self, there: dict[str, Look], base: str) -> bool:
+    def _is_behind(self, there: dict[str, FileState], base: str) -> bool:
         known = {row["name"]: row["size"] for row in self.query("select name, size from journal_files")}
         if known != {name: look.size for name, look in there.items()}:
             return True
         if base != self._known_base():
             return True
-        return any(True for _ in self._beats(there))
+        return any(True for _ in self._news_of_life(there))
 
     def _known_base(self) -> str:
         return str(next((row["looked"] for row in self.query("select looked from journal_base")), ""))
 
-    def _beats(self, there: dict[str, Look]) -> Iterator[tuple[str, int]]:
+    def _news_of_life(self, there: dict[str, FileState]) -> Iterator[tuple[str, int]]:
         """Signs of life that are news: when, and of which run."""
         alive = "select number, uid, attempt, beat_at from runs where state in ('waiting', 'running')"
         for row in self.query(alive):
-            if look := there.get(words_name(row["uid"], row["attempt"])):
+            if look := there.get(attempt_file_name(row["uid"], row["attempt"])):
                 at = datetime.fromtimestamp(look.changed_ns / 1e9, UTC).isoformat(timespec="milliseconds")
                 if at > row["beat_at"]:
                     yield at, row["number"]
 
-    def _take(self, there: dict[str, Look], base: str | None, only: str = "") -> None:
+    def _index_files(self, there: dict[str, FileState], base: str | None, only: str = "") -> None:
         """Bring the index up to date, within a transaction.
 
         Args:
@@ -233,36 +233,36 @@ class Shared(Store):
         known = {row["name"]: row for row in rows if not only or row["name"].partition(".")[0] == only}
         runs: dict[str, dict[int, str]] = {}
         for name in {*known, *there}:
-            if run := whose(name):
+            if run := parse_attempt_file_name(name):
                 runs.setdefault(run[0], {})[run[1]] = name
         again = {uid for uid, attempts in runs.items() if self._is_changed(attempts, there, known)}
         entered: set[str] = set()
         if base is not None:
             # Runs that were resumed here, and had begun in the database beside the journal.
-            adopted = {uid for uid in runs if words_name(uid, 1) not in there}
+            adopted = {uid for uid in runs if attempt_file_name(uid, 1) not in there}
             if base != self._known_base() or adopted & again:
                 with self._copied(base) as copied:
                     if copied or not base:  # else: next time
                         again |= adopted
-                        entered |= self._copy(copied, base, there)
+                        entered |= self._copy_base(copied, base, there)
         for uid in again:
-            if words_name(uid, 1) in there or base is None:
-                self._execute("delete from runs where uid = ?", uid)
+            if attempt_file_name(uid, 1) in there or base is None:
+                self.tables.execute("delete from runs where uid = ?", uid)
             for name in runs[uid].values():
-                self._execute("delete from journal_files where name = ?", name)
+                self.tables.execute("delete from journal_files where name = ?", name)
         for uid in sorted(again, key=lambda uid: self._created_at(uid, there)):
-            self._read(uid, there)
+            self._index_run(uid, there)
         for uid in runs.keys() - again:
             name = runs[uid][max(runs[uid])]
             if name in known and name in there and there[name].size != known[name]["size"]:
                 row = known[name]
-                self._hear_file(name, there[name], row["taken"], row["sequence"], row["unread"])
-        self._apply_edits(entered | again | self._take_edits(there, known))
-        for at, number in list(self._beats(there)):
-            self._update(number, beat_at=at)
+                self._apply_file(name, there[name], row["taken"], row["sequence"], row["unread"])
+        self._apply_edits(entered | again | self._index_edits(there, known))
+        for at, number in list(self._news_of_life(there)):
+            self.tables.update_run(number, beat_at=at)
 
     @staticmethod
-    def _is_changed(attempts: dict[int, str], there: dict[str, Look], known: dict[str, Any]) -> bool:
+    def _is_changed(attempts: dict[int, str], there: dict[str, FileState], known: dict[str, Any]) -> bool:
         """Whether more has happened to the files of a run than that its last process has said more."""
         last = max(attempts)
         for attempt, name in attempts.items():
@@ -272,38 +272,38 @@ class Shared(Store):
                 return True
         return False
 
-    def _created_at(self, uid: str, there: dict[str, Look]) -> tuple[str, str]:
-        name = words_name(uid, 1)
-        line = self._line(self._journal.first(name)) if name in there else None
+    def _created_at(self, uid: str, there: dict[str, FileState]) -> tuple[str, str]:
+        name = attempt_file_name(uid, 1)
+        line = self._decoded(self._journal.first(name)) if name in there else None
         return line.at if line else "", uid
 
     @staticmethod
-    def _line(raw: bytes) -> Line | None:
+    def _decoded(raw: bytes) -> LogRecord | None:
         """None: this dambench cannot read it."""
         try:
             return _decoder.decode(raw)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
 
-    def _read(self, uid: str, there: dict[str, Look]) -> None:
+    def _index_run(self, uid: str, there: dict[str, FileState]) -> None:
         """Take in all that is known of a run, process after process."""
         found = self.query("select attempt from runs where uid = ?", uid)
         attempt = found[0]["attempt"] + 1 if found else 1
-        while (name := words_name(uid, attempt)) in there:
-            after = words_name(uid, attempt + 1)
-            following = self._line(self._journal.first(after)) if after in there else None
+        while (name := attempt_file_name(uid, attempt)) in there:
+            after = attempt_file_name(uid, attempt + 1)
+            following = self._decoded(self._journal.first(after)) if after in there else None
             # What a process said after another had gone on with its run does not hold.
-            until = following.sequence if isinstance(following, Said) else None
-            self._hear_file(name, there[name], until=until)
+            until = following.sequence if isinstance(following, EventLogged) else None
+            self._apply_file(name, there[name], until=until)
             if not self.query("select 1 from runs where uid = ? and attempt = ?", uid, attempt):
-                self._execute("delete from journal_files where name = ?", name)  # it is not whole yet
+                self.tables.execute("delete from journal_files where name = ?", name)  # it is not whole yet
                 break
             attempt += 1
 
-    def _hear_file(
+    def _apply_file(
         self,
         name: str,
-        look: Look,
+        look: FileState,
         taken: int = 0,
         sequence: int = 0,
         unread: int = 0,
@@ -316,50 +316,50 @@ class Shared(Store):
             sequence: of the last word that has been.
             until: words from this one on do not hold.
         """
-        of = whose(name)
+        of = parse_attempt_file_name(name)
         lines, end = self._journal.read(name, taken)
         for raw in lines:
-            line = self._line(raw)
+            line = self._decoded(raw)
             try:
                 match line:
-                    case Created(uid=uid) if (uid, 1) == of:
+                    case RunCreated(uid=uid) if (uid, 1) == of:
                         if not self.query("select 1 from runs where uid = ?", uid):
-                            self.apply(line)
-                    case Said(uid=uid, attempt=attempt) if (uid, attempt) == of:
+                            self.tables.apply(line)
+                    case EventLogged(uid=uid, attempt=attempt) if (uid, attempt) == of:
                         if line.sequence > sequence and (until is None or line.sequence < until):
-                            self.apply(line)
+                            self.tables.apply(line)
                             sequence = line.sequence
                     case _:
                         unread += bool(raw)
-            except (sqlite3.IntegrityError, OverflowError, Superseded):
+            except (sqlite3.IntegrityError, OverflowError, AttemptSuperseded):
                 unread += 1
-        self._execute(
+        self.tables.execute(
             "insert or replace into journal_files (name, size, taken, sequence, unread) values (?, ?, ?, ?, ?)",
             *(name, max(look.size, end), end, sequence, unread),
         )
 
-    def _take_edits(self, there: dict[str, Look], known: dict[str, Any]) -> set[str]:
+    def _index_edits(self, there: dict[str, FileState], known: dict[str, Any]) -> set[str]:
         """Note what is new in the files of edits. Returns the runs that they are about."""
         about: set[str] = set()
-        for name in sorted(name for name in {*there, *known} if journal.is_edits(name)):
+        for name in sorted(name for name in {*there, *known} if journal.is_edits_file(name)):
             if name in there and name in known and known[name]["size"] == there[name].size:
                 continue
             about |= {row["uid"] for row in self.query("select uid from journal_edits where name = ?", name)}
-            self._execute("delete from journal_edits where name = ?", name)
-            self._execute("delete from journal_files where name = ?", name)
+            self.tables.execute("delete from journal_edits where name = ?", name)
+            self.tables.execute("delete from journal_files where name = ?", name)
             if name not in there:
                 continue
             lines, end = self._journal.read(name)
             unread = 0
             for number, raw in enumerate(lines):
-                line = self._line(raw)
-                if isinstance(line, Edited):
+                line = self._decoded(raw)
+                if isinstance(line, RunEdited):
                     about.add(line.uid)
                     values = [name, number, line.uid, line.at, line.what, line.value]
-                    self._execute("insert into journal_edits values (?, ?, ?, ?, ?, ?)", *values)
+                    self.tables.execute("insert into journal_edits values (?, ?, ?, ?, ?, ?)", *values)
                 else:
                     unread += bool(raw)
-            self._execute(
+            self.tables.execute(
                 "insert into journal_files (name, size, taken, sequence, unread) values (?, ?, ?, 0, ?)",
                 *(name, max(there[name].size, end), end, unread),
             )
@@ -370,7 +370,7 @@ class Shared(Store):
         edits = "select uid, at, what, value from journal_edits order by at, name, line"
         for row in self.query(edits) if uids else []:
             if row["uid"] in uids:
-                self.apply(Edited(**row))
+                self.tables.apply(RunEdited(**row))
 
     @contextmanager
     def _copied(self, base: str) -> Iterator[Database | None]:
@@ -394,25 +394,25 @@ class Shared(Store):
             with closing(database.open_to_write(copy)) as db:
                 yield db
 
-    def _copy(self, other: Database | None, base: str, there: dict[str, Look]) -> set[str]:
+    def _copy_base(self, other: Database | None, base: str, there: dict[str, FileState]) -> set[str]:
         """Have the runs of that database that did not begin in the journal, as they are there. Returns their names."""
         for row in self.query("select uid from runs"):
-            if words_name(row["uid"], 1) not in there:
-                self._execute("delete from runs where uid = ?", row["uid"])
-        self._execute("delete from journal_base")
-        self._execute("insert into journal_base values (?)", base)
+            if attempt_file_name(row["uid"], 1) not in there:
+                self.tables.execute("delete from runs where uid = ?", row["uid"])
+        self.tables.execute("delete from journal_base")
+        self.tables.execute("insert into journal_base values (?)", base)
         return _copy_runs(self, other, there) if other else set()
 
 
-def _is_progress(line: Line) -> bool:
-    return isinstance(line, Said) and isinstance(line.event, Progressed)
+def _is_progress(line: LogRecord) -> bool:
+    return isinstance(line, EventLogged) and isinstance(line.event, Progressed)
 
 
-def _copy_runs(store: Store, other: Database, there: dict[str, Look]) -> set[str]:
+def _copy_runs(store: Store, other: Database, there: dict[str, FileState]) -> set[str]:
     """Copy all that another database holds of runs which did not begin in the journal. Returns their names."""
     for table in ("protocols", "datasets"):
         for row in other.conn.execute(f"select * from {table}"):
-            store._insert("insert or ignore into", table, dict(row))
+            store.tables.insert("insert or ignore into", table, dict(row))
     own = """
         select m.name from sqlite_master m, pragma_table_info(m.name) c
         where m.type = 'table' and c.name = 'run' order by m.rowid
@@ -421,14 +421,14 @@ def _copy_runs(store: Store, other: Database, there: dict[str, Look]) -> set[str
     copied: set[str] = set()
     for found in other.conn.execute("select * from runs order by number").fetchall():
         run = dict(found)
-        if words_name(run["uid"], 1) in there:
+        if attempt_file_name(run["uid"], 1) in there:
             continue
         theirs = run.pop("number")
         while store.query("select 1 from runs where id = ?", run["id"]):
             run["id"] = new_id()
-        number = store._insert("insert into", "runs", run)
+        number = store.tables.insert("insert into", "runs", run)
         for table in parts:
             for row in other.conn.execute(f"select * from {table} where run = ?", [theirs]):
-                store._insert("insert into", table, dict(row) | {"run": number})
+                store.tables.insert("insert into", table, dict(row) | {"run": number})
         copied.add(run["uid"])
     return copied

@@ -25,12 +25,13 @@ from dambench.core.events import (
 )
 from dambench.report.to_markdown import to_markdown
 from dambench.runner import processes
-from dambench.store import journal
+from dambench.store import journal, records
 from dambench.store import runs as stored
+from dambench.store.journal_store import JournalStore
 from dambench.store.leaderboard import leaderboard
 from dambench.store.merge import merge
-from dambench.store.runs import Changed, Edited, Said, Store, Superseded
-from dambench.store.shared import Shared
+from dambench.store.records import AttemptSuperseded, EditConflict, EventLogged, RunEdited
+from dambench.store.runs import Store
 from tests.ledger import CARD, ENVIRONMENT, add, config, costs, failed, stopped, words
 from tests.mounts import disk_by, table_in
 
@@ -179,9 +180,9 @@ def test_what_is_told_is_what_an_ordinary_database_tells(
         ticks = iter(range(10**6))
         names = iter(range(10**6))
         with monkeypatch.context() as same:
-            same.setattr(stored, "_now", lambda ticks=ticks: f"2026-01-01T00:00:00.{next(ticks):06}+00:00")
+            same.setattr(records, "now", lambda ticks=ticks: f"2026-01-01T00:00:00.{next(ticks):06}+00:00")
             same.setattr("secrets.token_hex", lambda n, names=names: f"{next(names):032x}")
-            same.setattr(stored, "new_id", lambda names=names: f"a{next(names):05}")
+            same.setattr(records, "new_id", lambda names=names: f"a{next(names):05}")
             for seed, accuracy in enumerate([0.9, 0.8, 0.91]):
                 add(store, config(seed=seed), [accuracy, 0.7])
                 add(store, config("random", seed=seed), [accuracy / 2])
@@ -232,7 +233,7 @@ def test_a_look_at_what_has_not_changed_writes_nothing(host: Host, monkeypatch: 
     a, b = host("a"), host("b", write=False)
     add(a, config())
     b.refresh()
-    monkeypatch.setattr("dambench.store.shared.transaction", None)
+    monkeypatch.setattr("dambench.store.journal_store.transaction", None)
     a.refresh()
     b.refresh()
     assert b.query("select state from runs") == [{"state": "finished"}]
@@ -241,16 +242,16 @@ def test_a_look_at_what_has_not_changed_writes_nothing(host: Host, monkeypatch: 
 def test_an_old_look_takes_nothing_away(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = host("a"), host("a")
     seen: list[str] = []
-    real = Shared._is_behind
+    real = JournalStore._is_behind
 
-    def meanwhile(store: Shared, there: dict[str, journal.Look], base: str) -> bool:
+    def meanwhile(store: JournalStore, there: dict[str, journal.FileState], base: str) -> bool:
         if not seen:  # between the look and the transaction
             seen.append("")
             seen.append(add(first, config(seed=2)))
         return real(store, there, base)
 
     add(host("b"), config(seed=1))
-    monkeypatch.setattr(Shared, "_is_behind", meanwhile)
+    monkeypatch.setattr(JournalStore, "_is_behind", meanwhile)
     second.refresh()
     assert second.run(seen[1])["state"] == "finished"
 
@@ -297,7 +298,7 @@ def test_lines_that_cannot_be_read_are_passed_over_counted_and_tried_again(
     a = host("a")
     run = a.create(config(), CARD)
     (file,) = journal.folder(path).iterdir()
-    other = Said(uid="f" * 32, attempt=1, sequence=9, at="x", event=Stepped(iteration=1, losses={}, seconds=0.0))
+    other = EventLogged(uid="f" * 32, attempt=1, sequence=9, at="x", event=Stepped(iteration=1, losses={}, seconds=0.0))
     huge = msgspec.structs.replace(other, uid=file.name[:32], event=Stepped(iteration=2**70, losses={}, seconds=0.0))
     hostile = [
         b"\xff\xfe",
@@ -317,7 +318,7 @@ def test_lines_that_cannot_be_read_are_passed_over_counted_and_tried_again(
         assert again.notes == [f"7 lines of {str(journal.folder(path))!r} cannot be read by this dambench."]
         assert len(list(again.tail(run))) == 5
     # A newer dambench may know more words.
-    monkeypatch.setattr("dambench.store.shared._decoder", _Lenient())
+    monkeypatch.setattr("dambench.store.journal_store._decoder", _Lenient())
     with closing(host("a", write=False)) as newer:
         assert newer.notes[0].startswith("6 lines")
 
@@ -325,8 +326,8 @@ def test_lines_that_cannot_be_read_are_passed_over_counted_and_tried_again(
 class _Lenient:
     def decode(self, raw: bytes) -> object:
         if raw == b"nonsense":
-            return Edited(uid="f" * 32, at="x", what="stop_asked", value=1)
-        return msgspec.json.decode(raw, type=stored.Line)
+            return RunEdited(uid="f" * 32, at="x", what="stop_asked", value=1)
+        return msgspec.json.decode(raw, type=records.LogRecord)
 
 
 def test_files_may_be_seen_in_any_order(host: Host, path: Path, tmp_path: Path) -> None:
@@ -343,7 +344,9 @@ def test_files_may_be_seen_in_any_order(host: Host, path: Path, tmp_path: Path) 
     assert len(files) == 4
     for file in folder.iterdir():
         file.unlink()
-    for name in sorted(files, key=lambda name: (journal.is_edits(name), name), reverse=True):  # edits, then 3, 2, 1
+    for name in sorted(
+        files, key=lambda name: (journal.is_edits_file(name), name), reverse=True
+    ):  # edits, then 3, 2, 1
         b.refresh()
         assert not b.query("select * from runs")
         (folder / name).write_bytes(files[name])
@@ -361,12 +364,12 @@ def test_of_two_that_go_on_with_a_run_at_once_one_does(host: Host, tmp_path: Pat
     for store in (b, c):
         store.refresh()
     _say(b, run, _resumed(2, name="b"), attempt=2)
-    with pytest.raises(Superseded):
+    with pytest.raises(AttemptSuperseded):
         _say(c, run, _resumed(2, name="c"), attempt=2)
     c.refresh()
     assert c.run(run)["host"] == "b"
     # The first process has only been silent, and finds out at its next word.
-    with pytest.raises(Superseded):
+    with pytest.raises(AttemptSuperseded):
         _say(a, run, Stepped(iteration=9, losses={}, seconds=1.0))
     _say(b, run, Stepped(iteration=2, losses={}, seconds=1.0), attempt=2)
     a.refresh()
@@ -417,7 +420,7 @@ def test_the_last_of_two_changes_holds_on_every_host(host: Host, monkeypatch: py
     b.refresh()
     for store, at, value in ((a, "2026-01-02", "later"), (b, "2026-01-01", "earlier")):
         with monkeypatch.context() as then:
-            then.setattr(stored, "_now", lambda at=at: at)
+            then.setattr(records, "now", lambda at=at: at)
             store.edit(run, "deleted_at", value)
     for store in (a, b):
         store.refresh()
@@ -481,7 +484,7 @@ def test_of_two_that_replace_a_note_at_once_one_is_told_of_the_other(
             begun(self, *given)
 
         monkeypatch.setattr(type(mine), "_write_checked", meanwhile)
-        with pytest.raises(Changed, match="theirs"):
+        with pytest.raises(EditConflict, match="theirs"):
             mine.edit(run, "note", "mine", was="")
         mine.refresh()
         assert mine.run(run)["note"] == "theirs"
@@ -657,7 +660,7 @@ def test_disks_without_links_know_who_was_first_too(host: Host, path: Path, monk
     _half(run, a)
     b.refresh()
     _say(b, run, _resumed(2), attempt=2)
-    with pytest.raises(Superseded):
+    with pytest.raises(AttemptSuperseded):
         _say(a, run, _resumed(2), attempt=2)
     assert not [name for name in os.listdir(journal.folder(path)) if name.startswith(".")]
 
@@ -730,13 +733,13 @@ def test_whatever_happens_in_whatever_order_every_host_comes_to_know_the_same(
                 _say(speaker, run, *said, attempt=attempt)
             case "resume" if known:
                 row = chance.choice(known)
-                with suppress(Superseded):  # it does not know yet that another one has
+                with suppress(AttemptSuperseded):  # it does not know yet that another one has
                     _say(store, row["id"], _resumed(row["attempt"] + 1), attempt=row["attempt"] + 1)
                     speakers[row["id"]] = store, row["attempt"] + 1
             case "zombie" if known:
                 row = chance.choice(known)
                 if speakers[row["id"]][1] > row["attempt"]:
-                    with pytest.raises(Superseded):
+                    with pytest.raises(AttemptSuperseded):
                         _say(store, row["id"], failed(), attempt=row["attempt"])
             case "edit" if known:
                 store.edit(chance.choice(known)["id"], "deleted_at", str(chance.randrange(9)))

@@ -1,0 +1,93 @@
+"""The records of the log: with what a run is entered, what it says, and what somebody changes about it.
+
+Applied in their order to an empty database, all records give it again.
+"""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from dambench.core.config import RunConfig
+from dambench.core.errors import BadInput, NotKept
+from dambench.core.events import AnyEvent, DataCard, Process
+from dambench.core.sanitize import display
+
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+def new_id() -> str:
+    """Six characters nobody mistakes for others; the first is a letter."""
+    return secrets.choice(_ALPHABET[:23]) + "".join(secrets.choice(_ALPHABET) for _ in range(5))
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class RunCreated(Struct, frozen=True, kw_only=True, tag_field="line", tag="created"):
+    """A run is about to begin."""
+
+    uid: str
+    id: str
+    name: str
+    tags: list[str]
+    at: str
+    config: RunConfig
+    card: DataCard
+    process: Process
+    recipe: str = ""
+    overrides: dict[str, Any] = {}
+
+
+class EventLogged(Struct, frozen=True, kw_only=True, tag_field="line", tag="said"):
+    """A word of a run."""
+
+    uid: str
+    attempt: int
+    sequence: int
+    at: str
+    event: AnyEvent
+
+
+def log_event(uid: str, attempt: int, sequence: int, event: AnyEvent) -> EventLogged:
+    """Record an event of a run, now."""
+    return EventLogged(uid=uid, attempt=attempt, sequence=sequence, at=now(), event=event)
+
+
+Editable = Literal["deleted_at", "stop_asked", "name", "note", "tag", "untag"]
+"""What is not the run's own to say: columns of its row, and the tags it is given and loses."""
+
+
+class RunEdited(Struct, frozen=True, kw_only=True, tag_field="line", tag="edited"):
+    """What somebody changed about a run."""
+
+    uid: str
+    at: str
+    what: Editable
+    value: str | int
+
+
+LogRecord = RunCreated | EventLogged | RunEdited
+
+
+class EditConflict(BadInput):
+    """What was to be replaced is not what it was taken to be. Nothing was written."""
+
+    def __init__(self, run: str, what: str, now: str):
+        super().__init__(f"The {what} of {run} was changed meanwhile, to {display(now, 400)!r}: nothing was written.")
+        self.now = now
+
+
+LONGEST = 2000
+"""Characters of a note, a name or a tag."""
+
+
+class AttemptSuperseded(NotKept):
+    """Another process has gone on with the run: this one may not speak for it any more."""
+
+    def __init__(
+        self, text: str = "Another process has gone on with this run: this one ends without a word of its own."
+    ):
+        super().__init__(text)
