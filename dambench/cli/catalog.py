@@ -25,9 +25,9 @@ def methods(context: typer.Context, as_json: Json = False) -> None:
     """The methods, their options and recipes."""
     if context.invoked_subcommand is not None:
         return
-    known = _noting(registry.load_all("methods"))
+    plugins = _with_notes(registry.load_all("methods"))
     if as_json:
-        found = [
+        entries = [
             {
                 "name": name,
                 "what": module.headline,
@@ -37,15 +37,15 @@ def methods(context: typer.Context, as_json: Json = False) -> None:
                 "recipes": [msgspec.to_builtins(recipe) for recipe in module.RECIPES],
                 "fault": "",
             }
-            for name, module in known.usable.items()
+            for name, module in plugins.usable.items()
         ]
         nothing = {"paper": "", "matches_on_network": False, "options": {}, "recipes": []}
-        print(json.dumps(found + _unusable(known, nothing)))
+        print(json.dumps(entries + _unusable(plugins, nothing)))
         return
     table(
         ["method", "what", "paper", "options and their defaults", "--recipe"],
-        [[name, m.headline, m.PAPER, _options(m), _recipes(m)] for name, m in known.usable.items()]
-        + [[name, fault, "", "", ""] for name, fault in known.faults.items()],
+        [[name, m.headline, m.PAPER, _options(m), _recipes(m)] for name, m in plugins.usable.items()]
+        + [[name, fault, "", "", ""] for name, fault in plugins.faults.items()],
     )
 
 
@@ -72,7 +72,7 @@ def networks(as_json: Json = False) -> None:
     """The networks, and how their names are made."""
     from dambench.networks import POOLS, parts
 
-    known = _noting(registry.load_all("networks"))
+    plugins = _with_notes(registry.load_all("networks"))
     if as_json:
         rows = [
             {
@@ -83,18 +83,18 @@ def networks(as_json: Json = False) -> None:
                 "members": [],
                 "fault": "",
             }
-            for n, m in known.usable.items()
+            for n, m in plugins.usable.items()
         ]
         pools = [
             {"name": name, "what": what, "parts": {}, "options": {}, "members": members.split(), "fault": ""}
             for name, (what, members) in POOLS.items()
         ]
-        print(json.dumps(rows + _unusable(known, {"parts": {}, "options": {}, "members": []}) + pools))
+        print(json.dumps(rows + _unusable(plugins, {"parts": {}, "options": {}, "members": []}) + pools))
         return
     table(
         ["network", "what", "parts of a name, in any order"],
-        [[name, module.headline, " ".join(parts(module).values())] for name, module in known.usable.items()]
-        + [[name, fault, ""] for name, fault in known.faults.items()],
+        [[name, module.headline, " ".join(parts(module).values())] for name, module in plugins.usable.items()]
+        + [[name, fault, ""] for name, fault in plugins.faults.items()],
     )
     print()
     table(
@@ -131,8 +131,8 @@ def data_list(as_json: Json = False) -> None:
     from dambench import datasets
 
     cards = datasets.prepared()
-    known = _noting(registry.load_all("datasets"))
-    found: list[dict[str, Any]] = [
+    plugins = _with_notes(registry.load_all("datasets"))
+    entries: list[dict[str, Any]] = [
         {
             "name": name,
             "what": module.headline,
@@ -143,14 +143,14 @@ def data_list(as_json: Json = False) -> None:
             "prepared": [msgspec.to_builtins(card) for card in cards if card.name == name],
             "fault": "",
         }
-        for name, module in known.usable.items()
+        for name, module in plugins.usable.items()
     ]
-    found += _unusable(known, {"source": "", "options": {}, "files": [], "instead": "", "prepared": []})
+    entries += _unusable(plugins, {"source": "", "options": {}, "files": [], "instead": "", "prepared": []})
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(entries))
         return
     rows = []
-    for entry in found:
+    for entry in entries:
         ready = []
         for c in entry["prepared"]:
             ready.append(
@@ -163,16 +163,16 @@ def data_list(as_json: Json = False) -> None:
     table(["dataset", "what", "prepared"], rows)
 
 
-def _noting(plugins: Plugins[P]) -> Plugins[P]:
-    """The same plug-ins; what is from outside and is not used is told of."""
+def _with_notes(plugins: Plugins[P]) -> Plugins[P]:
+    """Say which plug-ins from outside are not used. Returns the same plug-ins."""
     for sentence in plugins.unused:
         say(f"note: {sentence}")
     return plugins
 
 
-def _unusable(known: Plugins[Contract], nothing: dict[str, Any]) -> list[dict[str, Any]]:
+def _unusable(plugins: Plugins[Contract], nothing: dict[str, Any]) -> list[dict[str, Any]]:
     """Entries for those that cannot be used, with a sentence in the place of what they are."""
-    return [{"name": name, "what": fault} | nothing | {"fault": fault} for name, fault in known.faults.items()]
+    return [{"name": name, "what": fault} | nothing | {"fault": fault} for name, fault in plugins.faults.items()]
 
 
 def _recipes(module: Method) -> str:

@@ -82,8 +82,8 @@ def checks(context: typer.Context) -> None:
     for line in sys.stdin:
         try:
             with redirect_stdout(sys.stderr):
-                with group.commands["run"].make_context("run", list(json.loads(line)), parent=context) as asked:
-                    values = asked.params
+                with group.commands["run"].make_context("run", list(json.loads(line)), parent=context) as parsed:
+                    values = parsed.params
                 requests = requests_of(values["file"], given_options(values), values["settings"])
                 path = values["db"] or stored.default_path()
                 stored.check(path)

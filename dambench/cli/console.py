@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from dambench.tui.console import ConsoleOptions
 
 
-def refuse_console_options(context: typer.Context, what: str) -> None:
+def refuse_console_options(context: typer.Context, command: str) -> None:
     """Refuse options of the console before a command that opens none."""
     for name, flag in (("readonly", "--readonly"), ("ascii_", "--ascii")):
         if context.find_root().params.get(name):
-            raise BadInput(f"{flag} is for the console, and `{what}` opens none: leave it out.")
+            raise BadInput(f"{flag} is for the console, and `{command}` opens none: leave it out.")
 
 
 def in_terminal() -> bool:

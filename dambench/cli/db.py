@@ -32,12 +32,12 @@ OTHER_SUFFIXES = (
 def check(db: Db = None, as_json: Json = False) -> int:
     """Read the database and every file that it names. Exit code 1 if something is damaged."""
     with open_store(db) as store:
-        found = upkeep.check(store)
+        findings = upkeep.check(store)
     if as_json:
-        print(json.dumps([finding._asdict() for finding in found]))
+        print(json.dumps([finding._asdict() for finding in findings]))
     else:
-        table(["what", "", "detail"], [list(finding) for finding in found])
-    return 1 if any(finding.state == "damaged" for finding in found) else 0
+        table(["what", "", "detail"], [list(finding) for finding in findings])
+    return 1 if any(finding.state == "damaged" for finding in findings) else 0
 
 
 @app.command("backup")
@@ -101,28 +101,28 @@ def merge(
     from dambench.store.bundle import merge_all
 
     with open_store(on_a_local_disk(db or stored.default_path()), write=True) as store:
-        found = merge_all(store, others)
+        merged = merge_all(store, others)
     if as_json:
-        print(json.dumps(msgspec.to_builtins(found)))
+        print(json.dumps(msgspec.to_builtins(merged)))
     else:
         print(
-            f"{len(found.added)} runs added, {len(found.continued)} gone on with, {found.unchanged} were here already; "
-            f"{found.sets} sets taken in."
+            f"{len(merged.added)} runs added, {len(merged.continued)} gone on with, "
+            f"{merged.unchanged} were here already; {merged.sets} sets taken in."
         )
-        for theirs, ours in found.renamed.items():
+        for theirs, ours in merged.renamed.items():
             print(f"{theirs} is {ours} here: its id was that of another run.")
-    if found.missing:
+    if merged.missing:
         say(
-            f"The sets of {sanitize.counted(len(found.missing), 'run')} are not here, and cannot be evaluated: "
-            f"{' '.join(found.missing)}. `dambench db bundle`, where they are, brings them."
+            f"The sets of {sanitize.counted(len(merged.missing), 'run')} are not here, and cannot be evaluated: "
+            f"{' '.join(merged.missing)}. `dambench db bundle`, where they are, brings them."
         )
-    for run_id, why in found.conflicts.items():
+    for run_id, why in merged.conflicts.items():
         complain(f"{run_id} is left as it is: {why}.")
-    for run_id, why in found.refused.items():
+    for run_id, why in merged.refused.items():
         complain(f"{run_id} is not merged: {why}.")
-    for name in found.damaged:
+    for name in merged.damaged:
         complain(f"{name} is not taken in: its content is not that of its name, or it is no set.")
-    return 1 if found.conflicts or found.refused or found.damaged else 0
+    return 1 if merged.conflicts or merged.refused or merged.damaged else 0
 
 
 @app.command("migrate")
@@ -152,21 +152,21 @@ def purge(
 
     path = on_a_local_disk(db or stored.default_path())
     with open_store(path, write=not dry_run) as store:
-        found = (upkeep.waste if dry_run else upkeep.purge)(store, goes_on, unknown=unknown)
+        waste = (upkeep.waste if dry_run else upkeep.purge)(store, goes_on, unknown=unknown)
     if as_json:
-        print(json.dumps(msgspec.to_builtins(found, enc_hook=str)))
+        print(json.dumps(msgspec.to_builtins(waste, enc_hook=str)))
         return
-    for run_id in found.runs:
+    for run_id in waste.runs:
         print(f"run {run_id}")
-    for removed in found.paths:
+    for removed in waste.paths:
         print(removed)
-    what = f"{len(found.runs)} runs and {len(found.paths)} files, {size(found.size_bytes)}"
-    print(f"{'Would be removed' if dry_run else 'Removed'}: {what}.", file=sys.stderr)
-    if found.alive:
-        print(f"In the trash, but still running: {' '.join(found.alive)}.", file=sys.stderr)
-    for why, left in found.kept.items():
+    amount = f"{len(waste.runs)} runs and {len(waste.paths)} files, {size(waste.size_bytes)}"
+    print(f"{'Would be removed' if dry_run else 'Removed'}: {amount}.", file=sys.stderr)
+    if waste.alive:
+        print(f"In the trash, but still running: {' '.join(waste.alive)}.", file=sys.stderr)
+    for why, left in waste.kept.items():
         say(f"Kept: {len(left)} files, since {why}.")
-    if found.unread:
-        say(f"Cannot be read: {', '.join(repr(str(path)) for path in found.unread)}.")
-    if found.unknown:
-        say(f"Left: {len(found.unknown)} folders with checkpoints of runs that no known database has (--unknown).")
+    if waste.unread:
+        say(f"Cannot be read: {', '.join(repr(str(path)) for path in waste.unread)}.")
+    if waste.unknown:
+        say(f"Left: {len(waste.unknown)} folders with checkpoints of runs that no known database has (--unknown).")

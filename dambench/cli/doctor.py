@@ -67,10 +67,10 @@ def examine(path: Path) -> list[Check]:
         checks.append(("device", "ok", f"{here.device}: {here.device_name}, {counted(here.threads, 'thread')}{driver}"))
         devices = torch.cuda.device_count() if here.device != "cpu" else 0
         kind = here.device.partition(":")[0]
-        found = compiler(kind)
+        compiled_by = compiler(kind)
         which = " on networks with BatchNorm" if kind == "cpu" else ""
         follows = f"runs of {WORTH_COMPILING[kind]:,} iterations and more{which} are compiled"
-        checks.append(("compiler", "ok", f"{found}: {follows}" if found else "none: runs are not compiled"))
+        checks.append(("compiler", "ok", f"{compiled_by}: {follows}" if compiled_by else "none: runs are not compiled"))
         if kind != "cpu":
             checks.append(("engine", "ok", "the GPU path has not been measured yet: no figure of the README is of it"))
         if why := _patiently(lambda: monitor.explain(torch.version.cuda or "", devices)):
@@ -102,8 +102,8 @@ def examine(path: Path) -> list[Check]:
     writable = os.access(existing, os.W_OK)
     disk = disk_of(place)
     shared = ", a network disk: sets and checkpoints are safe there, and a run can be resumed on another host"
-    found = f"{place}, on {disk}, {free}{shared if disk.why else ''}{'' if writable else ', not writable'}"
-    checks.append(("files", "ok" if writable else "wrong", found))
+    location = f"{place}, on {disk}, {free}{shared if disk.why else ''}{'' if writable else ', not writable'}"
+    checks.append(("files", "ok" if writable else "wrong", location))
     checks.append(("detached runs", "ok", f"end with {', '.join(what_ends_runs())}"))
     raw = os.environ.get("DAMBENCH_DATA")
     checks.append(
@@ -114,13 +114,13 @@ def examine(path: Path) -> list[Check]:
 
 def _from_outside() -> list[Check]:
     """What other packages add, and what of it cannot be used."""
-    found: list[Check] = []
+    checks: list[Check] = []
     for kind in registry.KINDS:
-        known = registry.load_all(kind)
-        found += [(kind, "wrong", fault) for fault in (*known.faults.values(), *known.unused)]
-        others = [name for name in known.usable if not registry.is_built_in(kind, name)]
-        found += [(kind, "ok", f"from other packages: {', '.join(others)}")] if others else []
-    return found
+        plugins = registry.load_all(kind)
+        checks += [(kind, "wrong", fault) for fault in (*plugins.faults.values(), *plugins.unused)]
+        others = [name for name in plugins.usable if not registry.is_built_in(kind, name)]
+        checks += [(kind, "ok", f"from other packages: {', '.join(others)}")] if others else []
+    return checks
 
 
 def _where(path: Path) -> str:
@@ -138,17 +138,17 @@ def _where(path: Path) -> str:
 
 def what_ends_runs(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> list[str]:
     """What ends runs that their terminal does not: as far as this machine tells."""
-    found = ["a restart"]
+    reasons = ["a restart"]
     for name, called in {"SLURM_JOB_ID": "Slurm", "PBS_JOBID": "PBS", "LSB_JOBID": "LSF"}.items():
         if job := environ.get(name):
-            found.append(f"this {called} job {job}")
+            reasons.append(f"this {called} job {job}")
             break
     inside = [root / ".dockerenv", root / "run/.containerenv"]
     if any(sign.exists() for sign in inside) or {"KUBERNETES_SERVICE_HOST", "container"} & environ.keys():
-        found.append("this container")
+        reasons.append("this container")
     if kills := logind_kills(root):
-        found.append(kills)
-    return found
+        reasons.append(kills)
+    return reasons
 
 
 def logind_kills(root: Path = Path("/")) -> str:

@@ -157,21 +157,21 @@ def _shown(
 
 def _settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
     """`--set` by what is set: dataset, gsam, schedule, or the training itself (an empty name)."""
-    found: dict[str, dict[str, Any]] = {"": {}, "dataset": {}, "gsam": {}, "schedule": {}}
+    groups: dict[str, dict[str, Any]] = {"": {}, "dataset": {}, "gsam": {}, "schedule": {}}
     for pair in pairs:
         group, dot, rest = pair.partition(".")
         if not dot or "=" in group:
             group, rest = "", pair
-        if group not in found or "=" not in rest:
+        if group not in groups or "=" not in rest:
             raise BadInput(f"--set {pair!r} is not of the form NAME=VALUE, or gsam., schedule. or dataset.NAME=VALUE.")
         option = config.settings([f"method.{rest}"])["method"]
         (name,) = option
-        if name in found[group]:
+        if name in groups[group]:
             raise BadInput(f"--set {pair!r} says {name} once more: say it once.")
         if (group, name) in FLAGS:
             raise BadInput(f"--set {pair!r} is not how that is said: {FLAGS[group, name]}.")
-        found[group] |= option
-    return found
+        groups[group] |= option
+    return groups
 
 
 @app.command("import")
@@ -240,9 +240,9 @@ def import_(
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """What was trained on real images and kept, last used first."""
-    found = expert_files.listed()
+    pools = expert_files.listed()
     if as_json:
-        print(json.dumps(msgspec.to_builtins(found)))
+        print(json.dumps(msgspec.to_builtins(pools)))
         return
     table(
         ["key", "what", "dataset", "network", "how", "size", "last used"],
@@ -256,10 +256,10 @@ def list_(as_json: Json = False) -> None:
                 size(pool.size_bytes),
                 f"{datetime.fromtimestamp(pool.used_at, UTC).astimezone():%Y-%m-%d %H:%M}",
             ]
-            for pool in found
+            for pool in pools
         ],
     )
-    whole = sum(pool.size_bytes for pool in found)
+    whole = sum(pool.size_bytes for pool in pools)
     print(f"{size(whole)} in {str(files.experts_folder())!r}.", file=sys.stderr)
 
 
@@ -271,9 +271,9 @@ def _how(about: expert_files.About) -> str:
         return f"mean of {how['scored_by']} networks after {about.epochs} epochs"
     if about.what == "network":
         return f"{about.epochs} epochs"
-    said = ["gsam" if how["gsam"] else "sgd", f"lr {how['lr']:g}", "" if how["augmented"] else "not augmented"]
-    said += [f"{how['schedule']['score']} schedule" if how["schedule"] else "", f"seed {how['seed']}"]
-    return ", ".join(part for part in said if part)
+    parts = ["gsam" if how["gsam"] else "sgd", f"lr {how['lr']:g}", "" if how["augmented"] else "not augmented"]
+    parts += [f"{how['schedule']['score']} schedule" if how["schedule"] else "", f"seed {how['seed']}"]
+    return ", ".join(part for part in parts if part)
 
 
 @app.command("delete")
@@ -285,14 +285,14 @@ def delete(
     """Remove experts for good. A run that needs them trains them again; those that a run uses now stay."""
     if bool(keys) == everything:
         raise BadInput("Say which experts are to be deleted: keys, as `dambench experts list` shows them, or --all.")
-    found = expert_files.listed() if everything else [expert_files.chosen(key) for key in keys or []]
-    what = f"{len(found)} kinds of experts, {size(sum(pool.size_bytes for pool in found))}"
+    pools = expert_files.listed() if everything else [expert_files.chosen(key) for key in keys or []]
+    amount = f"{len(pools)} kinds of experts, {size(sum(pool.size_bytes for pool in pools))}"
     if not yes:
         if not sys.stdin.isatty():
-            raise BadInput(f"This would delete {what}, for good: add --yes.")
-        if not typer.confirm(f"Delete {what}, for good?", err=True):
+            raise BadInput(f"This would delete {amount}, for good: add --yes.")
+        if not typer.confirm(f"Delete {amount}, for good?", err=True):
             return 1
-    for pool in found:
+    for pool in pools:
         expert_files.delete(pool)
-    print(f"Deleted: {what}.", file=sys.stderr)
+    print(f"Deleted: {amount}.", file=sys.stderr)
     return 0

@@ -58,7 +58,7 @@ class Watch:
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[said]}", markup=False),
+                TextColumn("{task.fields[text]}", markup=False),
                 TimeRemainingColumn(compact=True),
                 console=self.console,
                 refresh_per_second=4,
@@ -102,24 +102,24 @@ class Watch:
 
     def _step(self, event: Stepped) -> None:
         rate = event.iteration / event.seconds if event.seconds else 0.0
-        said = f"{losses(event)}  {rate:.3g} it/s"
-        self._move("distil", event.iteration, self.total, _side(said, event.memory_bytes))
+        text = f"{losses(event)}  {rate:.3g} it/s"
+        self._move("distil", event.iteration, self.total, _side(text, event.memory_bytes))
         now = self.clock()
         if self.progress is None and (now - self.last_line >= LINE_EVERY or event.iteration in (1, self.total)):
             self.last_line = now
             left = (self.total - event.iteration) / rate if rate else 0.0
             place = f"{event.iteration}/{self.total}"
-            self.say(f"iteration {place}  {_side(said, event.memory_bytes)}  {duration(round(left))} left")
+            self.say(f"iteration {place}  {_side(text, event.memory_bytes)}  {duration(round(left))} left")
 
-    def _move(self, phase: str, done: int, total: int, said: str) -> None:
+    def _move(self, phase: str, done: int, total: int, text: str) -> None:
         if self.progress is None:
             return
         if self.task is None or phase != self.phase:
             if self.task is not None:
                 self.progress.remove_task(self.task)
             self.phase = phase
-            self.task = self.progress.add_task(phase, total=total or None, said=said)
-        self.progress.update(self.task, completed=done, total=total or None, said=said)
+            self.task = self.progress.add_task(phase, total=total or None, text=text)
+        self.progress.update(self.task, completed=done, total=total or None, text=text)
 
 
 def say(line: str) -> None:
@@ -134,8 +134,8 @@ def complain(sentence: str, code: int = 2) -> int:
     return code
 
 
-def _side(said: str, memory_bytes: int) -> str:
-    return f"{display(said)}  {size(memory_bytes)}" if memory_bytes else display(said)
+def _side(text: str, memory_bytes: int) -> str:
+    return f"{display(text)}  {size(memory_bytes)}" if memory_bytes else display(text)
 
 
 def has_room() -> bool:

@@ -33,22 +33,22 @@ def runs(
     """List the runs, newest first."""
     with open_store(db) as store:
         only = filters.read(filter_).where(processes.states(store))
-        found = store.newest(-1 if all_ else NEWEST + 1, deleted=deleted, only=only)
-    if not all_ and len(found) > NEWEST:
-        found.pop()
+        rows = store.newest(-1 if all_ else NEWEST + 1, deleted=deleted, only=only)
+    if not all_ and len(rows) > NEWEST:
+        rows.pop()
         print(f"The newest {NEWEST}; --all lists the others too.", file=sys.stderr)
-    for row in found:
+    for row in rows:
         row["state"] = processes.state(row)
     if as_json:
-        print(json.dumps([row | {"overrides": json.loads(row["overrides"])} for row in found]))
+        print(json.dumps([row | {"overrides": json.loads(row["overrides"])} for row in rows]))
         return
-    if not found and filter_:
+    if not rows and filter_:
         print("No run is meant by this filter.")
         return
-    if not found and deleted:
+    if not rows and deleted:
         print("The trash is empty.")
         return
-    if not found:
+    if not rows:
         print("No runs yet: dambench run --headless --method dm --dataset digits --ipc 1")
         return
     head = ["id", "state", "method", "dataset", "ipc", "seed", "accuracy", "n", "name"]
@@ -64,11 +64,11 @@ def runs(
             row["n"],
             row["name"],
         ]
-        for row in found
+        for row in rows
     ]
     if has_room():
         head += ["protocol", "begun (UTC)"]
-        for line, row in zip(lines, found, strict=True):
+        for line, row in zip(lines, rows, strict=True):
             line += [row["protocol"], row["created_at"][:16].replace("T", " ")]
     table(head, lines)
 

@@ -51,16 +51,16 @@ def import_(
         raise BadInput("A set is imported for a dataset: --set takes dataset.NAME=VALUE only.")
     files.can_keep_sets()
     card = datasets.prepare(config.Choice(dataset, groups.get("dataset", {})), data_path(given["data"]), say)
-    found = imports.read(file, card, format_, pixels, preprocessing, experiment, lr, say)
-    hashes, first = [imports.keep(one) for one in found.sets], found.sets[0]
+    imported = imports.read(file, card, format_, pixels, preprocessing, experiment, lr, say)
+    hashes, first = [imports.keep(one) for one in imported.sets], imported.sets[0]
     several = len(hashes) > 1
-    for note in [*card.notes, *found.notes]:
+    for note in [*card.notes, *imported.notes]:
         say(f"note: {note}")
     if several:
         say(f"{len(hashes)} sets, all that it has: seed 0 takes the first, and so on. --experiment N imports one.")
-    elif found.total > 1:
-        say(f"1 of its {found.total} sets: experiment {found.experiments[0]}.")
-    words = ["dambench", "run", "--headless", "--method", "imported", "--dataset", dataset, "--ipc", str(found.ipc)]
+    elif imported.total > 1:
+        say(f"1 of its {imported.total} sets: experiment {imported.experiments[0]}.")
+    words = ["dambench", "run", "--headless", "--method", "imported", "--dataset", dataset, "--ipc", str(imported.ipc)]
     words += ["--protocol", imports.protocol_for(first)]
     words += ["--seeds", f"0-{len(hashes) - 1}"] if several else []
     words += [word for pair in settings or [] for word in ("--set", pair)] + (
@@ -71,23 +71,23 @@ def import_(
     facts = {
         "sha256": None if several else hashes[0],
         "sets": hashes,
-        "experiments": list(found.experiments),
+        "experiments": list(imported.experiments),
         "dataset": card.label,
-        "ipc": found.ipc,
+        "ipc": imported.ipc,
         "shape": list(first.images.shape),
         "dtype": str(first.images.dtype).removeprefix("torch."),
         "preprocessing": first.preprocessing,
         "labels": "hard" if first.labels.dim() == 1 else "soft",
         "lr": first.lr,
         "file": None if several else str(files.set_path(hashes[0])),
-        "notes": [*card.notes, *found.notes],
+        "notes": [*card.notes, *imported.notes],
         "command": command,
     }
     if as_json:
         print(json.dumps(facts))
         return
     if several:
-        for number, sha256 in zip(found.experiments, hashes, strict=True):
+        for number, sha256 in zip(imported.experiments, hashes, strict=True):
             print(f"{f'set {number}':14}{sha256}")
     for key in ("sha256", "dataset", "ipc", "shape", "dtype", "preprocessing", "labels", "lr", "file"):
         if facts[key] is not None:

@@ -24,22 +24,22 @@ from dambench.core.sanitize import display
 
 MAX_SEED = 2**63 - 1
 MAX_RUNS = 1000
-"""That one command may start."""
+"""The most runs that one command may start."""
 MOST_VALUE = 10_000
-"""Characters of one that is said on the command line."""
+"""The most characters of a value of `--set`."""
 MOST_TOML = 64_000
-"""Bytes of a request's file."""
+"""The most bytes of a request's file."""
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 Text = Annotated[str, Meta(min_length=1)]
 Name = Annotated[str, Meta(max_length=200)]
-"""As many characters as are kept of one."""
+"""The name of a run, not longer than what is kept of it."""
 Tag = Annotated[str, Meta(min_length=1, max_length=200)]
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 Every = Annotated[int, Meta(ge=0, le=10**9)]
 Seconds = Annotated[float, Meta(ge=0, le=10**6)]
 Threads = Annotated[int, Meta(ge=0, le=4096)]
 Precision = Literal["fp32", "tf32", "bf16"]
-"""Of a network's products. bf16: of the real branch while a set is made, elsewhere as the device does by default."""
+"""What products in a network are rounded to. bf16: in the real branch while a set is made, else as by default."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
@@ -128,7 +128,7 @@ class Plugin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The installed distribution; empty: unknown."""
     version: str = ""
     sha256: str
-    """Of the source of its module, and of what that imports of its own package."""
+    """The digest of the source of its module, and of what that imports of its own package."""
 
 
 class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -326,10 +326,10 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Raises:
             BadInput: none was named.
         """
-        said = getattr(self, kind)
-        if isinstance(said, str):
-            return Choice(said)
-        options = dict(said or {})
+        value = getattr(self, kind)
+        if isinstance(value, str):
+            return Choice(value)
+        options = dict(value or {})
         name = options.pop("name", None)
         if name is not None and not isinstance(name, str):
             raise BadInput(f"The name of the {kind} is {_shown(name)}, which is not a text.", field=kind)
@@ -415,9 +415,9 @@ def overlay(fields: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     way (`seed` and `seeds`, `iterations` and the method's own) goes over what was said before.
     """
     merged = dict(fields)
-    said = {key for key, value in over.items() if value is not None}
+    given = {key for key, value in over.items() if value is not None}
     for key, other in (("seed", "seeds"), ("seeds", "seed")):
-        if key in said and other not in said:
+        if key in given and other not in given:
             merged.pop(other, None)
     if isinstance(over.get("method"), Mapping) and "iterations" in over["method"]:
         merged.pop("iterations", None)
@@ -441,25 +441,25 @@ def settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
     Raises:
         BadInput: a pair is not of the form method.NAME=VALUE or dataset.NAME=VALUE, or is there twice.
     """
-    found: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         group, dot, option = name.strip().partition(".")
         if not (equals and dot and option) or group not in ("method", "dataset"):
             raise BadInput(f"--set {pair!r} is not of the form method.NAME=VALUE or dataset.NAME=VALUE.")
         try:
-            said = tomllib.loads(f"value = {text[:MOST_VALUE]}")
+            parsed = tomllib.loads(f"value = {text[:MOST_VALUE]}")
         except (ValueError, RecursionError):
-            said = {}
+            parsed = {}
         # (With an end of a line in it, it could say more than one thing.)
-        value = said["value"] if len(said) == 1 and len(text) <= MOST_VALUE else text.strip()
-        options = found.setdefault(group, {})
+        value = parsed["value"] if len(parsed) == 1 and len(text) <= MOST_VALUE else text.strip()
+        options = groups.setdefault(group, {})
         if option in options:
             raise BadInput(f"--set {group}.{option} is given more than once: say it once.", field=f"{group}.{option}")
         if option == "name":
             raise BadInput(f"--set {pair!r} does not name the {group}: say --{group} {display(text, 60)}.", field=group)
         options[option] = value
-    return found
+    return groups
 
 
 def check_said_once(fields: Mapping[str, Any], whose: str) -> None:
@@ -479,28 +479,28 @@ def check_said_once(fields: Mapping[str, Any], whose: str) -> None:
 
 def _seeds(text: str) -> list[int]:
     """`0-4` or `0,3,7` → the seeds."""
-    found: list[int] = []
+    seeds: list[int] = []
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         if not re.fullmatch("[0-9]+(-[0-9]+)?", part.strip()) or len(part) > 2 * len(str(MAX_SEED)):
             raise BadInput(f"--seeds {text!r} is not of the form 0-4 or 0,3,7.", field="seeds")
         span = range(int(first), int(last or first) + 1)
-        if len(found) + span.stop - span.start > MAX_RUNS:
+        if len(seeds) + span.stop - span.start > MAX_RUNS:
             raise BadInput(f"--seeds {text!r} asks for more than {MAX_RUNS} runs at once.", field="seeds")
         if span.stop > MAX_SEED:
             raise BadInput(f"--seeds {text!r}: a seed is at most {MAX_SEED}.", field="seeds")
-        found += span
-    return found
+        seeds += span
+    return seeds
 
 
 def _finite(value: object) -> bool:
     """Whether every number in a value is one: JSON, in which configurations are kept, has no others."""
-    waiting = [value]
-    while waiting:  # it may be nested as deep as a file can say
-        part = waiting.pop()
+    pending = [value]
+    while pending:  # it may be nested as deep as a file can say
+        part = pending.pop()
         if isinstance(part, float) and not math.isfinite(part):
             return False
-        waiting += part.values() if isinstance(part, Mapping) else part if isinstance(part, list | tuple) else ()
+        pending += part.values() if isinstance(part, Mapping) else part if isinstance(part, list | tuple) else ()
     return True
 
 
@@ -525,26 +525,26 @@ def read(kind: type[T], fields: Mapping[str, Any], whose: str, group: Literal[""
     Raises:
         BadInput: a key is unknown (the nearest is named), or a value has the wrong type or is out of bounds.
     """
-    known = cast(Any, kind).__struct_fields__
+    names = cast(Any, kind).__struct_fields__
 
     def stated(key: str) -> str:
         return key if kind is Request else f"{group}.{key}" if group and key else group
 
     hints = get_type_hints(kind)
-    stored = dict(zip(known, cast(Any, kind).__struct_encode_fields__, strict=True))
-    meant = {stored.get(key, key): value for key, value in fields.items()}
+    stored = dict(zip(names, cast(Any, kind).__struct_encode_fields__, strict=True))
+    values = {stored.get(key, key): value for key, value in fields.items()}
     for key, value in fields.items():
-        if key not in known:
-            raise BadInput(f"In {whose}: {unknown('option', key, known)}", field=stated(key))
+        if key not in names:
+            raise BadInput(f"In {whose}: {unknown('option', key, names)}", field=stated(key))
         later = kind is Request and isinstance(value, Mapping)  # options are looked at one by one, under their names
         if not later and not _finite(value):
             what = "is not a finite number" if isinstance(value, float) else "has a number that is not finite"
             raise BadInput(f"In {whose}: {key} = {_shown(value)} {what}.", field=stated(key))
         if isinstance(value, str) and get_origin(hints[key]) is Literal:
             with suppress(BadInput):  # which value is wrong is said below
-                meant[key] = named(key, value, [word for word in get_args(hints[key]) if isinstance(word, str)])
+                values[key] = named(key, value, [word for word in get_args(hints[key]) if isinstance(word, str)])
     try:
-        return msgspec.convert(meant, kind)
+        return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at ")
         key = path.strip("`").removeprefix("$.").removeprefix("$")
