@@ -1,5 +1,6 @@
 """What a person can do to a run from here: ask it to stop, kill it, have it go on. Each asks whether that may be."""
 
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +12,11 @@ from textual.binding import Binding
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
 from dambench.runner import processes
-from dambench.store.runs import Store
+from dambench.store.records import LONGEST, EditConflict
+from dambench.store.runs import MAKER, Store
+from dambench.tui import clock
 from dambench.tui.main_screen import MainScreen
+from dambench.tui.models import request
 from dambench.tui.models.columns import ALIVE
 from dambench.tui.widgets.pick import Ask
 from dambench.tui.widgets.sure import Sure
@@ -22,13 +26,13 @@ Row = dict[str, Any]
 
 
 @contextmanager
-def changing(place: MainScreen, rows: Sequence[Row]) -> Iterator[Store]:
+def changing(screen: MainScreen, rows: Sequence[Row]) -> Iterator[Store]:
     """The database, to change these runs.
 
     Raises:
         BadInput: it is not the one that is shown, or one of them is not in it any more; its id may be another one's.
     """
-    with place.console_app.database(write=True) as store:
+    with screen.console_app.database(write=True) as store:
         store.refresh()
         for row in rows:
             if not store.query("select 1 from runs where id = ? and uid = ?", row["id"], row["uid"]):
@@ -36,29 +40,29 @@ def changing(place: MainScreen, rows: Sequence[Row]) -> Iterator[Store]:
         yield store
 
 
-def ask_to_stop(place: MainScreen, row: Row) -> None:
+def ask_to_stop(screen: MainScreen, row: Row) -> None:
     """Ask a run to stop at the end of its iteration, by a signal or, on another host, in the database."""
-    app, run = place.console_app, row["id"]
-    if app.refuses() or _has_ended(place, row):
+    app, run = screen.console_app, row["id"]
+    if app.refuses() or _has_ended(screen, row):
         return
 
     def stop() -> str:
         if processes.is_here(row):
             _send(row, signal.SIGTERM)
             return f"{run} was asked to stop: it does so at the end of an iteration."
-        with changing(place, [row]) as store:
+        with changing(screen, [row]) as store:
             # The attempt, not 1: whoever resumes it is not meant.
             store.edit(run, "stop_asked", row["attempt"])
         return f"{run} was asked to stop: {display(row['host'])} notices within {processes.BEAT_SECONDS:.0f} s."
 
     text = f"Stop the run {run}? It writes a checkpoint first, and can be resumed."
-    place.app.push_screen(Sure("Stop", text, "stop it"), lambda yes: do(place, stop) if yes else None)
+    _confirm(screen, Sure("Stop", text, "stop it"), stop)
 
 
-def kill(place: MainScreen, row: Row) -> None:
+def kill(screen: MainScreen, row: Row) -> None:
     """End a run at once, after its id was typed: it goes back to its last checkpoint."""
-    app, run = place.console_app, row["id"]
-    if app.refuses() or _has_ended(place, row):
+    app, run = screen.console_app, row["id"]
+    if app.refuses() or _has_ended(screen, row):
         return
     if not processes.is_here(row):
         app.say(f"{run} is on {row['host']}: only there can it be killed.", "warning")
@@ -72,16 +76,16 @@ def kill(place: MainScreen, row: Row) -> None:
         if text is None:
             return
         if text.strip() == run:
-            do(place, kill)
+            do(screen, kill)
         else:
             app.say(f"Not killed: {text!r} is not {run!r}.", "warning")
 
-    place.app.push_screen(Ask(f"Kill {run}", "", f"Type {run} to kill it at once. esc: do not."), typed)
+    screen.app.push_screen(Ask(f"Kill {run}", "", f"Type {run} to kill it at once. esc: do not."), typed)
 
 
-def resume(place: MainScreen, row: Row) -> None:
+def resume(screen: MainScreen, row: Row) -> None:
     """Have a run go on from its last checkpoint, in a process of its own."""
-    app, run = place.console_app, row["id"]
+    app, run = screen.console_app, row["id"]
     if app.refuses():
         return
     state = processes.state(row)
@@ -95,26 +99,131 @@ def resume(place: MainScreen, row: Row) -> None:
 
     def resume() -> str:
         app.check_file()
-        heard: list[str] = []
-        begun, code = processes.start(["resume", run, "--db", str(app.path.absolute()), "--headless"], heard.append)
-        if not begun:
-            raise BadInput(heard[-1] if heard else f"{run} could not be resumed (exit code {code}).")
+        words = ["resume", run, "--db", str(app.path.absolute()), "--headless"]
+        _start(words, f"{run} could not be resumed (exit code {{}}).")
         return f"{run} goes on."
 
     app.say(f"{run} is about to go on …")
-    do(place, resume)
+    do(screen, resume)
 
 
-def do(place: MainScreen, work: Callable[[], str]) -> None:
+def evaluate_again(screen: MainScreen, row: Row) -> None:
+    """Evaluate the set of a run that made none once more: what the form cannot ask for."""
+    app, run = screen.console_app, row["id"]
+    (found,) = screen.read_now(lambda store: store.query(f"select {MAKER} as maker from runs where id = ?", run))
+    if found["maker"] is None:
+        app.say(f"{run} only evaluates a set, and the run that made it is not here.", "warning")
+        return
+    arguments, differs = request.evaluation(row, found["maker"])
+
+    def start() -> str:
+        app.check_file()
+        begun = _start([*arguments, "--db", str(app.path.absolute())], "It ended with {} before it began.")
+        return f"{begun} evaluates {found['maker']}'s set."
+
+    text = f"{run} only evaluates {found['maker']}'s set. {differs or 'The same again'}:\n\n"
+    text += shlex.join(["dambench", *arguments])
+    _confirm(screen, Sure("Evaluate again", text, "start it"), start)
+
+
+def tag(screen: MainScreen, rows: Sequence[Row]) -> None:
+    """Ask for tags, and add them to runs or take them away."""
+
+    def typed(text: str | None) -> None:
+        words = [word for word in (text or "").split() if word.strip("-")]
+
+        def edit() -> str:
+            with changing(screen, rows) as store:
+                for row in rows:
+                    for word in words:
+                        store.edit(row["id"], "untag" if word.startswith("-") else "tag", word.removeprefix("-"))
+            return ""
+
+        if words:
+            do(screen, edit)
+
+    about = "Words; with a - in front they are taken away."
+    screen.app.push_screen(Ask(f"Tag {_which(rows)}", "", about), typed)
+
+
+def note(screen: MainScreen, row: Row) -> None:
+    """Ask for a note to a run."""
+    _ask_note(screen, row, display(row["note"], LONGEST), row["note"])
+
+
+def _ask_note(screen: MainScreen, row: Row, text: str, was: str, about: str = "") -> None:
+    """Have a note written.
+
+    Args:
+        text: to begin with.
+        was: the note that is replaced. If it is another one by then, both are shown, and it is asked again.
+    """
+
+    def typed(text: str | None) -> None:
+        def edit() -> str:
+            try:
+                with changing(screen, [row]) as store:
+                    store.edit(row["id"], "note", text or "", was=was)
+            except EditConflict as other:
+                theirs = display(other.now, 400) or "nothing"
+                about = f"Somebody has written meanwhile:\n{theirs}\nenter replaces it by this; esc leaves it:"
+                screen.app.call_from_thread(_ask_note, screen, row, text or "", other.now, about)
+            return ""
+
+        if text is not None and text != was:
+            do(screen, edit)
+
+    screen.app.push_screen(Ask(f"Note to {row['id']}", text, about), typed)
+
+
+def delete(screen: MainScreen, rows: Sequence[Row]) -> None:
+    """Put runs into the trash."""
+    if alive := _alive(rows):
+        screen.console_app.say(f"Nothing was deleted: {alive} goes on. x stops a run.", "warning")
+        return
+
+    def edit() -> str:
+        with changing(screen, rows) as store:
+            if alive := _alive([store.run(row["id"]) for row in rows]):  # it was resumed meanwhile
+                raise BadInput(f"Nothing was deleted: {alive} goes on. x stops a run.")
+            for row in rows:
+                store.edit(row["id"], "deleted_at", clock.now().isoformat(timespec="milliseconds"))
+        return f"In the trash: {_which(rows)}. `dambench restore` brings it back."
+
+    text = f"Put {_which(rows)} into the trash? Tables and the report leave it out; its files stay."
+    _confirm(screen, Sure("Delete", text, "into the trash"), edit)
+
+
+def _confirm(screen: MainScreen, question: Sure, work: Callable[[], str]) -> None:
+    screen.app.push_screen(question, lambda yes: do(screen, work) if yes else None)
+
+
+def _start(arguments: Sequence[str], otherwise: str) -> str:
+    """Start a process of a run; returns the run's id.
+
+    Args:
+        otherwise: the sentence where it ends, with that code, before it has said anything.
+
+    Raises:
+        BadInput: it did not begin.
+    """
+    lines: list[str] = []
+    run, code = processes.start(arguments, lines.append)
+    if not run:
+        raise BadInput(lines[-1] if lines else otherwise.format(code))
+    return run
+
+
+def do(screen: MainScreen, work: Callable[[], str]) -> None:
     """Work in a thread that nobody waits for, not even who quits; say what came of it, and look again."""
-    app = place.console_app
+    app = screen.console_app
 
     def done(said: str, severity: str) -> None:
         if said:
             app.say(said, severity)
-        place.changed()
-        if place.app.screen is place:
-            place.ask()
+        screen.changed()
+        if screen.app.screen is screen:
+            screen.ask()
 
     def go() -> None:
         try:
@@ -122,7 +231,7 @@ def do(place: MainScreen, work: Callable[[], str]) -> None:
         except Exception as error:  # whatever it is, the console goes on
             said, severity = str(error), "error"
         with suppress(Exception):  # the console may have gone
-            place.app.call_from_thread(done, said, severity)
+            screen.app.call_from_thread(done, said, severity)
 
     threading.Thread(target=go, name="doing", daemon=True).start()
 
@@ -166,10 +275,20 @@ def _send(row: Row, number: signal.Signals) -> None:
         raise BadInput(f"{row['id']} was not signalled: its process {row['pid']} has ended meanwhile.")
 
 
-def _has_ended(place: MainScreen, row: Row) -> bool:
+def _has_ended(screen: MainScreen, row: Row) -> bool:
     """Whether there is no process to stop; says so."""
     state = processes.state(row)
     if state not in ALIVE:
         nothing = "there is no process to stop. r resumes it" if state == "lost" else "there is nothing to stop"
-        place.console_app.say(f"{row['id']} is {state}: {nothing}.", "warning")
+        screen.console_app.say(f"{row['id']} is {state}: {nothing}.", "warning")
     return state not in ALIVE
+
+
+def _alive(rows: Sequence[Row]) -> str:
+    """The runs that go on."""
+    return ", ".join(row["id"] for row in rows if processes.state(row) in ALIVE)
+
+
+def _which(rows: Sequence[Row]) -> str:
+    """`ab2cde`, or `3 runs`."""
+    return str(rows[0]["id"]) if len(rows) == 1 else f"{len(rows)} runs"

@@ -59,17 +59,6 @@ class CompareScreen(MainScreen):
 
     NAME: ClassVar[str] = "Compare"
 
-    DEFAULT_CSS = """
-    CompareScreen #heading { height: auto; padding: 0 1; }
-    CompareScreen #empty { height: 1fr; padding: 1 2; display: none; }
-    CompareScreen Grid { height: auto; }
-    CompareScreen #details { height: 1fr; border-top: solid $primary; }
-    CompareScreen #cell { width: 1fr; padding: 0 1; }
-    CompareScreen #curves { width: 1fr; height: 100%; padding: 0 1; display: none; }
-    CompareScreen #notes { height: auto; padding: 0 1; color: $text-muted; }
-    CompareScreen.-wide #curves { display: block; border-left: solid $primary; }
-    """
-
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "runs", "Runs", key_display="enter", tooltip="Open the runs of this cell"),
         Binding("space", "mark", "Mark", tooltip="Mark the runs of this cell"),
@@ -438,8 +427,6 @@ class CompareScreen(MainScreen):
 
 class Curves(Resilient, ModalScreen[None]):
     """The curves of marked runs, as large as the terminal."""
-
-    DEFAULT_CSS = "Curves #large { width: 100%; height: 100%; background: $surface; padding: 0 1; }"
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,c,q", "dismiss", "Back"),

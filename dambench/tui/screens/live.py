@@ -46,31 +46,6 @@ class LiveScreen(run_actions.RunActionsScreen):
     NAME: ClassVar[str] = "Live"
     PANES: ClassVar[tuple[str, ...]] = ("loss", "machine", "accuracy", "time", "images", "log")
 
-    DEFAULT_CSS = """
-    LiveScreen #facts { height: 2; }
-    LiveScreen #banner { height: auto; max-height: 8; display: none; padding: 0 1; background: $panel; }
-    LiveScreen #panes { layout: grid; grid-size: 20 2; grid-rows: 11fr 8fr; height: 1fr; }
-    LiveScreen #panes > * {
-        border: round $foreground 30%; border-title-color: $foreground; border-subtitle-color: $foreground;
-    }
-    LiveScreen #panes > *:focus { border: round $foreground; border-title-style: bold reverse; }
-    LiveScreen.ascii #panes > * { border: ascii $foreground 30%; }
-    LiveScreen.ascii #panes > *:focus { border: ascii $foreground; }
-    LiveScreen #loss { column-span: 13; }
-    LiveScreen #machine { column-span: 7; }
-    LiveScreen #accuracy { column-span: 9; }
-    LiveScreen #log { column-span: 11; }
-    LiveScreen #time, LiveScreen #images { display: none; }
-    LiveScreen #panes.large { grid-size: 20 3; grid-rows: 17fr 12fr 11fr; }
-    LiveScreen #panes.large > #accuracy { column-span: 7; }
-    LiveScreen #panes.large > #time { display: block; column-span: 6; }
-    LiveScreen #panes.large > #images { display: block; column-span: 7; row-span: 2; }
-    LiveScreen #panes.large > #log { column-span: 13; }
-    LiveScreen #panes.zoomed { grid-size: 1 1; grid-rows: 1fr; }
-    LiveScreen #panes.zoomed > * { display: none; }
-    LiveScreen #panes.zoomed > .front { display: block; column-span: 1; row-span: 1; }
-    """
-
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("L", "log_axis", "Log y"),
         Binding("m", "smooth", "Smooth", show=False),

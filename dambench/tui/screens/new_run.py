@@ -110,27 +110,6 @@ class RunStarted(Message):
 class NewRunScreen(Resilient, Screen[None]):
     """Ask for a run."""
 
-    DEFAULT_CSS = """
-    NewRunScreen #title { height: 1; background: $panel; }
-    NewRunScreen #panes { height: 1fr; layout: vertical; }
-    NewRunScreen #form { height: 1fr; scrollbar-size-vertical: 1; }
-    NewRunScreen #options { height: auto; }
-    NewRunScreen .section { height: auto; padding: 0 1; text-style: bold; }
-    NewRunScreen #before { height: auto; max-height: 8; border-top: solid $primary; padding: 0 1; }
-    NewRunScreen #protocol { display: none; border-top: solid $primary; padding: 0 1; }
-    NewRunScreen #hint { height: 2; padding: 0 1; color: $text-muted; border: none; }
-    NewRunScreen #command { height: auto; max-height: 4; padding: 0 1; border-top: solid $primary; }
-    NewRunScreen #message { height: auto; max-height: 3; padding: 0 1; }
-    NewRunScreen.low #before { max-height: 4; }
-    NewRunScreen.low #hint { display: none; }
-    NewRunScreen.-middle #panes { layout: horizontal; }
-    NewRunScreen.-middle #before { width: 38; height: 1fr; max-height: 100%; }
-    NewRunScreen.-middle #form, NewRunScreen.-wide #form { border-top: solid $primary; }
-    NewRunScreen.-wide #panes { layout: horizontal; }
-    NewRunScreen.-wide #protocol { display: block; width: 40; height: 1fr; }
-    NewRunScreen.-wide #before { width: 50; height: 1fr; max-height: 100%; }
-    """
-
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "start", "Start"),
         Binding("ctrl+t", "measure", "Measure"),

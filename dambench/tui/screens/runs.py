@@ -1,12 +1,11 @@
 """Runs: all runs of the database, a line each; the one under the cursor at a glance; and what can be done with them."""
 
 import json
-import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -17,15 +16,13 @@ from textual.widgets import Input, Static
 
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
-from dambench.runner import processes
 from dambench.store import filters, listing
 from dambench.store.filters import Filter
-from dambench.store.records import LONGEST, EditConflict
-from dambench.store.runs import MAKER, Store
-from dambench.tui import clock, run_actions
+from dambench.store.runs import Store
+from dambench.tui import run_actions
 from dambench.tui.feed import Question
-from dambench.tui.models import request
-from dambench.tui.models.columns import ALIVE, COLUMNS, SORTED_AS, markdown_table, plain, usual
+from dambench.tui.main_screen import MainScreen
+from dambench.tui.models.columns import COLUMNS, SORTED_AS, markdown_table, plain, usual
 from dambench.tui.models.runs_page import (
     FIRST,
     RunsPage,
@@ -37,11 +34,12 @@ from dambench.tui.models.runs_page import (
     trouble,
     wide_course,
 )
+from dambench.tui.run_actions import Row
 from dambench.tui.terminal import refresh_rate
 from dambench.tui.widgets.lines import cut
 from dambench.tui.widgets.pick import Ask, Pick
 from dambench.tui.widgets.runs_table import RunsTable
-from dambench.tui.widgets.sure import Several, Sure
+from dambench.tui.widgets.sure import Several
 
 RESTING = 1.0
 """Seconds after which the run under the cursor is remembered."""
@@ -67,29 +65,6 @@ class RunsScreen(run_actions.RunActionsScreen):
     NAME: ClassVar[str] = "Runs"
     AUTO_FOCUS: ClassVar[str | None] = "RunsTable"
     """Never the filter: keys are keys, also where there is no run yet."""
-
-    DEFAULT_CSS = """
-    RunsScreen #line { height: 1; }
-    RunsScreen #slash { width: 3; }
-    RunsScreen #filter { width: 1fr; border: none; padding: 0; height: 1; background: transparent; }
-    RunsScreen #filter:focus { background: $surface; }
-    RunsScreen #counts { width: auto; height: 1; padding: 0 1; }
-    RunsScreen #wrong { height: auto; display: none; color: $text-error; padding: 0 1; }
-    RunsScreen #empty { height: 1fr; display: none; padding: 1 2; }
-    RunsScreen.-empty RunsTable { height: 0; }
-    RunsScreen.-empty #strips { display: none; }
-    RunsScreen.-empty #empty { display: block; }
-    RunsScreen #strips { height: 6; border-top: solid $panel; }
-    RunsScreen #strip { width: 1fr; height: 5; }
-    RunsScreen #facts { width: 60; height: 100%; display: none; padding-left: 1; border-left: solid $panel; }
-    RunsScreen.-ascii #strips { border-top: ascii $panel; }
-    RunsScreen.-ascii #facts { border-left: ascii $panel; }
-    RunsScreen.-wide #facts { display: block; }
-    RunsScreen.-wide #strips { height: 9; }
-    RunsScreen.-wide #strip { height: 8; }
-    RunsScreen.-zoomed #strips { display: none; }
-    RunsScreen.-low #strips { display: none; }
-    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open", key_display="enter"),
@@ -449,7 +424,7 @@ class RunsScreen(run_actions.RunActionsScreen):
         self.table.redraw()
         self._head()
 
-    def _rows(self, *, marked: bool = True) -> list[dict[str, Any]]:
+    def _rows(self, *, marked: bool = True) -> list[Row]:
         """Whole rows of what is meant: the marked runs, else the one under the cursor.
 
         Raises:
@@ -459,16 +434,16 @@ class RunsScreen(run_actions.RunActionsScreen):
         uids = [self.table.marks[number] for number in sorted(self.table.marks)] if marked else []
         uids = uids or ([] if row is None else [row["uid"]])
 
-        def found(store: Store) -> list[dict[str, Any]]:
+        def found(store: Store) -> list[Row]:
             rows = [store.query("select * from runs where uid = ?", uid) for uid in uids]
             return [row for some in rows for row in some]
 
-        rows: list[dict[str, Any]] = self.read_now(found)
+        rows: list[Row] = self.read_now(found)
         if len(rows) < len(uids):
             raise BadInput(f"{len(uids) - len(rows)} of the runs that are meant are not in the database any more.")
         return rows
 
-    def meant(self) -> dict[str, Any] | None:
+    def meant(self) -> Row | None:
         """The whole row under the cursor, whatever is marked."""
         rows = self._rows(marked=False)
         return rows[0] if rows else None
@@ -500,117 +475,25 @@ class RunsScreen(run_actions.RunActionsScreen):
         if self.console_app.refuses() or (row := self.meant()) is None:
             return
         if json.loads(row["config"]).get("where", {}).get("made"):
-            self._evaluate_again(row)
+            run_actions.evaluate_again(self, row)
         else:
             self.console_app.new_run(row)
-
-    def _evaluate_again(self, row: dict[str, Any]) -> None:
-        """What the form cannot ask for: it is for runs that make a set."""
-        run, path = row["id"], str(self.console_app.path.absolute())
-        (found,) = self.read_now(lambda store: store.query(f"select {MAKER} as maker from runs where id = ?", run))
-        if found["maker"] is None:
-            self.console_app.say(f"{run} only evaluates a set, and the run that made it is not here.", "warning")
-            return
-        arguments, differs = request.evaluation(row, found["maker"])
-
-        def start() -> str:
-            self.console_app.check_file()
-            heard: list[str] = []
-            begun, code = processes.start([*arguments, "--db", path], heard.append)
-            if not begun:
-                raise BadInput(heard[-1] if heard else f"It ended with {code} before it began.")
-            return f"{begun} evaluates {found['maker']}'s set."
-
-        text = f"{run} only evaluates {found['maker']}'s set. {differs or 'The same again'}:\n\n"
-        text += shlex.join(["dambench", *arguments])
-        self.app.push_screen(
-            Sure("Evaluate again", text, "start it"), lambda yes: run_actions.do(self, start) if yes else None
-        )
 
     # What changes something.
 
     def changed(self) -> None:
         self._reader.until = 0.0
 
-    def _edit(self, rows: Sequence[dict[str, Any]], *changes: tuple[Any, str | int]) -> None:
-        with run_actions.changing(self, rows) as store:
-            for row in rows:
-                for what, value in changes:
-                    store.edit(row["id"], what, value)
-
     def action_tag(self) -> None:
-        if self.console_app.refuses() or not (rows := self._rows()):
-            return
-
-        def typed(text: str | None) -> None:
-            words = [word for word in (text or "").split() if word.strip("-")]
-            changes = [("untag" if word.startswith("-") else "tag", word.removeprefix("-")) for word in words]
-
-            def tag() -> str:
-                self._edit(rows, *changes)
-                return ""
-
-            if changes:
-                run_actions.do(self, tag)
-
-        self.app.push_screen(Ask(f"Tag {_which(rows)}", "", "Words; with a - in front they are taken away."), typed)
+        self._edit(run_actions.tag)
 
     def action_note(self) -> None:
-        if self.console_app.refuses() or (row := self.meant()) is None:
-            return
-
-        self._ask_note(row, display(row["note"], LONGEST), row["note"])
-
-    def _ask_note(self, row: dict[str, Any], text: str, was: str, about: str = "") -> None:
-        """Have a note written.
-
-        Args:
-            text: to begin with.
-            was: the note that is replaced. If it is another one by then, both are shown, and it is asked again.
-        """
-
-        def typed(text: str | None) -> None:
-            def note() -> str:
-                try:
-                    with run_actions.changing(self, [row]) as store:
-                        store.edit(row["id"], "note", text or "", was=was)
-                except EditConflict as other:
-                    theirs = display(other.now, 400) or "nothing"
-                    about = f"Somebody has written meanwhile:\n{theirs}\nenter replaces it by this; esc leaves it:"
-                    self.app.call_from_thread(self._ask_note, row, text or "", other.now, about)
-                return ""
-
-            if text is not None and text != was:
-                run_actions.do(self, note)
-
-        self.app.push_screen(Ask(f"Note to {row['id']}", text, about), typed)
+        self._with_row(run_actions.note)
 
     def action_delete(self) -> None:
-        if self.console_app.refuses() or not (rows := self._rows()):
-            return
-        if alive := _alive(rows):
-            self.console_app.say(f"Nothing was deleted: {alive} goes on. x stops a run.", "warning")
-            return
+        self._edit(run_actions.delete)
 
-        def delete() -> str:
-            with run_actions.changing(self, rows) as store:
-                if alive := _alive([store.run(row["id"]) for row in rows]):  # it was resumed meanwhile
-                    raise BadInput(f"Nothing was deleted: {alive} goes on. x stops a run.")
-                for row in rows:
-                    store.edit(row["id"], "deleted_at", clock.now().isoformat(timespec="milliseconds"))
-            return f"In the trash: {_which(rows)}. `dambench restore` brings it back."
-
-        text = f"Put {_which(rows)} into the trash? Tables and the report leave it out; its files stay."
-        self.app.push_screen(
-            Sure("Delete", text, "into the trash"), lambda yes: run_actions.do(self, delete) if yes else None
-        )
-
-
-def _alive(rows: Sequence[dict[str, Any]]) -> str:
-    """The runs that go on."""
-    return ", ".join(row["id"] for row in rows if processes.state(row) in ALIVE)
-
-
-def _which(rows: Sequence[dict[str, Any]]) -> str:
-    """`ab2cde`, or `3 runs`."""
-    return str(rows[0]["id"]) if len(rows) == 1 else f"{len(rows)} runs"
+    def _edit(self, edit: Callable[[MainScreen, Sequence[Row]], None]) -> None:
+        """Edit the marked runs, else the one under the cursor."""
+        if not self.console_app.refuses() and (rows := self._rows()):
+            edit(self, rows)

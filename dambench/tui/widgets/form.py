@@ -73,14 +73,6 @@ class TextField(Resilient, Input):
 class FormRow(Resilient, Horizontal):
     """A label, a field and what there is to say about it."""
 
-    DEFAULT_CSS = """
-    FormRow { height: 1; }
-    FormRow .label { width: 17; padding: 0 1; }
-    FormRow TextField, FormRow ChoiceField { width: 27; }
-    FormRow .note { width: 1fr; padding: 0 0 0 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
-    FormRow.wrong .label { color: $text-error; text-style: bold; }
-    """
-
     def __init__(self, field_name: str, label: str, widget: "ChoiceField | TextField"):
         super().__init__(id=field_id(field_name))
         self.field_name = field_name

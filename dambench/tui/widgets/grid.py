@@ -32,7 +32,6 @@ class Grid(Resilient, Widget, can_focus=True):
         ascii_: draw nothing but ASCII signs.
     """
 
-    DEFAULT_CSS = "Grid { height: 1fr; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "go(-1, 0)", "Up", show=False),
         Binding("down,j", "go(1, 0)", "Down", show=False),

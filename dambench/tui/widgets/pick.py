@@ -16,20 +16,11 @@ from dambench.core.sanitize import display
 from dambench.tui.resilient import Resilient
 
 
-class _Box(Resilient, ModalScreen[str | None]):
-    DEFAULT_CSS = """
-    _Box { align: center middle; }
-    _Box #ask {
-        width: auto; min-width: 44; max-width: 90%; height: auto; max-height: 90%;
-        border: round $primary; padding: 0 1; background: $surface;
-    }
-    _Box OptionList { width: auto; min-width: 42; height: auto; max-height: 18; border: none; }
-    _Box Input { width: 60; }
-    """
+class Box(Resilient, ModalScreen[str | None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back")]
 
 
-class Pick(_Box):
+class Pick(Box):
     """One of a list; gives its value, or None.
 
     Args:
@@ -66,7 +57,7 @@ class Pick(_Box):
         self.query_one(OptionList).action_cursor_up()
 
 
-class Ask(_Box):
+class Ask(Box):
     """A text; gives it, or None."""
 
     def __init__(self, title: str, value: str, about: str = ""):

@@ -22,15 +22,6 @@ MARGIN = 2
 class RunsTable(Resilient, Widget, can_focus=True):
     """Runs, a line each, of which only those around the cursor are known."""
 
-    DEFAULT_CSS = """
-    RunsTable { height: 1fr; }
-    RunsTable > .runs--head { text-style: bold; }
-    RunsTable > .runs--cursor { text-style: bold; background: $panel; }
-    RunsTable > .runs--good { color: $text-success; }
-    RunsTable > .runs--bad { color: $text-error; }
-    RunsTable > .runs--odd { color: $text-warning; }
-    RunsTable > .runs--quiet { text-style: dim; }
-    """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "runs--head",
         "runs--cursor",

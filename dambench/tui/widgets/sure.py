@@ -19,14 +19,6 @@ from dambench.tui.resilient import Resilient
 class Sure(Resilient, ModalScreen[bool]):
     """Is this meant? Gives whether it is."""
 
-    DEFAULT_CSS = """
-    Sure { align: center middle; }
-    Sure #box {
-        width: auto; min-width: 44; max-width: 90%; height: auto; max-height: 90%;
-        border: round $primary; padding: 1 2; background: $surface;
-    }
-    Sure #box Static { width: auto; max-width: 100%; }
-    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,y", "dismiss(True)", "Yes"),
         Binding("escape,n,q", "dismiss(False)", "No"),
@@ -49,13 +41,6 @@ class Several(Resilient, ModalScreen[list[str] | None]):
         options: label, value and whether it is chosen already.
     """
 
-    DEFAULT_CSS = """
-    Several { align: center middle; }
-    Several OptionList {
-        width: auto; min-width: 44; max-width: 90%; height: auto; max-height: 90%;
-        border: round $primary; background: $surface;
-    }
-    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "choose", "Choose"),
         Binding("enter", "take", "Take these", priority=True),
