@@ -876,3 +876,37 @@ FLAGS = (
 def test_run_has_the_flags_that_it_always_had(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["run", "--help"]) == 0
     assert sorted(set(re.findall(r"(?<=\s)--[a-z-]+", capsys.readouterr().out))) == FLAGS.split()
+
+
+def test_a_reader_says_that_another_program_has_locked_the_database(
+    ledger_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dambench.store.database.SPEAK_SECONDS", 0.02)
+    monkeypatch.setattr("dambench.store.database.WAIT_SECONDS", 0.3)
+    with closing(sqlite3.connect(ledger_path, isolation_level=None)) as other:
+        other.execute("pragma locking_mode = exclusive")
+        other.execute("begin exclusive")
+        for command in ("runs", "report"):
+            assert run_cli([command]) == 2
+            lines = capsys.readouterr().err.splitlines()
+            assert len(lines) == 2
+            assert lines[0].startswith("waiting for another program that has locked the database")
+            assert "database is locked" in lines[1]
+    assert run_cli(["runs"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_shell_completes_commands_and_flags(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_DAMBENCH_COMPLETE", "complete_bash")
+    for words, completions in (
+        ("dambench ru", "run runs"),
+        ("dambench run --evaluate-", "--evaluate-on --evaluate-every"),
+    ):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+        with pytest.raises(SystemExit) as end:
+            run_cli([])
+        assert not end.value.code
+        assert capsys.readouterr().out.split() == completions.split()
