@@ -11,7 +11,8 @@ import pytest
 from dambench.cli.app import run_cli
 from dambench.core import registry
 from dambench.core.errors import BadInput
-from dambench.testing import check_dataset, check_method, check_network, method_faults
+from dambench.testing import check_dataset, check_evaluator, check_method, check_network
+from dambench.testing.methods import method_faults
 
 METHOD = '''
 """Noise: images without a meaning."""
@@ -101,6 +102,18 @@ def load(options, data):
 '''
 
 
+EVALUATOR = '''
+"""Agreement: how often a network is right."""
+from dambench.core import config
+from dambench.core.events import Metric
+from dambench.evaluators import accuracy, measure_networks
+METRICS = {"agreement": Metric(description="share that is right")}
+class Options(config.Options, frozen=True): pass
+def evaluate(context, options, resume=()):
+    return measure_networks(context, lambda n: {"agreement": accuracy.scores(context, n)["accuracy"]}, resume)
+'''
+
+
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Make a text the plug-in `mine` of a kind."""
@@ -127,6 +140,7 @@ def test_plug_ins_that_keep_every_promise_are_let_pass(install: Any) -> None:
         ("methods", METHOD, check_method),
         ("networks", NETWORK, check_network),
         ("datasets", DATASET, check_dataset),
+        ("evaluators", EVALUATOR, check_evaluator),
     ):
         _forget()
         install(kind, text)
@@ -151,6 +165,27 @@ def test_a_broken_promise_of_a_network_or_a_dataset_is_a_sentence(install: Any) 
     install("datasets", DATASET.replace("default_rng(0)", "default_rng()"))
     with pytest.raises(AssertionError, match="Prepared twice, it is not the same"):
         check_dataset("mine")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "sentence"),
+    [
+        ("METRICS = {", "METRICS = {} and {", "Its METRICS are empty"),
+        ('n: {"agreement"', 'n: {"accord"', r"It measures \['accord'\], and its METRICS are \['agreement'\]"),
+        (", resume)", ")", r"It measures \('convnet-d1-w8', 0\) again"),
+        ("    return", "    import torch; torch.rand(1)\n    return", "global generator"),
+        (
+            '"agreement": accuracy',
+            '"agreement": __import__("random").random() + accuracy',
+            "Two measurements of one set",
+        ),
+    ],
+)
+def test_a_broken_promise_of_an_evaluator_is_a_sentence(install: Any, right: str, wrong: str, sentence: str) -> None:
+    assert right in EVALUATOR
+    install("evaluators", EVALUATOR.replace(right, wrong))
+    with pytest.raises(AssertionError, match=sentence):
+        check_evaluator("mine")
 
 
 def test_the_command_line_says_the_same(install: Any, capsys: pytest.CaptureFixture[str]) -> None:

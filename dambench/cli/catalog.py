@@ -55,7 +55,7 @@ def check_method(
     settings: Settings = None,
 ) -> int:
     """Check that a method keeps its contract and every promise, and say what it does not (exit code 1)."""
-    from dambench.testing import METHOD_PROMISES, method_faults
+    from dambench.testing.methods import METHOD_PROMISES, method_faults
 
     with registry.aside():
         faults = method_faults(name, config.settings(settings or []).get("method"))

@@ -37,7 +37,7 @@ CONTRACTS: dict[Kind, type[Contract]] = {
     "networks": NetworkFamily,
     "evaluators": Evaluator,
 }
-KINDS: tuple[Kind, ...] = ("methods", "datasets", "networks")
+KINDS: tuple[Kind, ...] = tuple(CONTRACTS)
 
 SLOW_IMPORT = 20.0
 """Seconds of an import after which it is said whose it is."""

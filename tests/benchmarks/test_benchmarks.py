@@ -11,7 +11,7 @@ import pytest
 from benchmarks import records
 from benchmarks.contest import DEFAULT, KEPT, NAMES, ROOT, Contest, Form, Scene, Workers, hold, load
 from benchmarks.worker import Bench, machine
-from dambench.testing import global_seed
+from dambench.testing.problems import global_seed
 
 QUICK = Scene("cpu", quick=True)
 

@@ -12,7 +12,8 @@ from dambench.core.protocol import DSA
 from dambench.matching.distribution import Term
 from dambench.matching.trajectories import Minibatch, Student, match
 from dambench.methods import datadam, dm
-from dambench.testing import data_card, global_seed
+from dambench.testing import data_card
+from dambench.testing.problems import global_seed
 from dambench.training.augmentation import Draw, augment
 from dambench.training.problem import Network
 from tests.lab import end_of, generator, noise, pulled

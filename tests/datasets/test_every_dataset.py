@@ -10,7 +10,7 @@ import torch
 from dambench import datasets, networks
 from dambench.core import files, registry
 from dambench.core.config import Choice
-from dambench.testing import DATASET_PROMISES, DatasetTrial
+from dambench.testing.datasets import DATASET_PROMISES, DatasetTrial
 from tests.datasets.stand_ins import SOURCES
 
 NAMES = registry.names("datasets")

@@ -37,7 +37,8 @@ from dambench.engine.settle import Job, prepare
 from dambench.runner import processes
 from dambench.store.records import AttemptSuperseded
 from dambench.store.runs import Store
-from dambench.testing import quick_options, tiny_problem
+from dambench.testing import tiny_problem
+from dambench.testing.methods import quick_options
 from dambench.training.problem import Problem, State, Step
 from tests.lab import needs
 

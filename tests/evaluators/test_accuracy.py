@@ -14,7 +14,8 @@ from dambench.core.errors import Diverged
 from dambench.core.events import Adapted, DataCard, Measured, Progressed, Warned
 from dambench.core.protocol import DSA, PRESETS, Budget, Protocol
 from dambench.evaluators import Context, Finding, accuracy
-from dambench.testing import data_card, global_generator_untouched, real_set
+from dambench.testing import data_card, real_set
+from dambench.testing.problems import global_generator_untouched
 from dambench.training import train as training
 from dambench.training.cuda_graph import Replayed
 from dambench.training.policy import Policy

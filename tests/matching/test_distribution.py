@@ -14,7 +14,8 @@ from dambench.core.protocol import DSA
 from dambench.matching.distribution import ClassMeans, Matching, RealBatch, Term, mean_matching_loss
 from dambench.matching.optimised import LearnedImages
 from dambench.methods import datadam, dm
-from dambench.testing import CopiedStep, data_card, real_set, tiny_problem, watch
+from dambench.testing import data_card, real_set, tiny_problem
+from dambench.testing.methods import CopiedStep, watch
 from dambench.training.augmentation import draw
 from dambench.training.policy import ALL, Policy
 from dambench.training.problem import Network

@@ -9,7 +9,8 @@ from dambench.core.events import Failed, Stepped
 from dambench.engine.loop import run
 from dambench.engine.settle import prepare
 from dambench.matching.optimised import PATIENCE, LearnedImages
-from dambench.testing import through_a_file, tiny_problem
+from dambench.testing import tiny_problem
+from dambench.testing.methods import through_a_file
 from dambench.training.cuda_graph import WARM_UPS, Replayed
 from tests.lab import Tape, noise
 

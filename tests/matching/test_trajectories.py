@@ -33,7 +33,9 @@ from dambench.matching.trajectories import (
     step_bytes,
     trajectory_loss,
 )
-from dambench.testing import data_card, global_generator_untouched, through_a_file, tiny_problem
+from dambench.testing import data_card, tiny_problem
+from dambench.testing.methods import through_a_file
+from dambench.testing.problems import global_generator_untouched
 from dambench.training.augmentation import Draw, augment, draw
 from dambench.training.policy import ALL, Policy
 from dambench.training.problem import Network, Problem, Step

@@ -13,7 +13,8 @@ from torch import Tensor
 from dambench.core.events import Progressed
 from dambench.matching.experts import expert, expert_protocol, features_of_each_class
 from dambench.methods import herding, kcenter, kmeans
-from dambench.testing import data_card, tiny_problem, watch
+from dambench.testing import data_card, tiny_problem
+from dambench.testing.methods import watch
 from tests.lab import end_of, noise
 
 

@@ -11,7 +11,8 @@ from dambench.core.protocol import DSA, preset
 from dambench.engine.settle import prepare
 from dambench.matching.attention import attention
 from dambench.methods import datadam, dm
-from dambench.testing import data_card, tiny_problem, watch
+from dambench.testing import data_card, tiny_problem
+from dambench.testing.methods import watch
 from dambench.training.augmentation import Draw, draw
 from dambench.training.problem import Network
 from tests.lab import generator, literally_augmented, messages, noise, pulled

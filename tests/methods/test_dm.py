@@ -12,7 +12,8 @@ from dambench.core.errors import BadInput
 from dambench.core.protocol import DSA
 from dambench.matching.distribution import ClassMeans, RealBatch
 from dambench.methods import dm
-from dambench.testing import data_card, real_set, tiny_problem, watch
+from dambench.testing import data_card, real_set, tiny_problem
+from dambench.testing.methods import watch
 from dambench.training.augmentation import Draw, draw
 from dambench.training.problem import Network, Step
 from tests.lab import generator, literally_augmented, messages, noise, pulled

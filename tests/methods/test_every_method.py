@@ -7,7 +7,8 @@ import torch
 
 from dambench.core import registry
 from dambench.methods import random, whole
-from dambench.testing import METHOD_PROMISES, MethodTrial, tiny_problem, watch
+from dambench.testing import tiny_problem
+from dambench.testing.methods import METHOD_PROMISES, MethodTrial, watch
 from tests.lab import needs
 
 SEEDLESS = {"whole", "imported"}

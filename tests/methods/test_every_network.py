@@ -11,7 +11,8 @@ from dambench.core.config import Request, read
 from dambench.core.errors import BadInput
 from dambench.engine.settle import prepare
 from dambench.methods import datadam, dm
-from dambench.testing import data_card, tiny_problem, watch
+from dambench.testing import data_card, tiny_problem
+from dambench.testing.methods import watch
 from dambench.training.problem import Network
 from tests.lab import generator, noise, pulled
 

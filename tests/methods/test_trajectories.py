@@ -13,7 +13,8 @@ from dambench.matching.experts import FTD, MTT, PAD, trajectories
 from dambench.matching.soft_labels import predicted
 from dambench.matching.trajectories import Student, check, training
 from dambench.methods import datm, mtt, pad
-from dambench.testing import data_card, quick_options, tiny_problem, watch
+from dambench.testing import data_card, tiny_problem
+from dambench.testing.methods import quick_options, watch
 from dambench.training.problem import SyntheticSet
 from tests.lab import end_of
 

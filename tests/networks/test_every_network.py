@@ -12,7 +12,9 @@ from dambench.core.contracts import NetworkFamily
 from dambench.core.errors import BadInput
 from dambench.core.events import DataCard
 from dambench.core.protocol import Budget, Protocol
-from dambench.testing import NETWORK_PROMISES, data_card, global_generator_untouched, global_seed
+from dambench.testing import data_card
+from dambench.testing.networks import NETWORK_PROMISES
+from dambench.testing.problems import global_generator_untouched, global_seed
 from dambench.training.problem import Network, Seeds
 from dambench.training.train import train, train_together
 from tests.lab import generator, noise, synthetic_set

@@ -8,7 +8,7 @@ from scipy.stats import chisquare, kstest
 from torch import Tensor
 
 from dambench.core.protocol import DC, DSA
-from dambench.testing import global_generator_untouched
+from dambench.testing.problems import global_generator_untouched
 from dambench.training import augmentation as dsa
 from dambench.training.augmentation import OPERATIONS, Draw, augment, augment_by, draw, parameters, strategy_for
 from tests.lab import generator, literal_operation, literally_augmented, noise, spread

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from dambench.core.errors import BadInput
-from dambench.testing import data_card, global_generator_untouched, global_seed, real_set, tiny_problem
+from dambench.testing import data_card, real_set, tiny_problem
+from dambench.testing.problems import global_generator_untouched, global_seed
 from dambench.training.problem import Normalisation, RealSet, Seeds, SyntheticSet, derived_seed
 from tests.lab import generator, noise, synthetic_set
 

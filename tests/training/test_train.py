@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from dambench import networks
 from dambench.core.protocol import DC, DSA, Budget, Protocol
-from dambench.testing import data_card, global_generator_untouched, global_seed
+from dambench.testing import data_card
+from dambench.testing.problems import global_generator_untouched, global_seed
 from dambench.training import train as training
 from dambench.training.cuda_graph import Replayed
 from dambench.training.problem import Network, Seeds, SyntheticSet

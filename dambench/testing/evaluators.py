@@ -1,0 +1,99 @@
+"""What all evaluators promise."""
+
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from dambench.core.contracts import Evaluator
+from dambench.core.events import Measured
+from dambench.core.protocol import PRESETS, Budget
+from dambench.evaluators import Context
+from dambench.testing.problems import global_generator_untouched, global_seed, real_set, tiny_problem
+from dambench.testing.promises import broken_promises, hold, own_home, refuse
+
+
+def check_evaluator(name: str) -> None:
+    """Check that an evaluator keeps every promise.
+
+    Raises:
+        AssertionError: it does not; a sentence for each promise.
+    """
+    with own_home():
+        refuse(broken_promises("evaluators", name, EVALUATOR_PROMISES, lambda plugin: plugin))
+
+
+def measured(evaluator: Evaluator, resume: Collection[tuple[str, int]] = ()) -> dict[tuple[str, int], Measured]:
+    """What an evaluator measures of a tiny set, by subject and repeat."""
+    problem = tiny_problem(ipc=3)
+    quick = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whole=Budget(epochs=1))
+    context = Context(
+        evaluator=evaluator.name,
+        synthetic=problem.synthetic_set(problem.random_subset()),
+        set_sha256="0" * 64,
+        iteration=4,
+        final=True,
+        test=real_set(problem.card, seed=1),
+        card=problem.card,
+        networks=("convnet-d1-w8", "mlp-d1-w8"),
+        repeats=2,
+        protocol=quick,
+        seeds=problem.seeds,
+        policy=problem.policy,
+    )
+    findings: dict[tuple[str, int], Measured] = {}
+    for event in evaluator.evaluate(context, evaluator.Options(), resume):
+        if isinstance(event, Measured):
+            twice = (event.subject, event.repeat) in findings
+            hold(not twice, f"It measures repeat {event.repeat} of {event.subject!r} twice.")
+            findings[event.subject, event.repeat] = event
+    return findings
+
+
+def its_metrics_are_explained(evaluator: Evaluator) -> None:
+    hold(len(evaluator.headline) > 5, "Its module has no docstring, whose first line says what is measured.")
+    hold(evaluator.METRICS, "Its METRICS are empty: it measures nothing.")
+    for name, metric in evaluator.METRICS.items():
+        hold(len(metric.description) > 5, f"Its metric {name!r} has no description.")
+
+
+def it_measures_the_metrics_that_it_names(evaluator: Evaluator) -> None:
+    findings = measured(evaluator)
+    hold(findings, "It yields nothing that it has Measured.")
+    for finding in findings.values():
+        values, names = set(finding.values), set(evaluator.METRICS)
+        hold(values == names, f"It measures {sorted(values)}, and its METRICS are {sorted(names)}.")
+        hold(finding.evaluator == evaluator.name, "It measures under another name: pass on `context.evaluator`.")
+        of_set = (finding.set_sha256, finding.iteration, finding.final) == ("0" * 64, 4, True)
+        hold(of_set, "What it measures is of another set, iteration or stage than its context.")
+
+
+def the_same_set_has_the_same_values(evaluator: Evaluator) -> None:
+    values = []
+    for unrelated in (11, 12):
+        with global_seed(unrelated):
+            values.append({key: finding.values for key, finding in measured(evaluator).items()})
+    hold(values[0] == values[1], "Two measurements of one set differ: take generators from `context.seeds`.")
+
+
+def what_is_measured_already_is_left_out_and_changes_nothing(evaluator: Evaluator) -> None:
+    everything = measured(evaluator)
+    for done in everything:
+        rest = measured(evaluator, {done})
+        hold(done not in rest, f"It measures {done} again, which `resume` says is measured already.")
+        hold(rest.keys() == everything.keys() - {done}, f"Without {done} it does not measure all the others.")
+        same = all(rest[key].values == everything[key].values for key in rest)
+        hold(same, f"Where {done} was measured before, the others have other values.")
+
+
+def measuring_leaves_torch_s_global_generator_alone(evaluator: Evaluator) -> None:
+    with global_generator_untouched():
+        measured(evaluator)
+
+
+EVALUATOR_PROMISES: tuple[Callable[[Evaluator], None], ...] = (
+    its_metrics_are_explained,
+    it_measures_the_metrics_that_it_names,
+    the_same_set_has_the_same_values,
+    what_is_measured_already_is_left_out_and_changes_nothing,
+    measuring_leaves_torch_s_global_generator_alone,
+)
