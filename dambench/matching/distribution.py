@@ -84,7 +84,7 @@ class Term:
     name: str
     """As it is logged; terms of one name are added up."""
     level: int
-    """Of `Network.feature_maps`."""
+    """Index into `Network.feature_maps`."""
     vectors: Callable[[Tensor], Tensor]
     """What the network sees of n images there, (n, …) → one vector each, (n, D)."""
     weight: float = 1.0
@@ -119,11 +119,11 @@ class RealBatch:
     augment_by: Callable[[Tensor, Tensor], Tensor] = augment_by
 
     def images(self, classes: slice, some: slice = EVERY) -> Tensor:
-        """Of these classes, some of each: (c, n, C, H, W) float32, normalised and augmented."""
+        """Fetch some images of each of these classes: (c, n, C, H, W) float32, normalised and augmented."""
         return self.augmented(self.real.normalisation.apply(self.real.images[self.indices[classes, some]]), classes)
 
     def augmented(self, images: Tensor, classes: slice) -> Tensor:
-        """Images of these classes, (c, n, C, H, W), after the augmentation of each class."""
+        """Augment images (c, n, C, H, W) of these classes, each class alike."""
         if self.table is not None:
             return self.augment_by(images, self.table[classes])
         return images if self.drawn is None else augment(images, self.drawn.of(classes))
@@ -184,7 +184,7 @@ class Matching(MatchingLoop):
         self.images.iteration = iteration
         if self.problem.device.type == "cpu":
             spent = self.means.seconds
-            self.parts = spent | {"draws and update": time.perf_counter() - began - sum(spent.values())}
+            self.parts = spent | {"sampling + update": time.perf_counter() - began - sum(spent.values())}
         return losses
 
     def _iterate(self, batch: RealBatch) -> Generator[Notice, None, dict[str, Tensor]]:
@@ -217,8 +217,8 @@ class Matching(MatchingLoop):
         except torch.OutOfMemoryError:
             return  # iterations deal with it
         except Exception as error:  # whatever a compiler that is half installed may raise
-            said = str(error).strip().partition("\n")[0]
-            reason = f"compiling failed: {type(error).__name__}: {said[:200]}"
+            message = str(error).strip().partition("\n")[0]
+            reason = f"compiling failed: {type(error).__name__}: {message[:200]}"
             yield from self.problem.adapt(first, reason, "compiled", False)
             self.means, self._augment_by = self.means.under(self.problem.policy), augment_by
 
@@ -257,9 +257,9 @@ def too_little(phase: str, images: int, fixed: bool, reason: str, policy: Policy
         fixed: whether BatchNorm needs them all at once.
         reason: what torch said.
     """
-    asked = re.search(r"Tried to allocate ([\d.]+) (\w+)", reason)
-    unit = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}.get(asked[2], 0) if asked else 0
-    needed = f"at least {size(policy.used_bytes() + float(asked[1]) * unit)}" if asked and unit else "more memory"
+    request = re.search(r"Tried to allocate ([\d.]+) (\w+)", reason)
+    unit = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}.get(request[2], 0) if request else 0
+    needed = f"at least {size(policy.used_bytes() + float(request[1]) * unit)}" if request and unit else "more memory"
     why = "BatchNorm needs them all at once" if fixed else "they are the fewest that can go through at once"
     return (
         f"{images} {phase} images do not fit the GPU's memory, and {why}: this run needs {needed}. "
@@ -279,9 +279,9 @@ class ClassMeans:
         self.phase = "real"
         """Which images were being looked at last: `real` or `synthetic`."""
         self.seconds: dict[str, float] = {}
-        """That the last `pull` took for each, on a CPU."""
+        """What the last `pull` took for each, on a CPU."""
         self.names = list(dict.fromkeys(["matching", *(term.name for term in terms)]))
-        """Of the losses."""
+        """Names of the losses."""
         # The real branch may have a precision of its own: the same network, its weights rounded.
         rounded = policy.real_dtype != torch.float32
         self._real_network = deepcopy(network).to(policy.real_dtype) if rounded else network
@@ -322,12 +322,12 @@ class ClassMeans:
             return parts.detach()
 
         with torch.enable_grad():
-            found = torch.stack(self.policy.each(descend, _slices(classes, most))).sum(0)
+            values = torch.stack(self.policy.each(descend, _slices(classes, most))).sum(0)
         self.seconds["synthetic images"] = time.perf_counter() - began - self.seconds["real images"]
         of_names = {term.name: synthetic.new_zeros(()) for term in self.terms}
-        for term, part in zip(self.terms, found, strict=True):
+        for term, part in zip(self.terms, values, strict=True):
             of_names[term.name] = of_names[term.name] + part
-        return {name: of_names.get(name, found.sum()) for name in self.names}
+        return {name: of_names.get(name, values.sum()) for name in self.names}
 
     @torch.no_grad()
     def of_real(self, batch: RealBatch) -> list[Tensor]:
@@ -346,9 +346,9 @@ class ClassMeans:
         for position in range(len(self.terms)):
             # In the order of the images, so that the last bits do not depend on which was done first.
             totals: dict[int, Tensor] = {}
-            for (of, _), found in zip(pieces, sums, strict=True):
+            for (of, _), piece_sums in zip(pieces, sums, strict=True):
                 before = totals.get(of.start)
-                totals[of.start] = found[position] if before is None else before + found[position]
+                totals[of.start] = piece_sums[position] if before is None else before + piece_sums[position]
             means.append(torch.cat(list(totals.values())) / count)
         return means
 
@@ -366,19 +366,19 @@ class ClassMeans:
                 sums[position] = total
         for position, term in enumerate(self.terms):
             if term.level == len(self._stages):
-                found = [_class_sums(term.vectors(p), of, classes) for p, of in zip(parts, labels, strict=True)]
-                sums[position] = torch.stack(found).sum(0)
+                sums_of_parts = [_class_sums(term.vectors(p), of, classes) for p, of in zip(parts, labels, strict=True)]
+                sums[position] = torch.stack(sums_of_parts).sum(0)
         return [total / count for total in sums if total is not None]
 
     def _class_sums(self, images: Tensor) -> list[Tensor]:
         """(c, n, C, H, W) → the sum of each class's vectors, for each term: (c, D)."""
-        seen = self._vectors(self._real_network, images.flatten(0, 1).to(self._real_dtype))
-        return [_exact(vectors).unflatten(0, images.shape[:2]).sum(1) for vectors in seen]
+        of_terms = self._vectors(self._real_network, images.flatten(0, 1).to(self._real_dtype))
+        return [_exact(vectors).unflatten(0, images.shape[:2]).sum(1) for vectors in of_terms]
 
     def _losses(self, images: Tensor, targets: list[Tensor]) -> list[Tensor]:
         """What each term gives for these synthetic images (c, ipc, C, H, W), weighted."""
-        seen = self._vectors(self.network, images.flatten(0, 1))
-        means = [vectors.unflatten(0, images.shape[:2]).mean(1) for vectors in seen]
+        of_terms = self._vectors(self.network, images.flatten(0, 1))
+        means = [vectors.unflatten(0, images.shape[:2]).mean(1) for vectors in of_terms]
         return [
             term.weight * term.distance(target, mean)
             for term, target, mean in zip(self.terms, targets, means, strict=True)
@@ -386,12 +386,12 @@ class ClassMeans:
 
     def _vectors(self, network: Network, images: Tensor) -> list[Tensor]:
         """The vectors of each term; no map is kept longer than it is needed."""
-        found: dict[int, Tensor] = {}
+        by_position: dict[int, Tensor] = {}
         for level, maps in enumerate(network.iter_feature_maps(images)):
             for position, term in enumerate(self.terms):
                 if term.level == level:
-                    found[position] = term.vectors(maps)
-        return [found[position] for position in range(len(self.terms))]
+                    by_position[position] = term.vectors(maps)
+        return [by_position[position] for position in range(len(self.terms))]
 
 
 class _Staged:
@@ -414,10 +414,10 @@ class _Staged:
 
         statistics = []
         for index, part in enumerate(parts):
-            seen, *moments = self._measure(part)
+            maps, *moments = self._measure(part)
             statistics.append(moments)
             if kept:
-                parts[index] = seen
+                parts[index] = maps
         # All images are of one size, so the moments of all are the means of theirs. (Their difference is one of large
         # numbers where a channel hardly varies.)
         first, second = (torch.cat(rows).double().mean(0) for rows in zip(*statistics, strict=True))
@@ -425,23 +425,23 @@ class _Staged:
         mean, variance = first.to(exact), (second - first.square()).clamp_min(0).to(exact)
         sums: list[Tensor] = []
         for index, (part, of) in enumerate(zip(parts, labels, strict=True)):
-            seen = part if kept else self.stage.convolution(part)
-            parts[index], *vectors = self._finish(seen, mean, variance)
-            more = [_class_sums(seen, of, classes) for seen in vectors]
+            maps = part if kept else self.stage.convolution(part)
+            parts[index], *vectors = self._finish(maps, mean, variance)
+            more = [_class_sums(maps, of, classes) for maps in vectors]
             sums = [a + b for a, b in zip(sums, more, strict=True)] if sums else more
         return [(position, total) for (position, _), total in zip(self.terms, sums, strict=True)]
 
     def _measured(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the convolution sees of n images, and the mean and mean square of each map, (n, channels)."""
-        seen = self.stage.convolution(images)
-        maps = _exact(seen).flatten(2)
+        maps = self.stage.convolution(images)
+        flat = _exact(maps).flatten(2)
         # Not torch.var_mean, which takes 9 times as long on a CPU.
-        return seen, maps.mean(2), torch.linalg.vecdot(maps, maps) / maps.shape[2]
+        return maps, flat.mean(2), torch.linalg.vecdot(flat, flat) / flat.shape[2]
 
-    def _finished(self, seen: Tensor, mean: Tensor, variance: Tensor) -> list[Tensor]:
+    def _finished(self, convolved: Tensor, mean: Tensor, variance: Tensor) -> list[Tensor]:
         """The maps, pooled for the next stage, and the vectors of each term."""
         norm = self.norm
-        maps = F.batch_norm(seen, mean, variance, _exact(norm.weight), _exact(norm.bias), eps=norm.eps)
+        maps = F.batch_norm(convolved, mean, variance, _exact(norm.weight), _exact(norm.bias), eps=norm.eps)
         maps = self.stage.activation(maps)
         return [self.stage.pool(maps), *(term.vectors(maps) for _, term in self.terms)]
 

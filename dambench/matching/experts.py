@@ -44,10 +44,10 @@ from dambench.training.problem import Network, Notice, PhaseStarted, Problem, Se
 from dambench.training.train import Gsam, train, train_together
 
 FORMAT = 2
-"""Of what is kept. Raise it when training changes: all is then trained anew."""
+"""Version of what is kept. Raise it when training changes: all is then trained anew."""
 
 SHARE = 4
-"""Of the memory that is free, trajectories take no more than one part in so many."""
+"""Trajectories take no more than one part in so many of the memory that is free."""
 
 WAIT_SECONDS = 1.0
 """Between two looks at whether another process has ended."""
@@ -105,7 +105,7 @@ class ExpertTraining(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     gsam: Gsam | None = None
     schedule: Schedule | None = None
     seed: Seed = 0
-    """Of the experts: not that of the run, so that runs of several seeds share them."""
+    """Seed of the experts: not that of the run, so that runs of several seeds share them."""
 
     @property
     def protocol(self) -> Protocol:
@@ -165,7 +165,7 @@ class Curriculum:
         self._labels, self._ranks = labels, torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels]
 
     def indices(self, epoch: int) -> Tensor:
-        """Of the images that the epoch 0, 1, … sees: (n,) int64 on the CPU."""
+        """Give the indices of the images that the epoch 0, 1, … uses: (n,) int64 on the CPU."""
         bounds = torch.tensor([self._schedule.kept(count, epoch) for count in self._counts])[self._labels]
         return self._order[(self._ranks >= bounds[:, 0]) & (self._ranks < bounds[:, 1])]
 
@@ -237,31 +237,31 @@ def trajectories(
         return Trajectories(imported, weights, network, problem.device, use)
     key = _key(problem, network, "trajectories", identity(how))
     use = expert_files.use(key)
-    found = yield from _kept(problem, key, shape, count, {})
-    if len(found) < count:
+    weights_of = yield from _kept(problem, key, shape, count, {})
+    if len(weights_of) < count:
         claim = yield from _claimed(problem, key, count)
-        found = yield from _kept(problem, key, shape, count, found)
-        missing = [number for number in range(count) if number not in found]
+        weights_of = yield from _kept(problem, key, shape, count, weights_of)
+        missing = [number for number in range(count) if number not in weights_of]
         if missing:
             made = yield from _made(problem, how, key, shape, missing)
-            found |= made
+            weights_of |= made
         if claim:
             claim.release()
     yield PhaseStarted("distil")
-    return Trajectories(key, [found[number] for number in range(count)], network, problem.device, use)
+    return Trajectories(key, [weights_of[number] for number in range(count)], network, problem.device, use)
 
 
 def _kept(
-    problem: Problem, key: str, shape: tuple[int, int], count: int, known: dict[int, Tensor]
+    problem: Problem, key: str, shape: tuple[int, int], count: int, before: dict[int, Tensor]
 ) -> Generator[Notice, None, dict[int, Tensor]]:
     """The experts that are there, by number, mapped into memory: they are read when they are looked at."""
-    found = dict(known)
+    loaded = dict(before)
     for number in range(count):
-        if number not in found and (tensors := (yield from _read(key, f"{number:04d}"))):
+        if number not in loaded and (tensors := (yield from _read(key, f"{number:04d}"))):
             if tensors["weights"].shape == shape:
-                found[number] = tensors["weights"]
+                loaded[number] = tensors["weights"]
             yield Progressed(phase="experts", done=number + 1, total=count, note="looking at those that are kept")
-    return found
+    return loaded
 
 
 def _brought(key: str, number: int, shape: tuple[int, int]) -> Tensor:
@@ -294,22 +294,22 @@ def _made(
         difficulty = yield from scores(problem, how.schedule, how.seed)
         epoch_indices = Curriculum(how.schedule, difficulty, problem.real.counts).indices
         yield PhaseStarted("experts")
-    found: dict[int, Tensor] = {}
-    taken = 0
-    for said in _trained(problem, how.protocol, missing, Seeds(how.seed), "expert", how.gsam, epoch_indices, each):
-        if not isinstance(said, _Trained):
-            yield said
+    weights_of: dict[int, Tensor] = {}
+    written = 0
+    for event in _trained(problem, how.protocol, missing, Seeds(how.seed), "expert", how.gsam, epoch_indices, each):
+        if not isinstance(event, _Trained):
+            yield event
             if problem.dry_run:
                 return dict.fromkeys(missing, torch.randn(shape[1]).expand(shape))
         else:
-            assert said.history is not None
-            for number, weights in zip(said.numbers, said.history, strict=True):
+            assert event.history is not None
+            for number, weights in zip(event.numbers, event.history, strict=True):
                 about = _about(problem, "trajectories", how, how.epochs, number)
                 path = keep(key, f"{number:04d}", {"weights": weights}, about)
-                taken += path.stat().st_size
-                found[number] = _open(path)["weights"]
-    yield Warned(message=f"{experts} are kept: {size(taken)}, {size(files.room(folder))} free now.")
-    return found
+                written += path.stat().st_size
+                weights_of[number] = _open(path)["weights"]
+    yield Warned(message=f"{experts} are kept: {size(written)}, {size(files.room(folder))} free now.")
+    return weights_of
 
 
 def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Notice, None, Tensor]:
@@ -338,14 +338,14 @@ def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Notice, 
         sums = {name: torch.zeros(sum(problem.real.counts), dtype=torch.float64) for name in get_args(Score)}
         whole = problem.whole_set()
         batch = problem.policy.test_batch(problem.card.height * problem.card.width)
-        for said in _trained(problem, protocol, range(how.scored_by), Seeds(seed), "score"):
-            if not isinstance(said, _Trained):
-                yield said
+        for event in _trained(problem, protocol, range(how.scored_by), Seeds(seed), "score"):
+            if not isinstance(event, _Trained):
+                yield event
                 if problem.dry_run:
                     yield PhaseStarted("distil")
                     return sums[how.score].float()
             else:
-                for trained in said.networks:
+                for trained in event.networks:
                     for name, values in difficulty(trained, whole, batch).items():
                         sums[name] += values.cpu()
         tensors = {name: (total / how.scored_by).float() for name, total in sums.items()}
@@ -360,18 +360,18 @@ def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Notice, 
 
 @torch.inference_mode()
 def difficulty(network: Network, data: SyntheticSet, batch: int) -> dict[Score, Tensor]:
-    """Of each image of a labelled set, by one network in evaluation mode: (N,) each."""
+    """Score each image of a labelled set by one network in evaluation mode: (N,) each."""
     network.eval()
-    found: dict[Score, list[Tensor]] = {"el2n": [], "grand": [], "loss": []}
+    scores_of: dict[Score, list[Tensor]] = {"el2n": [], "grand": [], "loss": []}
     for indices in torch.arange(len(data.images), device=data.images.device).split(batch):
         read = network.embed(data.inputs(indices))
         logits, labels = network.classifier(read), data.hard_labels[indices]
         errors = (logits.softmax(1) - F.one_hot(labels, logits.shape[1])).norm(dim=1)
-        found["el2n"].append(errors)
+        scores_of["el2n"].append(errors)
         # Of weights it is the outer product of the errors and what is read, of biases the errors themselves.
-        found["grand"].append(errors * (read.square().sum(1) + 1).sqrt())
-        found["loss"].append(F.cross_entropy(logits, labels, reduction="none"))
-    return {name: torch.cat(parts) for name, parts in found.items()}
+        scores_of["grand"].append(errors * (read.square().sum(1) + 1).sqrt())
+        scores_of["loss"].append(F.cross_entropy(logits, labels, reduction="none"))
+    return {name: torch.cat(parts) for name, parts in scores_of.items()}
 
 
 # One network, for its features.
@@ -517,14 +517,14 @@ def _claimed(problem: Problem, key: str, count: int) -> Generator[Notice, None, 
     return claim
 
 
-def _key(problem: Problem, network: Network, *said: object) -> str:
+def _key(problem: Problem, network: Network, *parts: object) -> str:
     """A name for all that the weights depend on."""
     real, policy = problem.real, problem.policy
     part = "" if list(real.counts) == problem.card.train_counts else files.digest(real.images.cpu().numpy().tobytes())
     products = "fp32" if policy.device.type == "cpu" or policy.precision == "fp32" else "tf32"
     where = [policy.device.type, products]
     return files.digest(
-        repr([FORMAT, *said, problem.card.sha256, part, real.normalisation, str(network), *where]).encode()
+        repr([FORMAT, *parts, problem.card.sha256, part, real.normalisation, str(network), *where]).encode()
     )
 
 
@@ -541,8 +541,8 @@ def _about(problem: Problem, what: str, how: Struct, epochs: int, number: int = 
 
 def keep(key: str, name: str, tensors: dict[str, Tensor], about: expert_files.About) -> Path:
     """Write what was trained to a file of its own."""
-    said = msgspec.json.encode(about, order="sorted").decode()
-    return expert_files.keep(key, name, safetensors.torch.save(tensors, {"dambench": said}))
+    metadata = msgspec.json.encode(about, order="sorted").decode()
+    return expert_files.keep(key, name, safetensors.torch.save(tensors, {"dambench": metadata}))
 
 
 def _read(key: str, name: str) -> Generator[Notice, None, dict[str, Tensor]]:

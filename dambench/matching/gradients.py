@@ -137,8 +137,8 @@ def updates_for(ipc: int) -> int:
 
 def epochs_for(ipc: int) -> int:
     """Epochs of a network's training between two updates."""
-    below = max(known for known in EPOCHS if known <= ipc)
-    above = min((known for known in EPOCHS if known >= ipc), default=below)
+    below = max(entry for entry in EPOCHS if entry <= ipc)
+    above = min((entry for entry in EPOCHS if entry >= ipc), default=below)
     share = (ipc - below) / max(1, above - below)
     return round(EPOCHS[below] + share * (EPOCHS[above] - EPOCHS[below]))
 
@@ -228,14 +228,14 @@ class ClassGradients:
         dtype = next(self._real_network.parameters()).dtype
         for first in range(0, count, part):
             images = batch.images(of, slice(first, first + part)).flatten(0, 1)
-            found = self._gradients(self._real_network, images.to(dtype), label)
-            exact = [g.float() if g.dtype == torch.bfloat16 else g for g in found]
+            slopes = self._gradients(self._real_network, images.to(dtype), label)
+            exact = [g.float() if g.dtype == torch.bfloat16 else g for g in slopes]
             scaled = torch._foreach_mul(exact, len(images) / count)
             total = list(torch._foreach_add(total, scaled)) if total else list(scaled)
         return total
 
     def _gradients(self, network: Network, images: Tensor, label: Tensor, again: bool = False) -> tuple[Tensor, ...]:
-        """Of the mean cross-entropy of images of one class (label (1,)), by parameter that counts.
+        """Compute the gradient of the mean cross-entropy of images of one class (label (1,)), by parameter that counts.
 
         Args:
             again: whether a gradient of these will be taken.
@@ -330,11 +330,11 @@ class GradientMatching(MatchingLoop):
             if update + 1 < self.updates:
                 yield self._progressed(number + 1)
         self.images.iteration = iteration
-        told = {"matching": torch.stack(losses).mean(), "skipped": self.images.skipped.clone()}
+        means = {"matching": torch.stack(losses).mean(), "skipped": self.images.skipped.clone()}
         if self.problem.device.type == "cpu":
             rest = time.perf_counter() - began - matching - training
             self.parts = {"matching": matching, "network training": training, "new network": rest}
-        return told
+        return means
 
     def _update(self, network: Network, number: int) -> Generator[Notice, None, Tensor]:
         self._set_statistics(network, number)

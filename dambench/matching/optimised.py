@@ -31,11 +31,11 @@ class Learned:
         self.lr, self.momentum = lr, momentum
 
     @torch.no_grad()
-    def move(self, taken: Tensor) -> None:
-        """Go down the gradient where the step is to be `taken`, a scalar bool. Always the same tensors are changed."""
+    def move(self, allowed: Tensor) -> None:
+        """Go down the gradient where that is `allowed`, a scalar bool. Always the same tensors are changed."""
         velocity = (self.velocity * self.momentum).add_(self.gradient)
-        self.velocity.copy_(torch.where(taken, velocity, self.velocity))
-        self.tensor.copy_(torch.where(taken, self.tensor.sub(self.velocity, alpha=self.lr), self.tensor))
+        self.velocity.copy_(torch.where(allowed, velocity, self.velocity))
+        self.tensor.copy_(torch.where(allowed, self.tensor.sub(self.velocity, alpha=self.lr), self.tensor))
 
 
 class LearnedImages(Learned):
@@ -68,7 +68,7 @@ class LearnedImages(Learned):
         self.beside: dict[str, Learned] = {}
         """What else is learned, by name: a step moves all of it, or nothing."""
         self.iteration = 0
-        """Of the method."""
+        """Iterations of the method so far."""
         self.skipped, self._in_a_row = (torch.zeros((), dtype=torch.int64, device=images.device) for _ in range(2))
         self._last: Tensor | None = None
         """The losses of the last step that was taken."""
@@ -95,22 +95,22 @@ class LearnedImages(Learned):
             within: whether the step is to be taken, a scalar bool; one that is not is no sign of anything wrong.
 
         Returns:
-            The losses to be told, and `skipped`. Of a step that was left out they are those of the last that was
+            The losses to be logged, and `skipped`. Of a step that was left out they are those of the last that was
             taken, until it is the tenth in a row: then none is finite.
         """
-        found = torch.stack(list(losses.values()))
+        values = torch.stack(list(losses.values()))
         if self._last is None:
-            self._last = torch.full_like(found, torch.nan)
+            self._last = torch.full_like(values, torch.nan)
         everything: list[Learned] = [self, *self.beside.values()]
-        finite = torch.stack([found.isfinite().all(), *(one.gradient.isfinite().all() for one in everything)]).all()
+        finite = torch.stack([values.isfinite().all(), *(one.gradient.isfinite().all() for one in everything)]).all()
         for one in everything:
             one.move(finite if within is None else finite & within)
         self.skipped.add_(~finite)
         self._in_a_row.add_(1).mul_(~finite)
-        self._last.copy_(torch.where(finite, found, self._last))
-        lost = found.masked_fill(found.isfinite(), torch.nan)
-        told = torch.where(self._in_a_row < PATIENCE, self._last, lost)
-        return dict(zip(losses, told, strict=True)) | {SKIPPED: self.skipped.clone()}
+        self._last.copy_(torch.where(finite, values, self._last))
+        lost = values.masked_fill(values.isfinite(), torch.nan)
+        logged = torch.where(self._in_a_row < PATIENCE, self._last, lost)
+        return dict(zip(losses, logged, strict=True)) | {SKIPPED: self.skipped.clone()}
 
     def state(self) -> State:
         """Copies of all that `resume` needs."""

@@ -53,19 +53,19 @@ def correct_images(problem: Problem, student: Student, experts: Trajectories) ->
     lacking = 0
     for label, (first, count) in enumerate(zip(accumulate(real.counts, initial=0), real.counts, strict=False)):
         order = torch.randperm(count, generator=problem.seeds.generator("recognised images", label)) + first
-        found = order[:0]
+        recognised = order[:0]
         for expert in range(len(experts)):
             weights = experts.weights(expert, experts.epochs)
             for some in order.split(RECOGNISED_AT_ONCE):
-                said = predicted(student, weights, real.normalisation.apply(real.images[some.to(problem.device)]))
-                found = torch.cat([found, some[(said.argmax(1) == label).cpu()]])[: problem.ipc]
-                if len(found) == problem.ipc:
+                logits = predicted(student, weights, real.normalisation.apply(real.images[some.to(problem.device)]))
+                recognised = torch.cat([recognised, some[(logits.argmax(1) == label).cpu()]])[: problem.ipc]
+                if len(recognised) == problem.ipc:
                     break
-            order = order[~torch.isin(order, found)]
-            if len(found) == problem.ipc:
+            order = order[~torch.isin(order, recognised)]
+            if len(recognised) == problem.ipc:
                 break
-        lacking += problem.ipc - len(found)
-        chosen.append(torch.cat([found, order[: problem.ipc - len(found)]]))
+        lacking += problem.ipc - len(recognised)
+        chosen.append(torch.cat([recognised, order[: problem.ipc - len(recognised)]]))
         yield Progressed(phase="distil", done=label + 1, total=real.classes, note="finding images to begin with")
     if lacking:
         yield Warned(
@@ -83,20 +83,20 @@ def soft_labels(
     released code divides by zero there.)
     """
     labels = problem.labels()
-    told = torch.zeros(len(images), problem.real.classes, device=problem.device)
-    of_all, right = told.clone(), told[:, :1].clone()
+    of_right = torch.zeros(len(images), problem.real.classes, device=problem.device)
+    of_all, right = of_right.clone(), of_right[:, :1].clone()
     for expert in range(len(experts)):
-        said = predicted(student, experts.weights(expert, experts.epochs), images)
-        hits = (said.argmax(1) == labels).unsqueeze(1)
-        told += said * hits
-        of_all += said
+        logits = predicted(student, experts.weights(expert, experts.epochs), images)
+        hits = (logits.argmax(1) == labels).unsqueeze(1)
+        of_right += logits * hits
+        of_all += logits
         right += hits
         yield Progressed(phase="distil", done=expert + 1, total=len(experts), note="asking the experts for labels")
     of_all /= len(experts)
     exchanged = of_all.clone()
     own, largest = labels.unsqueeze(1), of_all.argmax(1, keepdim=True)
     exchanged.scatter_(1, largest, of_all.gather(1, own)).scatter_(1, own, of_all.gather(1, largest))
-    return torch.where(right > 0, told / right.clamp_min(1), exchanged)
+    return torch.where(right > 0, of_right / right.clamp_min(1), exchanged)
 
 
 @torch.no_grad()

@@ -74,11 +74,11 @@ class Student:
         """(L,), (B, C, H, W) → (B, classes)."""
         parts = weights.split([shape.numel() for _, shape in self.parameters])
         views = {name: part.view(shape) for (name, shape), part in zip(self.parameters, parts, strict=True)}
-        found: Tensor = functional_call(self.network, views, (images,))
-        return found
+        logits: Tensor = functional_call(self.network, views, (images,))
+        return logits
 
     def gradient(self, weights: Tensor, images: Tensor, labels: Tensor, again: bool = False) -> Tensor:
-        """Of the mean cross-entropy with respect to the weights: (L,).
+        """Compute the gradient of the mean cross-entropy with respect to the weights: (L,).
 
         Args:
             weights: requires a gradient.
@@ -280,11 +280,11 @@ class Match(NamedTuple):
     loss: Tensor
     images: Tensor
     labels: Tensor
-    """Of hard labels it is empty."""
+    """Empty for hard labels."""
     lr: Tensor
 
 
-class _Taken(NamedTuple):
+class _StudentStep(NamedTuple):
     """A step of a student, with the graph of its gradient."""
 
     weights: Tensor
@@ -294,17 +294,19 @@ class _Taken(NamedTuple):
 
 
 @torch.enable_grad()
-def _take(student: Student, weights: Tensor, images: Tensor, labels: Tensor, on: Minibatch, again: bool) -> _Taken:
+def _take_step(
+    student: Student, weights: Tensor, images: Tensor, labels: Tensor, on: Minibatch, again: bool
+) -> _StudentStep:
     """
     Args:
         again: whether the graph of its gradient is kept.
     """
     point = weights.detach().requires_grad_()
     some = images.detach()[on.chosen].requires_grad_()
-    said = labels.detach()[on.chosen]
-    if said.is_floating_point():
-        said.requires_grad_()
-    return _Taken(point, some, said, student.gradient(point, on.augmented(some), said, again))
+    targets = labels.detach()[on.chosen]
+    if targets.is_floating_point():
+        targets.requires_grad_()
+    return _StudentStep(point, some, targets, student.gradient(point, on.augmented(some), targets, again))
 
 
 def match(
@@ -333,15 +335,15 @@ def match(
     Yields:
         After each step, there and back: twice as often as there are batches.
     """
-    ways: list[_Taken | Tensor] = []
+    ways: list[_StudentStep | Tensor] = []
     weights, rate = start, lr.detach()
     for number, batch in enumerate(batches):
         # The last ones are kept: they are gone when the first are computed again.
         keeps = len(batches) - number <= kept
-        taken = _take(student, weights, images, labels, batch, keeps)
-        ways.append(taken if keeps else weights)
-        weights = weights - rate * taken.gradient.detach()
-        del taken
+        step = _take_step(student, weights, images, labels, batch, keeps)
+        ways.append(step if keeps else weights)
+        weights = weights - rate * step.gradient.detach()
+        del step
         yield
     apart, before = weights - target, (start - target).square()
     squares = apart.square()
@@ -356,16 +358,16 @@ def match(
     of_labels = torch.zeros_like(labels, requires_grad=False) if soft else images.new_zeros(0)
     for number, batch in reversed(list(enumerate(batches))):
         way = ways.pop()
-        taken = _take(student, way, images, labels, batch, True) if isinstance(way, Tensor) else way
-        of_lr -= taken.gradient.detach() @ pull
-        free = [taken.images, *([taken.labels] if soft else []), *([taken.weights] if number and not constant else [])]
-        slopes = list(torch.autograd.grad(taken.gradient, free, pull * -rate))
+        step = _take_step(student, way, images, labels, batch, True) if isinstance(way, Tensor) else way
+        of_lr -= step.gradient.detach() @ pull
+        free = [step.images, *([step.labels] if soft else []), *([step.weights] if number and not constant else [])]
+        slopes = list(torch.autograd.grad(step.gradient, free, pull * -rate))
         of_images.index_add_(0, batch.chosen, slopes.pop(0))
         if soft:
             of_labels.index_add_(0, batch.chosen, slopes.pop(0))
         if slopes:
             pull = pull + slopes[0]
-        del way, taken
+        del way, step
         yield
     return Match(loss, of_images, of_labels, of_lr)
 
@@ -380,8 +382,8 @@ def step_bytes(student: Student, weights: Tensor, images: Tensor, labels: Tensor
         return tensor.detach()
 
     with saved_tensors_hooks(count, lambda tensor: tensor):
-        taken = _take(student, weights, images, labels, on, True)
-    return sum(kept.values()) + taken.gradient.nbytes
+        step = _take_step(student, weights, images, labels, on, True)
+    return sum(kept.values()) + step.gradient.nbytes
 
 
 # What of the weights is compared.
@@ -414,9 +416,9 @@ class LearnedRate(Learned):
         """Steps that would have changed it by more."""
 
     @torch.no_grad()
-    def move(self, taken: Tensor) -> None:
+    def move(self, allowed: Tensor) -> None:
         before = self.tensor.clone()
-        super().move(taken)
+        super().move(allowed)
         bounded = torch.maximum(before / MOST_CHANGE, torch.minimum(before * MOST_CHANGE, self.tensor))
         held = bounded != self.tensor
         # As if the gradient had been that small: momentum would go on with a change that was not made.
@@ -527,8 +529,8 @@ class TrajectoryMatching(MatchingLoop):
             if drawn:
                 whole = torch.cat([one.choice for one in drawn]), torch.cat([one.uniforms for one in drawn])
                 table = [parameters(Draw(self._strategy, *whole), *self.images.tensor.shape[-2:])]
-            told = self._replayed(start, target, chosen, *table)
-            return dict(zip(("matching", "lr", "skipped"), told, strict=True))
+            values = self._replayed(start, target, chosen, *table)
+            return dict(zip(("matching", "lr", "skipped"), values, strict=True))
         batches = [
             Minibatch(some, partial(_augmented, drawn=drawn[step]) if drawn else Minibatch.augmented)
             for step, some in enumerate(chosen.split(self._sizes))
@@ -545,8 +547,8 @@ class TrajectoryMatching(MatchingLoop):
                 next(steps)
             except StopIteration as end:
                 self.parts = spent | {"update": time.perf_counter() - began}
-                found: dict[str, Tensor] = end.value
-                return found
+                losses: dict[str, Tensor] = end.value
+                return losses
             spent[part] += time.perf_counter() - began
             done += 1
             yield Progressed(phase="distil", done=done, total=total, note=note)
@@ -562,7 +564,7 @@ class TrajectoryMatching(MatchingLoop):
     def _descend(
         self, start: Tensor, target: Tensor, batches: Sequence[Minibatch]
     ) -> Generator[None, None, dict[str, Tensor]]:
-        found = yield from match(
+        matched = yield from match(
             self.student,
             start,
             target,
@@ -574,15 +576,15 @@ class TrajectoryMatching(MatchingLoop):
             constant=self.options.memory == "tesla",
             weigh=self._weigh,
         )
-        self.images.gradient.copy_(found.images)
-        self.rate.gradient.copy_(found.lr)
+        self.images.gradient.copy_(matched.images)
+        self.rate.gradient.copy_(matched.lr)
         if self._learned_labels is not None:
-            self._learned_labels.gradient.copy_(found.labels)
+            self._learned_labels.gradient.copy_(matched.labels)
         within = None
         if self._within is not None:
-            within = found.loss <= self._within
+            within = matched.loss <= self._within
             self.gated.add_(~within)
-        return self.images.descend({"matching": found.loss, "lr": self.rate.tensor.detach().clone()}, within)
+        return self.images.descend({"matching": matched.loss, "lr": self.rate.tensor.detach().clone()}, within)
 
     def _keep_what_fits(self) -> Iterator[Notice]:
         """Where the graphs of all steps would not fit the memory that is free, keep fewer, from the beginning on."""
@@ -642,5 +644,5 @@ def _result(steps: Generator[Any, None, dict[str, Tensor]]) -> dict[str, Tensor]
         try:
             next(steps)
         except StopIteration as end:
-            found: dict[str, Tensor] = end.value
-            return found
+            losses: dict[str, Tensor] = end.value
+            return losses

@@ -200,7 +200,7 @@ def test_previews_are_few_and_rarer_where_they_take_long(monkeypatch: pytest.Mon
 
 def test_where_it_can_be_measured_an_iteration_says_what_it_spent_its_time_on() -> None:
     step = [event for event in _run() if isinstance(event, Stepped)][-1]
-    assert list(step.parts) == ["real images", "synthetic images", "draws and update"]
+    assert list(step.parts) == ["real images", "synthetic images", "sampling + update"]
     assert all(seconds > 0 for seconds in step.parts.values())
     assert sum(step.parts.values()) < step.seconds
 
