@@ -17,7 +17,6 @@ from dambench.store.runs import MAKER, Store
 from dambench.tui import clock
 from dambench.tui.main_screen import MainScreen
 from dambench.tui.models import request
-from dambench.tui.models.columns import ALIVE
 from dambench.tui.widgets.pick import Ask
 from dambench.tui.widgets.sure import Sure
 
@@ -89,7 +88,7 @@ def resume(screen: MainScreen, row: Row) -> None:
     if app.refuses():
         return
     state = processes.state(row)
-    if state in ALIVE or state == "finished":
+    if state in processes.ALIVE or state == "finished":
         app.say(f"{run} is {state}: there is nothing to resume.", "warning")
         return
     if row["diverged_at"] is not None:
@@ -278,15 +277,15 @@ def _send(row: Row, number: signal.Signals) -> None:
 def _has_ended(screen: MainScreen, row: Row) -> bool:
     """Whether there is no process to stop; says so."""
     state = processes.state(row)
-    if state not in ALIVE:
+    if state not in processes.ALIVE:
         nothing = "there is no process to stop. r resumes it" if state == "lost" else "there is nothing to stop"
         screen.console_app.say(f"{row['id']} is {state}: {nothing}.", "warning")
-    return state not in ALIVE
+    return state not in processes.ALIVE
 
 
 def _alive(rows: Sequence[Row]) -> str:
     """The runs that go on."""
-    return ", ".join(row["id"] for row in rows if processes.state(row) in ALIVE)
+    return ", ".join(row["id"] for row in rows if processes.state(row) in processes.ALIVE)
 
 
 def _which(rows: Sequence[Row]) -> str:

@@ -29,9 +29,6 @@ STATES = {
     "silent": "silent",
 }
 
-ALIVE = ("waiting", "running", "silent")
-"""States of a run that has a process, as far as is known."""
-
 
 @dataclass(frozen=True)
 class RunColumn:

@@ -48,8 +48,6 @@ SAMPLES = 300
 LOG_BYTES = 64_000
 """Of a log's end that are shown."""
 
-LIVE = ("waiting", "running", "silent")
-
 
 @dataclass(frozen=True)
 class NetworkAccuracy:
@@ -115,7 +113,7 @@ class RunSnapshot:
 
     @property
     def live(self) -> bool:
-        return self.state in LIVE
+        return self.state in processes.ALIVE
 
     @property
     def left(self) -> float | None:
@@ -384,9 +382,8 @@ class RunReader:
 def runs(store: Store) -> list[str]:
     """The ids of all runs, those that run first, the newest first."""
     rows = store.query("select * from runs where deleted_at = '' order by number desc")
-    said = [row["id"] for row in rows if row["state"] in ("waiting", "running") and processes.state(row) in LIVE]
-    alive = set(said)
-    return [*said, *(row["id"] for row in rows if row["id"] not in alive)]
+    alive = {row["id"]: None for row in rows if processes.state(row) in processes.ALIVE}
+    return [*alive, *(row["id"] for row in rows if row["id"] not in alive)]
 
 
 def _means(parts: Sequence[dict[str, float]]) -> dict[str, float]:

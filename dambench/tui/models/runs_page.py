@@ -14,7 +14,7 @@ from dambench.store.filters import Filter
 from dambench.store.listing import Glance
 from dambench.store.runs import Store
 from dambench.tui import clock
-from dambench.tui.models.columns import ALIVE, Row, bars, figure, memory, past, percent, spark
+from dambench.tui.models.columns import Row, bars, figure, memory, past, percent, spark
 
 PAGE = 100
 """Runs that are read around the cursor."""
@@ -157,7 +157,7 @@ def trouble(row: Row) -> str:
 
 def facts(row: Row, *, wide: bool = False) -> list[str]:
     """Process, tags and note; where there is room a line for each thing."""
-    alive = row["stands"] in ALIVE
+    alive = row["stands"] in processes.ALIVE
     process = f"pid {row['pid']} on {display(row['host'])}" if row["pid"] else ""
     began = display(row["created_at"])[:16].replace("T", " ")
     beat = f"heartbeat {past(clock.since(row['beat_at']))} ago" if alive and row["beat_at"] else ""
