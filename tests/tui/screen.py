@@ -15,7 +15,7 @@ import textual.pilot
 from textual.app import App
 from textual.pilot import Pilot
 
-from dambench.store import runs as stored
+from dambench.store import records
 from dambench.tui import clock
 from dambench.tui.app import DambenchApp
 from dambench.tui.console import ConsoleOptions
@@ -33,7 +33,7 @@ PATIENCE = 20.0
 def stop_clock(monkeypatch: pytest.MonkeyPatch, entered: str = "2026-11-01T09:00:00.000+00:00") -> None:
     """It is noon; what is entered into the database was entered at nine."""
     monkeypatch.setattr(clock, "now", lambda: NOON)
-    monkeypatch.setattr(stored, "_now", lambda: entered)
+    monkeypatch.setattr(records, "now", lambda: entered)
 
 
 def console(path: Path, run: str = "", **look: bool) -> DambenchApp:

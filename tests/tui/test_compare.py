@@ -11,7 +11,7 @@ from textual.widgets import Input
 
 from dambench.cli.app import run_cli
 from dambench.core.protocol import PRESETS
-from dambench.store import runs as stored
+from dambench.store import records
 from dambench.store.leaderboard import leaderboard, rivals
 from dambench.store.runs import Store
 from dambench.tui.models import catalogue, comparison
@@ -48,7 +48,7 @@ def _fill(path: Path) -> Path:
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     names = iter(f"run{letter}22" for letter in "abcdefghij")
-    monkeypatch.setattr(stored, "new_id", names.__next__)
+    monkeypatch.setattr(records, "new_id", names.__next__)
     return _fill(tmp_path / "runs.db")
 
 

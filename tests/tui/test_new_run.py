@@ -20,7 +20,7 @@ from dambench.core.errors import BadInput
 from dambench.datasets import prepare
 from dambench.runner import monitor, processes
 from dambench.runner.monitor import Glance, Tenant
-from dambench.store import runs as stored
+from dambench.store import records
 from dambench.store.history import Expected, Similar
 from dambench.store.runs import Store
 from dambench.tui import checker
@@ -155,7 +155,7 @@ def _ids(path: Path) -> list[str]:
 @pytest.mark.parametrize("size", SIZES)
 def test_the_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     first, second = names = ["aaaaa2", "bbbbb3"]
-    monkeypatch.setattr(stored, "new_id", iter(names).__next__)
+    monkeypatch.setattr(records, "new_id", iter(names).__next__)
     path = _filled(tmp_path)
 
     async def scene(pilot: Pilot[None]) -> None:

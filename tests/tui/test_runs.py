@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = processes.this_process()
     with pytest.MonkeyPatch.context() as patched, closing(Store.open(path, write=True)) as store:
         stop_clock(patched)
-        patched.setattr("dambench.store.runs.new_id", lambda: next(names))
+        patched.setattr("dambench.store.records.new_id", lambda: next(names))
         add(store, config("random", 10), [0.26, 0.27, 0.25])
         add(store, config("dm", 10, options={"iterations": 2}), [0.489, 0.483, 0.492])
         add(store, config("datadam", 10, seed=1), [0.54, 0.545], overrides={"lr_images": 0.1})
@@ -67,7 +67,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def path(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A database with those runs."""
     stop_clock(monkeypatch)
-    monkeypatch.setattr("dambench.store.runs.new_id", lambda: "run7")
+    monkeypatch.setattr("dambench.store.records.new_id", lambda: "run7")
     monkeypatch.setattr(processes, "state", state)
     return Path(shutil.copy(made, tmp_path / "runs.db"))
 
@@ -376,7 +376,7 @@ def test_a_run_that_only_evaluates_says_so_everywhere_and_is_run_again_as_that(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = iter(["maker", "judge", "orphan"])
-    monkeypatch.setattr("dambench.store.runs.new_id", lambda: next(names))
+    monkeypatch.setattr("dambench.store.records.new_id", lambda: next(names))
     with closing(Store.open(path, write=True)) as store:
         add(store, config("dm"), made="a set")
         for made in ("a set", "another"):
