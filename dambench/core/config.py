@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from datetime import time as clock
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -87,7 +88,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
 
 
 class Execution(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where a run happens: it decides how fast the result comes, not what the result is.
+    """How a run is executed: what decides how fast its result comes, not what the result is.
 
     The last bits of a float do depend on the device and the thread count; both are recorded with the run.
     """
@@ -363,6 +364,7 @@ class OptionSpec(Struct, frozen=True, kw_only=True):
         return self.description + listed + (f" [default: {self.default}]" if self.default else "") + "."
 
 
+@cache
 def options(kind: type[Request] = Request) -> tuple[OptionSpec, ...]:
     """All options of a run, in the order of their fields."""
     fields = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"]
