@@ -14,6 +14,7 @@ from dambench.cli.app import run_cli
 from dambench.core import files, registry
 from dambench.core.events import AnyEvent, Checkpointed, Measured, Stopped
 from dambench.store.runs import Store
+from tests.cli.lab import printed
 from tests.lab import brief
 
 RUN = [
@@ -28,20 +29,14 @@ def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     brief(monkeypatch)
 
 
-def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    capsys.readouterr()
-    assert run_cli([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
 def _scores(result: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [(s["network"], s["repeat"], s["accuracy"], s["loss"]) for s in result["scores"]]
 
 
 def test_a_set_is_evaluated_on_other_networks_as_if_its_run_had_done_so(capsys: pytest.CaptureFixture[str]) -> None:
-    made = _json(capsys, *DM)
-    both = _json(capsys, *DM, "--evaluate-on", "mlp,convnet-d1-w8", "--seed", "0")
-    found = _json(capsys, "evaluate", made["run"], "--evaluate-on", "mlp,convnet-d1-w8", "--again")
+    made = printed(capsys, *DM)
+    both = printed(capsys, *DM, "--evaluate-on", "mlp,convnet-d1-w8", "--seed", "0")
+    found = printed(capsys, "evaluate", made["run"], "--evaluate-on", "mlp,convnet-d1-w8", "--again")
     assert found["synthetic_sha256"] == made["synthetic_sha256"]
     assert _scores(found) == _scores(both)
     assert {s["network"] for s in found["scores"]} == {"mlp-d2-w128", "convnet-d1-w8"}
@@ -54,9 +49,9 @@ def test_the_cross_architecture_table_marks_the_source_and_tells_mean_and_drop(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for method in (DM, [*RUN, "--method", "random"], [*RUN, "--method", "whole"]):
-        made = _json(capsys, *method)
+        made = printed(capsys, *method)
         if method is not RUN:
-            _json(capsys, "evaluate", made["run"], "--evaluate-on", "mlp")
+            printed(capsys, "evaluate", made["run"], "--evaluate-on", "mlp")
     capsys.readouterr()
     assert run_cli(["report", "--rows", "method", "--columns", "network", "--short"]) == 0
     head, _, *rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
@@ -94,8 +89,8 @@ class Killed(BaseException):
 def test_an_evaluation_that_is_killed_goes_on_network_by_network_and_makes_nothing_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = _json(capsys, *DM)
-    expected = _json(capsys, "evaluate", made["run"], "--evaluate-on", "convnet-d1-w8,mlp")
+    made = printed(capsys, *DM)
+    expected = printed(capsys, "evaluate", made["run"], "--evaluate-on", "convnet-d1-w8,mlp")
     words: list[AnyEvent] = []
     real = engine.run
 
@@ -115,12 +110,12 @@ def test_an_evaluation_that_is_killed_goes_on_network_by_network_and_makes_nothi
         run = store.query("select id from runs order by number desc limit 1")[0]["id"]
     monkeypatch.setattr("dambench.runner.processes._started", lambda pid: 0)
     monkeypatch.setattr(registry.load("methods", "dm"), "distill", None)
-    resumed = _json(capsys, "resume", run, "--headless")
+    resumed = printed(capsys, "resume", run, "--headless")
     assert _scores(resumed) == _scores(expected)
 
 
 def test_what_is_not_finished_or_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = _json(capsys, *DM)
+    made = printed(capsys, *DM)
     for arguments, said in (
         (["zzzzzz"], "No run has the id"),
         ([made["run"], "--evaluate-on", "resnext"], "resnext"),
@@ -135,7 +130,7 @@ def test_what_is_not_finished_or_not_there_is_refused(tmp_path: Path, capsys: py
 def test_a_set_that_is_not_here_or_damaged_is_said_before_anything_is_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = _json(capsys, *DM)
+    made = printed(capsys, *DM)
     (path,) = (files.home() / "sets").iterdir()
     content = path.read_bytes()
     with monkeypatch.context() as patched:
@@ -162,14 +157,14 @@ def test_a_set_that_is_not_here_or_damaged_is_said_before_anything_is_recorded(
 
 
 def test_what_was_evaluated_already_is_pointed_out(capsys: pytest.CaptureFixture[str]) -> None:
-    made = _json(capsys, *DM)
-    first = _json(capsys, "evaluate", made["run"], "--evaluate-on", "mlp")
-    same = _json(capsys, "evaluate", made["run"], "--evaluate-on", "MLP")
+    made = printed(capsys, *DM)
+    first = printed(capsys, "evaluate", made["run"], "--evaluate-on", "mlp")
+    same = printed(capsys, "evaluate", made["run"], "--evaluate-on", "MLP")
     assert same == first | {"existing": True}
     # Nothing new was asked for, and a run that would do all of it has its scores.
-    assert _json(capsys, "evaluate", made["run"])["run"] == made["run"]
-    assert _json(capsys, *DM, "--evaluate-on", "mlp")["run"] == first["run"]
-    again = _json(capsys, "evaluate", made["run"], "--evaluate-on", "mlp", "--again")
+    assert printed(capsys, "evaluate", made["run"])["run"] == made["run"]
+    assert printed(capsys, *DM, "--evaluate-on", "mlp")["run"] == first["run"]
+    again = printed(capsys, "evaluate", made["run"], "--evaluate-on", "mlp", "--again")
     assert again["run"] not in (first["run"], made["run"])
     assert _scores(again) == _scores(first)
 
@@ -177,8 +172,8 @@ def test_what_was_evaluated_already_is_pointed_out(capsys: pytest.CaptureFixture
 def test_more_networks_of_the_same_kind_are_more_evidence_and_the_first_are_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    made = _json(capsys, *DM)
-    more = _json(capsys, "evaluate", made["run"], "--eval-repeats", "3")
+    made = printed(capsys, *DM)
+    more = printed(capsys, "evaluate", made["run"], "--eval-repeats", "3")
     assert _scores(more)[:2] == _scores(made)
     (table,) = _board(capsys)["tables"]
     assert [cell["n"] for cell in table["cells"]] == [3]
@@ -222,14 +217,14 @@ def top_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_what_an_evaluator_from_outside_measures_is_told_and_kept_with_what_it_means(
     top_two: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = _json(capsys, *DM)
-    two = _json(capsys, "evaluate", made["run"], "--evaluator", "two-guesses")
+    made = printed(capsys, *DM)
+    two = printed(capsys, "evaluate", made["run"], "--evaluator", "two-guesses")
     assert two["run"] != made["run"]
     assert two["accuracy"] is None
     for score, single in zip(two["scores"], made["scores"], strict=True):
         assert (score["network"], score["repeat"]) == (single["network"], single["repeat"])
         assert single["accuracy"] < score["top2"] <= 1
-    assert _json(capsys, "evaluate", made["run"], "--evaluator", "two-guesses")["run"] == two["run"]
+    assert printed(capsys, "evaluate", made["run"], "--evaluator", "two-guesses")["run"] == two["run"]
     with closing(Store.open(tmp_path / "runs.db")) as store:
         kept = store.query("select subject, repeat, value from measurements where metric = 'top2' order by repeat")
         (metric,) = store.query("select * from metrics where evaluator = 'two-guesses'")
@@ -243,8 +238,8 @@ def test_what_an_evaluator_from_outside_measures_is_told_and_kept_with_what_it_m
 def test_an_evaluator_from_outside_goes_on_with_the_networks_that_are_left(
     top_two: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = _json(capsys, *DM)
-    expected = _json(capsys, "evaluate", made["run"], "--evaluator", "two-guesses")
+    made = printed(capsys, *DM)
+    expected = printed(capsys, "evaluate", made["run"], "--evaluator", "two-guesses")
     real = engine.run
 
     def killed(*arguments: Any, **more: Any) -> Any:
@@ -260,5 +255,5 @@ def test_an_evaluator_from_outside_goes_on_with_the_networks_that_are_left(
     with closing(Store.open(tmp_path / "runs.db")) as store:
         run = store.query("select id from runs order by number desc limit 1")[0]["id"]
     monkeypatch.setattr("dambench.runner.processes._started", lambda pid: 0)
-    resumed = _json(capsys, "resume", run, "--headless")
+    resumed = printed(capsys, "resume", run, "--headless")
     assert [score["top2"] for score in resumed["scores"]] == [score["top2"] for score in expected["scores"]]

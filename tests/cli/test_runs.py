@@ -1,0 +1,143 @@
+import json
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from PIL import Image
+
+from dambench.cli.app import run_cli
+from dambench.runner import processes
+from dambench.store.runs import Store
+from tests.cli.lab import DM, printed
+from tests.ledger import CARD, add, config, failed
+
+
+def test_runs_lists_the_newest_first_with_mean_accuracy(ledger_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = printed(capsys, "runs")
+    assert [row["method"] for row in found] == ["whole", "random", "dm"]
+    assert found[2]["accuracy"] == pytest.approx(0.91)
+    assert run_cli(["runs"]) == 0
+    assert "91.00 %" in capsys.readouterr().out
+
+
+def test_runs_lists_the_newest_and_all_where_it_is_asked_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dambench.cli.runs.NEWEST", 3)
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        made = [store.create(config("dm", seed=seed), CARD) for seed in range(3)]
+        assert [row["id"] for row in printed(capsys, "runs")] == made[::-1]
+        made.append(add(store, config("dm", seed=3), [0.5, 0.75]))
+    assert run_cli(["runs", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert [(row["id"], row["n"]) for row in json.loads(shown.out)] == [(made[3], 2), (made[2], 0), (made[1], 0)]
+    assert "The newest 3; --all lists" in shown.err
+    assert [row["id"] for row in printed(capsys, "runs", "--all")] == made[::-1]
+
+
+def test_what_is_deleted_is_in_the_trash_until_it_is_restored_or_purged(
+    ledger_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = (row["id"] for row in printed(capsys, "runs"))
+    assert run_cli(["delete", first, second]) == 0
+    assert [row["id"] for row in printed(capsys, "runs")] == [third]
+    assert [row["id"] for row in printed(capsys, "runs", "--deleted")] == [first, second]
+    assert run_cli(["show", first]) == 0
+    assert "in the trash since" in capsys.readouterr().out
+    assert run_cli(["restore", first]) == 0
+    assert len(printed(capsys, "runs")) == 2
+    assert printed(capsys, "db", "purge", "--dry-run")["runs"] == [second]
+    assert printed(capsys, "runs", "--deleted")
+    assert printed(capsys, "db", "purge")["runs"] == [second]
+    assert printed(capsys, "runs", "--deleted") == []
+    assert run_cli(["show", second]) == 2
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["delete", "HALTED", "zzzzzz"], "No run has the id 'zzzzzz'"),
+        (["delete", "HALTED", "ALIVE"], "goes on: `dambench stop"),
+        (["delete", "GONE"], "is in the trash already"),
+        (["restore", "HALTED"], "is not in the trash"),
+        (["resume", "GONE"], "is in the trash: `dambench restore"),
+    ],
+)
+def test_what_cannot_be_deleted_or_restored_changes_nothing(
+    command: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        ids = {"HALTED": add(store, config("dm"), end=failed()), "GONE": add(store, config("dm"), end=failed())}
+        ids["ALIVE"] = store.create(config("dm", seed=1), CARD, process=processes.this_process())
+        store.delete(ids["GONE"])
+        before = store.query("select id, deleted_at from runs")
+        assert run_cli([ids.get(word, word) for word in command]) == 2
+        assert said in capsys.readouterr().err
+        assert store.query("select id, deleted_at from runs") == before
+
+
+def test_a_lost_run_can_be_deleted(tmp_path: Path) -> None:
+    lost = replace(processes.this_process(), started=1)
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        run_id = store.create(config("dm"), CARD, process=lost)
+        assert run_cli(["delete", run_id]) == 0
+        assert store.run(run_id)["deleted_at"]
+
+
+def test_hostile_names_reach_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "\x1b]52;c;aGk=\x07[red]x[/] \u202e\x9b31m"
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        run_id = store.create(config(), CARD, name=hostile, tags=[hostile])
+        # Even where something else wrote them into the database.
+        store.db.conn.execute("update runs set name = ?, dataset = ?, error = ?", [hostile] * 3)
+    for command in (["runs"], ["show", run_id], ["report"]):
+        assert run_cli(command) == 0
+        out = capsys.readouterr().out
+        assert not set("\x1b\x07\x9b\u202e") & set(out)
+    assert run_cli(["show", hostile]) == 2
+    assert not set("\x1b\x07\x9b\u202e") & set(capsys.readouterr().err)
+
+
+def test_a_set_that_is_not_on_this_machine_is_said_to_be_missing(
+    ledger_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = printed(capsys, "runs")
+    assert run_cli(["show", found[0]["id"]]) == 0
+    assert "its tensors are not on this machine" in capsys.readouterr().out
+
+
+def test_a_set_that_is_not_on_this_machine_is_shown_by_its_preview(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = printed(capsys, *DM)["run"]
+    monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "another machine"))
+    assert run_cli(["show", run, "--preview", str(tmp_path / "set.png")]) == 0
+    assert "its tensors are not on this machine" in capsys.readouterr().out
+    with Image.open(tmp_path / "set.png") as picture:
+        assert picture.size == (9, 90)
+    for wrong in ([run, "--preview", str(tmp_path / "no" / "set.png")], ["none", "--preview", "set.png"]):
+        assert run_cli(["show", *wrong]) == 2
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_note_that_is_replaced_is_told_and_one_that_is_too_long_is_not_cut(
+    ledger_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(Store.open(ledger_path)) as store:
+        run = store.newest(1)[0]["id"]
+    assert [run_cli(["note", run, text]) for text in ("first", "second", "x" * 2001)] == [0, 0, 2]
+    assert capsys.readouterr().err == (
+        "Replaced: first\ndambench: The note has 2001 characters: it can have 2000 at most.\n"
+    )
+    with closing(Store.open(ledger_path)) as store:
+        assert store.run(run)["note"] == "second"
+
+
+def test_a_run_without_a_set_has_no_preview(ledger_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(Store.open(ledger_path, write=True)) as store:
+        run = store.create(config("dm", seed=77), CARD)
+    assert run_cli(["show", run]) == 0
+    assert run_cli(["show", run, "--preview", "set.png"]) == 2
+    assert "no set yet" in capsys.readouterr().err

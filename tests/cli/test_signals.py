@@ -1,0 +1,94 @@
+import signal
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dambench.cli.record import run_until_signal
+from dambench.engine.loop import StopRun
+from dambench.store.runs import Store
+from tests.cli.lab import DM
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("phase", ["distil", "evaluate"])
+def test_a_signal_ends_a_run_cleanly_and_is_recorded(
+    number: signal.Signals, code: int, phase: str, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "dambench", *DM]
+    words[words.index("--iterations" if phase == "distil" else "--eval-repeats") + 1] = "1000000"
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("iteration" if phase == "distil" else "convnet"):
+                break
+        process.send_signal(number)
+        assert process.wait(30) == code
+        assert "stopped by" in process.stderr.read()
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        (row,) = store.query("select state, error, ended_at from runs")
+        assert (row["state"], row["error"]) == ("stopped", f"stopped by {number.name}")
+        assert store.query("select seconds from costs where phase = 'distil'")[0]["seconds"] > 0
+
+
+@contextmanager
+def _stuck(where: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that runs dambench and never comes back from a function of it; entered once it is there."""
+    module, _, function = where.rpartition(".")
+    code = (
+        "import sys, time, importlib; from dambench.cli.app import run_cli\n"
+        f"module = importlib.import_module({module!r})\n"
+        "def stuck(*arguments):\n"
+        "    print('begun', file=sys.stderr, flush=True)\n"
+        "    while True: time.sleep(0.01)\n"
+        f"setattr(module, {function!r}, stuck); sys.exit(run_cli({DM!r}))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any(line == "begun\n" for line in process.stderr)
+        yield process
+
+
+def test_a_second_signal_does_not_wait_for_the_run_and_is_recorded_all_the_same(tmp_path: Path) -> None:
+    with _stuck("dambench.methods.dm.distill") as process:
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        assert store.query("select state, error from runs") == [{"state": "stopped", "error": "stopped by SIGINT"}]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_a_run_begins_leaves_nothing(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    with _stuck("dambench.datasets.digits.load") as process:
+        process.send_signal(number)
+        assert process.wait(30) == code
+        assert process.stderr is not None
+        assert process.stderr.read() == f"dambench: stopped by {number.name}, before a run began.\n"
+    assert not (tmp_path / "runs.db").exists()
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
+
+
+def test_a_reason_to_stop_is_thrown_into_the_run_once() -> None:
+    heard = []
+
+    def run() -> Generator[Any, None, None]:
+        try:
+            yield from range(100)
+        except StopRun as stop:
+            heard.append(str(stop))
+            yield "stopping"
+            yield "stopped"
+
+    told = iter(["", "", "SIGINT", "SIGINT", "SIGINT"])
+    assert list(run_until_signal(run(), lambda: next(told), StopRun)) == [0, 1, 2, "stopping", "stopped"]
+    assert heard == ["SIGINT"]
