@@ -10,6 +10,7 @@ from dambench.cli.app import run_cli
 from dambench.core import config, files, registry
 from dambench.methods import dm
 from dambench.tui.models import catalogue, request
+from dambench.tui.models.catalogue import CatalogueEntry, OptionSchema, OptionsSchema
 from dambench.tui.models.request import arguments, command, from_toml, of_run, to_toml
 from tests.ledger import CARD
 
@@ -28,9 +29,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _answering(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     asked: list[list[str]] = []
 
-    def ask(said: list[str]) -> list[dict[str, Any]]:
+    def ask(said: list[str]) -> list[CatalogueEntry]:
         asked.append(said)
-        return FOUND["datasets" if said[0] == "data" else said[0]]
+        return msgspec.convert(FOUND["datasets" if said[0] == "data" else said[0]], list[CatalogueEntry])
 
     monkeypatch.setattr(catalogue, "_ask", ask)
     return asked
@@ -41,7 +42,7 @@ def test_children_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = catalogue.load(), catalogue.load()
     assert asked == [["methods"], ["networks"], ["data", "list"]]
     assert first == second
-    assert first.methods == {"dm": FOUND["methods"][0]}
+    assert first.methods == {"dm": msgspec.convert(FOUND["methods"][0], CatalogueEntry)}
     assert not first.trouble
     assert first.recipes("dm") == ["default"]
     assert list(first.options("method", "dm"))[:2] == ["iterations", "lr_images"]
@@ -71,7 +72,7 @@ def test_a_package_that_adds_methods_is_another_catalogue(monkeypatch: pytest.Mo
 def test_a_broken_cache_is_made_anew(kept: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = _answering(monkeypatch)
     files.write_whole(catalogue.path(), kept)
-    assert catalogue.load().networks == {"convnet": {"name": "convnet"}}
+    assert catalogue.load().networks == {"convnet": CatalogueEntry("convnet")}
     assert len(asked) == 3
 
 
@@ -86,16 +87,17 @@ def test_where_the_child_fails_names_are_known_and_the_reason_is_told(monkeypatc
 
 
 def test_what_a_command_prints_is_understood() -> None:
-    assert [entry["name"] for entry in catalogue._ask(["protocols"])] == list(catalogue.names().protocols)
+    assert [entry.name for entry in catalogue._ask(["protocols"])] == list(catalogue.names().protocols)
 
 
 def test_options_are_told_in_words() -> None:
-    known = catalogue.properties(msgspec.json.schema(dm.Options))
-    assert catalogue.bounds(known["iterations"]) == "a whole number ≥ 1 and ≤ 1,000,000,000"
-    assert catalogue.bounds(known["init"]) == "noise or real"
-    assert catalogue.what(known["lr_images"]) == "step size for the images"
+    known = msgspec.convert(msgspec.json.schema(dm.Options), OptionsSchema).fields
+    assert known["iterations"].bounds == "a whole number ≥ 1 and ≤ 1,000,000,000"
+    assert known["init"].bounds == "noise or real"
+    assert known["lr_images"].meaning == "step size for the images"
     either = {"anyOf": [{"type": "integer", "minimum": 1, "description": "blocks"}, {"type": "null"}]}
-    assert (catalogue.bounds(either), catalogue.what(either)) == ("a whole number ≥ 1", "blocks")
+    schema = msgspec.convert(either, OptionSchema)
+    assert (schema.bounds, schema.meaning) == ("a whole number ≥ 1", "blocks")
 
 
 def test_prepared_datasets_are_read_without_torch() -> None:

@@ -25,7 +25,7 @@ from dambench.store.history import Expected, Similar
 from dambench.store.runs import Store
 from dambench.tui import checker
 from dambench.tui.models import catalogue, request
-from dambench.tui.models.catalogue import Catalogue
+from dambench.tui.models.catalogue import Catalogue, CatalogueEntry
 from dambench.tui.models.preflight import Outlook, field_notes, gpu_lines, preflight_lines
 from dambench.tui.screens import new_run
 from dambench.tui.screens.new_run import NewRunScreen
@@ -47,15 +47,16 @@ OPTIONS = {
         }
     },
 }
+DM = {"name": "dm", "what": "DM: means", "paper": "arXiv 1", "options": OPTIONS, "recipes": []}
 KNOWN = Catalogue(
     methods={
-        "dm": {"name": "dm", "what": "DM: means", "paper": "arXiv 1", "options": OPTIONS, "recipes": []},
-        "random": {"name": "random", "what": "Random", "paper": "", "options": {}, "recipes": []},
+        "dm": msgspec.convert(DM, CatalogueEntry),
+        "random": CatalogueEntry("random", "Random"),
     },
-    networks={"convnet": {"name": "convnet"}},
+    networks={"convnet": CatalogueEntry("convnet")},
     datasets={
-        "cifar10": {"name": "cifar10", "source": "download", "options": {}, "files": ["raw/one", "raw/two"]},
-        "digits": {"name": "digits", "source": "package", "options": {}},
+        "cifar10": CatalogueEntry("cifar10", source="download", files=("raw/one", "raw/two")),
+        "digits": CatalogueEntry("digits", source="package"),
     },
 )
 

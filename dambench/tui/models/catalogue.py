@@ -12,9 +12,9 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from dambench import __version__
 from dambench.core import files, reading, registry
@@ -28,49 +28,106 @@ PATIENCE = 120.0
 COMMANDS = {"methods": ["methods"], "networks": ["networks"], "datasets": ["data", "list"]}
 
 
+class OptionSchema(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    rename={"any_of": "anyOf", "above": "exclusiveMinimum", "below": "exclusiveMaximum"},
+):
+    """An option of a method or dataset: of its JSON schema, what a form shows."""
+
+    type: str = ""
+    description: str = ""
+    enum: tuple[str | int | float | bool | None, ...] = ()
+    any_of: tuple["OptionSchema", ...] = ()
+    minimum: int | float | None = None
+    above: int | float | None = None
+    maximum: int | float | None = None
+    below: int | float | None = None
+
+    @property
+    def bounds(self) -> str:
+        """The values that it may have: `a whole number ≥ 1`, `noise or real`."""
+        if self.enum:
+            return " or ".join(map(str, self.enum))
+        if self.any_of:
+            return " or ".join(filter(None, (schema.bounds for schema in self.any_of)))
+        kinds = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a text"}
+        limits = {"≥": self.minimum, ">": self.above, "≤": self.maximum, "<": self.below}
+        shown = [f"{sign} {limit:,}" for sign, limit in limits.items() if limit is not None]
+        return f"{kinds.get(self.type, '')} {' and '.join(shown)}".strip()
+
+    @property
+    def meaning(self) -> str:
+        """Its description, or that of one of its forms."""
+        return self.description or next((schema.meaning for schema in self.any_of), "")
+
+
+class _Properties(Struct, frozen=True):
+    properties: dict[str, OptionSchema] = {}
+
+
+class OptionsSchema(Struct, frozen=True, rename={"ref": "$ref", "defs": "$defs"}):
+    """The JSON schema of a struct of options."""
+
+    ref: str = ""
+    defs: dict[str, _Properties] = {}
+
+    @property
+    def fields(self) -> dict[str, OptionSchema]:
+        return self.defs.get(self.ref.rpartition("/")[2], _Properties()).properties
+
+
+class RecipeName(Struct, frozen=True):
+    name: str
+
+
+class CatalogueEntry(Struct, frozen=True):
+    """A method, a network or a dataset, as the commands print it."""
+
+    name: str
+    what: str = ""
+    paper: str = ""
+    options: OptionsSchema = OptionsSchema()
+    recipes: tuple[RecipeName, ...] = ()
+    source: str = ""
+    files: tuple[str, ...] = ()
+    instead: str = ""
+
+
 @dataclass(frozen=True)
 class Catalogue:
-    """As the commands print it."""
+    """What can be asked for, by name."""
 
-    methods: dict[str, dict[str, Any]]
-    networks: dict[str, dict[str, Any]]
-    datasets: dict[str, dict[str, Any]]
+    methods: dict[str, CatalogueEntry]
+    networks: dict[str, CatalogueEntry]
+    datasets: dict[str, CatalogueEntry]
     trouble: str = ""
     """Why only names are known; empty: all is."""
     protocols: dict[str, Protocol] = field(default_factory=lambda: dict(PRESETS))
 
-    def options(self, kind: str, name: str) -> dict[str, dict[str, Any]]:
-        """The JSON schema of each option of a method or dataset."""
-        entry = (self.methods if kind == "method" else self.datasets).get(name, {})
-        return properties(entry.get("options", {}))
+    def method(self, name: str) -> CatalogueEntry:
+        """A method, of which nothing may be known but its name."""
+        return self.methods.get(name, CatalogueEntry(name))
+
+    def dataset(self, name: str) -> CatalogueEntry:
+        """A dataset, of which nothing may be known but its name."""
+        return self.datasets.get(name, CatalogueEntry(name))
+
+    def options(self, kind: str, name: str) -> dict[str, OptionSchema]:
+        """The options of a method or dataset."""
+        return (self.method(name) if kind == "method" else self.dataset(name)).options.fields
 
     def recipes(self, method: str) -> list[str]:
         """The names of a method's recipes, the default first."""
-        return list(dict.fromkeys(recipe["name"] for recipe in self.methods.get(method, {}).get("recipes", [])))
+        return list(dict.fromkeys(recipe.name for recipe in self.method(method).recipes))
 
 
-def properties(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The fields of a struct in its JSON schema."""
-    name = schema.get("$ref", "").rpartition("/")[2]
-    found: dict[str, dict[str, Any]] = schema.get("$defs", {}).get(name, schema).get("properties", {})
-    return found
+class _Kept(Struct):
+    """The catalogue as a file."""
 
-
-def bounds(schema: dict[str, Any]) -> str:
-    """What an option may be: `a whole number ≥ 1`, `noise or real`."""
-    if "enum" in schema:
-        return " or ".join(map(str, schema["enum"]))
-    if "anyOf" in schema:
-        return " or ".join(filter(None, map(bounds, schema["anyOf"])))
-    kinds = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a text"}
-    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {schema[key]:,}" for key, sign in signs.items() if key in schema]
-    return f"{kinds.get(schema.get('type', ''), '')} {' and '.join(limits)}".strip()
-
-
-def what(schema: dict[str, Any]) -> str:
-    """What an option is."""
-    return str(schema.get("description") or next((what(part) for part in schema.get("anyOf", [])), ""))
+    installed: str
+    found: dict[str, list[CatalogueEntry]]
 
 
 def path() -> Path:
@@ -92,31 +149,31 @@ def installed() -> str:
 
 
 def kept() -> Catalogue | None:
-    """What was found before, if it still holds: that takes milliseconds."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        said = json.loads(reading.content(path()))
-        if said["installed"] == installed():
-            return _catalogue(said["found"])
+    """The catalogue of an earlier time, if it still holds: that takes milliseconds."""
+    with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, KeyError):
+        stored = msgspec.json.decode(reading.content(path()), type=_Kept)
+        if stored.installed == installed():
+            return _catalogue(stored.found)
     return None
 
 
 def load() -> Catalogue:
-    """What is kept if it still holds, else what children say: that takes seconds."""
+    """The catalogue that is kept if it still holds, else what children answer: that takes seconds."""
     if (before := kept()) is not None:
         return before
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[CatalogueEntry]] = {}
     try:
         for kind, command in COMMANDS.items():
             found[kind] = _ask(command)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, msgspec.MsgspecError, subprocess.SubprocessError) as error:
         return names(f"Options are not known here: {display(str(error), 300)}")
     with suppress(OSError):
-        files.write_whole(path(), json.dumps({"installed": installed(), "found": found}).encode())
+        files.write_whole(path(), msgspec.json.encode(_Kept(installed(), found)))
     return _catalogue(found)
 
 
-def _ask(command: list[str]) -> list[dict[str, Any]]:
-    """What `dambench … --json` prints.
+def _ask(command: list[str]) -> list[CatalogueEntry]:
+    """Run `dambench … --json`.
 
     Raises:
         ValueError: it failed; in its own words.
@@ -131,19 +188,18 @@ def _ask(command: list[str]) -> list[dict[str, Any]]:
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise ValueError(f"`dambench {' '.join(command)}` ended with {done.returncode}: {last}")
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    return msgspec.json.decode(done.stdout, type=list[CatalogueEntry])
 
 
-def _catalogue(found: dict[str, list[dict[str, Any]]]) -> Catalogue:
-    methods, networks, datasets = ({entry["name"]: entry for entry in found[kind]} for kind in COMMANDS)
+def _catalogue(found: dict[str, list[CatalogueEntry]]) -> Catalogue:
+    methods, networks, datasets = ({entry.name: entry for entry in found[kind]} for kind in COMMANDS)
     return Catalogue(methods, networks, datasets)
 
 
 def names(trouble: str = "Options are being asked for …") -> Catalogue:
     """What is known at once: names."""
     kinds: tuple[registry.Kind, ...] = ("methods", "networks", "datasets")
-    methods, networks, datasets = ({name: {"name": name} for name in registry.names(kind)} for kind in kinds)
+    methods, networks, datasets = ({name: CatalogueEntry(name) for name in registry.names(kind)} for kind in kinds)
     return Catalogue(methods, networks, datasets, trouble)
 
 

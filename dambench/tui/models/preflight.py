@@ -1,7 +1,7 @@
 """Preflight: what a request comes to before it is started, field by field, and what the past says of it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,25 +32,25 @@ class Outlook:
     trouble: str = ""
 
 
-def whereabouts(name: str, here: dict[str, Any], known: Catalogue, data: str) -> str:
+def whereabouts(name: str, here: Container[str], known: Catalogue, data: str) -> str:
     """Where a dataset is; empty: not known.
 
     Args:
         here: those that are prepared.
         data: where raw data are, as the form has it.
     """
-    entry = known.datasets.get(name, {})
-    match entry.get("source"):
+    entry = known.dataset(name)
+    match entry.source:
         case "path":  # another path is another dataset, whatever was prepared
             return " · by path"
         case "package":
             return " · here"
         case "download" if name in here:
             return " · here"
-        case "download" if entry.get("files"):
+        case "download" if entry.files:
             said = data.strip() or os.environ.get("DAMBENCH_DATA")
             folder = files.user_path(said) if said else files.raw_folder()
-            missing = files.missing_raw(folder, entry["files"], entry.get("instead", ""))
+            missing = files.missing_raw(folder, entry.files, entry.instead)
             return " · not here" if missing else " · raw here"
     return ""
 
@@ -78,7 +78,7 @@ def field_notes(answer: Answer, known: Catalogue) -> dict[str, str]:
     shape = f"{card['channels']}×{card['height']}×{card['width']}"
     runs = answer["runs"]
     notes = {
-        "method": known.methods.get(config["method"]["name"], {}).get("what", ""),
+        "method": known.method(config["method"]["name"]).what,
         "dataset": f"{train:,} + {test:,} images, {shape}, {len(card['classes'])} classes",
         "data": where["data"],
         "ipc": "the whole set" if config["ipc"] is None else f"of {min(card['train_counts'])} in the smallest class",

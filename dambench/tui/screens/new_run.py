@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 from rich.text import Text
 from textual.app import ComposeResult, ScreenStackError
@@ -36,7 +36,7 @@ from dambench.tui.checker import Answer, Checker, Measurement
 from dambench.tui.console import Console
 from dambench.tui.main_screen import LOW
 from dambench.tui.models import catalogue, request
-from dambench.tui.models.catalogue import Catalogue
+from dambench.tui.models.catalogue import Catalogue, OptionSchema
 from dambench.tui.models.preflight import (
     Outlook,
     brief,
@@ -215,14 +215,15 @@ class NewRunScreen(Resilient, Screen[None]):
                 return [(default, ""), *((n, n) for n in others)]
         field = request.fields().get(name)
         if field is None:
-            return _offered("the recipe's", map(str, self._schema(name).get("enum", [])))
+            schema = self._schema(name)
+            return _offered("the recipe's", map(str, schema.enum if schema else ()))
         if field.kind == "boolean":
             return [("off", ""), ("on", "on")]
         return _offered(field.default, field.choices)
 
-    def _schema(self, name: str) -> dict[str, Any]:
+    def _schema(self, name: str) -> OptionSchema | None:
         group, dot, option = name.partition(".")
-        return self.known.options(group, self.form.get(group, "")).get(option, {}) if dot else {}
+        return self.known.options(group, self.form.get(group, "")).get(option) if dot else None
 
     async def _rebuild(self) -> None:
         """Draw the options anew: there are others now."""
@@ -521,8 +522,8 @@ class NewRunScreen(Resilient, Screen[None]):
         text = field.help if field else ""
         text += " ← → choose, enter lists." if isinstance(self.focused, ChoiceField) else ""
         if schema:
-            parts = [f"{option}: {catalogue.what(schema)}" if catalogue.what(schema) else option]
-            parts += [catalogue.bounds(schema)] if catalogue.bounds(schema) else []
+            parts = [f"{option}: {schema.meaning}" if schema.meaning else option]
+            parts += [schema.bounds] if schema.bounds else []
             if group == "method" and option in self.answer.get("standard", {}):
                 value = self.answer["standard"][option]
                 parts.append(f"recipe {value}: {self._source()}" if self._recommends(option) else f"default {value}")
@@ -547,8 +548,8 @@ class NewRunScreen(Resilient, Screen[None]):
             if row.field_name in notes or not error:
                 row.note(notes.get(row.field_name, ""))
         for source in self.query("#source").results(Static):
-            method = self.known.methods.get(self.form.get("method", ""), {})
-            about = f"{self.form.get('method', '')}  {method.get('paper', '')}  "
+            method = self.known.method(self.form.get("method", ""))
+            about = f"{method.name}  {method.paper}  "
             text = Text(display(about), "bold")
             text.append(display(self._source(), 300), "none")
             source.update(text)
