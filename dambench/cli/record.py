@@ -53,7 +53,7 @@ def record(
     from dambench.training.environment import without_secrets
 
     attempt = beginning.attempt if beginning else 1
-    watch = Watch(here.watch.console, getattr(job.options, "iterations", 0))
+    watch = Watch(here.watch.console, job.config.iterations)
     recorder = Recorder(store, run_id, attempt, watch.say, lambda: bool(here.signals.received))
     keeper = Keeper(
         files.run_folder(store.run(run_id)["uid"]),

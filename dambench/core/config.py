@@ -164,6 +164,11 @@ class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     execution: Execution = field(default=Execution(), name="where")
 
     @property
+    def iterations(self) -> int:
+        """How many the method makes; 0: it has none."""
+        return int(self.method.options.get("iterations") or 0)
+
+    @property
     def evaluates(self) -> SetRef | None:
         """The set of another run that this one evaluates, and does nothing else; None: it makes its own.
 

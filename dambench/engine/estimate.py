@@ -57,7 +57,7 @@ def estimate(job: Job) -> Estimate:
     real, test = datasets.open_sets(job.card, policy.device, config.preprocessing)
     problem = open_problem(job, real)
     notes: list[str] = []
-    iterations: int = getattr(job.options, "iterations", 0)
+    iterations = config.iterations
     policy.restart_peak()
     times: list[float] = []
     synthetic: SyntheticSet | None = None

@@ -283,7 +283,7 @@ def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: K
     real, test = datasets.open_sets(job.card, policy.device, config.preprocessing)
     remarks: list[Warned | Adapted] = []
     problem = open_problem(job, real)
-    total: int = getattr(job.options, "iterations", 0)
+    total = config.iterations
     logged = max(1, total // LOGGED_STEPS)
     begun = position.from_
     if config.execution.made:

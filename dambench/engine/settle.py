@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -17,6 +18,7 @@ from dambench.core.config import (
     Execution,
     Options,
     Plugin,
+    Precision,
     PreprocessingName,
     Recipe,
     Request,
@@ -52,15 +54,40 @@ class Job:
     evaluator: Evaluator
     evaluator_options: Options
     policy: Policy
-    overrides: dict[str, Any]
-    """The method's settings that differ from the recipe's, its network and preprocessing if they do, and the recipe's
-    name if that is not the default."""
+    changed_options: dict[str, Any]
+    """The method's options that differ from the recipe's."""
+    changed_settings: dict[str, Any]
+    """Of `preprocessing`, `network` and `precision` those that differ, and `recipe`, its name, if not the default."""
     notes: list[str]
     """What was asked for and has no effect."""
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """All that differs from the recipe, as a run keeps it."""
+        return self.changed_options | self.changed_settings
 
     def with_seed(self, seed: int) -> "Job":
         """The same run under another seed: on nothing else that was settled does it depend."""
         return replace(self, config=msgspec.structs.replace(self.config, seed=seed))
+
+
+@dataclass(frozen=True)
+class _MethodChoice:
+    """A method and its settings."""
+
+    name: str
+    method: Method
+    ipc: int | None
+    recipe: Recipe | None
+    """That stands below what was given."""
+    options: Options
+    preprocessing: PreprocessingName | None
+    """None: nobody has asked for one."""
+    notes: list[str]
+
+    @property
+    def iterations(self) -> int:
+        return int(getattr(self.options, "iterations", 0))
 
 
 def prepare(request: Request, say: Callable[[str], None] = lambda text: None) -> Job:
@@ -72,152 +99,217 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     Raises:
         BadInput: it cannot be met.
     """
-    wanted, dataset = _found("methods", request.choice("method")), _found("datasets", request.choice("dataset"))
-    with about("method"):
-        method = registry.load("methods", wanted.name)
+    # What needs no data comes before they are prepared, which may take minutes.
+    method_name, dataset = (_registered(kind, request.choice(kind)) for kind in ("method", "dataset"))
     protocol = preset("quick" if request.protocol is None else request.protocol)
     device = choose_device("auto" if request.device is None else request.device)
-    on_gpu = device != "cpu"
-    precision = choose_precision(request.precision, device)
+    choose_precision(request.precision, device)
     choose_compiling(request.compile, device, 0, False)
-    notes = []
-    asked = wanted.options
-    if request.iterations is not None:
-        if "iterations" in method.Options.__struct_fields__:
-            asked = asked | {"iterations": request.iterations}
-        else:
-            notes.append(f"The method {wanted.name} has no iterations: --iterations has no effect.")
-    # What needs no data is looked at before they are prepared, which may take minutes.
-    read(method.Options, asked, f"method {wanted.name}", "method")
-    asked_recipe = request.recipe
-    if asked_recipe is not None:
-        with about("recipe"):
-            asked_recipe = named(f"recipe of {wanted.name}", asked_recipe, {recipe.name for recipe in method.RECIPES})
-    if request.network is not None:
-        with about("network"):
-            networks.parse(request.network)
-    with about("evaluate_on"):
-        for name in request.evaluate_on or []:
-            networks.members(name)
-    asked_preprocessing = request.preprocessing
-    if asked_preprocessing is not None:
-        with about("preprocessing"):
-            asked_preprocessing = named("preprocessing", asked_preprocessing, PREPROCESSINGS)
+    chosen = _choose_method(request, method_name, dataset.name)
+    _check_network_names(request)
     with about("data"):
         data = files.user_path(request.data) if request.data else None
     files.can_keep_sets()
     with about("dataset"):
         card = datasets.prepare(dataset, data, say)
-    if request.deterministic and on_gpu and card.height * card.width > MOST_PIXELS:
-        raise BadInput(
-            f"--deterministic on a GPU turns images by a matrix, which {card.height}×{card.width} images are too large "
-            "for: leave it out, or use --device cpu.",
-            field="deterministic",
-        )
-    ipc = _ipc(request.ipc, wanted.name, card)
-    if request.ipc is not None and ipc is None:
-        notes.append(f"The method whole takes every image: --ipc {request.ipc} has no effect.")
-    recipe = _recipe(method, wanted.name, asked_recipe, dataset.name, ipc)
-    chosen = (recipe.options if recipe else {}) | asked
-    options: Options = read(method.Options, chosen, f"method {wanted.name}", "method")
-    brought: PreprocessingName | None = None
-    if settle := getattr(method, "settle", None):
-        with about("method"):
-            options, brought = settle(options, card, ipc)
-    if brought and asked_preprocessing not in (None, brought):
-        raise BadInput(
-            f"--preprocessing {asked_preprocessing} was said, but what {wanted.name} is to use was made with "
-            f"{brought}: leave it out.",
-            field="preprocessing",
-        )
-    preprocessing = asked_preprocessing or brought or (recipe.preprocessing if recipe else "mean/std")
+    _check_device(request, card, device)
+    _check_ipc(chosen.ipc, card)
+    chosen, preprocessing = _settle_files(chosen, card)
     if preprocessing == "zca":
         with about("preprocessing"):
             datasets.whitening(card, say)
-    usual = registry.load("datasets", dataset.name).NETWORK
+    usual_network = registry.load("datasets", dataset.name).NETWORK
+    network, evaluate_on, network_notes = _settle_networks(request, chosen, usual_network, card)
+    settings: dict[str, Any] = {"preprocessing": preprocessing} | ({"network": network} if network else {})
+    network_of = partial(_network_of, usual=usual_network, card=card)
+    recipe, changed_options, changed_settings = _nearest_recipe(chosen, dataset.name, settings, network_of)
+    precision, compiled, computing_notes = _settle_computing(request, chosen, network, card, device)
+    if precision == "bf16":
+        changed_settings["precision"] = precision
+    evaluate_every, evaluation_notes = _settle_evaluate_every(request, chosen.iterations)
+    repeats = 5 if request.eval_repeats is None else request.eval_repeats
+    chunk = micro_batch(device, networks.map_bytes(network, card)) if network else 0
+    execution = _settle_execution(request, device, repeats, data=data, compiled=compiled, chunk=chunk)
+    config = RunConfig(
+        dataset=dataset,
+        method=Choice(chosen.name, _fields(chosen.options)),
+        network=network,
+        ipc=chosen.ipc,
+        protocol=protocol,
+        evaluate_on=evaluate_on,
+        eval_repeats=repeats,
+        evaluate_every=evaluate_every,
+        seed=request.seed or 0,
+        deterministic=bool(request.deterministic),
+        precision=precision,
+        preprocessing=preprocessing,
+        method_version=chosen.method.VERSION,
+        plugins=_plugins({("methods", chosen.name), ("datasets", dataset.name), *_families([network, *evaluate_on])}),
+        execution=execution,
+    )
+    evaluator = registry.load("evaluators", config.evaluator.name)
+    return Job(
+        config=config,
+        card=card,
+        recipe=recipe,
+        method=chosen.method,
+        options=chosen.options,
+        evaluator=evaluator,
+        evaluator_options=evaluator.Options(),
+        policy=Policy.of(execution, precision, config.deterministic),
+        changed_options=changed_options,
+        changed_settings=changed_settings,
+        notes=[
+            *chosen.notes,
+            *network_notes,
+            *computing_notes,
+            *evaluation_notes,
+            *_data_notes(request, dataset.name),
+        ],
+    )
+
+
+def _choose_method(request: Request, choice: Choice, dataset: str) -> _MethodChoice:
+    """The method with its options, by the recipe and by what was given."""
+    name, given, notes = choice.name, dict(choice.options), []
+    with about("method"):
+        method = registry.load("methods", name)
+    if request.iterations is not None:
+        if "iterations" in method.Options.__struct_fields__:
+            given["iterations"] = request.iterations
+        else:
+            notes.append(f"The method {name} has no iterations: --iterations has no effect.")
+    ipc = None if name == "whole" else request.ipc or 1
+    if request.ipc is not None and ipc is None:
+        notes.append(f"The method whole takes every image: --ipc {request.ipc} has no effect.")
+    recipe = _recipe(method, name, request.recipe, dataset, ipc)
+    with about("preprocessing"):
+        requested = request.preprocessing
+        preprocessing = None if requested is None else named("preprocessing", requested, PREPROCESSINGS)
+    return _MethodChoice(
+        name=name,
+        method=method,
+        ipc=ipc,
+        recipe=recipe,
+        options=read(method.Options, (recipe.options if recipe else {}) | given, f"method {name}", "method"),
+        preprocessing=cast(PreprocessingName | None, preprocessing),
+        notes=notes,
+    )
+
+
+def _check_network_names(request: Request) -> None:
+    with about("network"):
+        if request.network is not None:
+            networks.parse(request.network)
+    with about("evaluate_on"):
+        for name in request.evaluate_on or []:
+            networks.members(name)
+
+
+@about("deterministic")
+def _check_device(request: Request, card: DataCard, device: str) -> None:
+    if request.deterministic and device != "cpu" and card.height * card.width > MOST_PIXELS:
+        raise BadInput(
+            f"--deterministic on a GPU turns images by a matrix, which {card.height}×{card.width} images are too large "
+            "for: leave it out, or use --device cpu."
+        )
+
+
+@about("ipc")
+def _check_ipc(ipc: int | None, card: DataCard) -> None:
+    smallest = min(card.train_counts)
+    if ipc is not None and ipc > smallest:
+        name = card.classes[card.train_counts.index(smallest)]
+        raise BadInput(f"--ipc {ipc} is too many: class {name!r} of {card.label} has {smallest} training images.")
+
+
+def _settle_files(chosen: _MethodChoice, card: DataCard) -> tuple[_MethodChoice, PreprocessingName]:
+    """The same with whole names of the files that its options name, and the preprocessing."""
+    with about("method"):
+        options, brought = chosen.method.settle(chosen.options, card, chosen.ipc)
+    if brought and chosen.preprocessing not in (None, brought):
+        raise BadInput(
+            f"--preprocessing {chosen.preprocessing} was said, but what {chosen.name} is to use was made with "
+            f"{brought}: leave it out.",
+            field="preprocessing",
+        )
+    usual = chosen.recipe.preprocessing if chosen.recipe else "mean/std"
+    return replace(chosen, options=options), chosen.preprocessing or brought or usual
+
+
+def _settle_networks(
+    request: Request, chosen: _MethodChoice, usual: str, card: DataCard
+) -> tuple[str, tuple[str, ...], list[str]]:
+    """The full names of the network to match on, empty where there is none, and of those to evaluate on; and notes."""
     with about("network"):
         if request.network is None:
-            network = _network_of(recipe, usual, card)
+            network = _network_of(chosen.recipe, usual, card)
         else:
-            network = networks.settle(request.network, card, recipe.norm if recipe else "")
+            network = networks.settle(request.network, card, chosen.recipe.norm if chosen.recipe else "")
         networks.build(network, card)
     with about("evaluate_on"):
         evaluate_on = networks.settle_all(request.evaluate_on or [_plain(network, card)], card, network)
         for name in evaluate_on:
             networks.build(name, card)
+    if chosen.method.MATCHES_ON_NETWORK:
+        return network, evaluate_on, []
+    note = f"The method {chosen.name} matches on no network: --network decides its evaluation only."
+    return "", evaluate_on, [note] if request.network else []
+
+
+def _settle_computing(
+    request: Request, chosen: _MethodChoice, network: str, card: DataCard, device: str
+) -> tuple[Precision, bool, list[str]]:
+    """The precision, whether networks are compiled, and notes."""
+    name, method = chosen.name, chosen.method
+    precision = choose_precision(request.precision, device)
     if not method.MATCHES_ON_NETWORK:
-        network = ""
-        if request.network:
-            notes.append(f"The method {wanted.name} matches on no network: --network decides its evaluation only.")
-    settings = _fields(options) | {"preprocessing": preprocessing}
-    settings |= {"network": network} if network else {}
-    recipe, overrides = _nearest(method, dataset.name, ipc, settings, partial(_network_of, usual=usual, card=card))
-    compiled = False
-    if method.MATCHES_ON_NETWORK:
-        matched = networks.build(network, card)
-        with about("network"), registry.foreign("methods", wanted.name):
-            method.check(matched, options)
-        batch_norm = matched.uses_batch_statistics
-        compiled, note = choose_compiling(request.compile, device, getattr(options, "iterations", 0), batch_norm)
-        notes += [note] if note else []
-        if precision == "bf16" and not method.REDUCED_PRECISION:
-            precision = choose_precision(None, device)
-            notes.append(f"The method {wanted.name} computes nothing in bfloat16: --precision bf16 has no effect.")
-        if compiled and not getattr(options, "iterations", 0):
-            compiled = False
-            notes.append(f"The method {wanted.name} has no iterations: --compile has no effect.")
-        if precision == "bf16":
-            overrides["precision"] = precision
-    elif precision == "bf16" or request.compile == "on":
+        if precision != "bf16" and request.compile != "on":
+            return precision, False, []
         precision = choose_precision(None if precision == "bf16" else precision, device)
-        notes.append(
-            f"The method {wanted.name} matches on no network: --precision and --compile are for those that do."
-        )
-    every, total = request.evaluate_every or 0, getattr(options, "iterations", 0)
-    if every and every >= total:
-        only = f"has {total} iterations" if total else "has no iterations"
-        notes.append(f"The run {only}: --evaluate-every {every} has no effect, it is evaluated at its end.")
-        every = 0
-    if data and registry.load("datasets", dataset.name).SOURCE == "package" and request.data != os.environ.get(DATA):
-        notes.append(f"The dataset {dataset.name} comes with a package: --data has no effect.")
-    chunk = micro_batch(device, networks.map_bytes(network, card)) if network else 0
-    repeats = 5 if request.eval_repeats is None else request.eval_repeats
-    execution = Execution(
+        note = f"The method {name} matches on no network: --precision and --compile are for those that do."
+        return precision, False, [note]
+    matched = networks.build(network, card)
+    with about("network"), registry.foreign("methods", name):
+        method.check(matched, chosen.options)
+    compiled, note = choose_compiling(request.compile, device, chosen.iterations, matched.uses_batch_statistics)
+    notes = [note] if note else []
+    if precision == "bf16" and not method.REDUCED_PRECISION:
+        precision = choose_precision(None, device)
+        notes.append(f"The method {name} computes nothing in bfloat16: --precision bf16 has no effect.")
+    if compiled and not chosen.iterations:
+        compiled = False
+        notes.append(f"The method {name} has no iterations: --compile has no effect.")
+    return precision, compiled, notes
+
+
+def _settle_evaluate_every(request: Request, iterations: int) -> tuple[int, list[str]]:
+    every = request.evaluate_every or 0
+    if every < iterations or not every:
+        return every, []
+    only = f"has {iterations} iterations" if iterations else "has no iterations"
+    return 0, [f"The run {only}: --evaluate-every {every} has no effect, it is evaluated at its end."]
+
+
+def _settle_execution(
+    request: Request, device: str, repeats: int, *, data: Path | None, compiled: bool, chunk: int
+) -> Execution:
+    every = Execution().checkpoint_every if request.checkpoint_every is None else request.checkpoint_every
+    return Execution(
         data=os.path.realpath(data) if data else "",
         device=device,
         threads=request.threads or 0,
         compiled=compiled,
         real_chunk=chunk,
         synthetic_chunk=chunk,
-        stack=min(repeats, STACK) if on_gpu else 1,
-        checkpoint_every=Execution().checkpoint_every if request.checkpoint_every is None else request.checkpoint_every,
+        stack=1 if device == "cpu" else min(repeats, STACK),
+        checkpoint_every=every,
     )
-    config = read(
-        RunConfig,
-        {
-            "dataset": Choice(dataset.name, dataset.options),
-            "method": Choice(wanted.name, _fields(options)),
-            "network": network,
-            "ipc": ipc,
-            "protocol": protocol,
-            "evaluate_on": evaluate_on,
-            "eval_repeats": repeats,
-            "evaluate_every": every,
-            "seed": request.seed or 0,
-            "deterministic": bool(request.deterministic),
-            "precision": precision,
-            "preprocessing": preprocessing,
-            "method_version": method.VERSION,
-            "plugins": _plugins(
-                {("methods", wanted.name), ("datasets", dataset.name), *_families([network, *evaluate_on])}
-            ),
-            "execution": execution,
-        },
-        "the run",
-    )
-    policy = Policy.of(config.execution, config.precision, config.deterministic)
-    evaluator = registry.load("evaluators", config.evaluator.name)
-    return Job(config, card, recipe, method, options, evaluator, evaluator.Options(), policy, overrides, notes)
+
+
+def _data_notes(request: Request, dataset: str) -> list[str]:
+    needless = registry.load("datasets", dataset).SOURCE == "package" and request.data != os.environ.get(DATA)
+    return [f"The dataset {dataset} comes with a package: --data has no effect."] if request.data and needless else []
 
 
 def reopen(
@@ -260,10 +352,21 @@ def reopen(
     policy = Policy.of(
         msgspec.structs.replace(config.execution, threads=threads), config.precision, config.deterministic
     )
-    settings_of = Recipe(source=recipe) if recipe else None
     evaluator = registry.load("evaluators", config.evaluator.name)
     evaluator_options = read(evaluator.Options, config.evaluator.options, f"evaluator {config.evaluator.name}")
-    return Job(config, card, settings_of, method, options, evaluator, evaluator_options, policy, overrides, [])
+    return Job(
+        config=config,
+        card=card,
+        recipe=Recipe(source=recipe) if recipe else None,
+        method=method,
+        options=options,
+        evaluator=evaluator,
+        evaluator_options=evaluator_options,
+        policy=policy,
+        changed_options={key: value for key, value in overrides.items() if key in _fields(options)},
+        changed_settings={key: value for key, value in overrides.items() if key not in _fields(options)},
+        notes=[],
+    )
 
 
 def evaluation(job: Job, request: Request, made: SetRef, evaluator_name: str = "accuracy") -> Job:
@@ -318,35 +421,25 @@ def evaluation(job: Job, request: Request, made: SetRef, evaluator_name: str = "
     )
 
 
-def _found(kind: registry.Kind, choice: Choice) -> Choice:
+def _registered(kind: Literal["method", "dataset"], choice: Choice) -> Choice:
     """The same choice, its name written as the registry has it: that one is stored and hashed."""
-    with about(kind.removesuffix("s")):
-        return Choice(registry.find(kind, choice.name), choice.options)
+    with about(kind):
+        return Choice(registry.find("methods" if kind == "method" else "datasets", choice.name), choice.options)
 
 
-def _fields(options: Options) -> dict[str, object]:
+def _fields(options: Options) -> dict[str, Any]:
     return {name: getattr(options, name) for name in options.__struct_fields__}
 
 
-@about("ipc")
-def _ipc(asked: int | None, method: str, card: DataCard) -> int | None:
-    if method == "whole":
-        return None
-    ipc = 1 if asked is None else asked
-    smallest = min(card.train_counts)
-    if ipc > smallest:
-        name = card.classes[card.train_counts.index(smallest)]
-        raise BadInput(f"--ipc {ipc} is too many: class {name!r} of {card.label} has {smallest} training images.")
-    return ipc
-
-
 @about("recipe")
-def _recipe(method: Method, name: str, wanted: str | None, dataset: str, ipc: int | None) -> Recipe | None:
+def _recipe(method: Method, name: str, recipe_name: str | None, dataset: str, ipc: int | None) -> Recipe | None:
     """The first recipe of that name that fits; without a name, the first `default` one."""
-    called = [recipe for recipe in method.RECIPES if recipe.name == ("default" if wanted is None else wanted)]
+    if recipe_name is not None:
+        recipe_name = named(f"recipe of {name}", recipe_name, {recipe.name for recipe in method.RECIPES})
+    called = [recipe for recipe in method.RECIPES if recipe.name == (recipe_name or "default")]
     fitting = [recipe for recipe in called if recipe.fits(dataset, ipc or 1)]
-    if wanted is not None and not fitting:
-        raise BadInput(f"The recipe {wanted!r} of {name} is not for {dataset} at IPC {ipc}.")
+    if recipe_name is not None and not fitting:
+        raise BadInput(f"The recipe {recipe_name!r} of {name} is not for {dataset} at IPC {ipc}.")
     return fitting[0] if fitting else None
 
 
@@ -359,34 +452,37 @@ def _network_of(recipe: Recipe | None, usual: str, card: DataCard) -> str:
     return networks.settle((recipe.network if recipe else "") or usual, card, recipe.norm if recipe else "")
 
 
-def _nearest(
-    method: Method,
-    dataset: str,
-    ipc: int | None,
-    settings: dict[str, Any],
-    network_of: Callable[[Recipe | None], str],
-) -> tuple[Recipe | None, dict[str, Any]]:
-    """The recipe that settings are told by, and how they are told: its name, and what differs from it.
+def _nearest_recipe(
+    chosen: _MethodChoice, dataset: str, settings: dict[str, Any], network_of: Callable[[Recipe | None], str]
+) -> tuple[Recipe | None, dict[str, Any], dict[str, Any]]:
+    """The recipe that a run is described by, and the options and the settings that differ from it.
 
-    It is the one that they are, or else that with the fewest differences. So the same settings are told in the same
-    way, whether they came by a recipe or one by one.
+    It is the one that they are, or else that with the fewest differences. So the same settings are described in the
+    same way, whether they came by a recipe or one by one.
     """
     fitting: dict[str, Recipe | None] = {}
-    for one in method.RECIPES:
-        if one.fits(dataset, ipc or 1):
+    for one in chosen.method.RECIPES:
+        if one.fits(dataset, chosen.ipc or 1):
             fitting.setdefault(one.name, one)
-    found: list[tuple[int, Recipe | None, dict[str, Any]]] = []
+    candidates: list[tuple[int, Recipe | None, dict[str, Any], dict[str, Any]]] = []
     for name, recipe in ({"default": None} | fitting).items():
-        standard = _fields(read(method.Options, recipe.options if recipe else {}, f"the recipe {name}"))
-        standard["preprocessing"] = recipe.preprocessing if recipe else "mean/std"
+        options = _fields(read(chosen.method.Options, recipe.options if recipe else {}, f"the recipe {name}"))
+        standard: dict[str, Any] = {"preprocessing": recipe.preprocessing if recipe else "mean/std"}
         if "network" in settings:
             with suppress(BadInput):  # it does not suit these images: then it is none that could have been meant
                 standard["network"] = network_of(recipe)
-        told = {key: value for key, value in settings.items() if value != standard.get(key)}
-        weight = len(told) + (name != "default") if told else 0
-        found.append((weight, recipe, told | ({"recipe": name} if name != "default" else {})))
-    _, nearest, overrides = min(found, key=lambda candidate: candidate[0])
-    return nearest, overrides
+        changed_options = _differences(_fields(chosen.options), options)
+        changed_settings = _differences(settings, standard)
+        count = len(changed_options) + len(changed_settings)
+        weight = count + (name != "default") if count else 0
+        if name != "default":
+            changed_settings["recipe"] = name
+        candidates.append((weight, recipe, changed_options, changed_settings))
+    return min(candidates, key=lambda candidate: candidate[0])[1:]
+
+
+def _differences(values: dict[str, Any], standard: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value != standard.get(key)}
 
 
 def _families(names: Iterable[str]) -> set[tuple[registry.Kind, str]]:

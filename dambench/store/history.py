@@ -76,7 +76,7 @@ def expected(store: Store, config: RunConfig, dataset_sha256: str) -> list[Expec
     for row in rows:
         threads = f", {counted(row['threads'], 'thread')}" if config.execution.device == "cpu" else ""
         groups.setdefault(f"{row['device_name']}{threads}", []).append(row)
-    wanted = _iterations(config.method.options)
+    wanted = config.iterations
     found = []
     for device, group in groups.items():
         each = [row["seconds"] / max(1, _iterations(json.loads(row["config"])["method"]["options"])) for row in group]
@@ -109,7 +109,7 @@ def _evaluation(store: Store, config: RunConfig, numbers: Sequence[int]) -> floa
         times.setdefault(row["network"], []).append(row["seconds"])
     if not set(config.evaluate_on) <= set(times):
         return None
-    iterations = _iterations(config.method.options)
+    iterations = config.iterations
     judgements = 1 + ((iterations - 1) // config.evaluate_every if config.evaluate_every and iterations else 0)
     return judgements * config.eval_repeats * sum(median(times[network]) for network in config.evaluate_on)
 

@@ -162,7 +162,7 @@ class Tables:
                 self.update_run(
                     number,
                     state="running",
-                    total=event.config.method.options.get("iterations", 0),
+                    total=event.config.iterations,
                     recipe=event.recipe,
                     overrides=msgspec.json.encode(event.overrides).decode(),
                 )
