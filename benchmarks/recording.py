@@ -14,8 +14,9 @@ from statistics import median
 from benchmarks.contest import Contest, Form, Measure, Results, Scene, per_round
 from dambench.core.config import Request
 from dambench.core.events import AnyEvent, Finished
+from dambench.engine.job import Job
 from dambench.engine.loop import run
-from dambench.engine.settle import Job, prepare
+from dambench.engine.settle import prepare
 from dambench.runner.monitor import sampled
 from dambench.store.runs import Store
 

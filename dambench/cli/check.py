@@ -24,7 +24,7 @@ from dambench.core.units import duration, size
 from dambench.store import runs as stored
 
 if TYPE_CHECKING:
-    from dambench.engine.settle import Job
+    from dambench.engine.job import Job
 
 
 class _TakesLong(Exception):

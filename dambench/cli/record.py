@@ -32,7 +32,7 @@ from dambench.store.statistics import mean, std
 
 if TYPE_CHECKING:
     from dambench.core.events import Beginning
-    from dambench.engine.settle import Job
+    from dambench.engine.job import Job
 
 
 def record(

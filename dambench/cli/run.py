@@ -26,7 +26,7 @@ from dambench.store import runs as stored
 from dambench.store.runs import Store
 
 if TYPE_CHECKING:
-    from dambench.engine.settle import Job
+    from dambench.engine.job import Job
 
 # Whoever needs torch imports the engine in the function: `dambench runs` must answer at once.
 

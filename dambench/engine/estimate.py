@@ -9,8 +9,8 @@ from msgspec import Struct
 from dambench import datasets, networks
 from dambench.core.errors import BadInput
 from dambench.core.events import Progressed, Warned
-from dambench.engine.loop import LOGGED_STEPS, distilled, evaluation_context, measured, open_problem
-from dambench.engine.settle import Job
+from dambench.engine.job import Job, distilled, evaluation_context, measured, open_problem
+from dambench.engine.loop import LOGGED_STEPS
 from dambench.training.problem import RealSet, Seeds, Step, SyntheticSet
 from dambench.training.train import predict
 

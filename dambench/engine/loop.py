@@ -6,21 +6,16 @@ stops a run by throwing `StopRun` into it.
 
 import time
 import traceback
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
-from statistics import median
 from typing import Any, cast
 
 import msgspec
-import torch
 
-from dambench import datasets, networks
-from dambench.core import events, files
-from dambench.core.config import (
-    Options,
-)
+from dambench import datasets
+from dambench.core import events
+from dambench.core.config import SetRef
 from dambench.core.errors import BadInput, Diverged, NotEnoughMemory
 from dambench.core.events import (
     SKIPPED,
@@ -28,28 +23,24 @@ from dambench.core.events import (
     AnyEvent,
     Beginning,
     Checkpointed,
-    Cost,
-    DataCard,
     Environment,
     Failed,
     Finished,
     Measured,
-    Previewed,
     Progressed,
     Resumed,
-    Snapshot,
     Started,
     Stepped,
     Stopped,
     Warned,
 )
 from dambench.engine.checkpoints import Checkpoint, Keeper, newest
-from dambench.engine.preview import preview
-from dambench.engine.settle import Job
-from dambench.evaluators import Context, Finding
+from dambench.engine.job import Job, distilled, evaluation_context, measured, open_problem
+from dambench.engine.monitors import DivergenceMonitor, PhaseTimer, PreviewSchedule, stagnation_warning
+from dambench.engine.sets import check_set, load_set, save_set
 from dambench.training.environment import environment
 from dambench.training.policy import Policy
-from dambench.training.problem import Notice, PhaseStarted, Problem, RealSet, Seeds, State, Step, SyntheticSet
+from dambench.training.problem import PhaseStarted, Problem, RealSet, State, Step, SyntheticSet
 
 LOGGED_STEPS = 1000
 """About how many of a run's iterations have their losses logged: enough for any screen, and no more waiting."""
@@ -64,69 +55,28 @@ SILENCE = 0.5
 """Seconds after which a sign of life is given. A run can be stopped only where it yields."""
 
 
-PREVIEW_SECONDS = 5.0
-"""Between two previews of the set on its way, at least."""
-
-PREVIEWS = 200
-"""Of a run, at most about."""
-
-PREVIEW_SHARE = 0.005
-"""Of a run's time that previews may take."""
-
-PREVIEW_BYTES = 40_000
-
-
 class StopRun(Exception):
     """Thrown into `run` to make it stop: the name of the signal, or whatever else asked for it."""
 
 
 @dataclass
-class _Clock:
-    """Seconds and peak memory of each phase, in the order in which the phases began."""
+class Progress:
+    """How far a run is."""
 
-    policy: Policy
-    phase: str = "prepare"
-    seconds: dict[str, float] = field(default_factory=dict)
-    peaks: dict[str, int] = field(default_factory=dict)
-    reserved: dict[str, int] = field(default_factory=dict)
-    _since: float = field(default_factory=time.perf_counter)
-
-    def enter(self, phase: str) -> None:
-        """End the current phase and begin, or go on with, another."""
-        self.close()
-        self.phase = phase
-        self.policy.restart_peak()
-        self._since = time.perf_counter()
-
-    def note_peak(self, peak: int) -> None:
-        """A peak of the current phase that was measured by someone who will begin a new measurement."""
-        self.peaks[self.phase] = max(peak, self.peaks.get(self.phase, 0))
-        self.reserved[self.phase] = max(self.policy.peak_reserved_bytes(), self.reserved.get(self.phase, 0))
-
-    def close(self) -> None:
-        self.policy.synchronise()
-        now = time.perf_counter()
-        self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + now - self._since
-        self._since = now
-        self.note_peak(self.policy.peak_bytes())
-
-    def spent(self, phase: str) -> float:
-        running = time.perf_counter() - self._since if phase == self.phase else 0.0
-        return self.seconds.get(phase, 0.0) + running
-
-    def costs(self) -> list[Cost]:
-        # After an error of the device it may not answer any more.
-        with suppress(RuntimeError):
-            self.close()
-        return [
-            Cost(
-                phase=phase,
-                seconds=seconds,
-                peak_memory_bytes=self.peaks.get(phase, 0),
-                peak_reserved_bytes=self.reserved.get(phase, 0),
-            )
-            for phase, seconds in self.seconds.items()
-        ]
+    iteration: int = 0
+    set_sha256: str = ""
+    """Of the set that was evaluated last."""
+    stack: int = 0
+    """Of the evaluation networks, after the GPU's memory was too small for the policy's; 0: it was not."""
+    checkpoint: Callable[[], Checkpoint] | None = None
+    """Makes one of where the run is; None: it has not got anywhere."""
+    resumed_from: Checkpoint | None = None
+    scores: set[tuple[int, str, int]] = field(default_factory=set)
+    """Iteration, subject and repeat of those that an earlier attempt measured."""
+    sets: set[int] = field(default_factory=set)
+    """The iterations whose sets an earlier attempt evaluated."""
+    losses: list[Stepped] = field(default_factory=list)
+    """All that were logged."""
 
 
 def run(
@@ -140,43 +90,35 @@ def run(
         keeper: keeps checkpoints. Without it a run cannot be resumed.
         beginning: the run was begun already; it goes on from its last checkpoint.
     """
-    clock = _Clock(job.policy)
-    position = _Position(stack=beginning.stack if beginning else 0)
+    this = _Run(job, keeper, PhaseTimer(job.policy), Progress(stack=beginning.stack if beginning else 0))
+    timer, progress = this.timer, this.progress
     try:
         job.policy.apply()
         here = environment(job.policy, command_line)
         if beginning is not None:
-            yield from _resumed(job, here, keeper, beginning, clock, position)
+            yield from this.resume(here, beginning)
         if beginning is None or beginning.environment is None:
-            yield Started(
-                config=job.config,
-                config_sha256=job.config.sha256,
-                data=job.card,
-                recipe=job.recipe.source if job.recipe else "",
-                overrides=job.overrides,
-                environment=here,
-                metrics={} if job.evaluator.name == "accuracy" else {job.evaluator.name: job.evaluator.METRICS},
-            )
-            for note in [*job.card.notes, *job.notes]:
-                yield Warned(message=note)
-        yield from _distil_and_evaluate(job, clock, position, keeper)
+            yield from this.start(here)
+        if existing := job.config.evaluates:
+            yield from this.evaluate_existing(existing)
+        else:
+            yield from this.distil_and_evaluate()
     except StopRun as stop:
-        phase, costs = clock.phase, clock.costs()
-        if keeper is not None:
-            with suppress(StopRun):
-                yield from _checkpointed(keeper, clock, position)
-        last: AnyEvent = Stopped(signal=str(stop), phase=phase, iteration=position.iteration, costs=costs)
+        phase, costs = timer.phase, timer.costs()
+        with suppress(StopRun):
+            yield from this.save_checkpoint()
+        last: AnyEvent = Stopped(signal=str(stop), phase=phase, iteration=progress.iteration, costs=costs)
     except (Exception, SystemExit) as error:  # a method from outside may try to leave the program
-        said = str(error).strip() or "no message"
-        told = isinstance(error, Diverged | BadInput | NotEnoughMemory)
+        message = str(error).strip() or "no message"
+        explained = isinstance(error, Diverged | BadInput | NotEnoughMemory)
         last = Failed(
-            error=said if told else f"{type(error).__name__}: {said}",
+            error=message if explained else f"{type(error).__name__}: {message}",
             traceback=traceback.format_exc(),
-            costs=clock.costs(),
+            costs=timer.costs(),
             diverged=error.iteration if isinstance(error, Diverged) else None,
         )
     else:
-        last = Finished(set_sha256=position.set_sha256, costs=clock.costs())
+        last = Finished(set_sha256=progress.set_sha256, costs=timer.costs())
     with suppress(StopRun):  # too late to stop
         yield last
     if keeper is not None and isinstance(last, Finished):
@@ -184,339 +126,294 @@ def run(
 
 
 @dataclass
-class _Position:
-    iteration: int = 0
-    set_sha256: str = ""
-    stack: int = 0
-    """Of the evaluation networks, after the GPU's memory was too small for the policy's; 0: it was not."""
-    checkpoint: Callable[[], Checkpoint] | None = None
-    """Makes one of where the run is; None: it has not got anywhere."""
-    from_: Checkpoint | None = None
-    """That the run goes on from."""
-    scores: set[tuple[int, str, int]] = field(default_factory=set)
-    """Iteration, network and repeat of those that are known already."""
-    sets: set[int] = field(default_factory=set)
-    """The iterations whose sets are."""
-    losses: list[Stepped] = field(default_factory=list)
-    """All that were logged."""
+class _Run:
+    """A job at work."""
+
+    job: Job
+    keeper: Keeper | None
+    timer: PhaseTimer
+    progress: Progress
+
+    def start(self, here: Environment) -> Iterator[Started | Warned]:
+        job, evaluator = self.job, self.job.evaluator
+        yield Started(
+            config=job.config,
+            config_sha256=job.config.sha256,
+            data=job.card,
+            recipe=job.recipe.source if job.recipe else "",
+            overrides=job.overrides,
+            environment=here,
+            metrics={} if evaluator.name == "accuracy" else {evaluator.name: evaluator.METRICS},
+        )
+        for note in [*job.card.notes, *job.notes]:
+            yield Warned(message=note)
+
+    def resume(self, here: Environment, beginning: Beginning) -> Iterator[Resumed | Warned]:
+        """Find the last checkpoint that is whole, and be where it is."""
+        names, progress, timer = beginning.checkpoints, self.progress, self.timer
+        checkpoint, name = None, ""
+        if self.keeper is not None:
+            checkpoint, name = newest(self.keeper.folder, names, self.job.config.sha256) or (None, "")
+        iteration = checkpoint.iteration if checkpoint else -1
+        yield Resumed(
+            attempt=beginning.attempt,
+            iteration=iteration,
+            checkpoint=name,
+            process=beginning.process,
+            environment=here,
+        )
+        if names and name != names[-1]:
+            where = f"the one of iteration {iteration}" if checkpoint else "the beginning"
+            yield Warned(message=f"The last checkpoint is missing or damaged: the run goes on from {where}.")
+        before = beginning.environment or here
+        if changed := [name for name in DECIDING if getattr(here, name) != getattr(before, name)]:
+            changes = ", ".join(f"{name} {getattr(before, name)} → {getattr(here, name)}" for name in changed)
+            yield Warned(message=f"Resumed in another environment, so the last bits may differ: {changes}.")
+        if checkpoint is None:
+            return
+        progress.resumed_from, progress.iteration = checkpoint, iteration
+        progress.scores = {score for score in beginning.scores if score[0] <= iteration}
+        progress.sets = {evaluated for evaluated in beginning.sets if evaluated <= iteration}
+        progress.losses = [stepped for stepped in beginning.losses if stepped.iteration <= iteration]
+        timer.seconds |= checkpoint.seconds
+        timer.peaks |= {phase: peaks[0] for phase, peaks in checkpoint.peaks.items()}
+        timer.reserved |= {phase: peaks[1] for phase, peaks in checkpoint.peaks.items()}
+
+    def save_checkpoint(self) -> Iterator[Checkpointed | Warned]:
+        """Write a checkpoint of where the run is, if it is anywhere and checkpoints are kept."""
+        keeper, timer, progress = self.keeper, self.timer, self.progress
+        if keeper is None or progress.checkpoint is None:
+            return
+        timer.close()
+        peaks = {phase: [timer.peaks.get(phase, 0), timer.reserved.get(phase, 0)] for phase in timer.seconds}
+        try:
+            checkpoint = replace(progress.checkpoint(), seconds=dict(timer.seconds), peaks=peaks)
+            if not checkpoint.finite:
+                return  # the next iteration will say so
+            sha256, size, seconds = keeper.write(checkpoint)
+        except (OSError, BadInput) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            yield Warned(message=f"The checkpoint of iteration {progress.iteration} could not be written: {why}.")
+            return
+        yield Checkpointed(iteration=checkpoint.iteration, sha256=sha256, size_bytes=size, seconds=seconds)
+        keeper.sweep()
+
+    def evaluate_existing(self, existing: SetRef) -> Iterator[AnyEvent]:
+        """Evaluate the set that another run has made."""
+        real, test = self._open_data()
+        self.progress.iteration = existing.iteration
+        # A run of this kind has no state but its measurements: one that is resumed goes on with what is left.
+        checkpoint = Checkpoint(self.job.config.sha256, existing.iteration, {}, existing.sha256)
+        self.progress.checkpoint = lambda: checkpoint
+        if self.progress.resumed_from is None:
+            yield from self.save_checkpoint()
+        yield from self.evaluate_set(load_set(existing.sha256, self.job, real), existing.iteration, True, test)
+
+    def distil_and_evaluate(self) -> Iterator[AnyEvent]:
+        """Make a set, and evaluate it at the end and on the way."""
+        config = self.job.config
+        real, test = self._open_data()
+        problem = open_problem(self.job, real)
+        state: State | None = None
+        if checkpoint := self.progress.resumed_from:
+            problem.policy = replace(problem.policy, **cast(dict[str, Any], checkpoint.policy))
+            self.progress.checkpoint = lambda: checkpoint
+            state = checkpoint.state
+            final = checkpoint.iteration >= config.iterations
+            if checkpoint.set_sha256:  # it was to be evaluated before the run went on
+                synthetic = load_set(checkpoint.set_sha256, self.job, real)
+                yield from self.evaluate_set(synthetic, checkpoint.iteration, final, test)
+            if final:
+                return
+        step = yield from _Distillation(self, problem, test).events(state)
+        yield from self.evaluate_set(step.synthetic, step.iteration, True, test)
+
+    def evaluate_set(self, synthetic: SyntheticSet, iteration: int, final: bool, test: RealSet) -> Iterator[AnyEvent]:
+        """Write a set to disk, then evaluate it."""
+        job, progress = self.job, self.progress
+        check_set(synthetic, iteration, job)
+        self.timer.start("evaluate")
+        # Its tensors are the method's own, and valid until it goes on.
+        snapshot = save_set(synthetic, iteration, job.card)
+        progress.set_sha256 = snapshot.sha256
+        if iteration not in progress.sets:
+            yield snapshot
+        spoken = time.perf_counter()
+        done = frozenset((subject, repeat) for at, subject, repeat in progress.scores if at == iteration)
+        context = evaluation_context(
+            job, synthetic, test, set_sha256=snapshot.sha256, iteration=iteration, final=final, stack=progress.stack
+        )
+        for event in measured(job, context, done):
+            if isinstance(event, Progressed):
+                if time.perf_counter() - spoken < SILENCE:
+                    continue
+                event = msgspec.structs.replace(event, memory_bytes=job.policy.used_bytes())
+            elif isinstance(event, Adapted):
+                progress.stack = event.value
+            elif isinstance(event, Measured):
+                self.timer.note_peak(event.peak_memory_bytes)
+                yield from _number_warnings(event)
+            spoken = time.perf_counter()
+            yield event
+
+    def _open_data(self) -> tuple[RealSet, RealSet]:
+        """Open the real images to distil from, and those to test on."""
+        return datasets.open_sets(self.job.card, self.job.policy.device, self.job.config.preprocessing)
 
 
-def _resumed(
-    job: Job, here: Environment, keeper: Keeper | None, beginning: Beginning, clock: _Clock, position: _Position
-) -> Iterator[AnyEvent]:
-    """Find the last checkpoint that is whole, and be where it is."""
-    names = beginning.checkpoints
-    found = newest(keeper.folder, names, job.config.sha256) if keeper else None
-    iteration = found[0].iteration if found else -1
-    yield Resumed(
-        attempt=beginning.attempt,
-        iteration=iteration,
-        checkpoint=found[1] if found else "",
-        process=beginning.process,
-        environment=here,
-    )
-    if names and (found is None or found[1] != names[-1]):
-        where = f"the one of iteration {iteration}" if found else "the beginning"
-        yield Warned(message=f"The last checkpoint is missing or damaged: the run goes on from {where}.")
-    before = beginning.environment or here
-    if others := [name for name in DECIDING if getattr(here, name) != getattr(before, name)]:
-        changes = ", ".join(f"{name} {getattr(before, name)} → {getattr(here, name)}" for name in others)
-        yield Warned(message=f"Resumed in another environment, so the last bits may differ: {changes}.")
-    if found is None:
-        return
-    position.from_, position.iteration = found[0], iteration
-    position.scores = {score for score in beginning.scores if score[0] <= iteration}
-    position.sets = {known for known in beginning.sets if known <= iteration}
-    position.losses = [stepped for stepped in beginning.losses if stepped.iteration <= iteration]
-    clock.seconds |= found[0].seconds
-    clock.peaks |= {phase: peaks[0] for phase, peaks in found[0].peaks.items()}
-    clock.reserved |= {phase: peaks[1] for phase, peaks in found[0].peaks.items()}
+def _number_warnings(event: Measured) -> Iterator[Warned]:
+    for metric, value in event.values.items():
+        if isinstance(value, str):
+            yield Warned(message=f"{event.subject} #{event.repeat}: its {metric} on the test set is {value}.")
 
 
-def _checkpointed(keeper: Keeper, clock: _Clock, position: _Position) -> Iterator[Checkpointed | Warned]:
-    """Write a checkpoint of where the run is, if it is anywhere."""
-    if position.checkpoint is None:
-        return
-    clock.close()
-    peaks = {phase: [clock.peaks.get(phase, 0), clock.reserved.get(phase, 0)] for phase in clock.seconds}
-    try:
-        now = replace(position.checkpoint(), seconds=dict(clock.seconds), peaks=peaks)
-        if not now.finite:
-            return  # the next iteration will say so
-        sha256, size, seconds = keeper.write(now)
-    except (OSError, BadInput) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        yield Warned(message=f"The checkpoint of iteration {position.iteration} could not be written: {why}.")
-        return
-    yield Checkpointed(iteration=now.iteration, sha256=sha256, size_bytes=size, seconds=seconds)
-    keeper.sweep()
+class _Distillation:
+    """A method at work: what it yields, as events of the run."""
 
+    def __init__(self, run: _Run, problem: Problem, test: RealSet) -> None:
+        self._run, self._problem, self._test = run, problem, test
+        self._config, self._policy, self._progress = run.job.config, run.job.policy, run.progress
+        self._total = self._config.iterations
+        self._step: Step | None = None
+        self._due = False
+        """Whether the set of this step is to be evaluated before the method goes on."""
+        self._stops_between = False
+        """Whether the method can be stopped between two steps, when the first one's tensors are valid no more."""
+        self._remarks: list[Warned | Adapted] = []
+        self._divergence = DivergenceMonitor()
+        self._previews = PreviewSchedule(self._total)
+        self._spoken = time.perf_counter()
 
-def open_problem(job: Job, real: RealSet) -> Problem:
-    """What the job's method is given."""
-    return Problem(
-        real=real,
-        card=job.card,
-        ipc=job.config.ipc or 0,
-        seeds=Seeds(job.config.seed),
-        build_network=lambda: networks.build(job.config.network, job.card),
-        network=job.config.network,
-        policy=job.policy,
-    )
+    def events(self, resume: State | None) -> Generator[AnyEvent, None, Step]:
+        """Take all steps.
 
+        Returns:
+            The last one.
 
-def distilled(job: Job, problem: Problem, resume: State | None = None) -> Iterator[Step | Notice]:
-    """What the job's method says.
+        Raises:
+            BadInput: they are too few, or a set cannot be used.
+            Diverged: a loss or a set is not finite.
+        """
+        self._run.timer.start("distil")
+        for event in distilled(self._run.job, self._problem, resume):
+            match event:
+                case Step():
+                    yield from self._take(event)
+                case Progressed():
+                    yield from self._advance(event)
+                case PhaseStarted():
+                    self._run.timer.start(event.phase)
+                case _:  # the method may be in the middle of a step, where a run cannot be stopped
+                    self._remarks.append(event)
+        yield from self._pending_remarks()
+        step = self._checked_end()
+        yield from self._run.save_checkpoint()
+        if left_out := self._left_out():
+            yield Warned(message=f"{left_out:.0f} of {step.iteration} steps were left out: they were not finite.")
+        if warning := stagnation_warning(self._progress.losses, self._run.job.options):
+            yield Warned(message=warning)
+        return step
 
-    Raises:
-        BadInput: it is from outside, and says something else.
-    """
-    for told in job.method.distill(problem, job.options, resume):
-        if not isinstance(told, Step | Notice):
-            what = f"gave a {type(told).__name__} where a Step or Progressed is due"
-            raise BadInput(f"The method {job.config.method.name} {what}.")
-        yield told
+    def _advance(self, event: Progressed) -> Iterator[AnyEvent]:
+        """Go on on the way to a step."""
+        self._stops_between = self._stops_between or event.phase == "distil"
+        yield from self._pending_remarks()
+        if time.perf_counter() - self._spoken > SILENCE:
+            yield msgspec.structs.replace(event, memory_bytes=self._policy.used_bytes())
+            self._spoken = time.perf_counter()
 
+    def _take(self, step: Step) -> Iterator[AnyEvent]:
+        """Take a step: log it, and keep, show or evaluate its set where that is due."""
+        self._check(step)
+        first, self._step = self._step is None, step
+        self._progress.iteration, self._progress.checkpoint = step.iteration, self._checkpoint
+        self._divergence.look(step)
+        if first:  # what cannot be used is known now, not after all iterations
+            check_set(step.synthetic, step.iteration, self._run.job)
+        last, every = step.iteration >= self._total, self._config.evaluate_every
+        self._due = bool(every) and step.iteration % every == 0 and not last
+        # First of all: a checkpoint of this iteration, from wherever it is asked for, comes after its losses.
+        yield from self._log(step, last)
+        if self._run.keeper is not None and self._run.keeper.due and not last:
+            self._divergence.check()
+            yield from self._run.save_checkpoint()
+        if not (self._due or last) and self._previews.due(step):
+            yield self._previews.take(step)
+        if self._due:
+            yield from self._run.evaluate_set(step.synthetic, step.iteration, False, self._test)
+            self._due = False
+            self._run.timer.start("distil")
+            self._spoken = time.perf_counter()
+        if self._stops_between and self._run.keeper is not None:
+            checkpoint = self._checkpoint()
+            self._progress.checkpoint = lambda: checkpoint
 
-def _distil_and_evaluate(job: Job, clock: _Clock, position: _Position, keeper: Keeper | None) -> Iterator[AnyEvent]:
-    config, policy = job.config, job.policy
-    real, test = datasets.open_sets(job.card, policy.device, config.preprocessing)
-    remarks: list[Warned | Adapted] = []
-    problem = open_problem(job, real)
-    total = config.iterations
-    logged = max(1, total // LOGGED_STEPS)
-    begun = position.from_
-    if config.execution.made:
-        begun = Checkpoint(config.sha256, config.execution.made_after, {}, config.execution.made)
-        position.iteration = begun.iteration
-    if begun is not None:
-        problem.policy = replace(policy, **cast(dict[str, Any], begun.policy))
-        position.checkpoint = partial(_same, begun)
-        if keeper is not None and position.from_ is None:
-            yield from _checkpointed(keeper, clock, position)
-        if begun.set_sha256:
-            made = _kept(begun.set_sha256, job, real)
-            yield from _judge(job, made, begun.iteration, begun.iteration >= total, test, clock, position)
-        if begun.iteration >= total:
-            return  # it was made, and is evaluated
+    def _log(self, step: Step, last: bool) -> Iterator[AnyEvent]:
+        """Yield the losses of some steps, what is to be remarked, and a sign of life."""
+        every = max(1, self._total // LOGGED_STEPS)
+        if step.losses and (step.iteration % every == 0 or step.iteration == 1 or last):
+            self._divergence.check()
+            self._progress.losses.append(_stepped(step, self._run.timer.spent("distil"), self._policy))
+            yield self._progress.losses[-1]
+            self._spoken = time.perf_counter()
+        yield from self._pending_remarks()
+        if time.perf_counter() - self._spoken > SILENCE:
+            memory = self._policy.used_bytes()
+            yield Progressed(phase="distil", done=step.iteration, total=self._total, memory_bytes=memory)
+            self._spoken = time.perf_counter()
 
-    step: Step | None = None
-    due = between = False
+    def _pending_remarks(self) -> Iterator[Warned | Adapted]:
+        while self._remarks:
+            yield self._remarks.pop(0)
 
-    def checkpoint() -> Checkpoint:
+    def _checkpoint(self) -> Checkpoint:
+        """Make a checkpoint of the last step."""
+        step = self._step
         assert step is not None
+        # To be evaluated before the run goes on, or after its end.
+        due = self._due or step.iteration >= self._total
         return Checkpoint(
-            config_sha256=config.sha256,
+            config_sha256=self._config.sha256,
             iteration=step.iteration,
             state=step.state(),
-            # To be evaluated before the run goes on, or after its end.
-            set_sha256=_keep(step.synthetic, step.iteration, job.card).sha256 if due or step.iteration >= total else "",
-            policy={name: int(getattr(problem.policy, name)) for name in ADAPTABLE},
+            set_sha256=save_set(step.synthetic, step.iteration, self._run.job.card).sha256 if due else "",
+            policy={name: int(getattr(self._problem.policy, name)) for name in ADAPTABLE},
         )
 
-    heard = time.perf_counter()
-    finite = _Finite()
-    photographer = _Photographer(total)
-    clock.enter("distil")
-    for told in distilled(job, problem, begun.state if begun else None):
-        if isinstance(told, PhaseStarted):
-            clock.enter(told.phase)
-            continue
-        if isinstance(told, Warned | Adapted):
-            remarks.append(told)  # a run can be stopped where it yields, and the method may be in the middle of a step
-            continue
-        if isinstance(told, Progressed):  # on the way to a step
-            between = between or told.phase == "distil"
-            while remarks:
-                yield remarks.pop(0)
-            if time.perf_counter() - heard > SILENCE:
-                yield msgspec.structs.replace(told, memory_bytes=policy.used_bytes())
-                heard = time.perf_counter()
-            continue
-        _check_step(told, step, total, job)
-        first, step = step is None, told
-        position.iteration, position.checkpoint = step.iteration, checkpoint
-        finite.look(step)
-        if first:  # what cannot be used is known now, not after all iterations
-            _check_set(step.synthetic, step.iteration, job)
-        last = step.iteration >= total
-        due = bool(config.evaluate_every) and step.iteration % config.evaluate_every == 0 and not last
-        # First of all: a checkpoint of this iteration, from wherever it is asked for, comes after its losses.
-        if step.losses and (step.iteration % logged == 0 or step.iteration == 1 or last):
-            finite.check()
-            position.losses.append(_stepped(step, clock.spent("distil"), policy))
-            yield position.losses[-1]
-            heard = time.perf_counter()
-        while remarks:
-            yield remarks.pop(0)
-        if time.perf_counter() - heard > SILENCE:
-            yield Progressed(phase="distil", done=step.iteration, total=total, memory_bytes=policy.used_bytes())
-            heard = time.perf_counter()
-        if keeper is not None and keeper.due and not last:
-            finite.check()
-            yield from _checkpointed(keeper, clock, position)
-        if not (due or last) and photographer.due(step):
-            yield photographer.take(step)
-        if due:
-            yield from _judge(job, step.synthetic, step.iteration, False, test, clock, position)
-            due = False
-            clock.enter("distil")
-            heard = time.perf_counter()
-        if between and keeper is not None:
-            # It can be stopped before its next step, when this one's tensors are valid no more.
-            position.checkpoint = partial(_same, checkpoint())
-    if step is None:
-        raise BadInput(f"The method {config.method.name} gave no synthetic set.")
-    if step.iteration < total:
-        raise BadInput(
-            f"The method {config.method.name} stopped after {step.iteration} of its {total} iterations, so its set is "
-            f"not the one that was asked for. To have it, ask for {step.iteration}."
-        )
-    finite.check()
-    left_out = position.losses[-1].losses.get(SKIPPED, 0.0) if position.losses else 0.0
-    in_a_row = int(step.state().get("in_a_row", 0)) if left_out else 0
-    if in_a_row > 1:  # a step may be left out now and then: the next one has other images
-        since = step.iteration - in_a_row + 1
-        raise Diverged(since, f"The loss or its gradient is not finite from iteration {since} to the end")
-    if keeper is not None:
-        yield from _checkpointed(keeper, clock, position)
-    if left_out:
-        yield Warned(message=f"{left_out:.0f} of {step.iteration} steps were left out: they were not finite.")
-    if warning := _not_fallen(position.losses, job.options):
-        yield Warned(message=warning)
-    yield from _judge(job, step.synthetic, step.iteration, True, test, clock, position)
+    def _check(self, step: Step) -> None:
+        """See that a step's iteration is one of those to come.
 
-
-def _check_step(step: Step, before: Step | None, total: int, job: Job) -> None:
-    """See that a step's iteration is one of those to come.
-
-    Raises:
-        BadInput: it is not.
-    """
-    method = job.config.method.name
-    if total and (step.iteration > total or (before and step.iteration <= before.iteration)):
-        after = f" after iteration {before.iteration}" if before else ""
-        raise BadInput(
-            f"The method {method} was asked for {total} iterations, and gave number {step.iteration}{after}."
-        )
-
-
-def _check_set(synthetic: SyntheticSet, iteration: int, job: Job) -> None:
-    """See that a set can be trained on and kept, and is what was asked for.
-
-    Raises:
-        BadInput: its shape, type, labels or number of images are not.
-        Diverged: its images, its labels or its learning rate are not finite.
-    """
-    rate = torch.as_tensor(0.0 if synthetic.lr is None else synthetic.lr)
-    for what, values in (("images", synthetic.images), ("labels", synthetic.labels), ("learning rates", rate)):
-        if values.is_floating_point() and not bool(values.isfinite().all()):
-            raise Diverged(iteration, f"The {what} after iteration {iteration} are not finite")
-    try:
-        if job.config.ipc is None or synthetic.whole:
-            if job.config.ipc is not None or not synthetic.whole:
-                raise BadInput(f"It is {'' if synthetic.whole else 'not '}the whole dataset.")
-            return
-        if why := synthetic.wrong():
-            raise BadInput(f"{why[:1].upper()}{why[1:]}.")
-        if synthetic.preprocessing != job.config.preprocessing:
+        Raises:
+            BadInput: it is not.
+        """
+        method, total, before = self._config.method.name, self._total, self._step
+        if total and (step.iteration > total or (before and step.iteration <= before.iteration)):
+            after = f" after iteration {before.iteration}" if before else ""
             raise BadInput(
-                f"Its images are as {synthetic.preprocessing} leaves them, the run is of {job.config.preprocessing}."
+                f"The method {method} was asked for {total} iterations, and gave number {step.iteration}{after}."
             )
-        if (ipc := synthetic.ipc_on(job.card)) != job.config.ipc:
-            raise BadInput(f"It has {ipc} images per class, and {job.config.ipc} were asked for.")
-    except BadInput as error:
-        which = f"after iteration {iteration}" if iteration else "that it chose"
-        raise BadInput(f"The set of the method {job.config.method.name} {which} cannot be used. {error}") from None
 
+    def _checked_end(self) -> Step:
+        """The last step, if it is the one that was asked for, and finite."""
+        step, total, method = self._step, self._total, self._config.method.name
+        if step is None:
+            raise BadInput(f"The method {method} gave no synthetic set.")
+        if step.iteration < total:
+            raise BadInput(
+                f"The method {method} stopped after {step.iteration} of its {total} iterations, so its set is not the "
+                f"one that was asked for. To have it, ask for {step.iteration}."
+            )
+        self._divergence.check()
+        in_a_row = int(step.state().get("in_a_row", 0)) if self._left_out() else 0
+        if in_a_row > 1:  # a step may be left out now and then: the next one has other images
+            since = step.iteration - in_a_row + 1
+            raise Diverged(since, f"The loss or its gradient is not finite from iteration {since} to the end")
+        return step
 
-def _same(checkpoint: Checkpoint) -> Checkpoint:
-    return checkpoint
-
-
-class _Photographer:
-    """Takes pictures of the set on its way: not too many, and not more often than they are worth.
-
-    Args:
-        total: iterations of the run.
-    """
-
-    def __init__(self, total: int) -> None:
-        self._least = total / PREVIEWS
-        """Iterations between two."""
-        self._last = -total
-        self._next = time.perf_counter() + SILENCE
-
-    def due(self, step: Step) -> bool:
-        return time.perf_counter() >= self._next and step.iteration - self._last >= self._least
-
-    def take(self, step: Step) -> Previewed:
-        began = time.perf_counter()
-        taken = Previewed(iteration=step.iteration, preview=preview(step.synthetic, PREVIEW_BYTES))
-        now = time.perf_counter()
-        self._last, self._next = step.iteration, now + max(PREVIEW_SECONDS, (now - began) / PREVIEW_SHARE)
-        return taken
-
-
-class _Finite:
-    """Sees the first iteration whose loss is no number, without making a GPU wait for each."""
-
-    def __init__(self) -> None:
-        self._names: list[str] = []
-        self._first = torch.empty(0)
-        """By loss, its last value, and the iteration since which it is no number: (2, losses); -1: it is one."""
-
-    def look(self, step: Step) -> None:
-        if not step.losses:
-            return
-        values = torch.stack([loss.detach().double() for loss in step.losses.values()])
-        if list(step.losses) != self._names:
-            self._names = list(step.losses)
-            self._first = torch.stack([values, torch.full_like(values, -1)])
-        value, since = self._first
-        fine = since < 0
-        since = torch.where(fine & ~values.isfinite(), step.iteration, since)
-        self._first = torch.stack([torch.where(fine, values, value), since])
-        if values.device.type == "cpu":
-            self.check()
-
-    def check(self) -> None:
-        """Raises Diverged if there was one. Here the host waits for the device."""
-        for name, value, since in zip(self._names, *self._first.tolist(), strict=True) if self._names else ():
-            if since >= 0:
-                raise Diverged(int(since), f"The {name} loss is {value} at iteration {since:.0f}")
-
-
-def _kept(sha256: str, job: Job, real: RealSet) -> SyntheticSet:
-    """A set that was kept, on the run's device."""
-    if sha256 == job.card.sha256:
-        return open_problem(job, real).whole_set()
-    path = files.set_path(sha256)
-    if not path.is_file() or files.sha256(path) != sha256:
-        raise BadInput(f"The set {sha256[:8]}… that is to be evaluated is missing or damaged in {str(path.parent)!r}.")
-    made = SyntheticSet.read(path)
-    device = job.policy.device
-    return replace(made, images=made.images.to(device), labels=made.labels.to(device))
-
-
-def _not_fallen(logged: list[Stepped], options: Options) -> str:
-    """What to say where the matching loss is no lower at the end of a whole run than at its beginning; else nothing.
-
-    Each iteration may have a network of its own, and their losses differ: medians are compared. The first iteration
-    counts by itself, too, for a step that is far too large makes the loss jump at once, and then fall.
-    """
-    losses = [float(event.losses["matching"]) for event in logged if "matching" in event.losses]
-    few = len(losses) // 10
-    if few < 5 or logged[0].iteration > 1:
-        return ""
-    first, last = min(losses[0], median(losses[:few])), median(losses[-few:])
-    if last < first:
-        return ""
-    smaller = getattr(options, "lr_images", 1.0) / 10
-    return (
-        f"The matching loss has not fallen: it began at {first:.3g} and is {last:.3g} over the last tenth of the run. "
-        f"A smaller step may help (--set method.lr_images={smaller:g}), or matching on the ConvNet (--network convnet)."
-    )
+    def _left_out(self) -> float:
+        """How many steps were left out since they were not finite."""
+        losses = self._progress.losses
+        return float(losses[-1].losses.get(SKIPPED, 0.0)) if losses else 0.0
 
 
 def _stepped(step: Step, seconds: float, policy: Policy) -> Stepped:
@@ -524,112 +421,3 @@ def _stepped(step: Step, seconds: float, policy: Policy) -> Stepped:
     losses = {name: events.real(float(value)) for name, value in step.losses.items()}
     used = policy.used_bytes()
     return Stepped(iteration=step.iteration, losses=losses, seconds=seconds, memory_bytes=used, parts=step.parts)
-
-
-def _judge(
-    job: Job,
-    synthetic: SyntheticSet,
-    iteration: int,
-    final: bool,
-    test: RealSet,
-    clock: _Clock,
-    position: _Position,
-) -> Iterator[AnyEvent]:
-    """Keep the set, then evaluate it."""
-    _check_set(synthetic, iteration, job)
-    clock.enter("evaluate")
-    # Its tensors are the method's own, and valid until it goes on.
-    snapshot = _keep(synthetic, iteration, job.card)
-    position.set_sha256 = snapshot.sha256
-    if iteration not in position.sets:
-        yield snapshot
-    heard = time.perf_counter()
-    done = frozenset((subject, repeat) for at, subject, repeat in position.scores if at == iteration)
-    context = evaluation_context(
-        job, synthetic, test, set_sha256=snapshot.sha256, iteration=iteration, final=final, stack=position.stack
-    )
-    for event in measured(job, context, done):
-        if isinstance(event, Adapted):
-            position.stack = event.value
-        if isinstance(event, Progressed):
-            if time.perf_counter() - heard < SILENCE:
-                continue
-            event = msgspec.structs.replace(event, memory_bytes=job.policy.used_bytes())
-        heard = time.perf_counter()
-        if isinstance(event, Measured):
-            clock.note_peak(event.peak_memory_bytes)
-            for metric, value in event.values.items():
-                if isinstance(value, str):
-                    warning = f"{event.subject} #{event.repeat}: its {metric} on the test set is {value}."
-                    yield Warned(message=warning)
-        yield event
-
-
-def measured(job: Job, context: Context, done: Collection[tuple[str, int]] = ()) -> Iterator[Finding]:
-    """What the job's evaluator finds.
-
-    Raises:
-        BadInput: it is from outside, and gives something else.
-    """
-    name, metrics = job.evaluator.name, job.evaluator.METRICS
-    for event in job.evaluator.evaluate(context, job.evaluator_options, done):
-        if not isinstance(event, Finding):
-            kind = type(event).__name__
-            raise BadInput(f"The evaluator {name} gave a {kind} where a Measured or Progressed is due.")
-        if isinstance(event, Measured) and (unnamed := event.values.keys() - metrics.keys()):
-            raise BadInput(f"The evaluator {name} measured {', '.join(sorted(unnamed))}, which its METRICS lack.")
-        yield event
-
-
-def evaluation_context(
-    job: Job,
-    synthetic: SyntheticSet,
-    test: RealSet,
-    *,
-    set_sha256: str,
-    iteration: int,
-    final: bool,
-    stack: int = 0,
-) -> Context:
-    """What the job's evaluator is given.
-
-    Args:
-        stack: networks to be trained at once; 0: as many as the policy says.
-    """
-    config = job.config
-    return Context(
-        evaluator=job.evaluator.name,
-        synthetic=synthetic,
-        set_sha256=set_sha256,
-        iteration=iteration,
-        final=final,
-        test=test,
-        card=job.card,
-        networks=config.evaluate_on,
-        repeats=config.eval_repeats,
-        protocol=config.protocol,
-        seeds=Seeds(config.seed),
-        policy=replace(job.policy, stack=stack or job.policy.stack),
-    )
-
-
-def _keep(synthetic: SyntheticSet, iteration: int, card: DataCard) -> Snapshot:
-    """Write the set to its file, unless it is the prepared dataset itself."""
-    if synthetic.whole:
-        path = datasets.path_of(card)
-        digest, size = card.sha256, path.stat().st_size
-    else:
-        content = synthetic.to_bytes()
-        digest, size = files.digest(content), len(content)
-        path = files.set_path(digest)
-        if not path.exists():
-            with files.writing("The synthetic set", path.parent, files.HOME_HINT):
-                files.write_whole(path, content)
-    return Snapshot(
-        iteration=iteration,
-        sha256=digest,
-        size_bytes=size,
-        shape=list(synthetic.images.shape),
-        dtype=str(synthetic.images.dtype).removeprefix("torch."),
-        preview=preview(synthetic),
-    )

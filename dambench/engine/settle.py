@@ -26,13 +26,14 @@ from dambench.core.config import (
     SetRef,
     read,
 )
-from dambench.core.contracts import Evaluator, Method
+from dambench.core.contracts import Method
 from dambench.core.errors import BadInput, about, named
 from dambench.core.events import (
     DataCard,
     Environment,
 )
 from dambench.core.protocol import preset
+from dambench.engine.job import Job
 from dambench.training.policy import STACK, Policy, choose_compiling, choose_device, choose_precision, micro_batch
 
 DATA = "DAMBENCH_DATA"
@@ -40,35 +41,6 @@ DATA = "DAMBENCH_DATA"
 
 MOST_PIXELS = 128 * 128
 """Of an image that can be turned by a matrix."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run that can begin: nothing is left open, and its data are ready."""
-
-    config: RunConfig
-    card: DataCard
-    recipe: Recipe | None
-    method: Method
-    options: Options
-    evaluator: Evaluator
-    evaluator_options: Options
-    policy: Policy
-    changed_options: dict[str, Any]
-    """The method's options that differ from the recipe's."""
-    changed_settings: dict[str, Any]
-    """Of `preprocessing`, `network` and `precision` those that differ, and `recipe`, its name, if not the default."""
-    notes: list[str]
-    """What was asked for and has no effect."""
-
-    @property
-    def overrides(self) -> dict[str, Any]:
-        """All that differs from the recipe, as a run keeps it."""
-        return self.changed_options | self.changed_settings
-
-    def with_seed(self, seed: int) -> "Job":
-        """The same run under another seed: on nothing else that was settled does it depend."""
-        return replace(self, config=msgspec.structs.replace(self.config, seed=seed))
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,11 @@ from dambench.core.events import (
     remark,
 )
 from dambench.engine import loop as engine_loop
+from dambench.engine import monitors
+from dambench.engine.job import Job
 from dambench.engine.loop import StopRun, run
-from dambench.engine.settle import Job, prepare
+from dambench.engine.monitors import PreviewSchedule
+from dambench.engine.settle import prepare
 from dambench.evaluators import Context, accuracy
 from dambench.training.problem import Network, Normalisation, Notice, PhaseStarted, Problem, State, Step, SyntheticSet
 from dambench.training.train import train_together
@@ -161,8 +164,9 @@ def test_sets_on_the_way_are_evaluated_when_asked() -> None:
 
 def test_the_set_is_shown_as_it_forms_and_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_loop, "SILENCE", 0.0)
-    monkeypatch.setattr(engine_loop, "PREVIEW_SECONDS", 0.0)
-    monkeypatch.setattr(engine_loop, "PREVIEW_SHARE", 1e9)
+    monkeypatch.setattr(monitors, "FIRST_PREVIEW", 0.0)
+    monkeypatch.setattr(monitors, "PREVIEW_SECONDS", 0.0)
+    monkeypatch.setattr(monitors, "PREVIEW_SHARE", 1e9)
     seen = _run()
     shown = [event for event in seen if isinstance(event, Previewed)]
     assert [event.iteration for event in shown] == [1, 2, 3]  # the last one is a snapshot
@@ -177,18 +181,18 @@ def test_the_set_is_shown_as_it_forms_and_that_changes_nothing(monkeypatch: pyte
 def test_previews_are_few_and_rarer_where_they_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
     now, took = [0.0], 0.001
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(engine_loop, "preview", lambda synthetic, most_bytes: now.__setitem__(0, now[0] + took) or b"")
+    monkeypatch.setattr(monitors, "preview", lambda synthetic, most_bytes: now.__setitem__(0, now[0] + took) or b"")
     data = cast(SyntheticSet, None)  # nobody looks at it
 
     def times(total: int, seconds: float) -> list[float]:
         """When previews are taken of a run of so many iterations that take so long each."""
-        photographer, found = engine_loop._Photographer(total), []
+        schedule, found = PreviewSchedule(total), []
         begun = now[0]
         for iteration in range(1, total + 1):
             now[0] += seconds
-            if photographer.due(step := Step(iteration, data)):
+            if schedule.due(step := Step(iteration, data)):
                 found.append(now[0] - begun)
-                photographer.take(step)
+                schedule.take(step)
         return found
 
     assert times(1000, 0.01) == pytest.approx([0.51, 5.52], abs=0.02)

@@ -14,8 +14,9 @@ from dambench.core.errors import NotEnoughMemory
 from dambench.core.events import Finished, Progressed, Snapshot
 from dambench.engine import estimate as estimating
 from dambench.engine.estimate import Estimate, estimate
+from dambench.engine.job import Job
 from dambench.engine.loop import run
-from dambench.engine.settle import Job, prepare
+from dambench.engine.settle import prepare
 
 SMALL = Request(
     method={"name": "dm", "batch_real": 16, "iterations": 40},

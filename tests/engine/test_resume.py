@@ -32,8 +32,9 @@ from dambench.core.events import (
 from dambench.core.protocol import PRESETS, Budget
 from dambench.engine import checkpoints
 from dambench.engine.checkpoints import Checkpoint, Keeper
+from dambench.engine.job import Job
 from dambench.engine.loop import StopRun
-from dambench.engine.settle import Job, prepare
+from dambench.engine.settle import prepare
 from dambench.runner import processes
 from dambench.store.records import AttemptSuperseded
 from dambench.store.runs import Store

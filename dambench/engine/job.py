@@ -1,0 +1,119 @@
+"""Job: a request that was settled, and what its method and its evaluator are given and yield."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from dambench import networks
+from dambench.core.config import Options, Recipe, RunConfig
+from dambench.core.contracts import Evaluator, Method
+from dambench.core.errors import BadInput
+from dambench.core.events import DataCard, Measured
+from dambench.evaluators import Context, Finding
+from dambench.training.policy import Policy
+from dambench.training.problem import Notice, Problem, RealSet, Seeds, State, Step, SyntheticSet
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that can begin: nothing is left open, and its data are ready."""
+
+    config: RunConfig
+    card: DataCard
+    recipe: Recipe | None
+    method: Method
+    options: Options
+    evaluator: Evaluator
+    evaluator_options: Options
+    policy: Policy
+    changed_options: dict[str, Any]
+    """The method's options that differ from the recipe's."""
+    changed_settings: dict[str, Any]
+    """Of `preprocessing`, `network` and `precision` those that differ, and `recipe`, its name, if not the default."""
+    notes: list[str]
+    """What was asked for and has no effect."""
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """All that differs from the recipe, as a run keeps it."""
+        return self.changed_options | self.changed_settings
+
+    def with_seed(self, seed: int) -> "Job":
+        """The same run under another seed: on nothing else that was settled does it depend."""
+        return replace(self, config=msgspec.structs.replace(self.config, seed=seed))
+
+
+def open_problem(job: Job, real: RealSet) -> Problem:
+    """Make what the job's method is given."""
+    return Problem(
+        real=real,
+        card=job.card,
+        ipc=job.config.ipc or 0,
+        seeds=Seeds(job.config.seed),
+        build_network=lambda: networks.build(job.config.network, job.card),
+        network=job.config.network,
+        policy=job.policy,
+    )
+
+
+def distilled(job: Job, problem: Problem, resume: State | None = None) -> Iterator[Step | Notice]:
+    """Run the job's method.
+
+    Raises:
+        BadInput: it is from outside, and yields something else.
+    """
+    for event in job.method.distill(problem, job.options, resume):
+        if not isinstance(event, Step | Notice):
+            kind = type(event).__name__
+            raise BadInput(f"The method {job.method.name} gave a {kind} where a Step or Progressed is due.")
+        yield event
+
+
+def measured(job: Job, context: Context, done: Collection[tuple[str, int]] = ()) -> Iterator[Finding]:
+    """Run the job's evaluator.
+
+    Raises:
+        BadInput: it is from outside, and gives something else.
+    """
+    name, metrics = job.evaluator.name, job.evaluator.METRICS
+    for event in job.evaluator.evaluate(context, job.evaluator_options, done):
+        if not isinstance(event, Finding):
+            kind = type(event).__name__
+            raise BadInput(f"The evaluator {name} gave a {kind} where a Measured or Progressed is due.")
+        if isinstance(event, Measured) and (unnamed := event.values.keys() - metrics.keys()):
+            raise BadInput(f"The evaluator {name} measured {', '.join(sorted(unnamed))}, which its METRICS lack.")
+        yield event
+
+
+def evaluation_context(
+    job: Job,
+    synthetic: SyntheticSet,
+    test: RealSet,
+    *,
+    set_sha256: str,
+    iteration: int,
+    final: bool,
+    stack: int = 0,
+) -> Context:
+    """Make what the job's evaluator is given.
+
+    Args:
+        stack: networks to be trained at once; 0: as many as the policy says.
+    """
+    config = job.config
+    return Context(
+        evaluator=job.evaluator.name,
+        synthetic=synthetic,
+        set_sha256=set_sha256,
+        iteration=iteration,
+        final=final,
+        test=test,
+        card=job.card,
+        networks=config.evaluate_on,
+        repeats=config.eval_repeats,
+        protocol=config.protocol,
+        seeds=Seeds(config.seed),
+        policy=replace(job.policy, stack=stack or job.policy.stack),
+    )

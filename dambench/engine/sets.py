@@ -1,0 +1,80 @@
+"""The sets that a run makes: checked, written to disk, opened again."""
+
+from dataclasses import replace
+
+import torch
+
+from dambench import datasets
+from dambench.core import files
+from dambench.core.errors import BadInput, Diverged
+from dambench.core.events import DataCard, Snapshot
+from dambench.engine.job import Job, open_problem
+from dambench.engine.preview import preview
+from dambench.training.problem import RealSet, SyntheticSet
+
+
+def check_set(synthetic: SyntheticSet, iteration: int, job: Job) -> None:
+    """See that a set can be trained on and kept, and is what was asked for.
+
+    Raises:
+        BadInput: its shape, type, labels or number of images are not.
+        Diverged: its images, its labels or its learning rate are not finite.
+    """
+    rate = torch.as_tensor(0.0 if synthetic.lr is None else synthetic.lr)
+    for what, values in (("images", synthetic.images), ("labels", synthetic.labels), ("learning rates", rate)):
+        if values.is_floating_point() and not bool(values.isfinite().all()):
+            raise Diverged(iteration, f"The {what} after iteration {iteration} are not finite")
+    try:
+        if job.config.ipc is None or synthetic.whole:
+            if job.config.ipc is not None or not synthetic.whole:
+                raise BadInput(f"It is {'' if synthetic.whole else 'not '}the whole dataset.")
+            return
+        if why := synthetic.wrong():
+            raise BadInput(f"{why[:1].upper()}{why[1:]}.")
+        if synthetic.preprocessing != job.config.preprocessing:
+            raise BadInput(
+                f"Its images are as {synthetic.preprocessing} leaves them, the run is of {job.config.preprocessing}."
+            )
+        if (ipc := synthetic.ipc_on(job.card)) != job.config.ipc:
+            raise BadInput(f"It has {ipc} images per class, and {job.config.ipc} were asked for.")
+    except BadInput as error:
+        which = f"after iteration {iteration}" if iteration else "that it chose"
+        raise BadInput(f"The set of the method {job.config.method.name} {which} cannot be used. {error}") from None
+
+
+def load_set(sha256: str, job: Job, real: RealSet) -> SyntheticSet:
+    """Open a set that is on disk, on the run's device.
+
+    Raises:
+        BadInput: it is missing or damaged.
+    """
+    if sha256 == job.card.sha256:
+        return open_problem(job, real).whole_set()
+    path = files.set_path(sha256)
+    if not path.is_file() or files.sha256(path) != sha256:
+        raise BadInput(f"The set {sha256[:8]}… that is to be evaluated is missing or damaged in {str(path.parent)!r}.")
+    made = SyntheticSet.read(path)
+    device = job.policy.device
+    return replace(made, images=made.images.to(device), labels=made.labels.to(device))
+
+
+def save_set(synthetic: SyntheticSet, iteration: int, card: DataCard) -> Snapshot:
+    """Write the set to its file, unless it is the prepared dataset itself."""
+    if synthetic.whole:
+        path = datasets.path_of(card)
+        digest, size = card.sha256, path.stat().st_size
+    else:
+        content = synthetic.to_bytes()
+        digest, size = files.digest(content), len(content)
+        path = files.set_path(digest)
+        if not path.exists():
+            with files.writing("The synthetic set", path.parent, files.HOME_HINT):
+                files.write_whole(path, content)
+    return Snapshot(
+        iteration=iteration,
+        sha256=digest,
+        size_bytes=size,
+        shape=list(synthetic.images.shape),
+        dtype=str(synthetic.images.dtype).removeprefix("torch."),
+        preview=preview(synthetic),
+    )
