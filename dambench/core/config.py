@@ -186,8 +186,8 @@ class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 def option(
     title: str,
     description: str,
-    *,
     default: str = "",
+    *,
     choices: Sequence[str] = (),
     flag: str = "",
     section: Section = "more",
@@ -202,7 +202,7 @@ def option(
         flag: `--tag`, where it is not called as the field; it then stands before each of several values.
         section: of the form. none: another field of the form says it.
     """
-    stated = {"default": default, "choices": list(choices), "flag": flag, "section": section}
+    stated = {"default": default, "choices": choices, "flag": flag, "section": section}
     return Meta(title=title, description=description, extra_json_schema={"x-option": stated})
 
 
@@ -210,8 +210,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The options of a run as somebody gave them. None: not given. A new option is one field here, and its use."""
 
     method: Annotated[
-        str | dict[str, Any] | None,
-        option("Method", "How the set is made: see `dambench methods`", section="main"),
+        str | dict[str, Any] | None, option("Method", "How the set is made: see `dambench methods`", section="main")
     ] = None
     dataset: Annotated[
         str | dict[str, Any] | None,
@@ -224,86 +223,71 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     data: Annotated[
         Text | None,
         option(
-            "Data in",
-            "The folder or file with the raw data, for datasets by path",
-            default="DAMBENCH_DATA",
-            section="main",
+            "Data in", "The folder or file with the raw data, for datasets by path", "DAMBENCH_DATA", section="main"
         ),
     ] = None
-    ipc: Annotated[Count | None, option("IPC", "Images per class", default="1", section="main")] = None
+    ipc: Annotated[Count | None, option("IPC", "Images per class", "1", section="main")] = None
     network: Annotated[
-        str | None,
-        option("Network", "The network to match on, as convnet-d3-w128", default="the recipe's", section="main"),
+        str | None, option("Network", "The network to match on, as convnet-d3-w128", "the recipe's", section="main")
     ] = None
     recipe: Annotated[
         str | None,
         option(
             "Recipe",
             "Published or measured settings of the method, by name; what is given goes over them",
-            default="default",
+            "default",
             section="method",
         ),
     ] = None
     iterations: Annotated[Count | None, option("Iterations", "Short for --set method.iterations=N", section="none")] = (
         None
     )
-    seed: Annotated[Seed | None, option("Seed", "Everything random follows from it", default="0", section="none")] = (
-        None
-    )
+    seed: Annotated[Seed | None, option("Seed", "Everything random follows from it", "0", section="none")] = None
     seeds: Annotated[
         str | Annotated[list[Seed], Meta(max_length=MAX_RUNS)] | None,
-        option("Seeds", "One, or several runs: 0-4 or 0,3,7", default="0", section="main"),
+        option("Seeds", "One, or several runs: 0-4 or 0,3,7", "0", section="main"),
     ] = None
     device: Annotated[
-        str | None,
-        option("Device", "auto (a GPU if there is one), cpu or cuda:N", default="auto", section="main"),
+        str | None, option("Device", "auto (a GPU if there is one), cpu or cuda:N", "auto", section="main")
     ] = None
     protocol: Annotated[
         str | None,
         option(
             "Protocol",
             "How networks are trained and tested: see `dambench protocols`; only the same protocol makes one table",
-            default="quick",
+            "quick",
             section="main",
         ),
     ] = None
     evaluate_on: Annotated[
         Annotated[list[str], Meta(min_length=1, max_length=100)] | None,
         option(
-            "Evaluate on",
-            "Networks or pools that are trained on the set",
-            default="the ConvNet matched on",
-            section="main",
+            "Evaluate on", "Networks or pools that are trained on the set", "the ConvNet matched on", section="main"
         ),
     ] = None
     eval_repeats: Annotated[
-        Count | None, option("Repeats", "How many of each network are trained", default="5", section="main")
+        Count | None, option("Repeats", "How many of each network are trained", "5", section="main")
     ] = None
     evaluate_every: Annotated[
-        Every | None,
-        option("Every", "Also evaluate each time so many iterations are done; 0: only at the end", default="0"),
+        Every | None, option("Every", "Also evaluate each time so many iterations are done; 0: only at the end", "0")
     ] = None
     preprocessing: Annotated[
         str | None,
         option(
-            "Preprocessing",
-            "Of the real images: mean/std, or zca, whitening",
-            default="the recipe's",
-            choices=PREPROCESSINGS,
+            "Preprocessing", "Of the real images: mean/std, or zca, whitening", "the recipe's", choices=PREPROCESSINGS
         ),
     ] = None
     precision: Annotated[
         str | None,
-        option("Precision", "fp32, tf32 (GPU) or bf16 (of real images)", default="auto", choices=("auto", *PRECISIONS)),
+        option("Precision", "fp32, tf32 (GPU) or bf16 (of real images)", "auto", choices=("auto", *PRECISIONS)),
     ] = None
     compile: Annotated[
-        str | None,
-        option("Compile", "Compile the networks; auto: in long runs", default="auto", choices=COMPILING),
+        str | None, option("Compile", "Compile the networks; auto: in long runs", "auto", choices=COMPILING)
     ] = None
     deterministic: Annotated[bool | None, option("Deterministic", "Only deterministic operations, also on CUDA")] = None
-    threads: Annotated[Threads | None, option("Threads", "CPU threads of torch; 0: its own choice", default="0")] = None
+    threads: Annotated[Threads | None, option("Threads", "CPU threads of torch; 0: its own choice", "0")] = None
     checkpoint_every: Annotated[
-        Seconds | None, option("Checkpoint", "Seconds between two checkpoints, at least", default="30")
+        Seconds | None, option("Checkpoint", "Seconds between two checkpoints, at least", "30")
     ] = None
     name: Annotated[Name | None, option("Name", "What to call the run")] = None
     tags: Annotated[
@@ -382,16 +366,13 @@ def _spec(name: str, schema: dict[str, Any]) -> OptionSpec:
     stated = schema["x-option"]
     return OptionSpec(
         name=name,
-        flag=stated["flag"] or f"--{name.replace('_', '-')}",
         kind=kinds.get(form["type"], form["type"]),
         title=schema["title"],
         description=schema["description"],
-        default=stated["default"],
-        choices=tuple(stated["choices"]),
         minimum=form.get("minimum"),
         maximum=form.get("maximum"),
         repeated=bool(stated["flag"]),
-        section=stated["section"],
+        **stated | {"flag": stated["flag"] or f"--{name.replace('_', '-')}"},
     )
 
 
