@@ -23,6 +23,9 @@ from dambench.core.errors import BadInput, folded, named, unknown
 from dambench.core.protocol import Protocol, identity
 from dambench.core.sanitize import display
 
+# What plug-ins may import: see docs/plugins.md.
+__all__ = ["Options", "Recipe"]
+
 MAX_SEED = 2**63 - 1
 MAX_RUNS = 1000
 """The most runs that one command may start."""

@@ -7,6 +7,9 @@ from difflib import get_close_matches
 
 from dambench.core.sanitize import display
 
+# What plug-ins may import: see docs/plugins.md.
+__all__ = ["BadInput", "Diverged", "NotEnoughMemory"]
+
 
 class BadInput(ValueError):
     """The request cannot be met. The text says what was asked, what is wrong and what would be right.

@@ -13,6 +13,9 @@ from msgspec.structs import asdict, replace
 from dambench.core.config import RunConfig
 from dambench.core.sanitize import display, display_lines
 
+# What plug-ins may import: see docs/plugins.md.
+__all__ = ["Adapted", "DataCard", "Measured", "Metric", "Progressed", "Warned"]
+
 Real = float | Literal["nan", "inf", "-inf"]
 """A number that may have gone wrong. JSON and SQLite would both turn a NaN into NULL, which says «unknown»."""
 

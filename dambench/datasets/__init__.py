@@ -32,6 +32,9 @@ from dambench.core.events import DataCard
 from dambench.core.sanitize import counted, display
 from dambench.training.problem import Normalisation, Preprocessing, RealSet, Whitening
 
+# What plug-ins may import: see docs/plugins.md.
+__all__ = ["Raw"]
+
 DARK = 32
 """Images whose brightest pixel is below it are said to be nearly black."""
 

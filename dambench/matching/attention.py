@@ -6,6 +6,9 @@ Sajedi et al., "DataDAM: Efficient Dataset Distillation with Attention Matching"
 import torch.nn.functional as F
 from torch import Tensor
 
+# What plug-ins may import: see docs/plugins.md.
+__all__ = ["attention"]
+
 
 def attention(maps: Tensor, power: float = 1.0, nonnegative: bool = False) -> Tensor:
     """The attention map of each image, as a vector of length 1: z = vec(A) / ‖vec(A)‖₂, A = Σ_channels |f|^power.

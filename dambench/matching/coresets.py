@@ -18,6 +18,9 @@ from dambench.core.events import Progressed
 from dambench.matching.experts import expert, expert_protocol, features_of_each_class
 from dambench.training.problem import Notice, Problem, Step
 
+# What plug-ins may import: see docs/plugins.md.
+__all__ = ["RECIPES", "Options", "coreset"]
+
 
 class Options(config.Options, frozen=True):
     """What coresets have in common."""

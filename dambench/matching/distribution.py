@@ -38,6 +38,9 @@ from dambench.training.cuda_graph import Recorder
 from dambench.training.policy import Policy
 from dambench.training.problem import Network, Notice, Problem, RealSet, Stage, State, Step
 
+# What plug-ins may import: see docs/plugins.md.
+__all__ = ["Options", "RealBatch", "Term", "match_means", "real_batch", "squared_distance"]
+
 EVERY = slice(None)
 
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from dambench.core.events import SKIPPED
 from dambench.training.problem import Problem, State
 
+# What plug-ins may import: see docs/plugins.md.
+__all__ = ["Learned", "LearnedImages"]
+
 PATIENCE = 10
 """Steps in a row that are left out before the losses say so, which ends the run."""
 

@@ -24,6 +24,20 @@ from dambench.core.events import Adapted, DataCard, Progressed, Warned
 from dambench.core.sanitize import display
 from dambench.training.policy import Policy
 
+# What plug-ins may import: see docs/plugins.md.
+__all__ = [
+    "Network",
+    "Normalisation",
+    "Notice",
+    "PhaseStarted",
+    "Problem",
+    "RealSet",
+    "Stage",
+    "State",
+    "Step",
+    "SyntheticSet",
+]
+
 SET_FORMAT = 1
 MOST_HEADER = 1_000_000
 """Bytes of the text at the beginning of a set's file."""

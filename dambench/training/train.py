@@ -23,6 +23,9 @@ from dambench.training.augmentation import FILLED, Draw, augment, augment_by, dr
 from dambench.training.cuda_graph import Replayed
 from dambench.training.problem import Network, Seeds, SyntheticSet
 
+# What plug-ins may import: see docs/plugins.md.
+__all__ = ["predict", "train"]
+
 DEFAULT_LR = 0.01
 
 EPSILON = 1e-12
