@@ -132,8 +132,8 @@ class DambenchApp(App[None]):
         self.feed.start()
         self.set_interval(feed.EVERY, self._tick)
         if not self.is_headless:
-            shutdown.when_asked(self.exit)
-            shutdown.with_terminal()
+            shutdown.on_sigterm(self.exit)
+            shutdown.on_hang_up()
         first = self.settings.get("place", "runs")
         if self._first_run:
             cast(LiveScreen, self.get_screen("live")).watch_run(self._first_run)

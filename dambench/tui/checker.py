@@ -13,18 +13,18 @@ from contextlib import suppress
 from typing import IO, Any
 
 Answer = dict[str, Any]
-"""As `dambench run --check` prints it, or `error` and a sentence."""
+"""As `dambench run --check` prints it, or `error`, a sentence, and `field`, the option that it is about."""
 
 
 class Checker:
     """Asks one `dambench checks` again and again; of several questions that wait, only the newest.
 
     Args:
-        hear: gets each question and its answer, in this one's thread.
+        on_answer: called with each question and its answer, in this one's thread.
     """
 
-    def __init__(self, hear: Callable[[list[str], Answer], None]):
-        self._hear = hear
+    def __init__(self, on_answer: Callable[[list[str], Answer], None]):
+        self._on_answer = on_answer
         self._question: list[str] | None = None
         self._wake = threading.Event()
         self._over = False
@@ -55,7 +55,7 @@ class Checker:
                 continue
             answer = self._answer(question)
             if not self._over:
-                self._hear(question, answer)
+                self._on_answer(question, answer)
         if self._child is not None:
             self._child.kill()
             self._child.communicate()
@@ -71,8 +71,8 @@ class Checker:
             child.stdin.flush()
             line = child.stdout.readline()
             if line:
-                found: Answer = json.loads(line)
-                return found
+                answer: Answer = json.loads(line)
+                return answer
             child.communicate()
         except (OSError, ValueError) as error:
             return {"error": f"The request could not be checked: {error}"}
@@ -106,13 +106,13 @@ class Measurement:
     """`dambench run --dry-run`: a few measured steps.
 
     Args:
-        hear: gets what it printed, or `error` and a sentence, in a thread of its own; nothing once it is stopped.
+        on_answer: called with what it printed, or `error` and a sentence, in a thread of its own; never once stopped.
     """
 
-    def __init__(self, arguments: Sequence[str], hear: Callable[[Answer], None]):
+    def __init__(self, arguments: Sequence[str], on_answer: Callable[[Answer], None]):
         self._stopped = False
         self._child: subprocess.Popen[bytes] | None = None
-        self._arguments, self._hear = list(arguments), hear
+        self._arguments, self._on_answer = list(arguments), on_answer
         threading.Thread(target=self._work, name="measurement", daemon=True).start()
 
     def stop(self) -> None:
@@ -132,13 +132,13 @@ class Measurement:
             )
             if self._stopped:
                 self._child.kill()
-            said, complaint = self._child.communicate()
+            printed, complaint = self._child.communicate()
             if self._child.returncode:
                 last = complaint.decode(errors="replace").strip().rpartition("\n")[2].removeprefix("dambench: ")
                 answer: Answer = {"error": last or f"The measurement ended with {self._child.returncode}."}
             else:
-                answer = json.loads(said)
+                answer = json.loads(printed)
         except (OSError, ValueError) as error:
             answer = {"error": f"It could not be measured: {error}"}
         if not self._stopped:
-            self._hear(answer)
+            self._on_answer(answer)

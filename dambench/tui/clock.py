@@ -1,4 +1,4 @@
-"""What time it is: asked here alone, so that a test can stop it."""
+"""Clock: the time, read here alone, so that a test can stop it."""
 
 from datetime import UTC, datetime
 

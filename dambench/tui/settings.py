@@ -1,4 +1,4 @@
-"""What the console remembers of its user: place, filter, columns, and the like. Written when it changes."""
+"""Settings: place, filter, columns and the like of the console's user. Written when one changes."""
 
 import json
 import os
@@ -23,8 +23,8 @@ class Settings:
 
     def _read(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):
-            found = json.loads(reading.content(self.path))
-            return found if isinstance(found, dict) else {}
+            values = json.loads(reading.content(self.path))
+            return values if isinstance(values, dict) else {}
         return {}
 
     def get(self, name: str, default: Any, *, fresh: bool = False) -> Any:

@@ -30,7 +30,7 @@ def shoot(
     look: ConsoleOptions | None = None,
     theme: str = "",
 ) -> str:
-    """What a place of the console shows, as SVG.
+    """Draw a screen of the console as SVG.
 
     Args:
         place: by its name in `DambenchApp.PLACES`, or `new`, the form.

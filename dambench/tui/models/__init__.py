@@ -1,1 +1,1 @@
-"""What the screens show, without a screen: Textual is not imported here."""
+"""Contents of the screens, known without a screen: Textual is not imported here."""

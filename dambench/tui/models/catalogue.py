@@ -1,4 +1,4 @@
-"""What can be asked for: methods with their options and recipes, networks, datasets, protocols.
+"""Catalogue: all that a run can be made of: methods with their options and recipes, networks, datasets, protocols.
 
 Only torch knows the methods, so `dambench methods --json` and its like are asked, once, and what they say is kept
 until another dambench, or another package that adds to it, is installed.
@@ -97,7 +97,7 @@ class CatalogueEntry(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What can be asked for, by name."""
+    """Methods, networks, datasets and protocols, by name."""
 
     methods: dict[str, CatalogueEntry]
     networks: dict[str, CatalogueEntry]
@@ -127,7 +127,7 @@ class _Kept(Struct):
     """The catalogue as a file."""
 
     installed: str
-    found: dict[str, list[CatalogueEntry]]
+    entries: dict[str, list[CatalogueEntry]]
 
 
 def path() -> Path:
@@ -144,8 +144,8 @@ def installed() -> str:
         for kind in registry.KINDS
         for entry in registry.entries(kind)
     )
-    said = json.dumps([__version__, sys.executable, str(package), ours, theirs])
-    return hashlib.sha256(said.encode()).hexdigest()
+    identity = json.dumps([__version__, sys.executable, str(package), ours, theirs])
+    return hashlib.sha256(identity.encode()).hexdigest()
 
 
 def kept() -> Catalogue | None:
@@ -153,23 +153,23 @@ def kept() -> Catalogue | None:
     with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, KeyError):
         stored = msgspec.json.decode(reading.content(path()), type=_Kept)
         if stored.installed == installed():
-            return _catalogue(stored.found)
+            return _catalogue(stored.entries)
     return None
 
 
 def load() -> Catalogue:
     """The catalogue that is kept if it still holds, else what children answer: that takes seconds."""
-    if (before := kept()) is not None:
-        return before
-    found: dict[str, list[CatalogueEntry]] = {}
+    if (earlier := kept()) is not None:
+        return earlier
+    entries: dict[str, list[CatalogueEntry]] = {}
     try:
         for kind, command in COMMANDS.items():
-            found[kind] = _ask(command)
+            entries[kind] = _ask(command)
     except (OSError, ValueError, msgspec.MsgspecError, subprocess.SubprocessError) as error:
         return names(f"Options are not known here: {display(str(error), 300)}")
     with suppress(OSError):
-        files.write_whole(path(), msgspec.json.encode(_Kept(installed(), found)))
-    return _catalogue(found)
+        files.write_whole(path(), msgspec.json.encode(_Kept(installed(), entries)))
+    return _catalogue(entries)
 
 
 def _ask(command: list[str]) -> list[CatalogueEntry]:
@@ -191,13 +191,13 @@ def _ask(command: list[str]) -> list[CatalogueEntry]:
     return msgspec.json.decode(done.stdout, type=list[CatalogueEntry])
 
 
-def _catalogue(found: dict[str, list[CatalogueEntry]]) -> Catalogue:
-    methods, networks, datasets = ({entry.name: entry for entry in found[kind]} for kind in COMMANDS)
+def _catalogue(entries: dict[str, list[CatalogueEntry]]) -> Catalogue:
+    methods, networks, datasets = ({entry.name: entry for entry in entries[kind]} for kind in COMMANDS)
     return Catalogue(methods, networks, datasets)
 
 
 def names(trouble: str = "Options are being asked for …") -> Catalogue:
-    """What is known at once: names."""
+    """The catalogue as it is known at once: names."""
     kinds: tuple[registry.Kind, ...] = ("methods", "networks", "datasets")
     methods, networks, datasets = ({name: CatalogueEntry(name) for name in registry.names(kind)} for kind in kinds)
     return Catalogue(methods, networks, datasets, trouble)
@@ -205,11 +205,11 @@ def names(trouble: str = "Options are being asked for …") -> Catalogue:
 
 def prepared() -> dict[str, list[DataCard]]:
     """The datasets that are prepared, by name."""
-    found: dict[str, list[DataCard]] = {}
-    for card in sorted(files.data_folder().glob("*.json")):
-        if not card.with_suffix(".safetensors").is_file():
+    cards: dict[str, list[DataCard]] = {}
+    for path in sorted(files.data_folder().glob("*.json")):
+        if not path.with_suffix(".safetensors").is_file():
             continue
         with suppress(OSError, msgspec.DecodeError):
-            read = msgspec.json.decode(reading.content(card), type=DataCard)
-            found.setdefault(read.name, []).append(read)
-    return found
+            read = msgspec.json.decode(reading.content(path), type=DataCard)
+            cards.setdefault(read.name, []).append(read)
+    return cards

@@ -22,13 +22,13 @@ COLOURS = ("cyan", "yellow", "magenta", "green", "blue", "red")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 BLOCKS = "▁▂▃▄▅▆▇█"
 HEIGHTS = "._-=^"
-"""Of a bar, in ASCII."""
+"""Heights of a bar, in ASCII."""
 
 MARGIN = 8
 """Columns left of the plot: a number, and the axis."""
 
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
-"""What each dot of a character of braille adds to its code."""
+"""By row and column of a character of braille: a dot's part of its code."""
 
 _BRAILLE = np.array([" ", *(chr(0x2800 + code) for code in range(1, 256))])
 _ASCII_DOTS = np.array([[1], [2]])
@@ -48,26 +48,26 @@ class Series:
 
     @property
     def broken(self) -> str:
-        """What is wrong with its values; empty: nothing."""
+        """The first value that is no number, and where; empty: there is none."""
         bad = np.flatnonzero(~np.isfinite(self.y))
         if not len(bad):
             return ""
         first = self.y[bad[0]]
-        what = "nan" if math.isnan(first) else "inf" if first > 0 else "-inf"
-        return f"{what} at {short(float(self.x[bad[0]]))}"
+        word = "nan" if math.isnan(first) else "inf" if first > 0 else "-inf"
+        return f"{word} at {short(float(self.x[bad[0]]))}"
 
     def smoothed(self, keep: float) -> "Series":
         """Its exponential moving average: each value is `keep` of the ones before, the beginning corrected for."""
         if not keep:
             return self
-        found, mean, weight = [], 0.0, 0.0
+        averages, mean, weight = [], 0.0, 0.0
         for value in self.y.tolist():
             if math.isfinite(value):
                 mean = keep * mean + (1 - keep) * value
                 weight = keep * weight + 1 - keep
                 value = mean / weight
-            found.append(value)
-        return Series(self.name, self.x, np.array(found), self.apart)
+            averages.append(value)
+        return Series(self.name, self.x, np.array(averages), self.apart)
 
     def since(self, x: float) -> "Series":
         """From there on."""
@@ -84,17 +84,17 @@ def short(value: float, digits: int = 3) -> str:
 
 
 def legend(series: Sequence[Series], *, log: bool = False) -> Text:
-    """What each letter stands for, its last value, and what is wrong with it."""
+    """Explain the letters: the name of each series, its last value, and what is wrong with it."""
     line = Text(no_wrap=True)
     for index, one in enumerate(series):
         colour = COLOURS[index % len(COLOURS)]
         line.append(f"{LETTERS[index % len(LETTERS)]} ", f"bold {colour}")
         good = one.y[np.isfinite(one.y)]
         line.append(f"{display(one.name, 24)} {short(float(f'{good[-1]:.4g}')) if len(good) else '–'}", colour)
-        said = [one.broken]
+        problems = [one.broken]
         if log and (good <= 0).any():
-            said.append("0 and less have no logarithm")
-        line.append("".join(f" ({what})" for what in said if what) + "  ")
+            problems.append("0 and less have no logarithm")
+        line.append("".join(f" ({problem})" for problem in problems if problem) + "  ")
     return line
 
 
@@ -157,16 +157,16 @@ def lines(
     drawn = (_ASCII if ascii else _BRAILLE)[codes]
     ticks = _ticks(low, high, rows, log)
     bar = "|" if ascii else "┤"
-    found = []
+    plot = []
     for row in range(rows):
         line = Text(f"{ticks.get(row, ''):>{MARGIN - 1}}", "", no_wrap=True)
         line.append(bar, "dim")
         _append(line, drawn[row], owner[row], bad if row == 0 else None)
         if row in ends:
             line.append(LETTERS[ends[row] % len(LETTERS)], f"bold {COLOURS[ends[row] % len(COLOURS)]}")
-        found.append(line)
-    found.append(Text(" " * MARGIN + _axis(begin, end, unit, columns), "dim"))
-    return found
+        plot.append(line)
+    plot.append(Text(" " * MARGIN + _axis(begin, end, unit, columns), "dim"))
+    return plot
 
 
 def _on_scale(one: Series, log: bool) -> tuple[Floats, Floats]:
@@ -194,7 +194,7 @@ def _columns(x: Floats, begin: float, end: float, count: int) -> NDArray[np.int6
 
 
 def _dots(at: NDArray[np.int64], x: Floats, y: Floats, apart: float, width: int, height: int) -> NDArray[np.bool_]:
-    """Which dots a line goes through, (height, width): in every column from its smallest to its largest value.
+    """Draw a line as dots, (height, width): in every column from its smallest to its largest value.
 
     Args:
         at: the column of each point.
@@ -239,10 +239,10 @@ def _ticks(low: float, high: float, rows: int, log: bool) -> dict[int, str]:
     if log:
         values = {row: 10**value for row, value in values.items()}
     for digits in (3, 4, 5):
-        found = {row: short(float(f"{value:.{digits}g}"), digits) for row, value in values.items()}
-        if len(set(found.values())) == len(found):
+        labels = {row: short(float(f"{value:.{digits}g}"), digits) for row, value in values.items()}
+        if len(set(labels.values())) == len(labels):
             break
-    return found
+    return labels
 
 
 def _axis(begin: float, end: float, unit: str, columns: int) -> str:
@@ -277,8 +277,8 @@ def spark(values: Sequence[float | None], width: int, top: float | None = None, 
     """
     signs = HEIGHTS if ascii else BLOCKS
     last = list(values)[-width:]
-    known = [value for value in last if value is not None and math.isfinite(value)]
-    most = top if top is not None else max(known, default=0.0)
+    finite = [value for value in last if value is not None and math.isfinite(value)]
+    most = top if top is not None else max(finite, default=0.0)
     return "".join(
         " "
         if value is None or not math.isfinite(value)
@@ -290,7 +290,7 @@ def spark(values: Sequence[float | None], width: int, top: float | None = None, 
 
 
 def bar(share: float, width: int, *, ascii: bool = False) -> Text:
-    """How much of something is used."""
+    """A bar of which a share is full."""
     full = min(width, max(0, round(share * width)))
     line = Text(("#" if ascii else "█") * full)
     line.append(("." if ascii else "░") * (width - full), "dim")

@@ -25,7 +25,7 @@ class Sheet:
     count: int
     """Images that the set has: there may be more than are in the picture."""
     even: bool = True
-    """Whether it has as many of each class."""
+    """As many of each class."""
 
     @classmethod
     def read(
@@ -45,7 +45,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a sheet fits a pane."""
+    """The arrangement of a sheet in a pane."""
 
     side: int
     """Columns of one image."""
@@ -56,7 +56,7 @@ class Layout:
     across: int
     """Classes side by side."""
     classes: int
-    """That fit."""
+    """Classes for which there is room."""
 
 
 def layout(sheet: Sheet, width: int, height: int) -> Layout | None:
@@ -75,10 +75,10 @@ def layout(sheet: Sheet, width: int, height: int) -> Layout | None:
     sides = [side for side in SIDES if side <= wide or side % wide == 0]
     if wide <= SIDES[0] and wide not in sides:
         sides = sorted([*sides, wide], reverse=True)
-    found = [fits(side, 1) for side in sides if side <= width]
-    whole = [one for one in found if one.classes == classes]
+    layouts = [fits(side, 1) for side in sides if side <= width]
+    whole = [one for one in layouts if one.classes == classes]
     if not whole:
-        most = max(found, key=lambda one: (one.classes, one.side), default=None)
+        most = max(layouts, key=lambda one: (one.classes, one.side), default=None)
         return most if most and most.classes else None
     best = whole[0]
     for each in range(count, 1, -1):
@@ -97,7 +97,7 @@ def draw(sheet: Sheet, width: int, height: int, *, colour: bool = True) -> tuple
     place = layout(sheet, width, height)
     if place is None:
         return [Text("no room for images here"[:width])], ""
-    found: list[Text] = []
+    lines: list[Text] = []
     of_class = place.each * place.side
     for first in range(0, place.classes, place.across):
         some = range(first, min(first + place.across, place.classes))
@@ -108,12 +108,12 @@ def draw(sheet: Sheet, width: int, height: int, *, colour: bool = True) -> tuple
                 image = scaled(sheet.images[index, number], place.high, place.side)
                 strip[:, left : left + place.side] = image
         # 32 shades of each colour look the same here, and a set that hardly changed is hardly sent again.
-        found += half_blocks(strip & np.uint8(0xF8), colour=colour)
+        lines += half_blocks(strip & np.uint8(0xF8), colour=colour)
         names = Text(no_wrap=True)
         for index in some:
             name = display(sheet.classes[index] if index < len(sheet.classes) else str(index), 60)
             short = name if cell_len(name) <= of_class else set_cell_size(name, of_class - 1) + "…"
             names.append(set_cell_size(short, of_class) + " ", "bold")
-        found.append(names)
+        lines.append(names)
     of_classes = max(len(sheet.images), len(sheet.classes))
-    return found, in_part(place.classes, place.each, of_classes, sheet.count, even=sheet.even)
+    return lines, in_part(place.classes, place.each, of_classes, sheet.count, even=sheet.even)

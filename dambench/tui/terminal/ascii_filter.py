@@ -71,14 +71,14 @@ def _plain(character: str) -> str:
 
 
 class AsciiFilter(LineFilter):
-    """What Textual draws, in ASCII."""
+    """A filter of what Textual draws: ASCII only."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [Segment(plain(text), style, control) for text, style, control in segments]
 
 
 class ColourFilter(LineFilter):
-    """What Textual draws, in the terminal's own two colours; bold, dim, underlined and reversed stay."""
+    """A filter of what Textual draws: the terminal's own two colours; bold, dim, underlined and reversed stay."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [Segment(text, style and _colourless(style), control) for text, style, control in segments]

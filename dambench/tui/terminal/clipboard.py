@@ -1,4 +1,4 @@
-"""Copying over SSH, where no program reaches the clipboard of the person at the other end.
+"""Clipboard: copying over SSH, where no program reaches the clipboard of the person at the other end.
 
 OSC 52 asks the terminal to take a text; tmux, as it comes, does not pass that on from programs inside it, so it is
 asked itself. Whether the terminal obeyed cannot be known: a file has the text as well.

@@ -1,4 +1,4 @@
-"""Pace: how often the screen may be painted. Bytes are the budget: on a slow line they are what a key waits for."""
+"""Refresh rate: how often the screen may be painted. Bytes are the budget: on a slow line a key waits for them."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ UNSEEN = 5.0
 
 
 def backlog(app: App[Any]) -> int:
-    """How many writes wait for the terminal. What is not painted meanwhile is not lost: the next repaint shows it.
+    """Count the writes that wait for the terminal. What is left unpainted is not lost: the next repaint shows it.
 
     (Textual tells nobody: its driver hands everything to a thread with a queue.)
     """

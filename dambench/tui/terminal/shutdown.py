@@ -1,4 +1,4 @@
-"""Ending: when the console is asked to from outside, or has no terminal any more."""
+"""Shutdown: when the console is asked to from outside, or has no terminal any more."""
 
 import asyncio
 import os
@@ -9,21 +9,21 @@ import threading
 from collections.abc import Callable
 
 
-def when_asked(leave: Callable[[], None]) -> None:
+def on_sigterm(leave: Callable[[], None]) -> None:
     """On SIGTERM, leave in good order: the terminal gets its modes back. Called in the loop that does so.
 
     Whoever asks twice need not wait for a terminal that stalls.
     """
     loop = asyncio.get_running_loop()
 
-    def hear(number: int, frame: object) -> None:
+    def handle(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         loop.call_soon_threadsafe(leave)
 
-    signal.signal(signal.SIGTERM, hear)
+    signal.signal(signal.SIGTERM, handle)
 
 
-def with_terminal() -> None:
+def on_hang_up() -> None:
     """End at once when the terminal has gone.
 
     SIGHUP does so, too, where it comes and is not ignored. Without it the loop would wait for ever for what it has

@@ -1,1 +1,1 @@
-"""What the console's places are put together from."""
+"""Parts that the screens are put together from."""

@@ -59,7 +59,7 @@ class Grid(Resilient, Widget, can_focus=True):
         """Row and column of cells that are marked."""
         self._top = 0
         self._first = 0
-        """Of the columns that are seen."""
+        """The first column that is on the screen."""
 
     def show(self, contents: Contents, marks: set[tuple[int, int]]) -> None:
         """Draw this."""
@@ -67,15 +67,15 @@ class Grid(Resilient, Widget, can_focus=True):
             contents = in_ascii(contents)
         if contents == self.contents and marks == self.marks:
             return
-        before = self.lines_wanted()
+        before = self.full_height()
         self.contents, self.marks = contents, set(marks)
         self.row = min(self.row, max(0, len(contents.names) - 1))
         self.column = min(self.column, max(0, len(contents.heads) - 1))
         self._follow()
-        self.refresh(layout=self.lines_wanted() != before)
+        self.refresh(layout=self.full_height() != before)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        return self.lines_wanted()
+        return self.full_height()
 
     def action_go(self, down: int, right: int) -> None:
         row = min(max(0, self.row + down), max(0, len(self.contents.names) - 1))
@@ -103,7 +103,7 @@ class Grid(Resilient, Widget, can_focus=True):
     def _head_lines(self) -> int:
         return len(self.contents.corner) + 1
 
-    def lines_wanted(self) -> int:
+    def full_height(self) -> int:
         """The height at which everything is seen."""
         return self._head_lines() + len(self.contents.names) + len(self.contents.below)
 
@@ -114,11 +114,11 @@ class Grid(Resilient, Widget, can_focus=True):
 
     def widths(self) -> list[int]:
         """Cells of each column, with room for its signs."""
-        found = []
+        widths = []
         for index, head in enumerate(self.contents.heads):
             texts = [*head, *(row[index] for row in self.contents.cells), *(b[index] for _, b in self.contents.below)]
-            found.append(max(map(cell_len, texts)) + SIGNS)
-        return found
+            widths.append(max(map(cell_len, texts)) + SIGNS)
+        return widths
 
     def _follow(self) -> None:
         """See to it that the cell of the keys is seen."""
@@ -138,8 +138,8 @@ class Grid(Resilient, Widget, can_focus=True):
         while self._first > 0 and sum(widths[self._first - 1 :]) <= room:
             self._first -= 1
 
-    def _rows_seen(self) -> str | None:
-        """Which rows are seen, in words; None: all."""
+    def _visible_rows(self) -> str | None:
+        """The rows that are on the screen, in words; None: all."""
         count, lines = len(self.contents.names), max(1, self.size.height - self._head_lines())
         last = min(count, self._top + lines)
         if self._top == 0 and lines >= count + len(self.contents.below):
@@ -161,9 +161,9 @@ class Grid(Resilient, Widget, can_focus=True):
             segments += self._across([h[y] for h in contents.heads], base + head, -1)
         elif y == len(contents.corner):
             rule = "-" if self._ascii else "─"
-            rows = self._rows_seen()
-            said = rule * name_width if rows is None else _fit(rows, name_width)
-            segments = [Segment(f" {said} ", base)]
+            rows = self._visible_rows()
+            label = rule * name_width if rows is None else _fit(rows, name_width)
+            segments = [Segment(f" {label} ", base)]
             segments += self._across([rule * (w - SIGNS) for w in self.widths()], base, -1)
         elif at < len(contents.names):
             segments = [Segment(f" {_fit(contents.names[at], name_width)} ", base)]

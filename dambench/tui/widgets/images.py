@@ -17,6 +17,6 @@ class Images(Lines):
         if sheet is None:
             self.show([Text("no picture of the set yet")])
             return ""
-        found, said = draw(sheet, self.size.width, self.size.height, colour=colour)
-        self.show(found)
-        return said
+        lines, omitted = draw(sheet, self.size.width, self.size.height, colour=colour)
+        self.show(lines)
+        return omitted

@@ -66,13 +66,13 @@ def cut(lines: Sequence[Text], width: int, height: int, more: str) -> list[Text]
     """As many lines as there is room for; where some are left out, the last one ends in a sign that says so."""
     if len(lines) <= height:
         return list(lines)
-    *found, last = (line.copy() for line in lines[: max(1, height)])
+    *kept, last = (line.copy() for line in lines[: max(1, height)])
     last.rstrip()
     room = max(0, width - cell_len(more) - 1)
     if last.cell_len > room:  # half a number would be another one
         last.truncate(room + 1)
         last = last[: max(0, last.plain.rfind(" "))]
-    return [*found, last.append(f" {more}")]
+    return [*kept, last.append(f" {more}")]
 
 
 def changed(old: Text, new: Text) -> tuple[int, int]:

@@ -21,7 +21,7 @@ SMALLEST = (60, 16)
 
 
 def too_small(terminal: Size) -> bool:
-    """Whether there is no room for any place."""
+    """There is no room for any screen."""
     columns, lines = SMALLEST
     return terminal.width < columns or terminal.height < lines
 
@@ -53,9 +53,9 @@ class Help(Notice):
         text = Text()
         for where in ("here", "everywhere"):
             text.append(f"{where}\n", "bold")
-            for place, key, what in keys:
+            for place, key, meaning in keys:
                 if place == where:
-                    text.append(f"  {key:<12} {what}\n")
+                    text.append(f"  {key:<12} {meaning}\n")
         super().__init__("Keys", text)
 
 
@@ -84,15 +84,15 @@ class Broken(Notice):
     ]
 
     def __init__(self, error: Exception, log: Path) -> None:
-        said = display(f"{type(error).__name__}: {error}", 400)
+        summary = display(f"{type(error).__name__}: {error}", 400)
         super().__init__(
             "The console has a fault",
-            Text(f"{said}\n\nThe runs go on. What happened is in {log}.\ny copies it, esc goes on."),
+            Text(f"{summary}\n\nThe runs go on. What happened is in {log}.\ny copies it, esc goes on."),
         )
-        self._told = "".join(traceback.format_exception(error))
+        self._traceback = "".join(traceback.format_exception(error))
 
     def to_copy(self) -> str:
-        return self._told
+        return self._traceback
 
 
 class TooSmall(Resilient, ModalScreen[None]):

@@ -55,24 +55,24 @@ class Several(Resilient, ModalScreen[list[str] | None]):
         self._chosen = {value for _, value, on in options if on}
 
     def compose(self) -> ComposeResult:
-        found = OptionList(*(Option(self._label(index)) for index in range(len(self._options))), compact=True)
-        found.border_title = Content(display(self._title))
-        found.border_subtitle = "space chooses, enter takes"
-        yield found
+        options = OptionList(*(Option(self._label(index)) for index in range(len(self._options))), compact=True)
+        options.border_title = Content(display(self._title))
+        options.border_subtitle = "space chooses, enter takes"
+        yield options
 
     def _label(self, index: int) -> Text:
         label, value, _ = self._options[index]
         return Text(f"[{'x' if value in self._chosen else ' '}] {display(label)}")
 
     def action_choose(self) -> None:
-        found = self.query_one(OptionList)
-        if (at := found.highlighted) is not None:
+        options = self.query_one(OptionList)
+        if (at := options.highlighted) is not None:
             self._chosen ^= {self._options[at][1]}
-            found.replace_option_prompt_at_index(at, self._label(at))
+            options.replace_option_prompt_at_index(at, self._label(at))
 
     def action_take(self) -> None:
         self.dismiss([value for _, value, _ in self._options if value in self._chosen])
 
     def action_go(self, by: int) -> None:
-        found = self.query_one(OptionList)
-        (found.action_cursor_down if by > 0 else found.action_cursor_up)()
+        options = self.query_one(OptionList)
+        (options.action_cursor_down if by > 0 else options.action_cursor_up)()
