@@ -21,7 +21,7 @@ from dambench.core.events import (
 )
 from dambench.core.narration import losses, summary
 from dambench.core.sanitize import display
-from dambench.core.units import duration, size
+from dambench.core.units import duration, rate, size
 
 WIDE = 120
 """Columns of a terminal that has room for every detail."""
@@ -101,13 +101,13 @@ class Watch:
             self._move(display(event.phase, 40), event.done, event.total, _side(event.note, event.memory_bytes))
 
     def _step(self, event: Stepped) -> None:
-        rate = event.iteration / event.seconds if event.seconds else 0.0
-        text = f"{losses(event)}  {rate:.3g} it/s"
+        speed = event.iteration / event.seconds if event.seconds else 0.0
+        text = f"{losses(event)}  {rate(speed)}"
         self._move("distil", event.iteration, self.total, _side(text, event.memory_bytes))
         now = self.clock()
         if self.progress is None and (now - self.last_line >= LINE_EVERY or event.iteration in (1, self.total)):
             self.last_line = now
-            left = (self.total - event.iteration) / rate if rate else 0.0
+            left = (self.total - event.iteration) / speed if speed else 0.0
             place = f"{event.iteration}/{self.total}"
             self.say(f"iteration {place}  {_side(text, event.memory_bytes)}  {duration(round(left))} left")
 

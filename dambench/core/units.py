@@ -36,3 +36,28 @@ def duration(seconds: float) -> str:
 def energy(joules: float) -> str:
     """`2.5 kJ`, `0.31 kWh`."""
     return f"{joules / 3.6e6:.3g} kWh" if joules >= 36e3 else f"{joules / 1e3:.3g} kJ"
+
+
+def age(seconds: float) -> str:
+    """`15 s`, `9 min`, `3 h`, `2 d`, `8 w`. Seconds by fives: a line that counts each costs a kilobyte in each."""
+    for size, name in ((7 * 86400 * 2, "w"), (86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // (7 * 86400 if name == 'w' else size))} {name}"
+    return f"{int(seconds // 5) * 5} s"
+
+
+def countdown(seconds: float) -> str:
+    """`0:41:10`, `1 d 1:01:01`."""
+    whole = round(seconds)
+    days = f"{whole // 86400} d " if whole >= 86400 else ""
+    return f"{days}{whole % 86400 // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
+
+
+def milliseconds(seconds: float) -> str:
+    """`12.3 ms`; from a second on as `duration` has them."""
+    return f"{1000 * seconds:.3g} ms" if seconds < 1 else duration(seconds)
+
+
+def rate(per_second: float) -> str:
+    """`41.2 it/s`."""
+    return f"{per_second:.3g} it/s"

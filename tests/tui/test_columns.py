@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from dambench.core.units import age, countdown
 from dambench.store.statistics import Estimate
 from dambench.tui.models import columns
 from dambench.tui.models.columns import (
@@ -17,8 +18,6 @@ from dambench.tui.models.columns import (
     cell,
     heads,
     layout,
-    left,
-    past,
     percent,
     plain,
     spark,
@@ -80,11 +79,11 @@ def test_the_last_column_says_what_is_left_or_how_long_ago_it_was(monkeypatch: p
     ],
 )
 def test_past_times_are_short(seconds: float, words: str) -> None:
-    assert past(seconds) == words
+    assert age(seconds) == words
 
 
 def test_what_is_left_has_seconds() -> None:
-    assert [left(s) for s in (0, 59.6, 2470, 90061)] == ["0:00:00", "0:01:00", "0:41:10", "1 d 1:01:01"]
+    assert [countdown(s) for s in (0, 59.6, 2470, 90061)] == ["0:00:00", "0:01:00", "0:41:10", "1 d 1:01:01"]
 
 
 @pytest.mark.parametrize(("names", "room"), [(NARROW, 78), (MIDDLE, 98), (WIDE, 138), (WIDE, 158)])

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from dambench.core import units
 from dambench.core.sanitize import display, markdown
+from dambench.core.units import age, countdown, size
 from dambench.report.to_markdown import grid
 from dambench.store.row_names import method_label
 from dambench.store.statistics import Estimate
@@ -51,23 +51,8 @@ def percent(estimate: Estimate | None) -> str:
     return f"{100 * estimate.mean:.1f}{spread} ({estimate.n})"
 
 
-def past(seconds: float) -> str:
-    """`15 s`, `9 min`, `3 h`, `2 d`, `8 w`. Seconds by fives: a line that counts each costs a kilobyte in each."""
-    for size, name in ((7 * 86400 * 2, "w"), (86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // (7 * 86400 if name == 'w' else size))} {name}"
-    return f"{int(seconds // 5) * 5} s"
-
-
-def left(seconds: float) -> str:
-    """`0:41:10`."""
-    whole = round(seconds)
-    days = f"{whole // 86400} d " if whole >= 86400 else ""
-    return f"{days}{whole % 86400 // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
-
-
 def memory(count: int | None) -> str:
-    return units.size(count) if count else UNKNOWN
+    return size(count) if count else UNKNOWN
 
 
 def figure(value: Any) -> str:
@@ -86,13 +71,13 @@ def _age(row: Row) -> str:
     match row["stands"]:
         case "running":
             remaining = seconds_left(row)
-            return display(row["phase"]) or UNKNOWN if remaining is None else left(remaining)
+            return display(row["phase"]) or UNKNOWN if remaining is None else countdown(remaining)
         case "waiting":
             return UNKNOWN
         case "lost" | "silent":
-            return f"beat {past(clock.since(row['beat_at'] or row['created_at']))}"
+            return f"beat {age(clock.since(row['beat_at'] or row['created_at']))}"
         case _:
-            return f"{past(clock.since(row['ended_at'] or row['created_at']))} ago"
+            return f"{age(clock.since(row['ended_at'] or row['created_at']))} ago"
 
 
 def _step(row: Row) -> str:
@@ -155,7 +140,7 @@ WIDE = [
 
 
 def _took(seconds: float | None) -> str:
-    return UNKNOWN if seconds is None else left(seconds) if seconds >= 60 else f"{seconds:.1f} s"
+    return UNKNOWN if seconds is None else countdown(seconds) if seconds >= 60 else f"{seconds:.1f} s"
 
 
 def usual(width: int) -> list[str]:

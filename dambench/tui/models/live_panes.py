@@ -8,7 +8,7 @@ from rich.text import Text
 
 from dambench.core.events import PHASES, Sampled
 from dambench.core.sanitize import display
-from dambench.core.units import duration, energy, part_of, size
+from dambench.core.units import duration, energy, milliseconds, part_of, size
 from dambench.runner import processes
 from dambench.tui import clock
 from dambench.tui.models.chart import bar, short, spark
@@ -269,10 +269,6 @@ def _share(name: str, said: str, share: float, width: int, ascii: bool) -> Text:
     if room >= 4:
         line.append_text(bar(share, room, ascii=ascii))
     return line.append(f" {100 * share:3.0f} %")
-
-
-def milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms" if seconds < 1 else duration(seconds)
 
 
 def accuracy_lines(seen: RunSnapshot, width: int, *, ascii: bool) -> list[Text]:

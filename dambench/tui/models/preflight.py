@@ -11,7 +11,7 @@ import msgspec
 
 from dambench.core import files
 from dambench.core.config import RunConfig
-from dambench.core.units import duration, size
+from dambench.core.units import duration, rate, size
 from dambench.runner import monitor
 from dambench.store import history
 from dambench.store.history import Expected, Similar
@@ -138,12 +138,12 @@ def preflight_lines(
 
 def _history(past: Expected, runs: int) -> list[tuple[str, str]]:
     of = f"{past.runs} past run{'s' if past.runs > 1 else ''} on {past.device}"
-    rate = f", {1 / past.iteration_seconds:.3g} it/s" if past.iteration_seconds else ""
+    speed = f", {rate(1 / past.iteration_seconds)}" if past.iteration_seconds else ""
     if past.evaluate_seconds is None:
-        time = f"~{duration(past.distil_seconds)} to distil{rate}, from {of}; to evaluate: unknown, ctrl+t measures"
+        time = f"~{duration(past.distil_seconds)} to distil{speed}, from {of}; to evaluate: unknown, ctrl+t measures"
     else:
         phases = _phases({"distil": past.distil_seconds, "evaluate": past.evaluate_seconds})
-        time = f"{_times(past.distil_seconds + past.evaluate_seconds, runs)} ({phases}{rate}), from {of}"
+        time = f"{_times(past.distil_seconds + past.evaluate_seconds, runs)} ({phases}{speed}), from {of}"
     return [
         ("time", time),
         ("memory", f"~{size(past.peak_memory_bytes)} peak"),

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dambench.core.sanitize import display
+from dambench.core.units import age, rate
 from dambench.runner import processes
 from dambench.store import listing
 from dambench.store.filters import Filter
 from dambench.store.listing import Glance
 from dambench.store.runs import Store
 from dambench.tui import clock
-from dambench.tui.models.columns import Row, bars, figure, memory, past, percent, spark
+from dambench.tui.models.columns import Row, bars, figure, memory, percent, spark
 
 PAGE = 100
 """Runs that are read around the cursor."""
@@ -130,8 +131,8 @@ def wide_course(row: Row, glance: Glance | None, *, ascii_only: bool) -> list[st
 
 def speed(row: Row, glance: Glance | None) -> list[str]:
     """Iterations per second and memory, as far as they are known."""
-    rate = (glance.rate if glance and row["stands"] == "running" else None) or row["rate"]
-    return [*([f"{rate:.3g} it/s"] if rate else []), *([f"peak {memory(row['peak'])}"] if row["peak"] else [])]
+    speed = (glance.rate if glance and row["stands"] == "running" else None) or row["rate"]
+    return [*([rate(speed)] if speed else []), *([f"peak {memory(row['peak'])}"] if row["peak"] else [])]
 
 
 def title(row: Row, *, facts: bool) -> str:
@@ -150,7 +151,7 @@ def trouble(row: Row) -> str:
         onward = onward if row["checkpoint"] is None else f"r resumes from the checkpoint {onward}"
         return f"process {row['pid']} is gone from {display(row['host'])}; {onward}"
     if row["stands"] == "silent":
-        return f"no sign of life from {display(row['host'])} for {past(clock.since(row['beat_at']))}"
+        return f"no sign of life from {display(row['host'])} for {age(clock.since(row['beat_at']))}"
     onward = "R runs it again" if row["diverged_at"] is not None or row["stands"] == "finished" else "r resumes it"
     return f"{display(row['error'], 300).removesuffix('.')}; {onward}"
 
@@ -160,7 +161,7 @@ def facts(row: Row, *, wide: bool = False) -> list[str]:
     alive = row["stands"] in processes.ALIVE
     process = f"pid {row['pid']} on {display(row['host'])}" if row["pid"] else ""
     began = display(row["created_at"])[:16].replace("T", " ")
-    beat = f"heartbeat {past(clock.since(row['beat_at']))} ago" if alive and row["beat_at"] else ""
+    beat = f"heartbeat {age(clock.since(row['beat_at']))} ago" if alive and row["beat_at"] else ""
     tags, note = display(", ".join(row["tags"])), display(row["note"])
     if not wide:
         first = ", ".join(part for part in (process if alive else "", f"begun {began}", beat) if part)
