@@ -167,7 +167,7 @@ def _set(soft: bool, dtype: torch.dtype) -> SyntheticSet:
 
 
 def on_gpu(data: SyntheticSet) -> SyntheticSet:
-    return SyntheticSet(data.images.to(CUDA), data.labels.to(CUDA), data.normalisation, data.classes, data.lr)
+    return SyntheticSet(data.images.to(CUDA), data.labels.to(CUDA), data.preprocessing, data.classes, data.lr)
 
 
 def _networks(count: int, name: str, dtype: torch.dtype) -> list[Network]:
@@ -276,7 +276,7 @@ def _matched(device: str, method: ModuleType, network: str, steps: int, **policy
     problem = tiny_problem(card=data_card((40,) * 4, channels=3, size=(32, 32)), network=network)
     problem.policy = Policy(torch.device(device), **policy)
     real = problem.real
-    problem.real = RealSet(real.images.to(device), real.counts, real.normalisation)
+    problem.real = RealSet(real.images.to(device), real.counts, real.preprocessing)
     problem.policy.apply()
     options = read(method.Options, {"iterations": steps, "batch_real": 32}, "the method")
     losses, images = [], torch.zeros(0)
@@ -316,7 +316,7 @@ def test_out_of_memory_on_the_gpu_halves_the_micro_batch(monkeypatch: pytest.Mon
     problem = tiny_problem(card=card, network="convnet-d2-w128")
     problem.policy = Policy(CUDA)
     real = problem.real
-    problem.real = RealSet(real.images.to(CUDA), real.counts, real.normalisation)
+    problem.real = RealSet(real.images.to(CUDA), real.counts, real.preprocessing)
     total = torch.cuda.get_device_properties(CUDA).total_memory
     torch.cuda.empty_cache()
     # All 1,200 images at once need 2.5 GB for one map.
@@ -339,7 +339,7 @@ def _followed(device: str, kind: str, memory: str, count: int) -> tuple[list[flo
     start = torch.randn(6, 3, 8, 8, generator=generator(7))
     on_cpu = experts_of(problem)
     problem.policy, problem._network = Policy(torch.device(device)), None
-    problem.real = RealSet(problem.real.images.to(device), problem.real.counts, problem.real.normalisation)
+    problem.real = RealSet(problem.real.images.to(device), problem.real.counts, problem.real.preprocessing)
     network = networks.build("convnet-d1-w8", problem.card)
     experts = Trajectories("", list(on_cpu.given), network, problem.device)
     chosen = (soft if kind == "soft" else options)(iterations=count, memory=memory)
@@ -366,7 +366,7 @@ def test_out_of_memory_on_the_gpu_halves_the_steps_whose_graphs_are_kept(monkeyp
     problem = tiny_problem(card=card, network="convnet-d2-w64", ipc=50)
     experts = experts_of(problem)
     problem.policy, problem._network = Policy(CUDA), None
-    problem.real = RealSet(problem.real.images.to(CUDA), problem.real.counts, problem.real.normalisation)
+    problem.real = RealSet(problem.real.images.to(CUDA), problem.real.counts, problem.real.preprocessing)
     network = networks.build("convnet-d2-w64", card)
     notices: list[Any] = []
     total = torch.cuda.get_device_properties(CUDA).total_memory

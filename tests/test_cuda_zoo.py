@@ -184,14 +184,14 @@ def matched(method: ModuleType, network: str, policy: Policy, **options: Any) ->
     problem = tiny_problem(card=data_card((40,) * 4, channels=3, size=(32, 32)), network=network)
     problem.policy = policy
     real = problem.real
-    problem.real = RealSet(real.images.to(policy.device), real.counts, real.normalisation)
+    problem.real = RealSet(real.images.to(policy.device), real.counts, real.preprocessing)
     policy.apply()
     how = read(
         method.Options,
         {"iterations": 4, "updates": 3, "epochs": 3, "batch_real": 32, "init": "real", **options},
         "the method",
     )
-    start = problem.real.normalisation.apply(problem.random_subset()).cpu()
+    start = problem.real.preprocessing.apply(problem.random_subset()).cpu()
     losses, images = [], torch.zeros(0)
     for step in method.distill(problem, how):
         assert not isinstance(step, Warned), step
@@ -235,7 +235,7 @@ def test_out_of_memory_halves_the_real_images_whose_gradient_is_taken_at_once() 
     problem = tiny_problem(card=data_card((400,) * 3, channels=3, size=(64, 64)), network="convnet-d2-w128")
     problem.policy = Policy(CUDA)
     real = problem.real
-    problem.real = RealSet(real.images.to(CUDA), real.counts, real.normalisation)
+    problem.real = RealSet(real.images.to(CUDA), real.counts, real.preprocessing)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(CUDA).total_memory
     # The 400 images of a class need 0.8 GB for one map, and several maps.

@@ -76,7 +76,7 @@ def import_(
         "ipc": imported.ipc,
         "shape": list(first.images.shape),
         "dtype": str(first.images.dtype).removeprefix("torch."),
-        "preprocessing": first.preprocessing,
+        "preprocessing": first.preprocessing_name,
         "labels": "hard" if first.labels.dim() == 1 else "soft",
         "lr": first.lr,
         "file": None if several else str(files.set_path(hashes[0])),

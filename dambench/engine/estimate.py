@@ -160,7 +160,7 @@ def _network_seconds(job: Job, name: str, synthetic: SyntheticSet, test: RealSet
     network = networks.build(name, job.card).to(policy.device)
     network.reset(Seeds(config.seed).generator("estimate", device=policy.device))
     some = min(TESTED_IMAGES, len(test.images))
-    few = SyntheticSet(test.images[:some], test.labels[:some], synthetic.normalisation, synthetic.classes)
+    few = SyntheticSet(test.images[:some], test.labels[:some], synthetic.preprocessing, synthetic.classes)
     begun = time.perf_counter()
     predict(network, few, policy.test_batch(job.card.height * job.card.width))
     policy.synchronise()

@@ -187,5 +187,5 @@ def _share(network: Network, card: DataCard, preprocessing: PreprocessingName) -
     real, _ = datasets.open_sets(card, torch.device("cpu"), preprocessing)
     generator = torch.Generator().manual_seed(0)
     chosen = real.draw(min(min(real.counts), -(-SHOWN // real.classes)), generator).flatten()
-    said = torch.cat([network(real.normalisation.apply(part)) for part in real.images[chosen].split(100)]).argmax(1)
+    said = torch.cat([network(real.preprocessing.apply(part)) for part in real.images[chosen].split(100)]).argmax(1)
     return float((said == real.labels[chosen]).float().mean())

@@ -45,7 +45,7 @@ def _sheet(synthetic: SyntheticSet, rows: list[Tensor], thin: int) -> NDArray[np
     sheet = torch.zeros(synthetic.images.shape[1], len(rows) * height, columns * width, dtype=torch.uint8)
     for r, row in enumerate(rows):
         images = synthetic.images[row]
-        pixels = images if images.dtype == torch.uint8 else synthetic.normalisation.invert(images)
+        pixels = images if images.dtype == torch.uint8 else synthetic.preprocessing.invert(images)
         for c, image in enumerate(pixels[..., ::thin, ::thin].cpu()):
             sheet[:, r * height : r * height + height - 1, c * width : c * width + width - 1] = image
     array: NDArray[np.uint8] = (sheet[0] if len(sheet) == 1 else sheet.permute(1, 2, 0)).contiguous().numpy()

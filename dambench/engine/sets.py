@@ -31,9 +31,10 @@ def check_set(synthetic: SyntheticSet, iteration: int, job: Job) -> None:
             return
         if why := synthetic.wrong():
             raise BadInput(f"{why[:1].upper()}{why[1:]}.")
-        if synthetic.preprocessing != job.config.preprocessing:
+        if synthetic.preprocessing_name != job.config.preprocessing:
             raise BadInput(
-                f"Its images are as {synthetic.preprocessing} leaves them, the run is of {job.config.preprocessing}."
+                f"Its images are as {synthetic.preprocessing_name} leaves them, the run is of "
+                f"{job.config.preprocessing}."
             )
         if (ipc := synthetic.ipc_on(job.card)) != job.config.ipc:
             raise BadInput(f"It has {ipc} images per class, and {job.config.ipc} were asked for.")

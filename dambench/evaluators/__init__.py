@@ -53,7 +53,7 @@ class Context:
     def test_set(self) -> SyntheticSet:
         """The test images and their labels, to be looked at as a network sees them that was trained on the set."""
         synthetic = self.synthetic
-        return SyntheticSet(self.test.images, self.test.labels, synthetic.normalisation, synthetic.classes)
+        return SyntheticSet(self.test.images, self.test.labels, synthetic.preprocessing, synthetic.classes)
 
     @property
     def test_batch(self) -> int:

@@ -123,7 +123,7 @@ class RealBatch:
 
     def images(self, classes: slice, some: slice = EVERY) -> Tensor:
         """Fetch some images of each of these classes: (c, n, C, H, W) float32, normalised and augmented."""
-        return self.augmented(self.real.normalisation.apply(self.real.images[self.indices[classes, some]]), classes)
+        return self.augmented(self.real.preprocessing.apply(self.real.images[self.indices[classes, some]]), classes)
 
     def augmented(self, images: Tensor, classes: slice) -> Tensor:
         """Augment images (c, n, C, H, W) of these classes, each class alike."""

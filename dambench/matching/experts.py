@@ -413,7 +413,7 @@ def features_of_each_class(problem: Problem, network: Network) -> Iterator[Tenso
     real = problem.real
     batch = problem.policy.test_batch(problem.card.height * problem.card.width)
     for images in real.images.split(list(real.counts)):
-        yield torch.cat([network.embed(real.normalisation.apply(part)) for part in images.split(batch)])
+        yield torch.cat([network.embed(real.preprocessing.apply(part)) for part in images.split(batch)])
 
 
 # What all of them need.
@@ -524,7 +524,7 @@ def _key(problem: Problem, network: Network, *parts: object) -> str:
     products = "fp32" if policy.device.type == "cpu" or policy.precision == "fp32" else "tf32"
     where = [policy.device.type, products]
     return files.digest(
-        repr([FORMAT, *parts, problem.card.sha256, part, real.normalisation, str(network), *where]).encode()
+        repr([FORMAT, *parts, problem.card.sha256, part, real.preprocessing, str(network), *where]).encode()
     )
 
 

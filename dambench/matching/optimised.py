@@ -64,7 +64,7 @@ class LearnedImages(Learned):
         else:
             pixels = problem.random_subset()
             if init == "real":
-                images = problem.real.normalisation.apply(pixels)
+                images = problem.real.preprocessing.apply(pixels)
             else:
                 images = torch.randn(pixels.shape, generator=problem.generator("noise"), device=pixels.device)
         super().__init__(images, lr, momentum)

@@ -34,7 +34,7 @@ def soft_matching(
     init: Tensor | Literal["real"] = "real"
     if options.init == "correct" and resume is None:
         pixels = yield from correct_images(problem, student, experts)
-        init = problem.real.normalisation.apply(pixels)
+        init = problem.real.preprocessing.apply(pixels)
     images = LearnedImages(problem, init, options.lr_images, options.momentum_images, resume)
     labels = torch.zeros(len(images.tensor), problem.real.classes, device=problem.device)
     if resume is None:
@@ -57,7 +57,7 @@ def correct_images(problem: Problem, student: Student, experts: Trajectories) ->
         for expert in range(len(experts)):
             weights = experts.weights(expert, experts.epochs)
             for some in order.split(RECOGNISED_AT_ONCE):
-                logits = predicted(student, weights, real.normalisation.apply(real.images[some.to(problem.device)]))
+                logits = predicted(student, weights, real.preprocessing.apply(real.images[some.to(problem.device)]))
                 recognised = torch.cat([recognised, some[(logits.argmax(1) == label).cpu()]])[: problem.ipc]
                 if len(recognised) == problem.ipc:
                     break

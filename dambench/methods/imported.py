@@ -44,7 +44,7 @@ def settle(options: Options, card: DataCard, ipc: int | None) -> tuple[Options, 
         raise BadInput("Which set? `dambench import FILE --dataset NAME` says what to give as --set method.set=SHA256.")
     hashes = [_whole(beginning) for beginning in options.set.split(",")]
     loaded = [_open(sha256, card, ipc or 0) for sha256 in hashes]
-    kinds = {one.preprocessing for one in loaded}
+    kinds = {one.preprocessing_name for one in loaded}
     if len(kinds) > 1:
         raise BadInput("Some of the sets are whitened (zca) and some normalised (mean/std): they are two rows.")
     return msgspec.structs.replace(options, set=",".join(hashes)), kinds.pop()

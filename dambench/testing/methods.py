@@ -191,7 +191,7 @@ def its_set_has_ipc_images_per_class_with_the_right_labels(trial: MethodTrial) -
             hold(images.dtype in (torch.uint8, torch.float32), f"Its images are {images.dtype}, not float32 or uint8.")
             hold(images.isfinite().all(), f"Not all pixels of its set are finite after iteration {step.iteration}.")
             hold(data.classes == tuple(problem.card.classes), "Its set has other classes: use `problem.synthetic_set`.")
-            same = data.normalisation == problem.real.normalisation
+            same = data.preprocessing == problem.real.preprocessing
             hold(same, "Its set says another preprocessing than the real images have: use `problem.synthetic_set`.")
 
 

@@ -173,7 +173,7 @@ class RealSet:
     """(N, C, H, W) uint8."""
     counts: tuple[int, ...]
     """Images of each class; class c's are those from sum(counts[:c]) on."""
-    normalisation: Preprocessing
+    preprocessing: Preprocessing
 
     @property
     def classes(self) -> int:
@@ -210,7 +210,7 @@ class RealSet:
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` random images of every class, normalised: (classes, count, C, H, W) float32."""
         indices = self.draw(count, generator).to(self.images.device)
-        return self.normalisation.apply(self.images[indices])
+        return self.preprocessing.apply(self.images[indices])
 
 
 class _About(msgspec.Struct, frozen=True):
@@ -232,7 +232,7 @@ class SyntheticSet:
     """(N, C, H, W), sorted by class: float32 as networks see them, or uint8 pixels of real images."""
     labels: Tensor
     """(N,) int64 classes, or (N, classes) float32 logits of soft labels."""
-    normalisation: Preprocessing
+    preprocessing: Preprocessing
     """What was done to the real images, and must be done to the test images."""
     classes: tuple[str, ...]
     lr: float | Tensor | None = None
@@ -242,9 +242,9 @@ class SyntheticSet:
     """Whether this is every real image: trained on for the protocol's whole-set budget."""
 
     @property
-    def preprocessing(self) -> PreprocessingName:
+    def preprocessing_name(self) -> PreprocessingName:
         """What was done to its images, by name."""
-        return "zca" if isinstance(self.normalisation, Whitening) else "mean/std"
+        return "zca" if isinstance(self.preprocessing, Whitening) else "mean/std"
 
     @property
     def hard_labels(self) -> Tensor:
@@ -254,15 +254,15 @@ class SyntheticSet:
     def inputs(self, indices: Tensor) -> Tensor:
         """Those images as networks see them: (n, C, H, W) float32."""
         images = self.images[indices]
-        return self.normalisation.apply(images) if images.dtype == torch.uint8 else images
+        return self.preprocessing.apply(images) if images.dtype == torch.uint8 else images
 
     def to_bytes(self) -> bytes:
         """As a safetensors file. The same set gives the same bytes."""
         about: dict[str, Any] = {"classes": self.classes, "lr": None if self.lr is None else float(self.lr)}
-        if isinstance(self.normalisation, Whitening):
-            about |= {"format": WHITENED_FORMAT, "whitening": self.normalisation.sha256}
+        if isinstance(self.preprocessing, Whitening):
+            about |= {"format": WHITENED_FORMAT, "whitening": self.preprocessing.sha256}
         else:
-            about |= {"format": SET_FORMAT, "mean": self.normalisation.mean, "std": self.normalisation.std}
+            about |= {"format": SET_FORMAT, "mean": self.preprocessing.mean, "std": self.preprocessing.std}
         tensors = {
             "images": self.images.detach().cpu().contiguous(),
             "labels": self.labels.cpu().contiguous(),
@@ -289,12 +289,12 @@ class SyntheticSet:
             if said["format"] not in (SET_FORMAT, WHITENED_FORMAT):
                 raise BadInput(f"The set {path.name!r} has format {said['format']}: a newer dambench made it.")
             about = msgspec.convert(said, _About)
-            normalisation: Preprocessing
+            preprocessing: Preprocessing
             if said["format"] == WHITENED_FORMAT:
-                normalisation = _whitening_of(path, about.whitening)
+                preprocessing = _whitening_of(path, about.whitening)
             else:
-                normalisation = Normalisation(tuple(about.mean), tuple(about.std))
-            found = cls(images, labels, normalisation, tuple(about.classes), about.lr)
+                preprocessing = Normalisation(tuple(about.mean), tuple(about.std))
+            found = cls(images, labels, preprocessing, tuple(about.classes), about.lr)
             if why := found.wrong():
                 raise ValueError(why)
             return found
@@ -322,13 +322,13 @@ class SyntheticSet:
             return f"its labels are {labels.dtype} of shape {tuple(labels.shape)}"
         if self.lr is not None and not 0 <= self.lr < MOST_LR:
             return "its learning rate is no sensible number"
-        if isinstance(self.normalisation, Normalisation):
-            means, stds = self.normalisation.mean, self.normalisation.std
+        if isinstance(self.preprocessing, Normalisation):
+            means, stds = self.preprocessing.mean, self.preprocessing.std
             if {len(means), len(stds)} != {images.shape[1]}:
                 return "it has another number of means than of channels"
             if not all(0 <= mean <= 1 for mean in means) or not all(LEAST_STD <= std <= 1 for std in stds):
                 return "its means and standard deviations are none of pixels from 0 to 1"
-        elif len(self.normalisation.mean) != images[0].numel():
+        elif len(self.preprocessing.mean) != images[0].numel():
             return "it was whitened as images of another size"
         if not bool(images.isfinite().all() & labels.isfinite().all()):
             return "not all of its values are finite"
@@ -498,7 +498,7 @@ class Problem:
 
     def synthetic_set(self, images: Tensor, labels: Tensor | None = None) -> SyntheticSet:
         labels = self.labels() if labels is None else labels
-        return SyntheticSet(images, labels, self.real.normalisation, tuple(self.card.classes))
+        return SyntheticSet(images, labels, self.real.preprocessing, tuple(self.card.classes))
 
     def whole_set(self) -> SyntheticSet:
         """Every real image."""

@@ -76,7 +76,7 @@ def test_a_dataset_keeps_its_identity_from_release_to_release(name: str, data: P
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in PUBLISHED])
 def test_normalised_training_images_have_mean_zero_and_std_one(name: str, data: Path | None) -> None:
     train, _ = datasets.open_sets(datasets.prepare(Choice(name), data), torch.device("cpu"))
-    images = train.normalisation.apply(train.images)
+    images = train.preprocessing.apply(train.images)
     assert images.mean((0, 2, 3)).abs().max() < 1e-3
     assert (images.std((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-3
 

@@ -322,7 +322,7 @@ def test_a_run_that_diverges_says_when_and_has_no_score(monkeypatch: pytest.Monk
 
 def test_images_that_diverged_after_the_last_loss_are_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     def diverging(problem: Problem, options: object, resume: object = None) -> Iterator[Step]:
-        pixels = problem.real.normalisation.apply(problem.random_subset())
+        pixels = problem.real.preprocessing.apply(problem.random_subset())
         yield Step(4, problem.synthetic_set(pixels / 0), {"matching": torch.tensor(1.0)})
 
     events = _with(monkeypatch, diverging)
@@ -446,7 +446,7 @@ def test_one_network_that_diverges_takes_no_score_from_another(monkeypatch: pyte
 
 
 def test_a_set_that_is_not_of_the_run_s_preprocessing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SyntheticSet, "preprocessing", "zca")
+    monkeypatch.setattr(SyntheticSet, "preprocessing_name", "zca")
     assert "Its images are as zca leaves them, the run is of mean/std." in _only(_run(), Failed).error
 
 
@@ -617,7 +617,7 @@ def test_what_a_run_adapts_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def crowded(problem: Problem, options: Any, resume: Any = None) -> Iterator[Notice | Step]:
         yield from problem.adapt(2, "CUDA out of memory.", "real_chunk", 8)
-        yield Step(1, problem.synthetic_set(problem.real.normalisation.apply(problem.random_subset())))
+        yield Step(1, problem.synthetic_set(problem.real.preprocessing.apply(problem.random_subset())))
 
     monkeypatch.setattr(job.method, "distill", crowded)
     (event,) = [event for event in run(job) if isinstance(event, Adapted)]

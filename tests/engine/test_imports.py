@@ -213,7 +213,7 @@ def test_plain_pixels_are_normalised_as_real_ones_are_and_remarked_where_nobody_
     card, real, labels = _digits_of_each()
     path = _npz(tmp_path, images=SPANS[pixels](real.float()).numpy(), labels=labels.numpy())
     found = imports.read(path, card, pixels=pixels)
-    expected = found.sets[0].normalisation.apply(real)
+    expected = found.sets[0].preprocessing.apply(real)
     torch.testing.assert_close(found.sets[0].images, expected, atol=1e-5, rtol=0)
     assert found.notes == ()
     (note,) = imports.read(path, card).notes
@@ -230,7 +230,7 @@ def test_whitened_images_are_kept_as_such_and_remarked_where_nobody_said_it(tmp_
     assert found.notes == ()
     assert torch.equal(found.sets[0].images, white)
     kept = imports.keep(found.sets[0])
-    assert SyntheticSet.read(set_path(kept)).normalisation == whitening
+    assert SyntheticSet.read(set_path(kept)).preprocessing == whitening
     asked = Request(method={"name": "imported", "set": kept}, dataset="digits", ipc=2, device="cpu")
     assert engine.prepare(asked).config.preprocessing == "zca"
     with pytest.raises(BadInput, match="what imported is to use was made with zca"):

@@ -31,7 +31,7 @@ def test_a_preview_has_a_row_per_class_and_at_most_ten_images_each(
     image = Image.open(io.BytesIO(preview(data)))
     assert image.size == size
     assert image.mode == mode
-    first = data.normalisation.invert(data.images[0])[0].numpy()
+    first = data.preprocessing.invert(data.images[0])[0].numpy()
     assert np.array_equal(
         np.asarray(image.convert("L" if channels == 1 else "RGB"))[:side, :side, ...].reshape(side, side, channels)[
             ..., 0

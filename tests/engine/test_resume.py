@@ -393,7 +393,7 @@ def test_a_run_whose_set_cannot_be_written_fails_and_goes_on_once_there_is_space
 
 def test_a_run_that_diverges_keeps_its_last_finite_checkpoint(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def diverging(problem: Problem, options: Any, resume: Any = None) -> Iterator[Step]:
-        images = problem.real.normalisation.apply(problem.random_subset())
+        images = problem.real.preprocessing.apply(problem.random_subset())
         for iteration in range(1, 5):
             loss = torch.tensor(float("nan") if iteration == 3 else 1.0)
             yield Step(iteration, problem.synthetic_set(images), {"matching": loss})
@@ -409,7 +409,7 @@ def test_a_run_that_diverges_keeps_its_last_finite_checkpoint(store: Store, monk
 
 def test_a_state_that_holds_what_is_no_number_is_not_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def diverging(problem: Problem, options: Any, resume: Any = None) -> Iterator[Step]:
-        images = problem.real.normalisation.apply(problem.random_subset())
+        images = problem.real.preprocessing.apply(problem.random_subset())
         for iteration in range(1, 5):
             state: State = {"images": images / (0 if iteration > 1 else 1)}
             yield Step(iteration, problem.synthetic_set(images), {}, partial(dict, state))

@@ -84,7 +84,7 @@ def test_a_network_whose_outputs_are_no_numbers_has_no_accuracy_by_any_protocol(
 
 def test_the_whole_set_with_too_large_a_rate_has_no_accuracy() -> None:
     real = real_set(CARD)
-    whole = SyntheticSet(real.images, real.labels, real.normalisation, tuple(CARD.classes), whole=True)
+    whole = SyntheticSet(real.images, real.labels, real.preprocessing, tuple(CARD.classes), whole=True)
     assert rows(judged(whole, real, how=protocol(lr=1e30), final=False)) == []
 
 
@@ -201,7 +201,7 @@ def test_a_score_is_that_of_a_network_trained_on_the_set_and_tested_after_the_la
     network = networks.build("convnet-d1-w8", CARD)
     own = Seeds(0).child("evaluation of convnet-d1-w8", 0)
     list(train(network, data, how, own, mirrors=CARD.mirrors))
-    logits = predict(network, SyntheticSet(test.images, test.labels, data.normalisation, data.classes), 100)
+    logits = predict(network, SyntheticSet(test.images, test.labels, data.preprocessing, data.classes), 100)
     right = [int(answer) == int(label) for answer, label in zip(logits.argmax(1), test.labels, strict=True)]
     assert row.values["accuracy"] == pytest.approx(sum(right) / 10)
     assert row.values["balanced_accuracy"] == pytest.approx(
@@ -220,7 +220,7 @@ def test_classes_that_differ_in_colour_are_learned_and_recognised() -> None:
         return pixels.clamp(0, 255).to(torch.uint8)
 
     data = synthetic_set(colourful((2, 2, 2), 0), torch.arange(3).repeat_interleave(2), 3)
-    test = RealSet(colourful((6, 3, 1), 1), (6, 3, 1), data.normalisation)
+    test = RealSet(colourful((6, 3, 1), 1), (6, 3, 1), data.preprocessing)
     (row,) = rows(judged(data, test, names=("convnet-d1-w8-nn",), how=protocol(40, lr=0.05)))
     assert (row.values["accuracy"], row.values["balanced_accuracy"], row.values["train_accuracy"]) == (1.0, 1.0, 1.0)
 
@@ -235,7 +235,7 @@ def test_the_test_images_are_normalised_as_the_set_says() -> None:
 
 def test_a_whole_set_is_trained_on_for_the_whole_budget() -> None:
     data, test = random_sets()
-    whole = SyntheticSet(data.images, data.labels, data.normalisation, data.classes, whole=True)
+    whole = SyntheticSet(data.images, data.labels, data.preprocessing, data.classes, whole=True)
     for given, epochs in ((data, 2), (whole, 3)):
         progress = [event for event in judged(given, test) if isinstance(event, Progressed)]
         assert [(event.done, event.total) for event in progress] == [(n, epochs) for n in range(1, epochs + 1)]

@@ -221,7 +221,7 @@ def test_whatever_the_weights_depend_on_makes_other_experts() -> None:
     other_part.real = replace(part, images=torch.cat([tiny_problem().real.images[:4], part.images[4:]]))
     other_card = msgspec.structs.replace(data_card(), sha256="1" * 64)
     other_norm = tiny_problem()
-    other_norm.real = replace(other_norm.real, normalisation=Normalisation((0.4,), (0.5,)))
+    other_norm.real = replace(other_norm.real, preprocessing=Normalisation((0.4,), (0.5,)))
     cases = [
         *(
             (tiny_problem(), how)

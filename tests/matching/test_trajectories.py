@@ -545,7 +545,7 @@ def ids(problem: Problem) -> None:
 
 
 def numbers_of(problem: Problem, images: Tensor) -> Tensor:
-    return problem.real.normalisation.invert(images)[:, 0, 0, 0].long()
+    return problem.real.preprocessing.invert(images)[:, 0, 0, 0].long()
 
 
 def test_the_first_images_are_random_ones_that_the_first_expert_recognises_then_the_next() -> None:

@@ -136,7 +136,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
 def test_the_images_follow_gradient_descent_with_momentum(recorder: Recorder, momentum: float) -> None:
     problem = tiny_problem(card=CARD)
-    start = problem.real.normalisation.apply(problem.random_subset()).double()
+    start = problem.real.preprocessing.apply(problem.random_subset()).double()
     steps = dm.distill(problem, options(lr_images=0.3, momentum_images=momentum))
     yielded = [
         (step.synthetic.images.double(), step.losses["matching"].item()) for step in steps if isinstance(step, Step)
@@ -187,7 +187,7 @@ def test_each_class_has_an_operation_of_its_own(recorder: Recorder) -> None:
 def test_the_real_batch_of_a_class_holds_images_of_that_class_each_once(recorder: Recorder) -> None:
     problem = tiny_problem(card=CARD)
     watch(dm, problem, options(iterations=10))
-    images = problem.real.normalisation.apply(problem.real.images)
+    images = problem.real.preprocessing.apply(problem.real.images)
     for batch in recorder.reals:
         for c, drawn in enumerate(batch):
             matches = (drawn.unsqueeze(1) == images).flatten(2).all(2)
@@ -213,7 +213,7 @@ def test_without_augmentation_nothing_is_drawn(recorder: Recorder) -> None:
 def test_it_starts_from_the_random_subset(recorder: Recorder) -> None:
     problem = tiny_problem(card=CARD)
     watch(dm, problem, options(iterations=1))
-    start = problem.real.normalisation.apply(problem.random_subset())
+    start = problem.real.preprocessing.apply(problem.random_subset())
     assert torch.equal(recorder.synthetics[0].flatten(0, 1), start)
 
 

@@ -172,7 +172,7 @@ def test_a_sample_is_what_was_drawn_normalised() -> None:
     real = set_of(7, 5, 9)
     sample = real.sample(4, generator(5))
     assert sample.shape == (3, 4, 1, 2, 2)
-    assert torch.equal(sample, real.normalisation.apply(real.images)[real.draw(4, generator(5))])
+    assert torch.equal(sample, real.preprocessing.apply(real.images)[real.draw(4, generator(5))])
 
 
 # Synthetic sets.
@@ -200,7 +200,7 @@ def test_a_set_is_read_as_it_was_written(tmp_path: Path, dtype: torch.dtype, sof
         before, after = getattr(written, name), getattr(again, name)
         assert before.dtype == after.dtype
         assert torch.equal(before, after)
-    assert again.normalisation == written.normalisation
+    assert again.preprocessing == written.preprocessing
     assert again.classes == written.classes
     assert again.lr == lr
 
@@ -232,7 +232,7 @@ def test_a_set_that_is_being_learned_or_lies_scattered_gives_the_same_bytes() ->
         {"labels": torch.tensor([0, 0, 1, 1, 2, 1])},
         {"lr": 0.1},
         {"classes": ("a", "b", "c")},
-        {"normalisation": Normalisation((0.5, 0.5, 0.4), (0.25, 0.25, 0.25))},
+        {"preprocessing": Normalisation((0.5, 0.5, 0.4), (0.25, 0.25, 0.25))},
     ],
 )
 def test_another_set_gives_other_bytes(change: dict[str, Any]) -> None:
@@ -409,7 +409,7 @@ def test_the_set_of_a_problem_explains_itself() -> None:
     assert given_set.images is images
     assert given_set.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert given_set.classes == ("class 0", "class 1", "class 2")
-    assert given_set.normalisation == problem.real.normalisation
+    assert given_set.preprocessing == problem.real.preprocessing
     assert (given_set.lr, given_set.whole) == (None, False)
     soft = noise(6, 3, dtype=torch.float32)
     assert problem.synthetic_set(images, soft).labels is soft

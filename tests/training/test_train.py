@@ -534,7 +534,7 @@ def test_pixels_are_trained_and_tested_on_as_if_they_had_been_normalised_before(
     pixels = torch.randint(256, (12, 2, 6, 6), dtype=torch.uint8, generator=generator())
     labels = torch.arange(12) % CLASSES
     stored = synthetic_set(pixels, labels, CLASSES)
-    normalised = synthetic_set(stored.normalisation.apply(pixels), labels, CLASSES)
+    normalised = synthetic_set(stored.preprocessing.apply(pixels), labels, CLASSES)
     how = protocol(3, batch=5)
     networks_trained = [trained(data, how) for data in (stored, normalised)]
     assert torch.equal(weights(networks_trained[0]), weights(networks_trained[1]))

@@ -107,16 +107,16 @@ def kept() -> list[str]:
 
 def test_it_is_fitted_once_on_the_training_images_and_kept_under_its_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = digits()
-    assert isinstance(train.normalisation, Whitening)
-    assert train.normalisation == test.normalisation
+    assert isinstance(train.preprocessing, Whitening)
+    assert train.preprocessing == test.preprocessing
     (name,) = kept()
     content = (files.data_folder() / name).read_bytes()
     assert name.endswith(f"-{files.digest(content)}.safetensors")
     assert content == Whitening.fit(train.images)
-    assert abs(float(train.normalisation.apply(train.images).mean())) < 1e-4
+    assert abs(float(train.preprocessing.apply(train.images).mean())) < 1e-4
     monkeypatch.setattr(Whitening, "fit", None)
-    assert digits()[0].normalisation == train.normalisation
-    assert isinstance(digits("mean/std")[0].normalisation, Normalisation)
+    assert digits()[0].preprocessing == train.preprocessing
+    assert isinstance(digits("mean/std")[0].preprocessing, Normalisation)
 
 
 def test_a_damaged_file_is_fitted_again() -> None:
@@ -124,21 +124,21 @@ def test_a_damaged_file_is_fitted_again() -> None:
     path = files.data_folder() / kept()[0]
     whole = path.read_bytes()
     path.write_bytes(whole[:-4] + b"\0\0\0\1")
-    assert digits()[0].normalisation == train.normalisation
+    assert digits()[0].preprocessing == train.preprocessing
     assert path.read_bytes() == whole
 
 
 def test_a_set_says_how_its_images_were_whitened(tmp_path: Path) -> None:
     train, _ = digits()
-    images = train.normalisation.apply(train.images[::100])
+    images = train.preprocessing.apply(train.images[::100])
     labels = train.labels[::100]
-    written = SyntheticSet(images, labels, train.normalisation, tuple("0123456789"))
+    written = SyntheticSet(images, labels, train.preprocessing, tuple("0123456789"))
     path = tmp_path / "set.safetensors"
     path.write_bytes(written.to_bytes())
     assert len(path.read_bytes()) < 10_000, "the matrix is no part of it"
     again = SyntheticSet.read(path)
-    assert again.normalisation == written.normalisation
-    assert torch.equal(again.normalisation.invert(again.images), train.images[::100])
+    assert again.preprocessing == written.preprocessing
+    assert torch.equal(again.preprocessing.invert(again.images), train.images[::100])
     assert preview(again) == preview(replace(again, images=train.images[::100]))
     (files.data_folder() / kept()[0]).unlink()
     with pytest.raises(BadInput, match=r"was whitened by the ZCA .* copy the file"):
@@ -166,11 +166,11 @@ def test_a_set_of_a_whitened_run_is_tested_on_whitened_images() -> None:
     (snapshot,) = (event for event in events if isinstance(event, Snapshot))
     synthetic = SyntheticSet.read(files.set_path(snapshot.sha256))
     train, test = digits()
-    assert synthetic.normalisation == train.normalisation
+    assert synthetic.preprocessing == train.preprocessing
     network = networks.build("convnet-d2-w16", data_card((1,) * 10, size=(8, 8)))
     network.reset(generator())
-    testing = SyntheticSet(test.images, test.labels, synthetic.normalisation, synthetic.classes)
-    by_hand = network.eval()(train.normalisation.apply(test.images))
+    testing = SyntheticSet(test.images, test.labels, synthetic.preprocessing, synthetic.classes)
+    by_hand = network.eval()(train.preprocessing.apply(test.images))
     torch.testing.assert_close(predict(network, testing, 100), by_hand.detach())
 
 
@@ -182,7 +182,7 @@ def test_what_is_distilled_is_in_the_whitened_space() -> None:
     assert synthetic.images.dtype == torch.float32
     # It starts from real images, and hardly moves.
     train, _ = digits()
-    for image in synthetic.normalisation.invert(synthetic.images):
+    for image in synthetic.preprocessing.invert(synthetic.images):
         assert (train.images == image).flatten(1).all(1).any()
 
 

@@ -37,7 +37,7 @@ def test_a_preview_taken_apart_has_the_images_of_the_set(channels: int) -> None:
     data = _set(3, 4, channels)
     sheet = Sheet.read(preview(data), 8, 8, data.classes, 12)
     assert sheet.images.shape == (3, 4, 8, 8, 3)
-    pixels = data.normalisation.invert(data.images).reshape(3, 4, channels, 8, 8).permute(0, 1, 3, 4, 2).numpy()
+    pixels = data.preprocessing.invert(data.images).reshape(3, 4, channels, 8, 8).permute(0, 1, 3, 4, 2).numpy()
     assert np.array_equal(sheet.images, np.broadcast_to(pixels, sheet.images.shape))
 
 
