@@ -34,7 +34,7 @@ from dambench.core.units import size
 from dambench.matching.loop import MatchingLoop
 from dambench.matching.optimised import LearnedImages
 from dambench.training.augmentation import Draw, augment, augment_by, draw, parameters, strategy_for
-from dambench.training.cuda_graph import Recorder
+from dambench.training.cuda_graph import GraphRecorder
 from dambench.training.policy import Policy
 from dambench.training.problem import Network, Notice, Problem, RealSet, Stage, State, Step
 
@@ -158,7 +158,7 @@ class Matching(MatchingLoop):
         terms: Callable[[Network], list[Term]],
         count: int,
         augmentation: Literal["dsa", "none"],
-        recorder: Callable[[torch.device], Recorder] | None = None,
+        recorder: Callable[[torch.device], GraphRecorder] | None = None,
     ):
         super().__init__(problem, images, self._iterate_on, recorder)
         self.count, self.augmentation = count, augmentation

@@ -35,7 +35,7 @@ from dambench.matching.distribution import RealBatch, real_batch, sampled_again,
 from dambench.matching.loop import MatchingLoop
 from dambench.matching.optimised import LearnedImages
 from dambench.training.augmentation import augment_by, parameters
-from dambench.training.cuda_graph import Recorder
+from dambench.training.cuda_graph import GraphRecorder
 from dambench.training.policy import Policy
 from dambench.training.problem import Network, Notice, Problem, State, Step
 from dambench.training.train import Training
@@ -266,7 +266,7 @@ class GradientMatching(MatchingLoop):
         problem: Problem,
         images: LearnedImages,
         options: Options,
-        recorder: Callable[[torch.device], Recorder] | None = None,
+        recorder: Callable[[torch.device], GraphRecorder] | None = None,
     ):
         super().__init__(problem, images, self._update_on, recorder)
         self.options = options

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dambench.core.events import Warned
 from dambench.matching.optimised import LearnedImages
-from dambench.training.cuda_graph import Recorder, Replayed
+from dambench.training.cuda_graph import GraphRecorder, Replayed
 from dambench.training.policy import until_it_fits
 from dambench.training.problem import Notice, Problem, State, Step, SyntheticSet
 
@@ -29,7 +29,7 @@ class MatchingLoop(ABC):
         problem: Problem,
         images: LearnedImages,
         graph: Callable[..., Sequence[Tensor]],
-        recorder: Callable[[torch.device], Recorder] | None,
+        recorder: Callable[[torch.device], GraphRecorder] | None,
     ):
         self.problem, self.images = problem, images
         self.parts: dict[str, float] = {}

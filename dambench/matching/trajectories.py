@@ -45,7 +45,7 @@ from dambench.matching.experts import check as check_network
 from dambench.matching.loop import MatchingLoop
 from dambench.matching.optimised import Learned, LearnedImages
 from dambench.training.augmentation import Draw, augment, augment_by, draw, parameters, strategy_for
-from dambench.training.cuda_graph import Recorder
+from dambench.training.cuda_graph import GraphRecorder
 from dambench.training.policy import ALL
 from dambench.training.problem import Network, Notice, Problem, State, SyntheticSet
 from dambench.training.train import Gsam
@@ -446,7 +446,7 @@ class TrajectoryMatching(MatchingLoop):
         labels: Tensor | None = None,
         weigh: Callable[[Tensor], Tensor] | None = None,
         resume: State | None = None,
-        recorder: Callable[[torch.device], Recorder] | None = None,
+        recorder: Callable[[torch.device], GraphRecorder] | None = None,
     ):
         super().__init__(problem, images, self._iterate_on, recorder)
         self.experts, self.options = experts, options

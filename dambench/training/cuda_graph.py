@@ -16,7 +16,7 @@ WARM_UPS = 3
 """Plain calls before a recording: libraries choose their algorithms and allocate their workspaces in them."""
 
 
-class Recorder(Protocol):
+class GraphRecorder(Protocol):
     """What makes recordings. One is asked for all recordings of a `Replayed`."""
 
     def warm_up(self, function: Callable[[], list[Tensor]]) -> list[Tensor]:
@@ -85,7 +85,7 @@ class Replayed:
         *,
         on: bool = True,
         on_warning: Callable[[str], None] = lambda message: None,
-        recorder: Callable[[torch.device], Recorder] | None = None,
+        recorder: Callable[[torch.device], GraphRecorder] | None = None,
     ) -> None:
         self._function = function
         self._device = device
