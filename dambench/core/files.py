@@ -32,6 +32,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from string import hexdigits
+from typing import Literal
 
 from dambench.core import reading
 from dambench.core.errors import BadInput
@@ -53,6 +54,13 @@ HOME_HINT = ", or choose another folder with DAMBENCH_HOME"
 SETTLED = 3_000_000_000
 """Nanoseconds after which a further change of a file shows in its times: the clocks of file systems tick up to 2 s."""
 
+XDG = {
+    "data": ("XDG_DATA_HOME", "~/.local/share"),
+    "state": ("XDG_STATE_HOME", "~/.local/state"),
+    "cache": ("XDG_CACHE_HOME", "~/.cache"),
+}
+"""Variables and what they are by default."""
+
 
 def home() -> Path:
     """DAMBENCH_HOME, else `dambench` in the user's data folder.
@@ -60,13 +68,17 @@ def home() -> Path:
     Raises:
         BadInput: it begins with a home that nobody knows, and would become a folder called ~.
     """
-    if chosen := os.environ.get("DAMBENCH_HOME"):
-        folder = user_path(chosen)
-    else:
-        folder = user_path(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "dambench"
+    chosen = os.environ.get("DAMBENCH_HOME")
+    folder = user_path(chosen) if chosen else user_folder("data")
     if str(folder).startswith("~"):
         raise BadInput(f"Nobody knows which home is meant by {str(folder)!r}: choose a folder with DAMBENCH_HOME.")
     return folder
+
+
+def user_folder(kind: Literal["data", "state", "cache"]) -> Path:
+    """Give the user's folder of that kind by XDG's variables, the same on every system."""
+    variable, default = XDG[kind]
+    return user_path(os.environ.get(variable) or default) / "dambench"
 
 
 def user_path(text: str) -> Path:

@@ -110,7 +110,7 @@ def index_path(path: Path) -> Path:
         identity.append(str(folder(path).stat().st_ino))
     identifier = blake2b("\n".join(identity).encode(errors="surrogateescape"), digest_size=16).hexdigest()
     name = f"{identifier}.{VERSION}.db"
-    cache = files.user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dambench" / "index"
+    cache = files.user_folder("cache") / "index"
     own = f"dambench-{os.getuid()}"
     for place in (cache, Path(tempfile.gettempdir()) / own, Path("/dev/shm") / own):
         if place.is_absolute() and not disk_of(place).why and _is_ours(place):

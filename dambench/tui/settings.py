@@ -1,7 +1,6 @@
 """Settings: place, filter, columns and the like of the console's user. Written when one changes."""
 
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from dambench.core import files, reading
 
 def folder() -> Path:
     """XDG_STATE_HOME, else ~/.local/state, /dambench."""
-    return files.user_path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "dambench"
+    return files.user_folder("state")
 
 
 class Settings:

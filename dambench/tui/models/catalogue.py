@@ -6,7 +6,6 @@ until another dambench, or another package that adds to it, is installed.
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -132,7 +131,7 @@ class _Kept(Struct):
 
 def path() -> Path:
     """XDG_CACHE_HOME, else ~/.cache, /dambench/catalogue.json."""
-    return files.user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dambench" / "catalogue.json"
+    return files.user_folder("cache") / "catalogue.json"
 
 
 def installed() -> str:
