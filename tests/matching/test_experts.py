@@ -106,6 +106,38 @@ def test_a_damaged_file_is_made_again() -> None:
     assert path.read_bytes() == whole
 
 
+def spoiled(train: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """The same training, after which the networks' weights are no numbers."""
+
+    def training(trained: Any, *given: Any, **more: Any) -> Iterator[Any]:
+        yield from train(trained, *given, **more)
+        for network in [trained] if isinstance(trained, Network) else trained:
+            network.classifier.weight.data.fill_(torch.nan)
+
+    return training
+
+
+def test_experts_whose_weights_are_no_numbers_are_refused_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experts, "train_together", spoiled(train_together))
+    with pytest.raises(BadInput, match="diverged: its weights are no numbers"):
+        end_of(trajectories(tiny_problem(), BRIEF, 2))
+    assert not kept()
+
+
+def test_images_are_not_chosen_by_a_kept_network_whose_weights_are_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(experts, "train", spoiled(train))
+        with pytest.raises(BadInput, match="nothing can be chosen or matched by it") as fresh:
+            finished(tiny_problem())
+        assert "experts delete" not in str(fresh.value)
+        assert not kept()
+        patched.setattr(experts, "_check_finite", lambda trained, forget="": None)
+        finished(tiny_problem())
+    (path,) = kept()
+    with pytest.raises(BadInput, match=rf"`dambench experts delete {path.parent.name}` forgets it"):
+        finished(tiny_problem())
+
+
 def test_training_says_how_far_it_is() -> None:
     events = [event for event in expert(tiny_problem(), expert_protocol(3)) if isinstance(event, Progressed)]
     assert [(event.done, event.total) for event in events] == [(1, 3), (2, 3), (3, 3)]
