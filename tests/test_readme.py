@@ -88,17 +88,20 @@ def test_both_commands_are_in_the_makefile() -> None:
 
 @pytest.mark.slow
 def test_its_commands_do_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = ""
+    run = newest = ""
     for command in COMMANDS:
         if "folder" in command or "arrays" in command or {"mnist", "cifar10"} & {*command}:
             continue  # somebody else's flowers, and what has to be downloaded
         if command[1] == "watch":
             continue  # until its end
-        arguments = [run if word == "$run" else word for word in command[1:]]
+        arguments = [{"$run": run, "ID": newest}.get(word, word) for word in command[1:]]
         capsys.readouterr()
         assert run_cli(arguments) == 0, arguments
         if "--detach" in command:
             run = capsys.readouterr().out.strip()
+        elif "--headless" in command:
+            with closing(Store.open(tmp_path / "runs.db")) as store:
+                newest = store.query("select id from runs order by number desc")[0]["id"]
     with closing(Store.open(tmp_path / "runs.db")) as store:
         assert processes.send(store.run(run), signal.SIGKILL), "it was not resumed"
     assert "| dm " in (tmp_path / "report.md").read_text()

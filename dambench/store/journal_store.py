@@ -54,8 +54,6 @@ _decoder: msgspec.json.Decoder[LogRecord] = msgspec.json.Decoder(LogRecord)
 class JournalStore(Store):
     """An open index of a journal."""
 
-    AGE = ("created_at", "number")
-    """Each host numbers the runs in the order in which it came to know them."""
     late_seconds = 60.0
     """Clients of NFS may believe for so long that a folder is as it was (acdirmax)."""
 

@@ -302,7 +302,8 @@ def _counted(
     for entry in entries:
         run = entry.run
         final = final_ones.get((run.number, entry.network), [])
-        is_due = entry.network in entry.config["evaluate_on"] and metric.evaluator == ACCURACY.evaluator
+        evaluator = entry.config.get("evaluator", {}).get("name", ACCURACY.evaluator)
+        is_due = entry.network in entry.config["evaluate_on"] and metric.evaluator == ACCURACY.evaluator == evaluator
         if not final and not is_due:
             continue
         due = entry.config.get("eval_repeats", 1) if metric.evaluator == ACCURACY.evaluator else 1

@@ -33,7 +33,7 @@ ORDERS = {
     "seed": "runs.seed",
     "accuracy": latest_mean(),
     "step": ITERATION,
-    "age": "runs.number",
+    "age": "runs.age",
     "peak": PEAK,
     "took": SECONDS,
     "name": "runs.name",

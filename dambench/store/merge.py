@@ -315,6 +315,7 @@ def copy_of(store: Store, run: dict[str, Any]) -> Copy:
         ),
         recipe=display(run["recipe"], LONGEST_LINE),
         overrides=_read(run["overrides"], OVERRIDES, "settings"),
+        age=_time(run["age"]) if run["age"] else "",
     )
     if created.card.sha256 != run["dataset_sha256"] or not _SHA256.fullmatch(created.card.sha256):
         raise Refused("its dataset is not the one it names")

@@ -39,6 +39,7 @@ class RunCreated(Struct, frozen=True, kw_only=True, tag_field="line", tag="creat
     process: Process
     recipe: str = ""
     overrides: dict[str, Any] = {}
+    age: str = ""
 
 
 class EventLogged(Struct, frozen=True, kw_only=True, tag_field="line", tag="said"):

@@ -139,6 +139,10 @@ def _traits(run: FinishedRun, config: dict[str, Any], network: str) -> dict[str,
         # bf16 is of the real branch alone: networks are then tested as the device does by default.
         "tested in": precision if precision != "bf16" else "fp32" if on_cpu else "tf32",
         "version": config.get("method_version", 1),
+        "evaluator": {
+            "evaluator version": config.get("evaluator_version", 1),
+            **config.get("evaluator", {}).get("options", {}),
+        },
         "code": [
             plugin
             for plugin in config.get("plugins", [])
@@ -151,8 +155,9 @@ def _name_rows(entries: Sequence[EvaluatedRun]) -> None:
     """Give each entry, newest first, the name of its row: the method, with what sets it apart.
 
     That is what differs from its recipe, preprocessing other than the usual one, and where entries would still have
-    the same name, what differs between them: precision, version and code wherever they stand, else within a dataset
-    and IPC, where the newest keeps the name as it is (a recipe may have changed since the older ones were run).
+    the same name, what differs between them: precision, versions, the evaluator's settings and code wherever they
+    stand, else within a dataset and IPC, where the newest keeps the name as it is (a recipe may have changed since
+    the older ones were run).
     """
     newest_of: dict[Any, EvaluatedRun] = {}
     for entry in entries:
@@ -165,7 +170,12 @@ def _name_rows(entries: Sequence[EvaluatedRun]) -> None:
             groups.setdefault((method_label(entry.run.method, names[kind]), also(entry)), []).append(entry)
         return groups.values()
 
-    for trait, words in (("precision", _precision), ("version", _version), ("code", _code)):
+    for trait, words in (
+        ("precision", _precision),
+        ("version", _version),
+        ("evaluator", _evaluator),
+        ("code", _code),
+    ):
         traits = ("precision", "tested in") if trait == "precision" else (trait,)
         for group in same(lambda entry: None):
             if len({str([entry.traits[name] for name in traits]) for entry in group}) > 1:
@@ -208,6 +218,10 @@ def _precision(traits: dict[str, Any]) -> dict[str, str]:
 
 def _version(traits: dict[str, Any]) -> dict[str, Any]:
     return {"version": traits["version"]}
+
+
+def _evaluator(traits: dict[str, Any]) -> dict[str, Any]:
+    return dict(traits["evaluator"])
 
 
 def _code(traits: dict[str, Any]) -> dict[str, str]:

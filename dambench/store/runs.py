@@ -8,7 +8,7 @@ from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 from sqlite_utils import Database
@@ -83,8 +83,6 @@ class Store:
 
     notes: Sequence[str] = ()
     """What whoever opened it should know."""
-    AGE: ClassVar[tuple[str, ...]] = ("number",)
-    """The columns that say which run is older: not a clock, which may be set back."""
     late_seconds = 0.0
     """After which the processes of other hosts see what is written here, at the latest."""
 
@@ -135,7 +133,7 @@ class Store:
 
     def by_age(self, *, newest_first: bool = False) -> str:
         """What to order runs by, for SQL."""
-        return ", ".join(f"runs.{column}{' desc' if newest_first else ''}" for column in self.AGE)
+        return "runs.age desc, runs.number desc" if newest_first else "runs.age, runs.number"
 
     def refresh(self) -> None:
         """See what others have written since. An ordinary database always shows it."""
@@ -158,17 +156,19 @@ class Store:
         run_id = records.new_id()
         while self.query("select 1 from runs where id = ?", run_id):
             run_id = records.new_id()
+        now = records.now()
         created = RunCreated(
             uid=secrets.token_hex(16),
             id=run_id,
             name=display(name),
             tags=list(dict.fromkeys(map(display, tags))),
-            at=records.now(),
+            at=now,
             config=config,
             card=card,
             process=process,
             recipe=display(recipe, 400),
             overrides=shown(overrides or {}),
+            age=max(now, self.query("select coalesce(max(age), '') as age from runs")[0]["age"]),
         )
         self.write([created])
         return str(self.query("select id from runs where uid = ?", created.uid)[0]["id"])

@@ -447,5 +447,52 @@ create view scores as
         left join measurements as train on train.run = of.run and train.iteration = of.iteration
             and train.evaluator = 'accuracy' and train.subject = of.subject and train.repeat = of.repeat
             and train.metric = 'train_accuracy'
-    where of.evaluator = 'accuracy'
+    where of.evaluator = 'accuracy';
+
+-- Which of two runs is newer: as created_at, but no run is older than those that its database held when it began,
+-- whatever its clock says; a merged run keeps its own.
+alter table runs add column age text not null default '';
+
+update runs set age = monotone.age
+    from (select number, max(created_at) over (order by number) as age from runs) as monotone
+    where monotone.number = runs.number;
+
+create index runs_by_age on runs (age, number);
+
+drop view results;
+
+-- For people: the final scores of finished runs. Those of one meaning are alike in settings, dataset_sha256, ipc,
+-- protocol and network; of them the ones count that a report counts, which are of the newest run of each seed.
+-- (As with `losses`, our own connections may not use it in SQLite 3.38 to 3.40.)
+create view results as
+    with final as (
+        select runs.number, runs.id as run, runs.method, runs.overrides,
+            coalesce(json_extract(runs.config, '$.preprocessing'), 'mean/std') as preprocessing,
+            coalesce(json_extract(runs.config, '$.precision'), 'fp32') as precision,
+            runs.age, runs.dataset, runs.ipc, runs.network as matched_on, scores.network,
+            protocols.name || '#' || substr(protocols.sha256, 1, 4) as protocol, runs.seed, scores.repeat,
+            scores.accuracy, scores.balanced_accuracy, scores.loss, scores.train_accuracy, scores.seconds,
+            scores.peak_memory_bytes, runs.dataset_sha256, scores.protocol_sha256,
+            json_array(runs.method, json_extract(runs.config, '$.method.options'), runs.network,
+                coalesce(json_extract(runs.config, '$.preprocessing'), 'mean/std'),
+                coalesce(json_extract(runs.config, '$.precision'), 'fp32'),
+                coalesce(json_extract(runs.config, '$.precision') = 'bf16', 0)
+                    and coalesce(json_extract(runs.config, '$.where.device'), 'cpu') != 'cpu',
+                coalesce(json_extract(runs.config, '$.method_version'), 1),
+                coalesce(json_extract(runs.config, '$.evaluator_version'), 1),
+                coalesce(json_extract(runs.config, '$.evaluator.options'), '{}'),
+                coalesce(json_extract(runs.config, '$.plugins'), '[]')) as settings,
+            -- Fewer than were asked for are left over where others diverged: they stand for nothing.
+            count(*) over (partition by runs.number, scores.network)
+                >= coalesce(json_extract(runs.config, '$.eval_repeats'), 1) as complete
+        from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
+        where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = ''
+    )
+    select run, method, overrides, preprocessing, precision, dataset, ipc, matched_on, network, protocol, seed, repeat,
+        accuracy, balanced_accuracy, loss, train_accuracy, seconds, peak_memory_bytes, settings, dataset_sha256,
+        complete and number = first_value(number) over (
+            partition by settings, dataset_sha256, ipc, protocol_sha256, network, seed
+            order by complete desc, age desc, number desc
+        ) as counts
+    from final
 """

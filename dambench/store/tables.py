@@ -113,6 +113,7 @@ class Tables:
                 "overrides": msgspec.json.encode(created.overrides).decode(),
                 "recipe": created.recipe,
                 "created_at": created.at,
+                "age": created.age or created.at,
                 "config": msgspec.json.encode(config).decode(),
                 "config_sha256": config.sha256,
                 "dataset_sha256": card.sha256,

@@ -98,6 +98,8 @@ IN_THE_ROW: dict[str, Any] = {
     "precision": "bf16",
     "preprocessing": "zca",
     "method_version": 2,
+    "evaluator": Choice("accuracy", {"crops": 10}),
+    "evaluator_version": 2,
     "plugins": (PLUGIN,),
 }
 """Fields of RunConfig that make a row of their own, with another value for each."""
@@ -141,6 +143,12 @@ def test_two_runs_that_differ_in_one_field_both_count_or_it_is_said_why_not(stor
         rows = [row for table in board.tables for row in table.rows]
         assert len({*rows}) == (2 if field in IN_THE_ROW else 1)
         assert len(board.costs) == 2
+
+
+def test_a_run_that_another_evaluator_measured_lacks_no_accuracy(store: Store) -> None:
+    add(store, config("dm"), LOW)
+    add(store, msgspec.structs.replace(config("dm"), evaluator=Choice("distance")))
+    assert leaderboard(store).unscored == []
 
 
 def test_five_runs_of_a_beginner_have_five_rows_and_mean_and_zca_are_not_compared(store: Store) -> None:

@@ -402,3 +402,21 @@ def test_what_only_the_pictures_row_holds_is_merged_too(store: Store, other: Pat
     merge(store, other)
     assert store.preview(run_id) == PNG
     assert [event.preview for _, event in store.tail(run_id) if isinstance(event, Snapshot)] == [b""]
+
+
+@pytest.mark.parametrize("into", ["older", "newer"])
+def test_the_newest_run_counts_whichever_database_it_was_merged_from(
+    store: Store, other: Path, monkeypatch: pytest.MonkeyPatch, into: str
+) -> None:
+    """Each database numbers its runs in the order in which it came to know them."""
+    with closing(Store.open(other, write=True)) as newer:
+        for day, (entered, accuracy) in enumerate([(store, 0.25), (newer, 0.75)], start=1):
+            monkeypatch.setattr("dambench.store.records.now", lambda day=day: f"2026-01-0{day}T00:00:00.000+00:00")
+            add(entered, config("dm"), [accuracy])
+        merged, name = (store, other) if into == "older" else (newer, store.path)
+        assert len(merge(merged, name).added) == 1
+        (cell,) = leaderboard(merged).tables[0].cells.values()
+        assert cell.values == [0.75]
+        assert [run["accuracy"] for run in merged.newest()] == [0.75, 0.25]
+        with closing(sqlite3.connect(merged.path)) as plain:  # as people read it
+            assert plain.execute("select accuracy from results where counts").fetchall() == [(0.75,)]
