@@ -1,6 +1,7 @@
 """What there is to choose from: methods, networks, protocols, datasets."""
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -11,7 +12,7 @@ from dambench.cli.arguments import Commands
 from dambench.cli.options import Json, Settings
 from dambench.cli.output import say, table
 from dambench.core import config, registry, sanitize
-from dambench.core.contracts import Contract, Method
+from dambench.core.contracts import Method
 from dambench.core.protocol import PRESETS
 from dambench.core.registry import P, Plugins
 from dambench.report.wording import augmentation
@@ -27,20 +28,16 @@ def methods(context: typer.Context, as_json: Json = False) -> None:
         return
     plugins = _with_notes(registry.load_all("methods"))
     if as_json:
-        entries = [
-            {
-                "name": name,
-                "what": module.headline,
+        facts = {
+            name: {
                 "paper": module.PAPER,
                 "matches_on_network": module.MATCHES_ON_NETWORK,
                 "options": msgspec.json.schema(module.Options),
                 "recipes": [msgspec.to_builtins(recipe) for recipe in module.RECIPES],
-                "fault": "",
             }
             for name, module in plugins.usable.items()
-        ]
-        nothing = {"paper": "", "matches_on_network": False, "options": {}, "recipes": []}
-        print(json.dumps(entries + _unusable(plugins, nothing)))
+        }
+        print(json.dumps(_entries(plugins, facts)))
         return
     table(
         ["method", "what", "paper", "options and their defaults", "--recipe"],
@@ -74,22 +71,15 @@ def networks(as_json: Json = False) -> None:
 
     plugins = _with_notes(registry.load_all("networks"))
     if as_json:
-        rows = [
-            {
-                "name": n,
-                "what": m.headline,
-                "parts": parts(m),
-                "options": msgspec.json.schema(m.Options),
-                "members": [],
-                "fault": "",
-            }
-            for n, m in plugins.usable.items()
-        ]
+        facts = {
+            name: {"parts": parts(module), "options": msgspec.json.schema(module.Options), "members": []}
+            for name, module in plugins.usable.items()
+        }
         pools = [
             {"name": name, "what": what, "parts": {}, "options": {}, "members": members.split(), "fault": ""}
             for name, (what, members) in POOLS.items()
         ]
-        print(json.dumps(rows + _unusable(plugins, {"parts": {}, "options": {}, "members": []}) + pools))
+        print(json.dumps(_entries(plugins, facts) + pools))
         return
     table(
         ["network", "what", "parts of a name, in any order"],
@@ -132,20 +122,17 @@ def data_list(as_json: Json = False) -> None:
 
     cards = datasets.prepared()
     plugins = _with_notes(registry.load_all("datasets"))
-    entries: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "what": module.headline,
+    facts = {
+        name: {
             "source": module.SOURCE,
             "options": msgspec.json.schema(module.Options),
             "files": list(module.FILES),
             "instead": module.INSTEAD,
             "prepared": [msgspec.to_builtins(card) for card in cards if card.name == name],
-            "fault": "",
         }
         for name, module in plugins.usable.items()
-    ]
-    entries += _unusable(plugins, {"source": "", "options": {}, "files": [], "instead": "", "prepared": []})
+    }
+    entries = _entries(plugins, facts)
     if as_json:
         print(json.dumps(entries))
         return
@@ -170,9 +157,13 @@ def _with_notes(plugins: Plugins[P]) -> Plugins[P]:
     return plugins
 
 
-def _unusable(plugins: Plugins[Contract], nothing: dict[str, Any]) -> list[dict[str, Any]]:
-    """Entries for those that cannot be used, with a sentence in the place of what they are."""
-    return [{"name": name, "what": fault} | nothing | {"fault": fault} for name, fault in plugins.faults.items()]
+def _entries(plugins: Plugins[P], facts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The plug-ins for programs. One that cannot be used has no facts, and a sentence in the place of what it is."""
+    usable = [
+        {"name": name, "what": plugins.usable[name].headline, **each, "fault": ""} for name, each in facts.items()
+    ]
+    nothing = {key: type(fact)() for each in facts.values() for key, fact in each.items()}
+    return usable + [{"name": name, "what": fault, **nothing, "fault": fault} for name, fault in plugins.faults.items()]
 
 
 def _recipes(module: Method) -> str:

@@ -12,10 +12,9 @@ import typer
 
 from dambench.cli.arguments import Group
 from dambench.cli.complaints import Complaint, complaint_about
-from dambench.cli.options import given_options
+from dambench.cli.options import given_options, requests_of
 from dambench.cli.output import complain, table
 from dambench.cli.process import AGAIN
-from dambench.cli.request import requests_of
 from dambench.cli.store import open_store
 from dambench.core import config, registry, sanitize
 from dambench.core.config import Request

@@ -12,7 +12,7 @@ import typer
 from typer import Argument, Option
 
 from dambench.core import config, files
-from dambench.core.config import OptionSpec
+from dambench.core.config import OptionSpec, Request
 from dambench.core.errors import BadInput
 
 Result = TypeVar("Result")
@@ -60,6 +60,22 @@ def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
         if option.kind == "list" and isinstance(value := given[option.name], str):
             given[option.name] = [part.strip() for part in value.split(",")]
     return given
+
+
+def requests_of(file: Path | None, given: Mapping[str, Any], settings: list[str] | None) -> list[Request]:
+    """The requests of one command, one per seed.
+
+    Args:
+        file: TOML, which flags go over.
+        given: by field, from flags.
+        settings: pairs of `--set`.
+    """
+    fields = config.read_toml(file) if file else {}
+    fields = config.overlay(fields, {"data": os.environ.get("DAMBENCH_DATA") or None})
+    options = config.settings(settings or [])
+    config.check_said_once({**given, **options}, "the command")
+    fields = config.overlay(config.overlay(fields, given), options)
+    return config.read(Request, fields, "the request").each_seed()
 
 
 def field_of(parameter: Any) -> str:

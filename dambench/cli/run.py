@@ -10,11 +10,10 @@ from typer import Argument, Option
 
 from dambench.cli import check as checking
 from dambench.cli.console import in_terminal, refuse_console_options, run_in_console, words_after_command
-from dambench.cli.options import Again, Db, Json, RunId, Settings, request_options
+from dambench.cli.options import Again, Db, Json, RunId, Settings, request_options, requests_of
 from dambench.cli.output import Watch
 from dambench.cli.process import AGAIN, detach, foreground
 from dambench.cli.record import record, result
-from dambench.cli.request import requests_of
 from dambench.cli.signals import EXIT_CODES
 from dambench.cli.store import open_store
 from dambench.core import config, files, sanitize
