@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+MOST_VERSION = 10**9
+
+
 class Violation(ValueError):
     """A module does not keep the contract of its kind. The text is a clause: `its PAPER is not a text`."""
 
@@ -152,8 +155,7 @@ class Method(Contract):
         return options, None
 
     def _check(self) -> None:
-        if self.VERSION < 1:
-            raise Violation(f"its VERSION is {self.VERSION}: the first is 1")
+        _check_version(self.VERSION)
         try:
             for recipe in self.RECIPES:
                 read(self.Options, recipe.options, f"its recipe {recipe.name!r}")
@@ -224,8 +226,10 @@ class NetworkFamily(Contract):
         if self.module.__name__.rpartition(".")[2] != self.name:
             raise Violation(f"its module {display(self.module.__name__, 80)!r} must be called as the network is")
         for option, spelling in self.PARTS.items():
-            plain = isinstance(spelling, str) and re.fullmatch("[a-z]{0,20}", spelling)
-            if option not in self.Options.__struct_fields__ or not (plain or isinstance(spelling, dict)):
+            words = spelling if isinstance(spelling, dict) else {}
+            prefix = isinstance(spelling, str) and re.fullmatch("[a-z]{0,20}", spelling)
+            plain = words and all(isinstance(word, str) and re.fullmatch("[a-z0-9]{1,20}", word) for word in words)
+            if option not in self.Options.__struct_fields__ or not (prefix or plain):
                 raise Violation(
                     f"its PARTS spell {option!r}, which is no option, or not as a prefix or a dict of words"
                 )
@@ -248,6 +252,23 @@ class Evaluator(Contract):
             resume: subjects and repeats that were measured before.
         """
         raise NotImplementedError
+
+    def _check(self) -> None:
+        _check_version(self.VERSION)
+        if not self.METRICS:
+            raise Violation("its METRICS are empty, so it measures nothing")
+        for name, metric in self.METRICS.items():
+            if not (isinstance(name, str) and re.fullmatch("[A-Za-z0-9_-]{1,60}", name)):
+                raise Violation(f"its METRICS have the name {name!r}, which is not of the form [A-Za-z0-9_-]{{1,60}}")
+            try:
+                msgspec.json.decode(msgspec.json.encode(metric), type=Metric)
+            except Exception as error:
+                raise Violation(f"its metric {name!r} is wrong: {described(error)}") from error
+
+
+def _check_version(version: int) -> None:
+    if not 1 <= version <= MOST_VERSION:
+        raise Violation(f"its VERSION is {display(str(version), 60)}, not a number from 1 to {MOST_VERSION}")
 
 
 def _check_signature(name: str, function: Callable[..., Any], parameters: list[str]) -> None:
@@ -275,7 +296,11 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is dict:
         return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
     if origin in (tuple, Collection):
-        return isinstance(value, origin) and all(_fits(item, arguments[0]) for item in value)
+        return (
+            isinstance(value, origin)
+            and not isinstance(value, str)
+            and all(_fits(item, arguments[0]) for item in value)
+        )
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
 
 

@@ -51,6 +51,13 @@ class Options(config.Options, frozen=True):
 def fit(options, size): return options
 def build(*said): return None
 """
+EVALUATOR = """
+from dambench.core import config
+from dambench.core.events import Metric
+METRICS = {"right": Metric(description="share")}
+class Options(config.Options, frozen=True): pass
+def evaluate(context, options, resume): yield
+"""
 
 MODULES = {
     "speaks": METHOD.replace("    from dambench.methods", f"    {SPEAK}    from dambench.methods") + SPEAK,
@@ -76,7 +83,13 @@ MODULES = {
     "takes_many": METHOD.replace("sides: int = 4", "sides: tuple[float, ...] = ()"),
     "dataset": DATASET,
     "wrong_source": DATASET.replace('"package"', '"the web"'),
+    "many_files": DATASET + "FILES = 'abc'\n",
     "res": NETWORK + "1 / 0\n",
+    "numbered": NETWORK.replace('"d"', "{1: 2}"),
+    "measures": EVALUATOR,
+    "nameless": EVALUATOR.replace('"right"', "5"),
+    "unexplained": EVALUATOR.replace('"share"', "5"),
+    "measures_nothing": EVALUATOR + "METRICS = {}\n",
     "nothing": NETWORK,
     "otherwise": NETWORK,
 }
@@ -90,7 +103,7 @@ FAULTS = {
     "lacks_options": "has no Options (a class derived from dambench.core.config.Options)",
     "lacks_distill": "has no distill (a function)",
     "takes_less": "its distill does not take (problem, options, resume)",
-    "odd_version": "its VERSION is 0: the first is 1",
+    "odd_version": "its VERSION is 0, not a number from 1 to 1000000000",
     "worded_version": "its VERSION is not a whole number",
     "plain_options": "its Options is not a class derived from dambench.core.config.Options",
     "no_defaults": "its Options must have a default each",
@@ -117,13 +130,13 @@ def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     site.mkdir()
     for name, text in MODULES.items():
         (site / f"{name}.py").write_text(text)
-    methods = [name for name, text in MODULES.items() if text not in (DATASET, NETWORK) and name != "res"]
-    methods.remove("wrong_source")
+    methods = [name for name, text in MODULES.items() if text.startswith(METHOD[:20]) or name == "no_python"]
     added = {name: name for name in methods} | {"not_there": "not_there", "a [red]name": "speaks", "dm": "speaks"}
     groups = {
         "methods": added | {"twice": "speaks"},
-        "datasets": {"dataset": "dataset", "wrong_source": "wrong_source"},
-        "networks": {"res": "res", "nothing": "nothing", "other": "otherwise"},
+        "datasets": {name: name for name in ("dataset", "wrong_source", "many_files")},
+        "networks": {"res": "res", "nothing": "nothing", "other": "otherwise", "numbered": "numbered"},
+        "evaluators": {name: name for name in ("measures", "nameless", "unexplained", "measures_nothing")},
     }
     _package(site, "odd", "1.0", groups)
     _package(site, "other", "2.0", {"methods": {"twice": "leaves"}})
@@ -203,6 +216,11 @@ def test_a_run_whose_method_fails_has_failed(capsys: pytest.CaptureFixture[str],
         (["--method", "dm", "--dataset", "wrong_source"], "its SOURCE is not package, download or path"),
         (["--method", "dm", "--network", "nothing"], "The network 'nothing' failed: TypeError: it built NoneType"),
         (["--method", "dm", "--network", "res"], "to import it failed with ZeroDivisionError"),
+        (["--method", "dm", "--dataset", "many_files"], "its FILES is not several texts"),
+        (
+            ["--method", "dm", "--network", "numbered"],
+            "its PARTS spell 'depth', which is no option, or not as a prefix",
+        ),
         (["--method", "dm", "--network", "other"], "its module 'otherwise' must be called as the network is"),
     ],
 )
@@ -217,8 +235,8 @@ def test_a_dataset_or_network_that_fails_is_a_sentence(
 
 def test_what_else_lists_them_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     for command, faulty, fine in (
-        (["networks"], {"res", "other"}, "resnet"),
-        (["data", "list"], {"wrong_source"}, "digits"),
+        (["networks"], {"res", "other", "numbered"}, "resnet"),
+        (["data", "list"], {"wrong_source", "many_files"}, "digits"),
     ):
         assert run_cli([*command, "--json"]) == 0
         found = {entry["name"]: entry["fault"] for entry in json.loads(capsys.readouterr().out)}
@@ -228,7 +246,8 @@ def test_what_else_lists_them_goes_on(capsys: pytest.CaptureFixture[str]) -> Non
         assert "cannot be used" in capsys.readouterr().out
     assert run_cli(["run", "--check", "--method", "dm", "--dataset", "digits", "--evaluate-on", "resnet18bn"]) == 0
     wrong = [detail for _, state, detail in _from_outside() if state == "wrong"]
-    assert len(wrong) == len(FAULTS) + 3 + 1
+    assert len(wrong) == len(FAULTS) + 3 + 1 + 2 + 3
+    assert sum("the name 5, which is not of the form" in detail for detail in wrong) == 1
 
 
 def test_a_package_that_nobody_can_read_leaves_the_others(
