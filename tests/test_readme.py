@@ -69,6 +69,9 @@ def test_its_sql_keeps_apart_what_a_report_does_and_gives_its_figures(tmp_path: 
             add(store, run, [number / 100, number / 50])
         add(store, run_config("dm"), [0.9, 0.95], card=ledger.other_data("e"))
         add(store, run_config("dm", seed=3), [0.1], end=ledger.failed())
+        # A run of before there were such fields is as one that was merged, which has their defaults.
+        fields = ", ".join(f"'$.{name}'" for name in ("evaluator", "evaluator_version", "plugins", "method_version"))
+        store.tables.execute(f"update runs set config = json_remove(config, {fields}) where number = 3")
         cells = [cell for table in leaderboard(store).tables for cell in table.cells.values()]
     (sql,) = re.findall(r'sqlite3 runs.db "(.*?)"', README, re.S)
     with closing(sqlite3.connect(tmp_path / "runs.db")) as plain:

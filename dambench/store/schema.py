@@ -480,8 +480,8 @@ create view results as
                     and coalesce(json_extract(runs.config, '$.where.device'), 'cpu') != 'cpu',
                 coalesce(json_extract(runs.config, '$.method_version'), 1),
                 coalesce(json_extract(runs.config, '$.evaluator_version'), 1),
-                coalesce(json_extract(runs.config, '$.evaluator.options'), '{}'),
-                coalesce(json_extract(runs.config, '$.plugins'), '[]')) as settings,
+                json(coalesce(json_extract(runs.config, '$.evaluator.options'), '{}')),
+                json(coalesce(json_extract(runs.config, '$.plugins'), '[]'))) as settings,
             -- Fewer than were asked for are left over where others diverged: they stand for nothing.
             count(*) over (partition by runs.number, scores.network)
                 >= coalesce(json_extract(runs.config, '$.eval_repeats'), 1) as complete
