@@ -90,7 +90,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DAMBENCH_DB", str(place / "runs.db"))
     monkeypatch.setenv("DAMBENCH_HOME", str(place / "home"))
-    monkeypatch.setattr(report, "PATIENCE", 0.05)
+    monkeypatch.setattr(report, "READER_SECONDS", 0.05)
     monkeypatch.chdir(place)
     before = (place / "runs.db").read_bytes()
     yield

@@ -42,8 +42,10 @@ def _patiently(question: Callable[[], str]) -> str:
     answers: list[str] = []
     asking = threading.Thread(target=lambda: answers.append(question()), daemon=True)
     asking.start()
-    asking.join(monitor.PATIENCE)
-    return answers[0] if answers else f"The NVIDIA driver has not answered for {monitor.PATIENCE:.0f} s: it hangs."
+    asking.join(monitor.DRIVER_SECONDS)
+    return (
+        answers[0] if answers else f"The NVIDIA driver has not answered for {monitor.DRIVER_SECONDS:.0f} s: it hangs."
+    )
 
 
 def examine(path: Path) -> list[Check]:

@@ -38,7 +38,7 @@ FLAGS = {
 }
 """Settings that have a flag of their own."""
 
-SILENCE = 0.25
+SHOW_SECONDS = 0.25
 """Seconds between two signs of life."""
 
 
@@ -150,7 +150,7 @@ def _shown(
                 return str(end.value.key)
             if isinstance(event, Warned):
                 watch.show(event)
-            elif isinstance(event, Progressed) and time.monotonic() - shown > SILENCE:
+            elif isinstance(event, Progressed) and time.monotonic() - shown > SHOW_SECONDS:
                 watch.show(msgspec.structs.replace(event, memory_bytes=used_bytes()))
                 shown = time.monotonic()
 

@@ -15,7 +15,7 @@ LOST = "the loss of its database"
 
 EXIT_CODES = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 143, "SIGUSR2": 143, REQUEST: 143, LOST: 1}
 
-PATIENCE = 10.0
+STOP_SECONDS = 10.0
 """Seconds after which somebody who asked a run to stop is told why it has not yet."""
 
 
@@ -76,12 +76,12 @@ class Signals:
             os._exit(EXIT_CODES[self.received])  # it was asked three times: whatever hangs, hangs
         if self._count == 2 or not self._recording:
             raise Interrupted(self.received)
-        self._timer = threading.Timer(PATIENCE, self._explain)
+        self._timer = threading.Timer(STOP_SECONDS, self._explain)
         self._timer.daemon = True
         self._timer.start()
 
     def _explain(self) -> None:
         self._say(
-            f"It stops at the end of an iteration, which takes longer than {PATIENCE:.0f} s here. A second signal ends "
-            "it at once; it can then be resumed from its last checkpoint."
+            f"It stops at the end of an iteration, which takes longer than {STOP_SECONDS:.0f} s here. A second signal "
+            "ends it at once; it can then be resumed from its last checkpoint."
         )

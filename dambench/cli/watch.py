@@ -13,7 +13,7 @@ from typer import Option
 from dambench.cli.options import Db, RunId
 from dambench.cli.output import Watch, say
 from dambench.cli.record import exit_code
-from dambench.cli.signals import PATIENCE
+from dambench.cli.signals import STOP_SECONDS
 from dambench.cli.store import open_store
 from dambench.core import files, sanitize
 from dambench.core.errors import BadInput
@@ -116,7 +116,7 @@ def stop(
         say(f"Asked. {row['host']} notices within {processes.BEAT_SECONDS + store.late_seconds:.0f} s.")
         return 0
     processes.send(row, signal.SIGKILL if kill else signal.SIGTERM)
-    until = time.monotonic() + PATIENCE + 5
+    until = time.monotonic() + STOP_SECONDS + 5
     with open_store(db) as store:
         while time.monotonic() < until:
             store.refresh()

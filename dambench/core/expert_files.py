@@ -29,7 +29,7 @@ from msgspec import Struct
 from dambench.core import files, reading
 from dambench.core.errors import BadInput
 
-MOST_HEADER = 100_000_000
+MOST_EXPERT_HEADER = 100_000_000
 """Bytes, as the format says."""
 
 
@@ -159,7 +159,7 @@ def _about(path: Path) -> About | None:
         reading.opened(path) as file,
     ):
         length = int.from_bytes(file.read(8), "little")
-        if length <= MOST_HEADER:
+        if length <= MOST_EXPERT_HEADER:
             return msgspec.json.decode(json.loads(file.read(length))["__metadata__"]["dambench"], type=About)
     return None
 

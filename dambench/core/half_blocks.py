@@ -16,7 +16,7 @@ Pixels = NDArray[np.uint8]
 SIGNS = " .:-=+*#%@"
 """From dark to bright."""
 
-MOST_PIXELS = 16_000_000
+MOST_SHEET_PIXELS = 16_000_000
 """Largest sheet that is drawn. A preview has at most a tenth of that, but a PNG of a few bytes can claim any size."""
 
 
@@ -33,7 +33,7 @@ def tiles(png: bytes, height: int, width: int) -> Pixels:
     high, wide = -(-height // thin) + 1, -(-width // thin) + 1
     try:
         with Image.open(io.BytesIO(png)) as sheet:
-            if sheet.width * sheet.height > MOST_PIXELS:
+            if sheet.width * sheet.height > MOST_SHEET_PIXELS:
                 raise ValueError(f"a preview of {sheet.width} × {sheet.height} pixels is none of ours")
             pixels = np.asarray(sheet.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:

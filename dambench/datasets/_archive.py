@@ -25,7 +25,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 MOST_MEMBERS = 200_000
 MOST_NAME = 255
 MOST_DEEP = 8
-MOST_HEADER = 10_000
+MOST_ARRAY_HEADER = 10_000
 """Bytes of the text that describes an array."""
 
 
@@ -119,7 +119,7 @@ def _array(archive: ZipFile, info: ZipInfo) -> Array:
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"{name} has version {version}")
         header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = header(file, max_header_size=MOST_HEADER)
+        shape, fortran, dtype = header(file, max_header_size=MOST_ARRAY_HEADER)
         if dtype.hasobject:
             raise ValueError(f"{name} holds Python objects, which could run code")
         # Before anything is reserved: what the header claims must be there.

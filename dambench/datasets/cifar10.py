@@ -35,7 +35,7 @@ FILES = {
 INSTEAD = "cifar10.npz"
 CONTENT = "80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660"
 """SHA-256 of x_train, y_train, x_test and y_test, one after the other, all as bytes."""
-MOST_BYTES = 400_000_000
+LARGEST_BATCH = 400_000_000
 """Limit of what a file of all images and labels unpacks to: they are 184 MB."""
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -98,7 +98,7 @@ def _batches(data: Path | None) -> "list[np.ndarray[Any, Any]]":
 
 def _npz(path: Path) -> "list[np.ndarray[Any, Any]]":
     try:
-        arrays, _ = _archive.arrays(path, KEYS, MOST_BYTES)
+        arrays, _ = _archive.arrays(path, KEYS, LARGEST_BATCH)
         return [arrays[key] for key in KEYS]
     except BadInput:
         raise

@@ -19,7 +19,7 @@ from dambench.training.problem import State
 
 FORMAT = 1
 
-KEPT = 2
+KEPT_CHECKPOINTS = 2
 """Of a run, the last ones: should the last be damaged, there is one more."""
 
 SHARE = 0.005
@@ -118,7 +118,7 @@ class Keeper:
         self.folder, self.every = folder, every
         self._kept = list(kept or [])
         self._on_record = on_record
-        self._recorded = self._kept[-KEPT:]
+        self._recorded = self._kept[-KEPT_CHECKPOINTS:]
         self._next = time.monotonic() + every
 
     @property
@@ -144,7 +144,7 @@ class Keeper:
         self._kept = [*(name for name in self._kept if name != sha256), sha256]
         return sha256, len(content), took
 
-    def sweep(self, keep: int = KEPT) -> None:
+    def sweep(self, keep: int = KEPT_CHECKPOINTS) -> None:
         """Remove all but the last ones, and what a killed process left half written.
 
         To be called once the last one was said. Should it not be on record yet, those that are stay too.

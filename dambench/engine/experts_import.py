@@ -30,7 +30,7 @@ from dambench.matching import experts
 from dambench.training.problem import Network
 
 FORMAT = 1
-MOST_BYTES = 100_000_000_000
+LARGEST_BUFFER = 100_000_000_000
 """Of a file: ten experts of the largest networks that are matched have a tenth of it."""
 SHOWN = 1_000
 """Real images that are shown to an expert, about."""
@@ -124,10 +124,10 @@ def _trajectories(path: Path, network: Network) -> Iterator[Tensor]:
         status = os.stat(path)
     except (OSError, ValueError) as error:
         raise BadInput(f"{str(path)!r} cannot be read: {getattr(error, 'strerror', error)}.") from None
-    if not stat.S_ISREG(status.st_mode) or not 0 < status.st_size <= MOST_BYTES:
+    if not stat.S_ISREG(status.st_mode) or not 0 < status.st_size <= LARGEST_BUFFER:
         raise BadInput(f"{str(path)!r} is no file of experts, such as MTT's replay_buffer_0.pt.")
     try:
-        with _saved.opened(path, MOST_BYTES) as saved:
+        with _saved.opened(path, LARGEST_BUFFER) as saved:
             if not isinstance(saved, list | tuple) or not saved:
                 raise ValueError("it is no list of experts")
             claimed = 0

@@ -40,7 +40,7 @@ from dambench.core.errors import BadInput, named
 from dambench.core.events import DataCard
 from dambench.core.sanitize import counted, display
 from dambench.datasets import _archive, _folders, _images, _saved
-from dambench.training.problem import MOST_HEADER, MOST_LR, Normalisation, Preprocessing, SyntheticSet
+from dambench.training.problem import MOST_LR, MOST_SET_HEADER, Normalisation, Preprocessing, SyntheticSet
 
 SUFFIXES = {".safetensors": "safetensors", ".npz": "npz", ".pt": "pt", ".pth": "pt", ".zip": "images"}
 PIXELS = {"unit": (0.0, 1.0), "bytes": (0.0, 255.0), "symmetric": (-1.0, 1.0)}
@@ -50,9 +50,9 @@ LABELS = ("labels", "label", "labels_syn", "label_syn", "syn_labels", "targets",
 RATES = ("lr", "syn_lr", "lr_syn")
 TRIPLES = (("images", "labels", "lr"), ("image_syn", "label_syn", "syn_lr"), ("image", "label", "lr"), ("X", "y", "lr"))
 """Words in the names of files that belong together: images, labels and the step size."""
-MOST_BYTES = 4_000_000_000
+LARGEST_SET = 4_000_000_000
 """Of any file, and of what it unpacks to."""
-MOST_VALUE = 1e6
+LARGEST_VALUE = 1e6
 """Of a float of an image: what is distilled may leave the range of pixels, and has hundreds at the most."""
 SUM = 0.01
 """By how much a row of probabilities may miss 1, in 8 bits."""
@@ -217,7 +217,7 @@ def _beyond(pixels: Tensor) -> float:
 def _most_bytes(card: DataCard) -> int:
     """A set has at most as many images as the dataset: in the widest type, with logits, and a little for names."""
     each = 8 * (card.channels * card.height * card.width + len(card.classes))
-    return min(MOST_BYTES, sum(card.train_counts) * each + 1_000_000)
+    return min(LARGEST_SET, sum(card.train_counts) * each + 1_000_000)
 
 
 def _look(path: Path, most: int) -> None:
@@ -245,9 +245,9 @@ def _reason(error: Exception) -> str:
 
 def _safetensors(path: Path, card: DataCard, most: int) -> _File:
     with path.open("rb") as file:
-        if int.from_bytes(file.read(8), "little") > MOST_HEADER:
+        if int.from_bytes(file.read(8), "little") > MOST_SET_HEADER:
             raise BadInput(
-                f"{str(path)!r} is not a safetensors file, or its header is larger than {MOST_HEADER} bytes."
+                f"{str(path)!r} is not a safetensors file, or its header is larger than {MOST_SET_HEADER} bytes."
             )
     with safetensors.safe_open(path, "pt") as tensors:
         names = list(tensors.keys())
@@ -567,7 +567,7 @@ def _floats(images: Tensor, pixels: str | None, preprocessing: Preprocessing) ->
         raise BadInput("not all values of its images are finite.")
     low, high = images.min().item(), images.max().item()
     if pixels is None or pixels == "normalised":
-        if max(-low, high) > MOST_VALUE:
+        if max(-low, high) > LARGEST_VALUE:
             raise BadInput(f"its images have values from {low:.4g} to {high:.4g}, which no image has.")
         return images
     black, white = PIXELS[pixels]
@@ -606,7 +606,7 @@ def _labels(labels: Tensor, card: DataCard, notes: list[str]) -> Tensor:
     if low >= 0 and bool(((values.sum(1) - 1).abs() < SUM).all()):
         notes.append("its soft labels are probabilities, which are kept as their logarithms.")
         values = values.clamp_min(torch.finfo(torch.float32).tiny).log()
-    elif max(-low, high) > MOST_VALUE:
+    elif max(-low, high) > LARGEST_VALUE:
         raise BadInput(f"its logits go from {low:.4g} to {high:.4g}, which none do.")
     return values.float()
 

@@ -51,7 +51,7 @@ ADAPTABLE = ("compiled", "real_chunk", "synthetic_chunk", "kept_steps")
 DECIDING = ("torch", "cuda", "cudnn", "driver", "device_name", "threads", "tf32_matmul", "tf32_convolution")
 """Of the environment, what the last bits depend on."""
 
-SILENCE = 0.5
+PROGRESS_SECONDS = 0.5
 """Seconds after which a sign of life is given. A run can be stopped only where it yields."""
 
 
@@ -245,7 +245,7 @@ class _Run:
         )
         for event in measured(job, context, done):
             if isinstance(event, Progressed):
-                if time.perf_counter() - spoken < SILENCE:
+                if time.perf_counter() - spoken < PROGRESS_SECONDS:
                     continue
                 event = msgspec.structs.replace(event, memory_bytes=job.policy.used_bytes())
             elif isinstance(event, Adapted):
@@ -318,7 +318,7 @@ class _Distillation:
         """Go on on the way to a step."""
         self._stops_between = self._stops_between or event.phase == "distil"
         yield from self._pending_remarks()
-        if time.perf_counter() - self._spoken > SILENCE:
+        if time.perf_counter() - self._spoken > PROGRESS_SECONDS:
             yield msgspec.structs.replace(event, memory_bytes=self._policy.used_bytes())
             self._spoken = time.perf_counter()
 
@@ -357,7 +357,7 @@ class _Distillation:
             yield self._progress.losses[-1]
             self._spoken = time.perf_counter()
         yield from self._pending_remarks()
-        if time.perf_counter() - self._spoken > SILENCE:
+        if time.perf_counter() - self._spoken > PROGRESS_SECONDS:
             memory = self._policy.used_bytes()
             yield Progressed(phase="distil", done=step.iteration, total=self._total, memory_bytes=memory)
             self._spoken = time.perf_counter()

@@ -39,7 +39,7 @@ from dambench.training.policy import STACK, Policy, choose_compiling, choose_dev
 DATA = "DAMBENCH_DATA"
 """In the environment: where raw data are, if the request does not say."""
 
-MOST_PIXELS = 128 * 128
+MOST_WARPED_PIXELS = 128 * 128
 """Of an image that can be turned by a matrix."""
 
 
@@ -180,7 +180,7 @@ def _check_network_names(request: Request) -> None:
 
 @about("deterministic")
 def _check_device(request: Request, card: DataCard, device: str) -> None:
-    if request.deterministic and device != "cpu" and card.height * card.width > MOST_PIXELS:
+    if request.deterministic and device != "cpu" and card.height * card.width > MOST_WARPED_PIXELS:
         raise BadInput(
             f"--deterministic on a GPU turns images by a matrix, which {card.height}×{card.width} images are too large "
             "for: leave it out, or use --device cpu."

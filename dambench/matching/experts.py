@@ -49,7 +49,7 @@ FORMAT = 2
 SHARE = 4
 """Trajectories take no more than one part in so many of the memory that is free."""
 
-WAIT_SECONDS = 1.0
+POOL_SECONDS = 1.0
 """Between two looks at whether another process has ended."""
 
 Ratio = Annotated[float, Meta(ge=0, le=1)]
@@ -513,7 +513,7 @@ def _claimed(problem: Problem, key: str, count: int) -> Generator[Notice, None, 
     """Be the only process that trains these, or wait until one is."""
     while (claim := expert_files.claim(key)) is None and not problem.dry_run:
         yield Progressed(phase="experts", done=0, total=count, note="another process trains them")
-        time.sleep(WAIT_SECONDS)
+        time.sleep(POOL_SECONDS)
     return claim
 
 

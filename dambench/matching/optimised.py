@@ -15,7 +15,7 @@ from dambench.training.problem import Problem, State
 # What plug-ins may import: see docs/plugins.md.
 __all__ = ["Learned", "LearnedImages"]
 
-PATIENCE = 10
+MOST_SKIPPED = 10
 """Steps in a row that are left out before the losses say so, which ends the run."""
 
 
@@ -112,7 +112,7 @@ class LearnedImages(Learned):
         self._in_a_row.add_(1).mul_(~finite)
         self._last.copy_(torch.where(finite, values, self._last))
         lost = values.masked_fill(values.isfinite(), torch.nan)
-        logged = torch.where(self._in_a_row < PATIENCE, self._last, lost)
+        logged = torch.where(self._in_a_row < MOST_SKIPPED, self._last, lost)
         return dict(zip(losses, logged, strict=True)) | {SKIPPED: self.skipped.clone()}
 
     def state(self) -> State:

@@ -23,7 +23,7 @@ FORMATS: dict[str, Callable[..., str]] = {
 }
 """Each takes a leaderboard and the axes of rows and columns; those for people also take `short`."""
 
-PATIENCE = 3.0
+READER_SECONDS = 3.0
 """Seconds that the reader of a pipe may take to come."""
 
 FOR_PEOPLE = ("markdown", "latex", "html")
@@ -71,7 +71,7 @@ def write(output: Path, text: str) -> None:
 
 def _write_into(target: Path, content: bytes) -> None:
     """Into a pipe or a device. A pipe that nobody opens to read would keep us waiting for ever."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + READER_SECONDS
     while True:
         try:
             handle = os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -80,7 +80,7 @@ def _write_into(target: Path, content: bytes) -> None:
             if error.errno != errno.ENXIO or not target.is_fifo():
                 raise
             if time.monotonic() > until:
-                raise OSError(errno.ENXIO, f"nobody has read from this pipe for {PATIENCE:.0f} s") from None
+                raise OSError(errno.ENXIO, f"nobody has read from this pipe for {READER_SECONDS:.0f} s") from None
             time.sleep(0.02)
     os.set_blocking(handle, True)
     with os.fdopen(handle, "wb") as file:

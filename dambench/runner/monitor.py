@@ -24,10 +24,10 @@ from dambench.core.sanitize import display
 
 T = TypeVar("T")
 
-EVERY = 1.0
+SAMPLE_SECONDS = 1.0
 """Seconds between two samples. Asking every 0.1 s slows the GPU's work (Syllo/nvtop#365)."""
 
-PATIENCE = 10.0
+DRIVER_SECONDS = 10.0
 """Seconds that a question may take before it is called hanging. Without persistence mode, or with many GPUs, the
 first one takes several."""
 
@@ -37,7 +37,7 @@ PATIENCE_AT_THE_END = 1.0
 FAREWELL = 0.25
 """Seconds that the end of a run waits for a last sample at most."""
 
-MOST_WAITING = 1000
+MOST_SAMPLES = 1000
 """Samples that wait to be events. Of more, the oldest are forgotten."""
 
 LEAST_SPAN = 0.1
@@ -225,8 +225,8 @@ class Monitor:
         self,
         device_uuid: str = "",
         nvml: Any = pynvml,
-        every: float = EVERY,
-        patience: float = PATIENCE,
+        every: float = SAMPLE_SECONDS,
+        patience: float = DRIVER_SECONDS,
         since: float = 0.0,
     ):
         self._since = since
@@ -234,7 +234,7 @@ class Monitor:
         self._nvml = nvml
         self._every = every
         self._patience = patience
-        self._samples: deque[Sampled | Warned] = deque(maxlen=MOST_WAITING)
+        self._samples: deque[Sampled | Warned] = deque(maxlen=MOST_SAMPLES)
         self._closing = threading.Event()
         self._query_began: float | None = None
         """When the questions under way began; None: none are."""

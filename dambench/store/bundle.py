@@ -34,7 +34,7 @@ from dambench.store.runs import Store
 
 DATABASE = "runs.db"
 
-MOST_BYTES = 32 * 10**9
+LARGEST_FILE = 32 * 10**9
 """Of one file in a bundle."""
 
 MOST_FILES = 1_000_000
@@ -259,7 +259,7 @@ def _take_sets(source: Source, merged: merge.Merged) -> None:
 def _take(source: Source, name: str, target: Path, sha256: str, size: int | None, merged: merge.Merged) -> bool:
     """Copy a file of a bundle to where it is kept, if its content is that of its name."""
     digest, copied = hashlib.sha256(), 0
-    most = MOST_BYTES if size is None else size
+    most = LARGEST_FILE if size is None else size
     with files.writing(f"The file {name} of {str(source.path)!r}", target.parent, files.HOME_HINT):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -350,7 +350,7 @@ def _in_tar(path: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
             why = "has a name that no bundle has"
         elif name in members:
             why = "is in it twice"
-        elif member.size > MOST_BYTES or len(members) >= MOST_FILES:
+        elif member.size > LARGEST_FILE or len(members) >= MOST_FILES:
             why = "is too large, or one of too many"
         if why:
             raise BadInput(f"The bundle {str(path)!r} is not merged: {display(name, 100)!r} {why}.")

@@ -56,7 +56,7 @@ LONGEST_LINE = 10_000
 LARGEST_PREVIEW = 64_000
 """Bytes."""
 
-MOST_PIXELS = 10**7
+MOST_PREVIEW_PIXELS = 10**7
 
 CONFIG = msgspec.json.Decoder(RunConfig)
 OVERRIDES = msgspec.json.Decoder(dict[str, Any])
@@ -441,6 +441,6 @@ def _preview(png: bytes) -> bytes:
     if not png:
         return b""
     width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
-    if png[:8] != b"\x89PNG\r\n\x1a\n" or len(png) > LARGEST_PREVIEW or not 0 < width * height <= MOST_PIXELS:
+    if png[:8] != b"\x89PNG\r\n\x1a\n" or len(png) > LARGEST_PREVIEW or not 0 < width * height <= MOST_PREVIEW_PIXELS:
         raise Refused("a preview of its is no small PNG")
     return png

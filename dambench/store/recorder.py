@@ -27,10 +27,10 @@ from dambench.store.tables import PREVIEWS
 FLUSH_SECONDS = 1.0
 FLUSH_EVENTS = 500
 
-PATIENCE = 2.0
+LOCK_SECONDS = 2.0
 """Seconds for which a run that computes waits for others who write, the first time …"""
 
-AGAIN_PATIENCE, AGAIN_SECONDS = 0.25, 2.0
+LOCK_AGAIN_SECONDS, AGAIN_SECONDS = 0.25, 2.0
 """… and then, this often."""
 
 LAST_PATIENCE = 600.0
@@ -39,7 +39,7 @@ LAST_PATIENCE = 600.0
 HURRIED_PATIENCE = 10.0
 """… and one that was told to stop."""
 
-MOST_WAITING = 200_000
+MOST_EVENTS = 200_000
 """Words that wait in memory: of a run that logs once a second, two days."""
 
 _encode = msgspec.json.Encoder().encode
@@ -108,7 +108,7 @@ class Recorder:
             self._waiting = [line for line in self._waiting if isinstance(line, EventLogged) and line.sequence > last]
         try:
             self._interrupted = True
-            self._store.write(self._waiting, AGAIN_PATIENCE if self._held else PATIENCE)
+            self._store.write(self._waiting, LOCK_AGAIN_SECONDS if self._held else LOCK_SECONDS)
             self._interrupted = False
         except Held as error:
             self._interrupted = False
@@ -116,7 +116,7 @@ class Recorder:
                 self._say(f"{error} The run goes on, and what it says waits in memory.")
             self._held = True
             self._compact()
-            if len(self._waiting) >= MOST_WAITING:
+            if len(self._waiting) >= MOST_EVENTS:
                 self._lose(str(error))
         except Gone as error:
             self._readable = error.readable
@@ -128,7 +128,7 @@ class Recorder:
             lines, self._waiting = self._waiting, []
             for line in lines:
                 with suppress(Exception):
-                    self._store.write([line], PATIENCE)
+                    self._store.write([line], LOCK_SECONDS)
             raise
         else:
             self._remember()
@@ -178,7 +178,7 @@ class Recorder:
             if self._waiting:
                 if time.monotonic() - began > (HURRIED_PATIENCE if self._hurried() else LAST_PATIENCE):
                     self.lost = f"The database {str(self._store.path)!r} could not be written: others hold it."
-                time.sleep(AGAIN_PATIENCE)
+                time.sleep(LOCK_AGAIN_SECONDS)
         if self.lost:
             where = self._keep_elsewhere()
             raise KeptElsewhere(

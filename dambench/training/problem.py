@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 SET_FORMAT = 1
-MOST_HEADER = 1_000_000
+MOST_SET_HEADER = 1_000_000
 """Bytes of the text at the beginning of a set's file."""
 LEAST_STD = 1e-6
 """Smallest standard deviation of pixels in [0, 1]: what is divided by less would be more than any network can take."""
@@ -281,7 +281,7 @@ class SyntheticSet:
             if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
                 raise ValueError("it is not a file")
             with path.open("rb") as file:
-                if int.from_bytes(file.read(8), "little") > MOST_HEADER:
+                if int.from_bytes(file.read(8), "little") > MOST_SET_HEADER:
                     raise ValueError("it does not begin as one")
             with safetensors.safe_open(path, "pt") as tensors:
                 said = json.loads(tensors.metadata()["dambench"])

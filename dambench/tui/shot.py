@@ -17,7 +17,7 @@ from dambench.tui.settings import Settings
 
 FORM = "new"
 
-PATIENCE = 30.0
+DRAW_SECONDS = 30.0
 """Seconds that the database, or the form's check, may take to answer."""
 
 
@@ -64,7 +64,7 @@ def shoot(
 
     async def answered(app: DambenchApp, pilot: Pilot[None]) -> None:
         """Wait until what was asked for is on the screen."""
-        before, end = app.feed.answers, time.monotonic() + PATIENCE
+        before, end = app.feed.answers, time.monotonic() + DRAW_SECONDS
         while not (
             app.screen.checked
             if isinstance(app.screen, NewRunScreen)

@@ -163,7 +163,7 @@ def test_sets_on_the_way_are_evaluated_when_asked() -> None:
 
 
 def test_the_set_is_shown_as_it_forms_and_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_loop, "SILENCE", 0.0)
+    monkeypatch.setattr(engine_loop, "PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(monitors, "FIRST_PREVIEW", 0.0)
     monkeypatch.setattr(monitors, "PREVIEW_SECONDS", 0.0)
     monkeypatch.setattr(monitors, "PREVIEW_SHARE", 1e9)
@@ -336,7 +336,7 @@ def test_a_method_says_how_far_it_is_on_the_way_to_a_step(monkeypatch: pytest.Mo
             yield Progressed(phase="distil", done=done, total=3, note="training")
         yield Step(0, problem.synthetic_set(problem.random_subset()))
 
-    monkeypatch.setattr("dambench.engine.loop.SILENCE", 0.0)
+    monkeypatch.setattr("dambench.engine.loop.PROGRESS_SECONDS", 0.0)
     said = [e for e in _with(monkeypatch, slow) if isinstance(e, Progressed) and e.note == "training"]
     assert [(e.phase, e.done, e.total) for e in said] == [("distil", done, 3) for done in (1, 2, 3)]
     assert all(e.memory_bytes for e in said)
@@ -359,7 +359,7 @@ def test_experts_are_a_phase_and_what_is_said_of_them_is_heard_at_once(monkeypat
         for iteration in range(1, 5):
             yield Step(iteration, problem.synthetic_set(problem.random_subset()), state=state)
 
-    monkeypatch.setattr("dambench.engine.loop.SILENCE", 0.0)
+    monkeypatch.setattr("dambench.engine.loop.PROGRESS_SECONDS", 0.0)
     events = _with(monkeypatch, with_experts)
     kinds = [event.phase if isinstance(event, Progressed) else type(event).__name__ for event in events]
     assert kinds.index("Warned") < kinds.index("experts")

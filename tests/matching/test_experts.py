@@ -310,7 +310,7 @@ def test_their_time_is_a_phase_of_its_own_and_disk_use_is_announced_and_then_tol
 def test_only_one_process_trains_and_the_other_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     end_of(trajectories(tiny_problem(), BRIEF, 1))
     (pool,) = expert_files.listed()
-    monkeypatch.setattr(experts, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(experts, "POOL_SECONDS", 0.0)
     claim = expert_files.claim(pool.key)
     assert claim is not None
     steps = trajectories(tiny_problem(), BRIEF, 2)

@@ -8,7 +8,7 @@ from dambench.core.config import Request
 from dambench.core.events import Failed, Stepped
 from dambench.engine.loop import run
 from dambench.engine.settle import prepare
-from dambench.matching.optimised import PATIENCE, LearnedImages
+from dambench.matching.optimised import MOST_SKIPPED, LearnedImages
 from dambench.testing import tiny_problem
 from dambench.testing.methods import through_a_file
 from dambench.training.cuda_graph import WARM_UPS, Replayed
@@ -58,19 +58,19 @@ def test_a_step_that_is_not_finite_moves_nothing_and_is_counted(loss: float, slo
 def test_many_steps_in_a_row_that_are_not_finite_are_told_as_they_are(loss: float, slope: float, told: str) -> None:
     images = learned()
     step(images, 2.0)
-    for _ in range(PATIENCE - 1):
+    for _ in range(MOST_SKIPPED - 1):
         assert step(images, loss, slope)["matching"] == 2.0
     said = step(images, loss, slope)
-    assert (str(said["matching"]), said["skipped"]) == (told, PATIENCE)
+    assert (str(said["matching"]), said["skipped"]) == (told, MOST_SKIPPED)
 
 
 def test_a_step_in_between_ends_the_row() -> None:
     images = learned()
     for _ in range(3):
         step(images, 2.0)
-        for _ in range(PATIENCE - 1):
+        for _ in range(MOST_SKIPPED - 1):
             assert step(images, NAN)["matching"] == 2.0
-    assert step(images)["skipped"] == 3 * (PATIENCE - 1)
+    assert step(images)["skipped"] == 3 * (MOST_SKIPPED - 1)
 
 
 def test_a_run_whose_first_step_is_not_finite_does_not_go_on() -> None:
@@ -80,11 +80,11 @@ def test_a_run_whose_first_step_is_not_finite_does_not_go_on() -> None:
 def test_what_was_left_out_is_remembered() -> None:
     images = learned()
     step(images, 2.0)
-    for _ in range(PATIENCE - 2):
+    for _ in range(MOST_SKIPPED - 2):
         step(images, NAN)
     again = learned(through_a_file(images.state()))
     for one in (images, again):
-        assert step(one, NAN) == {"matching": 2.0, "part": 1.0, "skipped": PATIENCE - 1}
+        assert step(one, NAN) == {"matching": 2.0, "part": 1.0, "skipped": MOST_SKIPPED - 1}
         assert str(step(one, NAN)["matching"]) == "nan"
 
 
@@ -120,4 +120,4 @@ def test_a_run_that_diverges_ends_with_an_explanation(method: str) -> None:
     last = events[-1]
     assert isinstance(last, Failed)
     assert "the run diverged" in last.error
-    assert max(float(e.losses["skipped"]) for e in events if isinstance(e, Stepped)) == PATIENCE - 1
+    assert max(float(e.losses["skipped"]) for e in events if isinstance(e, Stepped)) == MOST_SKIPPED - 1

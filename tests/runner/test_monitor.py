@@ -384,7 +384,7 @@ def test_a_fault_of_the_monitor_is_a_note(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_samples_nobody_hears_are_bounded_and_the_latest_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitor, "MOST_WAITING", 5)
+    monkeypatch.setattr(monitor, "MOST_SAMPLES", 5)
     with Monitor(every=0.001) as sampler:
         _listen(sampler, samples=20)
         time.sleep(0.2)

@@ -24,9 +24,9 @@ from tests.ledger import CARD, PNG, add, config, words
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "FLUSH_SECONDS", 0.0)
-    monkeypatch.setattr(recorder, "PATIENCE", 0.0)
+    monkeypatch.setattr(recorder, "LOCK_SECONDS", 0.0)
     monkeypatch.setattr(recorder, "AGAIN_SECONDS", 0.0)
-    monkeypatch.setattr(recorder, "AGAIN_PATIENCE", 0.01)
+    monkeypatch.setattr(recorder, "LOCK_AGAIN_SECONDS", 0.01)
     monkeypatch.setattr(database, "BUSY_MS", 5)
 
 
@@ -213,7 +213,7 @@ def test_a_run_that_others_leave_no_turn_is_kept_elsewhere_in_the_end(
     held: Callable[[Path], AbstractContextManager[None]], when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder, "LAST_PATIENCE", 0.1)
-    monkeypatch.setattr(recorder, "MOST_WAITING", 3 if when == "memory is full" else 100)
+    monkeypatch.setattr(recorder, "MOST_EVENTS", 3 if when == "memory is full" else 100)
     path = tmp_path / "runs.db"
     with closing(Store.open(path, write=True)) as store:
         run = store.create(config(), CARD)

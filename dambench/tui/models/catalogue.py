@@ -21,7 +21,7 @@ from dambench.core.events import DataCard
 from dambench.core.protocol import PRESETS, Protocol
 from dambench.core.sanitize import display
 
-PATIENCE = 120.0
+CHILD_SECONDS = 120.0
 """Seconds that a child may take: torch alone takes ten on a busy machine."""
 
 COMMANDS = {"methods": ["methods"], "networks": ["networks"], "datasets": ["data", "list"]}
@@ -181,7 +181,7 @@ def _ask(command: list[str]) -> list[CatalogueEntry]:
         [sys.executable, "-m", "dambench", *command, "--json"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=PATIENCE,
+        timeout=CHILD_SECONDS,
         check=False,
     )
     if done.returncode:
