@@ -62,8 +62,13 @@ def test_the_examples_work_together(tmp_path: Path, capsys: pytest.CaptureFixtur
     words = ["run", "--headless", "--method", "l1", "--dataset", "bars", "--network", "tinynet-w8", "--iterations", "3"]
     assert run_cli([*words, "--protocol", "brief", "--evaluate-on", "tinynet-w8", "--eval-repeats", "1", "--json"]) == 0
     run = json.loads(capsys.readouterr().out)["run"]
-    assert run_cli(["evaluate", run, "--evaluator", "top2"]) == 0
-    capsys.readouterr()
+    assert run_cli(["evaluate", run, "--evaluator", "top2", "--json"]) == 0
+    evaluation = json.loads(capsys.readouterr().out)["run"]
+    assert run_cli(["show", evaluation, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["measurements"]
+    assert (row["evaluator"], row["metric"], row["unit"]) == ("top2", "top2_accuracy", "fraction")
+    assert run_cli(["show", evaluation]) == 0
+    assert "top2  network     #  Top2 accuracy in %\n" in capsys.readouterr().out.replace(" \n", "\n")
     for command in (
         ["report", "--metric", "top2_accuracy"],
         ["report", "--metric", "top2_accuracy", "--format", "csv"],

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +11,8 @@ from rich.console import Console
 from dambench.cli.output import table
 from dambench.core.sanitize import display, display_lines
 from dambench.core.units import duration, energy, size
+from dambench.report.wording import figure, metric_label
+from dambench.store.metrics import MetricRow
 
 
 def describe(details: dict[str, Any]) -> None:
@@ -27,7 +31,10 @@ def describe(details: dict[str, Any]) -> None:
             for c in details["costs"]
         ],
     )
-    _print_scores(details["scores"])
+    if details["scores"] or not details["measurements"]:
+        _print_scores(details["scores"])
+    for evaluator, rows in groupby(details["measurements"], itemgetter("evaluator")):
+        _print_measurements(evaluator, list(rows))
     for line in machine(details["usage"]):
         print(line)
     for made in details["sets"]:
@@ -75,6 +82,27 @@ def _print_scores(scores: list[dict[str, Any]]) -> None:
             for score in scores
         ],
     )
+
+
+def _print_measurements(evaluator: str, rows: list[dict[str, Any]]) -> None:
+    """Print what an evaluator other than accuracy has measured, a line for each subject and repeat."""
+    metrics = {
+        row["metric"]: MetricRow(evaluator, row["metric"], row["unit"], row["better"], row["description"])
+        for row in rows
+    }
+    lines = []
+    for (iteration, subject, repeat), some in groupby(rows, itemgetter("iteration", "subject", "repeat")):
+        values = {row["metric"]: row for row in some}
+        figures = [
+            ""
+            if name not in values
+            else values[name]["state"]
+            if values[name]["value"] is None
+            else figure(metric, values[name]["value"])
+            for name, metric in metrics.items()
+        ]
+        lines.append([iteration, display(subject), repeat, *figures])
+    table([evaluator, "network", "#", *map(metric_label, metrics.values())], lines)
 
 
 def _print_environments(environment: dict[str, Any], attempts: list[dict[str, Any]]) -> None:

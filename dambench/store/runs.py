@@ -53,6 +53,13 @@ EVALUATES = f"""case {_MADE.format("runs")} when '' then ''
     else coalesce({MAKER} || '''s set', 'the set ' || substr({_MADE.format("runs")}, 1, 8)) end"""
 """What a run evaluates that does nothing else, as `ab2cde's set`; empty: it makes a set."""
 
+MEASUREMENTS = """
+    select iteration, evaluator, subject, repeat, metric, value, state, unit, better, description
+    from measurements join metrics using (evaluator) where run = ? and metrics.name = metric and evaluator != 'accuracy'
+    order by evaluator, iteration, subject, repeat, metric
+"""
+"""What evaluators other than accuracy have measured of a run: theirs are `scores`."""
+
 NO_PROCESS = Process(host="", boot="", pid=0, started=0)
 
 
@@ -336,6 +343,7 @@ class Store:
             "costs": part("costs", f"instr('{' '.join(PHASES)}', phase)"),
             "usage": msgspec.to_builtins(usage(*self._by_attempt(row["id"], number))),
             "scores": part("scores", "iteration, network, repeat"),
+            "measurements": self.query(MEASUREMENTS, number),
             "sets": [made | {"file": str(files.find_set(made["sha256"]) or "")} for made in sets],
             "checkpoints": part("checkpoints", "sequence"),
             # A resumed run may have to say again what it had said.
