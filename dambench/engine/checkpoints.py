@@ -20,10 +20,10 @@ from dambench.training.problem import State
 FORMAT = 1
 
 KEPT_CHECKPOINTS = 2
-"""Of a run, the last ones: should the last be damaged, there is one more."""
+"""Checkpoints that are kept of a run: should the last be damaged, there is one more."""
 
 SHARE = 0.005
-"""Of a run's time that writing checkpoints may take."""
+"""Share of a run's time that writing checkpoints may take."""
 
 TENSOR = "$tensor"
 
@@ -35,9 +35,9 @@ class Checkpoint:
     config_sha256: str
     iteration: int
     state: State
-    """What the method gave."""
+    """The state that the method gave."""
     set_sha256: str
-    """Of the synthetic set, where it is to be evaluated before the run goes on; empty: it is not."""
+    """The synthetic set, where it is to be evaluated before the run goes on; empty: it is not."""
     policy: dict[str, int] = field(default_factory=dict)
     """Fields of the policy as they were, which may have been adapted."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -152,8 +152,8 @@ class Keeper:
         self._kept = self._kept[-keep:] if keep else []
         if self._on_record():
             self._recorded = list(self._kept)
-        wanted = {path_of(self.folder, name).name for name in (*self._recorded, *self._kept)}
-        files.remove_others(self.folder, wanted)
+        names = {path_of(self.folder, name).name for name in (*self._recorded, *self._kept)}
+        files.remove_others(self.folder, names)
 
 
 def path_of(folder: Path, sha256: str) -> Path:

@@ -21,10 +21,10 @@ TESTED_IMAGES = 2_000
 """Test images of which one pass is timed."""
 
 EVENT_BYTES = 500
-"""Of a logged iteration or a sample in the database, indices included."""
+"""Size of a logged iteration or a sample in the database, indices included."""
 
 
-class Estimate(Struct, frozen=True, kw_only=True):
+class RunEstimate(Struct, frozen=True, kw_only=True):
     """What a run would take."""
 
     seconds: dict[str, float]
@@ -41,12 +41,12 @@ class Estimate(Struct, frozen=True, kw_only=True):
     network_seconds: dict[str, float]
     """By evaluation network: to train and test one."""
     networks: int
-    """That would be trained and tested in all."""
+    """How many would be trained and tested in all."""
     notes: list[str] = []
-    """What the method had to say of it."""
+    """Warnings of the method."""
 
 
-def estimate(job: Job) -> Estimate:
+def estimate(job: Job) -> RunEstimate:
     """Take a few steps of a run, and say what all of them would take.
 
     Raises:
@@ -62,25 +62,25 @@ def estimate(job: Job) -> Estimate:
     times: list[float] = []
     synthetic: SyntheticSet | None = None
     begun = last = time.perf_counter()
-    training = _Training(begun)
-    for told in distilled(job, problem):
-        if isinstance(told, Warned):
-            notes.append(told.message)
-        if not isinstance(told, Step | Progressed):
+    training = _ExpertTraining(begun)
+    for event in distilled(job, problem):
+        if isinstance(event, Warned):
+            notes.append(event.message)
+        if not isinstance(event, Step | Progressed):
             continue
         policy.synchronise()
         now = time.perf_counter()
-        if isinstance(told, Progressed) and told.phase == "experts":
-            problem.dry_run = training.hear(told, now)
+        if isinstance(event, Progressed) and event.phase == "experts":
+            problem.dry_run = training.measure(event, now)
             begun = last = time.perf_counter()
             continue
-        if isinstance(told, Progressed):
+        if isinstance(event, Progressed):
             if not times and now - begun > MEASURED_SECONDS:  # the first step alone takes long
-                times = [(now - begun) / told.done * told.total / max(1, iterations)] * 2
+                times = [(now - begun) / event.done * event.total / max(1, iterations)] * 2
                 synthetic = problem.synthetic_set(problem.random_subset())
                 break
             continue
-        synthetic = told.synthetic
+        synthetic = event.synthetic
         times.append(now - last)
         last = time.perf_counter()
         if len(times) > 1 and last - begun - times[0] > MEASURED_SECONDS:
@@ -94,17 +94,17 @@ def estimate(job: Job) -> Estimate:
     per_network = {name: _network_seconds(job, name, synthetic, test) for name in config.evaluate_on}
     peaks["evaluate"] = policy.peak_bytes()
     on_the_way = (iterations - 1) // config.evaluate_every if config.evaluate_every and iterations else 0
-    judgements = 1 + on_the_way
-    evaluated = config.eval_repeats * judgements
+    evaluations = 1 + on_the_way
+    evaluated = config.eval_repeats * evaluations
     seconds = {"distil": distil, "evaluate": evaluated * sum(per_network.values())}
     if training.seconds:
         seconds = {"experts": training.seconds} | seconds
-    sets = 0 if synthetic.whole else judgements * len(synthetic.to_bytes())
+    sets = 0 if synthetic.whole else evaluations * len(synthetic.to_bytes())
     events = min(iterations, LOGGED_STEPS) + sum(seconds.values()) + evaluated * len(per_network)
-    return Estimate(
+    return RunEstimate(
         seconds=seconds,
         peak_memory_bytes=peaks,
-        disk_bytes=int(sets + judgements * 2**16 + events * EVENT_BYTES),
+        disk_bytes=int(sets + evaluations * 2**16 + events * EVENT_BYTES),
         first_iteration_seconds=times[0] if iterations else 0.0,
         iteration_seconds=each,
         iterations=iterations,
@@ -114,8 +114,8 @@ def estimate(job: Job) -> Estimate:
     )
 
 
-class _Training:
-    """Of experts: what each stage of it would take. It is told apart from the next by how much there is to do.
+class _ExpertTraining:
+    """Of experts: what each stage of it would take. It is event apart from the next by how much there is to do.
 
     Args:
         now: when the first one began.
@@ -126,8 +126,8 @@ class _Training:
         self._begun = self._last = now
         self._stage = "", 0
 
-    def hear(self, event: Progressed, now: float) -> bool:
-        """Whether this stage was measured for long enough."""
+    def measure(self, event: Progressed, now: float) -> bool:
+        """Take note of how far it is. Returns whether this stage was measured for long enough."""
         stage = event.note.partition(" ")[0], event.total
         if stage != self._stage:
             self._stage, self._before, self._begun = stage, self.seconds, self._last

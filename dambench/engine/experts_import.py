@@ -31,7 +31,7 @@ from dambench.training.problem import Network
 
 FORMAT = 1
 LARGEST_BUFFER = 100_000_000_000
-"""Of a file: ten experts of the largest networks that are matched have a tenth of it."""
+"""Largest size of a file: ten experts of the largest networks that are matched have a tenth of it."""
 SHOWN = 1_000
 """Real images that are shown to an expert, about."""
 
@@ -150,16 +150,16 @@ def _trajectories(path: Path, network: Network) -> Iterator[Tensor]:
 
 def _flat(epoch: Any, network: Network, which: str) -> Tensor:
     """The weights of one epoch, one after the other: (L,) float32."""
-    wanted = [(name, tuple(parameter.shape)) for name, parameter in network.named_parameters()]
-    if not isinstance(epoch, list | tuple) or len(epoch) != len(wanted):
+    expected = [(name, tuple(parameter.shape)) for name, parameter in network.named_parameters()]
+    if not isinstance(epoch, list | tuple) or len(epoch) != len(expected):
         held = f"{len(epoch)} parameters" if isinstance(epoch, list | tuple) else "no list"
-        raise BadInput(f"{which} has {held}, the network {len(wanted)}.")
+        raise BadInput(f"{which} has {held}, the network {len(expected)}.")
     parts = []
-    for (name, shape), said in zip(wanted, epoch, strict=True):
-        if not isinstance(said, _saved.Stored) or said.shape != shape:
-            found = said.shape if isinstance(said, _saved.Stored) else "no tensor"
-            raise BadInput(f"{which} has {found} where the network's {name} is {shape}: say the right --network.")
-        parts.append(said.read().float().flatten())
+    for (name, shape), stored in zip(expected, epoch, strict=True):
+        if not isinstance(stored, _saved.Stored) or stored.shape != shape:
+            given = stored.shape if isinstance(stored, _saved.Stored) else "no tensor"
+            raise BadInput(f"{which} has {given} where the network's {name} is {shape}: say the right --network.")
+        parts.append(stored.read().float().flatten())
     weights = torch.cat(parts)
     if not bool(weights.isfinite().all()):
         raise BadInput(f"not all weights of {which} are finite.")
@@ -172,14 +172,14 @@ def _recognised(
     """The share of some real training images that are recognised, and the other preprocessing if that has more."""
     vector_to_parameters(weights, network.parameters())
     network.eval()
-    found = _share(network, card, preprocessing)
+    share = _share(network, card, preprocessing)
     other: PreprocessingName = "mean/std" if preprocessing == "zca" else "zca"
     can_be = card.channels * card.height * card.width <= datasets.MOST_WHITENED
     # To fit a whitening takes long: it is done only where something must be wrong.
-    if other == "zca" and not (can_be and (files.whitenings(card.sha256) or found < 0.5)):
-        return found, None
+    if other == "zca" and not (can_be and (files.whitenings(card.sha256) or share < 0.5)):
+        return share, None
     instead = _share(network, card, other)
-    return found, (other, instead) if instead > found else None
+    return share, (other, instead) if instead > share else None
 
 
 @torch.no_grad()
@@ -187,5 +187,7 @@ def _share(network: Network, card: DataCard, preprocessing: PreprocessingName) -
     real, _ = datasets.open_sets(card, torch.device("cpu"), preprocessing)
     generator = torch.Generator().manual_seed(0)
     chosen = real.draw(min(min(real.counts), -(-SHOWN // real.classes)), generator).flatten()
-    said = torch.cat([network(real.preprocessing.apply(part)) for part in real.images[chosen].split(100)]).argmax(1)
-    return float((said == real.labels[chosen]).float().mean())
+    predicted = torch.cat([network(real.preprocessing.apply(part)) for part in real.images[chosen].split(100)]).argmax(
+        1
+    )
+    return float((predicted == real.labels[chosen]).float().mean())

@@ -51,15 +51,15 @@ RATES = ("lr", "syn_lr", "lr_syn")
 TRIPLES = (("images", "labels", "lr"), ("image_syn", "label_syn", "syn_lr"), ("image", "label", "lr"), ("X", "y", "lr"))
 """Words in the names of files that belong together: images, labels and the step size."""
 LARGEST_SET = 4_000_000_000
-"""Of any file, and of what it unpacks to."""
+"""Largest size of any file, and of what it unpacks to."""
 LARGEST_VALUE = 1e6
-"""Of a float of an image: what is distilled may leave the range of pixels, and has hundreds at the most."""
+"""Largest float of an image: what is distilled may leave the range of pixels, and has hundreds at the most."""
 SUM = 0.01
 """By how much a row of probabilities may miss 1, in 8 bits."""
 
 
-class Found(NamedTuple):
-    """What a file holds, before it is checked."""
+class RawSet(NamedTuple):
+    """The contents of a file, before they are checked."""
 
     images: Any
     labels: Any
@@ -68,12 +68,12 @@ class Found(NamedTuple):
 
 @dataclass
 class _File:
-    """What a reader gives."""
+    """The contents of a file, as a reader gives them."""
 
-    found: Sequence[Found | SyntheticSet]
+    sets: Sequence[RawSet | SyntheticSet]
     """One, or several of the same kind: a file may have some that were made alike with other seeds."""
     notes: list[str] = field(default_factory=list)
-    """What of it was not used, or is to be known."""
+    """On what was not used, and what a reader should know."""
 
 
 @dataclass(frozen=True)
@@ -117,47 +117,54 @@ def read(
         pixels = named("kind of pixels", pixels, ["normalised", *PIXELS])
     if preprocessing is not None:
         preprocessing = named("preprocessing", preprocessing, PREPROCESSINGS)
-    kind = named("format", kind, ["auto", *READERS])
-    most = _most_bytes(card)
-    _look(path, most)
-    chosen = kind
-    if kind == "auto":
-        chosen = ("pt" if _torch_files(path) else "images") if path.is_dir() else SUFFIXES.get(path.suffix.lower(), "")
-    if not chosen:
-        raise BadInput(f"{str(path)!r}: its suffix names no format; say --format {' or '.join(READERS)}.")
-    if path.is_dir() and chosen not in ("images", "pt"):
-        raise BadInput(f"{str(path)!r} is a folder: the format {chosen} needs a file.")
-    try:
-        file = READERS[chosen](path, card, most)
-    except BadInput as error:
-        said = str(error)
-        says_which = said.startswith(repr(str(path))[:-1])
-        raise BadInput(said if says_which else f"{str(path)!r} cannot be used: {said}") from None
-    except Exception as error:  # the libraries have dozens of kinds for files that are damaged or hostile
-        raise BadInput(f"{str(path)!r} is not a whole {chosen} file of images and labels: {_reason(error)}.") from None
-    total = len(file.found)
+    file = _read_file(path, card, named("format", kind, ["auto", *READERS]))
+    total = len(file.sets)
     if experiment is not None and not 0 <= experiment < total:
         raise BadInput(f"{str(path)!r} has {counted(total, 'set')}: --experiment is from 0 to {total - 1}.")
     numbers = tuple(range(total)) if experiment is None else (experiment,)
     notes = list(file.notes)
-    own = [found for found in file.found if isinstance(found, SyntheticSet)]
+    own = [one for one in file.sets if isinstance(one, SyntheticSet)]
     if own:
-        others: dict[str, object] = {"--pixels": pixels, "--preprocessing": preprocessing, "--lr": lr}
-        if flags := [flag for flag, said in others.items() if said is not None]:
-            raise BadInput(f"{str(path)!r} is a set of dambench, which says this itself: no {flags[0]}.")
+        flags: dict[str, object] = {"--pixels": pixels, "--preprocessing": preprocessing, "--lr": lr}
+        if needless := [flag for flag, value in flags.items() if value is not None]:
+            raise BadInput(f"{str(path)!r} is a set of dambench, which says this itself: no {needless[0]}.")
         sets = own
     else:
-        wanted = [found for found in file.found if isinstance(found, Found)]
+        raw = [one for one in file.sets if isinstance(one, RawSet)]
         try:
-            sets = [_set(wanted[n], card, pixels, preprocessing, lr, notes, say) for n in numbers]
+            sets = [_checked(raw[n], card, pixels, preprocessing, lr, notes, say) for n in numbers]
         except BadInput as error:
             raise BadInput(f"{str(path)!r} cannot be used: {error}") from None
     ipcs = {synthetic.ipc_on(card) for synthetic in sets}
     if len(ipcs) > 1:
         raise BadInput(f"{str(path)!r} has sets of {sorted(ipcs)} images per class: say which, with --experiment N.")
     if not own and pixels is None and preprocessing is None:
-        notes += _suspected(sets, card, say)
+        notes += _suspicions(sets, card, say)
     return Reading(tuple(sets), numbers, total, ipcs.pop(), tuple(dict.fromkeys(notes)))
+
+
+def _read_file(path: Path, card: DataCard, kind: str) -> _File:
+    """Let the reader of a format read a file or folder.
+
+    Args:
+        kind: of READERS, or auto.
+    """
+    most = _most_bytes(card)
+    _check_size(path, most)
+    if kind == "auto":
+        kind = ("pt" if _torch_files(path) else "images") if path.is_dir() else SUFFIXES.get(path.suffix.lower(), "")
+    if not kind:
+        raise BadInput(f"{str(path)!r}: its suffix names no format; say --format {' or '.join(READERS)}.")
+    if path.is_dir() and kind not in ("images", "pt"):
+        raise BadInput(f"{str(path)!r} is a folder: the format {kind} needs a file.")
+    try:
+        return READERS[kind](path, card, most)
+    except BadInput as error:
+        text = str(error)
+        names_it = text.startswith(repr(str(path))[:-1])
+        raise BadInput(text if names_it else f"{str(path)!r} cannot be used: {text}") from None
+    except Exception as error:  # the libraries have dozens of kinds for files that are damaged or hostile
+        raise BadInput(f"{str(path)!r} is not a whole {kind} file of images and labels: {_reason(error)}.") from None
 
 
 def keep(synthetic: SyntheticSet) -> str:
@@ -179,8 +186,8 @@ def protocol_for(synthetic: SyntheticSet) -> str:
     return "dsa-dm" if synthetic.lr is None else "mtt"
 
 
-def _suspected(sets: Sequence[SyntheticSet], card: DataCard, say: Callable[[str], None]) -> list[str]:
-    """What floats that nobody said anything about may be instead of normalised."""
+def _suspicions(sets: Sequence[SyntheticSet], card: DataCard, say: Callable[[str], None]) -> list[str]:
+    """Notes on floats of which nobody has said what they are, and which do not look normalised."""
     images = torch.cat([synthetic.images for synthetic in sets])
     if not images.is_floating_point():
         return []
@@ -220,7 +227,7 @@ def _most_bytes(card: DataCard) -> int:
     return min(LARGEST_SET, sum(card.train_counts) * each + 1_000_000)
 
 
-def _look(path: Path, most: int) -> None:
+def _check_size(path: Path, most: int) -> None:
     """See that it is a folder, or a file of sensible size, without opening it: opening a pipe would wait for ever."""
     try:
         status = os.stat(path)
@@ -253,15 +260,15 @@ def _safetensors(path: Path, card: DataCard, most: int) -> _File:
         names = list(tensors.keys())
         if "dambench" in (tensors.metadata() or {}):
             return _File([SyntheticSet.read(path)], _unused(names))
-        found = Found(*(None if name is None else tensors.get_tensor(name) for name in _roles(names)))
-        return _File([found], _unused(names))
+        raw = RawSet(*(None if name is None else tensors.get_tensor(name) for name in _roles(names)))
+        return _File([raw], _unused(names))
 
 
 def _npz(path: Path, card: DataCard, most: int) -> _File:
     _, names = _archive.arrays(path, (), most)
     roles = _roles(names)
     arrays, _ = _archive.arrays(path, [name for name in roles if name is not None], most)
-    return _File([Found(*(None if name is None else _tensor(arrays[name]) for name in roles))], _unused(names))
+    return _File([RawSet(*(None if name is None else _tensor(arrays[name]) for name in roles))], _unused(names))
 
 
 def _tensor(array: _archive.Array) -> Tensor:
@@ -274,7 +281,7 @@ def _roles(names: Iterable[str]) -> tuple[str, str, str | None]:
     """Which of the names are those of images, labels and the learning rate."""
     there = {name.lower(): name for name in sorted(names, reverse=True)}
     images, labels, lr = (
-        next((there[name] for name in known if name in there), None) for known in (IMAGES, LABELS, RATES)
+        next((there[name] for name in usual if name in there), None) for usual in (IMAGES, LABELS, RATES)
     )
     if images is None or labels is None:
         held = display(", ".join(sorted(names)) or "nothing", 200)
@@ -295,7 +302,7 @@ def _pt(path: Path, card: DataCard, most: int) -> _File:
     with _saved.opened(path, most) as saved:
         if not isinstance(saved, _saved.Stored | int | float):
             file = _structured(path, saved, most)
-            return _File(file.found, notes + file.notes)
+            return _File(file.sets, notes + file.notes)
     beside = _beside(path)
     if beside is None:
         raise BadInput(f"{str(path)!r} is neither a dict of tensors nor the pair (images, labels).")
@@ -305,14 +312,14 @@ def _pt(path: Path, card: DataCard, most: int) -> _File:
         raise BadInput(f"{str(path)!r} has one tensor, and {missing[0]!r} is not beside it{looks}.")
     values = []
     for part in beside[: 2 + beside[2].is_file()]:
-        _look(part, most)
+        _check_size(part, most)
         with _saved.opened(part, most) as saved:
             values.append(_value(saved, most))
-    return _File([Found(*values)], notes)
+    return _File([RawSet(*values)], notes)
 
 
 def _structured(path: Path, saved: Any, most: int) -> _File:
-    """What lists and dicts hold."""
+    """Read lists and dicts."""
     unused: list[str] = []
     if isinstance(saved, Mapping):
         data = saved.get("data")
@@ -321,18 +328,16 @@ def _structured(path: Path, saved: Any, most: int) -> _File:
             saved = data
         else:
             named = {name: value for name, value in saved.items() if isinstance(name, str)}
-            found = Found(*(None if name is None else _value(named[name], most) for name in _roles(named)))
-            return _File(
-                [found], _unused([*_roles(named)[:2], *(n for n, value in named.items() if _has_tensor(value))])
-            )
+            raw = RawSet(*(None if name is None else _value(named[name], most) for name in _roles(named)))
+            return _File([raw], _unused([*_roles(named)[:2], *(n for n, value in named.items() if _has_tensor(value))]))
     notes = [f"not used: {display(', '.join(sorted(unused)), 200)}."] if unused else []
     pairs = isinstance(saved, list | tuple) and all(isinstance(part, list | tuple) and len(part) == 2 for part in saved)
     if pairs and saved:
         if sum(part.size for pair in saved for part in pair if isinstance(part, _saved.Stored)) > most:
             raise BadInput(f"{counted(len(saved), 'set')} were found, which are larger than the dataset.")
-        return _File([Found(*(_value(part, most) for part in pair)) for pair in saved], notes)
+        return _File([RawSet(*(_value(part, most) for part in pair)) for pair in saved], notes)
     if isinstance(saved, list | tuple) and len(saved) == 2:
-        return _File([Found(*(_value(part, most) for part in saved))], notes)
+        return _File([RawSet(*(_value(part, most) for part in saved))], notes)
     raise BadInput(f"{str(path)!r} is neither a dict of tensors nor the pair (images, labels).")
 
 
@@ -346,13 +351,13 @@ def _value(saved: Any, most: int) -> Any:
 
 def _has_tensor(saved: Any) -> bool:
     """Each thing is looked at once, however often it is referred to."""
-    waiting, seen = [saved], set()
+    waiting, visited = [saved], set()
     while waiting:
         value = waiting.pop()
         if isinstance(value, _saved.Stored):
             return True
-        if id(value) not in seen and isinstance(value, Mapping | list | tuple):
-            seen.add(id(value))
+        if id(value) not in visited and isinstance(value, Mapping | list | tuple):
+            visited.add(id(value))
             waiting += value.values() if isinstance(value, Mapping) else value
     return False
 
@@ -370,8 +375,8 @@ def _pair_in(folder: Path) -> tuple[Path, list[str]]:
     chosen = wholes if len(wholes) == 1 else best
     if len(chosen) != 1:
         held = display(", ".join(sorted(path.name for path in wholes or _torch_files(folder))) or "nothing", 200)
-        what = "has several sets" if wholes else "has no pair such as images_best.pt and labels_best.pt"
-        raise BadInput(f"{str(folder)!r} {what}: {held}. Give one of its files.")
+        fault = "has several sets" if wholes else "has no pair such as images_best.pt and labels_best.pt"
+        raise BadInput(f"{str(folder)!r} {fault}: {held}. Give one of its files.")
     images = chosen.pop()
     beside = _beside(images)
     others = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
@@ -381,15 +386,15 @@ def _pair_in(folder: Path) -> tuple[Path, list[str]]:
 
 def _beside(path: Path) -> tuple[Path, Path, Path] | None:
     """The files of images, labels and learning rate that belong to one of them, there or not; None: to none."""
-    found = []
+    triples = []
     for words in TRIPLES:
         for word in words:
             parts = re.split(f"(?<![A-Za-z]){word}(?![A-Za-z])", path.stem, maxsplit=1)
             if len(parts) == 2:
                 images, labels, lr = (path.with_name(f"{other.join(parts)}{path.suffix}") for other in words)
-                found.append((images, labels, lr))
-    whole = [paths for paths in found if paths[0].is_file() and paths[1].is_file()]
-    return next(iter(whole or found), None)
+                triples.append((images, labels, lr))
+    whole = [paths for paths in triples if paths[0].is_file() and paths[1].is_file()]
+    return next(iter(whole or triples), None)
 
 
 def _images_of(path: Path, card: DataCard, most: int) -> _File:
@@ -405,8 +410,8 @@ def _images_of(path: Path, card: DataCard, most: int) -> _File:
 def _in_folder(root: Path, above: str = "") -> Iterable[tuple[str, str]]:
     """The files of a folder and its folders: their names from the root on, and their paths."""
     with os.scandir(root) as entries:
-        found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    for entry in found:
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in visible:
         name = f"{above}{entry.name}"
         if entry.is_symlink():
             raise BadInput(f"{entry.path!r} is a link: copy what it leads to instead.")
@@ -421,7 +426,7 @@ def _in_folder(root: Path, above: str = "") -> Iterable[tuple[str, str]]:
 
 
 def _sorted_out(path: Path, there: Mapping[str, Callable[[], bytes]], card: DataCard) -> _File:
-    """Of files by name, those that are images, by class."""
+    """The images among files by name, with their classes."""
     hidden = {name for name in there if name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith(".")}
     pictures = {name for name in there if os.path.splitext(name)[1].lower() in _folders.SUFFIXES} - hidden
     parts = [name.split("/") for name in pictures]
@@ -440,8 +445,8 @@ _Picture = tuple[str, str, Callable[[], bytes]]
 """A class, a name in it, and what reads the file."""
 
 
-def _pictures(path: Path, items: Sequence[_Picture], card: DataCard) -> Found:
-    """Decoded only where the header says the size of the dataset's images."""
+def _pictures(path: Path, items: Sequence[_Picture], card: DataCard) -> RawSet:
+    """Decode images, only where the header says the size of the dataset's images."""
     if not 0 < len(items) <= sum(card.train_counts):
         raise BadInput(
             f"{str(path)!r} has {len(items)} images in CLASS/*.png: 1 to {sum(card.train_counts)} are needed for "
@@ -453,21 +458,21 @@ def _pictures(path: Path, items: Sequence[_Picture], card: DataCard) -> Found:
     images = np.empty((len(items), card.channels, card.height, card.width), np.uint8)
     labels = np.empty(len(items), np.int64)
     for position, (label, name, content) in enumerate(sorted(items, key=lambda item: (classes[item[0]], item[1]))):
-        what = f"The image {display(f'{label}/{name}', 80)!r}"
+        which = f"The image {display(f'{label}/{name}', 80)!r}"
         try:
             with Image.open(io.BytesIO(content()), formats=FORMATS) as image:
                 if (pictures := getattr(image, "n_frames", 1)) > 1:
-                    raise BadInput(f"{what} has {pictures} pictures: one is needed.")
+                    raise BadInput(f"{which} has {pictures} pictures: one is needed.")
                 if image.size != (card.width, card.height):
                     size = "×".join(map(str, image.size))
-                    raise BadInput(f"{what} is {size}; those of {card.label} are {card.width}×{card.height}.")
+                    raise BadInput(f"{which} is {size}; those of {card.label} are {card.width}×{card.height}.")
                 images[position] = _images.planes(_images.plain(image, card.channels))
         except _images.UNREADABLE as error:
             if isinstance(error, BadInput):
                 raise
-            raise BadInput(f"{what} is no image that can be read: {display(str(error))}.") from None
+            raise BadInput(f"{which} is no image that can be read: {display(str(error))}.") from None
         labels[position] = classes[label]
-    return Found(torch.from_numpy(images), torch.from_numpy(labels))
+    return RawSet(torch.from_numpy(images), torch.from_numpy(labels))
 
 
 def _classes(folders: set[str], card: DataCard) -> dict[str, int]:
@@ -476,7 +481,7 @@ def _classes(folders: set[str], card: DataCard) -> dict[str, int]:
     if folders <= set(positions):
         return {folder: positions[folder] for folder in folders}
     numbers = {
-        folder: int(said[2]) for folder in folders if (said := re.fullmatch("([A-Za-z_-]*)([0-9]{1,6})", folder))
+        folder: int(match[2]) for folder in folders if (match := re.fullmatch("([A-Za-z_-]*)([0-9]{1,6})", folder))
     }
     words = {folder.rstrip("0123456789") for folder in numbers}
     if len(numbers) == len(folders) and len(words) == 1 and max(numbers.values()) < len(card.classes):
@@ -495,14 +500,14 @@ READERS: dict[str, Callable[[Path, DataCard, int], _File]] = {
     "images": _images_of,
 }
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""Of files of images, as Pillow calls them."""
+"""Formats of images, as Pillow calls them."""
 
 
 # Checks.
 
 
-def _set(
-    found: Found,
+def _checked(
+    raw: RawSet,
     card: DataCard,
     pixels: str | None,
     name: str | None,
@@ -510,9 +515,9 @@ def _set(
     notes: list[str],
     say: Callable[[str], None],
 ) -> SyntheticSet:
-    """What was found as a set for that dataset, sorted by class. What had to be changed is noted."""
-    images = _shaped(_plain(found.images, "images"), card, notes)
-    labels = _labels(_plain(found.labels, "labels"), card, notes)
+    """Make a set for that dataset of it, sorted by class. What had to be changed is noted."""
+    images = _shaped(_plain(raw.images, "images"), card, notes)
+    labels = _labels(_plain(raw.labels, "labels"), card, notes)
     if len(images) != len(labels):
         raise BadInput(f"{len(images)} images have {len(labels)} labels.")
     preprocessing: Preprocessing = Normalisation(tuple(card.mean), tuple(card.std))
@@ -520,7 +525,7 @@ def _set(
         preprocessing = datasets.whitening(card, say)
     images = _floats(images, pixels, preprocessing)
     order = (labels if labels.dim() == 1 else labels.argmax(1)).argsort(stable=True)
-    rate = _lr(found.lr)
+    rate = _lr(raw.lr)
     if rate is not None and lr is not None:
         raise BadInput(f"it says its own learning rate, {rate:g}: leave --lr out.")
     return SyntheticSet(
@@ -528,31 +533,31 @@ def _set(
     )
 
 
-def _plain(tensor: Any, what: str) -> Tensor:
+def _plain(tensor: Any, role: str) -> Tensor:
     if type(tensor) is not Tensor or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
-        raise BadInput(f"The {what} are {type(tensor).__name__}, not a plain tensor.")
+        raise BadInput(f"The {role} are {type(tensor).__name__}, not a plain tensor.")
     return tensor.detach()
 
 
 def _shaped(images: Tensor, card: DataCard, notes: list[str]) -> Tensor:
-    """(N, C, H, W)."""
-    wanted = (card.channels, card.height, card.width)
+    """Bring images to the shape (N, C, H, W)."""
+    expected = (card.channels, card.height, card.width)
     shape, last = tuple(images.shape), (card.height, card.width, card.channels)
-    if images.dim() == 4 and shape[1:] == last != wanted:
+    if images.dim() == 4 and shape[1:] == last != expected:
         images = images.permute(0, 3, 1, 2)
         notes.append("the images have their channels last, and were turned.")
     elif images.dim() == 3 and card.channels == 1:
         images = images.unsqueeze(1)
-    if images.dim() != 4 or tuple(images.shape[1:]) != wanted or not 0 < len(images) <= sum(card.train_counts):
+    if images.dim() != 4 or tuple(images.shape[1:]) != expected or not 0 < len(images) <= sum(card.train_counts):
         raise BadInput(
-            f"the images have shape {shape}; (N, {', '.join(map(str, wanted))}) with N from 1 to "
+            f"the images have shape {shape}; (N, {', '.join(map(str, expected))}) with N from 1 to "
             f"{sum(card.train_counts)} is needed for {card.label}."
         )
     return images.contiguous()
 
 
 def _floats(images: Tensor, pixels: str | None, preprocessing: Preprocessing) -> Tensor:
-    """(N, C, H, W) uint8 as they are, or float32 as networks see them."""
+    """Bring images to uint8 pixels as they are, or float32 as networks see them."""
     if not images.is_floating_point() and images.dtype != torch.bool:
         least, largest = int(images.min()), int(images.max())
         if images.dtype != torch.uint8 and not (least >= 0 and 1 < largest <= 255):
@@ -580,20 +585,20 @@ def _floats(images: Tensor, pixels: str | None, preprocessing: Preprocessing) ->
 
 
 def _labels(labels: Tensor, card: DataCard, notes: list[str]) -> Tensor:
-    """(N,) int64, or (N, classes) float32 logits."""
+    """Bring labels to (N,) int64, or (N, classes) float32 logits."""
     classes = len(card.classes)
-    what = f"its labels are {_dtype(labels)} of shape {tuple(labels.shape)}"
+    given = f"its labels are {_dtype(labels)} of shape {tuple(labels.shape)}"
     if labels.dim() == 2 and labels.shape[1] == 1:
         labels = labels.squeeze(1)
     if labels.dim() not in (1, 2) or labels.shape[1:] not in ((), (classes,)) or not labels.numel():
-        raise BadInput(f"{what}: whole numbers (N,), or logits (N, {classes}).")
+        raise BadInput(f"{given}: whole numbers (N,), or logits (N, {classes}).")
     values = labels.double()
     if not bool(values.isfinite().all()):
         raise BadInput("not all values of its labels are finite.")
     low, high = values.min().item(), values.max().item()
     if labels.dim() == 1:
         if not bool((values == values.round()).all()):
-            raise BadInput(f"{what}, with fractions: whole numbers (N,), or logits (N, {classes}).")
+            raise BadInput(f"{given}, with fractions: whole numbers (N,), or logits (N, {classes}).")
         if low < 0 or high >= classes:
             raise BadInput(
                 f"its labels go from {low:.15g} to {high:.15g}, those of {card.label} from 0 to {classes - 1}."
@@ -602,7 +607,7 @@ def _labels(labels: Tensor, card: DataCard, notes: list[str]) -> Tensor:
     if bool(((values == 0) | (values == 1)).all() & (values.sum(1) == 1).all()):
         return values.argmax(1)
     if not labels.is_floating_point():
-        raise BadInput(f"{what}, and not one-hot: whole numbers (N,), or logits (N, {classes}).")
+        raise BadInput(f"{given}, and not one-hot: whole numbers (N,), or logits (N, {classes}).")
     if low >= 0 and bool(((values.sum(1) - 1).abs() < SUM).all()):
         notes.append("its soft labels are probabilities, which are kept as their logarithms.")
         values = values.clamp_min(torch.finfo(torch.float32).tiny).log()

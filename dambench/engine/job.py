@@ -31,7 +31,7 @@ class Job:
     changed_options: dict[str, Any]
     """The method's options that differ from the recipe's."""
     changed_settings: dict[str, Any]
-    """Of `preprocessing`, `network` and `precision` those that differ, and `recipe`, its name, if not the default."""
+    """Those of `preprocessing`, `network` and `precision` that differ, and `recipe`, its name, if not the default."""
     notes: list[str]
     """What was asked for and has no effect."""
 

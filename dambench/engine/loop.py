@@ -49,7 +49,7 @@ ADAPTABLE = ("compiled", "real_chunk", "synthetic_chunk", "kept_steps")
 """Fields of the policy that may change while a set is made."""
 
 DECIDING = ("torch", "cuda", "cudnn", "driver", "device_name", "threads", "tf32_matmul", "tf32_convolution")
-"""Of the environment, what the last bits depend on."""
+"""Fields of the environment that the last bits depend on."""
 
 PROGRESS_SECONDS = 0.5
 """Seconds after which a sign of life is given. A run can be stopped only where it yields."""
@@ -65,9 +65,9 @@ class Progress:
 
     iteration: int = 0
     set_sha256: str = ""
-    """Of the set that was evaluated last."""
+    """The set that was evaluated last."""
     stack: int = 0
-    """Of the evaluation networks, after the GPU's memory was too small for the policy's; 0: it was not."""
+    """Evaluation networks to train at once, after the GPU's memory was too small for the policy's; 0: it was not."""
     checkpoint: Callable[[], Checkpoint] | None = None
     """Makes one of where the run is; None: it has not got anywhere."""
     resumed_from: Checkpoint | None = None

@@ -21,10 +21,10 @@ PREVIEW_SECONDS = 5.0
 """Between two previews of the set on its way, at least."""
 
 PREVIEWS = 200
-"""Of a run, at most about."""
+"""Previews of a run, at most about."""
 
 PREVIEW_SHARE = 0.005
-"""Of a run's time that previews may take."""
+"""Share of a run's time that previews may take."""
 
 PREVIEW_BYTES = 40_000
 
@@ -96,10 +96,10 @@ class PreviewSchedule:
 
     def take(self, step: Step) -> Previewed:
         began = time.perf_counter()
-        taken = Previewed(iteration=step.iteration, preview=preview(step.synthetic, PREVIEW_BYTES))
+        previewed = Previewed(iteration=step.iteration, preview=preview(step.synthetic, PREVIEW_BYTES))
         now = time.perf_counter()
         self._last, self._next = step.iteration, now + max(PREVIEW_SECONDS, (now - began) / PREVIEW_SHARE)
-        return taken
+        return previewed
 
 
 class DivergenceMonitor:

@@ -21,9 +21,9 @@ def check_set(synthetic: SyntheticSet, iteration: int, job: Job) -> None:
         Diverged: its images, its labels or its learning rate are not finite.
     """
     rate = torch.as_tensor(0.0 if synthetic.lr is None else synthetic.lr)
-    for what, values in (("images", synthetic.images), ("labels", synthetic.labels), ("learning rates", rate)):
+    for part, values in (("images", synthetic.images), ("labels", synthetic.labels), ("learning rates", rate)):
         if values.is_floating_point() and not bool(values.isfinite().all()):
-            raise Diverged(iteration, f"The {what} after iteration {iteration} are not finite")
+            raise Diverged(iteration, f"The {part} after iteration {iteration} are not finite")
     try:
         if job.config.ipc is None or synthetic.whole:
             if job.config.ipc is not None or not synthetic.whole:

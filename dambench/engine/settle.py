@@ -40,7 +40,7 @@ DATA = "DAMBENCH_DATA"
 """In the environment: where raw data are, if the request does not say."""
 
 MOST_WARPED_PIXELS = 128 * 128
-"""Of an image that can be turned by a matrix."""
+"""Largest image that can be turned by a matrix."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class _MethodChoice:
     method: Method
     ipc: int | None
     recipe: Recipe | None
-    """That stands below what was given."""
+    """Whose settings stand where none were given."""
     options: Options
     preprocessing: PreprocessingName | None
     """None: nobody has asked for one."""
@@ -458,14 +458,14 @@ def _differences(values: dict[str, Any], standard: dict[str, Any]) -> dict[str, 
 
 
 def _families(names: Iterable[str]) -> set[tuple[registry.Kind, str]]:
-    """What these networks, by their full names, are of."""
+    """The families of networks, by their full names."""
     return {("networks", networks.family(name)) for name in names if name}
 
 
 def _plugins(parts: Iterable[tuple[registry.Kind, str]]) -> tuple[Plugin, ...]:
     """The code from outside among what a run depends on."""
-    found = (registry.origin(kind, name) for kind, name in sorted(parts))
-    return tuple(plugin for plugin in found if plugin is not None)
+    origins = (registry.origin(kind, name) for kind, name in sorted(parts))
+    return tuple(plugin for plugin in origins if plugin is not None)
 
 
 def _check_code(config: RunConfig, say: Callable[[str], None]) -> None:
@@ -493,14 +493,14 @@ def _check_code(config: RunConfig, say: Callable[[str], None]) -> None:
         )
     for key, plugin in now.items():
         before = then.get(key)
-        what = f"The {plugin.kind.removesuffix('s')} {plugin.name}"
+        title = f"The {plugin.kind.removesuffix('s')} {plugin.name}"
         if before is None and not then:
-            say(f"{what} is from outside, and it is not on record which code of it began the run.")
+            say(f"{title} is from outside, and it is not on record which code of it began the run.")
         elif before != plugin:
             was = _code(before) if before else "built in"
             raise BadInput(
-                f"{what} is other code now: the run began with {was}, and this is {_code(plugin)}. Begin a new run, or "
-                "bring back the code that began it."
+                f"{title} is other code now: the run began with {was}, and this is {_code(plugin)}. Begin a new run, "
+                "or bring back the code that began it."
             )
     for key in then.keys() - now.keys():
         raise BadInput(

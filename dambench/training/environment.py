@@ -29,7 +29,7 @@ def environment(policy: Policy, command_line: str) -> Environment:
     """
     cuda = policy.device.type == "cuda"
     commit, dirty = _git()
-    found = Environment(
+    here = Environment(
         dambench=__version__,
         python=platform.python_version(),
         torch=str(torch.__version__),  # a subclass of str that JSON does not know
@@ -57,7 +57,7 @@ def environment(policy: Policy, command_line: str) -> Environment:
         git_dirty=dirty,
         command_line=command_line,
     )
-    return msgspec.structs.replace(found, **shown(msgspec.structs.asdict(found)))
+    return msgspec.structs.replace(here, **shown(msgspec.structs.asdict(here)))
 
 
 def compiler(kind: str) -> str:
@@ -65,8 +65,8 @@ def compiler(kind: str) -> str:
     if kind == "cuda":
         return f"triton {_version('triton')}" if _version("triton") else ""
     with suppress(OSError, subprocess.SubprocessError):
-        said = subprocess.run([CPP, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
-        return said.partition("\n")[0]
+        text = subprocess.run([CPP, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+        return text.partition("\n")[0]
     return ""
 
 
@@ -128,16 +128,16 @@ def without_secrets(arguments: Sequence[str]) -> list[str]:
     That is what follows `NAME=`, or comes after `--NAME`, where the name speaks of a token, a key, a password or the
     like; the user and password of a URL, and what has the form of a well-known service's token.
     """
-    found: list[str] = []
+    kept: list[str] = []
     for argument in arguments:
-        before = found[-1] if found else ""
+        before = kept[-1] if kept else ""
         if before.startswith("-") and "=" not in before and _SECRET.search(before) and not argument.startswith("-"):
-            found.append(HIDDEN)
+            kept.append(HIDDEN)
             continue
         name, equals, value = argument.partition("=")
         if equals and _SECRET.search(name):
             value = HIDDEN
-        said = re.sub(r"(\w://)[^/@\s]+@", rf"\1{HIDDEN}@", name + equals + value)
-        said = re.sub(r"(?i)([?&][\w-]*(?:token|secret|passw|key|sig)[\w-]*=)[^&\s]+", rf"\1{HIDDEN}", said)
-        found.append(_LOOKS_SECRET.sub(HIDDEN, said))
-    return found
+        text = re.sub(r"(\w://)[^/@\s]+@", rf"\1{HIDDEN}@", name + equals + value)
+        text = re.sub(r"(?i)([?&][\w-]*(?:token|secret|passw|key|sig)[\w-]*=)[^&\s]+", rf"\1{HIDDEN}", text)
+        kept.append(_LOOKS_SECRET.sub(HIDDEN, text))
+    return kept

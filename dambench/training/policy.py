@@ -255,20 +255,20 @@ def choose_precision(name: str | None, device: str) -> Precision:
 
 
 @about("compile")
-def choose_compiling(asked: str | None, device: str, iterations: int, batch_norm: bool) -> tuple[bool, str]:
-    """Whether to compile, and what has to be said about it.
+def choose_compiling(choice: str | None, device: str, iterations: int, batch_norm: bool) -> tuple[bool, str]:
+    """Decide whether to compile; and a note, where a choice cannot be met.
 
     Args:
-        asked: `auto`, `on` or `off`; auto compiles where it pays, and a compiler is at hand.
+        choice: `auto`, `on` or `off`; auto compiles where it pays, and a compiler is at hand.
         batch_norm: whether the network that is matched on has it.
 
     Raises:
         BadInput: it is none of the three.
     """
-    asked = "auto" if asked is None else named("way to compile", asked, COMPILING)
+    choice = "auto" if choice is None else named("way to compile", choice, COMPILING)
     kind = device.partition(":")[0]
     pays = iterations >= WORTH_COMPILING[kind] and (batch_norm or kind != "cpu")
-    if asked == "off" or (asked != "on" and not pays):
+    if choice == "off" or (choice != "on" and not pays):
         return False, ""
     missing = _missing_compiler(kind)
     return not missing, f"It runs uncompiled: {missing}." if missing else ""

@@ -284,20 +284,20 @@ class SyntheticSet:
                 if int.from_bytes(file.read(8), "little") > MOST_SET_HEADER:
                     raise ValueError("it does not begin as one")
             with safetensors.safe_open(path, "pt") as tensors:
-                said = json.loads(tensors.metadata()["dambench"])
+                header = json.loads(tensors.metadata()["dambench"])
                 images, labels = tensors.get_tensor("images"), tensors.get_tensor("labels")
-            if said["format"] not in (SET_FORMAT, WHITENED_FORMAT):
-                raise BadInput(f"The set {path.name!r} has format {said['format']}: a newer dambench made it.")
-            about = msgspec.convert(said, _About)
+            if header["format"] not in (SET_FORMAT, WHITENED_FORMAT):
+                raise BadInput(f"The set {path.name!r} has format {header['format']}: a newer dambench made it.")
+            about = msgspec.convert(header, _About)
             preprocessing: Preprocessing
-            if said["format"] == WHITENED_FORMAT:
+            if header["format"] == WHITENED_FORMAT:
                 preprocessing = _whitening_of(path, about.whitening)
             else:
                 preprocessing = Normalisation(tuple(about.mean), tuple(about.std))
-            found = cls(images, labels, preprocessing, tuple(about.classes), about.lr)
-            if why := found.wrong():
+            loaded = cls(images, labels, preprocessing, tuple(about.classes), about.lr)
+            if why := loaded.wrong():
                 raise ValueError(why)
-            return found
+            return loaded
         except BadInput:
             raise
         except (
@@ -342,9 +342,9 @@ class SyntheticSet:
         Raises:
             BadInput: it has other classes or sizes, more images than the dataset, or not as many of each class.
         """
-        shape, wanted = tuple(self.images.shape[1:]), (card.channels, card.height, card.width)
-        if shape != wanted:
-            raise BadInput(f"The set's images are {shape} (C, H, W), those of {card.label} are {wanted}.")
+        shape, expected = tuple(self.images.shape[1:]), (card.channels, card.height, card.width)
+        if shape != expected:
+            raise BadInput(f"The set's images are {shape} (C, H, W), those of {card.label} are {expected}.")
         if len(self.classes) != len(card.classes) or self.classes != tuple(card.classes):
             raise BadInput(f"The set's classes are not those of {card.label}: it was made from another dataset.")
         ipc, rest = divmod(len(self.images), len(card.classes))
@@ -361,8 +361,8 @@ class SyntheticSet:
 
 
 def _whitening_of(path: Path, sha256: str) -> Whitening:
-    found = files.find_whitening(sha256)
-    whitening = None if found is None else Whitening.read(found)
+    file = files.find_whitening(sha256)
+    whitening = None if file is None else Whitening.read(file)
     if whitening is None or whitening.sha256 != sha256:
         raise BadInput(
             f"The set {path.name!r} was whitened by the ZCA {sha256[:12]}, without which it cannot be tested and which "
@@ -465,10 +465,10 @@ class Problem:
     def device(self) -> torch.device:
         return self.policy.device
 
-    def adapt(self, iteration: int, reason: str, what: str, value: int) -> Iterator[Adapted]:
+    def adapt(self, iteration: int, reason: str, setting: str, value: int) -> Iterator[Adapted]:
         """Compute otherwise from this iteration on: a field of the policy that does not change the maths."""
-        self.policy = replace(self.policy, **cast(dict[str, Any], {what: value}))
-        yield Adapted(iteration=iteration, what=what, value=int(value), reason=reason)
+        self.policy = replace(self.policy, **cast(dict[str, Any], {setting: value}))
+        yield Adapted(iteration=iteration, what=setting, value=int(value), reason=reason)
 
     def generator(self, purpose: str, *indices: int) -> torch.Generator:
         """A generator on the device, for one purpose at one iteration."""

@@ -227,8 +227,8 @@ class _Single:
                 with torch.enable_grad():
                     free = [tensor.detach()[0].requires_grad_() for tensor in at]
                     logits = functional_call(self._network, dict(zip(names, free, strict=True)), (images,))
-                    found = torch.autograd.grad(F.cross_entropy(logits, labels), free)
-                return [gradient.unsqueeze(0) for gradient in found]
+                    slopes = torch.autograd.grad(F.cross_entropy(logits, labels), free)
+                return [slope.unsqueeze(0) for slope in slopes]
 
             here = [parameter.unsqueeze(0) for parameter in parameters]
             for parameter, gradient in zip(parameters, sharpened(gradients, here, self._gsam), strict=True):
@@ -293,9 +293,9 @@ class _Stack:
                 return torch.autograd.grad(losses / chosen.shape[1], free)
 
         here = list(self._parameters.values())
-        found = gradients(here) if self._gsam is None else sharpened(gradients, here, self._gsam)
+        slopes = gradients(here) if self._gsam is None else sharpened(gradients, here, self._gsam)
         with torch.no_grad():
-            for (name, parameter), gradient in zip(self._parameters.items(), found, strict=True):
+            for (name, parameter), gradient in zip(self._parameters.items(), slopes, strict=True):
                 velocity = self._velocities[name]
                 velocity.mul_(self._protocol.momentum).add_(gradient.add(parameter, alpha=self._protocol.weight_decay))
                 parameter.sub_(velocity * lr)
@@ -306,9 +306,9 @@ class _Stack:
         return logits
 
 
-def _colour(images: Tensor, wanted: bool) -> Tensor | None:
+def _colour(images: Tensor, filled: bool) -> Tensor | None:
     """The mean colour of each batch, for each of its images: (…, B, C, H, W) → (… · B, 1, C, 1, 1)."""
-    if not wanted:
+    if not filled:
         return None
     mean = images.mean((-4, -2, -1), keepdim=True)
     return mean.expand(*images.shape[:-2], 1, 1).reshape(-1, 1, images.shape[-3], 1, 1)

@@ -13,7 +13,7 @@ from dambench.core.config import Request
 from dambench.core.errors import NotEnoughMemory
 from dambench.core.events import Finished, Progressed, Snapshot
 from dambench.engine import estimate as estimating
-from dambench.engine.estimate import Estimate, estimate
+from dambench.engine.estimate import RunEstimate, estimate
 from dambench.engine.job import Job
 from dambench.engine.loop import run
 from dambench.engine.settle import prepare
@@ -85,10 +85,10 @@ def test_experts_that_would_be_trained_are_measured_and_not_kept(monkeypatch: py
 
 def test_each_stage_of_training_experts_is_measured_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimating, "MEASURED_SECONDS", 2.5)
-    training = estimating._Training(0.0)
+    training = estimating._ExpertTraining(0.0)
 
     def said(note: str, done: int, total: int, now: float) -> bool:
-        return training.hear(Progressed(phase="experts", done=done, total=total, note=note), now)
+        return training.measure(Progressed(phase="experts", done=done, total=total, note=note), now)
 
     assert not said("looking at those that are kept", 1, 9, 1.0)
     assert not said("score 1/2", 1, 50, 2.0)
@@ -126,7 +126,7 @@ def test_a_dry_run_touches_no_database_and_no_set(tmp_path: Path, capsys: pytest
 def test_a_dry_run_that_finds_too_little_memory_says_so_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def crowded(job: Job) -> Estimate:
+    def crowded(job: Job) -> RunEstimate:
         raise NotEnoughMemory("640 real images do not fit.")
 
     monkeypatch.setattr(estimating, "estimate", crowded)
