@@ -106,7 +106,7 @@ def examine(path: Path) -> list[Check]:
     shared = ", a network disk: sets and checkpoints are safe there, and a run can be resumed on another host"
     location = f"{place}, on {disk}, {free}{shared if disk.why else ''}{'' if writable else ', not writable'}"
     checks.append(("files", "ok" if writable else "wrong", location))
-    checks.append(("detached runs", "ok", f"end with {', '.join(what_ends_runs())}"))
+    checks.append(("detached runs", "ok", f"end with {', '.join(ends_of_runs())}"))
     raw = os.environ.get("DAMBENCH_DATA")
     checks.append(
         ("raw data", "ok", raw or "DAMBENCH_DATA is not set: standard sets are downloaded, others need --data")
@@ -138,8 +138,8 @@ def _where(path: Path) -> str:
     return f"{path.absolute()}, on {disk}{'' if path.exists() else ', not made yet'}"
 
 
-def what_ends_runs(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> list[str]:
-    """What ends runs that their terminal does not: as far as this machine tells."""
+def ends_of_runs(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> list[str]:
+    """Events that end runs which their terminal does not, as far as this machine tells."""
     reasons = ["a restart"]
     for name, called in {"SLURM_JOB_ID": "Slurm", "PBS_JOBID": "PBS", "LSB_JOBID": "LSF"}.items():
         if job := environ.get(name):

@@ -529,21 +529,23 @@ def read(kind: type[T], fields: Mapping[str, Any], whose: str, group: Literal[""
             raise BadInput(f"In {whose}: {unknown('option', key, names)}", field=stated(key))
         later = kind is Request and isinstance(value, Mapping)  # options are looked at one by one, under their names
         if not later and not _finite(value):
-            what = "is not a finite number" if isinstance(value, float) else "has a number that is not finite"
-            raise BadInput(f"In {whose}: {key} = {_shown(value)} {what}.", field=stated(key))
+            fault = "is not a finite number" if isinstance(value, float) else "has a number that is not finite"
+            raise BadInput(f"In {whose}: {key} = {_shown(value)} {fault}.", field=stated(key))
         if isinstance(value, str) and get_origin(hints[key]) is Literal:
             with suppress(BadInput):  # which value is wrong is said below
-                values[key] = named(key, value, [word for word in get_args(hints[key]) if isinstance(word, str)])
+                values[stored[key]] = named(
+                    key, value, [word for word in get_args(hints[key]) if isinstance(word, str)]
+                )
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at ")
         key = path.strip("`").removeprefix("$.").removeprefix("$")
-        what = f"{key} = {_shown(fields[key])}" if key in fields else key or "a value"
+        place = f"{key} = {_shown(fields[key])}" if key in fields else key or "a value"
         choices = hints.get(key)
         if key in fields and get_origin(choices) is Literal:
             reason = f"it is one of {', '.join(map(str, get_args(choices)))}"
-        text = f"In {whose}: {what} is not allowed: {reason[:1].lower()}{reason[1:]}."
+        text = f"In {whose}: {place} is not allowed: {reason[:1].lower()}{reason[1:]}."
         raise BadInput(text, field=stated(re.split(r"[.\[]", key)[0])) from None
     except Exception as error:
         if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:

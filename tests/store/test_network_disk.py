@@ -136,9 +136,9 @@ def test_doctor_says_where_the_data_are_and_why(tmp_path: Path, monkeypatch: pyt
 
 
 def test_doctor_says_what_would_end_a_detached_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.what_ends_runs({}, tmp_path) == ["a restart"]
+    assert doctor.ends_of_runs({}, tmp_path) == ["a restart"]
     (tmp_path / ".dockerenv").touch()
-    assert doctor.what_ends_runs({"SLURM_JOB_ID": "12"}, tmp_path) == [
+    assert doctor.ends_of_runs({"SLURM_JOB_ID": "12"}, tmp_path) == [
         *("a restart", "this Slurm job 12", "this container"),
     ]
     (tmp_path / "run/systemd/users").mkdir(parents=True)
