@@ -170,7 +170,7 @@ def test_a_broken_promise_of_a_network_or_a_dataset_is_a_sentence(install: Any) 
 @pytest.mark.parametrize(
     ("right", "wrong", "sentence"),
     [
-        ("METRICS = {", "METRICS = {} and {", "Its METRICS are empty"),
+        ("METRICS = {", "METRICS = {} and {", "its METRICS are empty"),
         ('n: {"agreement"', 'n: {"accord"', r"It measures \['accord'\], and its METRICS are \['agreement'\]"),
         (", resume)", ")", r"It measures \('convnet-d1-w8', 0\) again"),
         ("    return", "    import torch; torch.rand(1)\n    return", "global generator"),

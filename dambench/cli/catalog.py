@@ -54,7 +54,7 @@ def check_method(
     """Check that a method keeps its contract and every promise, and say what it does not (exit code 1)."""
     from dambench.testing.methods import METHOD_PROMISES, method_faults
 
-    with registry.aside():
+    with registry.stdout_to_stderr():
         faults = method_faults(name, config.settings(settings or []).get("method"))
     for fault in faults:
         print(sanitize.display(fault, 1000))

@@ -100,7 +100,7 @@ def estimate(job: "Job", runs: int, as_json: bool) -> int:
     from dambench.engine.estimate import estimate
 
     try:
-        with registry.aside(), registry.foreign("methods", job.config.method.name):
+        with registry.stdout_to_stderr(), registry.guarded("methods", job.config.method.name):
             measured = estimate(job)
     except NotEnoughMemory as error:
         return complain(str(error), 1)

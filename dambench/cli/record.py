@@ -73,7 +73,7 @@ def record(
 
     try:
         with (
-            registry.aside(),
+            registry.stdout_to_stderr(),
             watch,
             here.signals.kept_for_the_run(),
             processes.beating(store.path, run_id, attempt, here.signals.ask),

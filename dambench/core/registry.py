@@ -40,7 +40,7 @@ CONTRACTS: dict[Kind, type[Contract]] = {
 KINDS: tuple[Kind, ...] = tuple(CONTRACTS)
 
 SLOW_IMPORT = 20.0
-"""Seconds of an import after which it is said whose it is."""
+"""Seconds after which an import that goes on is told of."""
 
 
 @cache
@@ -52,7 +52,7 @@ def names(kind: Kind) -> list[str]:
 
 
 def entries(kind: Kind) -> Sequence[EntryPoint]:
-    """What installed packages offer of a kind: nothing, where what one of them says of itself cannot be read."""
+    """The entry points of a kind in all installed packages; none, where those of one package cannot be read."""
     with suppress(Exception):  # any package at all can be the one
         return tuple(entry_points(group=f"dambench.{kind}"))
     return ()
@@ -98,7 +98,7 @@ class Plugins(Generic[P]):
     faults: dict[str, str]
     """By its name, why one from outside cannot be used."""
     unused: list[str]
-    """What is from outside and has a name that dambench itself has, or cannot even be listed: a sentence each."""
+    """A sentence for each one from outside that has a name of dambench's own, or cannot even be listed."""
 
 
 @overload
@@ -127,8 +127,8 @@ def load_all(kind: Kind) -> Plugins[Contract]:
 
 
 @contextmanager
-def foreign(kind: Kind, name: str) -> Iterator[None]:
-    """Around calls of a module's functions: what code from outside prints goes to stderr.
+def guarded(kind: Kind, name: str) -> Iterator[None]:
+    """Guard calls of a plug-in's functions: what code from outside prints goes to stderr.
 
     Raises:
         BadInput: it raised something else.
@@ -136,7 +136,7 @@ def foreign(kind: Kind, name: str) -> Iterator[None]:
     if is_built_in(kind, name):
         yield
         return
-    with aside():
+    with stdout_to_stderr():
         try:
             yield
         except BadInput:
@@ -146,8 +146,8 @@ def foreign(kind: Kind, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def aside() -> Iterator[None]:
-    """What is printed meanwhile, also by libraries and child processes, goes to stderr: stdout is for data."""
+def stdout_to_stderr() -> Iterator[None]:
+    """Send what is printed meanwhile to stderr, also by libraries and child processes: stdout is for data."""
     with suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
     kept = -1
@@ -164,7 +164,7 @@ def aside() -> Iterator[None]:
 
 
 def origin(kind: Kind, name: str) -> Plugin | None:
-    """Which code answers to a name, if it is from outside; None: it is built in."""
+    """The package and the digest of the code that has a name; None: it is built in."""
     entry = None if is_built_in(kind, name) else next((e for e in entries(kind) if e.name == name), None)
     if entry is None:
         return None
@@ -178,7 +178,7 @@ def origin(kind: Kind, name: str) -> Plugin | None:
 def _sources(module: str, sources: dict[str, bytes]) -> dict[str, bytes]:
     """The source of a module and of all that it imports of its own package, by name, added to `sources`.
 
-    Found by reading, not by running: what is imported by a computed name is not seen.
+    The sources are read, not run: a module that is imported by a computed name is not among them.
     """
     spec = None if module in sources else find_spec(module)
     if spec is None or not spec.has_location or spec.origin is None:
@@ -193,7 +193,7 @@ def _sources(module: str, sources: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def _imported(tree: ast.Module, package: str) -> set[str]:
-    """What a source imports. Of `from a import b` both a and a.b may be a module."""
+    """The modules that a source imports: by `from a import b`, both a and a.b may be one."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -218,7 +218,7 @@ def is_built_in(kind: Kind, name: str) -> bool:
 
 @cache
 def _loaded(kind: Kind, name: str) -> Contract | str:
-    """The plug-in of a name that there is, or why it cannot be used."""
+    """The plug-in of an existing name, or why it cannot be used."""
     if is_built_in(kind, name):
         return CONTRACTS[kind](name, import_module(f"dambench.{kind}.{name}"))
     offers = sorted({entry.value: entry for entry in entries(kind) if entry.name == name}.values(), key=_package)
@@ -227,7 +227,7 @@ def _loaded(kind: Kind, name: str) -> Contract | str:
         others = " and ".join(map(_package, offers[1:]))
         return f"{title} cannot be used: {others} has one of this name, too; uninstall one."
     try:
-        with aside(), _patiently(title):
+        with stdout_to_stderr(), _slow_import_notice(title):
             return CONTRACTS[kind](name, import_module(offers[0].module))
     except Violation as violation:
         return f"{title} cannot be used: {violation}."
@@ -236,9 +236,9 @@ def _loaded(kind: Kind, name: str) -> Contract | str:
 
 
 @contextmanager
-def _patiently(what: str) -> Iterator[None]:
-    """Say who it is that one waits for, should it take long."""
-    message = f"{what} has been importing for {SLOW_IMPORT:.0f} s. While it is installed, all that lists it waits."
+def _slow_import_notice(title: str) -> Iterator[None]:
+    """Print whose import is waited for, should it take long."""
+    message = f"{title} has been importing for {SLOW_IMPORT:.0f} s. While it is installed, all that lists it waits."
     timer = threading.Timer(SLOW_IMPORT, lambda: print(message, file=sys.stderr))
     timer.daemon = True
     timer.start()

@@ -82,7 +82,7 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
     choice = Choice(registry.find("datasets", choice.name), choice.options)
     module = registry.load("datasets", choice.name)
     options = read(module.Options, choice.options, f"dataset {choice.name}", "dataset")
-    with _reading(choice.name, data), registry.foreign("datasets", choice.name):
+    with _reading(choice.name, data), registry.guarded("datasets", choice.name):
         source = module.fingerprint(options, data)
         if not isinstance(source, str):
             raise TypeError(f"its fingerprint is {type(source).__name__}, not a text")
@@ -92,7 +92,7 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
     if card is not None:
         return card
     say(f"Preparing {choice.name}: this is done once.{_to_download(module, data)}")
-    with _reading(choice.name, data), registry.foreign("datasets", choice.name):
+    with _reading(choice.name, data), registry.guarded("datasets", choice.name):
         raw: Raw = module.load(options, data)
         _check(raw, choice.name)
         if module.SOURCE == "path":  # the others are what everybody has

@@ -242,7 +242,7 @@ def _settle_computing(
         note = f"The method {name} matches on no network: --precision and --compile are for those that do."
         return precision, False, [note]
     matched = networks.build(network, card)
-    with about("network"), registry.foreign("methods", name):
+    with about("network"), registry.guarded("methods", name):
         method.check(matched, chosen.options)
     compiled, note = choose_compiling(request.compile, device, chosen.iterations, matched.uses_batch_statistics)
     notes = [note] if note else []

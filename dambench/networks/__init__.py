@@ -205,7 +205,7 @@ def build(name: str, card: DataCard) -> Network:
     module, options = parse(name)
     size = (card.height, card.width)
     # torch's layers draw their first weights from the global generator: it is put back as it was.
-    with torch.random.fork_rng(devices=[]), registry.foreign("networks", module.name):
+    with torch.random.fork_rng(devices=[]), registry.guarded("networks", module.name):
         network: Network = module.build(card.channels, size, len(card.classes), _fitted(module, options, size))
         if not isinstance(network, Network):
             raise TypeError(f"it built {type(network).__name__}, not a Network")
@@ -214,7 +214,7 @@ def build(name: str, card: DataCard) -> Network:
 
 def _fitted(module: NetworkFamily, options: Options, size: tuple[int, int]) -> Options:
     """The options that suit images of that size."""
-    with registry.foreign("networks", module.name):
+    with registry.guarded("networks", module.name):
         fitted = module.fit(options, size)
         if not isinstance(fitted, module.Options):
             raise TypeError(f"it fitted {type(fitted).__name__}, not its Options")

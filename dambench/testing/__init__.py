@@ -1,4 +1,4 @@
-"""What the author of a plug-in calls: the promises that all plug-ins of its kind keep, checked in seconds.
+"""Tests for the authors of plug-ins: the promises that all plug-ins of a kind keep, checked in seconds.
 
     from dambench.testing import check_method
 

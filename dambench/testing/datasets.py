@@ -1,4 +1,4 @@
-"""What all datasets promise."""
+"""The promises of all datasets."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What all evaluators promise."""
+"""The promises of all evaluators."""
 
 from collections.abc import Callable, Collection
 
@@ -51,7 +51,6 @@ def measured(evaluator: Evaluator, resume: Collection[tuple[str, int]] = ()) -> 
 
 def its_metrics_are_explained(evaluator: Evaluator) -> None:
     hold(len(evaluator.headline) > 5, "Its module has no docstring, whose first line says what is measured.")
-    hold(evaluator.METRICS, "Its METRICS are empty: it measures nothing.")
     for name, metric in evaluator.METRICS.items():
         hold(len(metric.description) > 5, f"Its metric {name!r} has no description.")
 

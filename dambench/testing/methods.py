@@ -1,4 +1,4 @@
-"""What all methods promise."""
+"""The promises of all methods."""
 
 import ast
 import inspect
@@ -38,7 +38,7 @@ QUICK: dict[str, Any] = {
 
 
 MOST_STEPS = 5
-"""Of a method that are looked at."""
+"""The steps of a method that are checked."""
 
 
 def check_method(name: str, options: Mapping[str, Any] | None = None) -> None:
@@ -54,7 +54,7 @@ def check_method(name: str, options: Mapping[str, Any] | None = None) -> None:
 
 
 def method_faults(name: str, options: Mapping[str, Any] | None = None) -> list[str]:
-    """What `check_method` would raise, a sentence each."""
+    """The sentences that `check_method` would raise."""
     with own_home():
         return broken_promises(
             "methods", name, METHOD_PROMISES, lambda plugin: MethodTrial(plugin, lambda problem: options or {})
@@ -184,8 +184,8 @@ def its_set_has_ipc_images_per_class_with_the_right_labels(trial: MethodTrial) -
         for step in trial.steps(problem):
             images, data = step.images, step.synthetic
             due = problem.real.labels if data.whole else problem.labels()
-            found = data.hard_labels.tolist()
-            hold(found == due.tolist(), f"Its labels are {found}, where {due.tolist()} are due: sorted by class.")
+            labels = data.hard_labels.tolist()
+            hold(labels == due.tolist(), f"Its labels are {labels}, where {due.tolist()} are due: sorted by class.")
             shape = (len(due), *problem.real.images.shape[1:])
             hold(images.shape == shape, f"Its images are of shape {tuple(images.shape)}, where {shape} is due.")
             hold(images.dtype in (torch.uint8, torch.float32), f"Its images are {images.dtype}, not float32 or uint8.")
@@ -226,17 +226,18 @@ def the_same_seed_gives_the_same_bits(trial: MethodTrial) -> None:
 def a_resumed_run_gives_the_bits_of_an_uninterrupted_one(trial: MethodTrial) -> None:
     uninterrupted = trial.steps(tiny_problem())
     for done, before in enumerate(uninterrupted[:-1], 1):
-        rest = trial.steps(tiny_problem(), before.state)[: len(uninterrupted) - done]
-        due = [step.iteration for step in uninterrupted[done:]]
-        found = [step.iteration for step in rest]
-        where = f"Resumed after iteration {before.iteration}, it"
-        hold(found == due, f"{where} makes the iterations {found}, where {due} are left.")
-        for expected, step in zip(uninterrupted[done:], rest, strict=True):
-            where = f"{where[:-4]}, after iteration {step.iteration} its"
-            hold(torch.equal(step.images, expected.images), f"{where} images are others than without an interruption.")
-            hold(torch.equal(step.labels, expected.labels), f"{where} labels are others than without an interruption.")
-            hold(step.losses == expected.losses, f"{where} losses are others than without an interruption.")
-            where = f"Resumed after iteration {before.iteration}, it"
+        rest, due = trial.steps(tiny_problem(), before.state)[: len(uninterrupted) - done], uninterrupted[done:]
+        title = f"Resumed after iteration {before.iteration}"
+        made, left = ([step.iteration for step in steps] for steps in (rest, due))
+        hold(made == left, f"{title}, it makes the iterations {made}, where {left} are left.")
+        for step, expected in zip(rest, due, strict=True):
+            for what in ("images", "labels", "losses"):
+                one, other = getattr(step, what), getattr(expected, what)
+                same = torch.equal(one, other) if isinstance(one, Tensor) else one == other
+                hold(
+                    same,
+                    f"{title}, after iteration {step.iteration} its {what} are not those of a run never interrupted.",
+                )
 
 
 def the_real_images_stay_as_they_are(trial: MethodTrial) -> None:

@@ -1,4 +1,4 @@
-"""What all families of networks promise."""
+"""The promises of all families of networks."""
 
 import copy
 from collections.abc import Callable

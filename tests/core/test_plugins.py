@@ -272,7 +272,7 @@ def test_who_waits_is_told_for_whom(capsys: pytest.CaptureFixture[str], monkeypa
 
 
 def test_stdout_is_its_own_again_after_what_was_said_aside(capfd: pytest.CaptureFixture[str]) -> None:
-    with suppress(KeyError), registry.aside():
+    with suppress(KeyError), registry.stdout_to_stderr():
         print("a")
         os.write(1, b"b\n")
         raise KeyError
