@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 from dambench.core import files
 from dambench.core.events import Adapted, Warned
 from dambench.core.protocol import PRESETS, Budget
-from dambench.matching.distribution import EVERY, ClassMeans, RealBatch, Term
+from dambench.matching.distribution import ClassMeans, Term
+from dambench.matching.real_batch import EVERY, RealBatch
 from dambench.testing import data_card, real_set
 from dambench.training.augmentation import Draw, augment
 from dambench.training.policy import ALL, Policy

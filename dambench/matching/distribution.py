@@ -14,7 +14,6 @@ classes, as in the released codes; where the network is a chain of stages they a
 at a time, otherwise all images go through at once.
 """
 
-import re
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import deepcopy
@@ -28,20 +27,16 @@ from torch import Tensor, nn
 
 from dambench.core import config
 from dambench.core.errors import NotEnoughMemory
-from dambench.core.events import Warned
-from dambench.core.protocol import DSA
-from dambench.core.units import size
-from dambench.matching.loop import MatchingLoop
+from dambench.core.events import SKIPPED
 from dambench.matching.optimised import LearnedImages
-from dambench.training.augmentation import Draw, augment, augment_by, draw, parameters, strategy_for
+from dambench.matching.real_batch import RealBatch, RealBatchLoop, even_part, exact, real_batch, too_little
+from dambench.training.augmentation import augment_by
 from dambench.training.cuda_graph import GraphRecorder
 from dambench.training.policy import Policy
-from dambench.training.problem import Network, Notice, Problem, RealSet, Stage, State, Step
+from dambench.training.problem import Network, Notice, Problem, Stage, State, Step
 
 # What plug-ins may import: see docs/plugins.md.
-__all__ = ["Options", "RealBatch", "Term", "match_means", "real_batch", "squared_distance"]
-
-EVERY = slice(None)
+__all__ = ["Options", "Term", "match_means", "squared_distance"]
 
 
 def mean_matching_loss(network: Network, terms: Sequence["Term"], real: Tensor, synthetic: Tensor) -> Tensor:
@@ -108,41 +103,7 @@ def match_means(
     yield from Matching(problem, images, terms, options.batch_real, options.augmentation).steps(options.iterations)
 
 
-@dataclass(frozen=True)
-class RealBatch:
-    """Random real images of every class, augmented; fetched class by class, when they are looked at."""
-
-    real: RealSet
-    indices: Tensor
-    """(classes, n) int64, on the images' device."""
-    drawn: Draw | None = None
-    """One draw per class; None: not augmented, or as `table` says."""
-    table: Tensor | None = None
-    """The same draw as numbers on the device: see `augment_by`."""
-    augment_by: Callable[[Tensor, Tensor], Tensor] = augment_by
-
-    def images(self, classes: slice, some: slice = EVERY) -> Tensor:
-        """Fetch some images of each of these classes: (c, n, C, H, W) float32, normalised and augmented."""
-        return self.augmented(self.real.preprocessing.apply(self.real.images[self.indices[classes, some]]), classes)
-
-    def augmented(self, images: Tensor, classes: slice) -> Tensor:
-        """Augment images (c, n, C, H, W) of these classes, each class alike."""
-        if self.table is not None:
-            return self.augment_by(images, self.table[classes])
-        return images if self.drawn is None else augment(images, self.drawn.of(classes))
-
-
-def real_batch(problem: Problem, count: int, augmentation: Literal["dsa", "none"], iteration: int) -> RealBatch:
-    """`count` random real images of every class, and one augmentation per class, of this iteration."""
-    real = problem.real
-    indices = real.draw(count, problem.generator("real batch", iteration)).to(real.images.device)
-    if augmentation == "none":
-        return RealBatch(real, indices)
-    strategy = strategy_for(DSA, problem.card.mirrors)
-    return RealBatch(real, indices, draw(strategy, real.classes, problem.seeds.generator("augmentation", iteration)))
-
-
-class Matching(MatchingLoop):
+class Matching(RealBatchLoop):
     """Moves synthetic images so that their class means approach the real ones, one iteration after the other.
 
     Args:
@@ -160,16 +121,14 @@ class Matching(MatchingLoop):
         augmentation: Literal["dsa", "none"],
         recorder: Callable[[torch.device], GraphRecorder] | None = None,
     ):
-        super().__init__(problem, images, self._iterate_on, recorder)
-        self.count, self.augmentation = count, augmentation
+        super().__init__(problem, images, count, augmentation, recorder)
         network = problem.new_network(images.iteration + 1)
         self.means = ClassMeans(network, terms(network), problem.policy)
+        self.names = (*self.means.names, SKIPPED)
         self._augment_by = problem.policy.compile(augment_by)
 
     def _prepare(self) -> Iterator[Notice]:
-        smallest = min(self.problem.real.counts)
-        if smallest < self.count:
-            yield sampled_again(smallest, self.count)
+        yield from super()._prepare()
         if self.problem.policy.compiled:
             yield from self._compile()
 
@@ -182,40 +141,25 @@ class Matching(MatchingLoop):
         began = time.perf_counter()
         iteration = self.images.iteration + 1
         self.problem.new_network(iteration)
-        batch = real_batch(self.problem, self.count, self.augmentation, iteration)
-        losses = yield from self._until_it_fits(lambda: self._iterate(batch))
+        losses = yield from self._move(iteration)
         self.images.iteration = iteration
         if self.problem.device.type == "cpu":
             spent = self.means.seconds
             self.parts = spent | {"sampling + update": time.perf_counter() - began - sum(spent.values())}
         return losses
 
-    def _iterate(self, batch: RealBatch) -> Generator[Notice, None, dict[str, Tensor]]:
-        yield from ()
-        if not self._graphed:
-            return self._descend(batch)
-        table = [] if batch.drawn is None else [self._table(batch.drawn)]
-        return dict(zip([*self.means.names, "skipped"], self._replayed(batch.indices, *table), strict=True))
-
-    def _iterate_on(self, indices: Tensor, table: Tensor | None = None) -> list[Tensor]:
-        batch = RealBatch(self.problem.real, indices, table=table, augment_by=self._augment_by)
-        return list(self._descend(batch).values())
-
     def _descend(self, batch: RealBatch) -> dict[str, Tensor]:
         losses = self.means.pull(batch, self.images.tensor, self.images.gradient)
         return self.images.descend(losses)
-
-    def _table(self, drawn: Draw) -> Tensor:
-        return parameters(drawn, *self.problem.real.images.shape[-2:])
 
     def _compile(self) -> Iterator[Notice]:
         """Compile for all shapes that will come; where that fails, go on without, from the first iteration on."""
         first = self.images.iteration + 1
         try:
             batch = real_batch(self.problem, self.count, self.augmentation, first)
-            if self._graphed and batch.drawn is not None:
-                table = self._table(batch.drawn).to(self.problem.device)
-                batch = RealBatch(batch.real, batch.indices, table=table, augment_by=self._augment_by)
+            if self._graphed:
+                tables = [table.to(self.problem.device) for table in self._tables(batch)]
+                batch = self._on_device(batch.indices, *tables)
             self.means.pull(batch, self.images.tensor, self.images.gradient)
         except torch.OutOfMemoryError:
             return  # iterations deal with it
@@ -242,32 +186,6 @@ class Matching(MatchingLoop):
 
     def _follow_policy(self) -> None:
         self.means = self.means.under(self.problem.policy)
-
-
-def sampled_again(smallest: int, batch: int) -> Warned:
-    """Say that a class of so few images is sampled with replacement."""
-    return Warned(
-        message=f"The smallest class has {smallest} images, fewer than the real batch of {batch}: such classes are "
-        "sampled with replacement."
-    )
-
-
-def too_little(phase: str, images: int, fixed: bool, reason: str, policy: Policy) -> str:
-    """What to say where so many images are the fewest that can go through the network at once, and are too many.
-
-    Args:
-        phase: `real` or `synthetic`.
-        fixed: whether BatchNorm needs them all at once.
-        reason: what torch said.
-    """
-    request = re.search(r"Tried to allocate ([\d.]+) (\w+)", reason)
-    unit = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}.get(request[2], 0) if request else 0
-    needed = f"at least {size(policy.used_bytes() + float(request[1]) * unit)}" if request and unit else "more memory"
-    why = "BatchNorm needs them all at once" if fixed else "they are the fewest that can go through at once"
-    return (
-        f"{images} {phase} images do not fit the GPU's memory, and {why}: this run needs {needed}. "
-        "Take a smaller real batch, a lower IPC, or a network without BatchNorm."
-    )
 
 
 class ClassMeans:
@@ -342,7 +260,7 @@ class ClassMeans:
         if self.network.uses_batch_statistics and chunk < classes * count and self._stages:
             return self._by_stages(batch)
         whole = self.network.uses_batch_statistics or chunk >= classes * count
-        together, part = (classes, count) if whole else (max(1, chunk // count), _even(count, chunk))
+        together, part = (classes, count) if whole else (max(1, chunk // count), even_part(count, chunk))
         pieces = [(of, some) for of in _slices(classes, together) for some in _slices(count, part)]
         sums = self.policy.each(lambda piece: self._sums(batch.images(*piece)), pieces)
         means = []
@@ -360,7 +278,7 @@ class ClassMeans:
         classes, count = batch.indices.shape
         images = torch.cat([batch.images(of).flatten(0, 1) for of in _slices(classes, 1)])
         of_class = torch.arange(classes, device=images.device).repeat_interleave(count)
-        part = _even(len(images), self.policy.real_chunk)
+        part = even_part(len(images), self.policy.real_chunk)
         parts, labels = list(images.to(self._real_dtype).split(part)), of_class.split(part)
         del images
         sums: list[Tensor | None] = [None] * len(self.terms)
@@ -376,7 +294,7 @@ class ClassMeans:
     def _class_sums(self, images: Tensor) -> list[Tensor]:
         """(c, n, C, H, W) → the sum of each class's vectors, for each term: (c, D)."""
         of_terms = self._vectors(self._real_network, images.flatten(0, 1).to(self._real_dtype))
-        return [_exact(vectors).unflatten(0, images.shape[:2]).sum(1) for vectors in of_terms]
+        return [exact(vectors).unflatten(0, images.shape[:2]).sum(1) for vectors in of_terms]
 
     def _losses(self, images: Tensor, targets: list[Tensor]) -> list[Tensor]:
         """What each term gives for these synthetic images (c, ipc, C, H, W), weighted."""
@@ -424,8 +342,8 @@ class _Staged:
         # All images are of one size, so the moments of all are the means of theirs. (Their difference is one of large
         # numbers where a channel hardly varies.)
         first, second = (torch.cat(rows).double().mean(0) for rows in zip(*statistics, strict=True))
-        exact = statistics[0][0].dtype
-        mean, variance = first.to(exact), (second - first.square()).clamp_min(0).to(exact)
+        dtype = statistics[0][0].dtype
+        mean, variance = first.to(dtype), (second - first.square()).clamp_min(0).to(dtype)
         sums: list[Tensor] = []
         for index, (part, of) in enumerate(zip(parts, labels, strict=True)):
             maps = part if kept else self.stage.convolution(part)
@@ -437,32 +355,22 @@ class _Staged:
     def _measured(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the convolution sees of n images, and the mean and mean square of each map, (n, channels)."""
         maps = self.stage.convolution(images)
-        flat = _exact(maps).flatten(2)
+        flat = exact(maps).flatten(2)
         # Not torch.var_mean, which takes 9 times as long on a CPU.
         return maps, flat.mean(2), torch.linalg.vecdot(flat, flat) / flat.shape[2]
 
     def _finished(self, convolved: Tensor, mean: Tensor, variance: Tensor) -> list[Tensor]:
         """The maps, pooled for the next stage, and the vectors of each term."""
         norm = self.norm
-        maps = F.batch_norm(convolved, mean, variance, _exact(norm.weight), _exact(norm.bias), eps=norm.eps)
+        maps = F.batch_norm(convolved, mean, variance, exact(norm.weight), exact(norm.bias), eps=norm.eps)
         maps = self.stage.activation(maps)
         return [self.stage.pool(maps), *(term.vectors(maps) for _, term in self.terms)]
 
 
 def _class_sums(vectors: Tensor, of_class: Tensor, classes: int) -> Tensor:
     """(n, D) vectors of images of these classes → their sum for each class, (classes, D)."""
-    exact = _exact(vectors)
-    return exact.new_zeros(classes, exact.shape[1]).index_add_(0, of_class, exact)
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    """To add up many: sums of bfloat16 lose what is added late."""
-    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-
-
-def _even(count: int, most: int) -> int:
-    """The size of the parts, at most so large, that `count` is cut into: as few as possible, as even as they can be."""
-    return -(-count // -(-count // most))
+    rows = exact(vectors)
+    return rows.new_zeros(classes, rows.shape[1]).index_add_(0, of_class, rows)
 
 
 def _slices(count: int, most: int) -> list[slice]:

@@ -29,12 +29,10 @@ from torch import Tensor, nn
 from dambench.core import config
 from dambench.core.config import Recipe
 from dambench.core.errors import NotEnoughMemory
-from dambench.core.events import Progressed
+from dambench.core.events import SKIPPED, Progressed
 from dambench.core.protocol import DSA, Budget, Protocol
-from dambench.matching.distribution import RealBatch, real_batch, sampled_again, too_little
-from dambench.matching.loop import MatchingLoop
 from dambench.matching.optimised import LearnedImages
-from dambench.training.augmentation import augment_by, parameters
+from dambench.matching.real_batch import RealBatch, RealBatchLoop, even_part, exact, too_little
 from dambench.training.cuda_graph import GraphRecorder
 from dambench.training.policy import Policy
 from dambench.training.problem import Network, Notice, Problem, State, Step
@@ -223,14 +221,13 @@ class ClassGradients:
             label: (1,).
         """
         count = batch.indices.shape[1]
-        part = -(-count // -(-count // min(count, self.policy.real_chunk)))  # as few as possible, as even as can be
+        part = even_part(count, min(count, self.policy.real_chunk))
         total: list[Tensor] = []
         dtype = next(self._real_network.parameters()).dtype
         for first in range(0, count, part):
             images = batch.images(of, slice(first, first + part)).flatten(0, 1)
             slopes = self._gradients(self._real_network, images.to(dtype), label)
-            exact = [g.float() if g.dtype == torch.bfloat16 else g for g in slopes]
-            scaled = torch._foreach_mul(exact, len(images) / count)
+            scaled = torch._foreach_mul([exact(slope) for slope in slopes], len(images) / count)
             total = list(torch._foreach_add(total, scaled)) if total else list(scaled)
         return total
 
@@ -254,12 +251,14 @@ def _copy(source: nn.Module, target: nn.Module) -> None:
         place.copy_(tensor)
 
 
-class GradientMatching(MatchingLoop):
+class GradientMatching(RealBatchLoop):
     """Moves synthetic images so that a step on them trains a network as one on the real images does.
 
     Args:
         recorder: stands in for CUDA's, in tests.
     """
+
+    names = ("matching", SKIPPED)
 
     def __init__(
         self,
@@ -268,7 +267,7 @@ class GradientMatching(MatchingLoop):
         options: Options,
         recorder: Callable[[torch.device], GraphRecorder] | None = None,
     ):
-        super().__init__(problem, images, self._update_on, recorder)
+        super().__init__(problem, images, options.batch_real, options.augmentation, recorder)
         self.options = options
         self.updates = options.updates or updates_for(problem.ipc)
         epochs = epochs_for(problem.ipc) if options.epochs is None else options.epochs
@@ -293,9 +292,7 @@ class GradientMatching(MatchingLoop):
         self.gradients = ClassGradients(network, problem.policy, options.distance)
 
     def _prepare(self) -> Iterator[Notice]:
-        smallest, batch = min(self.problem.real.counts), self.options.batch_real
-        if smallest < batch:
-            yield sampled_again(smallest, batch)
+        yield from super()._prepare()
         if self.problem.policy.compiled:
             reason = "gradient matching has no compiled form"
             yield from self.problem.adapt(self.images.iteration + 1, reason, "compiled", False)
@@ -323,8 +320,9 @@ class GradientMatching(MatchingLoop):
                 for _ in self._training.run([self.problem.seeds.child("inner training", number)], reinitialise=False):
                     yield self._progressed(number)
             trained = time.perf_counter()
-            loss = yield from self._update(network, number + 1)
-            losses.append(loss.clone())
+            self._set_statistics(network, number + 1)
+            moved = yield from self._move(number + 1)
+            losses.append(moved["matching"].clone())
             training += trained - since
             matching += time.perf_counter() - trained
             if update + 1 < self.updates:
@@ -336,33 +334,15 @@ class GradientMatching(MatchingLoop):
             self.parts = {"matching": matching, "network training": training, "new network": rest}
         return means
 
-    def _update(self, network: Network, number: int) -> Generator[Notice, None, Tensor]:
-        self._set_statistics(network, number)
-        batch = real_batch(self.problem, self.options.batch_real, self.options.augmentation, number)
-        return (yield from self._until_it_fits(lambda: self._update_by(batch)))
-
-    def _update_by(self, batch: RealBatch) -> Generator[Notice, None, Tensor]:
-        yield from ()
-        if not self._graphed:
-            return self._descend(batch)
-        table = []
-        if batch.drawn is not None:
-            table = [parameters(batch.drawn, *self.problem.real.images.shape[-2:])]
-        (loss,) = self._replayed(batch.indices, *table)
-        return loss
-
-    def _update_on(self, indices: Tensor, table: Tensor | None = None) -> list[Tensor]:
-        return [self._descend(RealBatch(self.problem.real, indices, table=table, augment_by=augment_by))]
-
-    def _descend(self, batch: RealBatch) -> Tensor:
+    def _descend(self, batch: RealBatch) -> dict[str, Tensor]:
         loss = self.gradients.pull(batch, self.images.tensor, self.images.gradient)
-        return self.images.descend({"matching": loss})["matching"]
+        return self.images.descend({"matching": loss})
 
     def _less(self, reason: str) -> tuple[str, int]:
         """Halve the real images that go through the network at once."""
         policy, gradients = self.problem.policy, self.gradients
         of_real = gradients.phase == "real"
-        now = min(policy.real_chunk, self.options.batch_real) if of_real else self.problem.ipc
+        now = min(policy.real_chunk, self.count) if of_real else self.problem.ipc
         if now == 1 or not of_real:
             raise NotEnoughMemory(too_little(gradients.phase, now, False, reason, policy))
         return "real_chunk", -(-now // 2)

@@ -11,8 +11,9 @@ from dambench.core.config import Precision
 from dambench.core.errors import NotEnoughMemory
 from dambench.core.events import Adapted
 from dambench.core.protocol import DSA
-from dambench.matching.distribution import ClassMeans, Matching, RealBatch, Term, mean_matching_loss
+from dambench.matching.distribution import ClassMeans, Matching, Term, mean_matching_loss
 from dambench.matching.optimised import LearnedImages
+from dambench.matching.real_batch import RealBatch
 from dambench.methods import datadam, dm
 from dambench.testing import data_card, real_set, tiny_problem
 from dambench.testing.methods import CopiedStep, watch

@@ -13,7 +13,6 @@ from dambench.core.config import read
 from dambench.core.errors import NotEnoughMemory
 from dambench.core.protocol import DSA, Protocol
 from dambench.matching import gradients
-from dambench.matching.distribution import real_batch
 from dambench.matching.gradients import (
     ClassGradients,
     GradientMatching,
@@ -24,6 +23,7 @@ from dambench.matching.gradients import (
     updates_for,
 )
 from dambench.matching.optimised import LearnedImages
+from dambench.matching.real_batch import real_batch
 from dambench.methods import dc
 from dambench.testing import data_card, real_set, tiny_problem
 from dambench.training import train as training

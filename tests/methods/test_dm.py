@@ -10,7 +10,8 @@ from dambench import networks
 from dambench.core.config import read
 from dambench.core.errors import BadInput
 from dambench.core.protocol import DSA
-from dambench.matching.distribution import ClassMeans, RealBatch
+from dambench.matching.distribution import ClassMeans
+from dambench.matching.real_batch import RealBatch
 from dambench.methods import dm
 from dambench.testing import data_card, real_set, tiny_problem
 from dambench.testing.methods import watch

@@ -1,0 +1,144 @@
+"""Batches of real images of every class, and the loop of what compares synthetic images with them."""
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dambench.core.events import Warned
+from dambench.core.protocol import DSA
+from dambench.core.units import size
+from dambench.matching.loop import MatchingLoop
+from dambench.matching.optimised import LearnedImages
+from dambench.training.augmentation import Draw, augment, augment_by, draw, parameters, strategy_for
+from dambench.training.cuda_graph import GraphRecorder
+from dambench.training.policy import Policy
+from dambench.training.problem import Notice, Problem, RealSet
+
+# What plug-ins may import: see docs/plugins.md.
+__all__ = ["RealBatch", "real_batch"]
+
+EVERY = slice(None)
+
+
+@dataclass(frozen=True)
+class RealBatch:
+    """Random real images of every class, augmented; fetched class by class, when they are looked at."""
+
+    real: RealSet
+    indices: Tensor
+    """(classes, n) int64, on the images' device."""
+    drawn: Draw | None = None
+    """One draw per class; None: not augmented, or as `table` says."""
+    table: Tensor | None = None
+    """The same draw as numbers on the device: see `augment_by`."""
+    augment_by: Callable[[Tensor, Tensor], Tensor] = augment_by
+
+    def images(self, classes: slice, some: slice = EVERY) -> Tensor:
+        """Fetch some images of each of these classes: (c, n, C, H, W) float32, normalised and augmented."""
+        return self.augmented(self.real.preprocessing.apply(self.real.images[self.indices[classes, some]]), classes)
+
+    def augmented(self, images: Tensor, classes: slice) -> Tensor:
+        """Augment images (c, n, C, H, W) of these classes, each class alike."""
+        if self.table is not None:
+            return self.augment_by(images, self.table[classes])
+        return images if self.drawn is None else augment(images, self.drawn.of(classes))
+
+
+def real_batch(problem: Problem, count: int, augmentation: Literal["dsa", "none"], iteration: int) -> RealBatch:
+    """`count` random real images of every class, and one augmentation per class, of this iteration."""
+    real = problem.real
+    indices = real.draw(count, problem.generator("real batch", iteration)).to(real.images.device)
+    if augmentation == "none":
+        return RealBatch(real, indices)
+    strategy = strategy_for(DSA, problem.card.mirrors)
+    return RealBatch(real, indices, draw(strategy, real.classes, problem.seeds.generator("augmentation", iteration)))
+
+
+class RealBatchLoop(MatchingLoop):
+    """What moves synthetic images by comparing them with a batch of real ones of every class.
+
+    Args:
+        count: real images per class and step.
+        recorder: stands in for CUDA's, in tests.
+    """
+
+    names: tuple[str, ...]
+    """Names of the losses of a step."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        images: LearnedImages,
+        count: int,
+        augmentation: Literal["dsa", "none"],
+        recorder: Callable[[torch.device], GraphRecorder] | None,
+    ):
+        super().__init__(problem, images, self._graph, recorder)
+        self.count, self.augmentation = count, augmentation
+        self._augment_by = augment_by
+
+    def _prepare(self) -> Iterator[Notice]:
+        smallest = min(self.problem.real.counts)
+        if smallest < self.count:
+            yield Warned(
+                message=f"The smallest class has {smallest} images, fewer than the real batch of {self.count}: such "
+                "classes are sampled with replacement."
+            )
+
+    @abstractmethod
+    def _descend(self, batch: RealBatch) -> dict[str, Tensor]:
+        """Move the images by the batch, and give the losses."""
+
+    def _move(self, number: int) -> Generator[Notice, None, dict[str, Tensor]]:
+        """Take the step of that number: a real batch and an augmentation of its own, as often as it takes to fit."""
+        batch = real_batch(self.problem, self.count, self.augmentation, number)
+        return (yield from self._until_it_fits(lambda: self._try(batch)))
+
+    def _try(self, batch: RealBatch) -> Generator[Notice, None, dict[str, Tensor]]:
+        yield from ()
+        if not self._graphed:
+            return self._descend(batch)
+        return dict(zip(self.names, self._replayed(batch.indices, *self._tables(batch)), strict=True))
+
+    def _tables(self, batch: RealBatch) -> list[Tensor]:
+        """Give the batch's augmentation as numbers, if there is one."""
+        return [] if batch.drawn is None else [parameters(batch.drawn, *self.problem.real.images.shape[-2:])]
+
+    def _on_device(self, indices: Tensor, table: Tensor | None = None) -> RealBatch:
+        return RealBatch(self.problem.real, indices, table=table, augment_by=self._augment_by)
+
+    def _graph(self, *inputs: Tensor) -> list[Tensor]:
+        return list(self._descend(self._on_device(*inputs)).values())
+
+
+def too_little(phase: str, images: int, fixed: bool, reason: str, policy: Policy) -> str:
+    """What to say where so many images are the fewest that can go through the network at once, and are too many.
+
+    Args:
+        phase: `real` or `synthetic`.
+        fixed: whether BatchNorm needs them all at once.
+        reason: what torch said.
+    """
+    request = re.search(r"Tried to allocate ([\d.]+) (\w+)", reason)
+    unit = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}.get(request[2], 0) if request else 0
+    needed = f"at least {size(policy.used_bytes() + float(request[1]) * unit)}" if request and unit else "more memory"
+    why = "BatchNorm needs them all at once" if fixed else "they are the fewest that can go through at once"
+    return (
+        f"{images} {phase} images do not fit the GPU's memory, and {why}: this run needs {needed}. "
+        "Take a smaller real batch, a lower IPC, or a network without BatchNorm."
+    )
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """To add up many: sums of bfloat16 lose what is added late."""
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
+def even_part(count: int, most: int) -> int:
+    """The size of the parts, at most so large, that `count` is cut into: as few as possible, as even as they can be."""
+    return -(-count // -(-count // most))
