@@ -281,9 +281,10 @@ def _matched(device: str, method: ModuleType, network: str, steps: int, **policy
     options = read(method.Options, {"iterations": steps, "batch_real": 32}, "the method")
     losses, images = [], torch.zeros(0)
     for step in method.distill(problem, options):
-        assert isinstance(step, Step), step
-        losses.append(float(step.losses["matching"]))
-        images = step.synthetic.images.cpu().clone()
+        assert not isinstance(step, Warned), step
+        if isinstance(step, Step):
+            losses.append(float(step.losses["matching"]))
+            images = step.synthetic.images.cpu().clone()
     return losses, images
 
 

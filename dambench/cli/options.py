@@ -38,6 +38,9 @@ Settings = Annotated[
     list[str] | None, Option("--set", metavar="NAME=VALUE", help="method.lr_images=0.1, dataset.size=32, …")
 ]
 DatasetSettings = Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="dataset.size=32, …")]
+EvaluatorSettings = Annotated[
+    list[str] | None, Option("--set", metavar="NAME=VALUE", help="evaluator.NAME=VALUE, an option of the evaluator.")
+]
 Again = Annotated[bool, Option("--again", help="Also what a finished run has done already.")]
 Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
 

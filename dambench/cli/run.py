@@ -10,14 +10,14 @@ from typer import Argument, Option
 
 from dambench.cli import check as checking
 from dambench.cli.console import in_terminal, refuse_console_options, run_in_console, words_after_command
-from dambench.cli.options import Again, Db, Json, RunId, Settings, request_options, requests_of
+from dambench.cli.options import Again, Db, EvaluatorSettings, Json, RunId, Settings, request_options, requests_of
 from dambench.cli.output import Watch
 from dambench.cli.process import AGAIN, detach, foreground
 from dambench.cli.record import record, result
 from dambench.cli.signals import EXIT_CODES
 from dambench.cli.store import open_store
 from dambench.core import config, files, sanitize
-from dambench.core.config import Request, RunConfig, SetRef
+from dambench.core.config import Choice, Request, RunConfig, SetRef
 from dambench.core.errors import BadInput
 from dambench.core.units import duration
 from dambench.runner import processes
@@ -153,12 +153,14 @@ def evaluate(
     *,
     given: dict[str, Any],
     evaluator: Annotated[str, Option(help="What is measured of the set.")] = "accuracy",
+    settings: EvaluatorSettings = None,
     detached: Annotated[bool, Option("--detach", help="In the background.")] = False,
     again: Again = False,
     db: Db = None,
     as_json: Json = False,
 ) -> int:
     """Train other networks on the set of a finished run, and test them: cross-architecture evaluation."""
+    choice = Choice(evaluator, config.settings(settings or [], ("evaluator",)).get("evaluator", {}))
     request = config.read(Request, config.overlay({}, given), "the request")
     path = db or stored.default_path()
     stored.check(path)
@@ -187,7 +189,7 @@ def evaluate(
                 only_its_set=True,
             )
             made_set = SetRef(row["set_sha256"], made[-1]["iteration"])
-            job = engine.evaluation(job, request, made_set, evaluator)
+            job = engine.evaluation(job, request, made_set, choice)
             finished = None if again else store.finished(job.config, job.card, row["set_sha256"])
             if finished:
                 _point_out(store, finished, job, request, here.watch, as_json)

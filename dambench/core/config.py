@@ -426,8 +426,11 @@ def overlay(fields: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
+def settings(pairs: list[str], allowed: Sequence[str] = ("method", "dataset")) -> dict[str, dict[str, Any]]:
     """`["method.lr_images=0.1"]` → `{"method": {"lr_images": 0.1}}`; values are read as TOML, else as text.
+
+    Args:
+        allowed: groups whose options may be set.
 
     Raises:
         BadInput: a pair is not of the form method.NAME=VALUE or dataset.NAME=VALUE, or is there twice.
@@ -436,8 +439,9 @@ def settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         group, dot, option = name.strip().partition(".")
-        if not (equals and dot and option) or group not in ("method", "dataset"):
-            raise BadInput(f"--set {pair!r} is not of the form method.NAME=VALUE or dataset.NAME=VALUE.")
+        if not (equals and dot and option) or group not in allowed:
+            forms = " or ".join(f"{each}.NAME=VALUE" for each in allowed)
+            raise BadInput(f"--set {pair!r} is not of the form {forms}.")
         try:
             parsed = tomllib.loads(f"value = {text[:MOST_VALUE]}")
         except (ValueError, RecursionError):

@@ -341,12 +341,13 @@ def reopen(
     )
 
 
-def evaluation(job: Job, request: Request, made: SetRef, evaluator_name: str = "accuracy") -> Job:
+def evaluation(job: Job, request: Request, made: SetRef, choice: Choice) -> Job:
     """A run that only evaluates what a finished one has made: on other networks, more of them, by another protocol.
 
     Args:
         job: the finished run, as `reopen` gives it.
         made: its set.
+        choice: the evaluator.
         request: `evaluate_on`, `eval_repeats`, `protocol`, `device` and `threads` are looked at.
 
     Raises:
@@ -358,8 +359,8 @@ def evaluation(job: Job, request: Request, made: SetRef, evaluator_name: str = "
     evaluate_on = networks.settle_all(names, job.card, config.network or config.evaluate_on[0])
     for name in evaluate_on:
         networks.build(name, job.card)
-    evaluator = registry.load("evaluators", evaluator_name)
-    evaluator_options = evaluator.Options()
+    evaluator = registry.load("evaluators", choice.name)
+    evaluator_options: Options = read(evaluator.Options, choice.options, f"evaluator {evaluator.name}")
     repeats = request.eval_repeats or config.eval_repeats
     execution = msgspec.structs.replace(
         config.execution,

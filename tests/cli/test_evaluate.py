@@ -189,12 +189,12 @@ from dambench.training.train import predict
 METRICS = {"top2": Metric(description="share of the test images whose class is among the two that are likeliest")}
 
 class Options(config.Options, frozen=True):
-    pass
+    guesses: int = 2
 
 def evaluate(context, options, resume=()):
     def measure(network):
         logits = predict(network, context.test_set, context.test_batch)
-        hits = (logits.topk(2).indices == context.test_set.labels.unsqueeze(1)).any(1)
+        hits = (logits.topk(options.guesses).indices == context.test_set.labels.unsqueeze(1)).any(1)
         return {"top2": hits.float().mean().item()}
     return measure_networks(context, measure, resume)
 """
@@ -230,9 +230,20 @@ def test_what_an_evaluator_from_outside_measures_is_told_and_kept_with_what_it_m
         (metric,) = store.query("select * from metrics where evaluator = 'two-guesses'")
     assert [row["value"] for row in kept] == [score["top2"] for score in two["scores"]]
     assert metric["description"].startswith("share of the test images")
+    three = printed(capsys, "evaluate", made["run"], "--evaluator", "two-guesses", "--set", "evaluator.guesses=3")
+    assert three["run"] != two["run"]
+    assert [score["top2"] for score in three["scores"]] > [score["top2"] for score in two["scores"]]
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        kept = store.query("select distinct evaluator from measurements where metric = 'top2' order by evaluator")
+    assert [row["evaluator"] for row in kept] == ["two-guesses", "two-guesses guesses=3"], "and never in one mean"
     capsys.readouterr()
-    assert run_cli(["evaluate", made["run"], "--evaluator", "three-guesses"]) == 2
-    assert "two-guesses" in capsys.readouterr().err
+    for wrong, said in (
+        (["--evaluator", "three-guesses"], "two-guesses"),
+        (["--evaluator", "two-guesses", "--set", "evaluator.guess=3"], "guesses"),
+        (["--set", "method.iterations=3"], "not of the form evaluator.NAME=VALUE"),
+    ):
+        assert run_cli(["evaluate", made["run"], *wrong]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_an_evaluator_from_outside_goes_on_with_the_networks_that_are_left(
