@@ -33,12 +33,12 @@ def table(text: str, options: type[Options], source: str, name: str = "default",
         source: what is published; where in it is added.
         common: options of all rows.
     """
-    heading, *rows = (line.split() for line in text.strip().splitlines())
-    return tuple(_recipe(dict(zip(heading, row, strict=True)), options, source, name, common) for row in rows)
-
-
-def _recipe(cells: dict[str, str], options: type[Options], source: str, name: str, common: dict[str, Any]) -> Recipe:
     types = {field.name: field.type for field in fields(options)}
+    heading, *rows = (line.split() for line in text.strip().splitlines())
+    return tuple(_recipe(dict(zip(heading, row, strict=True)), types, source, name, common) for row in rows)
+
+
+def _recipe(cells: dict[str, str], types: dict[str, Any], source: str, name: str, common: dict[str, Any]) -> Recipe:
     dataset, ipc, (low, dash, high) = cells.pop("dataset"), cells.pop("IPC"), cells.pop("for").partition("-")
     noted = {"yes": ", ZCA", "no": ""}.get(cells.get("zca", ""), "")
     whitened = cells.pop("zca", "yes") == "yes"

@@ -110,7 +110,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads, self.scale = heads, (width // heads) ** -0.5
-        self.asked = nn.Linear(width, 3 * width, bias=False)
+        self.asked = nn.Linear(width, 3 * width, bias=False)  # the name is in the keys of kept experts
         self.out = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
