@@ -192,7 +192,7 @@ class _Run:
                 return  # the next iteration will say so
             sha256, size, seconds = keeper.write(checkpoint)
         except (OSError, BadInput) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
+            why = error.strerror if isinstance(error, OSError) else str(error).removesuffix(".")
             yield Warned(message=f"The checkpoint of iteration {progress.iteration} could not be written: {why}.")
             return
         yield Checkpointed(iteration=checkpoint.iteration, sha256=sha256, size_bytes=size, seconds=seconds)

@@ -64,6 +64,8 @@ def check(path: Path) -> None:
     except OSError as error:
         raise BadInput(f"The database {str(path)!r} cannot be reached: {error.strerror}.") from None
     if not exists:
+        if path.is_symlink():
+            raise BadInput(f"The database {str(path)!r} cannot be made: it is a link that leads nowhere.")
         folder = path.absolute().parent
         if not folder.is_dir():
             raise BadInput(f"The database {str(path)!r} cannot be made: there is no folder {str(folder)!r}.")

@@ -397,6 +397,12 @@ def test_a_path_may_begin_with_two_slashes_or_hold_anything(tmp_path: Path) -> N
             assert Path(name).exists()
 
 
+def test_a_link_that_leads_nowhere_is_no_place_for_a_database(tmp_path: Path) -> None:
+    (tmp_path / "runs.db").symlink_to(tmp_path / "gone" / "runs.db")
+    with pytest.raises(BadInput, match="link that leads nowhere"):
+        database.check(tmp_path / "runs.db")
+
+
 def test_checking_changes_nothing(tmp_path: Path) -> None:
     database.check(tmp_path / "new.db")
     assert os.listdir(tmp_path) == []
