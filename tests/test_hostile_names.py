@@ -20,7 +20,7 @@ from rich.console import Console
 from dambench.cli import output
 from dambench.cli.app import run_cli
 from dambench.cli.output import Watch
-from dambench.core import files
+from dambench.core import files, registry
 from dambench.core.config import Plugin, RunConfig
 from dambench.core.events import (
     Adapted,
@@ -37,7 +37,6 @@ from dambench.core.events import (
 from dambench.core.files import digest
 from dambench.core.narration import summary
 from dambench.core.sanitize import display
-from dambench.report import FORMATS
 from dambench.runner import processes
 from dambench.store.leaderboard import Table, leaderboard
 from dambench.store.runs import Store
@@ -180,7 +179,7 @@ def test_a_log_file_is_shown_line_by_line(capsys: pytest.CaptureFixture[str], fu
     assert _printed(capsys, "logs", full[1][1])
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", registry.names("formats"))
 def test_a_report_twice_is_the_same_bytes(capsys: pytest.CaptureFixture[str], form: str) -> None:
     assert _printed(capsys, "report", "--format", form) == _printed(capsys, "report", "--format", form)
 

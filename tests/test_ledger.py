@@ -12,7 +12,7 @@ import pytest
 
 from dambench.cli.app import run_cli
 from dambench.core.config import Request, RunConfig
-from dambench.report.to_markdown import to_markdown
+from dambench.report.formats.markdown import render as to_markdown
 from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import Store
 

@@ -100,10 +100,10 @@ def test_the_page_shows_the_example_as_it_is() -> None:
 
 
 def test_the_page_says_what_the_contracts_say() -> None:
-    rows = dict(re.findall(r"^\| (method|dataset|network|evaluator) \| (`Options.*) \|$", PAGE, re.M))
+    rows = dict(re.findall(r"^\| (method|dataset|network|evaluator|format) \| (`(?:Options|render).*) \|$", PAGE, re.M))
     for kind, contract in registry.CONTRACTS.items():
         required, _, optional = rows[kind.removesuffix("s")].partition("|")
-        hints = {name for base in contract.__mro__ for name in vars(base).get("__annotations__", {})}
+        hints = set(vars(contract)["__annotations__"])
         functions = {name: member for name, member in vars(contract).items() if hasattr(member, "required")}
         must = {name for name in hints if not hasattr(contract, name)} | {n for n, f in functions.items() if f.required}
         assert set(re.findall(r"`(\w+)`", required)) == must

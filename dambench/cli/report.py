@@ -9,7 +9,7 @@ from dambench.cli.options import Db, Filter
 from dambench.cli.output import say
 from dambench.cli.store import open_store
 from dambench.core.errors import BadInput, named
-from dambench.report import FORMATS, format_of, write
+from dambench.report import format_of, render, write
 from dambench.runner import processes
 from dambench.store import filters
 from dambench.store import runs as stored
@@ -48,7 +48,7 @@ def report(
                 raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
             if shown != ACCURACY and not board.tables:
                 raise BadInput(f"No finished run has the metric {shown.full_name}: `dambench evaluate` measures one.")
-            text = FORMATS[chosen](board, *axes, **({"short": True} if short else {}))
+            text = render(chosen, board, *axes, short=short)
     else:
         text = (
             f"There is no database {str(path)!r} yet. A first run makes it:\n\n"

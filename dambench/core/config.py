@@ -126,7 +126,7 @@ class SetRef(NamedTuple):
 class Plugin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A method, a dataset, a network or an evaluator from another package: which code it is."""
 
-    kind: Literal["methods", "datasets", "networks", "evaluators"]
+    kind: Literal["methods", "datasets", "networks", "evaluators", "formats"]
     name: str
     package: str = ""
     """The installed distribution; empty: unknown."""

@@ -10,7 +10,7 @@ module; for whatever else the module leaves out, the class's value or function s
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -26,6 +26,7 @@ from dambench.core.sanitize import display
 if TYPE_CHECKING:
     from dambench.datasets import Raw
     from dambench.evaluators import Context, Finding
+    from dambench.store.leaderboard import Leaderboard
     from dambench.training.problem import Network, Notice, Problem, State, Step
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -63,9 +64,6 @@ class Contract:
     NAMES = "[A-Za-z0-9][A-Za-z0-9_.-]{0,59}"
     """The form of a name: it becomes a part of commands and of files."""
 
-    Options: type[config.Options]
-    """Its settings, each with a default and a type that JSON has."""
-
     def __init__(self, name: str, module: ModuleType):
         self.name, self.module = name, module
         if not re.fullmatch(self.NAMES, name):
@@ -75,7 +73,8 @@ class Contract:
         for key, function in inspect.getmembers(type(self), lambda member: hasattr(member, "required")):
             self._take(key, Callable, has_default=not function.required)
             _check_signature(key, getattr(self, key), list(inspect.signature(function).parameters)[1:])
-        self._check_options()
+        if options := getattr(self, "Options", None):
+            _check_options(options)
         self._check()
 
     @property
@@ -94,16 +93,6 @@ class Contract:
             raise Violation(f"its {name} is not {_in_words(hint)}")
         setattr(self, name, value)
 
-    def _check_options(self) -> None:
-        try:
-            self.Options()
-            msgspec.json.schema(self.Options)
-            get_type_hints(self.Options)
-        except Exception as error:
-            raise Violation(
-                f"its Options must have a default each, of a kind that JSON has: {described(error)}"
-            ) from error
-
     def _check(self) -> None:
         """Check what only plug-ins of this kind promise."""
 
@@ -111,6 +100,7 @@ class Contract:
 class Method(Contract):
     """A way to make a small set of a large one."""
 
+    Options: type[config.Options]
     PAPER: str = ""
     """Its address."""
     VERSION: int = 1
@@ -169,6 +159,7 @@ class Dataset(Contract):
 
     NAMES = "[A-Za-z0-9][A-Za-z0-9_-]{0,59}"
 
+    Options: type[config.Options]
     SOURCE: Literal["package", "download", "path"] = "path"
     """Where its images come from: they are installed with a package, downloaded, or the user's own."""
     NETWORK: str = "convnet"
@@ -205,6 +196,7 @@ class NetworkFamily(Contract):
 
     NAMES = "[a-z][a-z0-9]{0,39}"
 
+    Options: type[config.Options]
     PARTS: dict[str, Any] = {}  # noqa: RUF012
     """By option, how it is spelled in a name: a prefix for a number, or a word for each value."""
 
@@ -238,6 +230,7 @@ class NetworkFamily(Contract):
 class Evaluator(Contract):
     """A way to measure a set."""
 
+    Options: type[config.Options]
     METRICS: dict[str, Metric]
     """What it measures, by name."""
     VERSION: int = 1
@@ -264,6 +257,40 @@ class Evaluator(Contract):
                 msgspec.json.decode(msgspec.json.encode(metric), type=Metric)
             except Exception as error:
                 raise Violation(f"its metric {name!r} is wrong: {described(error)}") from error
+
+
+class Format(Contract):
+    """A way to write the leaderboard as a text."""
+
+    SUFFIXES: tuple[str, ...] = ()
+    """The suffixes of its files, `.md`."""
+    SHORT: bool = False
+    """Whether it has a short form, of the tables of accuracy alone."""
+
+    @required
+    def render(self, board: "Leaderboard", rows: Sequence[str], columns: Sequence[str], short: bool) -> str:
+        """Write the leaderboard.
+
+        Args:
+            rows, columns: the axes of its tables.
+            short: whether the short form is meant; only if it has one.
+        """
+        raise NotImplementedError
+
+    def _check(self) -> None:
+        if not all(re.fullmatch(r"\.[a-z0-9]{1,20}", suffix) for suffix in self.SUFFIXES):
+            raise Violation(f"its SUFFIXES are not all of the form .md: {display(', '.join(self.SUFFIXES), 100)}")
+
+
+def _check_options(options: type[config.Options]) -> None:
+    """Check that each setting has a default and a type that JSON has."""
+    try:
+        options()
+        msgspec.json.schema(options)
+        get_type_hints(options)
+    except Exception as error:
+        why = described(error)
+        raise Violation(f"its Options must have a default each, of a kind that JSON has: {why}") from error
 
 
 def _check_version(version: int) -> None:
@@ -315,7 +342,8 @@ def _in_words(hint: Any) -> str:
         return "several texts"
     if origin in (tuple, dict):
         items = arguments[origin is dict]
-        return f"a {origin.__name__}" + ("" if items is Any else f" of {_full_name(items)}")
+        of = "" if items is Any else " of texts" if items is str else f" of {_full_name(items)}"
+        return f"a {origin.__name__}{of}"
     return {str: "a text", bool: "True or False", int: "a whole number", Callable: "a function"}[hint]
 
 

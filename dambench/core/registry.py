@@ -1,8 +1,8 @@
-"""A name → the plug-in that has it: a method, a dataset, a family of networks or an evaluator.
+"""A name → the plug-in that has it: a method, a dataset, a family of networks, an evaluator or a format of reports.
 
 Each is one file, and the file's name is its name. Packages from outside add theirs by an entry point in the group
-`dambench.methods`, `.datasets`, `.networks` or `.evaluators`. Listing names imports nothing, so the console can list
-methods without torch.
+`dambench.methods`, `.datasets`, `.networks`, `.evaluators` or `.formats`. Listing names imports nothing, so the console
+can list methods without torch.
 
 All are checked once, when they are loaded (`contracts`): whatever is wrong with one from outside is one sentence, and
 all else goes on. What it prints goes to stderr. Nothing helps against code that ends the process (`os._exit`) or never
@@ -26,18 +26,21 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar, overload
 
 from dambench.core.config import Plugin
-from dambench.core.contracts import Contract, Dataset, Evaluator, Method, NetworkFamily, Violation
+from dambench.core.contracts import Contract, Dataset, Evaluator, Format, Method, NetworkFamily, Violation
 from dambench.core.errors import BadInput, described, named
 from dambench.core.sanitize import display
 
-Kind = Literal["methods", "datasets", "networks", "evaluators"]
+Kind = Literal["methods", "datasets", "networks", "evaluators", "formats"]
 CONTRACTS: dict[Kind, type[Contract]] = {
     "methods": Method,
     "datasets": Dataset,
     "networks": NetworkFamily,
     "evaluators": Evaluator,
+    "formats": Format,
 }
 KINDS: tuple[Kind, ...] = tuple(CONTRACTS)
+PACKAGES: dict[Kind, str] = {kind: f"dambench.{'report.' if kind == 'formats' else ''}{kind}" for kind in KINDS}
+"""Where dambench's own are."""
 
 SLOW_IMPORT = 20.0
 """Seconds after which an import that goes on is told of."""
@@ -46,8 +49,8 @@ SLOW_IMPORT = 20.0
 @cache
 def names(kind: Kind) -> list[str]:
     """All names of a kind, sorted. A file whose name begins with an underscore is not one."""
-    here = Path(__file__).parents[1] / kind
-    built_in = {module.name for module in pkgutil.iter_modules([str(here)]) if not module.name.startswith("_")}
+    here = pkgutil.iter_modules([str(_folder(kind))])
+    built_in = {module.name for module in here if not module.name.startswith("_")}
     return sorted(built_in | {entry.name for entry in entries(kind)})
 
 
@@ -75,6 +78,10 @@ def load(kind: Literal["datasets"], name: str) -> Dataset: ...
 def load(kind: Literal["networks"], name: str) -> NetworkFamily: ...
 @overload
 def load(kind: Literal["evaluators"], name: str) -> Evaluator: ...
+@overload
+def load(kind: Literal["formats"], name: str) -> Format: ...
+@overload
+def load(kind: Kind, name: str) -> Contract: ...
 def load(kind: Kind, name: str) -> Contract:
     """The plug-in of that name, read as `find` does; a built-in one is preferred to one from outside.
 
@@ -109,6 +116,8 @@ def load_all(kind: Literal["datasets"]) -> Plugins[Dataset]: ...
 def load_all(kind: Literal["networks"]) -> Plugins[NetworkFamily]: ...
 @overload
 def load_all(kind: Literal["evaluators"]) -> Plugins[Evaluator]: ...
+@overload
+def load_all(kind: Literal["formats"]) -> Plugins[Format]: ...
 @overload
 def load_all(kind: Kind) -> Plugins[Contract]: ...
 def load_all(kind: Kind) -> Plugins[Contract]:
@@ -213,14 +222,18 @@ def _exists(module: str) -> bool:
 
 def is_built_in(kind: Kind, name: str) -> bool:
     """Whether dambench itself has it."""
-    return not name.startswith("_") and (Path(__file__).parents[1] / kind / f"{name}.py").exists()
+    return not name.startswith("_") and (_folder(kind) / f"{name}.py").exists()
+
+
+def _folder(kind: Kind) -> Path:
+    return Path(__file__).parents[1].joinpath(*PACKAGES[kind].split(".")[1:])
 
 
 @cache
 def _loaded(kind: Kind, name: str) -> Contract | str:
     """The plug-in of an existing name, or why it cannot be used."""
     if is_built_in(kind, name):
-        return CONTRACTS[kind](name, import_module(f"dambench.{kind}.{name}"))
+        return CONTRACTS[kind](name, import_module(f"{PACKAGES[kind]}.{name}"))
     offers = sorted({entry.value: entry for entry in entries(kind) if entry.name == name}.values(), key=_package)
     title = f"The {kind.removesuffix('s')} {display(name, 60)!r} of {_package(offers[0])}"
     if len(offers) > 1:

@@ -1,41 +1,23 @@
-"""The leaderboard as a text: one file per format, and all of them print the same numbers."""
+"""The leaderboard as a text: one file per format in `formats`, or one of another package."""
 
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
-from dambench.core import files, reading
-from dambench.core.errors import BadInput, named
-from dambench.report.to_csv import to_csv
-from dambench.report.to_html import to_html
-from dambench.report.to_json import to_json
-from dambench.report.to_latex import to_latex
-from dambench.report.to_markdown import to_markdown
-
-FORMATS: dict[str, Callable[..., str]] = {
-    "markdown": to_markdown,
-    "latex": to_latex,
-    "csv": to_csv,
-    "html": to_html,
-    "json": to_json,
-}
-"""Each takes a leaderboard and the axes of rows and columns; those for people also take `short`."""
+from dambench.core import files, reading, registry
+from dambench.core.errors import BadInput
+from dambench.store.leaderboard import Leaderboard
 
 READER_SECONDS = 3.0
 """Seconds that the reader of a pipe may take to come."""
 
-FOR_PEOPLE = ("markdown", "latex", "html")
-SUFFIXES = {
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".tex": "latex",
-    ".csv": "csv",
-    ".html": "html",
-    ".htm": "html",
-    ".json": "json",
-}
+
+def render(format: str, board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *, short: bool = False) -> str:
+    """The leaderboard in that format, the axes as rows and columns."""
+    with registry.guarded("formats", format):
+        return registry.load("formats", format).render(board, rows, columns, short)
 
 
 def format_of(format: str | None, output: Path | None, *, short: bool) -> str:
@@ -44,13 +26,20 @@ def format_of(format: str | None, output: Path | None, *, short: bool) -> str:
     Raises:
         BadInput: it is unknown, has no short form, or the file's suffix says another.
     """
-    by_suffix = None if output is None else SUFFIXES.get(output.suffix.lower())
-    chosen = (by_suffix or "markdown") if format is None else named("format", format, FORMATS)
-    suffixes = [suffix for suffix, name in SUFFIXES.items() if name == chosen or format is None]
-    if output is not None and (format is None or by_suffix):
+    formats = registry.load_all("formats").usable
+    by_suffix: dict[str, str] = {}
+    # The usual one is named first, and a suffix of ours is never another's.
+    for name in sorted(formats, key=lambda name: (name != "markdown", not registry.is_built_in("formats", name))):
+        for suffix in formats[name].SUFFIXES:
+            by_suffix.setdefault(suffix, name)
+    of_file = None if output is None else by_suffix.get(output.suffix.lower())
+    chosen = (of_file or "markdown") if format is None else registry.find("formats", format)
+    suffixes = [suffix for suffix, name in by_suffix.items() if name == chosen or format is None]
+    if output is not None and (format is None or of_file):
         files.check_suffix(output, suffixes, f"a report in {chosen}" if format else "a report")
-    if short and chosen not in FOR_PEOPLE:
-        raise BadInput(f"--short is for {', '.join(FOR_PEOPLE)}: the format {chosen} always has all numbers.")
+    if short and not registry.load("formats", chosen).SHORT:
+        able = ", ".join(name for name, plugin in formats.items() if plugin.SHORT)
+        raise BadInput(f"--short is for {able}: the format {chosen} always has all numbers.")
     return chosen
 
 

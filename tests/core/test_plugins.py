@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from dambench.cli.doctor import _from_outside
 from dambench.core import registry
 from dambench.core.config import Request, read
 from dambench.core.errors import BadInput
+from dambench.store.runs import Store
 from dambench.testing import data_card
 from tests.hostile import steering
+from tests.ledger import add, config
 
 assert engine
 
@@ -59,6 +61,13 @@ class Options(config.Options, frozen=True): pass
 def evaluate(context, options, resume): yield
 """
 
+FORMAT = """
+SUFFIXES = (".txt", ".csv")
+def render(board, rows, columns, short):
+    print("printed")
+    return f"{len(board.tables)} tables\\n"
+"""
+
 MODULES = {
     "speaks": METHOD.replace("    from dambench.methods", f"    {SPEAK}    from dambench.methods") + SPEAK,
     "sleeps": METHOD + "import time; time.sleep(0.5)\n",
@@ -86,6 +95,10 @@ MODULES = {
     "many_files": DATASET + "FILES = 'abc'\n",
     "res": NETWORK + "1 / 0\n",
     "numbered": NETWORK.replace('"d"', "{1: 2}"),
+    "plain": FORMAT,
+    "odd_suffix": FORMAT.replace(".txt", "txt"),
+    "renders_nothing": FORMAT.replace("def render", "def write"),
+    "fails": FORMAT.replace("print(", "1 / 0 and print(").replace(".txt", ".no"),
     "measures": EVALUATOR,
     "nameless": EVALUATOR.replace('"right"', "5"),
     "unexplained": EVALUATOR.replace('"share"', "5"),
@@ -136,6 +149,7 @@ def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         "methods": added | {"twice": "speaks"},
         "datasets": {name: name for name in ("dataset", "wrong_source", "many_files")},
         "networks": {"res": "res", "nothing": "nothing", "other": "otherwise", "numbered": "numbered"},
+        "formats": {name: name for name in ("plain", "odd_suffix", "renders_nothing", "fails")},
         "evaluators": {name: name for name in ("measures", "nameless", "unexplained", "measures_nothing")},
     }
     _package(site, "odd", "1.0", groups)
@@ -246,8 +260,30 @@ def test_what_else_lists_them_goes_on(capsys: pytest.CaptureFixture[str]) -> Non
         assert "cannot be used" in capsys.readouterr().out
     assert run_cli(["run", "--check", "--method", "dm", "--dataset", "digits", "--evaluate-on", "resnet18bn"]) == 0
     wrong = [detail for _, state, detail in _from_outside() if state == "wrong"]
-    assert len(wrong) == len(FAULTS) + 3 + 1 + 2 + 3
+    assert len(wrong) == len(FAULTS) + 3 + 1 + 2 + 3 + 2
     assert sum("the name 5, which is not of the form" in detail for detail in wrong) == 1
+
+
+def test_a_format_from_outside_writes_reports_and_files_of_its_suffix(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        add(store, config("dm"), [0.5])
+    assert run_cli(["report", "--format", "plain"]) == 0
+    assert capsys.readouterr() == ("1 tables\n", "printed\n")
+    assert run_cli(["report", "-o", "report.txt"]) == 0
+    assert Path("report.txt").read_text() == "1 tables\n"
+    assert run_cli(["report", "-o", "report.csv"]) == 0
+    assert Path("report.csv").read_text().startswith("method,")
+    for name, sentence in (
+        ("fails", "The format 'fails' failed: ZeroDivisionError"),
+        ("odd_suffix", "its SUFFIXES are not all of the form .md: txt, .csv"),
+        ("renders_nothing", "has no render (a function)"),
+    ):
+        assert run_cli(["report", "--format", name]) == 2
+        assert sentence in capsys.readouterr().err
+    assert run_cli(["report", "--format", "plain", "--short"]) == 2
+    assert "--short is for html, latex, markdown" in capsys.readouterr().err
 
 
 def test_a_package_that_nobody_can_read_leaves_the_others(

@@ -64,7 +64,7 @@ def _loaded_after(statement: str) -> set[str]:
     "statement",
     [
         "import dambench.cli.app",
-        "import dambench.store.leaderboard, dambench.report.to_markdown",
+        "import dambench.store.leaderboard, dambench.report.formats.markdown",
         "import dambench.core.registry as r; r.names('methods')",
         "from dambench.cli.app import run_cli; run_cli(['report'])",
         "from dambench.cli.app import run_cli; run_cli(['runs'])",

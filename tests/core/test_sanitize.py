@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dambench.core.sanitize import display, display_lines, markdown
-from dambench.report.to_markdown import grid
+from dambench.report.formats.markdown import grid
 
 
 @given(st.text())

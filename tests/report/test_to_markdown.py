@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from dambench.report.to_markdown import cell, grid, to_markdown
+from dambench.report.formats.markdown import cell, grid
+from dambench.report.formats.markdown import render as to_markdown
 from dambench.report.wording import entry
 from dambench.store.leaderboard import Cell, Score, leaderboard
 from dambench.store.runs import Store

@@ -23,7 +23,7 @@ from dambench.core.events import (
     Sampled,
     Stepped,
 )
-from dambench.report.to_markdown import to_markdown
+from dambench.report.formats.markdown import render as to_markdown
 from dambench.runner import processes
 from dambench.store import journal, records
 from dambench.store import runs as stored

@@ -11,9 +11,9 @@ import pytest
 from msgspec.structs import replace
 
 from dambench.cli.app import run_cli
+from dambench.core import registry
 from dambench.core.errors import BadInput
 from dambench.core.events import AnyEvent, Evaluated, Finished, Measured, Metric, Real, Resumed, Started
-from dambench.report import FORMATS
 from dambench.store import filters
 from dambench.store.leaderboard import leaderboard
 from dambench.store.merge import merge
@@ -156,7 +156,7 @@ def test_a_report_shows_any_metric_and_which_is_best_is_its_own(
         *({}, 2),
         {"vgg11"},
     )
-    for format_ in FORMATS:
+    for format_ in registry.names("formats"):
         assert run_cli(["report", "--metric", name, "--format", format_, "--db", str(robust_runs.path)]) == 0
         shown = capsys.readouterr().out
         assert ("Worst" if name == "worst" else "Calls in s") in shown or format_ in ("csv", "json")
@@ -175,7 +175,7 @@ def test_the_loss_of_a_network_that_was_not_finite_has_no_mean(
 ) -> None:
     run = store.create(config(), CARD)
     list(store.record(run, (replace(e, loss="nan") if isinstance(e, Evaluated) else e for e in words(config()))))
-    for format_ in FORMATS:
+    for format_ in registry.names("formats"):
         assert run_cli(["report", "--metric", "loss", "--format", format_, "--db", str(store.path)]) == 0
         assert "nan" not in capsys.readouterr().out.lower()
 

@@ -18,7 +18,7 @@ from dambench.cli.app import run_cli
 from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.core.events import Checkpointed, Evaluated, Finished, Process, Snapshot
-from dambench.report.to_markdown import to_markdown
+from dambench.report.formats.markdown import render as to_markdown
 from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import Store
 from dambench.store.upkeep import Finding, back_up, check, migrate, purge, waste

@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 
 from dambench.core.sanitize import display, markdown
 from dambench.core.units import age, countdown, size
-from dambench.report.to_markdown import grid
+from dambench.report.formats.markdown import grid
 from dambench.store.row_names import method_label
 from dambench.store.statistics import Estimate
 from dambench.tui import clock

@@ -17,8 +17,8 @@ from textual.widgets import Static
 from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import display, markdown
-from dambench.report import FORMATS, format_of, wording, write
-from dambench.report.to_markdown import grid
+from dambench.report import format_of, render, wording, write
+from dambench.report.formats.markdown import grid
 from dambench.store.leaderboard import Cell, CellKey, Table
 from dambench.store.runs import Store
 from dambench.tui.feed import Question
@@ -398,7 +398,7 @@ class CompareScreen(MainScreen):
             return ""
         board, table, (rows, columns) = self.found.board, self.table, self.found.wanted[:2]
         if is_metric(self.measure):
-            return FORMATS["markdown"](replace(board, tables=[table]), rows, columns, short=True)
+            return render("markdown", replace(board, tables=[table]), rows, columns, short=True)
         lines = wording.lines(table, rows, lambda cell: wording.measure(board, cell, self.measure))
         head = [axes_label(rows), *(wording.name(columns, column) for column in table.columns)]
         cells = [[name, *(cell_text(entry) or wording.MISSING for entry in entries)] for name, entries in lines]
@@ -415,7 +415,7 @@ class CompareScreen(MainScreen):
                 return
             try:
                 path = files.user_path(said)
-                write(path, FORMATS[format_of(None, path, short=False)](board, rows, columns))
+                write(path, render(format_of(None, path, short=False), board, rows, columns))
             except (BadInput, OSError) as error:
                 self.console_app.say(str(error), "error")
                 return

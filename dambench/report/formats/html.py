@@ -10,6 +10,9 @@ from dambench.report import wording
 from dambench.report.wording import Entry
 from dambench.store.leaderboard import Leaderboard
 
+SUFFIXES = (".html", ".htm")
+SHORT = True
+
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
@@ -27,7 +30,7 @@ POLICY = (
 """Even if something became markup that must not, a browser would fetch and run nothing."""
 
 
-def to_html(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *, short: bool = False) -> str:
+def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], short: bool = False) -> str:
     """A page: tables of accuracy, what each method took, and how the numbers came about.
 
     Args:

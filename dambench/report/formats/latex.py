@@ -7,6 +7,9 @@ from dambench.report import wording
 from dambench.report.wording import Entry
 from dambench.store.leaderboard import Leaderboard
 
+SUFFIXES = (".tex",)
+SHORT = True
+
 _ESCAPED = {
     **{character: "\\" + character for character in "{}$&#%_"},
     "\\": r"\textbackslash{}",
@@ -26,7 +29,7 @@ _ESCAPED = {
 }
 
 
-def to_latex(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *, short: bool = False) -> str:
+def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], short: bool = False) -> str:
     r"""Tables of accuracy, what each method took, and how the numbers came about. It needs \usepackage{booktabs}.
 
     Args:

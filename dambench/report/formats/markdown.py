@@ -7,11 +7,14 @@ from dambench.report import wording
 from dambench.report.wording import Entry
 from dambench.store.leaderboard import Leaderboard
 
+SUFFIXES = (".md", ".markdown")
+SHORT = True
+
 SENTENCE = 2000
 """Characters that a note may have; the names in it are shorter."""
 
 
-def to_markdown(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *, short: bool = False) -> str:
+def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], short: bool = False) -> str:
     """A report: tables of accuracy, what each method took, and how the numbers came about.
 
     Args:

@@ -12,8 +12,10 @@ from dambench import __version__
 from dambench.store.leaderboard import Cell, Key, Leaderboard, Table
 from dambench.store.metrics import ACCURACY
 
+SUFFIXES = (".json",)
 
-def to_json(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> str:
+
+def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], short: bool = False) -> str:
     """One object, in ASCII. Fractions stay fractions; null: not known, not finite, or for the whole set no IPC."""
     whole: dict[str, Any] = {
         "dambench": __version__,

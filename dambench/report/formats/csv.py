@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dambench.core.sanitize import display
 from dambench.store.leaderboard import AXES, Leaderboard
 
+SUFFIXES = (".csv",)
+
 _FORMULA = tuple("=+-@\t\r＝＋－＠")  # the wide ones are taken for formulas too, where people write in wide letters
 
 
-def to_csv(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> str:
+def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], short: bool = False) -> str:
     """Fractions and their standard deviations stay fractions, unrounded; what is not known is empty.
 
     The whole set has no IPC: as in a table, it has a line for each column that it stands in. Each line says by which
