@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 from sqlite_utils import Database
@@ -28,6 +28,7 @@ from dambench.core.events import (
 )
 from dambench.core.files import digest
 from dambench.core.protocol import PRESETS, Protocol
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.store.schema import APPLICATION_ID, migrations
 
@@ -200,6 +201,13 @@ def speech() -> Iterator[AnyEvent]:
         for repeat in range(3):
             yield msgspec.structs.replace(score, iteration=iteration, repeat=repeat)
         yield Progressed(phase="distil", done=iteration, total=10**6)
+
+
+def run_row(**more: Any) -> RunRow:
+    """A row of `runs` of which this is known, and nothing else."""
+    empty: dict[str, Any] = dict.fromkeys(RunRow.__struct_fields__, "")
+    numbers = dict.fromkeys(("number", "seed", "done", "total", "attempt", "pid", "process_started", "stop_asked"), 0)
+    return RunRow(**empty | numbers | more)
 
 
 SCHEMAS = (1, 2, 3, 4, 5)

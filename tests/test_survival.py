@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -21,6 +22,7 @@ from dambench.core import files
 from dambench.core.events import Failed, Started, Stepped
 from dambench.engine.checkpoints import Checkpoint, Keeper, newest
 from dambench.runner import processes
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from tests.ledger import CARD, config, costs, words
 
@@ -47,11 +49,11 @@ def _outcome(path: Path, run: str) -> dict[str, Any]:
         assert store.query("pragma integrity_check") == [{"integrity_check": "ok"}]
         row = store.run(run)
         return {
-            "set": row["set_sha256"],
-            "state": row["state"],
+            "set": row.set_sha256,
+            "state": row.state,
             "scores": store.query(
                 "select network, repeat, accuracy, loss, train_accuracy from scores where run = ? order by repeat",
-                row["number"],
+                row.number,
             ),
             "losses": [(e.iteration, e.losses) for _, e in store.tail(run) if isinstance(e, Stepped)],
         }
@@ -64,10 +66,10 @@ def _wait(for_: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def _row(path: Path, run: str) -> dict[str, Any]:
+def _row(path: Path, run: str) -> RunRow:
     with closing(Store.open(path)) as store:
         row = store.run(run)
-        return row | {"shown": processes.state(row)}
+        return msgspec.structs.replace(row, state=processes.state(row))
 
 
 # Killed.
@@ -91,15 +93,15 @@ def test_a_run_killed_again_and_again_ends_as_one_never_interrupted(
             first.kill()
         for _ in range(kills - 1):
             row = _row(path, run)
-            if row["state"] == "finished":
+            if row.state == "finished":
                 break
-            assert row["shown"] == "lost"
+            assert row.state == "lost"
             again = _dambench("resume", run, "--headless", stderr=subprocess.DEVNULL)
             # From before torch is imported until after the first iterations.
             time.sleep(draw.uniform(0.2, 4.0))
             again.kill()
             again.wait()
-        if _row(path, run)["state"] != "finished":
+        if _row(path, run).state != "finished":
             assert run_cli(["resume", run, "--headless"]) == 0
         if expected is None:
             expected = _outcome(path, _json(capsys, *dm, "--headless", "--again")["run"])
@@ -112,6 +114,7 @@ TALKER = """
 import sys
 from contextlib import closing
 from pathlib import Path
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from tests.ledger import speech
 with closing(Store.open(Path(sys.argv[1]), write=True)) as store:
@@ -136,7 +139,7 @@ def test_what_was_acknowledged_before_a_kill_is_there_and_nothing_by_halves(kill
         with closing(Store.open(path)) as store:
             assert store.query("pragma integrity_check") == [{"integrity_check": "ok"}]
             told = [type(event).__name__ for _, event in store.tail(run)]
-            scores = store.query("select count(*) n from scores where run = ?", store.run(run)["number"])[0]["n"]
+            scores = store.query("select count(*) n from scores where run = ?", store.run(run).number)[0]["n"]
         assert heard[0] == "Started"
         # All that was handed on up to the last result is on disk, what came with it too.
         acknowledged = [name for name in heard if name in ("Started", "Stepped", "Evaluated")]
@@ -242,16 +245,16 @@ def test_a_detached_run_goes_on_without_its_terminal_and_can_be_seen_stopped_and
     assert f"dambench watch {run}" in err
     row = _row(path, run)
     try:
-        assert os.getsid(row["pid"]) == row["pid"]
-        assert os.readlink(f"/proc/{row['pid']}/fd/0") == os.devnull
-        assert os.readlink(f"/proc/{row['pid']}/fd/1") == row["log"]
-        os.kill(row["pid"], signal.SIGHUP)
-        _wait(lambda: _row(path, run)["done"] > 20)
-        assert _row(path, run)["shown"] == "running"
+        assert os.getsid(row.pid) == row.pid
+        assert os.readlink(f"/proc/{row.pid}/fd/0") == os.devnull
+        assert os.readlink(f"/proc/{row.pid}/fd/1") == row.log
+        os.kill(row.pid, signal.SIGHUP)
+        _wait(lambda: _row(path, run).done > 20)
+        assert _row(path, run).state == "running"
         assert run_cli(["resume", run]) == 2
         assert "goes on, as process" in capsys.readouterr().err
         (listed,) = _json(capsys, "runs")
-        assert (listed["state"], listed["pid"]) == ("running", row["pid"])
+        assert (listed.state, listed.pid) == ("running", row.pid)
         assert run_cli(["stop", run]) == 0
         assert "Stopped at iteration" in capsys.readouterr().err
         assert run_cli(["watch", run]) == 143
@@ -265,10 +268,10 @@ def test_a_detached_run_goes_on_without_its_terminal_and_can_be_seen_stopped_and
         assert run_cli(["resume", run]) == 0
         assert capsys.readouterr().out.strip() == run
         again = _row(path, run)
-        assert (again["attempt"], again["shown"]) == (2, "running")
-        assert again["pid"] != row["pid"]
+        assert (again.attempt, again.state) == (2, "running")
+        assert again.pid != row.pid
         assert run_cli(["stop", run, "--kill"]) == 0
-        assert _row(path, run)["shown"] == "lost"
+        assert _row(path, run).state == "lost"
         assert run_cli(["watch", run]) == 1
         assert "dambench resume" in capsys.readouterr().err
         assert run_cli(["runs"]) == 0
@@ -300,10 +303,10 @@ def test_a_run_that_is_not_there_any_more_is_lost_on_this_machine_at_once(
         run = store.create(config(), CARD, process=here)
         list(store.record(run, (event for event in words(config()) if isinstance(event, Started | Stepped))))
         assert processes.state(store.run(run)) == "running"
-        number = store.run(run)["number"]
+        number = store.run(run).number
 
         def shown(**changes: Any) -> str:
-            return processes.state(store.run(run) | changes)
+            return processes.state(msgspec.structs.replace(store.run(run), **changes))
 
         assert shown(process_started=here.started + 1) == "lost"  # the pid was given to another
         assert shown(pid=2**22 + 1) == "lost"
@@ -331,10 +334,10 @@ def test_a_run_on_another_machine_is_asked_through_the_database(
         elsewhere = processes.this_process().__class__(host="elsewhere", boot="b", pid=1, started=1)
         run = store.create(config(), CARD, process=elsewhere)
         list(store.record(run, (event for event in words(config()) if isinstance(event, Started | Stepped))))
-        before = store.run(run)["beat_at"]
+        before = store.run(run).beat_at
         asked: list[bool] = []
         with processes.beating(path, run, 1, lambda: asked.append(True)):
-            _wait(lambda: store.run(run)["beat_at"] > before)
+            _wait(lambda: store.run(run).beat_at > before)
             assert not asked
             assert run_cli(["stop", run]) == 0
             assert "elsewhere notices within" in capsys.readouterr().err

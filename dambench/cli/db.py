@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from typer import Argument, Option
@@ -18,6 +18,7 @@ from dambench.core.units import size
 from dambench.runner import processes
 from dambench.store import filters, journal, upkeep
 from dambench.store import runs as stored
+from dambench.store.rows import RunRow
 
 app = Commands(rich_markup_mode=None, help="The database: whole, copied, merged, up to date, tidy.")
 
@@ -77,7 +78,7 @@ def bundle(
         rows = store.newest(only=only.where(processes.states(store)))
         if not rows:
             raise BadInput(f"No run is meant by the filter {filter_!r}." if filter_ else "There are no runs to bundle.")
-        made = bundle(store, file, [row["id"] for row in rows], overwrite=overwrite)
+        made = bundle(store, file, [row.id for row in rows], overwrite=overwrite)
     if as_json:
         print(json.dumps(msgspec.to_builtins(made)))
     else:
@@ -147,7 +148,7 @@ def purge(
 ) -> None:
     """Remove for good: runs in the trash with their sets and logs, checkpoints that no run needs, broken-off files."""
 
-    def goes_on(row: dict[str, Any]) -> bool:
+    def goes_on(row: RunRow) -> bool:
         return processes.state(row) in processes.ALIVE
 
     path = on_a_local_disk(db or stored.default_path())

@@ -67,4 +67,4 @@ def ended_before(path: Path, run_id: str, began: datetime) -> bool:
     """Whether the run that a process named had ended before that process began."""
     with open_store(path) as store:
         row = store.run(run_id)
-        return row["state"] == "finished" and datetime.fromisoformat(row["ended_at"]) < began
+        return row.state == "finished" and datetime.fromisoformat(row.ended_at or "") < began

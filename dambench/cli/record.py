@@ -56,7 +56,7 @@ def record(
     watch = Watch(here.watch.console, job.config.iterations)
     recorder = Recorder(store, run_id, attempt, watch.say, lambda: bool(here.signals.received))
     keeper = Keeper(
-        files.run_folder(store.run(run_id)["uid"]),
+        files.run_folder(store.run(run_id).uid),
         job.config.execution.checkpoint_every,
         beginning.checkpoints if beginning else None,
         lambda: not recorder.is_behind,
@@ -89,8 +89,8 @@ def record(
                     keep(sampled_events)
             except Interrupted as interrupt:
                 row = store.run(run_id)
-                iteration = row["done"] if row["phase"] == "distil" else 0
-                keep(iter([Stopped(signal=str(interrupt), phase=row["phase"], iteration=iteration, costs=[])]))
+                iteration = row.done if row.phase == "distil" else 0
+                keep(iter([Stopped(signal=str(interrupt), phase=row.phase, iteration=iteration, costs=[])]))
             except NotKept:
                 raise
             except Exception as error:
@@ -143,21 +143,21 @@ def result(store: Store, run_id: str) -> dict[str, Any]:
     measured = [event.measured if isinstance(event, Evaluated) else event for event in events]
     final = [event for event in measured if isinstance(event, Measured) and event.final]
     # Of the first network, as on every screen; of those that are left where others diverged there is no mean.
-    config = json.loads(row["config"])
+    config = json.loads(row.config)
     first = [event for event in final if event.evaluator == "accuracy" and event.subject == config["evaluate_on"][0]]
     accuracies = [float(event.values["accuracy"]) for event in first]
-    if row["state"] == "finished" and len(accuracies) < config["eval_repeats"]:
+    if row.state == "finished" and len(accuracies) < config["eval_repeats"]:
         accuracies = []
     costs = next((event.costs for event in reversed(events) if isinstance(event, Finished | Failed | Stopped)), [])
     result = {
         "run": run_id,
-        "state": row["state"],
-        "method": row["method"],
-        "dataset": row["dataset"],
-        "ipc": row["ipc"],
-        "network": row["network"],
-        "protocol": row["protocol"],
-        "seed": row["seed"],
+        "state": row.state,
+        "method": row.method,
+        "dataset": row.dataset,
+        "ipc": row.ipc,
+        "network": row.network,
+        "protocol": row.protocol,
+        "seed": row.seed,
         "accuracy": mean(accuracies) if accuracies else None,
         "std": std(accuracies),
         "n": len(accuracies),
@@ -169,7 +169,7 @@ def result(store: Store, run_id: str) -> dict[str, Any]:
         ],
         "seconds": {cost.phase: cost.seconds for cost in costs},
         "peak_memory_bytes": {cost.phase: cost.peak_memory_bytes for cost in costs},
-        "synthetic_sha256": row["set_sha256"],
+        "synthetic_sha256": row.set_sha256,
         "warnings": list(dict.fromkeys(remark(event) for event in events if isinstance(event, Warned | Adapted))),
     }
-    return result | ({"error": row["error"]} if row["error"] else {})
+    return result | ({"error": row.error} if row.error else {})

@@ -22,6 +22,7 @@ from dambench.core.errors import BadInput
 from dambench.core.units import duration
 from dambench.runner import processes
 from dambench.store import runs as stored
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 
 if TYPE_CHECKING:
@@ -125,17 +126,17 @@ def resume(
         with open_store(path, write=True) as store:
             row = store.run(run_id)
             _can_resume(row)
-            beginning = store.beginning(row["id"], here.process())
+            beginning = store.beginning(row.id, here.process())
             job = engine.reopen(
-                msgspec.json.decode(row["config"], type=RunConfig),
-                row["dataset_sha256"],
-                row["recipe"],
-                json.loads(row["overrides"]),
+                msgspec.json.decode(row.config, type=RunConfig),
+                row.dataset_sha256,
+                row.recipe,
+                json.loads(row.overrides),
                 beginning.environment,
                 here.watch.say,
             )
-            here.watch.say(f"run {row['id']}, resumed")
-            return record(store, row["id"], job, here, as_json, beginning)
+            here.watch.say(f"run {row.id}, resumed")
+            return record(store, row.id, job, here, as_json, beginning)
 
 
 @request_options(
@@ -166,39 +167,37 @@ def evaluate(
     stored.check(path)
     with open_store(path) as store:
         row = store.run(run_id)
-        made = store.query(
-            "select iteration from artifacts where run = ? and sha256 = ?", row["number"], row["set_sha256"]
-        )
-    if row["state"] != "finished" or not made:
-        raise BadInput(f"The run {row['id']} is {processes.state(row)}: only the set of a finished run is evaluated.")
-    _check_set(row, row["set_sha256"])
+        iteration = store.iteration_of(row)
+    if row.state != "finished" or row.set_sha256 is None or iteration is None:
+        raise BadInput(f"The run {row.id} is {processes.state(row)}: only the set of a finished run is evaluated.")
+    _check_set(row, row.set_sha256)
     if detached:
         return detach([word for word in context.obj if word != "--detach"], path, as_json)
     with foreground() as here:
         from dambench import engine
 
         with open_store(path, write=True) as store:
-            overrides = json.loads(row["overrides"])
+            overrides = json.loads(row.overrides)
             job = engine.reopen(
-                msgspec.json.decode(row["config"], type=RunConfig),
-                row["dataset_sha256"],
-                row["recipe"],
+                msgspec.json.decode(row.config, type=RunConfig),
+                row.dataset_sha256,
+                row.recipe,
                 overrides,
                 None,
                 here.watch.say,
                 only_its_set=True,
             )
-            made_set = SetRef(row["set_sha256"], made[-1]["iteration"])
+            made_set = SetRef(row.set_sha256, iteration)
             job = engine.evaluation(job, request, made_set, choice)
-            finished = None if again else store.finished(job.config, job.card, row["set_sha256"])
+            finished = None if again else store.finished(job.config, job.card, row.set_sha256)
             if finished:
                 _point_out(store, finished, job, request, here.watch, as_json)
                 here.announce(finished)
                 return 0
             new = store.create(
-                job.config, job.card, request.name or "", request.tags or [], here.process(), row["recipe"], overrides
+                job.config, job.card, request.name or "", request.tags or [], here.process(), row.recipe, overrides
             )
-            here.watch.say(f"run {new}, of the set of {row['id']}")
+            here.watch.say(f"run {new}, of the set of {row.id}")
             here.announce(new)
             return record(store, new, job, here, as_json)
 
@@ -208,7 +207,7 @@ def _point_out(store: Store, run_id: str, job: "Job", request: Request, watch: W
     for note in [*job.card.notes, *job.notes]:
         watch.say(f"note: {sanitize.display(note, 1000)}")
     row = store.run(run_id)
-    where, when = sanitize.display(row["host"], 60), row["ended_at"][:16].replace("T", " ")
+    where, when = sanitize.display(row.host, 60), (row.ended_at or "")[:16].replace("T", " ")
     watch.say(f"run {run_id} has done this already{f' on {where}' if where else ''} ({when} UTC): {AGAIN}")
     if request.name or request.tags:
         watch.say(f"--name and --tag are of new runs. `dambench tag {run_id}` and `note {run_id}` change this one.")
@@ -216,7 +215,7 @@ def _point_out(store: Store, run_id: str, job: "Job", request: Request, watch: W
         print(json.dumps(result(store, run_id) | {"existing": True}), flush=True)
 
 
-def _check_set(row: dict[str, Any], sha256: str) -> None:
+def _check_set(row: RunRow, sha256: str) -> None:
     """See that a set which is to be evaluated is here, before anything is recorded.
 
     Args:
@@ -225,35 +224,34 @@ def _check_set(row: dict[str, Any], sha256: str) -> None:
     Raises:
         BadInput: it is missing, or its content is not that of its name.
     """
-    if sha256 == row["dataset_sha256"]:
+    if sha256 == row.dataset_sha256:
         return  # the prepared dataset itself, which is looked at when it is opened
     path = files.set_path(sha256)
     if not path.is_file():
         raise BadInput(
-            f"The set {sha256[:12]} of the run {row['id']} is not on this machine; the run was made on "
-            f"{sanitize.display(row['host'], 60) or 'another'}. `dambench db bundle` there and `dambench db merge` "
+            f"The set {sha256[:12]} of the run {row.id} is not on this machine; the run was made on "
+            f"{sanitize.display(row.host, 60) or 'another'}. `dambench db bundle` there and `dambench db merge` "
             "here bring it."
         )
     if files.sha256(path) != sha256:
-        raise BadInput(f"The set {str(path)!r} of the run {row['id']} is damaged: its content is not that of its name.")
+        raise BadInput(f"The set {str(path)!r} of the run {row.id} is damaged: its content is not that of its name.")
 
 
-def _can_resume(row: dict[str, Any]) -> None:
-    if row["deleted_at"]:
-        raise BadInput(f"The run {row['id']} is in the trash: `dambench restore {row['id']}` takes it out.")
+def _can_resume(row: RunRow) -> None:
+    if row.deleted_at:
+        raise BadInput(f"The run {row.id} is in the trash: `dambench restore {row.id}` takes it out.")
     now = processes.state(row)
     if now == "finished":
-        raise BadInput(f"The run {row['id']} is finished: there is nothing to go on with.")
+        raise BadInput(f"The run {row.id} is finished: there is nothing to go on with.")
     if now in processes.ALIVE:
         quiet = f", silent for {duration(processes.silence(row))}" if now == "silent" else ""
         raise BadInput(
-            f"The run {row['id']} goes on, as process {row['pid']} on {row['host']}{quiet}: "
-            f"`dambench watch {row['id']}` shows it."
+            f"The run {row.id} goes on, as process {row.pid} on {row.host}{quiet}: `dambench watch {row.id}` shows it."
         )
-    if made := json.loads(row["config"]).get("where", {}).get("made"):
+    if made := json.loads(row.config).get("where", {}).get("made"):
         _check_set(row, made)
-    if row["diverged_at"] is not None:
+    if row.diverged_at is not None:
         raise BadInput(
-            f"The run {row['id']} diverged at iteration {row['diverged_at']}, and would again: begin a new one, with "
+            f"The run {row.id} diverged at iteration {row.diverged_at}, and would again: begin a new one, with "
             "a smaller step size."
         )

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from typer import Argument, Option
 
 from dambench.cli.options import Db, Filter, Json, RunId
@@ -37,10 +38,9 @@ def runs(
     if not all_ and len(rows) > NEWEST:
         rows.pop()
         print(f"The newest {NEWEST}; --all lists the others too.", file=sys.stderr)
-    for row in rows:
-        row["state"] = processes.state(row)
+    rows = [msgspec.structs.replace(row, state=processes.state(row)) for row in rows]
     if as_json:
-        print(json.dumps([row | {"overrides": json.loads(row["overrides"])} for row in rows]))
+        print(json.dumps([msgspec.structs.asdict(row) | {"overrides": json.loads(row.overrides)} for row in rows]))
         return
     if not rows and filter_:
         print("No run is meant by this filter.")
@@ -54,22 +54,22 @@ def runs(
     head = ["id", "state", "method", "dataset", "ipc", "seed", "accuracy", "n", "name"]
     lines = [
         [
-            row["id"],
-            row["state"] if row["state"] != "running" else f"{row['phase']} {row['done']}/{row['total']}",
-            (f"{row['evaluates']}: " if row["evaluates"] else "") + method_label(row["method"], row["overrides"]),
-            row["dataset"],
-            row["ipc"],
-            row["seed"],
-            None if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %",
-            row["n"],
-            row["name"],
+            row.id,
+            row.state if row.state != "running" else f"{row.phase} {row.done}/{row.total}",
+            (f"{row.evaluates}: " if row.evaluates else "") + method_label(row.method, row.overrides),
+            row.dataset,
+            row.ipc,
+            row.seed,
+            None if row.accuracy is None else f"{100 * row.accuracy:.2f} %",
+            row.n,
+            row.name,
         ]
         for row in rows
     ]
     if has_room():
         head += ["protocol", "begun (UTC)"]
         for line, row in zip(lines, rows, strict=True):
-            line += [row["protocol"], row["created_at"][:16].replace("T", " ")]
+            line += [row.protocol, row.created_at[:16].replace("T", " ")]
     table(head, lines)
 
 
@@ -84,7 +84,7 @@ def show(
         files.check_suffix(preview, [".png"], "a preview")
     with open_store(db) as store:
         details = store.describe(run_id)
-        details["run"]["state"] = processes.state(details["run"])
+        details["run"]["state"] = processes.state(store.run(run_id))
         png = store.preview(run_id)
         part = preview_note(png, details["sets"][-1]["shape"], store.extent(run_id)) if png else ""
     if preview is not None:
@@ -113,7 +113,7 @@ def tag(
     if wrong := [name for name in tags if not name.strip("- ")]:
         raise BadInput(f"{wrong[0]!r} is no tag: a tag is a word, with a - in front to take it away.")
     with open_store(db, write=True) as store:
-        run = store.run(run_id)["id"]
+        run = store.run(run_id).id
         for name in tags:
             store.edit(run, "untag" if name.startswith("-") else "tag", name.removeprefix("-").strip())
         print(" ".join(store.describe(run)["tags"]))
@@ -127,9 +127,9 @@ def note(
     """Write a note to a run."""
     with open_store(db, write=True) as store:
         row = store.run(run_id)
-        store.edit(row["id"], "note", text)
-    if row["note"]:
-        say(f"Replaced: {row['note']}")
+        store.edit(row.id, "note", text)
+    if row.note:
+        say(f"Replaced: {row.note}")
 
 
 def delete(ids: RunIds, db: Db = None) -> None:
@@ -137,13 +137,13 @@ def delete(ids: RunIds, db: Db = None) -> None:
     with open_store(db, write=True) as store:
         rows = [store.run(run_id) for run_id in ids]
         for row in rows:
-            if row["deleted_at"]:
-                raise BadInput(f"The run {row['id']} is in the trash already.")
+            if row.deleted_at:
+                raise BadInput(f"The run {row.id} is in the trash already.")
             if processes.state(row) in processes.ALIVE:
-                raise BadInput(f"The run {row['id']} goes on: `dambench stop {row['id']}` first.")
+                raise BadInput(f"The run {row.id} goes on: `dambench stop {row.id}` first.")
         for row in rows:
-            store.delete(row["id"])
-    which = " ".join(row["id"] for row in rows)
+            store.delete(row.id)
+    which = " ".join(row.id for row in rows)
     print(f"In the trash: {which}. `dambench restore` brings them back, `dambench db purge` does not.", file=sys.stderr)
 
 
@@ -152,8 +152,8 @@ def restore(ids: RunIds, db: Db = None) -> None:
     with open_store(db, write=True) as store:
         rows = [store.run(run_id) for run_id in ids]
         for row in rows:
-            if not row["deleted_at"]:
-                raise BadInput(f"The run {row['id']} is not in the trash: `dambench runs --deleted` lists those.")
+            if not row.deleted_at:
+                raise BadInput(f"The run {row.id} is not in the trash: `dambench runs --deleted` lists those.")
         for row in rows:
-            store.restore(row["id"])
-    print(f"Restored: {' '.join(row['id'] for row in rows)}.", file=sys.stderr)
+            store.restore(row.id)
+    print(f"Restored: {' '.join(row.id for row in rows)}.", file=sys.stderr)

@@ -43,7 +43,7 @@ def shot(
     path = db or stored.default_path()
     if run_id:
         with open_store(path) as store:
-            run_id = store.run(run_id)["id"]
+            run_id = store.run(run_id).id
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     from dambench.tui.shot import shoot
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, cast
 
 import psutil
 
@@ -71,19 +71,36 @@ def _started(pid: int) -> int:
     return 0
 
 
-def state(row: dict[str, Any]) -> State:
+class ProcessRow(Protocol):
+    """Which process a run is by its row, and how it stands by its own word."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def boot(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def process_started(self) -> int: ...
+    @property
+    def beat_at(self) -> str: ...
+
+
+def state(row: ProcessRow) -> State:
     """How a run stands: what its row says, unless its process is not there any more.
 
     On this machine that is known at once; of another one, only that it has been silent.
     """
-    stored: State = row["state"]
+    stored = cast(State, row.state)
     if stored not in ("waiting", "running"):
         return stored
-    if not row["pid"]:
+    if not row.pid:
         return "lost"  # by a dambench that did not say which process it was
     if is_here(row):
-        return stored if _started(row["pid"]) == row["process_started"] else "lost"
-    if row["host"] == socket.gethostname() and row["boot"].split(" ")[0] != _boot().split(" ")[0]:
+        return stored if _started(row.pid) == row.process_started else "lost"
+    if row.host == socket.gethostname() and row.boot.split(" ")[0] != _boot().split(" ")[0]:
         return "lost"  # this machine was restarted since
     quiet = silence(row)
     return "lost" if quiet > LOST_SECONDS else "silent" if quiet > SILENT_SECONDS else stored
@@ -91,40 +108,36 @@ def state(row: dict[str, Any]) -> State:
 
 def states(store: Store) -> dict[int, State]:
     """By its number, how each run stands that is waiting or running by its own word."""
-    rows = store.query("""
-        select number, state, host, boot, pid, process_started, beat_at from runs
-        where state in ('waiting', 'running') and deleted_at = ''
-    """)
-    return {row["number"]: state(row) for row in rows}
+    return {row.number: state(row) for row in store.unfinished()}
 
 
-def silence(row: dict[str, Any]) -> float:
+def silence(row: ProcessRow) -> float:
     """Seconds since a run's last sign of life, by this machine's clock."""
-    if not row["beat_at"]:
+    if not row.beat_at:
         return float("inf")
-    return (datetime.now(UTC) - datetime.fromisoformat(row["beat_at"])).total_seconds()
+    return (datetime.now(UTC) - datetime.fromisoformat(row.beat_at)).total_seconds()
 
 
-def is_here(row: dict[str, Any]) -> bool:
+def is_here(row: ProcessRow) -> bool:
     """Whether the run's process, if there is one, can be signalled from here."""
-    return bool(row["host"] == socket.gethostname() and row["boot"] == _boot())
+    return bool(row.host == socket.gethostname() and row.boot == _boot())
 
 
-def send(row: dict[str, Any], number: signal.Signals) -> bool:
+def send(row: ProcessRow, number: signal.Signals) -> bool:
     """Signal a run's process here. Returns whether there was one."""
-    pid = row["pid"]
+    pid = row.pid
     if hasattr(os, "pidfd_open"):
         with suppress(OSError):
             handle = os.pidfd_open(pid)
             try:
                 # The handle is of one process: if that is ours, whatever comes after it is not meant.
-                if _started(pid) == row["process_started"]:
+                if _started(pid) == row.process_started:
                     signal.pidfd_send_signal(handle, number)
                     return True
             finally:
                 os.close(handle)
             return False
-    if _started(pid) == row["process_started"]:
+    if _started(pid) == row.process_started:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
             return True

@@ -121,7 +121,7 @@ class JournalStore(Store):
             raise NotKept(f"The journal {str(self._journal.folder)!r} cannot be read: {error.strerror}.") from error
 
     def beat(self, run: str, attempt: int) -> bool:
-        name = attempt_file_name(self.run(run)["uid"], attempt)
+        name = attempt_file_name(self.run(run).uid, attempt)
         with self._writing(name):
             self._journal.check_there()
             self._journal.touch(name)

@@ -5,11 +5,12 @@ order, which SQLite makes.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dambench.store.filters import ITERATION, NETWORK, Clause
 from dambench.store.metrics import accuracies, course, latest_mean
+from dambench.store.rows import ListedRun
 from dambench.store.runs import EVALUATES, Store
 from dambench.store.statistics import Estimate
 
@@ -63,8 +64,12 @@ def ordered(store: Store, only: Clause, order: str, *, down: bool, lost: Sequenc
     return [row[0] for row in rows]
 
 
-def page(store: Store, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """What a table shows of these runs, by their numbers."""
+def page(store: Store, numbers: Sequence[int], stands: Mapping[int, str] | None = None) -> dict[int, ListedRun]:
+    """What a table shows of these runs, by their numbers.
+
+    Args:
+        stands: how they really stand, where that is not what they say.
+    """
     rows = store.query(
         f"""
         select runs.number, runs.uid, runs.id, runs.name, runs.state, runs.method, runs.overrides, runs.dataset,
@@ -80,17 +85,19 @@ def page(store: Store, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
         """,
         json.dumps(list(numbers)),
     )
-    known = accuracies(store, numbers)
+    estimates = accuracies(store, numbers)
     found = {}
     for row in rows:
         step = json.loads(row.pop("step") or "{}")
-        found[row["number"]] = row | {
+        row |= {
             "tags": sorted(json.loads(row["tags"])),
-            "accuracy": known.get(row["number"]),
+            "accuracy": estimates.get(row["number"]),
             "loss": next(iter(step.get("losses", {}).values()), None),
             "rate": step["iteration"] / step["seconds"] if step.get("seconds") else None,
             "peak": row["peak"] or step.get("memory_bytes") or None,
+            "stands": (stands or {}).get(row["number"], row["state"]),
         }
+        found[row["number"]] = ListedRun(**row)
     return found
 
 

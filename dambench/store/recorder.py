@@ -21,6 +21,7 @@ from dambench.core.errors import BadInput, Gone, Held, KeptElsewhere, NotKept
 from dambench.core.events import AnyEvent, Previewed, Progressed, Sampled, Stepped, harmless
 from dambench.store import database
 from dambench.store.records import EventLogged, LogRecord, log_event
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.store.tables import PREVIEWS
 
@@ -66,9 +67,9 @@ class Recorder:
         row = store.run(run)
         self.lost = ""
         """Why the database will not be written any more; empty: it is."""
-        self._store, self._run, self._uid, self._attempt = store, str(row["id"]), str(row["uid"]), attempt
+        self._store, self._run, self._uid, self._attempt = store, str(row.id), str(row.uid), attempt
         self._say, self._hurried = say, hurried
-        self._number = row["number"]
+        self._number = row.number
         self._sequence = self._last_sequence()
         self._waiting: list[LogRecord] = []
         self._flushed = time.monotonic()
@@ -216,12 +217,12 @@ class Recorder:
         return target
 
 
-def _said_so_far(store: Store, row: dict[str, object]) -> Iterator[LogRecord]:
+def _said_so_far(store: Store, row: RunRow) -> Iterator[LogRecord]:
     """What a run and its earlier processes said, from the database; nothing, where that cannot be told."""
     from dambench.store.merge import Refused, copy_of
 
     with suppress(Refused, BadInput):
-        copy = copy_of(store, row)
+        copy = copy_of(store, msgspec.structs.asdict(row))
         yield copy.created
         yield from copy.said
         yield from copy.last

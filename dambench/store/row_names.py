@@ -119,7 +119,10 @@ def evaluated_runs(
     for run in runs:
         config = json.loads(run.config)
         options = config["method"].get("options", {})
-        for network in sorted({*json.loads(run.networks), *config["evaluate_on"]}):
+        measured = set(json.loads(run.networks))
+        if not measured and config.get("evaluator", {}).get("name", "accuracy") != evaluator:
+            continue
+        for network in sorted({*measured, *config["evaluate_on"]}):
             traits = _traits(run, config, network)
             entries.append(EvaluatedRun(run, config, network, traits, options, datasets[run.dataset_sha256]))
     _name_rows(entries)
@@ -132,6 +135,8 @@ def _traits(run: FinishedRun, config: dict[str, Any], network: str) -> dict[str,
     precision = config.get("precision", "fp32")
     on_cpu = config.get("where", {}).get("device", "cpu") == "cpu"
     matched = run.network
+    evaluator = config.get("evaluator", {}).get("options", {})
+    version = config.get("evaluator_version", 1)
     return {
         "network": matched,
         "preprocessing": config.get("preprocessing", "mean/std"),
@@ -139,15 +144,13 @@ def _traits(run: FinishedRun, config: dict[str, Any], network: str) -> dict[str,
         # bf16 is of the real branch alone: networks are then tested as the device does by default.
         "tested in": precision if precision != "bf16" else "fp32" if on_cpu else "tf32",
         "version": config.get("method_version", 1),
-        "evaluator": {
-            "evaluator version": config.get("evaluator_version", 1),
-            **config.get("evaluator", {}).get("options", {}),
-        },
         "code": [
             plugin
             for plugin in config.get("plugins", [])
             if plugin["kind"] != "networks" or any(name.startswith(plugin["name"]) for name in (matched, network))
         ],
+        # Left out where it is as it always was: names of rows are made of a digest of all this.
+        **({"evaluator": {"evaluator version": version, **evaluator}} if evaluator or version != 1 else {}),
     }
 
 
@@ -178,7 +181,7 @@ def _name_rows(entries: Sequence[EvaluatedRun]) -> None:
     ):
         traits = ("precision", "tested in") if trait == "precision" else (trait,)
         for group in same(lambda entry: None):
-            if len({str([entry.traits[name] for name in traits]) for entry in group}) > 1:
+            if len({str([entry.traits.get(name) for name in traits]) for entry in group}) > 1:
                 for entry in group:
                     names[entry.kind] |= words(entry.traits)
     for group in same(lambda entry: entry.place):
@@ -221,7 +224,7 @@ def _version(traits: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluator(traits: dict[str, Any]) -> dict[str, Any]:
-    return dict(traits["evaluator"])
+    return dict(traits.get("evaluator", {"evaluator version": 1}))
 
 
 def _code(traits: dict[str, Any]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import secrets
 import sqlite3
 from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from dambench.store import database, journal, records
 from dambench.store.database import transaction
 from dambench.store.records import LONGEST, Editable, EditConflict, LogRecord, RunCreated, RunEdited
 from dambench.store.results import damaged
+from dambench.store.rows import RUN_COLUMNS, RunRow, RunSummary
 from dambench.store.tables import Tables
 from dambench.store.usage import usage
 
@@ -245,10 +247,10 @@ class Store:
         row = self.run(run)
 
         def check() -> None:
-            if was is not None and (now := self.run(row["id"])[what]) != was:
-                raise EditConflict(row["id"], what, now)
+            if was is not None and (now := getattr(self.run(row.id), what)) != was:
+                raise EditConflict(row.id, what, now)
 
-        self._write_checked(RunEdited(uid=row["uid"], at=records.now(), what=what, value=value), check)
+        self._write_checked(RunEdited(uid=row.uid, at=records.now(), what=what, value=value), check)
 
     def _write_checked(self, edited: RunEdited, check: Callable[[], None]) -> None:
         """Add a change, unless `check`, within the same transaction, raises."""
@@ -277,24 +279,97 @@ class Store:
             for record in log:
                 self.tables.apply(record)
 
-    def run(self, prefix: str) -> dict[str, Any]:
+    def run(self, prefix: str) -> RunRow:
         """The run of that id, or of the only id that begins so.
 
         Raises:
             BadInput: there is none, or more than one.
         """
         # By the index: the last character there is comes after all that an id can hold.
-        rows = self.query("select * from runs where id >= ? and id < ? order by id", prefix, f"{prefix}\U0010ffff")
-        exact = [row for row in rows if row["id"] == prefix]
+        rows = self.runs("id >= ? and id < ? order by id", prefix, f"{prefix}\U0010ffff")
+        exact = [row for row in rows if row.id == prefix]
         if exact or (prefix and len(rows) == 1):
             return (exact or rows)[0]
         if not prefix or not rows:
             raise BadInput(f"No run has the id {display(prefix)!r}: `dambench runs` lists them.")
         raise BadInput(f"{len(rows)} runs have an id that begins with {display(prefix)!r}: type more of it.")
 
+    def runs(self, condition: str, *values: Any) -> list[RunRow]:
+        """The runs that meet a condition, in SQL."""
+        return [RunRow(**row) for row in self.query(f"select {RUN_COLUMNS} from runs where {condition}", *values)]
+
+    def unfinished(self) -> list[RunRow]:
+        """The runs that are waiting or running by their own word."""
+        return self.runs("state in ('waiting', 'running') and deleted_at = ''")
+
+    def with_uid(self, uid: str) -> RunRow | None:
+        return next(iter(self.runs("uid = ?", uid)), None)
+
+    def ids(self) -> list[str]:
+        """All runs that are not in the trash, newest first."""
+        order = self.by_age(newest_first=True)
+        return [row["id"] for row in self.query(f"select id from runs where deleted_at = '' order by {order}")]
+
+    def number_of(self, run: str) -> int | None:
+        return next((int(row["number"]) for row in self.query("select number from runs where id = ?", run)), None)
+
+    def count_by_state(self) -> dict[str, int]:
+        rows = self.query("select state, count(*) n from runs where deleted_at = '' group by state")
+        return {row["state"]: row["n"] for row in rows}
+
+    def finished_by_protocol(self) -> dict[str, int]:
+        """By the protocol's SHA-256, how many runs have finished."""
+        sql = "select protocol_sha256, count(*) n from runs where state = 'finished' and deleted_at = '' group by 1"
+        return {row["protocol_sha256"]: row["n"] for row in self.query(sql)}
+
+    def maker(self, run: str) -> str | None:
+        """The run whose set this one only evaluates; None: it makes its own, or that run is not here."""
+        (row,) = self.query(f"select {MAKER} as maker from runs where id = ?", run)
+        return None if row["maker"] is None else str(row["maker"])
+
+    def evaluates(self, run: str) -> str:
+        """The set that a run evaluates that does nothing else, as `ab2cde's set`; empty: it makes a set."""
+        (row,) = self.query(f"select {EVALUATES} as evaluates from runs where id = ?", run)
+        return str(row["evaluates"])
+
+    def card(self, run: RunRow) -> DataCard:
+        """What is known of the data of a run."""
+        (row,) = self.query("select card from datasets where sha256 = ?", run.dataset_sha256)
+        return msgspec.json.decode(row["card"], type=DataCard)
+
+    def last_checkpoint(self, run: RunRow) -> int | None:
+        """The iteration that a run can go on from."""
+        (row,) = self.query("select max(iteration) last from checkpoints where run = ?", run.number)
+        return None if row["last"] is None else int(row["last"])
+
+    def iteration_of(self, run: RunRow) -> int | None:
+        """After which iteration the resulting set of a run was as it is; None: there is none."""
+        (row,) = self.query(
+            "select max(iteration) last from artifacts where run = ? and sha256 = ?", run.number, run.set_sha256
+        )
+        return None if row["last"] is None else int(row["last"])
+
+    def event_mark(self, number: int, sequence: int) -> object:
+        """What tells an event from another one of the same number, which has taken its place."""
+        return self.query("select at, kind from events where run = ? and sequence = ?", number, sequence)
+
+    def version(self) -> tuple[int, int]:
+        """Another one: something was written, by others or by this very store."""
+        return int(self.query("pragma data_version")[0]["data_version"]), self.db.conn.total_changes
+
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """See one moment of the database, whatever others write meanwhile."""
+        try:
+            self.db.conn.execute("begin")
+            yield
+        finally:
+            if self.db.conn.in_transaction:
+                self.db.conn.execute("rollback")
+
     def newest(
         self, most: int = -1, *, deleted: bool = False, only: tuple[str, Sequence[Any]] = ("1", ())
-    ) -> list[dict[str, Any]]:
+    ) -> list[RunSummary]:
         """The last runs that were entered, newest first, with their mean accuracy and from how many scores it is.
 
         It is that on the first network of each, as on every screen.
@@ -310,7 +385,7 @@ class Store:
         )
         # Those that are left where others diverged stand for nothing.
         mean = "iif(state != 'finished' or count(*) >= json_extract(config, '$.eval_repeats'), avg(accuracy), null)"
-        return self.query(
+        rows = self.query(
             f"""
             select id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,
                 created_at, host, boot, pid, process_started, attempt, beat_at, log, deleted_at,
@@ -323,32 +398,35 @@ class Store:
             *only[1],
             most,
         )
+        return [RunSummary(**row) for row in rows]
 
     def describe(self, prefix: str) -> dict[str, Any]:
         """Everything that is known of one run, in parts that JSON can hold."""
         row = self.run(prefix)
-        number = row.pop("number")
+        facts, number = msgspec.structs.asdict(row), row.number
+        del facts["number"]
 
         def part(table: str, order: str) -> list[dict[str, Any]]:
             rows = self.query(f"select * from {table} where run = ? order by {order}", number)
             return [{key: value for key, value in found.items() if key not in ("run", "preview")} for found in rows]
 
         sets = part("artifacts", "iteration")
-        (other,) = self.query(f"select {EVALUATES} as evaluates from runs where number = ?", number)
         return {
-            "run": row | other | {key: json.loads(row[key]) for key in ("config", "overrides")},
+            "run": facts
+            | {"evaluates": self.evaluates(row.id)}
+            | {"config": json.loads(row.config), "overrides": json.loads(row.overrides)},
             "tags": [found["tag"] for found in part("tags", "tag")],
             "environment": next(iter(part("environments", "run")), {}),
-            "attempts": self._attempts(row["id"]),
+            "attempts": self._attempts(row.id),
             "costs": part("costs", f"instr('{' '.join(PHASES)}', phase)"),
-            "usage": msgspec.to_builtins(usage(*self._by_attempt(row["id"], number))),
+            "usage": msgspec.to_builtins(usage(*self._by_attempt(row.id, number))),
             "scores": part("scores", "iteration, network, repeat"),
             "measurements": self.query(MEASUREMENTS, number),
             "sets": [made | {"file": str(files.find_set(made["sha256"]) or "")} for made in sets],
             "checkpoints": part("checkpoints", "sequence"),
             # A resumed run may have to say again what it had said.
             "warnings": list(
-                dict.fromkeys(remark(event) for _, event in self.tail(row["id"]) if isinstance(event, Warned | Adapted))
+                dict.fromkeys(remark(event) for _, event in self.tail(row.id) if isinstance(event, Warned | Adapted))
             ),
         }
 
@@ -364,7 +442,7 @@ class Store:
     def _attempts(self, run: str) -> list[dict[str, Any]]:
         """Where and in what environment each process of a run that was resumed has worked, from the second on."""
         rows = self.query(
-            "select at, body from events where run = ? and kind = 'resumed' order by sequence", self.run(run)["number"]
+            "select at, body from events where run = ? and kind = 'resumed' order by sequence", self.run(run).number
         )
         return [
             {
@@ -383,20 +461,19 @@ class Store:
         said = [event for _, event in self.tail(run)]
         environments = [event.environment for event in said if isinstance(event, Started)]
         known = "select {} from {} where run = ? order by {}"
-        scores = self.query(known.format("iteration, subject, repeat", "evaluations", "iteration"), row["number"])
+        scores = self.query(known.format("iteration, subject, repeat", "evaluations", "iteration"), row.number)
         stacks = [event.value for event in said if isinstance(event, Adapted) and event.what == "stack"]
         return Beginning(
-            attempt=row["attempt"] + 1,
+            attempt=row.attempt + 1,
             process=process,
             environment=environments[0] if environments else None,
             checkpoints=[
-                found["sha256"]
-                for found in self.query(known.format("sha256", "checkpoints", "sequence"), row["number"])
+                found["sha256"] for found in self.query(known.format("sha256", "checkpoints", "sequence"), row.number)
             ],
             scores=[(score["iteration"], score["subject"], score["repeat"]) for score in scores],
             sets=[
                 found["iteration"]
-                for found in self.query(known.format("iteration", "artifacts", "iteration"), row["number"])
+                for found in self.query(known.format("iteration", "artifacts", "iteration"), row.number)
             ],
             losses=[event for event in said if isinstance(event, Stepped)],
             stack=stacks[-1] if stacks else 0,
@@ -404,7 +481,7 @@ class Store:
 
     def seconds(self, run: str) -> float:
         """Since the run's first event, by the clock of this machine; 0: it has said nothing yet."""
-        number = self.run(run)["number"]
+        number = self.run(run).number
         began = self.query("select at from events where run = ? order by sequence limit 1", number)
         if not began:
             return 0.0
@@ -414,19 +491,19 @@ class Store:
 
     def preview(self, prefix: str) -> bytes:
         """A PNG of the run's latest set, a row per class, which needs no tensors; empty: it has none yet."""
-        number = self.run(prefix)["number"]
+        number = self.run(prefix).number
         rows = self.query("select preview from artifacts where run = ? order by iteration desc limit 1", number)
         return bytes(rows[0]["preview"]) if rows else b""
 
     def pictures(self, run: str) -> list[int]:
         """The iterations after which there is a picture of the run's synthetic set, in order."""
-        number = self.run(run)["number"]
+        number = self.run(run).number
         both = "select iteration from previews where run = ?1 union select iteration from artifacts where run = ?1"
         return [row["iteration"] for row in self.query(f"{both} order by iteration", number)]
 
     def picture(self, run: str, iteration: int) -> bytes:
         """One of `pictures`, a PNG: a row per class. Empty: there is none of that iteration."""
-        number = self.run(run)["number"]
+        number = self.run(run).number
         for table in ("artifacts", "previews"):
             found = self.query(f"select preview from {table} where run = ? and iteration = ?", number, iteration)
             if found:
@@ -438,7 +515,7 @@ class Store:
         (made,) = self.query(
             "select ipc, card, (select shape from artifacts where run = number order by iteration desc limit 1) shape "
             "from runs join datasets on datasets.sha256 = dataset_sha256 where number = ?",
-            self.run(run)["number"],
+            self.run(run).number,
         )
         counts = msgspec.json.decode(made["card"], type=DataCard).train_counts
         if made["ipc"] is None:
@@ -452,7 +529,7 @@ class Store:
         Left out are Progressed, of which only the latest is kept, Sampled, which `samples` tells, and Previewed, which
         `pictures` lists.
         """
-        number = self.run(run)["number"]
+        number = self.run(run).number
         rows = self.query(
             "select sequence, body from events where run = ? and sequence > ? order by sequence",
             number,
@@ -463,7 +540,7 @@ class Store:
 
     def samples(self, run: str, after: int = 0) -> Iterator[tuple[int, Sampled]]:
         """What a run's machine was doing since its event number `after`, in order."""
-        number = self.run(run)["number"]
+        number = self.run(run).number
         fields = Sampled.__struct_fields__
         rows = self.query(
             f"select sequence, {', '.join(fields)} from samples where run = ? and sequence > ? order by sequence",

@@ -19,6 +19,7 @@ from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.store import contents, database
 from dambench.store.results import damaged
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.store.schema import VERSION
 
@@ -300,7 +301,7 @@ class _Others:
         return self.may_need
 
 
-def waste(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: bool = False) -> Waste:
+def waste(store: Store, goes_on: Callable[[RunRow], bool], *, unknown: bool = False) -> Waste:
     """Find what `purge` removes.
 
     Args:
@@ -309,15 +310,15 @@ def waste(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: b
             runs that no database knows.
     """
     found = Waste()
-    rows = store.query("select * from runs where deleted_at != '' order by number")
-    gone = {row["number"] for row in rows if not goes_on(row)}
-    found.runs = [row["id"] for row in rows if row["number"] in gone]
-    found.alive = [row["id"] for row in rows if row["number"] not in gone]
+    rows = store.runs("deleted_at != '' order by number")
+    gone = {row.number for row in rows if not goes_on(row)}
+    found.runs = [row.id for row in rows if row.number in gone]
+    found.alive = [row.id for row in rows if row.number not in gone]
     mine = needs(store, gone)
     theirs, found.unread = _elsewhere(store)
     others = _Others(theirs, bool(found.unread) and not unknown, found.kept)
     sets = list(_unneeded_sets(store, mine, others))
-    logs = list(_unneeded_logs([row["log"] for row in rows if row["number"] in gone], mine, others))
+    logs = list(_unneeded_logs([row.log for row in rows if row.number in gone], mine, others))
     checkpoints, found.unknown = _unneeded_checkpoints(store, mine, others, unknown=unknown)
     stale = list(_stale(store))
     found.folders = [path for path in stale if path.is_dir()]
@@ -402,7 +403,7 @@ def _is_stale(folder: Path) -> bool:
     return True
 
 
-def purge(store: Store, goes_on: Callable[[dict[str, Any]], bool], *, unknown: bool = False) -> Waste:
+def purge(store: Store, goes_on: Callable[[RunRow], bool], *, unknown: bool = False) -> Waste:
     """Remove for good what `waste` finds; returns what was removed.
 
     Raises:

@@ -28,6 +28,7 @@ from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
 from dambench.runner import processes
 from dambench.store import runs as stored
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.tui import feed
 from dambench.tui.console import ConsoleOptions
@@ -277,7 +278,7 @@ class DambenchApp(App[None]):
             return not isinstance(self.screen, ModalScreen) and not isinstance(self.focused, Input | TextArea)
         return not (action == "new" and isinstance(self.screen, NewRunScreen))
 
-    def new_run(self, row: dict[str, Any] | None = None) -> None:
+    def new_run(self, row: RunRow | None = None) -> None:
         """Open the form.
 
         Args:
@@ -287,7 +288,7 @@ class DambenchApp(App[None]):
             self.install_screen(NewRunScreen(), "new")
         form = self.get_screen("new", NewRunScreen)
         if row is not None:
-            form.fill(of_run(row), str(row["id"]))
+            form.fill(of_run(row), str(row.id))
         self.push_screen("new")
 
     def screens_line(self, here: str) -> Text:
@@ -401,10 +402,10 @@ class DambenchApp(App[None]):
             return []
         try:
             with closing(Store.open(self.path)) as store:  # whichever is there
-                rows = store.query("select * from runs where state in ('waiting', 'running') and deleted_at = ''")
+                rows = store.unfinished()
         except Exception:  # whatever is wrong with the database, one may leave
             return []
-        return [row["id"] for row in rows if processes.state(row) in ("waiting", "running")]
+        return [row.id for row in rows if processes.state(row) in ("waiting", "running")]
 
     async def _dispatch_message(self, message: Message) -> None:
         try:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from rich.text import Text
 
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.tui.feed import File
 from dambench.tui.settings import Settings
@@ -59,7 +60,7 @@ class Console(Protocol):
     def compare_runs(self, run_ids: list[str]) -> None:
         """Compare these runs."""
 
-    def new_run(self, row: dict[str, Any] | None = None) -> None:
+    def new_run(self, row: RunRow | None = None) -> None:
         """Open the form, filled from a run where one is given."""
 
     def screens_line(self, name: str) -> Text:

@@ -115,7 +115,8 @@ class Feed:
         self._store: Store | None = None
         self.files: Files | None = None
         """That are open; None: none are."""
-        self._version, self._last = -1, 0.0
+        self._version: tuple[int, int] | None = None
+        self._last = 0.0
         self._thread = threading.Thread(target=self._read, name="feed", daemon=True)
 
     def start(self) -> None:
@@ -180,7 +181,7 @@ class Feed:
                 return QueryResult(asked.asker, None, file=file, at=at)
             if at - self._last >= AT_LEAST:
                 store.refresh()
-            version = int(store.query("pragma data_version")[0]["data_version"])
+            version = store.version()
             if version == self._version and not asked.now and at - self._last < AT_LEAST:
                 return None
             self._version, self._last = version, at
@@ -194,10 +195,10 @@ class Feed:
     def _open(self, there: Files) -> Store:
         """Open what is there now."""
         self._store = store = Store.open(self.path)
-        store.query("pragma data_version")  # which makes the log, where there was none
+        store.version()  # which makes the log, where there was none
         again = look(self.path)
         self.files = there._replace(log=again.log if again else None)
-        self._version = -1
+        self._version = None
         return store
 
     def _found(self, store: Store, question: Question | None) -> Any:
@@ -205,11 +206,9 @@ class Feed:
         if question is None:
             return None
         try:
-            store.db.conn.execute("begin")
-            return question(store)
+            with store.moment():
+                return question(store)
         finally:
-            if store.db.conn.in_transaction:
-                store.db.conn.execute("rollback")
             if store.is_copy:  # what is written to the file will not be in it
                 self._close()
 

@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual.binding import Binding
 
@@ -13,19 +13,17 @@ from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
 from dambench.runner import processes
 from dambench.store.records import LONGEST, EditConflict
-from dambench.store.runs import MAKER, Store
+from dambench.store.rows import RunRow
+from dambench.store.runs import Store
 from dambench.tui import clock
 from dambench.tui.main_screen import MainScreen
 from dambench.tui.models import request
 from dambench.tui.widgets.pick import Ask
 from dambench.tui.widgets.sure import Sure
 
-Row = dict[str, Any]
-"""A whole row of a run."""
-
 
 @contextmanager
-def changing(screen: MainScreen, rows: Sequence[Row]) -> Iterator[Store]:
+def changing(screen: MainScreen, rows: Sequence[RunRow]) -> Iterator[Store]:
     """The database, to change these runs.
 
     Raises:
@@ -34,14 +32,14 @@ def changing(screen: MainScreen, rows: Sequence[Row]) -> Iterator[Store]:
     with screen.console_app.database(write=True) as store:
         store.refresh()
         for row in rows:
-            if not store.query("select 1 from runs where id = ? and uid = ?", row["id"], row["uid"]):
-                raise BadInput(f"{row['id']} is not in the database any more: nothing was done.")
+            if (now := store.with_uid(row.uid)) is None or now.id != row.id:
+                raise BadInput(f"{row.id} is not in the database any more: nothing was done.")
         yield store
 
 
-def ask_to_stop(screen: MainScreen, row: Row) -> None:
+def ask_to_stop(screen: MainScreen, row: RunRow) -> None:
     """Ask a run to stop at the end of its iteration, by a signal or, on another host, in the database."""
-    app, run = screen.console_app, row["id"]
+    app, run = screen.console_app, row.id
     if app.refuses() or _has_ended(screen, row):
         return
 
@@ -51,20 +49,20 @@ def ask_to_stop(screen: MainScreen, row: Row) -> None:
             return f"{run} was asked to stop: it does so at the end of an iteration."
         with changing(screen, [row]) as store:
             # The attempt, not 1: whoever resumes it is not meant.
-            store.edit(run, "stop_asked", row["attempt"])
-        return f"{run} was asked to stop: {display(row['host'])} notices within {processes.BEAT_SECONDS:.0f} s."
+            store.edit(run, "stop_asked", row.attempt)
+        return f"{run} was asked to stop: {display(row.host)} notices within {processes.BEAT_SECONDS:.0f} s."
 
     text = f"Stop the run {run}? It writes a checkpoint first, and can be resumed."
     _confirm(screen, Sure("Stop", text, "stop it"), stop)
 
 
-def kill(screen: MainScreen, row: Row) -> None:
+def kill(screen: MainScreen, row: RunRow) -> None:
     """End a run at once, after its id was typed: it goes back to its last checkpoint."""
-    app, run = screen.console_app, row["id"]
+    app, run = screen.console_app, row.id
     if app.refuses() or _has_ended(screen, row):
         return
     if not processes.is_here(row):
-        app.say(f"{run} is on {row['host']}: only there can it be killed.", "warning")
+        app.say(f"{run} is on {row.host}: only there can it be killed.", "warning")
         return
 
     def kill() -> str:
@@ -82,17 +80,17 @@ def kill(screen: MainScreen, row: Row) -> None:
     screen.app.push_screen(Ask(f"Kill {run}", "", f"Type {run} to kill it at once. esc: do not."), typed)
 
 
-def resume(screen: MainScreen, row: Row) -> None:
+def resume(screen: MainScreen, row: RunRow) -> None:
     """Have a run go on from its last checkpoint, in a process of its own."""
-    app, run = screen.console_app, row["id"]
+    app, run = screen.console_app, row.id
     if app.refuses():
         return
     state = processes.state(row)
     if state in processes.ALIVE or state == "finished":
         app.say(f"{run} is {state}: there is nothing to resume.", "warning")
         return
-    if row["diverged_at"] is not None:
-        where = f"diverged at iteration {row['diverged_at']}, and would again"
+    if row.diverged_at is not None:
+        where = f"diverged at iteration {row.diverged_at}, and would again"
         app.say(f"{run} {where}: R runs it anew, with other settings.", "warning")
         return
 
@@ -106,26 +104,26 @@ def resume(screen: MainScreen, row: Row) -> None:
     do(screen, resume)
 
 
-def evaluate_again(screen: MainScreen, row: Row) -> None:
+def evaluate_again(screen: MainScreen, row: RunRow) -> None:
     """Evaluate the set of a run that made none once more: what the form cannot ask for."""
-    app, run = screen.console_app, row["id"]
-    (found,) = screen.read_now(lambda store: store.query(f"select {MAKER} as maker from runs where id = ?", run))
-    if found["maker"] is None:
+    app, run = screen.console_app, row.id
+    maker = screen.read_now(lambda store: store.maker(run))
+    if maker is None:
         app.say(f"{run} only evaluates a set, and the run that made it is not here.", "warning")
         return
-    arguments, differs = request.evaluation(row, found["maker"])
+    arguments, differs = request.evaluation(row, maker)
 
     def start() -> str:
         app.check_file()
         begun = _start([*arguments, "--db", str(app.path.absolute())], "It ended with {} before it began.")
-        return f"{begun} evaluates {found['maker']}'s set."
+        return f"{begun} evaluates {maker}'s set."
 
-    text = f"{run} only evaluates {found['maker']}'s set. {differs or 'The same again'}:\n\n"
+    text = f"{run} only evaluates {maker}'s set. {differs or 'The same again'}:\n\n"
     text += shlex.join(["dambench", *arguments])
     _confirm(screen, Sure("Evaluate again", text, "start it"), start)
 
 
-def tag(screen: MainScreen, rows: Sequence[Row]) -> None:
+def tag(screen: MainScreen, rows: Sequence[RunRow]) -> None:
     """Ask for tags, and add them to runs or take them away."""
 
     def typed(text: str | None) -> None:
@@ -135,7 +133,7 @@ def tag(screen: MainScreen, rows: Sequence[Row]) -> None:
             with changing(screen, rows) as store:
                 for row in rows:
                     for word in words:
-                        store.edit(row["id"], "untag" if word.startswith("-") else "tag", word.removeprefix("-"))
+                        store.edit(row.id, "untag" if word.startswith("-") else "tag", word.removeprefix("-"))
             return ""
 
         if words:
@@ -145,12 +143,12 @@ def tag(screen: MainScreen, rows: Sequence[Row]) -> None:
     screen.app.push_screen(Ask(f"Tag {_which(rows)}", "", about), typed)
 
 
-def note(screen: MainScreen, row: Row) -> None:
+def note(screen: MainScreen, row: RunRow) -> None:
     """Ask for a note to a run."""
-    _ask_note(screen, row, display(row["note"], LONGEST), row["note"])
+    _ask_note(screen, row, display(row.note, LONGEST), row.note)
 
 
-def _ask_note(screen: MainScreen, row: Row, text: str, was: str, about: str = "") -> None:
+def _ask_note(screen: MainScreen, row: RunRow, text: str, was: str, about: str = "") -> None:
     """Have a note written.
 
     Args:
@@ -162,7 +160,7 @@ def _ask_note(screen: MainScreen, row: Row, text: str, was: str, about: str = ""
         def edit() -> str:
             try:
                 with changing(screen, [row]) as store:
-                    store.edit(row["id"], "note", text or "", was=was)
+                    store.edit(row.id, "note", text or "", was=was)
             except EditConflict as other:
                 theirs = display(other.now, 400) or "nothing"
                 about = f"Somebody has written meanwhile:\n{theirs}\nenter replaces it by this; esc leaves it:"
@@ -172,10 +170,10 @@ def _ask_note(screen: MainScreen, row: Row, text: str, was: str, about: str = ""
         if text is not None and text != was:
             do(screen, edit)
 
-    screen.app.push_screen(Ask(f"Note to {row['id']}", text, about), typed)
+    screen.app.push_screen(Ask(f"Note to {row.id}", text, about), typed)
 
 
-def delete(screen: MainScreen, rows: Sequence[Row]) -> None:
+def delete(screen: MainScreen, rows: Sequence[RunRow]) -> None:
     """Put runs into the trash."""
     if alive := _alive(rows):
         screen.console_app.say(f"Nothing was deleted: {alive} goes on. x stops a run.", "warning")
@@ -183,10 +181,10 @@ def delete(screen: MainScreen, rows: Sequence[Row]) -> None:
 
     def edit() -> str:
         with changing(screen, rows) as store:
-            if alive := _alive([store.run(row["id"]) for row in rows]):  # it was resumed meanwhile
+            if alive := _alive([store.run(row.id) for row in rows]):  # it was resumed meanwhile
                 raise BadInput(f"Nothing was deleted: {alive} goes on. x stops a run.")
             for row in rows:
-                store.edit(row["id"], "deleted_at", clock.now().isoformat(timespec="milliseconds"))
+                store.edit(row.id, "deleted_at", clock.now().isoformat(timespec="milliseconds"))
         return f"In the trash: {_which(rows)}. `dambench restore` brings it back."
 
     text = f"Put {_which(rows)} into the trash? Tables and the report leave it out; its files stay."
@@ -246,7 +244,7 @@ class RunActionsScreen(MainScreen):
         "r", "resume", "Resume", show=False, tooltip="Resume it from its last checkpoint"
     )
 
-    def meant(self) -> Row | None:
+    def meant(self) -> RunRow | None:
         """The whole row of that run, as it stands now; None: there is none, and that was said."""
         raise NotImplementedError
 
@@ -259,35 +257,35 @@ class RunActionsScreen(MainScreen):
     def action_resume(self) -> None:
         self._with_row(resume)
 
-    def _with_row(self, deed: Callable[[MainScreen, Row], None]) -> None:
+    def _with_row(self, deed: Callable[[MainScreen, RunRow], None]) -> None:
         if not self.console_app.refuses() and (row := self.meant()) is not None:
             deed(self, row)
 
 
-def _send(row: Row, number: signal.Signals) -> None:
+def _send(row: RunRow, number: signal.Signals) -> None:
     """Signal the process that was meant.
 
     Raises:
         BadInput: it has ended since.
     """
     if not processes.send(row, number):
-        raise BadInput(f"{row['id']} was not signalled: its process {row['pid']} has ended meanwhile.")
+        raise BadInput(f"{row.id} was not signalled: its process {row.pid} has ended meanwhile.")
 
 
-def _has_ended(screen: MainScreen, row: Row) -> bool:
+def _has_ended(screen: MainScreen, row: RunRow) -> bool:
     """Whether there is no process to stop; says so."""
     state = processes.state(row)
     if state not in processes.ALIVE:
         nothing = "there is no process to stop. r resumes it" if state == "lost" else "there is nothing to stop"
-        screen.console_app.say(f"{row['id']} is {state}: {nothing}.", "warning")
+        screen.console_app.say(f"{row.id} is {state}: {nothing}.", "warning")
     return state not in processes.ALIVE
 
 
-def _alive(rows: Sequence[Row]) -> str:
+def _alive(rows: Sequence[RunRow]) -> str:
     """The runs that go on."""
-    return ", ".join(row["id"] for row in rows if processes.state(row) in processes.ALIVE)
+    return ", ".join(row.id for row in rows if processes.state(row) in processes.ALIVE)
 
 
-def _which(rows: Sequence[Row]) -> str:
+def _which(rows: Sequence[RunRow]) -> str:
     """`ab2cde`, or `3 runs`."""
-    return str(rows[0]["id"]) if len(rows) == 1 else f"{len(rows)} runs"
+    return str(rows[0].id) if len(rows) == 1 else f"{len(rows)} runs"

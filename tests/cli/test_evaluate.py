@@ -139,7 +139,7 @@ def test_a_set_that_is_not_here_or_damaged_is_said_before_anything_is_recorded(
         )
         assert run_cli(["evaluate", made["run"], "--evaluate-on", "mlp"]) == 143
     with closing(Store.open(tmp_path / "runs.db")) as store:
-        stopped, _ = (row["id"] for row in store.newest())
+        stopped, _ = (row.id for row in store.newest())
         before = store.query("select * from runs"), store.query("select * from events")
         for change, said in (
             (

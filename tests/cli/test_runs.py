@@ -83,7 +83,7 @@ def test_a_lost_run_can_be_deleted(tmp_path: Path) -> None:
     with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
         run_id = store.create(config("dm"), CARD, process=lost)
         assert run_cli(["delete", run_id]) == 0
-        assert store.run(run_id)["deleted_at"]
+        assert store.run(run_id).deleted_at
 
 
 def test_hostile_names_reach_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,13 +126,13 @@ def test_a_note_that_is_replaced_is_told_and_one_that_is_too_long_is_not_cut(
     ledger_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with closing(Store.open(ledger_path)) as store:
-        run = store.newest(1)[0]["id"]
+        run = store.newest(1)[0].id
     assert [run_cli(["note", run, text]) for text in ("first", "second", "x" * 2001)] == [0, 0, 2]
     assert capsys.readouterr().err == (
         "Replaced: first\ndambench: The note has 2001 characters: it can have 2000 at most.\n"
     )
     with closing(Store.open(ledger_path)) as store:
-        assert store.run(run)["note"] == "second"
+        assert store.run(run).note == "second"
 
 
 def test_a_run_without_a_set_has_no_preview(ledger_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,17 +97,15 @@ def _begin(store: Store, job: Job, until: int | type[AnyEvent] | None = None) ->
 
 def _go_on(store: Store, run: str, until: int | None = None) -> list[AnyEvent]:
     row = store.run(run)
-    config = msgspec.json.decode(row["config"], type=RunConfig)
+    config = msgspec.json.decode(row.config, type=RunConfig)
     beginning = store.beginning(run, processes.this_process())
-    job = engine.reopen(
-        config, row["dataset_sha256"], row["recipe"], json.loads(row["overrides"]), beginning.environment, print
-    )
+    job = engine.reopen(config, row.dataset_sha256, row.recipe, json.loads(row.overrides), beginning.environment, print)
     keeper = _keeper(store, run, job, beginning)
     return _speak(store, run, engine.run(job, "", keeper, beginning), beginning.attempt, until)
 
 
 def _keeper(store: Store, run: str, job: Job, beginning: Beginning | None = None) -> Keeper:
-    folder = files.run_folder(store.run(run)["uid"])
+    folder = files.run_folder(store.run(run).uid)
     return Keeper(folder, job.config.execution.checkpoint_every, beginning.checkpoints if beginning else None)
 
 
@@ -128,13 +126,13 @@ def _notes(said: list[AnyEvent]) -> list[str]:
 
 def _outcome(store: Store, run: str) -> dict[str, Any]:
     """All that a run comes to, except how long it took."""
-    number = store.run(run)["number"]
+    number = store.run(run).number
     told = [event for _, event in store.tail(run)]
     return {
-        "state": store.run(run)["state"],
-        "overrides": store.run(run)["overrides"],
+        "state": store.run(run).state,
+        "overrides": store.run(run).overrides,
         "environments": len(store.query("select * from environments where run = ?", number)),
-        "set": store.run(run)["set_sha256"],
+        "set": store.run(run).set_sha256,
         "sets": store.query("select iteration, sha256 from artifacts where run = ? order by iteration", number),
         "scores": store.query(
             "select iteration, network, repeat, final, accuracy, balanced_accuracy, loss, train_accuracy, set_sha256 "
@@ -160,7 +158,7 @@ def test_killed_after_any_word_a_run_ends_as_one_never_interrupted(method: str, 
     for until in range(len(method) % stride, words, stride):
         run = _begin(store, job, until)
         with suppress(StopIteration):
-            while store.run(run)["state"] not in ("finished",):
+            while store.run(run).state not in ("finished",):
                 _go_on(store, run)
         assert _outcome(store, run) == expected, f"killed after word {until}"
 
@@ -174,7 +172,7 @@ def test_killed_three_times_in_a_row_a_run_ends_as_one_never_interrupted(method:
         _go_on(store, run, until)
     _go_on(store, run)
     assert _outcome(store, run) == expected
-    assert store.run(run)["attempt"] == 5
+    assert store.run(run).attempt == 5
 
 
 @pytest.mark.parametrize("method", DISTILLING)
@@ -185,7 +183,7 @@ def test_a_run_that_was_told_to_stop_goes_on_where_it_was(method: str, store: St
     for after in range(1, len([*store.tail(whole)]), 3 if method in LONG else 1):
         run = store.create(job.config, job.card)
         # Not one by time: only the one that the signal asks for.
-        keeper = Keeper(files.run_folder(store.run(run)["uid"]), 10**6)
+        keeper = Keeper(files.run_folder(store.run(run).uid), 10**6)
         heard = count(1)
         words = run_until_signal(
             engine.run(job, "", keeper),
@@ -231,8 +229,8 @@ def test_without_any_part_of_its_state_a_run_would_end_otherwise(
 
 def _last_file(store: Store, run: str) -> Path:
     row = store.run(run)
-    last = store.query("select sha256 from checkpoints where run = ? order by sequence desc limit 1", row["number"])
-    return checkpoints.path_of(files.run_folder(row["uid"]), last[0]["sha256"])
+    last = store.query("select sha256 from checkpoints where run = ? order by sequence desc limit 1", row.number)
+    return checkpoints.path_of(files.run_folder(row.uid), last[0]["sha256"])
 
 
 def _parts(state: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -256,7 +254,7 @@ def _forget(state: Any, path: tuple[Any, ...]) -> None:
 def test_a_curve_never_shows_what_came_after_the_checkpoint(store: Store) -> None:
     job = _job(checkpoint_every=10**6)
     run = store.create(job.config, job.card)
-    keeper = Keeper(files.run_folder(store.run(run)["uid"]), 0.0)
+    keeper = Keeper(files.run_folder(store.run(run).uid), 0.0)
     for event in store.record(run, engine.run(job, "", keeper)):
         if isinstance(event, Checkpointed):
             keeper.every, keeper._next = 10**6, float("inf")  # no other one
@@ -319,14 +317,14 @@ def _cut(path: Path) -> None:
 def test_the_last_two_checkpoints_are_kept_and_none_of_a_finished_run(store: Store) -> None:
     run = _begin(store, _job(evaluate_every=0, iterations=9), until=15)
     row = store.run(run)
-    folder = files.run_folder(row["uid"])
+    folder = files.run_folder(row.uid)
     (folder / ".half.part").write_bytes(b"killed while it was written")
-    known = store.query("select sha256, iteration from checkpoints where run = ? order by sequence", row["number"])
+    known = store.query("select sha256, iteration from checkpoints where run = ? order by sequence", row.number)
     assert len(known) == 2
     assert known[0]["iteration"] + 1 == known[1]["iteration"]
     _go_on(store, run, until=6)
     kept = {path.name for path in folder.iterdir()}
-    rows = store.query("select sha256 from checkpoints where run = ?", row["number"])
+    rows = store.query("select sha256 from checkpoints where run = ?", row.number)
     # Killed before it came to sweep, a process leaves one more.
     assert kept >= {f"{found['sha256']}.safetensors" for found in rows}
     assert len(kept) <= 3
@@ -364,7 +362,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_note_and_the_run_goes_on(
     monkeypatch.setattr(files, "write_whole", full)
     run = _begin(store, _job())
     notes = store.describe(run)["warnings"]
-    assert store.run(run)["state"] == "finished"
+    assert store.run(run).state == "finished"
     assert notes[0] == "The checkpoint of iteration 1 could not be written: No space left on device."
 
 
@@ -385,8 +383,8 @@ def test_a_run_whose_set_cannot_be_written_fails_and_goes_on_once_there_is_space
         patched.setattr(files, "write_whole", full)
         run = _begin(store, job)
     row = store.run(run)
-    assert row["state"] == "failed"
-    assert row["error"].endswith("the disk is full. Free some space, or choose another folder with DAMBENCH_HOME.")
+    assert row.state == "failed"
+    assert row.error.endswith("the disk is full. Free some space, or choose another folder with DAMBENCH_HOME.")
     _go_on(store, run)
     assert _outcome(store, run) == expected
 
@@ -402,7 +400,7 @@ def test_a_run_that_diverges_keeps_its_last_finite_checkpoint(store: Store, monk
     monkeypatch.setattr(job.method, "distill", diverging)
     run = _begin(store, job)
     row = store.run(run)
-    assert (row["state"], row["diverged_at"]) == ("failed", 3)
+    assert (row.state, row.diverged_at) == ("failed", 3)
     last = Checkpoint.from_bytes(_last_file(store, run).read_bytes())
     assert last.iteration == 2
 
@@ -423,7 +421,7 @@ def test_a_state_that_holds_what_is_no_number_is_not_kept(store: Store, monkeypa
 def test_data_that_have_changed_are_refused(store: Store) -> None:
     run = _begin(store, _job(), until=4)
     row = store.run(run)
-    config = msgspec.json.decode(row["config"], type=RunConfig)
+    config = msgspec.json.decode(row.config, type=RunConfig)
     beginning = store.beginning(run, processes.this_process())
     with pytest.raises(BadInput, match="The run began on other data"):
         engine.reopen(config, "0" * 64, "", {}, beginning.environment, print)
@@ -499,4 +497,4 @@ def test_a_failed_run_says_nothing_of_divergence_where_there_was_none(
     run = _begin(store, job)
     (failed,) = [event for _, event in store.tail(run) if isinstance(event, Failed)]
     assert failed.diverged is None
-    assert store.run(run)["diverged_at"] is None
+    assert store.run(run).diverged_at is None

@@ -448,7 +448,8 @@ def test_a_run_stores_samples_of_its_host_and_show_prints_them(
     with closing(Store.open(tmp_path / "runs.db")) as store:
         row = store.run(result["run"])
         samples = [sample for _, sample in store.samples(result["run"])]
-    took = datetime.fromisoformat(row["ended_at"]) - datetime.fromisoformat(row["created_at"])
+    assert row.ended_at is not None
+    took = datetime.fromisoformat(row.ended_at) - datetime.fromisoformat(row.created_at)
     times = [sample.seconds for sample in samples]
     assert times
     assert times == sorted(times)

@@ -33,7 +33,7 @@ def loose(tmp_path: Path) -> tuple[Path, str, str]:
         said = list(words(config("dm")))
         kept = Checkpointed(iteration=1, sha256="c" * 64, size_bytes=9, seconds=0.1)
         list(store.record(spoilt, iter([*said[:3], kept, *said[3:]])))
-        number = store.run(spoilt)["number"]
+        number = store.run(spoilt).number
         store.db.conn.execute("insert into samples (run, sequence, seconds) values (?, 100, 1.0)", [number])
         store.db.conn.execute("insert into previews values (?, 1, x'')", [number])
     with closing(sqlite3.connect(path)) as plain:

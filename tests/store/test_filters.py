@@ -212,8 +212,8 @@ def test_tags_and_notes_are_given_and_taken_away(tmp_path: Path, capsys: pytest.
         assert run_cli(["tag", run, "-", *db]) == 2
         assert "a tag is a word" in capsys.readouterr().err
         assert run_cli(["note", run, "bad \x1b[31m words", *db]) == 0
-        assert store.run(run)["note"] == "bad \N{REPLACEMENT CHARACTER}[31m words"
+        assert store.run(run).note == "bad \N{REPLACEMENT CHARACTER}[31m words"
         assert run_cli(["show", run, *db]) == 0
         assert "[31m words" in capsys.readouterr().out
         assert run_cli(["note", run, "", *db]) == 0
-        assert store.run(run)["note"] == ""
+        assert store.run(run).note == ""

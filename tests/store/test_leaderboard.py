@@ -274,8 +274,9 @@ def test_a_run_s_accuracy_is_that_of_its_first_network_and_none_where_some_diver
     list(store.record(run_id, [*words, *other, end]))
     (row,) = store.newest()
     printed = result(store, run_id)
-    seen = metrics.accuracies(store, [store.run(run_id)["number"]])
-    assert (row["accuracy"], printed["accuracy"]) == (pytest.approx(accuracy), pytest.approx(accuracy))
+    seen = metrics.accuracies(store, [store.run(run_id).number])
+    assert row.accuracy == pytest.approx(accuracy)
+    assert printed["accuracy"] == pytest.approx(accuracy)
     assert [estimate.mean for estimate in seen.values()] == ([] if accuracy is None else [pytest.approx(accuracy)])
     assert len(store.newest(only=filters.read("accuracy>50").where({}))) == (0 if accuracy is None else 1)
 
@@ -283,7 +284,7 @@ def test_a_run_s_accuracy_is_that_of_its_first_network_and_none_where_some_diver
 def test_what_experts_took_and_that_a_set_was_only_evaluated_are_among_the_costs(store: Store) -> None:
     for seed, seconds in enumerate((60.0, 0.5)):
         run_id = add(store, config("mtt", seed=seed), HIGH)
-        number = store.run(run_id)["number"]
+        number = store.run(run_id).number
         store.db.conn.execute("insert into costs values (?, 'experts', ?, 0, 0)", [number, seconds])
     add(store, config("mtt", evaluate_on="vgg11"), HIGH)
     store.db.conn.execute("delete from costs where phase = 'distil' and run = (select max(number) from runs)")

@@ -194,7 +194,7 @@ def test_runs_are_filtered_by_any_metric_but_not_those_that_are_compared(robust_
     robust_runs.db.conn.execute("update runs set config = json_set(config, '$.evaluate_on', json_array('vgg11'))")
 
     def meant(text: str) -> set[str]:
-        return {row["method"] for row in robust_runs.newest(only=filters.read(text).where({}))}
+        return {row.method for row in robust_runs.newest(only=filters.read(text).where({}))}
 
     assert meant("robustness.worst>50") == {"random"}  # percent, as it is shown
     assert meant("robustness.calls<3") == {"dm"}

@@ -141,8 +141,8 @@ def test_an_id_of_another_run_is_changed_and_the_change_is_told(store: Store, ot
     found = merge(store, other)
     assert list(found.renamed) == [mine]
     assert found.added == [found.renamed[mine]]
-    assert store.run(found.added[0])["seed"] == 1
-    assert store.run(mine)["seed"] == 0
+    assert store.run(found.added[0]).seed == 1
+    assert store.run(mine).seed == 0
     assert mine != found.added[0] != their
     assert merge(store, other).unchanged == 1
 
@@ -168,7 +168,7 @@ def test_a_run_that_went_on_elsewhere_is_brought_up_to_date(store: Store, other:
     found = merge(store, other)
     assert (found.continued, found.added, found.unchanged) == ([run_id], [], 0)
     assert _contents(store.path) == _contents(other)
-    assert store.run(run_id)["state"] == "finished"
+    assert store.run(run_id).state == "finished"
     assert merge(store, other).unchanged == 1
 
 
@@ -228,10 +228,10 @@ def test_other_settings_under_the_same_uid_are_a_conflict(store: Store, other: P
     run_id = add(store, config("dm"))
     with closing(Store.open(other, write=True)) as theirs:
         add(theirs, config("dm", seed=9))
-        theirs.db.conn.execute("update runs set uid = ?", [store.run(run_id)["uid"]])
+        theirs.db.conn.execute("update runs set uid = ?", [store.run(run_id).uid])
     found = merge(store, other)
     assert (list(found.conflicts), found.added) == ([run_id], [])
-    assert store.run(run_id)["seed"] == 0
+    assert store.run(run_id).seed == 0
 
 
 def _body(path: Path, kind: str, change: Callable[[dict[str, Any]], object]) -> None:
@@ -314,7 +314,7 @@ def test_a_run_that_is_none_is_refused_with_a_sentence_and_the_others_are_merged
     assert said in found.refused[spoilt]
     assert "\x1b" not in found.refused[spoilt]
     assert _contents(store.path) == before
-    assert store.run(number)["state"] == "finished"
+    assert store.run(number).state == "finished"
 
 
 def test_one_run_that_is_refused_keeps_no_other_from_being_merged(store: Store, other: Path) -> None:
@@ -417,6 +417,6 @@ def test_the_newest_run_counts_whichever_database_it_was_merged_from(
         assert len(merge(merged, name).added) == 1
         (cell,) = leaderboard(merged).tables[0].cells.values()
         assert cell.values == [0.75]
-        assert [run["accuracy"] for run in merged.newest()] == [0.75, 0.25]
+        assert [run.accuracy for run in merged.newest()] == [0.75, 0.25]
         with closing(sqlite3.connect(merged.path)) as plain:  # as people read it
             assert plain.execute("select accuracy from results where counts").fetchall() == [(0.75,)]

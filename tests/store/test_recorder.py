@@ -87,8 +87,8 @@ def _told(store: Store, run: str) -> list[Any]:
         [(number, event) for number, event in store.tail(run)],
         list(store.samples(run)),
         store.pictures(run),
-        {name: row[name] for name in ("state", "set_sha256", "results_sha256", "done", "attempt")},
-        store.query("select accuracy, repeat from scores where run = ?", row["number"]),
+        {name: getattr(row, name) for name in ("state", "set_sha256", "results_sha256", "done", "attempt")},
+        store.query("select accuracy, repeat from scores where run = ?", row.number),
     ]
 
 
@@ -157,7 +157,7 @@ def test_a_run_whose_database_goes_away_is_kept_whole_and_can_be_merged(
         assert run in merge(merged, kept).added
         assert _told(merged, run) == undisturbed
         if how not in ("written over", "cut off", "emptied"):
-            assert merged.run(earlier)["state"] == "finished"  # all that could be read is kept
+            assert merged.run(earlier).state == "finished"  # all that could be read is kept
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]
 
 
@@ -228,10 +228,10 @@ def test_a_run_that_others_leave_no_turn_is_kept_elsewhere_in_the_end(
 
         with held(path), pytest.raises(KeptElsewhere) as told:
             list(keeping.record(heard()))
-        assert store.run(run)["state"] == "waiting"
+        assert store.run(run).state == "waiting"
         found = merge(store, Path(str(told.value).split("'")[3]))
         assert found.continued == [run]
-        assert store.run(run)["state"] == "finished"
+        assert store.run(run).state == "finished"
         assert len(list(store.tail(run))) == 7
 
 

@@ -53,7 +53,7 @@ def test_a_file_of_an_older_schema_is_brought_up_to_date_by_opening_it_to_write_
         assert _contents(old, before) == {table: rows for table, rows in before.items() if rows}
         assert {row["device_uuid"] for row in store.query("select device_uuid from environments")} == {""}
         assert {row["peak_reserved_bytes"] for row in store.query("select * from costs")} == {0}
-        assert store.run(add(store, config(seed=7)))["state"] == "finished"
+        assert store.run(add(store, config(seed=7))).state == "finished"
     Store.open(old, write=True).close()
     assert len(_contents(old)["runs"]) == 4
 

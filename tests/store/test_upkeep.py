@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -20,6 +19,7 @@ from dambench.core.errors import BadInput
 from dambench.core.events import Checkpointed, Evaluated, Finished, Process, Snapshot
 from dambench.report.formats.markdown import render as to_markdown
 from dambench.store.leaderboard import leaderboard
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.store.upkeep import Finding, back_up, check, migrate, purge, waste
 from tests.ledger import CARD, SCHEMAS, add, config, failed, older, words
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def _never(row: dict[str, Any]) -> bool:
+def _never(row: RunRow) -> bool:
     return False
 
 
@@ -54,7 +54,7 @@ def _with_checkpoint(store: Store, content: bytes, seed: int, log: str = "") -> 
     """A run that failed, and could go on from a file here."""
     run = config("dm", seed=seed)
     run_id = store.create(run, CARD, process=Process(host="", boot="", pid=0, started=0, log=log))
-    path = files.run_folder(store.run(run_id)["uid"]) / f"{files.digest(content)}.safetensors"
+    path = files.run_folder(store.run(run_id).uid) / f"{files.digest(content)}.safetensors"
     files.write_whole(path, content)
     kept = Checkpointed(iteration=1, sha256=path.stem, size_bytes=len(content), seconds=0.1)
     list(store.record(run_id, iter([*list(words(run))[:3], kept, failed()])))
@@ -152,7 +152,7 @@ def test_results_that_were_changed_are_found_and_in_no_table(store: Store, chang
 
 
 def _only(change: str, store: Store, run: str) -> str:
-    number = store.run(run)["number"]
+    number = store.run(run).number
     return f"number = {number}" if change.startswith("update runs") else f"run = {number}"
 
 
@@ -168,7 +168,7 @@ def test_runs_that_finished_before_there_were_checksums_are_taken_as_they_are(tm
 def test_a_run_that_scored_nothing_has_a_checksum_too(store: Store) -> None:
     run_id = store.create(config("dm"), CARD)
     list(store.record(run_id, (event for event in words(config("dm")) if not isinstance(event, Evaluated))))
-    assert len(store.run(run_id)["results_sha256"]) == 64
+    assert len(store.run(run_id).results_sha256) == 64
     assert leaderboard(store).damaged == []
 
 
@@ -239,7 +239,7 @@ def test_purging_removes_the_trash_for_good_and_nothing_that_another_run_names(s
     for run in (alone, first, halted):
         store.delete(run)
     planned = waste(store, _never)
-    assert store.run(alone)["deleted_at"]
+    assert store.run(alone).deleted_at
     assert alone_set.exists()
     found = purge(store, _never)
     assert found == planned
@@ -293,14 +293,14 @@ def test_a_log_that_two_runs_share_stays_as_long_as_one_of_them(store: Store) ->
 def test_a_run_in_the_trash_whose_process_goes_on_is_left(store: Store) -> None:
     run_id = add(store, config("dm"))
     store.delete(run_id)
-    found = purge(store, lambda row: bool(row["id"] == run_id))
+    found = purge(store, lambda row: bool(row.id == run_id))
     assert (found.runs, found.alive) == ([], [run_id])
     assert store.run(run_id)
 
 
 def test_checkpoints_of_finished_runs_are_swept_and_those_of_other_databases_only_if_it_is_said(store: Store) -> None:
     run_id = add(store, config("dm"))
-    finished = files.run_folder(store.run(run_id)["uid"]) / "left.safetensors"
+    finished = files.run_folder(store.run(run_id).uid) / "left.safetensors"
     others = files.run_folder("0123456789abcdef" * 2) / "x.safetensors"
     strange = files.home() / "runs" / "notes" / "x.safetensors"
     for path in (finished, others, strange):
@@ -358,7 +358,7 @@ def test_the_files_of_a_purge_go_first(store: Store, monkeypatch: pytest.MonkeyP
         patch.setattr(Path, "unlink", cut)
         with pytest.raises(KeyboardInterrupt):
             purge(store, _never)
-    assert store.run(run_id)["deleted_at"]
+    assert store.run(run_id).deleted_at
     assert purge(store, _never).runs == [run_id]
     assert not path.exists()
 

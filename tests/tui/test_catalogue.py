@@ -12,7 +12,7 @@ from dambench.methods import dm
 from dambench.tui.models import catalogue, request
 from dambench.tui.models.catalogue import CatalogueEntry, OptionSchema, OptionsSchema
 from dambench.tui.models.request import arguments, command, from_toml, of_run, to_toml
-from tests.ledger import CARD
+from tests.ledger import CARD, run_row
 
 FOUND: dict[str, list[dict[str, Any]]] = {
     "methods": [{"name": "dm", "options": msgspec.json.schema(dm.Options), "recipes": [{"name": "default"}] * 2}],
@@ -185,7 +185,7 @@ def _prepare(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_run_asked_for_again_is_the_very_same(said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     _prepare(capsys)
     first = _checked(capsys, "--dataset", "digits", *said)
-    row = {"config": json.dumps(first["config"]), "overrides": json.dumps(first["overrides"])}
+    row = run_row(config=json.dumps(first["config"]), overrides=json.dumps(first["overrides"]))
     again = _checked(capsys, *arguments(of_run(row)))
     assert again["config"] == first["config"]
     assert again["config_sha256"] == first["config_sha256"]
@@ -205,7 +205,7 @@ def test_the_form_has_every_setting_of_a_request() -> None:
 
 
 def test_data_that_the_environment_names_need_not_be_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    row = {"config": json.dumps(_config(str(tmp_path / "raw"))), "overrides": "{}"}
+    row = run_row(config=json.dumps(_config(str(tmp_path / "raw"))), overrides="{}")
     assert of_run(row)["data"] == str(tmp_path / "raw")
     monkeypatch.setenv("DAMBENCH_DATA", os.path.join(tmp_path, "raw"))
     assert of_run(row)["data"] == ""

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from dambench.core.units import age, countdown
+from dambench.store.rows import ListedRun
 from dambench.store.statistics import Estimate
 from dambench.tui.models import columns
 from dambench.tui.models.columns import (
@@ -25,8 +26,10 @@ from dambench.tui.models.columns import (
 from tests.tui.screen import stop_clock
 
 
-def row(**more: Any) -> dict[str, Any]:
-    known = {
+def row(**more: Any) -> ListedRun:
+    known: dict[str, Any] = {
+        "number": 1, "uid": "", "state": "finished", "boot": "", "pid": 0, "process_started": 0, "log": "",
+        "attempt": 1, "error": "", "diverged_at": None, "config_sha256": "", "checkpoint": None,
         "id": "ab2cde", "stands": "finished", "name": "", "method": "dm", "overrides": "{}", "dataset": "cifar10",
         "ipc": 10, "network": "convnet-d3-w128", "protocol": "fair#8c1e", "seed": 0, "loss": 0.4123, "phase": "",
         "accuracy": Estimate(0.5391, 0.0031, 5), "iteration": 20000, "iterations": 20000, "rate": 11.23, "done": 5,
@@ -34,7 +37,7 @@ def row(**more: Any) -> dict[str, Any]:
         "ended_at": "2026-11-01T11:48:00.000+00:00", "beat_at": "2026-11-01T11:59:30.000+00:00", "tags": [],
         "note": "", "host": "gpu07", "evaluates": "",
     }  # fmt: skip
-    return known | more
+    return ListedRun(**known | more)
 
 
 def said(name: str, **more: Any) -> str:

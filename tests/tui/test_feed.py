@@ -35,7 +35,7 @@ def fill(path: Path, count: int = MOST, method: str = "dm") -> list[str]:
     """A database of so many runs; returns their ids, the newest first."""
     with closing(Store.open(path, write=True)) as store:
         first = ledger.add(store, ledger.config(method))
-        uid = store.run(first)["uid"]
+        uid = store.run(first).uid
         names = [row["name"] for row in store.query("select name from pragma_table_info('runs')")]
         names = [name for name in names if name not in ("number", "id", "uid")]
         change(
@@ -55,7 +55,7 @@ def change(path: Path, sql: str) -> None:
 
 def here(app: DambenchApp) -> str:
     row = app.get_screen("runs").query_one(RunsTable).row
-    return str(row["id"]) if row else ""
+    return str(row.id) if row else ""
 
 
 @pytest.fixture

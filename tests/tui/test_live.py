@@ -234,7 +234,7 @@ def test_of_a_resumed_run_all_attempts_are_told_and_what_it_takes_goes_on(path: 
 
 
 def test_how_fast_it_is_and_what_is_left(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "state", lambda row: row["state"])
+    monkeypatch.setattr(processes, "state", lambda row: row.state)
     seen = _ask(path, RunReader(_enter(path, *_story(200))))
     assert seen.speed == pytest.approx(10)
     assert seen.left == pytest.approx(20)
@@ -244,7 +244,7 @@ def test_how_fast_it_is_and_what_is_left(path: Path, monkeypatch: pytest.MonkeyP
 def test_after_an_evaluation_on_the_way_the_total_is_that_of_the_method(path: Path) -> None:
     story = [*_story(200), Progressed(phase="evaluate", done=3, total=7)]
     story.append(Stepped(iteration=204, losses={"matching": 1.0}, seconds=21.0))
-    assert _ask(path, RunReader(_enter(path, *story))).row["total"] == 400
+    assert _ask(path, RunReader(_enter(path, *story))).row.total == 400
 
 
 def test_a_picture_is_taken_apart_once_and_the_wanted_one_is_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -513,7 +513,7 @@ def test_a_frozen_view_stands_still_while_the_run_goes_on(path: Path, monkeypatc
         with closing(Store.open(path, write=True)) as store:
             for _ in store.record(run, story[60:]):
                 pass
-        await until(pilot, lambda: found[-1].row["done"] == 400)
+        await until(pilot, lambda: found[-1].row.done == 400)
         await pilot.pause(2 * refresh_rate.NUMBERS)
         assert drawn(app) == before
         await pilot.press("space")
@@ -600,8 +600,8 @@ def test_the_log_can_be_read_backwards(path: Path, tmp_path: Path) -> None:
 def _signals(monkeypatch: pytest.MonkeyPatch) -> list[signal.Signals]:
     sent: list[signal.Signals] = []
 
-    def send(row: dict[str, object], number: signal.Signals) -> bool:
-        assert row["pid"] == os.getpid()
+    def send(row: processes.ProcessRow, number: signal.Signals) -> bool:
+        assert row.pid == os.getpid()
         sent.append(number)
         return True
 
@@ -650,7 +650,7 @@ def test_a_run_on_another_host_is_asked_in_the_database(path: Path) -> None:
         await pilot.press("x", "y")
         await _hears(pilot, told, "gpu07 notices")
         with closing(Store.open(path)) as store:
-            assert store.run(run)["stop_asked"] == 1
+            assert store.run(run).stop_asked == 1
         await pilot.press("X")
         await _hears(pilot, told, "only there can it be killed")
 

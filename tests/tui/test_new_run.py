@@ -376,12 +376,12 @@ def test_a_measurement_goes_before_the_past(path: Path, monkeypatch: pytest.Monk
 
 def test_a_run_can_be_asked_for_again(path: Path) -> None:
     with closing(Store.open(path)) as store:
-        row = store.run(_ids(path)[1]) | {"overrides": '{"iterations": 100}'}
+        row = msgspec.structs.replace(store.run(_ids(path)[1]), overrides='{"iterations": 100}')
     app = console(path)
 
     async def scene(pilot: Pilot[None]) -> None:
         app.new_run(row)
-        await shows(pilot, f"from {row['id']}", "--iterations 100", "--seed 0")
+        await shows(pilot, f"from {row.id}", "--iterations 100", "--seed 0")
         await pilot.press("escape")
         await until(pilot, lambda: not isinstance(app.screen, NewRunScreen))
         await pilot.press("n")  # the form is kept

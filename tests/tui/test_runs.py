@@ -21,6 +21,7 @@ from dambench.core.events import Process
 from dambench.core.files import digest
 from dambench.runner import processes
 from dambench.store import filters, listing
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.tui import run_actions
 from dambench.tui.app import DambenchApp
@@ -78,10 +79,10 @@ def begin(store: Store, run: Any, process: Process) -> None:
         next(said)
 
 
-def state(row: dict[str, Any]) -> str:
+def state(row: processes.ProcessRow) -> str:
     """As `launch.state`, of machines that are not here."""
-    alive = row["state"] in ("waiting", "running")
-    return "lost" if alive and row["boot"] == GONE.boot else str(row["state"])
+    alive = row.state in ("waiting", "running")
+    return "lost" if alive and row.boot == GONE.boot else row.state
 
 
 def table(app: DambenchApp) -> RunsTable:
@@ -97,7 +98,7 @@ def shown(app: DambenchApp) -> list[str]:
 def here(app: DambenchApp) -> str:
     """The id of the run under the cursor."""
     row = table(app).row
-    return str(row["id"]) if row else ""
+    return str(row.id) if row else ""
 
 
 def _is(app: DambenchApp, run: str) -> bool:
@@ -241,7 +242,9 @@ def test_a_lost_run_is_found_by_the_filter_and_says_what_happened(path: Path) ->
 
 
 def test_a_checkpoint_is_named_where_a_lost_run_has_one(path: Path) -> None:
-    (row,) = asked(path, "select 'lost' stands, 300 checkpoint, * from runs where id = 'run5'")
+    with closing(Store.open(path)) as store:
+        (listed,) = listing.page(store, [store.run("run5").number]).values()
+    row = msgspec.structs.replace(listed, stands="lost", checkpoint=300)
     said = "process 39001 is gone from gpu07; r resumes from the checkpoint after iteration 300"
     assert runs_page.trouble(row) == said
 
@@ -500,8 +503,8 @@ def test_a_run_is_stopped_after_a_question_and_killed_only_by_its_name(
 ) -> None:
     sent: list[tuple[str, int]] = []
 
-    def send(row: dict[str, Any], number: signal.Signals) -> bool:
-        sent.append((row["id"], number))
+    def send(row: RunRow, number: signal.Signals) -> bool:
+        sent.append((row.id, number))
         return True
 
     monkeypatch.setattr(processes, "send", send)
@@ -593,9 +596,9 @@ def test_a_thousand_runs_are_read_a_page_at_a_time(path: Path, monkeypatch: pyte
     sizes: list[int] = []
     page = listing.page
 
-    def counted(store: Store, numbers: list[int]) -> Any:
+    def counted(store: Store, numbers: list[int], stands: Any = None) -> Any:
         sizes.append(len(numbers))
-        return page(store, numbers)
+        return page(store, numbers, stands)
 
     monkeypatch.setattr(listing, "page", counted)
     app = console(path)

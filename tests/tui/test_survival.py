@@ -49,7 +49,7 @@ class Going:
         with closing(Store.open(self.path)) as store:
             row = store.run(self.run)
         assert processes.state(row) == "running"
-        return int(row["done"])
+        return int(row.done)
 
     def goes_on(self) -> None:
         before = self.step()

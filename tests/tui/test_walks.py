@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from textual.pilot import Pilot
@@ -161,8 +160,8 @@ class Walk:
                     rows = store.query("select * from runs where id = ?", run)
                     if not rows:
                         return f"The run {run} is not in" in drawn(app) or (not run and "No runs in" in drawn(app))
-                    seen_row: dict[str, Any] = place._seen.row if place._seen else {}
-                    return seen_row.get("uid") == rows[0]["uid"] and run in drawn(app)
+                    uid = place._seen.row.uid if place._seen else ""
+                    return uid == rows[0]["uid"] and run in drawn(app)
                 case CompareScreen():
                     found = comparison.find(store, *place._wanted())
                     if place.found is None or found.states != place.found.states:

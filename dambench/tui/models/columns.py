@@ -11,11 +11,9 @@ from dambench.core.sanitize import display, markdown
 from dambench.core.units import age, countdown, size
 from dambench.report.formats.markdown import grid
 from dambench.store.row_names import method_label
+from dambench.store.rows import ListedRun
 from dambench.store.statistics import Estimate
 from dambench.tui import clock
-
-Row = Mapping[str, Any]
-"""Of `listing.page`, with how the run really stands as `stands`."""
 
 UNKNOWN = "–"
 
@@ -35,7 +33,7 @@ class RunColumn:
     title: str
     what: str
     """For whoever chooses columns."""
-    value: Callable[[Row], str]
+    value: Callable[[ListedRun], str]
     number: bool = False
     """Aligned to the right."""
     least: int = 0
@@ -60,70 +58,70 @@ def figure(value: Any) -> str:
     return UNKNOWN if value is None else display(value, 10) if isinstance(value, str) else f"{value:.3g}"
 
 
-def seconds_left(row: Row) -> float | None:
+def seconds_left(row: ListedRun) -> float | None:
     """Of the distillation, at the speed it has had; None: not known, or it is not distilling."""
-    if row["phase"] != "distil" or not row["rate"] or not row["total"]:
+    if row.phase != "distil" or not row.rate or not row.total:
         return None
-    return max(0.0, float(row["total"] - row["done"]) / float(row["rate"]))
+    return max(0.0, float(row.total - row.done) / float(row.rate))
 
 
-def _age(row: Row) -> str:
-    match row["stands"]:
+def _age(row: ListedRun) -> str:
+    match row.stands:
         case "running":
             remaining = seconds_left(row)
-            return display(row["phase"]) or UNKNOWN if remaining is None else countdown(remaining)
+            return display(row.phase) or UNKNOWN if remaining is None else countdown(remaining)
         case "waiting":
             return UNKNOWN
         case "lost" | "silent":
-            return f"beat {age(clock.since(row['beat_at'] or row['created_at']))}"
+            return f"beat {age(clock.since(row.beat_at or row.created_at))}"
         case _:
-            return f"{age(clock.since(row['ended_at'] or row['created_at']))} ago"
+            return f"{age(clock.since(row.ended_at or row.created_at))} ago"
 
 
-def _step(row: Row) -> str:
-    return UNKNOWN if row["iteration"] is None else str(row["iteration"])
+def _step(row: ListedRun) -> str:
+    return UNKNOWN if row.iteration is None else str(row.iteration)
 
 
-def _of(row: Row) -> str:
-    return f"{_step(row)}/{row['iterations']}" if row["iterations"] else _step(row)
+def _of(row: ListedRun) -> str:
+    return f"{_step(row)}/{row.iterations}" if row.iterations else _step(row)
 
 
-def _text(name: str) -> Callable[[Row], str]:
-    return lambda row: display(str(row[name]), 200)
+def _text(name: str) -> Callable[[ListedRun], str]:
+    return lambda row: display(str(getattr(row, name)), 200)
 
 
 COLUMNS: dict[str, RunColumn] = {
     "run": RunColumn("RUN", "its id", _text("id")),
-    "state": RunColumn("STATE", "how it stands", lambda row: STATES[row["stands"]]),
+    "state": RunColumn("STATE", "how it stands", lambda row: STATES[row.stands]),
     "name": RunColumn("NAME", "its name", _text("name"), least=6),
     "method": RunColumn(
         "METHOD", "with settings other than its recipe's",
-        lambda row: display((f"{row['evaluates']}: " if row["evaluates"] else "")
-        + method_label(row["method"], row["overrides"])),
+        lambda row: display((f"{row.evaluates}: " if row.evaluates else "")
+        + method_label(row.method, row.overrides)),
         least=7, most=40,
     ),
     "dataset": RunColumn("DATASET", "what was distilled", _text("dataset"), least=7),
-    "ipc": RunColumn("IPC", "images per class", lambda row: UNKNOWN if row["ipc"] is None else str(row["ipc"]), True),
+    "ipc": RunColumn("IPC", "images per class", lambda row: UNKNOWN if row.ipc is None else str(row.ipc), True),
     "network": RunColumn("NETWORK", "that it matches on, or is first evaluated on", _text("network"), least=7),
     "protocol": RunColumn("PROTOCOL", "how networks are trained and tested", _text("protocol"), least=6),
     "seed": RunColumn("SEED", "everything random follows from it", _text("seed"), True),
-    "loss": RunColumn("LOSS", "the last one", lambda row: figure(row["loss"]), True),
+    "loss": RunColumn("LOSS", "the last one", lambda row: figure(row.loss), True),
     "accuracy": RunColumn(
-        "ACC ± STD (N)", "of its latest set, in %, over n networks", lambda row: percent(row["accuracy"])
+        "ACC ± STD (N)", "of its latest set, in %, over n networks", lambda row: percent(row.accuracy)
     ),
     "step": RunColumn("STEP", "iterations taken", _step, True),
     "of": RunColumn("STEP/OF", "iterations taken, and how many it takes", _of, True),
     "rate": RunColumn(
-        "IT/S", "iterations per second", lambda row: UNKNOWN if row["rate"] is None else f"{row['rate']:.3g}", True
+        "IT/S", "iterations per second", lambda row: UNKNOWN if row.rate is None else f"{row.rate:.3g}", True
     ),
-    "peak": RunColumn("PEAK", "memory", lambda row: memory(row["peak"]), True),
-    "took": RunColumn("TOOK", "seconds of all phases", lambda row: _took(row["seconds"]), True),
+    "peak": RunColumn("PEAK", "memory", lambda row: memory(row.peak), True),
+    "took": RunColumn("TOOK", "seconds of all phases", lambda row: _took(row.seconds), True),
     "age": RunColumn("LEFT/AGE", "time left, or since it ended", _age, True),
-    "tags": RunColumn("TAGS", "what it was tagged with", lambda row: display(", ".join(row["tags"])), least=6),
+    "tags": RunColumn("TAGS", "what it was tagged with", lambda row: display(", ".join(row.tags)), least=6),
     "note": RunColumn("NOTE", "what was written about it", _text("note"), least=6),
     "host": RunColumn("HOST", "where its process is, or was", _text("host"), least=6),
     "begun": RunColumn(
-        "BEGUN (UTC)", "when it was entered", lambda row: display(row["created_at"])[:16].replace("T", " ")
+        "BEGUN (UTC)", "when it was entered", lambda row: display(row.created_at)[:16].replace("T", " ")
     ),
 }  # fmt: skip
 
@@ -157,7 +155,7 @@ def heads(names: Iterable[str], order: str, *, down: bool, ascii_only: bool = Fa
 
 
 def layout(
-    titles: Mapping[str, str], rows: Iterable[Row], room: int, *, ascii_only: bool = False, chosen: bool = False
+    titles: Mapping[str, str], rows: Iterable[ListedRun], room: int, *, ascii_only: bool = False, chosen: bool = False
 ) -> tuple[list[tuple[str, int]], int]:
     """Columns and their widths, with a space between two: as wide as what they hold, cut where there is no room.
 
@@ -189,7 +187,7 @@ def layout(
     return list(widths.items()), wanted - len(widths)
 
 
-def value(name: str, row: Row, *, ascii_only: bool = False) -> str:
+def value(name: str, row: ListedRun, *, ascii_only: bool = False) -> str:
     """What a column says of a run."""
     return plain(COLUMNS[name].value(row)) if ascii_only else COLUMNS[name].value(row)
 
@@ -239,7 +237,7 @@ def spark(values: Sequence[float | None], width: int, *, ascii_only: bool = Fals
     return bars(values, width, 1, ascii_only=ascii_only, log=log)[0]
 
 
-def markdown_table(names: Sequence[str], rows: Iterable[Row]) -> str:
+def markdown_table(names: Sequence[str], rows: Iterable[ListedRun]) -> str:
     """The runs as a table of markdown."""
     lines = [[COLUMNS[name].title.lower() for name in names]]
     lines += [[markdown(COLUMNS[name].value(row)) for name in names] for row in rows]

@@ -83,14 +83,12 @@ def find(
     """
     described = metrics(store)
     shown = next((row for row in described if row.full_name == metric), ACCURACY)
-    states = store.query("select state, count(*) n from runs where deleted_at = '' group by state")
     losses: Series = {}
     accuracies: Series = {}
-    there = {row["id"] for row in store.query("select id from runs")}
-    gone = tuple(run for run in marked if run not in there)
-    drawn = [run for run in marked if run in there][-MOST_CURVES:]
+    gone = tuple(run for run in marked if store.number_of(run) is None)
+    drawn = [run for run in marked if run not in gone][-MOST_CURVES:]
     for run in drawn:
-        name = f"{store.run(run)['method']} {run}"
+        name = f"{store.run(run).method} {run}"
         lines = history.losses(store, run)
         # Of several runs the loss that is minimised, which comes first; of one, its parts too.
         losses |= {f"{name} {loss}": line for loss, line in list(lines.items())[: 1 if len(drawn) > 1 else None]}
@@ -101,7 +99,7 @@ def find(
         metrics=described,
         gone=gone,
         board=leaderboard(store, rows, columns, metric=shown),
-        states={row["state"]: row["n"] for row in states},
+        states=store.count_by_state(),
         losses=losses,
         accuracies=accuracies,
     )

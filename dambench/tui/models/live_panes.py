@@ -33,29 +33,29 @@ def header_lines(seen: RunSnapshot, width: int, frozen: bool, ascii: bool) -> li
     """Two lines: which run this is and how it stands, and how far it is."""
     row = seen.row
     # Settings that differ from the recipe's are many words: they are left to the place of runs.
-    what = [f"evaluates {row['evaluates']}"] if row["evaluates"] else []
-    what += [display(row["method"]), display(row["dataset"]), "whole" if row["ipc"] is None else f"IPC {row['ipc']}"]
-    what += [display(row["network"])] if row["network"] else []
-    what += [f"seed {row['seed']}"]
+    what = [f"evaluates {seen.evaluates}"] if seen.evaluates else []
+    what += [display(row.method), display(row.dataset), "whole" if row.ipc is None else f"IPC {row.ipc}"]
+    what += [display(row.network)] if row.network else []
+    what += [f"seed {row.seed}"]
     if width >= WIDE:
-        what += [display(row["protocol"], 40), display(row["name"], 40)]
+        what += [display(row.protocol, 40), display(row.name, 40)]
     dot = " - " if ascii else " · "
-    left = Text(f" {row['id']} ", "bold", no_wrap=True)
+    left = Text(f" {row.id} ", "bold", no_wrap=True)
     left.append(seen.state, STATES.get(seen.state, ""))
     left.append("  " + dot.join(part for part in what if part))
     right = ["frozen (space)"] if frozen else []
     if seen.live:
-        quiet = clock.since(row["beat_at"]) if row["beat_at"] else 0.0
+        quiet = clock.since(row.beat_at) if row.beat_at else 0.0
         if width >= WIDE:
-            right += [f"process {row['pid']} on {display(row['host'], 30)}"] if row["pid"] else []
+            right += [f"process {row.pid} on {display(row.host, 30)}"] if row.pid else []
             right += [f"heartbeat {duration(int(quiet))} ago"]
         elif quiet > QUIET_SECONDS:
             right += [f"silent {duration(int(quiet))}"]
-    elif row["ended_at"] and width >= WIDE:
-        right += [f"ended {local(row['ended_at'])}"]
+    elif row.ended_at and width >= WIDE:
+        right += [f"ended {local(row.ended_at)}"]
     if seen.live:
-        right += [f"since {local(row['created_at'])}"]
-        right += [f"for {duration(int(clock.since(row['created_at'])))}"] if width >= WIDE else []
+        right += [f"since {local(row.created_at)}"]
+        right += [f"for {duration(int(clock.since(row.created_at)))}"] if width >= WIDE else []
     first = _apart(left, Text("  ".join(right)), width, ascii)
     return [first, progress_line(seen, width, ascii)]
 
@@ -74,7 +74,7 @@ STATES = {
 def progress_line(seen: RunSnapshot, width: int, ascii: bool) -> Text:
     """Phase, a bar, how much of it is done, how fast, and what is left."""
     row = seen.row
-    phase, done, total = row["phase"], row["done"], row["total"]
+    phase, done, total = row.phase, row.done, row.total
     if not seen.live and seen.state == "finished":
         phase, done, total = "done", 1, 1
     share = done / total if total else 0.0
@@ -116,45 +116,45 @@ def problem_banner(seen: RunSnapshot | None, database: str) -> list[Text]:
         ]
     row, state = seen.row, seen.state
     # Losses are kept about once a second, a checkpoint at once.
-    at = f" at iteration {max(row['done'], seen.checkpoint or 0)}" if row["phase"] == "distil" else ""
+    at = f" at iteration {max(row.done, seen.checkpoint or 0)}" if row.phase == "distil" else ""
     ways = (
         f"r goes on from iteration {seen.checkpoint}" if seen.checkpoint is not None else "r begins it anew",
         "E shows the log",
     )
     if state == "lost":
-        quiet = f"{duration(int(clock.since(row['beat_at'])))} ago" if row["beat_at"] else "unknown"
-        gone = f"process {row['pid']} is gone from {display(row['host'])}" if row["pid"] else "its process is gone"
-        if row["pid"] and not processes.is_here(row):
-            gone = f"process {row['pid']} on {display(row['host'])} is silent"
+        quiet = f"{duration(int(clock.since(row.beat_at)))} ago" if row.beat_at else "unknown"
+        gone = f"process {row.pid} is gone from {display(row.host)}" if row.pid else "its process is gone"
+        if row.pid and not processes.is_here(row):
+            gone = f"process {row.pid} on {display(row.host)} is silent"
         found = [Text(f"Lost{at}: {gone}; its last sign of life was {quiet}.", "bold")]
         if seen.log:
             found.append(Text(f"Last words: {display(seen.log[-1], 300)}"))
         return [*found, Text(f"{', '.join(ways)}.")]
     if state == "silent":
-        quiet = duration(int(clock.since(row["beat_at"])))
-        return [Text(f"No sign of life from {display(row['host'])} for {quiet}: the run may have ended there.", "bold")]
+        quiet = duration(int(clock.since(row.beat_at)))
+        return [Text(f"No sign of life from {display(row.host)} for {quiet}: the run may have ended there.", "bold")]
     if state == "failed":
-        if row["diverged_at"] is not None:
+        if row.diverged_at is not None:
             return [
-                Text(f"Diverged at iteration {row['diverged_at']}.", "bold"),
-                Text(display(row["error"], 600)),
+                Text(f"Diverged at iteration {row.diverged_at}.", "bold"),
+                Text(display(row.error, 600)),
                 Text("It would again: begin a new run with a smaller step size. y copies the traceback."),
             ]
-        error = Text(display(row["error"], 600))
+        error = Text(display(row.error, 600))
         return [Text(f"Failed{at}.", "bold"), error, Text(f"{', '.join(ways)}, y copies the traceback.")]
     if state == "stopped":
-        said = display(row["error"]) or "stopped"
+        said = display(row.error) or "stopped"
         return [Text(f"{said[0].upper()}{said[1:]}{at}. {ways[0]}.")]
     return []
 
 
 def no_loss_reason(seen: RunSnapshot) -> str:
     """Why there is no loss to draw."""
-    if seen.row["evaluates"]:
-        return f"it only evaluates {display(seen.row['evaluates'])}"
+    if seen.evaluates:
+        return f"it only evaluates {display(seen.evaluates)}"
     if not seen.live:
         return "this run told no loss"
-    return "it has told no loss yet" if seen.row["phase"] else "it is starting …"
+    return "it has told no loss yet" if seen.row.phase else "it is starting …"
 
 
 def machine_lines(seen: RunSnapshot, width: int, height: int, *, ascii: bool, why: str) -> list[Text]:
@@ -226,7 +226,7 @@ def machine_lines(seen: RunSnapshot, width: int, height: int, *, ascii: bool, wh
 def timing_lines(seen: RunSnapshot, width: int, *, ascii: bool) -> list[Text]:
     """Where the time goes: the parts of an iteration, as far as they are measured, and the phases."""
     lines: list[Text] = []
-    if seen.speed and len(seen.seconds) > 1 and (seen.row["phase"] == "distil" or not seen.live):
+    if seen.speed and len(seen.seconds) > 1 and (seen.row.phase == "distil" or not seen.live):
         whole = 1 / seen.speed
         lines.append(Text(f"an iteration {milliseconds(whole)}"))
         rest = whole - sum(seen.parts.values())
@@ -274,7 +274,7 @@ def _share(name: str, said: str, share: float, width: int, ascii: bool) -> Text:
 def accuracy_lines(seen: RunSnapshot, width: int, *, ascii: bool) -> list[Text]:
     """Mean and spread of each network after each iteration that was judged, the last ones first."""
     if not seen.judged:
-        every = json.loads(seen.row["config"])["evaluate_every"]
+        every = json.loads(seen.row.config)["evaluate_every"]
         when = f"The set is evaluated every {every} iterations." if every else "The set is evaluated at the end."
         return wrapped(when, width)
     sign = "+-" if ascii else "±"

@@ -57,10 +57,7 @@ def whereabouts(name: str, here: Container[str], known: Catalogue, data: str) ->
 
 def read_outlook(path: Path, answer: Answer) -> Outlook:
     with closing(Store.open(path)) as store:
-        finished = store.query(
-            "select protocol_sha256, count(*) n from runs where state = 'finished' and deleted_at = '' group by 1"
-        )
-        sharing = {row["protocol_sha256"]: row["n"] for row in finished}
+        sharing = store.finished_by_protocol()
         if "config" not in answer:
             return Outlook(sharing=sharing)
         config = msgspec.convert(answer["config"], RunConfig)

@@ -18,6 +18,7 @@ from dambench.core import files
 from dambench.core.config import OptionSpec, RunConfig, check_said_once, options
 from dambench.core.protocol import PRESETS
 from dambench.core.sanitize import display
+from dambench.store.rows import RunRow
 
 Form = dict[str, str]
 """Text by field: an option of a run, `method.NAME` or `dataset.NAME`. What is empty was not given."""
@@ -75,14 +76,14 @@ def command(form: Mapping[str, str]) -> str:
     return shlex.join(["dambench", "run", *arguments(form)])
 
 
-def of_run(row: Mapping[str, Any]) -> Form:
+def of_run(row: RunRow) -> Form:
     """The form that asks for the same run again.
 
     Args:
         row: of the table `runs`.
     """
-    run = msgspec.json.decode(row["config"], type=RunConfig)
-    changed = json.loads(row["overrides"])
+    run = msgspec.json.decode(row.config, type=RunConfig)
+    changed = json.loads(row.overrides)
     usual = os.environ.get("DAMBENCH_DATA")
     data = "" if usual and run.execution.data == os.path.realpath(files.user_path(usual)) else run.execution.data
     form = {
@@ -107,14 +108,14 @@ def of_run(row: Mapping[str, Any]) -> Form:
     return form | {f"method.{name}": _text(value) for name, value in changed.items()}
 
 
-def evaluation(row: Mapping[str, Any], maker: str) -> tuple[list[str], str]:
+def evaluation(row: RunRow, maker: str) -> tuple[list[str], str]:
     """What comes after `dambench` to evaluate a set again as a run did, and in words what would differ.
 
     Args:
         row: of the table `runs`.
         maker: the id of the run that made the set.
     """
-    run = msgspec.json.decode(row["config"], type=RunConfig)
+    run = msgspec.json.decode(row.config, type=RunConfig)
     said = ["evaluate", maker, "--evaluate-on", ",".join(run.evaluate_on), "--eval-repeats", str(run.eval_repeats)]
     said += ["--protocol", run.protocol.name, "--device", run.execution.device]
     said += [*(["--threads", str(run.execution.threads)] if run.execution.threads else []), "--again"]

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,7 +30,8 @@ from dambench.core.narration import losses as spelled
 from dambench.core.narration import summary
 from dambench.core.sanitize import display
 from dambench.runner import processes
-from dambench.store.runs import EVALUATES, Store
+from dambench.store.rows import RunRow
+from dambench.store.runs import Store
 from dambench.store.statistics import mean, std
 from dambench.tui.models.chart import Floats, Series
 from dambench.tui.models.sheet import Sheet
@@ -75,7 +75,9 @@ class Attempt:
 class RunSnapshot:
     """A run at one moment. Nothing in it changes any more."""
 
-    row: dict[str, Any]
+    row: RunRow
+    evaluates: str
+    """The set that it evaluates, if it does nothing else, as `ab2cde's set`."""
     state: processes.State
     card: DataCard
     environment: Environment | None
@@ -109,7 +111,7 @@ class RunSnapshot:
 
     @property
     def run(self) -> str:
-        return str(self.row["id"])
+        return str(self.row.id)
 
     @property
     def live(self) -> bool:
@@ -118,9 +120,9 @@ class RunSnapshot:
     @property
     def left(self) -> float | None:
         """Seconds of this phase that are left; None: not known."""
-        if not (self.live and self.speed and self.row["total"]):
+        if not (self.live and self.speed and self.row.total):
             return None
-        return float(max(0, self.row["total"] - self.row["done"])) / self.speed
+        return float(max(0, self.row.total - self.row.done)) / self.speed
 
     @property
     def spread(self) -> tuple[float, float] | None:
@@ -183,7 +185,7 @@ class _History:
         return self.last == self._event(store, number)
 
     def _event(self, store: Store, number: int) -> object:
-        return store.query("select at, kind from events where run = ? and sequence = ?", number, self.after)
+        return store.event_mark(number, self.after)
 
 
 class RunReader:
@@ -212,15 +214,15 @@ class RunReader:
             if not order:
                 return None
             self.run = order[0]
-        found = store.query(f"select *, {EVALUATES} as evaluates from runs where id = ?", self.run)
-        if not found:
+        row = next(iter(store.runs("id = ?", self.run)), None)
+        if row is None:
             return RunGone(self.run)
-        row = found[0]
-        if row["phase"] == "distil":
+        if row.phase == "distil":
             # After an evaluation the row has that one's total until the run says how far it is.
-            row["total"] = json.loads(row["config"])["method"].get("options", {}).get("iterations", row["total"])
-        begun = row["uid"], row["attempt"]
-        if begun != self._begun or not self._known.holds(store, row["number"]):
+            options = json.loads(row.config)["method"].get("options", {})
+            row = msgspec.structs.replace(row, total=options.get("iterations", row.total))
+        begun = row.uid, row.attempt
+        if begun != self._begun or not self._known.holds(store, row.number):
             # Whatever it had said of iterations after its checkpoint holds no more; or the file was written over.
             self._begun, self._known, self._card, self._sheet = begun, _History(), None, None
         known = self._known
@@ -229,7 +231,7 @@ class RunReader:
             if isinstance(event, Resumed):
                 known.resumed.append(sequence)
             self._hear(event)
-        known.mark(store, row["number"])
+        known.mark(store, row.number)
         for sequence, sample in store.samples(self.run, known.after_sample):
             known.after_sample = sequence
             known.samples.append(sample)
@@ -240,8 +242,7 @@ class RunReader:
                 spent = 0.0 if known.counted is None else (sample.gpu_millijoules - known.counted) / 1000
                 known.joules, known.counted = (known.joules or 0.0) + spent, sample.gpu_millijoules
         if self._card is None:
-            (card,) = store.query("select card from datasets where sha256 = ?", row["dataset_sha256"])
-            self._card = msgspec.json.decode(card["card"], type=DataCard)
+            self._card = store.card(row)
         if known.drawn != known.after:
             known.drawn = known.after
             known.series = tuple(
@@ -249,11 +250,11 @@ class RunReader:
                 for name, (x, y) in known.losses.items()
                 if name != "skipped" or any(y)  # said only where steps were left out, as in the log
             )
-        kept = store.query("select max(iteration) last from checkpoints where run = ?", row["number"])
         pictures = store.pictures(self.run)
         picture = self._nearest(pictures)
         return RunSnapshot(
             row=row,
+            evaluates=store.evaluates(row.id),
             state=processes.state(row),
             card=self._card,
             environment=known.environment,
@@ -267,7 +268,7 @@ class RunReader:
             joules=known.joules,
             costs=self._spent(),
             log=self._lines(row),
-            checkpoint=kept[0]["last"],
+            checkpoint=store.last_checkpoint(row),
             pictures=tuple(pictures),
             picture=picture,
             sheet=self._look(store, picture),
@@ -321,19 +322,19 @@ class RunReader:
             found["evaluate"] = sum(one.seconds for one in known.measurements.values())
         return found
 
-    def _speed(self, row: dict[str, Any]) -> float | None:
+    def _speed(self, row: RunRow) -> float | None:
         known = self._known
-        if row["phase"] == "distil" or row["state"] not in ("waiting", "running"):
+        if row.phase == "distil" or row.state not in ("waiting", "running"):
             if len(known.seconds) < 2:
                 return None
             first = min(len(known.seconds) - 2, int(np.searchsorted(known.seconds, known.seconds[-1] - RECENT_SECONDS)))
             span = known.seconds[-1] - known.seconds[first]
             return (known.iterations[-1] - known.iterations[first]) / span if span > 0 else None
         # Of other phases the database has only how far they have come: how fast is seen by looking.
-        if self._moved and (self._moved[-1][1] != row["phase"] or self._moved[-1][2] > row["done"]):
+        if self._moved and (self._moved[-1][1] != row.phase or self._moved[-1][2] > row.done):
             self._moved.clear()
-        if not self._moved or self._moved[-1][2] != row["done"]:
-            self._moved.append((time.monotonic(), row["phase"], row["done"]))
+        if not self._moved or self._moved[-1][2] != row.done:
+            self._moved.append((time.monotonic(), row.phase, row.done))
         (since, _, before), (until, _, now) = self._moved[0], self._moved[-1]
         return (now - before) / (until - since) if until - since > 1 else None
 
@@ -358,14 +359,14 @@ class RunReader:
             self._sheet = picture, found
         return self._sheet[1]
 
-    def _lines(self, row: dict[str, Any]) -> tuple[str, ...]:
+    def _lines(self, row: RunRow) -> tuple[str, ...]:
         """The end of its log file or, where that is not, what it said."""
-        path = Path(row["log"]) if row["log"] else None
+        path = Path(row.log) if row.log else None
         try:
             if path is None or not processes.is_here(row) or not path.is_file():
                 raise FileNotFoundError
             at = path.stat()
-            now = row["attempt"], self._known.before, at.st_mtime_ns, at.st_size
+            now = row.attempt, self._known.before, at.st_mtime_ns, at.st_size
             if self._log[0] != now:
                 with path.open("rb") as file:
                     file.seek(max(0, at.st_size - LOG_BYTES))
@@ -381,9 +382,9 @@ class RunReader:
 
 def runs(store: Store) -> list[str]:
     """The ids of all runs, those that run first, the newest first."""
-    rows = store.query("select * from runs where deleted_at = '' order by number desc")
-    alive = {row["id"]: None for row in rows if processes.state(row) in processes.ALIVE}
-    return [*alive, *(row["id"] for row in rows if row["id"] not in alive)]
+    unfinished = sorted(store.unfinished(), key=lambda row: (row.age, row.number), reverse=True)
+    alive = [row.id for row in unfinished if processes.state(row) in processes.ALIVE]
+    return [*alive, *(run for run in store.ids() if run not in set(alive))]
 
 
 def _means(parts: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -13,9 +13,10 @@ from dambench.runner import processes
 from dambench.store import listing
 from dambench.store.filters import Filter
 from dambench.store.listing import Glance
+from dambench.store.rows import ListedRun
 from dambench.store.runs import Store
 from dambench.tui import clock
-from dambench.tui.models.columns import Row, bars, figure, memory, percent, spark
+from dambench.tui.models.columns import bars, figure, memory, percent, spark
 
 PAGE = 100
 """Runs that are read around the cursor."""
@@ -37,7 +38,7 @@ class RunsPage(NamedTuple):
 
     wanted: RunsQuery
     numbers: Sequence[int]
-    rows: dict[int, Row]
+    rows: dict[int, ListedRun]
     glance: Glance | None
     here: int | None
     """The run that `glance` is of."""
@@ -57,7 +58,7 @@ class RunsReader:
     numbers: list[int] = field(default_factory=list)
     of: int = 0
     stands: dict[int, processes.State] = field(default_factory=dict)
-    rows: dict[int, Row] = field(default_factory=dict)
+    rows: dict[int, ListedRun] = field(default_factory=dict)
 
     def read(self, store: Store, wanted: RunsQuery, number: int | None, at: int, begin: str = "") -> RunsPage:
         """Args:
@@ -66,14 +67,14 @@ class RunsReader:
         """
         began = time.monotonic()
         if number is None and begin:
-            number = next((row["number"] for row in store.query("select number from runs where id = ?", begin)), None)
+            number = store.number_of(begin)
         anew = wanted != self.wanted or began >= self.until
         if anew:
             self.stands = processes.states(store)
             only = wanted.filter.where(self.stands, clock.now())
             lost = [number for number, state in self.stands.items() if state == "lost"]
             self.numbers = listing.ordered(store, only, wanted.order, down=wanted.down, lost=lost)
-            self.of = store.query("select count(*) n from runs where deleted_at = ''")[0]["n"]
+            self.of = sum(store.count_by_state().values())
             self.wanted, self.rows = wanted, {}
         with suppress(ValueError):
             at = self.numbers.index(number) if number is not None else at
@@ -82,10 +83,7 @@ class RunsReader:
         around = self.numbers[first : first + PAGE]
         near = self.numbers[max(0, at - PAGE // 4) : at + PAGE // 4]
         if any(number not in self.rows for number in near):
-            self.rows = {
-                number: row | {"stands": self.stands.get(number, row["state"])}
-                for number, row in listing.page(store, around).items()
-            }
+            self.rows = listing.page(store, around, self.stands)
         if anew:
             self.until = time.monotonic() + 9 * (time.monotonic() - began)
         here = self.numbers[at] if self.numbers else None
@@ -100,26 +98,26 @@ class RunsReader:
         )
 
 
-def course(row: Row, glance: Glance | None, *, ascii_only: bool) -> str:
+def course(row: ListedRun, glance: Glance | None, *, ascii_only: bool) -> str:
     """Loss and accuracy as sparklines, speed and memory, on one line."""
     parts = []
     if glance is not None and glance.losses:
-        parts.append(f"loss {spark(glance.losses, 14, ascii_only=ascii_only, log=True)} {figure(row['loss'])}")
-    if row["accuracy"] is not None:
+        parts.append(f"loss {spark(glance.losses, 14, ascii_only=ascii_only, log=True)} {figure(row.loss)}")
+    if row.accuracy is not None:
         means = [estimate.mean for estimate in glance.accuracies] if glance else []
         drawn = spark(means, 10, ascii_only=ascii_only) + " " if len(means) > 1 else ""
-        parts.append(f"acc {drawn}{percent(row['accuracy'])}")
+        parts.append(f"acc {drawn}{percent(row.accuracy)}")
     return "   ".join(parts + speed(row, glance)) or "it has said nothing yet"
 
 
-def wide_course(row: Row, glance: Glance | None, *, ascii_only: bool) -> list[str]:
+def wide_course(row: ListedRun, glance: Glance | None, *, ascii_only: bool) -> list[str]:
     """The same as bars of several lines."""
     losses = glance.losses if glance else []
     means: list[float | None] = [estimate.mean for estimate in glance.accuracies] if glance else []
     drawn = [
-        [f"loss {figure(row['loss'])}", *bars(losses, 44, 4, ascii_only=ascii_only, log=True)],
+        [f"loss {figure(row.loss)}", *bars(losses, 44, 4, ascii_only=ascii_only, log=True)],
         [
-            f"accuracy {percent(row['accuracy'])}",
+            f"accuracy {percent(row.accuracy)}",
             *(bars(means, 44, 4, ascii_only=ascii_only) if len(means) > 1 else [""] * 4),
         ],
     ]
@@ -129,54 +127,54 @@ def wide_course(row: Row, glance: Glance | None, *, ascii_only: bool) -> list[st
     ]
 
 
-def speed(row: Row, glance: Glance | None) -> list[str]:
+def speed(row: ListedRun, glance: Glance | None) -> list[str]:
     """Iterations per second and memory, as far as they are known."""
-    speed = (glance.rate if glance and row["stands"] == "running" else None) or row["rate"]
-    return [*([rate(speed)] if speed else []), *([f"peak {memory(row['peak'])}"] if row["peak"] else [])]
+    speed = (glance.rate if glance and row.stands == "running" else None) or row.rate
+    return [*([rate(speed)] if speed else []), *([f"peak {memory(row.peak)}"] if row.peak else [])]
 
 
-def title(row: Row, *, facts: bool) -> str:
-    parts = [f"evaluates {row['evaluates']}" if row["evaluates"] else ""]
-    parts += [row["method"], row["dataset"], "" if row["ipc"] is None else f"IPC {row['ipc']}", row["network"]]
-    said = f"{row['id']}  {' · '.join(display(part) for part in parts if part)} · seed {row['seed']}"
-    return f"{said}   {display(row['protocol'])}" if facts else said
+def title(row: ListedRun, *, facts: bool) -> str:
+    parts = [f"evaluates {row.evaluates}" if row.evaluates else ""]
+    parts += [row.method, row.dataset, "" if row.ipc is None else f"IPC {row.ipc}", row.network]
+    said = f"{row.id}  {' · '.join(display(part) for part in parts if part)} · seed {row.seed}"
+    return f"{said}   {display(row.protocol)}" if facts else said
 
 
-def trouble(row: Row) -> str:
+def trouble(row: ListedRun) -> str:
     """What is wrong with a run, and the ways out."""
-    if row["stands"] == "lost":
-        if not row["pid"]:
+    if row.stands == "lost":
+        if not row.pid:
             return "lost: an older dambench began it, and did not say which process it was. R runs it again."
-        onward = "r begins it anew" if row["checkpoint"] is None else f"after iteration {row['checkpoint']}"
-        onward = onward if row["checkpoint"] is None else f"r resumes from the checkpoint {onward}"
-        return f"process {row['pid']} is gone from {display(row['host'])}; {onward}"
-    if row["stands"] == "silent":
-        return f"no sign of life from {display(row['host'])} for {age(clock.since(row['beat_at']))}"
-    onward = "R runs it again" if row["diverged_at"] is not None or row["stands"] == "finished" else "r resumes it"
-    return f"{display(row['error'], 300).removesuffix('.')}; {onward}"
+        onward = "r begins it anew" if row.checkpoint is None else f"after iteration {row.checkpoint}"
+        onward = onward if row.checkpoint is None else f"r resumes from the checkpoint {onward}"
+        return f"process {row.pid} is gone from {display(row.host)}; {onward}"
+    if row.stands == "silent":
+        return f"no sign of life from {display(row.host)} for {age(clock.since(row.beat_at))}"
+    onward = "R runs it again" if row.diverged_at is not None or row.stands == "finished" else "r resumes it"
+    return f"{display(row.error, 300).removesuffix('.')}; {onward}"
 
 
-def facts(row: Row, *, wide: bool = False) -> list[str]:
+def facts(row: ListedRun, *, wide: bool = False) -> list[str]:
     """Process, tags and note; where there is room a line for each thing."""
-    alive = row["stands"] in processes.ALIVE
-    process = f"pid {row['pid']} on {display(row['host'])}" if row["pid"] else ""
-    began = display(row["created_at"])[:16].replace("T", " ")
-    beat = f"heartbeat {age(clock.since(row['beat_at']))} ago" if alive and row["beat_at"] else ""
-    tags, note = display(", ".join(row["tags"])), display(row["note"])
+    alive = row.stands in processes.ALIVE
+    process = f"pid {row.pid} on {display(row.host)}" if row.pid else ""
+    began = display(row.created_at)[:16].replace("T", " ")
+    beat = f"heartbeat {age(clock.since(row.beat_at))} ago" if alive and row.beat_at else ""
+    tags, note = display(", ".join(row.tags)), display(row.note)
     if not wide:
         first = ", ".join(part for part in (process if alive else "", f"begun {began}", beat) if part)
         noted = "   ".join(part for part in (f"tags {tags}" if tags else "", f"note {note}" if note else "") if part)
         return [line for line in (first, noted) if line]
-    phase = f"{display(row['phase'])} {row['done']}/{row['total']}" if alive and row["phase"] else ""
+    phase = f"{display(row.phase)} {row.done}/{row.total}" if alive and row.phase else ""
     lines = {
-        "protocol": display(row["protocol"]),
-        "settings": row["config_sha256"][:8],
-        "process": process + (f", attempt {row['attempt']}" if row["attempt"] > 1 else ""),
+        "protocol": display(row.protocol),
+        "settings": row.config_sha256[:8],
+        "process": process + (f", attempt {row.attempt}" if row.attempt > 1 else ""),
         "begun": f"{began} UTC",
         "beat": beat.removeprefix("heartbeat "),
         "phase": phase,
         "tags": tags,
         "note": note,
-        "log": display(Path(row["log"]).name) if row["log"] else "",
+        "log": display(Path(row.log).name) if row.log else "",
     }
     return [f"{name:<10}{text}" for name, text in lines.items() if text]

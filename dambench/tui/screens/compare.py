@@ -119,7 +119,7 @@ class CompareScreen(MainScreen):
 
     def _find(self, store: Store, wanted: CompareQuery) -> Comparison:
         # What was written by others, and by this store itself, which takes in what is on a network disk.
-        version = store.query("pragma data_version")[0]["data_version"], store.db.conn.total_changes
+        version = store.version()
         last = self._last
         # Many runs are much to add up each second, when nothing was written.
         if last is None or last[0] is not store or last[1] != version or last[2].wanted != wanted:

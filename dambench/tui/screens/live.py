@@ -17,6 +17,7 @@ from textual.containers import Container
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
 from dambench.runner import monitor, processes
+from dambench.store.rows import RunRow
 from dambench.tui import run_actions
 from dambench.tui.feed import Question
 from dambench.tui.models.chart import Series, legend, lines
@@ -399,12 +400,12 @@ class LiveScreen(run_actions.RunActionsScreen):
         except (OSError, SuspendNotSupported) as error:
             self.console_app.say(f"{' '.join(pager)} cannot be opened: {error}", "warning")
 
-    def meant(self) -> dict[str, Any] | None:
+    def meant(self) -> RunRow | None:
         """The whole row of the run that is shown."""
         if not self._watched.run:
             return None
-        row: dict[str, Any] = self.read_now(lambda store: store.run(self._watched.run))
-        if self._seen is not None and row["uid"] != self._seen.row["uid"]:
+        row: RunRow = self.read_now(lambda store: store.run(self._watched.run))
+        if self._seen is not None and row.uid != self._seen.row.uid:
             raise BadInput(f"{self._watched.run} is another run now: look at what is shown, and press the key again.")
         return row
 
@@ -416,7 +417,7 @@ class LiveScreen(run_actions.RunActionsScreen):
 
     def to_copy(self) -> str:
         """The traceback of a run that failed, else its id."""
-        return (self._seen.row["traceback"] or self._seen.row["id"]) if self._seen else ""
+        return (self._seen.row.traceback or self._seen.row.id) if self._seen else ""
 
 
 class WhyNoGpu:

@@ -354,8 +354,8 @@ class NewRunScreen(Resilient, Screen[None]):
         cards, trouble = monitor.look()
         runs = {}
         with suppress(Exception), closing(Store.open(self.console_app.path)) as store:
-            alive = store.query("select id, pid, host, boot from runs where state = 'running' and deleted_at = ''")
-            runs = {row["pid"]: row["id"] for row in alive if processes.is_here(row)}
+            alive = [row for row in store.unfinished() if row.state == "running"]
+            runs = {row.pid: row.id for row in alive if processes.is_here(row)}
         self.post_message(GpusRead(gpu_lines(cards, runs) if cards else [trouble], len(cards)))
 
     def on_gpus_read(self, message: GpusRead) -> None:

@@ -18,6 +18,7 @@ from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
 from dambench.store import filters, listing
 from dambench.store.filters import Filter
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.tui import run_actions
 from dambench.tui.feed import Question
@@ -34,7 +35,6 @@ from dambench.tui.models.runs_page import (
     trouble,
     wide_course,
 )
-from dambench.tui.run_actions import Row
 from dambench.tui.terminal import refresh_rate
 from dambench.tui.widgets.lines import cut
 from dambench.tui.widgets.pick import Ask, Pick
@@ -156,7 +156,7 @@ class RunsScreen(run_actions.RunActionsScreen):
     def anew(self) -> None:
         super().anew()
         if (row := self.table.row) is not None:
-            self._begin = row["id"]
+            self._begin = row.id
         self._reader, self._found, self._asked = RunsReader(), None, True
         self.table.clear()
         self._head()
@@ -204,7 +204,7 @@ class RunsScreen(run_actions.RunActionsScreen):
             there = set(found.numbers)
             for number, uid in list(marks.items()):
                 row = found.rows.get(number)
-                if number not in there or (row is not None and row["uid"] != uid):  # another run has its number now
+                if number not in there or (row is not None and row.uid != uid):  # another run has its number now
                     del marks[number]
 
     def _empty(self, text: str, *, first: bool = False) -> None:
@@ -262,7 +262,7 @@ class RunsScreen(run_actions.RunActionsScreen):
             lines += wide_course(row, found.glance, ascii_only=ascii_only)
         else:
             lines.append(course(row, found.glance, ascii_only=ascii_only))
-        if row["stands"] in ("lost", "silent") or row["error"]:
+        if row.stands in ("lost", "silent") or row.error:
             lines.append(trouble(row))
         if not wide:
             lines += facts(row)
@@ -280,7 +280,7 @@ class RunsScreen(run_actions.RunActionsScreen):
 
     def _remember(self) -> None:
         if (row := self.table.row) is not None:
-            self.console_app.settings.set("runs.run", row["id"])
+            self.console_app.settings.set("runs.run", row.id)
 
     # Which runs, and how.
 
@@ -415,8 +415,8 @@ class RunsScreen(run_actions.RunActionsScreen):
 
     def action_mark(self) -> None:
         if (row := self.table.row) is not None:
-            if self.table.marks.pop(row["number"], None) is None:
-                self.table.marks[row["number"]] = row["uid"]
+            if self.table.marks.pop(row.number, None) is None:
+                self.table.marks[row.number] = row.uid
             self.table.action_step(1)
             self._marked()
 
@@ -424,7 +424,7 @@ class RunsScreen(run_actions.RunActionsScreen):
         self.table.redraw()
         self._head()
 
-    def _rows(self, *, marked: bool = True) -> list[Row]:
+    def _rows(self, *, marked: bool = True) -> list[RunRow]:
         """Whole rows of what is meant: the marked runs, else the one under the cursor.
 
         Raises:
@@ -432,18 +432,17 @@ class RunsScreen(run_actions.RunActionsScreen):
         """
         row = self.table.row
         uids = [self.table.marks[number] for number in sorted(self.table.marks)] if marked else []
-        uids = uids or ([] if row is None else [row["uid"]])
+        uids = uids or ([] if row is None else [row.uid])
 
-        def found(store: Store) -> list[Row]:
-            rows = [store.query("select * from runs where uid = ?", uid) for uid in uids]
-            return [row for some in rows for row in some]
+        def with_uids(store: Store) -> list[RunRow]:
+            return [row for uid in uids if (row := store.with_uid(uid)) is not None]
 
-        rows: list[Row] = self.read_now(found)
+        rows: list[RunRow] = self.read_now(with_uids)
         if len(rows) < len(uids):
             raise BadInput(f"{len(uids) - len(rows)} of the runs that are meant are not in the database any more.")
         return rows
 
-    def meant(self) -> Row | None:
+    def meant(self) -> RunRow | None:
         """The whole row under the cursor, whatever is marked."""
         rows = self._rows(marked=False)
         return rows[0] if rows else None
@@ -452,29 +451,26 @@ class RunsScreen(run_actions.RunActionsScreen):
         """The id of the run under the cursor, or the marked runs as a table."""
         row = self.table.row
         if not self.table.marks:
-            return "" if row is None else str(row["id"])
+            return "" if row is None else str(row.id)
         marks = [number for number in self.table.numbers if number in self.table.marks]
-        rows = self.read_now(lambda store: listing.page(store, marks))
-        stands = self._reader.stands
-        shown = [
-            rows[number] | {"stands": stands.get(number, rows[number]["state"])} for number in marks if number in rows
-        ]
+        rows = self.read_now(lambda store: listing.page(store, marks, self._reader.stands))
+        shown = [rows[number] for number in marks if number in rows]
         return markdown_table(self.table.columns, shown)
 
     # Elsewhere.
 
     def action_open(self) -> None:
         if (row := self.table.row) is not None:
-            self.console_app.open_run(row["id"])
+            self.console_app.open_run(row.id)
 
     def action_compare(self) -> None:
         if rows := self._rows():
-            self.console_app.compare_runs([row["id"] for row in rows])
+            self.console_app.compare_runs([row.id for row in rows])
 
     def action_again(self) -> None:
         if self.console_app.refuses() or (row := self.meant()) is None:
             return
-        if json.loads(row["config"]).get("where", {}).get("made"):
+        if json.loads(row.config).get("where", {}).get("made"):
             run_actions.evaluate_again(self, row)
         else:
             self.console_app.new_run(row)
@@ -493,7 +489,7 @@ class RunsScreen(run_actions.RunActionsScreen):
     def action_delete(self) -> None:
         self._edit(run_actions.delete)
 
-    def _edit(self, edit: Callable[[MainScreen, Sequence[Row]], None]) -> None:
+    def _edit(self, edit: Callable[[MainScreen, Sequence[RunRow]], None]) -> None:
         """Edit the marked runs, else the one under the cursor."""
         if not self.console_app.refuses() and (rows := self._rows()):
             edit(self, rows)

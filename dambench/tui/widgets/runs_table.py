@@ -12,7 +12,8 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from dambench.tui.models.columns import COLUMNS, Row, cell, heads, layout, value
+from dambench.store.rows import ListedRun
+from dambench.tui.models.columns import COLUMNS, cell, heads, layout, value
 from dambench.tui.resilient import Resilient
 
 MARGIN = 2
@@ -56,7 +57,7 @@ class RunsTable(Resilient, Widget, can_focus=True):
         super().__init__()
         self.numbers: Sequence[int] = ()
         """Of all runs, in their order."""
-        self.rows: Mapping[int, Row] = {}
+        self.rows: Mapping[int, ListedRun] = {}
         self.at = 0
         """Where the cursor is."""
         self.marks: dict[int, str] = {}
@@ -79,11 +80,11 @@ class RunsTable(Resilient, Widget, can_focus=True):
         return self.numbers[self.at] if self.at < len(self.numbers) else None
 
     @property
-    def row(self) -> Row | None:
+    def row(self) -> ListedRun | None:
         """Of the run under the cursor, once it is known."""
         return None if self.number is None else self.rows.get(self.number)
 
-    def fill(self, numbers: Sequence[int], rows: Mapping[int, Row]) -> None:
+    def fill(self, numbers: Sequence[int], rows: Mapping[int, ListedRun]) -> None:
         """Take in what was found; the cursor stays at its run as long as that is there."""
         before, line = self.number, self.at - self._top
         self.numbers, self.rows = numbers, rows
@@ -181,7 +182,7 @@ class RunsTable(Resilient, Widget, can_focus=True):
         for name, width in self._layout:
             text = value(name, row, ascii_only=self._ascii)
             look = style
-            if name == "state" and (kind := self.STYLES.get(row["stands"])):
+            if name == "state" and (kind := self.STYLES.get(row.stands)):
                 look += self.get_component_rich_style(kind, partial=True)
             segments.append(Segment(cell(text, width, right=COLUMNS[name].number, ascii_only=self._ascii), look))
             segments.append(Segment(" ", style))
