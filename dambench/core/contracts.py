@@ -1,9 +1,9 @@
-"""What a plug-in must have and may have: one class for each kind of them.
+"""The contracts of plug-ins: one class for each kind says what a module must have and what it may have.
 
-A plug-in is a module: a file in `dambench/methods`, `datasets`, `networks` or `evaluators`, or one of another package
-that has an entry point for it. It is checked once, when it is loaded, against the class of its kind, and an instance of
-that class stands for it from then on. What the class has no value for, and its `required` functions, must be in the
-module; for whatever else the module leaves out, the class's value or function stands.
+A plug-in is a module: a file in `dambench/methods`, `datasets`, `networks`, `evaluators` or `report/formats`, or one of
+another package that has an entry point for it. It is checked once, when it is loaded, against the class of its kind,
+and an instance of that class stands for it from then on. What the class has no value for, and its `required` functions,
+must be in the module; for whatever else the module leaves out, the class's value or function stands.
 
 (A `typing.Protocol` has no defaults for a module that leaves something out, and is checked by nobody at run time.)
 """
@@ -52,7 +52,7 @@ def optional(function: Function) -> Function:
 
 
 class Contract:
-    """What plug-ins of all kinds have in common.
+    """The part that plug-ins of all kinds have in common.
 
     Args:
         name: what it is called on the command line.
@@ -232,7 +232,7 @@ class Evaluator(Contract):
 
     Options: type[config.Options]
     METRICS: dict[str, Metric]
-    """What it measures, by name."""
+    """The numbers that it measures, by name."""
     VERSION: int = 1
     """Raised when it comes to give other numbers."""
 

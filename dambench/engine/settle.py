@@ -197,8 +197,10 @@ def _check_ipc(ipc: int | None, card: DataCard) -> None:
 
 def _settle_files(chosen: _MethodChoice, card: DataCard) -> tuple[_MethodChoice, PreprocessingName]:
     """The same with whole names of the files that its options name, and the preprocessing."""
-    with about("method"):
+    with about("method"), registry.guarded("methods", chosen.name):
         options, brought = chosen.method.settle(chosen.options, card, chosen.ipc)
+        if not isinstance(options, chosen.method.Options) or brought not in (None, *PREPROCESSINGS):
+            raise TypeError("its settle gave something else than its Options and a preprocessing or None")
     if brought and chosen.preprocessing not in (None, brought):
         raise BadInput(
             f"--preprocessing {chosen.preprocessing} was said, but what {chosen.name} is to use was made with "
