@@ -424,14 +424,13 @@ def harmless(event: AnyEvent) -> AnyEvent:
                 for evaluator, metrics in event.metrics.items()
             },
         )
-    if isinstance(event, Measured):
-        return replace(event, values={display(name): value for name, value in event.values.items()})
     if isinstance(event, Resumed):
         return replace(event, environment=replace(event.environment, **shown(asdict(event.environment))))
     if isinstance(event, Failed):
         return replace(event, error=display(event.error, 2000), traceback=display_lines(event.traceback))
     if isinstance(event, Measured):
-        return replace(event, values={display(name): value for name, value in event.values.items()})
+        values = {display(name): value for name, value in event.values.items()}
+        return replace(event, evaluator=display(event.evaluator), subject=display(event.subject), values=values)
     if isinstance(event, Stepped):
         return replace(event, losses={display(name): value for name, value in event.losses.items()})
     if isinstance(event, Progressed | Warned | Adapted | Stopped):

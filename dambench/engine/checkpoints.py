@@ -46,7 +46,7 @@ class Checkpoint:
     """By phase, peak memory, allocated and reserved, bytes."""
 
     def to_bytes(self) -> bytes:
-        """As a safetensors file. The same checkpoint gives the same bytes."""
+        """Encode as a safetensors file. The same checkpoint gives the same bytes."""
         tensors: dict[str, Tensor] = {}
         about = {name: getattr(self, name) for name in self.__dataclass_fields__}
         about |= {"format": FORMAT, "state": _apart(self.state, "state", tensors)}

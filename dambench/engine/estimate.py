@@ -25,7 +25,7 @@ EVENT_BYTES = 500
 
 
 class RunEstimate(Struct, frozen=True, kw_only=True):
-    """What a run would take."""
+    """Time, memory and disk space that a run would take."""
 
     seconds: dict[str, float]
     """By phase: `distil`, `evaluate`, and `experts` where they are not there yet."""

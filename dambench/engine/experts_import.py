@@ -38,7 +38,7 @@ SHOWN = 1_000
 
 @dataclass(frozen=True)
 class Imported:
-    """What was kept."""
+    """Experts that were imported and kept."""
 
     key: str
     count: int
@@ -115,7 +115,7 @@ def _digest(weights: Tensor) -> str:
 
 
 def _trajectories(path: Path, network: Network) -> Iterator[Tensor]:
-    """Each expert of a file: (epochs + 1, L) float32. One after the other is read.
+    """Read the experts of a file, one after the other: (epochs + 1, L) float32 each.
 
     Raises:
         BadInput: it is no such file, or of other networks.

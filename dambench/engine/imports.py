@@ -217,12 +217,12 @@ def _plain_note(span: str, pixels: str) -> str:
 
 
 def _beyond(pixels: Tensor) -> float:
-    """By how much pixels leave [0, 1], on average."""
+    """Mean distance of pixels from [0, 1]."""
     return float((pixels - pixels.clamp(0, 1)).abs().mean())
 
 
 def _most_bytes(card: DataCard) -> int:
-    """A set has at most as many images as the dataset: in the widest type, with logits, and a little for names."""
+    """Largest file of a set: as many images as the dataset, in the widest type, with logits, and a little for names."""
     each = 8 * (card.channels * card.height * card.width + len(card.classes))
     return min(LARGEST_SET, sum(card.train_counts) * each + 1_000_000)
 
@@ -278,7 +278,7 @@ def _tensor(array: _archive.Array) -> Tensor:
 
 
 def _roles(names: Iterable[str]) -> tuple[str, str, str | None]:
-    """Which of the names are those of images, labels and the learning rate."""
+    """The names, of these, of images, labels and the learning rate."""
     there = {name.lower(): name for name in sorted(names, reverse=True)}
     images, labels, lr = (
         next((there[name] for name in usual if name in there), None) for usual in (IMAGES, LABELS, RATES)
@@ -350,7 +350,7 @@ def _value(saved: Any, most: int) -> Any:
 
 
 def _has_tensor(saved: Any) -> bool:
-    """Each thing is looked at once, however often it is referred to."""
+    """Look for a tensor in nested lists and dicts, in each once, however often it is referred to."""
     waiting, visited = [saved], set()
     while waiting:
         value = waiting.pop()

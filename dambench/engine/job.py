@@ -48,7 +48,7 @@ class Job:
         return " ".join([self.evaluator.name, *(f"{name}={getattr(options, name)}" for name in changed)])
 
     def with_seed(self, seed: int) -> "Job":
-        """The same run under another seed: on nothing else that was settled does it depend."""
+        """The same run under another seed, on which nothing else that was settled depends."""
         return replace(self, config=msgspec.structs.replace(self.config, seed=seed))
 
 

@@ -61,7 +61,7 @@ class StopRun(Exception):
 
 @dataclass
 class Progress:
-    """How far a run is."""
+    """Where a run is, and what it has yielded so far."""
 
     iteration: int = 0
     set_sha256: str = ""
@@ -411,7 +411,7 @@ class _Distillation:
         return step
 
     def _left_out(self) -> float:
-        """How many steps were left out since they were not finite."""
+        """The number of steps that were left out since they were not finite."""
         losses = self._progress.losses
         return float(losses[-1].losses.get(SKIPPED, 0.0)) if losses else 0.0
 

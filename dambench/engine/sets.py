@@ -29,8 +29,8 @@ def check_set(synthetic: SyntheticSet, iteration: int, job: Job) -> None:
             if job.config.ipc is not None or not synthetic.whole:
                 raise BadInput(f"It is {'' if synthetic.whole else 'not '}the whole dataset.")
             return
-        if why := synthetic.wrong():
-            raise BadInput(f"{why[:1].upper()}{why[1:]}.")
+        if fault := synthetic.fault():
+            raise BadInput(f"{fault[:1].upper()}{fault[1:]}.")
         if synthetic.preprocessing_name != job.config.preprocessing:
             raise BadInput(
                 f"Its images are as {synthetic.preprocessing_name} leaves them, the run is of "

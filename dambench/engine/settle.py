@@ -196,7 +196,7 @@ def _check_ipc(ipc: int | None, card: DataCard) -> None:
 
 
 def _settle_files(chosen: _MethodChoice, card: DataCard) -> tuple[_MethodChoice, PreprocessingName]:
-    """The same with whole names of the files that its options name, and the preprocessing."""
+    """Write out the files that its options name, and choose the preprocessing."""
     with about("method"), registry.guarded("methods", chosen.name):
         options, brought = chosen.method.settle(chosen.options, card, chosen.ipc)
         if not isinstance(options, chosen.method.Options) or brought not in (None, *PREPROCESSINGS):
@@ -397,7 +397,7 @@ def evaluation(job: Job, request: Request, made: SetRef, choice: Choice) -> Job:
 
 
 def _registered(kind: Literal["method", "dataset"], choice: Choice) -> Choice:
-    """The same choice, its name written as the registry has it: that one is stored and hashed."""
+    """Write the name of a choice as the registry has it: that one is stored and hashed."""
     with about(kind):
         return Choice(registry.find("methods" if kind == "method" else "datasets", choice.name), choice.options)
 

@@ -57,7 +57,7 @@ class Context:
 
     @property
     def test_batch(self) -> int:
-        """How many images a network is shown at once when it is not trained."""
+        """The number of images that a network is shown at once when it is not trained."""
         return self.policy.test_batch(self.card.height * self.card.width)
 
 

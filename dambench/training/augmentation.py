@@ -56,7 +56,7 @@ _UNIFORMS = 3
 
 @dataclass(frozen=True)
 class Draw:
-    """Which operation befalls each group of images, and with which parameters."""
+    """The operation on each group of images, and its parameters."""
 
     strategy: tuple[str, ...]
     choice: Tensor
@@ -289,7 +289,7 @@ def _dc_shift(uniform: Tensor) -> Tensor:
 
 
 def _dc_factor(uniform: Tensor) -> Tensor:
-    """By which positions move away from the centre: the inverse of the size's."""
+    """The factor by which positions move away from the centre: the inverse of the size's."""
     return 1 / (1 + (uniform * 2 - 1) * DC_SCALE)
 
 
@@ -403,7 +403,7 @@ def _sample(images: Tensor, grid: Tensor) -> Tensor:
 
 
 def _sample_by_matrix(images: Tensor, grid: Tensor) -> Tensor:
-    """What grid_sample computes, as a product with a (height * width, H * W) matrix per group. For small images only.
+    """Compute grid_sample as a product with a (height * width, H * W) matrix per group. For small images only.
 
     In float64: a GPU may round the factors of a float32 product to TF32, forward and, later, backward.
     """

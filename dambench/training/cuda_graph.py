@@ -17,7 +17,7 @@ WARM_UPS = 3
 
 
 class GraphRecorder(Protocol):
-    """What makes recordings. One is asked for all recordings of a `Replayed`."""
+    """A maker of recordings. One is asked for all recordings of a `Replayed`."""
 
     def warm_up(self, function: Callable[[], list[Tensor]]) -> list[Tensor]:
         """Call the function where it will be recorded later."""
@@ -95,7 +95,7 @@ class Replayed:
         self.forget()
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        """What the function gives for these inputs, without gradients: valid until the next call.
+        """Call the function, without gradients. Its outputs are valid until the next call.
 
         Args:
             inputs: on the device, or small and on the CPU.

@@ -75,7 +75,7 @@ class Policy:
 
     @classmethod
     def of(cls, execution: Execution, precision: Precision, deterministic: bool) -> "Policy":
-        """As a configuration says."""
+        """Make the policy of a configuration."""
         return cls(
             torch.device(execution.device),
             deterministic,
@@ -111,7 +111,7 @@ class Policy:
         return cast(F, torch.compile(function, dynamic=False))
 
     def each(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """What the function gives for each item, in their order; whether gradients are recorded is as it is here."""
+        """Call the function for each item, in their order; whether gradients are recorded is as it is here."""
         if self.workers == 1 or len(items) == 1:
             return [function(item) for item in items]
         recording = torch.is_grad_enabled()
@@ -183,7 +183,7 @@ class Policy:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
     def peak_reserved_bytes(self) -> int:
-        """What the allocator had taken from the GPU at most since `restart_peak`; 0 on a CPU, where nothing is kept."""
+        """Memory taken from the GPU at most since `restart_peak`; 0 on a CPU, where nothing is kept."""
         return torch.cuda.max_memory_reserved(self.device) if self.device.type == "cuda" else 0
 
 
@@ -281,7 +281,7 @@ def _missing_compiler(kind: str) -> str:
 
 
 def micro_batch(device: str, map_bytes: int) -> int:
-    """How many images should go through a network at once; 0: all.
+    """The number of images that should go through a network at once; 0: all.
 
     Args:
         map_bytes: of the largest map that the network makes of one image, in float32.

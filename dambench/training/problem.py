@@ -61,7 +61,7 @@ def derived_seed(seed: int, purpose: str, *indices: int) -> int:
 
 @dataclass(frozen=True)
 class Seeds:
-    """Where generators come from. Nothing in dambench touches torch's global generator."""
+    """The source of all generators. Nothing in dambench touches torch's global generator."""
 
     seed: int
 
@@ -120,7 +120,7 @@ class Whitening:
 
     @classmethod
     def fit(cls, pixels: Tensor, epsilon: float = 0.1) -> bytes:
-        """What to keep as its file. In float64 and on the CPU, whatever device the run is on.
+        """Compute a whitening, as its file. In float64 and on the CPU, whatever device the run is on.
 
         Args:
             pixels: (N, C, H, W) uint8, the training images.
@@ -214,7 +214,7 @@ class RealSet:
 
 
 class _About(msgspec.Struct, frozen=True):
-    """What the file of a set says of it."""
+    """The header of a set's file."""
 
     classes: list[str]
     lr: float | None
@@ -243,7 +243,7 @@ class SyntheticSet:
 
     @property
     def preprocessing_name(self) -> PreprocessingName:
-        """What was done to its images, by name."""
+        """The name of what was done to its images."""
         return "zca" if isinstance(self.preprocessing, Whitening) else "mean/std"
 
     @property
@@ -257,7 +257,7 @@ class SyntheticSet:
         return self.preprocessing.apply(images) if images.dtype == torch.uint8 else images
 
     def to_bytes(self) -> bytes:
-        """As a safetensors file. The same set gives the same bytes."""
+        """Encode as a safetensors file. The same set gives the same bytes."""
         about: dict[str, Any] = {"classes": self.classes, "lr": None if self.lr is None else float(self.lr)}
         if isinstance(self.preprocessing, Whitening):
             about |= {"format": WHITENED_FORMAT, "whitening": self.preprocessing.sha256}
@@ -295,8 +295,8 @@ class SyntheticSet:
             else:
                 preprocessing = Normalisation(tuple(about.mean), tuple(about.std))
             loaded = cls(images, labels, preprocessing, tuple(about.classes), about.lr)
-            if why := loaded.wrong():
-                raise ValueError(why)
+            if fault := loaded.fault():
+                raise ValueError(fault)
             return loaded
         except BadInput:
             raise
@@ -311,8 +311,8 @@ class SyntheticSet:
         ) as error:
             raise BadInput(f"{str(path)!r} is not a synthetic set of dambench: {display(str(error))}.") from None
 
-    def wrong(self) -> str:
-        """What cannot be so; empty: nothing."""
+    def fault(self) -> str:
+        """Its first fault, as a clause; empty: it has none."""
         images, labels, classes = self.images, self.labels, len(self.classes)
         if images.dim() != 4 or not images.numel() or images.dtype not in (torch.uint8, torch.float32):
             return f"its images are {images.dtype} of shape {tuple(images.shape)}"
@@ -414,7 +414,7 @@ class Network(nn.Module, ABC):
         return list(self.iter_feature_maps(images))
 
     def embed(self, images: Tensor) -> Tensor:
-        """What the classifier reads, flattened: (B, features)."""
+        """The features that the classifier reads, flattened: (B, features)."""
         last = images
         for maps in self.iter_feature_maps(images):
             last = maps
@@ -447,7 +447,7 @@ class Network(nn.Module, ABC):
 
 @dataclass
 class Problem:
-    """What a method is given."""
+    """All that a method is given."""
 
     real: RealSet
     card: DataCard
@@ -513,7 +513,7 @@ out because they were not finite."""
 
 @dataclass(frozen=True)
 class Step:
-    """What a method yields after each iteration. Its tensors are valid until the next one."""
+    """An iteration of a method. Its tensors are valid until the next one."""
 
     iteration: int
     """How many iterations are done."""
