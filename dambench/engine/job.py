@@ -40,13 +40,6 @@ class Job:
         """All that differs from the recipe, as a run keeps it."""
         return self.changed_options | self.changed_settings
 
-    @property
-    def evaluator_label(self) -> str:
-        """The name that measurements are kept under: by other options they are of another evaluator."""
-        usual, options = self.evaluator.Options(), self.evaluator_options
-        changed = [name for name in options.__struct_fields__ if getattr(options, name) != getattr(usual, name)]
-        return " ".join([self.evaluator.name, *(f"{name}={getattr(options, name)}" for name in changed)])
-
     def with_seed(self, seed: int) -> "Job":
         """The same run under another seed, on which nothing else that was settled depends."""
         return replace(self, config=msgspec.structs.replace(self.config, seed=seed))
@@ -111,7 +104,7 @@ def evaluation_context(
     """
     config = job.config
     return Context(
-        evaluator=job.evaluator_label,
+        evaluator=job.evaluator.name,
         synthetic=synthetic,
         set_sha256=set_sha256,
         iteration=iteration,
