@@ -453,7 +453,10 @@ def test_options_come_when_they_are_known_and_gpus_when_they_are_seen(
     ("words", "field"),
     [
         ([], ""),
-        (["--ipc", "0"], "ipc"),
+        (["--ipc", "500"], "ipc"),
+        (["--recipe", "none"], "recipe"),
+        (["--network", "convnat"], "network"),
+        (["--evaluate-on", "mlp,mlp"], "evaluate_on"),
         (["--iterations", "0"], "method.iterations"),
         (["--set", "method.lr_images=-1"], "method.lr_images"),
         (["--seeds", "4-"], "seeds"),
