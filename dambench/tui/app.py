@@ -46,7 +46,7 @@ from dambench.tui.terminal.clipboard import copy
 from dambench.tui.widgets.notices import Broken, Help, Leaving, TooSmall, too_small
 
 ON_LIGHT = {"text-success": "#1b5e20", "text-warning": "#7a4300", "footer-key-foreground": "#242f38"}
-"""What Textual's light themes draw too faintly to be read."""
+"""Colours that Textual's light themes draw too faintly to be read."""
 
 ANSI_ON_LIGHT = TerminalTheme(
     (224, 224, 224),
@@ -62,7 +62,7 @@ ANEW = 5.0
 OURS = Path(dambench.__file__).parent
 
 TEXTUALS = {binding.action for binding in Binding.make_bindings(Screen.BINDINGS)}
-"""What every screen can do, whatever it shows."""
+"""Actions of every screen, whatever it shows."""
 
 
 class DambenchApp(App[None]):
@@ -97,30 +97,30 @@ class DambenchApp(App[None]):
     ]
 
     def __init__(
-        self, path: Path, run: str = "", look: ConsoleOptions | None = None, settings: Settings | None = None
+        self, path: Path, run: str = "", options: ConsoleOptions | None = None, settings: Settings | None = None
     ) -> None:
         super().__init__()
         self.path = path
-        self.look = look or ConsoleOptions()
-        self._filters_of_look: list[LineFilter] = [
-            *([AsciiFilter()] if self.look.ascii else []),
-            *([] if self.look.colour else [ColourFilter()]),
+        self.options = options or ConsoleOptions()
+        self._line_filters: list[LineFilter] = [
+            *([AsciiFilter()] if self.options.ascii else []),
+            *([] if self.options.colour else [ColourFilter()]),
         ]
         self.settings = settings or Settings()
         self.feed = Feed(self, path)
         self.file: File | None = None
-        """That is shown; None: there is no database."""
-        self._looked = False
-        """Whether it is known which one that is."""
+        """The file that is shown; None: there is no database."""
+        self._file_checked = False
+        """It was looked which one that is."""
         self._trouble = ""
-        """What is wrong with it."""
+        """The trouble with it; empty: none."""
         self._faults: set[object] = set()
-        """Where something failed."""
+        """Places of the code where something failed."""
         self._read_anew = -ANEW
         """When a place last was, because of a fault."""
         self.ansi_theme_light = ANSI_ON_LIGHT
         self._first_run = run
-        if not self.look.colour:
+        if not self.options.colour:
             self.theme = "ansi-dark"
         elif (theme := self.settings.get("theme", "textual-dark")) in self.available_themes:
             self.theme = theme
@@ -174,28 +174,28 @@ class DambenchApp(App[None]):
         # Where no place is seen, only which file is there.
         self.feed.ask(place, None if place is None else place.question(), self.file, now=now)
 
-    def on_query_result(self, told: QueryResult) -> None:
+    def on_query_result(self, result: QueryResult) -> None:
         place = self.front()
-        if told.fault is not None and self._is_new(told.fault):
-            self._keep_told(told.fault)
-        self._trouble = told.trouble
-        anew = told.file != self.file
-        answered = not anew or told.trouble or told.file is None
+        if result.fault is not None and self._is_new(result.fault):
+            self._log_fault(result.fault)
+        self._trouble = result.trouble
+        anew = result.file != self.file
+        answered = not anew or result.trouble or result.file is None
         try:
             if anew:
-                self._follow(told.file)
-            if answered and place is not None and (place is told.asker or anew or told.trouble):
-                place.hear(told)
+                self._follow(result.file)
+            if answered and place is not None and (place is result.requester or anew or result.trouble):
+                place.receive(result)
         finally:
-            self._looked = True
-            self.feed.taken_in(answered=bool(answered))
+            self._file_checked = True
+            self.feed.mark_applied(answered=bool(answered))
         if not answered:
             self.ask()
 
     def _follow(self, file: File | None) -> None:
         """Another file than the one that is shown lies under the database's name, or none does."""
         before, self.file = self.file, file
-        if not self._looked:
+        if not self._file_checked:
             return
         for name in self.PLACES:
             if (place := cast(MainScreen, self.get_screen(name))).is_mounted:
@@ -218,13 +218,13 @@ class DambenchApp(App[None]):
         if self._trouble:
             raise BadInput(self._trouble)
         try:
-            there = feed.look(self.path)
+            there = feed.files_of(self.path)
         except OSError as error:
             raise BadInput(f"The database {name!r} cannot be reached: {error.strerror}.") from None
         if there is None:
             raise BadInput(f"There is no database {name!r}: nothing was done.")
-        known = self.feed.files
-        if self._looked and (there.main != self.file or (known is not None and there != known)):
+        opened = self.feed.files
+        if self._file_checked and (there.main != self.file or (opened is not None and there != opened)):
             raise BadInput(
                 f"The database {name!r} is not the one that was shown: nothing was done. Look at what is shown now, "
                 "and press the key again."
@@ -320,10 +320,10 @@ class DambenchApp(App[None]):
         self.notify(display(text, 400), severity=severity, markup=False, timeout=6)
 
     def refuses(self) -> bool:
-        """Whether nothing may be changed from here; says so."""
-        if self.look.readonly:
+        """Refuse, with a note, where nothing may be changed from here."""
+        if self.options.readonly:
             self.say("This console only looks (--readonly).", "warning")
-        return self.look.readonly
+        return self.options.readonly
 
     def action_copy(self) -> None:
         """Copy what the place in front thinks is meant."""
@@ -331,7 +331,7 @@ class DambenchApp(App[None]):
         if not text:
             if isinstance(self.screen, MainScreen):
                 self.check_file()
-            waits = isinstance(self.screen, MainScreen) and not self.screen.heard
+            waits = isinstance(self.screen, MainScreen) and not self.screen.answered
             self.say("The database is being read: nothing to copy yet." if waits else "There is nothing to copy here.")
             return
         path = copy(self, text)
@@ -342,25 +342,25 @@ class DambenchApp(App[None]):
 
     def _by_action(self, screen: Screen[Any]) -> Iterable[tuple[ActiveBinding, list[str]]]:
         """All that a key can do now, each with its keys, in the order of the place."""
-        found: dict[str, tuple[ActiveBinding, list[str]]] = {}
+        by_action: dict[str, tuple[ActiveBinding, list[str]]] = {}
         for key, active in screen.active_bindings.items():
             binding = active.binding
             # Editing of the line that has the focus is Textual's, and no news.
             ours = not isinstance(active.node, Input)
             if ours and (binding.description or binding.action.startswith("place")) and not binding.system:
-                found.setdefault(binding.action, (active, []))[1].append(self.get_key_display(binding) or key)
-        return found.values()
+                by_action.setdefault(binding.action, (active, []))[1].append(self.get_key_display(binding) or key)
+        return by_action.values()
 
     def _keys(self) -> list[tuple[str, str, str]]:
-        """Where, keys and what they do, of all bindings that hold now."""
+        """Scope, keys and meaning of all bindings that hold now."""
         # What the place can do comes before how to move about in it, and that before what every screen can.
-        known = sorted(
+        bindings = sorted(
             self._by_action(self.screen),
-            key=lambda found: (found[0].binding.action in TEXTUALS, not isinstance(found[0].node, Screen)),
+            key=lambda binding: (binding[0].binding.action in TEXTUALS, not isinstance(binding[0].node, Screen)),
         )
         return [
-            ("everywhere" if _everywhere(active) else "here", " ".join(dict.fromkeys(keys)), _what(active, keys[0]))
-            for active, keys in known
+            ("everywhere" if _everywhere(active) else "here", " ".join(dict.fromkeys(keys)), _meaning(active, keys[0]))
+            for active, keys in bindings
         ]
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
@@ -371,7 +371,7 @@ class DambenchApp(App[None]):
             action = active.binding.action
             # How to move about in a table is for keys alone.
             if isinstance(active.node, App | Screen) and not action.startswith(("place", "command_palette")):
-                yield SystemCommand(_what(active, keys[0]), f"Key {keys[0]}", self._doing(active))
+                yield SystemCommand(_meaning(active, keys[0]), f"Key {keys[0]}", self._doing(active))
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
 
     def _doing(self, active: ActiveBinding) -> Callable[[], Any]:
@@ -384,8 +384,8 @@ class DambenchApp(App[None]):
         return super().get_css_variables() | ({} if self.current_theme.dark else ON_LIGHT)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """What everything that is drawn goes through."""
-        return [*super().get_line_filters(), *self._filters_of_look]
+        """The filters of everything that is drawn."""
+        return [*super().get_line_filters(), *self._line_filters]
 
     # The end.
 
@@ -417,7 +417,7 @@ class DambenchApp(App[None]):
         try:
             return await super()._dispatch_action(namespace, action_name, params)
         except Exception as error:  # or that of the widget which the key was for
-            self._failed(error, asked=True)
+            self._failed(error, by_key=True)
             return True
 
     def _handle_exception(self, error: Exception) -> None:
@@ -426,44 +426,44 @@ class DambenchApp(App[None]):
         else:
             super()._handle_exception(error)
 
-    def _failed(self, error: Exception, *, asked: bool = False) -> None:
+    def _failed(self, error: Exception, *, by_key: bool = False) -> None:
         """A fault of the console becomes a message: it is not worth losing the place one was at.
 
         What was known there may be what is wrong: it is read anew. What fails again and again is told once.
 
         Args:
-            asked: by a key, which must not be answered with nothing.
+            by_key: a key was pressed, which must not be answered with nothing.
         """
         if isinstance(error, BadInput):
             self.say(str(error), "error")
             return
         new, place, now = self._is_new(error), self.front(), time.monotonic()
-        if new or asked:
-            self._keep_told(error)
+        if new or by_key:
+            self._log_fault(error)
         if place is not None and now - self._read_anew >= ANEW:
             self._read_anew = now
             with suppress(Exception):  # it is at fault already
                 place.anew()
-        if (new or asked) and not isinstance(self.screen, Broken):
+        if (new or by_key) and not isinstance(self.screen, Broken):
             self.push_screen(Broken(error, self.log_path))
         elif place is not None:
             place.fault = f"{type(error).__name__}: {error}"
 
     @property
     def log_path(self) -> Path:
-        """Of what went wrong in consoles."""
+        """The file with all faults of consoles."""
         return folder() / "console.log"
 
     def _is_new(self, error: Exception) -> bool:
-        """Whether nothing failed so, at that line of ours, before."""
+        """Remember a fault; true: nothing failed so, at that line of ours, before."""
         frames = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in frames if OURS in Path(frame.filename).parents] or frames
         where = (type(error), *((frame.filename, frame.lineno) for frame in ours[-1:]))
-        known = where in self._faults
+        repeated = where in self._faults
         self._faults.add(where)
-        return not known
+        return not repeated
 
-    def _keep_told(self, error: Exception) -> None:
+    def _log_fault(self, error: Exception) -> None:
         with suppress(OSError):
             self.log_path.parent.mkdir(parents=True, exist_ok=True)
             with self.log_path.open("a") as file:
@@ -471,10 +471,10 @@ class DambenchApp(App[None]):
 
 
 def _everywhere(active: ActiveBinding) -> bool:
-    """Whether a key does the same in every place."""
+    """A key does the same in every screen."""
     return isinstance(active.node, App) or active.binding.action in TEXTUALS
 
 
-def _what(active: ActiveBinding, key: str) -> str:
-    """What a key does, in words."""
+def _meaning(active: ActiveBinding, key: str) -> str:
+    """The meaning of a key, in words."""
     return active.tooltip or active.binding.description or f"Place {key}"

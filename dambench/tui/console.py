@@ -15,7 +15,7 @@ from dambench.tui.settings import Settings
 
 @dataclass(frozen=True)
 class ConsoleOptions:
-    """How the console may draw, and what it may do."""
+    """Options of the console: how it may draw, and what it may do."""
 
     readonly: bool = False
     """No run is started, stopped or changed from here."""
@@ -31,7 +31,7 @@ class Console(Protocol):
     """The database, which may not be there yet."""
     file: File | None
     """The file under that name, as it is shown; None: there is no database."""
-    look: ConsoleOptions
+    options: ConsoleOptions
     settings: Settings
 
     def ask(self) -> None:
@@ -70,4 +70,4 @@ class Console(Protocol):
         """Show a note that goes away by itself."""
 
     def refuses(self) -> bool:
-        """Whether nothing may be changed from here; says so."""
+        """Refuse, with a note, where nothing may be changed from here."""

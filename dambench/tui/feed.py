@@ -1,4 +1,4 @@
-"""Feed: reads runs.db for the screens, in a thread of its own, and tells them what it found.
+"""Feed: reads runs.db for the screens, in a thread of its own, and sends them the answers.
 
 A read takes a millisecond on a local disk, and minutes on a server that hangs: the keyboard must not wait for it. The
 console asks, a few times a second, the question of whatever is in front at that moment; each is answered once, with
@@ -36,7 +36,7 @@ File = tuple[int, int]
 
 
 class Files(NamedTuple):
-    """What a database was kept in when it was looked at."""
+    """The files that a database is kept in, at one moment."""
 
     main: File
     state: tuple[int, int]
@@ -44,8 +44,8 @@ class Files(NamedTuple):
     log: File | None
 
 
-def look(path: Path) -> Files | None:
-    """Which files a database is kept in now; None: there is no database.
+def files_of(path: Path) -> Files | None:
+    """Look up the files that a database is kept in now; None: there is no database.
 
     Raises:
         OSError: it cannot be told.
@@ -65,30 +65,30 @@ def look(path: Path) -> Files | None:
 
 
 class QueryResult(Message):
-    """What a question came to: `found`, or what is wrong with the database.
+    """The result of a question: an answer, or what is wrong with the database.
 
     Args:
-        file: that lies under the database's name; None: none does.
+        file: the one under the database's name; None: there is none.
         at: when that was so, as `time.monotonic` has it.
         fault: what is wrong is wrong here.
     """
 
     def __init__(
         self,
-        asker: object,
-        found: Any,
+        requester: object,
+        answer: Any,
         trouble: str = "",
         file: File | None = None,
         at: float = 0.0,
         fault: Exception | None = None,
     ) -> None:
         super().__init__()
-        self.asker, self.found, self.trouble, self.fault = asker, found, trouble, fault
+        self.requester, self.answer, self.trouble, self.fault = requester, answer, trouble, fault
         self.file, self.at = file, at
 
 
-class _Asked(NamedTuple):
-    asker: object
+class _Query(NamedTuple):
+    requester: object
     question: Question | None
     file: File | None
     now: bool
@@ -104,17 +104,17 @@ class Feed:
     def __init__(self, app: App[Any], path: Path):
         self.path = path
         self.answers = 0
-        """How often one was taken in."""
+        """Answers that were applied."""
         self._app = app
         self._lock = threading.Lock()
-        self._asked: _Asked | None = None
+        self._pending: _Query | None = None
         self._answering = False
-        self._taken_in = True
+        self._applied = True
         self._wake = threading.Event()
         self._over = False
         self._store: Store | None = None
         self.files: Files | None = None
-        """That are open; None: none are."""
+        """The open ones; None: none are."""
         self._version: tuple[int, int] | None = None
         self._last = 0.0
         self._thread = threading.Thread(target=self._read, name="feed", daemon=True)
@@ -128,81 +128,81 @@ class Feed:
 
     @property
     def free(self) -> bool:
-        """Whether all that was asked is answered, and taken in."""
+        """All that was asked is answered, and the answer applied."""
         with self._lock:
-            return self._asked is None and not self._answering and self._taken_in
+            return self._pending is None and not self._answering and self._applied
 
-    def ask(self, asker: object, question: Question | None, file: File | None, *, now: bool) -> None:
+    def ask(self, requester: object, question: Question | None, file: File | None, *, now: bool) -> None:
         """Have this answered, instead of what waits to be.
 
         Args:
             question: None: only which file is there.
-            file: that is to be asked. Where another one is there, that is the answer.
+            file: the one to ask. Where another one is there, that is the answer.
             now: answer although nothing was written since the last time.
         """
         with self._lock:
-            self._asked = _Asked(asker, question, file, now or (self._asked is not None and self._asked.now))
+            self._pending = _Query(requester, question, file, now or (self._pending is not None and self._pending.now))
         self._wake.set()
 
-    def taken_in(self, *, answered: bool = True) -> None:
+    def mark_applied(self, *, answered: bool = True) -> None:
         """The last answer is on the screen."""
         self.answers += answered
         with self._lock:
-            self._taken_in = True
+            self._applied = True
 
     def _read(self) -> None:
         while not self._over:
             self._wake.wait()
             self._wake.clear()
             with self._lock:
-                asked, self._asked = self._asked, None
-                self._answering = asked is not None
-            if self._over or asked is None:
+                query, self._pending = self._pending, None
+                self._answering = query is not None
+            if self._over or query is None:
                 continue
-            told = self._answer(asked)
+            result = self._answer(query)
             with self._lock:
-                self._answering, self._taken_in = False, told is None
-            if told is not None:
-                self._app.post_message(told)
+                self._answering, self._applied = False, result is None
+            if result is not None:
+                self._app.post_message(result)
         self._close()
 
-    def _answer(self, asked: _Asked) -> QueryResult | None:
+    def _answer(self, query: _Query) -> QueryResult | None:
         """An answer; None: nothing is new."""
-        at, file = time.monotonic(), asked.file
+        at, file = time.monotonic(), query.file
         try:
-            there = look(self.path)
+            there = files_of(self.path)
             file = there.main if there else None
             if there is None or (self._store is not None and there != self.files):
                 self._close()
             if there is None:
-                return QueryResult(asked.asker, None, file=None, at=at)
+                return QueryResult(query.requester, None, file=None, at=at)
             store = self._store or self._open(there)
-            if file != asked.file:
-                return QueryResult(asked.asker, None, file=file, at=at)
+            if file != query.file:
+                return QueryResult(query.requester, None, file=file, at=at)
             if at - self._last >= AT_LEAST:
                 store.refresh()
             version = store.version()
-            if version == self._version and not asked.now and at - self._last < AT_LEAST:
+            if version == self._version and not query.now and at - self._last < AT_LEAST:
                 return None
             self._version, self._last = version, at
-            return QueryResult(asked.asker, self._found(store, asked.question), file=file, at=at)
+            return QueryResult(query.requester, self._ask_store(store, query.question), file=file, at=at)
         except (BadInput, NotKept, sqlite3.Error, OSError) as error:
             self._close()
-            return QueryResult(asked.asker, None, str(error), file, at)
+            return QueryResult(query.requester, None, str(error), file, at)
         except Exception as error:  # a fault of ours must not end the feed
-            return QueryResult(asked.asker, None, f"{type(error).__name__}: {error}", file, at, error)
+            return QueryResult(query.requester, None, f"{type(error).__name__}: {error}", file, at, error)
 
     def _open(self, there: Files) -> Store:
         """Open what is there now."""
         self._store = store = Store.open(self.path)
         store.version()  # which makes the log, where there was none
-        again = look(self.path)
+        again = files_of(self.path)
         self.files = there._replace(log=again.log if again else None)
         self._version = None
         return store
 
-    def _found(self, store: Store, question: Question | None) -> Any:
-        """What a question comes to at one moment of the database."""
+    def _ask_store(self, store: Store, question: Question | None) -> Any:
+        """Ask a question of one moment of the database."""
         if question is None:
             return None
         try:

@@ -31,23 +31,23 @@ class MainScreen(Resilient, Screen[None]):
     """
 
     NAME: ClassVar[str]
-    """How the line of places calls it."""
+    """Its name in the line of main screens."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("f5", "refresh", "Refresh", show=False)]
 
-    heard = False
-    """Whether the database has answered yet."""
+    answered = False
+    """The database has answered."""
     behind = False
-    """Whether the last answer was not drawn."""
+    """The last answer was not drawn."""
     fault = ""
-    """Of the place, which was told before."""
+    """A fault of this screen that was shown before."""
     _as_of = 0.0
     """When what is shown was so."""
     _since = 0.0
     """When this came to the front."""
     _trouble = ""
-    _told = ""
-    """What the line of troubles says."""
+    _shown_line = ""
+    """The text of the line of troubles."""
 
     @property
     def console_app(self) -> Console:
@@ -64,10 +64,10 @@ class MainScreen(Resilient, Screen[None]):
         raise NotImplementedError
 
     def question(self) -> Question:
-        """What to ask the database now."""
+        """The question that the database is asked now."""
         raise NotImplementedError
 
-    def show(self, found: Any) -> bool:
+    def show(self, answer: Any) -> bool:
         """Draw what was found, only what has changed. Returns whether it was: otherwise it is asked for again soon.
 
         Args:
@@ -77,7 +77,7 @@ class MainScreen(Resilient, Screen[None]):
 
     def anew(self) -> None:
         """Forget what was found: it is of another file now, or something is wrong with it."""
-        self.heard, self.behind = False, True
+        self.answered, self.behind = False, True
         self._since, self._as_of = time.monotonic(), 0.0
 
     def on_screen_resume(self) -> None:
@@ -96,16 +96,16 @@ class MainScreen(Resilient, Screen[None]):
     def changed(self) -> None:
         """Something was done to a run from here: what was read before does not hold."""
 
-    def hear(self, told: QueryResult) -> None:
-        """What the feed found for this place."""
+    def receive(self, result: QueryResult) -> None:
+        """Take in an answer of the feed."""
         if not self.query("#trouble"):
             self.behind = True
             return  # the console is being closed
-        self.heard, self._trouble = True, told.trouble
-        if not told.trouble:
-            self.behind = not self.show(told.found)
+        self.answered, self._trouble = True, result.trouble
+        if not result.trouble:
+            self.behind = not self.show(result.answer)
             if not self.behind:
-                self._as_of = told.at
+                self._as_of = result.at
         self.say_age()
 
     def say_age(self) -> None:
@@ -116,12 +116,12 @@ class MainScreen(Resilient, Screen[None]):
         if now - max(self._since, self._as_of) > OLD:
             age = duration(int(now - (self._as_of or self._since)))
             parts.append(f"What is shown is {age} old." if self._as_of else f"The database has not answered for {age}.")
-        told = "  ".join(parts)
-        if told != self._told and self.query("#trouble"):
-            self._told = told
+        line = "  ".join(parts)
+        if line != self._shown_line and self.query("#trouble"):
+            self._shown_line = line
             trouble = self.query_one("#trouble", Static)
-            trouble.update(Text(told))
-            trouble.display = bool(told)
+            trouble.update(Text(line))
+            trouble.display = bool(line)
 
     def read_now(self, question: Question) -> Any:
         """Ask a small question here and wait: for what a key was pressed for.

@@ -1,4 +1,4 @@
-"""What a person can do to a run from here: ask it to stop, kill it, have it go on. Each asks whether that may be."""
+"""Run actions: stop a run, kill it, resume it, edit it. Each asks first whether that may be."""
 
 import shlex
 import signal
@@ -215,26 +215,26 @@ def do(screen: MainScreen, work: Callable[[], str]) -> None:
     """Work in a thread that nobody waits for, not even who quits; say what came of it, and look again."""
     app = screen.console_app
 
-    def done(said: str, severity: str) -> None:
-        if said:
-            app.say(said, severity)
+    def done(note_text: str, severity: str) -> None:
+        if note_text:
+            app.say(note_text, severity)
         screen.changed()
         if screen.app.screen is screen:
             screen.ask()
 
     def go() -> None:
         try:
-            said, severity = work(), "information"
+            note_text, severity = work(), "information"
         except Exception as error:  # whatever it is, the console goes on
-            said, severity = str(error), "error"
+            note_text, severity = str(error), "error"
         with suppress(Exception):  # the console may have gone
-            screen.app.call_from_thread(done, said, severity)
+            screen.app.call_from_thread(done, note_text, severity)
 
     threading.Thread(target=go, name="doing", daemon=True).start()
 
 
 class RunActionsScreen(MainScreen):
-    """A place that has a run in front of it, and what can be done to that."""
+    """A main screen with a run in front, and what can be done to that."""
 
     STOP: ClassVar[Binding] = Binding("x", "stop", "Stop")
     KILL: ClassVar[Binding] = Binding(
@@ -244,7 +244,7 @@ class RunActionsScreen(MainScreen):
         "r", "resume", "Resume", show=False, tooltip="Resume it from its last checkpoint"
     )
 
-    def meant(self) -> RunRow | None:
+    def selected_run(self) -> RunRow | None:
         """The whole row of that run, as it stands now; None: there is none, and that was said."""
         raise NotImplementedError
 
@@ -258,7 +258,7 @@ class RunActionsScreen(MainScreen):
         self._with_row(resume)
 
     def _with_row(self, deed: Callable[[MainScreen, RunRow], None]) -> None:
-        if not self.console_app.refuses() and (row := self.meant()) is not None:
+        if not self.console_app.refuses() and (row := self.selected_run()) is not None:
             deed(self, row)
 
 
@@ -273,7 +273,7 @@ def _send(row: RunRow, number: signal.Signals) -> None:
 
 
 def _has_ended(screen: MainScreen, row: RunRow) -> bool:
-    """Whether there is no process to stop; says so."""
+    """There is no process to stop: a note says so."""
     state = processes.state(row)
     if state not in processes.ALIVE:
         nothing = "there is no process to stop. r resumes it" if state == "lost" else "there is nothing to stop"

@@ -27,7 +27,7 @@ def shoot(
     run: str = "",
     size: tuple[int, int] = (160, 48),
     keys: Sequence[str] = (),
-    look: ConsoleOptions | None = None,
+    options: ConsoleOptions | None = None,
     theme: str = "",
 ) -> str:
     """Draw a screen of the console as SVG.
@@ -51,7 +51,7 @@ def shoot(
         # What the user of the console had chosen is not changed, and of it only the theme is taken over.
         settings = Settings(Path(folder) / "console.json")
         settings.set("theme", theme or Settings().get("theme", "textual-dark"))
-        app = DambenchApp(path, run, replace(look or ConsoleOptions(), readonly=True), settings)
+        app = DambenchApp(path, run, replace(options or ConsoleOptions(), readonly=True), settings)
         if theme and theme not in app.available_themes:
             raise unknown("theme", theme, app.available_themes)
         async with app.run_test(size=size) as pilot:

@@ -176,7 +176,7 @@ def test_marked_runs_are_drawn_over_each_other(path: Path) -> None:
         place = await _there(pilot)
         await pilot.press("space", "j", "space")
         await shows(pilot, "3 runs marked", "30.0 ± 1.0 (3) +")
-        await until(pilot, lambda: place.found and len(place.found.losses) == 3)
+        await until(pilot, lambda: place.result and len(place.result.losses) == 3)
         await pilot.press("c")
         await shows(pilot, "loss over iterations, logarithmic", "random runa22", "dm runc22", "2 iterations")
         await pilot.press("m")

@@ -123,7 +123,7 @@ def _enter(path: Path, *story: AnyEvent, process: Process = NO_PROCESS, run_id: 
 
 def _ask(path: Path, watched: RunReader) -> RunSnapshot:
     with closing(Store.open(path)) as store:
-        seen = watched.ask(store)
+        seen = watched.read(store)
     assert isinstance(seen, RunSnapshot)
     return seen
 
@@ -166,8 +166,8 @@ def test_a_run_is_read_bit_by_bit_and_once(path: Path, monkeypatch: pytest.Monke
         assert seen.iterations.tolist() == [1, *range(4, 401, 4)]
         assert [one.name for one in seen.losses] == ["matching", "attention"]
         assert seen.losses[0].y[-1] == 2.0 / 400
-        assert [(one.iteration, one.n) for one in seen.judged] == [(100, 2), (200, 2), (300, 2)]
-        assert seen.judged[0].mean == pytest.approx(0.605)
+        assert [(one.iteration, one.n) for one in seen.accuracies] == [(100, 2), (200, 2), (300, 2)]
+        assert seen.accuracies[0].mean == pytest.approx(0.605)
         assert seen.parts == pytest.approx({"real images": 0.06, "synthetic images": 0.03})
         assert seen.costs == {"distil": 40.0, "evaluate": 30.0}
         assert seen.pictures == (50, 150, 250, 350)
@@ -185,7 +185,7 @@ def test_what_was_said_after_the_checkpoint_is_forgotten_when_a_run_is_resumed(p
     seen = _ask(path, watched)
     assert seen.iterations[-1] == 100
     assert seen.pictures == (50,)
-    assert [one.iteration for one in seen.judged] == [100]
+    assert [one.iteration for one in seen.accuracies] == [100]
 
 
 def test_of_a_resumed_run_all_attempts_are_told_and_what_it_takes_goes_on(path: Path) -> None:
@@ -255,11 +255,11 @@ def test_a_picture_is_taken_apart_once_and_the_wanted_one_is_found(path: Path, m
     assert newest.sheet is not None
     assert newest.sheet.images.shape == (2, 10, 8, 8, 3)
     assert _ask(path, watched).sheet is newest.sheet
-    watched.wanted = 50
+    watched.picture_at = 50
     assert _ask(path, watched).picture == 50
     with closing(Store.open(path, write=True)) as store, store.db.conn:
         store.db.conn.execute("update previews set preview = x'00' where iteration = 150")
-    watched.wanted = 150
+    watched.picture_at = 150
     assert _ask(path, watched).sheet is None
 
 
@@ -286,7 +286,7 @@ def test_runs_that_go_on_come_first(path: Path) -> None:
     with closing(Store.open(path)) as store:
         assert runs(store) == ["cccccc", "aaaaaa", "bbbbbb"]
         watched = RunReader()
-        watched.ask(store)
+        watched.read(store)
         assert watched.run == "cccccc"
 
 
@@ -338,7 +338,7 @@ def test_where_there_is_no_gpu_the_host_is_shown_and_why(path: Path) -> None:
 
 def test_time_goes_into_parts_that_were_measured_and_a_rest(path: Path) -> None:
     text = _text(timing_lines(_seen(path, *_story(), *_end()), 46, ascii=True))
-    assert "an iteration 100 ms" in text
+    assert "per iteration 100 ms" in text
     shares = [line.split()[-2] for line in text.splitlines() if line.endswith("%")]
     assert shares[:3] == ["60", "30", "10"]
     assert "the run, 15 s" in text

@@ -156,22 +156,22 @@ class Walk:
                     seen = not numbers or (bool(rows) and rows[0]["id"] in drawn(app))
                     return list(place.table.numbers) == numbers and (here in numbers or not numbers) and seen
                 case LiveScreen():
-                    run = place._watched.run
+                    run = place._reader.run
                     rows = store.query("select * from runs where id = ?", run)
                     if not rows:
                         return f"The run {run} is not in" in drawn(app) or (not run and "No runs in" in drawn(app))
-                    uid = place._seen.row.uid if place._seen else ""
+                    uid = place._snapshot.row.uid if place._snapshot else ""
                     return uid == rows[0]["uid"] and run in drawn(app)
                 case CompareScreen():
-                    found = comparison.find(store, *place._wanted())
-                    if place.found is None or found.states != place.found.states:
+                    found = comparison.find(store, *place._query())
+                    if place.result is None or found.states != place.result.states:
                         return False
                     here_, there = (
                         [
                             (table.rows, table.columns, {at: c.scores for at, c in table.cells.items()})
                             for table in tables
                         ]
-                        for tables in (place.found.board.tables, found.board.tables)
+                        for tables in (place.result.board.tables, found.board.tables)
                     )
                     return here_ == there and not found.gone
         return False

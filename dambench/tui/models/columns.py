@@ -31,7 +31,7 @@ STATES = {
 @dataclass(frozen=True)
 class RunColumn:
     title: str
-    what: str
+    meaning: str
     """For whoever chooses columns."""
     value: Callable[[ListedRun], str]
     number: bool = False
@@ -59,7 +59,7 @@ def figure(value: Any) -> str:
 
 
 def seconds_left(row: ListedRun) -> float | None:
-    """Of the distillation, at the speed it has had; None: not known, or it is not distilling."""
+    """Seconds until the distillation ends, at the speed it has had; None: unknown, or it is not distilling."""
     if row.phase != "distil" or not row.rate or not row.total:
         return None
     return max(0.0, float(row.total - row.done) / float(row.rate))
@@ -174,7 +174,7 @@ def layout(
         # An empty column of words tells nothing.
         if any(texts) or not shown or chosen:
             widths[name] = min(max(map(cell_len, [title, *texts])), COLUMNS[name].most)
-    wanted = len(widths)
+    total = len(widths)
     while widths and (over := sum(widths.values()) + len(widths) - 1 - room) > 0:
         can = {name: width - COLUMNS[name].least for name, width in widths.items() if 0 < COLUMNS[name].least < width}
         if can:
@@ -184,11 +184,11 @@ def layout(
             widths[longest] -= max(1, min(over, can[longest], widths[longest] - max(rest, default=0)))
         else:
             widths.popitem()
-    return list(widths.items()), wanted - len(widths)
+    return list(widths.items()), total - len(widths)
 
 
 def value(name: str, row: ListedRun, *, ascii_only: bool = False) -> str:
-    """What a column says of a run."""
+    """The text of a column for a run."""
     return plain(COLUMNS[name].value(row)) if ascii_only else COLUMNS[name].value(row)
 
 
@@ -218,12 +218,12 @@ def bars(
     """
     if len(values) > width:
         values = [values[index * (len(values) - 1) // max(1, width - 1)] for index in range(width)]
-    known = [value for value in values if value is not None]
-    if log and known and min(known) > 0:
+    finite = [value for value in values if value is not None]
+    if log and finite and min(finite) > 0:
         values = [None if value is None else ln(value) for value in values]
-        known = [ln(value) for value in known]
+        finite = [ln(value) for value in finite]
     signs = " _.-=+*#@" if ascii_only else " ▁▂▃▄▅▆▇█"
-    low, high = min(known, default=0.0), max(known, default=0.0)
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
     scale = (8 * height - 1) / (high - low) if high > low else 0.0
     lines = []
     for floor in range(8 * (height - 1), -1, -8):

@@ -25,13 +25,13 @@ MOST_CURVES = 8
 """Runs over each other: more cannot be told apart."""
 
 CHOICES = [*((axis,) for axis in AXES), *combinations(AXES, 2)]
-"""What rows or columns may stand for."""
+"""Axes that rows or columns may stand for."""
 
 Series = dict[str, Line]
 
 
 class CompareQuery(NamedTuple):
-    """What is asked for."""
+    """The axes, and the marked runs."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -41,13 +41,13 @@ class CompareQuery(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the database holds, for a choice of axes."""
+    """The tables of the database for a choice of axes, and the curves of marked runs."""
 
-    wanted: CompareQuery
+    query: CompareQuery
     metrics: list[MetricRow]
     board: Leaderboard
     states: dict[str, int]
-    """How many runs are in each state."""
+    """Number of runs by state."""
     gone: tuple[str, ...] = ()
     """Marked runs that are not in the database any more."""
     losses: Series = field(default_factory=dict)
@@ -95,7 +95,7 @@ def find(
         for network, line in history.accuracies(store, run).items():
             accuracies[f"{name} {network}"] = [(at, None if value is None else 100 * value) for at, value in line]
     return Comparison(
-        wanted=CompareQuery(tuple(rows), tuple(columns), tuple(marked), metric),
+        query=CompareQuery(tuple(rows), tuple(columns), tuple(marked), metric),
         metrics=described,
         gone=gone,
         board=leaderboard(store, rows, columns, metric=shown),
@@ -116,16 +116,16 @@ def choose(
 
 
 def is_metric(measure: str) -> bool:
-    """Whether cells show the metric of their table: accuracy, or any `EVALUATOR.METRIC`."""
+    """Cells show the metric of their table: accuracy, or any `EVALUATOR.METRIC`."""
     return measure == "accuracy" or measure not in wording.MEASURES
 
 
 def signs(table: Table, measure: str) -> list[str]:
-    """What the signs of a table say that shows this."""
-    said = [f"{wording.MEASURES['accuracy' if is_metric(measure) else measure].capitalize()}."]
+    """Sentences on the signs of a table that shows this."""
+    sentences = [f"{wording.MEASURES['accuracy' if is_metric(measure) else measure].capitalize()}."]
     if is_metric(measure):
-        return said + wording.signs([table], bold="*", brief=True)
-    return said
+        return sentences + wording.signs([table], bold="*", brief=True)
+    return sentences
 
 
 def axes_label(axes: Sequence[str]) -> str:
@@ -227,16 +227,16 @@ def _cost(board: Leaderboard, cell: Cell) -> list[str]:
     ][:2]
 
 
-def nothing(found: Comparison) -> str:
+def nothing(result: Comparison) -> str:
     """Why there is no table."""
-    if not found.states:
+    if not result.states:
         return (
             "Nothing to compare: no runs yet.\n\n"
             "n   asks for one (dm on digits takes seconds, no download)\n"
             f"or  {wording.FIRST}"
         )
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(found.states.items()))
-    if found.board.finished:
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(result.states.items()))
+    if result.board.finished:
         return f"Nothing to compare: no finished run has a score ({counts})."
     return f"Nothing to compare: no run has finished yet ({counts}).\n\nOnly finished runs are in tables."
 

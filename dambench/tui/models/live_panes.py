@@ -1,4 +1,4 @@
-"""What the panes of Live say, as lines of text. Known without a screen."""
+"""Live panes: the contents of the panes of Live as lines of text."""
 
 import json
 from itertools import pairwise
@@ -23,28 +23,28 @@ NAMED = 16
 """Cells for the name of a part."""
 
 SHOWN = ("host", "device_name", "threads", "dambench", "torch")
-"""Of an environment, what is said where attempts of a run differ in it."""
+"""Fields of an environment that are named where attempts of a run differ in them."""
 
 SHORT = 10
 """Lines of a pane in which there is no room for reasons."""
 
 
-def header_lines(seen: RunSnapshot, width: int, frozen: bool, ascii: bool) -> list[Text]:
+def header_lines(snapshot: RunSnapshot, width: int, frozen: bool, ascii: bool) -> list[Text]:
     """Two lines: which run this is and how it stands, and how far it is."""
-    row = seen.row
+    row = snapshot.row
     # Settings that differ from the recipe's are many words: they are left to the place of runs.
-    what = [f"evaluates {seen.evaluates}"] if seen.evaluates else []
-    what += [display(row.method), display(row.dataset), "whole" if row.ipc is None else f"IPC {row.ipc}"]
-    what += [display(row.network)] if row.network else []
-    what += [f"seed {row.seed}"]
+    parts = [f"evaluates {snapshot.evaluates}"] if snapshot.evaluates else []
+    parts += [display(row.method), display(row.dataset), "whole" if row.ipc is None else f"IPC {row.ipc}"]
+    parts += [display(row.network)] if row.network else []
+    parts += [f"seed {row.seed}"]
     if width >= WIDE:
-        what += [display(row.protocol, 40), display(row.name, 40)]
+        parts += [display(row.protocol, 40), display(row.name, 40)]
     dot = " - " if ascii else " · "
     left = Text(f" {row.id} ", "bold", no_wrap=True)
-    left.append(seen.state, STATES.get(seen.state, ""))
-    left.append("  " + dot.join(part for part in what if part))
+    left.append(snapshot.state, STATES.get(snapshot.state, ""))
+    left.append("  " + dot.join(part for part in parts if part))
     right = ["frozen (space)"] if frozen else []
-    if seen.live:
+    if snapshot.live:
         quiet = clock.since(row.beat_at) if row.beat_at else 0.0
         if width >= WIDE:
             right += [f"process {row.pid} on {display(row.host, 30)}"] if row.pid else []
@@ -53,11 +53,11 @@ def header_lines(seen: RunSnapshot, width: int, frozen: bool, ascii: bool) -> li
             right += [f"silent {duration(int(quiet))}"]
     elif row.ended_at and width >= WIDE:
         right += [f"ended {local(row.ended_at)}"]
-    if seen.live:
+    if snapshot.live:
         right += [f"since {local(row.created_at)}"]
         right += [f"for {duration(int(clock.since(row.created_at)))}"] if width >= WIDE else []
     first = _apart(left, Text("  ".join(right)), width, ascii)
-    return [first, progress_line(seen, width, ascii)]
+    return [first, progress_line(snapshot, width, ascii)]
 
 
 STATES = {
@@ -71,23 +71,23 @@ STATES = {
 }
 
 
-def progress_line(seen: RunSnapshot, width: int, ascii: bool) -> Text:
+def progress_line(snapshot: RunSnapshot, width: int, ascii: bool) -> Text:
     """Phase, a bar, how much of it is done, how fast, and what is left."""
-    row = seen.row
+    row = snapshot.row
     phase, done, total = row.phase, row.done, row.total
-    if not seen.live and seen.state == "finished":
+    if not snapshot.live and snapshot.state == "finished":
         phase, done, total = "done", 1, 1
     share = done / total if total else 0.0
-    said = [f"{done}/{total}  {int(100 * share)} %"] if phase not in ("", "done") and total else []
-    if phase in ("distil", "done") and seen.speed:
-        said.append(f"{short(float(f'{seen.speed:.3g}'))} it/s")
-        if width >= WIDE and seen.spread:
-            low, high = seen.spread
-            said.append(f"({low:.3g} to {high:.3g} in 90 % of the time)")
-    if seen.left is not None:
-        said.append(f"{duration(max(1, int(seen.left)))} left")
-    right = Text("  ".join(said))
-    left = Text(f" {phase or ('starting' if seen.live else seen.state)} ", no_wrap=True)
+    parts = [f"{done}/{total}  {int(100 * share)} %"] if phase not in ("", "done") and total else []
+    if phase in ("distil", "done") and snapshot.speed:
+        parts.append(f"{short(float(f'{snapshot.speed:.3g}'))} it/s")
+        if width >= WIDE and snapshot.spread:
+            low, high = snapshot.spread
+            parts.append(f"({low:.3g} to {high:.3g} in 90 % of the time)")
+    if snapshot.left is not None:
+        parts.append(f"{duration(max(1, int(snapshot.left)))} left")
+    right = Text("  ".join(parts))
+    left = Text(f" {phase or ('starting' if snapshot.live else snapshot.state)} ", no_wrap=True)
     room = max(4, width - left.cell_len - right.cell_len - 2)
     full = min(room, int(share * room))
     left.append(("#" if ascii else "━") * full, "bold")
@@ -107,18 +107,18 @@ def _apart(left: Text, right: Text, width: int, ascii: bool) -> Text:
     return line
 
 
-def problem_banner(seen: RunSnapshot | None, database: str) -> list[Text]:
-    """What must be known of a run that did not go as it should, with the ways out; nothing of one that did."""
-    if seen is None:
+def problem_banner(snapshot: RunSnapshot | None, database: str) -> list[Text]:
+    """The trouble with a run that did not go well, and the ways out."""
+    if snapshot is None:
         return [
             Text(f"No runs in {display(database)} yet.", "bold"),
             Text("1 goes to the runs; n begins one, and so does: dambench run --detach --method dm --dataset digits"),
         ]
-    row, state = seen.row, seen.state
+    row, state = snapshot.row, snapshot.state
     # Losses are kept about once a second, a checkpoint at once.
-    at = f" at iteration {max(row.done, seen.checkpoint or 0)}" if row.phase == "distil" else ""
+    at = f" at iteration {max(row.done, snapshot.checkpoint or 0)}" if row.phase == "distil" else ""
     ways = (
-        f"r goes on from iteration {seen.checkpoint}" if seen.checkpoint is not None else "r begins it anew",
+        f"r goes on from iteration {snapshot.checkpoint}" if snapshot.checkpoint is not None else "r begins it anew",
         "E shows the log",
     )
     if state == "lost":
@@ -126,10 +126,10 @@ def problem_banner(seen: RunSnapshot | None, database: str) -> list[Text]:
         gone = f"process {row.pid} is gone from {display(row.host)}" if row.pid else "its process is gone"
         if row.pid and not processes.is_here(row):
             gone = f"process {row.pid} on {display(row.host)} is silent"
-        found = [Text(f"Lost{at}: {gone}; its last sign of life was {quiet}.", "bold")]
-        if seen.log:
-            found.append(Text(f"Last words: {display(seen.log[-1], 300)}"))
-        return [*found, Text(f"{', '.join(ways)}.")]
+        lines = [Text(f"Lost{at}: {gone}; its last sign of life was {quiet}.", "bold")]
+        if snapshot.log:
+            lines.append(Text(f"Last words: {display(snapshot.log[-1], 300)}"))
+        return [*lines, Text(f"{', '.join(ways)}.")]
     if state == "silent":
         quiet = duration(int(clock.since(row.beat_at)))
         return [Text(f"No sign of life from {display(row.host)} for {quiet}: the run may have ended there.", "bold")]
@@ -143,37 +143,37 @@ def problem_banner(seen: RunSnapshot | None, database: str) -> list[Text]:
         error = Text(display(row.error, 600))
         return [Text(f"Failed{at}.", "bold"), error, Text(f"{', '.join(ways)}, y copies the traceback.")]
     if state == "stopped":
-        said = display(row.error) or "stopped"
-        return [Text(f"{said[0].upper()}{said[1:]}{at}. {ways[0]}.")]
+        reason = display(row.error) or "stopped"
+        return [Text(f"{reason[0].upper()}{reason[1:]}{at}. {ways[0]}.")]
     return []
 
 
-def no_loss_reason(seen: RunSnapshot) -> str:
+def no_loss_reason(snapshot: RunSnapshot) -> str:
     """Why there is no loss to draw."""
-    if seen.evaluates:
-        return f"it only evaluates {display(seen.evaluates)}"
-    if not seen.live:
-        return "this run told no loss"
-    return "it has told no loss yet" if seen.row.phase else "it is starting …"
+    if snapshot.evaluates:
+        return f"it only evaluates {display(snapshot.evaluates)}"
+    if not snapshot.live:
+        return "this run logged no loss"
+    return "no loss logged yet" if snapshot.row.phase else "it is starting …"
 
 
-def machine_lines(seen: RunSnapshot, width: int, height: int, *, ascii: bool, why: str) -> list[Text]:
-    """What the run takes of the GPU and of the host.
+def machine_lines(snapshot: RunSnapshot, width: int, height: int, *, ascii: bool, why: str) -> list[Text]:
+    """Gauges of the GPU and of the host, and the run's share of them.
 
     Args:
         why: there is no GPU, in a sentence.
     """
-    last = seen.samples[-1] if seen.samples else Sampled(seconds=0.0)
+    last = snapshot.samples[-1] if snapshot.samples else Sampled(seconds=0.0)
     wide = max(4, min(28, width - 30)) if width >= 40 else max(3, width - 21)
-    on_gpu = seen.environment is not None and seen.environment.device != "cpu"
+    on_gpu = snapshot.environment is not None and snapshot.environment.device != "cpu"
     lines: list[Text] = []
 
-    def gauge(name: str, share: float | None, said: str) -> None:
+    def gauge(name: str, share: float | None, value: str) -> None:
         line = Text(f"{name:<5}", no_wrap=True)
         if share is not None:
             line.append_text(bar(share, wide, ascii=ascii))
             line.append(" ")
-        lines.append(line.append(said))
+        lines.append(line.append(value))
 
     def of(used: float | None, total: float | None) -> tuple[float | None, str]:
         if used is None:
@@ -187,7 +187,7 @@ def machine_lines(seen: RunSnapshot, width: int, height: int, *, ascii: bool, wh
         watts = "n/a" if last.gpu_watts is None else f"{last.gpu_watts:.0f} W"
         degrees = "n/a" if last.gpu_celsius is None else f"{last.gpu_celsius} {'C' if ascii else '°C'}"
         lines.append(Text(f"power {watts}  temp {degrees}"))
-        spent = "n/a" if seen.joules is None else f"{energy(seen.joules)}, the whole card"
+        spent = "n/a" if snapshot.joules is None else f"{energy(snapshot.joules)}, the whole card"
         lines.append(Text(f"energy {spent}"))
         others = last.gpu_neighbours
         if others is None:
@@ -199,7 +199,7 @@ def machine_lines(seen: RunSnapshot, width: int, height: int, *, ascii: bool, wh
             lines.append(Text(f"other {other.pid} {display(other.name, 16)}{memory}"))
     else:
         lines += wrapped(why, width) if height > SHORT else [Text("no GPU (z says why)" if why else "no GPU")]
-    cores = seen.environment.cpus if seen.environment else 1
+    cores = snapshot.environment.cpus if snapshot.environment else 1
     percent = last.process_cpu_percent
     used = "n/a" if percent is None else f"{percent / 100:.1f}/{cores} cores"
     gauge("CPU", None if percent is None else percent / 100 / max(1, cores), used)
@@ -209,40 +209,40 @@ def machine_lines(seen: RunSnapshot, width: int, height: int, *, ascii: bool, wh
     if height > 12:
         room = width - 6
         series: list[tuple[str, list[float | None], float | None]] = [
-            ("CPU", [sample.process_cpu_percent for sample in seen.samples], 100.0 * cores)
+            ("CPU", [sample.process_cpu_percent for sample in snapshot.samples], 100.0 * cores)
         ]
         if on_gpu:
             total = last.gpu_memory_total_bytes
             series = [
-                ("busy", [sample.gpu_busy_percent for sample in seen.samples], 100.0),
-                ("mem", [sample.gpu_memory_used_bytes for sample in seen.samples], total),
+                ("busy", [sample.gpu_busy_percent for sample in snapshot.samples], 100.0),
+                ("mem", [sample.gpu_memory_used_bytes for sample in snapshot.samples], total),
                 *series,
             ]
-        lines.append(Text(f"last {duration(min(len(seen.samples), room))}:", "dim"))
+        lines.append(Text(f"last {duration(min(len(snapshot.samples), room))}:", "dim"))
         lines += [Text(f"{name:<5} {spark(values, room, top, ascii=ascii)}") for name, values, top in series]
     return lines
 
 
-def timing_lines(seen: RunSnapshot, width: int, *, ascii: bool) -> list[Text]:
-    """Where the time goes: the parts of an iteration, as far as they are measured, and the phases."""
+def timing_lines(snapshot: RunSnapshot, width: int, *, ascii: bool) -> list[Text]:
+    """Shares of the time: the parts of an iteration, as far as they are measured, and the phases."""
     lines: list[Text] = []
-    if seen.speed and len(seen.seconds) > 1 and (seen.row.phase == "distil" or not seen.live):
-        whole = 1 / seen.speed
-        lines.append(Text(f"an iteration {milliseconds(whole)}"))
-        rest = whole - sum(seen.parts.values())
-        parts = seen.parts | ({"rest": rest} if seen.parts and rest > 0 else {})
+    if snapshot.speed and len(snapshot.seconds) > 1 and (snapshot.row.phase == "distil" or not snapshot.live):
+        whole = 1 / snapshot.speed
+        lines.append(Text(f"per iteration {milliseconds(whole)}"))
+        rest = whole - sum(snapshot.parts.values())
+        parts = snapshot.parts | ({"other": rest} if snapshot.parts and rest > 0 else {})
         if not parts:
-            on_gpu = seen.environment is not None and seen.environment.device != "cpu"
+            on_gpu = snapshot.environment is not None and snapshot.environment.device != "cpu"
             unknown = "its parts are measured on a CPU only" if on_gpu else "its parts were not measured"
             lines += [Text(line.plain, "dim") for line in wrapped(unknown, width)]
         most = sum(parts.values())
         lines += [_share(name, milliseconds(spent), spent / most, width, ascii) for name, spent in parts.items()]
-    total = sum(seen.costs.values())
+    total = sum(snapshot.costs.values())
     if total > 0:
         lines.append(Text(f"the run, {duration(total)}"))
-        phases = sorted(seen.costs.items(), key=lambda cost: " ".join(PHASES).find(cost[0]))
+        phases = sorted(snapshot.costs.items(), key=lambda cost: " ".join(PHASES).find(cost[0]))
         lines += [_share(name, duration(spent), spent / total, width, ascii) for name, spent in phases]
-    for before, attempt in pairwise(seen.attempts):
+    for before, attempt in pairwise(snapshot.attempts):
         where = "from the beginning" if attempt.after < 0 else f"after iteration {attempt.after}"
         lines += wrapped(f"attempt {attempt.number}, {where}{_elsewhere(before, attempt)}", width)
     return lines
@@ -260,33 +260,33 @@ def _elsewhere(before: Attempt, attempt: Attempt) -> str:
     )
 
 
-def _share(name: str, said: str, share: float, width: int, ascii: bool) -> Text:
+def _share(name: str, value: str, share: float, width: int, ascii: bool) -> Text:
     """A name, how long that took and its share of the whole, which gives way where there is no room."""
     room = width - NAMED - len(" 4 min 19 s  100 %")
     if room < 0:
-        return Text(f"{set_cell_size(display(name, 40), max(8, width - len(said) - 1))} {said}", no_wrap=True)
-    line = Text(f"{set_cell_size(display(name, 40), NAMED)} {said:>10} ", no_wrap=True)
+        return Text(f"{set_cell_size(display(name, 40), max(8, width - len(value) - 1))} {value}", no_wrap=True)
+    line = Text(f"{set_cell_size(display(name, 40), NAMED)} {value:>10} ", no_wrap=True)
     if room >= 4:
         line.append_text(bar(share, room, ascii=ascii))
     return line.append(f" {100 * share:3.0f} %")
 
 
-def accuracy_lines(seen: RunSnapshot, width: int, *, ascii: bool) -> list[Text]:
+def accuracy_lines(snapshot: RunSnapshot, width: int, *, ascii: bool) -> list[Text]:
     """Mean and spread of each network after each iteration that was judged, the last ones first."""
-    if not seen.judged:
-        every = json.loads(seen.row.config)["evaluate_every"]
+    if not snapshot.accuracies:
+        every = json.loads(snapshot.row.config)["evaluate_every"]
         when = f"The set is evaluated every {every} iterations." if every else "The set is evaluated at the end."
         return wrapped(when, width)
     sign = "+-" if ascii else "±"
-    several = len({one.network for one in seen.judged}) > 1
+    several = len({one.network for one in snapshot.accuracies}) > 1
     lines = [
         Text(f"{'after':>7}  {f'mean {sign} std':<13}{'n':>3}  {'network' if several else ''}", "dim", no_wrap=True)
     ]
-    best = max(one.mean for one in seen.judged)
-    for one in sorted(seen.judged, key=lambda one: -one.iteration):
+    best = max(one.mean for one in snapshot.accuracies)
+    for one in sorted(snapshot.accuracies, key=lambda one: -one.iteration):
         spread = f" {sign} {100 * one.std:.2f}" if one.std is not None else ""
         line = Text(f"{one.iteration:>7}  {100 * one.mean:.2f}{spread:<8}{one.n:>3}  ", no_wrap=True)
-        line.append("best " if one.mean == best and len(seen.judged) > 1 else "")
+        line.append("best " if one.mean == best and len(snapshot.accuracies) > 1 else "")
         line.append(display(one.network, 40) if several else "")
         lines.append(line)
     return lines

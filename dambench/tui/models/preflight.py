@@ -22,7 +22,7 @@ from dambench.tui.models.catalogue import Catalogue
 
 @dataclass(frozen=True)
 class Outlook:
-    """What the database knows of a request."""
+    """The past of a request: runs of the same and of nearly the same."""
 
     same: list[Similar] = field(default_factory=list)
     near: list[Similar] = field(default_factory=list)
@@ -32,14 +32,14 @@ class Outlook:
     trouble: str = ""
 
 
-def whereabouts(name: str, here: Container[str], known: Catalogue, data: str) -> str:
-    """Where a dataset is; empty: not known.
+def whereabouts(name: str, here: Container[str], catalogue: Catalogue, data: str) -> str:
+    """Tell where a dataset is; empty: unknown.
 
     Args:
         here: those that are prepared.
         data: where raw data are, as the form has it.
     """
-    entry = known.dataset(name)
+    entry = catalogue.dataset(name)
     match entry.source:
         case "path":  # another path is another dataset, whatever was prepared
             return " · by path"
@@ -48,8 +48,8 @@ def whereabouts(name: str, here: Container[str], known: Catalogue, data: str) ->
         case "download" if name in here:
             return " · here"
         case "download" if entry.files:
-            said = data.strip() or os.environ.get("DAMBENCH_DATA")
-            folder = files.user_path(said) if said else files.raw_folder()
+            given = data.strip() or os.environ.get("DAMBENCH_DATA")
+            folder = files.user_path(given) if given else files.raw_folder()
             missing = files.missing_raw(folder, entry.files, entry.instead)
             return " · not here" if missing else " · raw here"
     return ""
@@ -65,8 +65,8 @@ def read_outlook(path: Path, answer: Answer) -> Outlook:
         return Outlook(same, near, history.expected(store, config, answer["data"]["sha256"]), sharing)
 
 
-def field_notes(answer: Answer, known: Catalogue) -> dict[str, str]:
-    """What each field comes to, by field."""
+def field_notes(answer: Answer, catalogue: Catalogue) -> dict[str, str]:
+    """Notes on what each field comes to, by field."""
     config, card = answer.get("config"), answer.get("data")
     if not config or not card:
         return {"dataset": answer["first"]} if "first" in answer else {}
@@ -75,15 +75,15 @@ def field_notes(answer: Answer, known: Catalogue) -> dict[str, str]:
     shape = f"{card['channels']}×{card['height']}×{card['width']}"
     runs = answer["runs"]
     notes = {
-        "method": known.method(config["method"]["name"]).what,
+        "method": catalogue.method(config["method"]["name"]).what,
         "dataset": f"{train:,} + {test:,} images, {shape}, {len(card['classes'])} classes",
         "data": where["data"],
         "ipc": "the whole set" if config["ipc"] is None else f"of {min(card['train_counts'])} in the smallest class",
         "network": config["network"] or "this method matches on none",
         "evaluate_on": ", ".join(config["evaluate_on"]),
         "eval_repeats": f"{config['eval_repeats']} of each network",
-        "protocol": known.protocols[config["protocol"]["name"]].label
-        if config["protocol"]["name"] in known.protocols
+        "protocol": catalogue.protocols[config["protocol"]["name"]].label
+        if config["protocol"]["name"] in catalogue.protocols
         else "",
         "seeds": "1 run" if runs == 1 else f"{runs} runs, one after the other",
         "device": where["device"],
@@ -103,7 +103,7 @@ def field_notes(answer: Answer, known: Catalogue) -> dict[str, str]:
 def preflight_lines(
     answer: Answer, outlook: Outlook, measured: Answer | None, cards: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """What to know before a run is started: a word and a sentence each."""
+    """Lines on what a run would take and what is like it: a word and a sentence each."""
     lines: list[tuple[str, str]] = []
     runs = answer.get("runs", 1)
     if measured is not None and "error" in measured:
@@ -156,17 +156,17 @@ def _phases(seconds: dict[str, float]) -> str:
     return ", ".join(f"{phase} {duration(spent)}" for phase, spent in seconds.items())
 
 
-def _more(found: Sequence[Any], shown: int) -> str:
-    return f" and {len(found) - shown} more" if len(found) > shown else ""
+def _more(items: Sequence[Any], shown: int) -> str:
+    return f" and {len(items) - shown} more" if len(items) > shown else ""
 
 
 def brief(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Memory and disk on one line: there are few."""
-    said = dict(lines)
+    texts = dict(lines)
     short = []
     for label, text in lines:
-        if label == "memory" and "disk" in said:
-            text = f"{text}      disk {said['disk']}"
+        if label == "memory" and "disk" in texts:
+            text = f"{text}      disk {texts['disk']}"
         if label != "disk":
             short.append((label, text))
     return short
@@ -179,7 +179,7 @@ def sharing_line(count: int) -> str:
 
 
 def gpu_lines(cards: Sequence[monitor.Glance], runs: dict[int, str]) -> list[str]:
-    """Who is on each GPU.
+    """Lines on the GPUs and on who uses them.
 
     Args:
         runs: ids of runs that go on, by process.
@@ -190,15 +190,15 @@ def gpu_lines(cards: Sequence[monitor.Glance], runs: dict[int, str]) -> list[str
         if card.used_bytes is not None and card.total_bytes:
             memory = f"{size(card.total_bytes - card.used_bytes)} of {size(card.total_bytes)} free"
         busy = "" if card.busy_percent is None else f", {card.busy_percent} % busy"
-        said = [f"{index} {card.name}: {memory}{busy}"]
+        parts = [f"{index} {card.name}: {memory}{busy}"]
         if card.tenants is None:
-            said.append("the driver does not tell who uses it")
+            parts.append("the driver does not tell who uses it")
         for tenant in card.tenants or []:
             who = f"run {runs[tenant.pid]}" if tenant.pid in runs else tenant.name or "a process"
             held = "" if tenant.memory_bytes is None else f", {size(tenant.memory_bytes)}"
             by = f", {tenant.user}" if tenant.user else ""
-            said.append(f"{tenant.pid} {who}{by}{held}")
+            parts.append(f"{tenant.pid} {who}{by}{held}")
         if card.tenants == []:
-            said.append("nobody computes on it")
-        lines.append("; ".join(said))
+            parts.append("nobody computes on it")
+        lines.append("; ".join(parts))
     return lines

@@ -35,7 +35,7 @@ def fields() -> dict[str, OptionSpec]:
 
 
 def arguments(form: Mapping[str, str]) -> list[str]:
-    """What comes after `dambench run`."""
+    """The words after `dambench run`."""
     order = list(fields())
     found: list[str] = []
     # The settings of a method go over its recipe.
@@ -72,7 +72,7 @@ def _flag(name: str, text: str) -> list[str]:
 
 
 def command(form: Mapping[str, str]) -> str:
-    """What somebody would type to start it."""
+    """The command that starts it."""
     return shlex.join(["dambench", "run", *arguments(form)])
 
 
@@ -109,18 +109,18 @@ def of_run(row: RunRow) -> Form:
 
 
 def evaluation(row: RunRow, maker: str) -> tuple[list[str], str]:
-    """What comes after `dambench` to evaluate a set again as a run did, and in words what would differ.
+    """The words after `dambench` to evaluate a set again as a run did, and a sentence on what would differ.
 
     Args:
         row: of the table `runs`.
         maker: the id of the run that made the set.
     """
     run = msgspec.json.decode(row.config, type=RunConfig)
-    said = ["evaluate", maker, "--evaluate-on", ",".join(run.evaluate_on), "--eval-repeats", str(run.eval_repeats)]
-    said += ["--protocol", run.protocol.name, "--device", run.execution.device]
-    said += [*(["--threads", str(run.execution.threads)] if run.execution.threads else []), "--again"]
+    words = ["evaluate", maker, "--evaluate-on", ",".join(run.evaluate_on), "--eval-repeats", str(run.eval_repeats)]
+    words += ["--protocol", run.protocol.name, "--device", run.execution.device]
+    words += [*(["--threads", str(run.execution.threads)] if run.execution.threads else []), "--again"]
     same = run.protocol == PRESETS.get(run.protocol.name)
-    return said, "" if same else f"Again, but under what is called {display(run.protocol.name)} now"
+    return words, "" if same else f"Again, but under what is called {display(run.protocol.name)} now"
 
 
 def _text(value: Any) -> str:

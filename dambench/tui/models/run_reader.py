@@ -1,4 +1,4 @@
-"""Watched: all that Live shows of one run, read bit by bit as the run says it. Known without a screen."""
+"""Run reader: all that Live shows of one run, read bit by bit as the run logs it."""
 
 import json
 import time
@@ -37,21 +37,21 @@ from dambench.tui.models.chart import Floats, Series
 from dambench.tui.models.sheet import Sheet
 
 RECENT_SECONDS = 60.0
-"""Of a run, over which its speed is taken."""
+"""Seconds of a run over which its speed is taken."""
 
 PARTS = 20
 """Logged iterations over which the parts of one are taken."""
 
 SAMPLES = 300
-"""That are kept for little bars: five minutes."""
+"""Samples that are kept for little bars: five minutes."""
 
 LOG_BYTES = 64_000
-"""Of a log's end that are shown."""
+"""Bytes of a log's end that are shown."""
 
 
 @dataclass(frozen=True)
 class NetworkAccuracy:
-    """What networks of one kind that were trained on the set of one iteration came to."""
+    """Mean accuracy of the networks of one kind that were trained on the set of one iteration."""
 
     iteration: int
     network: str
@@ -81,21 +81,21 @@ class RunSnapshot:
     state: processes.State
     card: DataCard
     environment: Environment | None
-    """Of the last attempt."""
+    """The environment of the last attempt."""
     attempts: tuple[Attempt, ...]
     losses: tuple[Series, ...]
     seconds: Floats
-    """Of distilling, at each iteration that was logged."""
+    """Seconds of distilling, at each iteration that was logged."""
     iterations: Floats
-    """Those."""
+    """The iterations that were logged."""
     parts: dict[str, float]
     """Seconds of an iteration, on average; empty: not measured."""
-    judged: tuple[NetworkAccuracy, ...]
+    accuracies: tuple[NetworkAccuracy, ...]
     """In the order of their first scores."""
     samples: tuple[Sampled, ...]
     """The last ones."""
     joules: float | None
-    """Of the whole card, while the run's attempts went on."""
+    """Energy of the whole card, while the run's attempts went on."""
     costs: dict[str, float]
     """Seconds by phase."""
     log: tuple[str, ...]
@@ -104,10 +104,10 @@ class RunSnapshot:
     pictures: tuple[int, ...]
     """The iterations of which there is one."""
     picture: int | None
-    """That of the sheet."""
+    """The iteration of the sheet."""
     sheet: Sheet | None
     speed: float | None
-    """Of the phase, per second; None: not known."""
+    """Steps of the phase per second; None: unknown."""
 
     @property
     def run(self) -> str:
@@ -147,11 +147,11 @@ class RunGone:
 
 @dataclass
 class _History:
-    """What has been read so far, up to one attempt."""
+    """All that was read so far, up to one attempt."""
 
     after: int = 0
     last: object = None
-    """When the event of that number was, and what it said."""
+    """Time and kind of the event of that number."""
     after_sample: int = 0
     iterations: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -161,18 +161,18 @@ class _History:
     samples: deque[Sampled] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     joules: float | None = None
     counted: int | None = None
-    """What the card's counter of millijoules said last, in this attempt."""
+    """The last value of the card's counter of millijoules in this attempt."""
     resumed: list[int] = field(default_factory=list)
     """The numbers of the events at which it was resumed."""
     environment: Environment | None = None
     attempts: list[Attempt] = field(default_factory=list)
     costs: dict[str, float] | None = None
-    """Seconds by phase, as the last word of the last attempt told them; None: it has not come, or told none."""
+    """Seconds by phase, as the last event of the last attempt has them; None: it has not come, or has none."""
     prepared: dict[str, float] = field(default_factory=dict)
     """The same of an earlier attempt, but for what the events tell."""
-    said: list[str] = field(default_factory=list)
-    before: int = 0
-    """Of these, those of earlier attempts: each has a log of its own."""
+    log: list[str] = field(default_factory=list)
+    earlier_lines: int = 0
+    """The number of them that are of earlier attempts: each has a log of its own."""
     series: tuple[Series, ...] = ()
     drawn: int = -1
 
@@ -181,7 +181,7 @@ class _History:
         self.last = self._event(store, number)
 
     def holds(self, store: Store, number: int) -> bool:
-        """Whether that is still what the run, of that number, said then."""
+        """The last event that was read is still the same."""
         return self.last == self._event(store, number)
 
     def _event(self, store: Store, number: int) -> object:
@@ -197,18 +197,18 @@ class RunReader:
 
     def __init__(self, run: str = "") -> None:
         self.run = run
-        self.wanted: int | None = None
-        """Of which iteration the picture is to be; None: of the newest. Anybody may set it."""
+        self.picture_at: int | None = None
+        """The iteration of the picture to read; None: the newest. Anybody may set it."""
         self._begun: object = None
-        """Which run, and which attempt, it is that something is known of."""
-        self._known = _History()
+        """The run and the attempt that were read."""
+        self._history = _History()
         self._card: DataCard | None = None
         self._sheet: tuple[int, Sheet | None] | None = None
         self._log: tuple[object, tuple[str, ...]] = (None, ())
         self._moved: deque[tuple[float, str, int]] = deque(maxlen=240)
 
-    def ask(self, store: Store) -> RunSnapshot | RunGone | None:
-        """What is known now; None: there is no run."""
+    def read(self, store: Store) -> RunSnapshot | RunGone | None:
+        """Read what is new; None: there is no run."""
         if not self.run:
             order = runs(store)
             if not order:
@@ -222,32 +222,32 @@ class RunReader:
             options = json.loads(row.config)["method"].get("options", {})
             row = msgspec.structs.replace(row, total=options.get("iterations", row.total))
         begun = row.uid, row.attempt
-        if begun != self._begun or not self._known.holds(store, row.number):
+        if begun != self._begun or not self._history.holds(store, row.number):
             # Whatever it had said of iterations after its checkpoint holds no more; or the file was written over.
-            self._begun, self._known, self._card, self._sheet = begun, _History(), None, None
-        known = self._known
-        for sequence, event in store.tail(self.run, known.after):
-            known.after = sequence
+            self._begun, self._history, self._card, self._sheet = begun, _History(), None, None
+        history = self._history
+        for sequence, event in store.tail(self.run, history.after):
+            history.after = sequence
             if isinstance(event, Resumed):
-                known.resumed.append(sequence)
-            self._hear(event)
-        known.mark(store, row.number)
-        for sequence, sample in store.samples(self.run, known.after_sample):
-            known.after_sample = sequence
-            known.samples.append(sample)
-            while known.resumed and sequence > known.resumed[0]:
-                known.resumed.pop(0)
-                known.counted = None  # what the card took in between was not for this run
+                history.resumed.append(sequence)
+            self._apply(event)
+        history.mark(store, row.number)
+        for sequence, sample in store.samples(self.run, history.after_sample):
+            history.after_sample = sequence
+            history.samples.append(sample)
+            while history.resumed and sequence > history.resumed[0]:
+                history.resumed.pop(0)
+                history.counted = None  # what the card took in between was not for this run
             if sample.gpu_millijoules is not None:
-                spent = 0.0 if known.counted is None else (sample.gpu_millijoules - known.counted) / 1000
-                known.joules, known.counted = (known.joules or 0.0) + spent, sample.gpu_millijoules
+                spent = 0.0 if history.counted is None else (sample.gpu_millijoules - history.counted) / 1000
+                history.joules, history.counted = (history.joules or 0.0) + spent, sample.gpu_millijoules
         if self._card is None:
             self._card = store.card(row)
-        if known.drawn != known.after:
-            known.drawn = known.after
-            known.series = tuple(
+        if history.drawn != history.after:
+            history.drawn = history.after
+            history.series = tuple(
                 Series(name, np.array(x), np.array(y))
-                for name, (x, y) in known.losses.items()
+                for name, (x, y) in history.losses.items()
                 if name != "skipped" or any(y)  # said only where steps were left out, as in the log
             )
         pictures = store.pictures(self.run)
@@ -257,94 +257,98 @@ class RunReader:
             evaluates=store.evaluates(row.id),
             state=processes.state(row),
             card=self._card,
-            environment=known.environment,
-            attempts=tuple(known.attempts),
-            losses=known.series,
-            seconds=np.array(known.seconds),
-            iterations=np.array(known.iterations),
-            parts=_means(known.parts),
-            judged=_judged(known.measurements.values()),
-            samples=tuple(known.samples),
-            joules=known.joules,
+            environment=history.environment,
+            attempts=tuple(history.attempts),
+            losses=history.series,
+            seconds=np.array(history.seconds),
+            iterations=np.array(history.iterations),
+            parts=_means(history.parts),
+            accuracies=_accuracies(history.measurements.values()),
+            samples=tuple(history.samples),
+            joules=history.joules,
             costs=self._spent(),
             log=self._lines(row),
             checkpoint=store.last_checkpoint(row),
             pictures=tuple(pictures),
             picture=picture,
-            sheet=self._look(store, picture),
+            sheet=self._read_sheet(store, picture),
             speed=self._speed(row),
         )
 
-    def _hear(self, event: AnyEvent) -> None:
-        known = self._known
+    def _apply(self, event: AnyEvent) -> None:
+        history = self._history
         match event:
             case Started() | Resumed():
-                known.environment = event.environment
+                history.environment = event.environment
                 number, after = (event.attempt, event.iteration) if isinstance(event, Resumed) else (1, -1)
-                known.attempts.append(Attempt(number, after, event.environment))
-                known.before = 0 if isinstance(event, Started) else len(known.said)
-                told, known.costs = known.costs or {}, None
-                known.prepared |= {phase: spent for phase, spent in told.items() if phase not in ("distil", "evaluate")}
+                history.attempts.append(Attempt(number, after, event.environment))
+                history.earlier_lines = 0 if isinstance(event, Started) else len(history.log)
+                costs, history.costs = history.costs or {}, None
+                history.prepared |= {
+                    phase: spent for phase, spent in costs.items() if phase not in ("distil", "evaluate")
+                }
             case Finished() | Failed() | Stopped():
-                known.costs = {cost.phase: cost.seconds for cost in event.costs} or None
+                history.costs = {cost.phase: cost.seconds for cost in event.costs} or None
             case Stepped():
-                known.iterations.append(event.iteration)
-                known.seconds.append(event.seconds)
+                history.iterations.append(event.iteration)
+                history.seconds.append(event.seconds)
                 for name, value in event.losses.items():
                     if name == SKIPPED and not value:
                         continue  # a line once there is something to see
-                    x, y = known.losses[name]
+                    x, y = history.losses[name]
                     x.append(event.iteration)
                     y.append(float(value))
                 if event.parts:
-                    known.parts.append(event.parts)
+                    history.parts.append(event.parts)
             case Evaluated() | Measured():
                 one = event.measured if isinstance(event, Evaluated) else event
-                known.measurements[one.iteration, one.subject, one.repeat] = one
+                history.measurements[one.iteration, one.subject, one.repeat] = one
         if isinstance(event, Stepped):
             line: str | None = f"iteration {event.iteration}  {spelled(event)}"
-            if known.said and known.said[-1].startswith("iteration "):
-                known.said.pop()  # only the last of those that follow each other
+            if history.log and history.log[-1].startswith("iteration "):
+                history.log.pop()  # only the last of those that follow each other
         else:
             line = summary(event)
         if line:
-            known.said.append(line)
+            history.log.append(line)
 
     def _spent(self) -> dict[str, float]:
-        """Seconds by phase: as the run told them with its last word, else as far as they are seen."""
-        known = self._known
-        if known.costs is not None:
-            return known.costs
-        found = dict(known.prepared)
-        if known.seconds:
-            found["distil"] = known.seconds[-1]
-        if known.measurements:
-            found["evaluate"] = sum(one.seconds for one in known.measurements.values())
-        return found
+        """Seconds by phase: those of the run's last event, else as far as the others tell."""
+        history = self._history
+        if history.costs is not None:
+            return history.costs
+        spent = dict(history.prepared)
+        if history.seconds:
+            spent["distil"] = history.seconds[-1]
+        if history.measurements:
+            spent["evaluate"] = sum(one.seconds for one in history.measurements.values())
+        return spent
 
     def _speed(self, row: RunRow) -> float | None:
-        known = self._known
+        history = self._history
         if row.phase == "distil" or row.state not in ("waiting", "running"):
-            if len(known.seconds) < 2:
+            if len(history.seconds) < 2:
                 return None
-            first = min(len(known.seconds) - 2, int(np.searchsorted(known.seconds, known.seconds[-1] - RECENT_SECONDS)))
-            span = known.seconds[-1] - known.seconds[first]
-            return (known.iterations[-1] - known.iterations[first]) / span if span > 0 else None
+            first = min(
+                len(history.seconds) - 2, int(np.searchsorted(history.seconds, history.seconds[-1] - RECENT_SECONDS))
+            )
+            span = history.seconds[-1] - history.seconds[first]
+            return (history.iterations[-1] - history.iterations[first]) / span if span > 0 else None
         # Of other phases the database has only how far they have come: how fast is seen by looking.
         if self._moved and (self._moved[-1][1] != row.phase or self._moved[-1][2] > row.done):
             self._moved.clear()
         if not self._moved or self._moved[-1][2] != row.done:
             self._moved.append((time.monotonic(), row.phase, row.done))
-        (since, _, before), (until, _, now) = self._moved[0], self._moved[-1]
-        return (now - before) / (until - since) if until - since > 1 else None
+        (since, _, earlier_lines), (until, _, now) = self._moved[0], self._moved[-1]
+        return (now - earlier_lines) / (until - since) if until - since > 1 else None
 
     def _nearest(self, pictures: Sequence[int]) -> int | None:
-        wanted = self.wanted
+        picture_at = self.picture_at
         if not pictures:
             return None
-        return pictures[-1] if wanted is None else min(pictures, key=lambda at: abs(at - wanted))
+        return pictures[-1] if picture_at is None else min(pictures, key=lambda at: abs(at - picture_at))
 
-    def _look(self, store: Store, picture: int | None) -> Sheet | None:
+    def _read_sheet(self, store: Store, picture: int | None) -> Sheet | None:
         """The sheet of that iteration; read and taken apart only once."""
         assert self._card is not None
         if picture is None:
@@ -353,30 +357,30 @@ class RunReader:
             try:
                 png = store.picture(self.run, picture)
                 card, (_, count, even) = self._card, store.extent(self.run)
-                found = Sheet.read(png, card.height, card.width, card.classes, count, even=even)
+                rows = Sheet.read(png, card.height, card.width, card.classes, count, even=even)
             except ValueError:
-                found = None
-            self._sheet = picture, found
+                rows = None
+            self._sheet = picture, rows
         return self._sheet[1]
 
     def _lines(self, row: RunRow) -> tuple[str, ...]:
-        """The end of its log file or, where that is not, what it said."""
+        """The end of its log file or, where that is not, its events in words."""
         path = Path(row.log) if row.log else None
         try:
             if path is None or not processes.is_here(row) or not path.is_file():
                 raise FileNotFoundError
             at = path.stat()
-            now = row.attempt, self._known.before, at.st_mtime_ns, at.st_size
+            now = row.attempt, self._history.earlier_lines, at.st_mtime_ns, at.st_size
             if self._log[0] != now:
                 with path.open("rb") as file:
                     file.seek(max(0, at.st_size - LOG_BYTES))
                     text = file.read(LOG_BYTES).decode(errors="replace")
-                found = text.splitlines()[1 if at.st_size > LOG_BYTES else 0 :]
-                earlier = self._known.said[: self._known.before]
-                self._log = now, (*earlier, *(display(line, 400) for line in found))
+                rows = text.splitlines()[1 if at.st_size > LOG_BYTES else 0 :]
+                earlier = self._history.log[: self._history.earlier_lines]
+                self._log = now, (*earlier, *(display(line, 400) for line in rows))
         except OSError:
-            if self._log[0] != self._known.after:
-                self._log = self._known.after, tuple(self._known.said)
+            if self._log[0] != self._history.after:
+                self._log = self._history.after, tuple(self._history.log)
         return self._log[1]
 
 
@@ -392,7 +396,7 @@ def _means(parts: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: mean([some.get(name, 0.0) for some in parts]) for name in names}
 
 
-def _judged(measurements: Iterable[Measured]) -> tuple[NetworkAccuracy, ...]:
+def _accuracies(measurements: Iterable[Measured]) -> tuple[NetworkAccuracy, ...]:
     by: dict[tuple[int, str], list[Measured]] = defaultdict(list)
     for one in measurements:
         if one.evaluator == "accuracy":

@@ -26,7 +26,7 @@ FIRST = "dambench run --detach --method dm --dataset digits --ipc 1"
 
 @dataclass(frozen=True)
 class RunsQuery:
-    """Which runs, in which order."""
+    """The filter and the order of the table."""
 
     filter: Filter
     order: str
@@ -34,9 +34,9 @@ class RunsQuery:
 
 
 class RunsPage(NamedTuple):
-    """What was read for the screen."""
+    """The runs around the cursor, as one moment of the database has them."""
 
-    wanted: RunsQuery
+    query: RunsQuery
     numbers: Sequence[int]
     rows: dict[int, ListedRun]
     glance: Glance | None
@@ -45,14 +45,14 @@ class RunsPage(NamedTuple):
     of: int
     """All runs that are not in the trash."""
     stands: list[str]
-    """How those stand that have not ended."""
+    """States of the runs that have not ended."""
 
 
 @dataclass
 class RunsReader:
     """Reads runs in the feed's thread, and remembers what it need not read again for the next key."""
 
-    wanted: RunsQuery | None = None
+    query: RunsQuery | None = None
     until: float = 0.0
     """When all is read anew: that takes a tenth of the time at most."""
     numbers: list[int] = field(default_factory=list)
@@ -60,7 +60,7 @@ class RunsReader:
     stands: dict[int, processes.State] = field(default_factory=dict)
     rows: dict[int, ListedRun] = field(default_factory=dict)
 
-    def read(self, store: Store, wanted: RunsQuery, number: int | None, at: int, begin: str = "") -> RunsPage:
+    def read(self, store: Store, query: RunsQuery, number: int | None, at: int, begin: str = "") -> RunsPage:
         """Args:
         number, at: the run under the cursor, and where it was.
         begin: the id of the run to begin at, where there is no cursor yet.
@@ -68,14 +68,14 @@ class RunsReader:
         began = time.monotonic()
         if number is None and begin:
             number = store.number_of(begin)
-        anew = wanted != self.wanted or began >= self.until
+        anew = query != self.query or began >= self.until
         if anew:
             self.stands = processes.states(store)
-            only = wanted.filter.where(self.stands, clock.now())
+            only = query.filter.where(self.stands, clock.now())
             lost = [number for number, state in self.stands.items() if state == "lost"]
-            self.numbers = listing.ordered(store, only, wanted.order, down=wanted.down, lost=lost)
+            self.numbers = listing.ordered(store, only, query.order, down=query.down, lost=lost)
             self.of = sum(store.count_by_state().values())
-            self.wanted, self.rows = wanted, {}
+            self.query, self.rows = query, {}
         with suppress(ValueError):
             at = self.numbers.index(number) if number is not None else at
         at = max(0, min(at, len(self.numbers) - 1))
@@ -88,7 +88,7 @@ class RunsReader:
             self.until = time.monotonic() + 9 * (time.monotonic() - began)
         here = self.numbers[at] if self.numbers else None
         return RunsPage(
-            wanted=wanted,
+            query=query,
             numbers=self.numbers,
             rows=self.rows,
             glance=None if here is None else listing.glance(store, here),
@@ -136,12 +136,12 @@ def speed(row: ListedRun, glance: Glance | None) -> list[str]:
 def title(row: ListedRun, *, facts: bool) -> str:
     parts = [f"evaluates {row.evaluates}" if row.evaluates else ""]
     parts += [row.method, row.dataset, "" if row.ipc is None else f"IPC {row.ipc}", row.network]
-    said = f"{row.id}  {' · '.join(display(part) for part in parts if part)} · seed {row.seed}"
-    return f"{said}   {display(row.protocol)}" if facts else said
+    text = f"{row.id}  {' · '.join(display(part) for part in parts if part)} · seed {row.seed}"
+    return f"{text}   {display(row.protocol)}" if facts else text
 
 
 def trouble(row: ListedRun) -> str:
-    """What is wrong with a run, and the ways out."""
+    """The trouble with a run, and the ways out."""
     if row.stands == "lost":
         if not row.pid:
             return "lost: an older dambench began it, and did not say which process it was. R runs it again."

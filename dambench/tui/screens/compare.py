@@ -80,7 +80,7 @@ class CompareScreen(MainScreen):
         self.columns: tuple[str, ...] = ("dataset", "ipc")
         self.measure = "accuracy"
         """One of wording.MEASURES, or `EVALUATOR.METRIC`: what cells show."""
-        self.found: Comparison | None = None
+        self.result: Comparison | None = None
         self.at = 0
         """The table that is shown."""
         self.marked: list[str] = []
@@ -89,12 +89,12 @@ class CompareScreen(MainScreen):
         self.logarithmic = True
         self._drawn: Comparison | None = None
         self._last: tuple[Store, object, Comparison] | None = None
-        """What was found last, of which store as of which version. The feed's thread knows it alone."""
+        """The last result, with its store and that one's version. Only the feed's thread uses it."""
 
     def content(self) -> ComposeResult:
         yield Static(id="heading")
         yield Static(id="empty")
-        yield Grid(ascii_=self.console_app.look.ascii, id="grid")
+        yield Grid(ascii_=self.console_app.options.ascii, id="grid")
         with Horizontal(id="details"):
             with VerticalScroll(can_focus=False):
                 yield Static(id="cell")
@@ -112,40 +112,40 @@ class CompareScreen(MainScreen):
         self.query_one(Grid).focus()
 
     def question(self) -> Question:
-        return partial(self._find, wanted=self._wanted())
+        return partial(self._find, query=self._query())
 
-    def _wanted(self) -> CompareQuery:
+    def _query(self) -> CompareQuery:
         return CompareQuery(self.rows, self.columns, tuple(self.marked), self.measure if "." in self.measure else "")
 
-    def _find(self, store: Store, wanted: CompareQuery) -> Comparison:
+    def _find(self, store: Store, query: CompareQuery) -> Comparison:
         # What was written by others, and by this store itself, which takes in what is on a network disk.
         version = store.version()
         last = self._last
         # Many runs are much to add up each second, when nothing was written.
-        if last is None or last[0] is not store or last[1] != version or last[2].wanted != wanted:
-            self._last = last = store, version, comparison.find(store, *wanted)
+        if last is None or last[0] is not store or last[1] != version or last[2].query != query:
+            self._last = last = store, version, comparison.find(store, *query)
         return last[2]
 
     def anew(self) -> None:
         super().anew()
-        self.found = self._drawn = None
+        self.result = self._drawn = None
         self._blank("")
 
-    def show(self, found: Comparison | None) -> bool:
-        if found is None:
-            self.found = self._drawn = None
+    def show(self, result: Comparison | None) -> bool:
+        if result is None:
+            self.result = self._drawn = None
             name = display(str(self.console_app.path))
             self._blank(f"Nothing to compare: there is no database {name!r}.\n\nn   asks for a run, and makes it")
             return True
-        if found.wanted != self._wanted():
+        if result.query != self._query():
             return False  # something else was asked for since
-        if found is self._drawn:
+        if result is self._drawn:
             return True
-        self.found = self._drawn = found
-        if found.gone:
-            self.marked = [run for run in self.marked if run not in found.gone]
-            self.console_app.say(f"Marked, but not in the database any more: {', '.join(found.gone)}.", "warning")
-        self.at = min(self.at, max(0, len(found.board.tables) - 1))
+        self.result = self._drawn = result
+        if result.gone:
+            self.marked = [run for run in self.marked if run not in result.gone]
+            self.console_app.say(f"Marked, but not in the database any more: {', '.join(result.gone)}.", "warning")
+        self.at = min(self.at, max(0, len(result.board.tables) - 1))
         self._draw()
         return True
 
@@ -160,7 +160,7 @@ class CompareScreen(MainScreen):
 
     @property
     def table(self) -> Table | None:
-        tables = self.found.board.tables if self.found else []
+        tables = self.result.board.tables if self.result else []
         return tables[self.at] if tables else None
 
     @property
@@ -176,11 +176,11 @@ class CompareScreen(MainScreen):
         return self.table.cells.get(self.here) if self.table and self.here else None
 
     def _draw(self) -> None:
-        if self.found is None:
+        if self.result is None:
             return
         table = self.table
         if table is None:
-            self._blank(nothing(self.found))
+            self._blank(nothing(self.result))
             return
         self.query_one("#empty").display = False
         self.query_one("#grid").display = True
@@ -195,22 +195,22 @@ class CompareScreen(MainScreen):
             if (cell := table.cells.get((r, c))) and set(runs(cell)) & set(self.marked)
         }
         grid = self.query_one(Grid)
-        rows, columns = self.found.wanted[:2]
-        grid.show(contents(self.found.board, table, rows, columns, self.measure), marks)
+        rows, columns = self.result.query[:2]
+        grid.show(contents(self.result.board, table, rows, columns, self.measure), marks)
         legend = self._wrapped(" ".join(signs(table, self.measure)))
-        said = [display(note, 300) for note in table.notes]
-        if self.found.board.left_out:
-            said.append(f"Left out: {self.found.board.left_out} unfinished.")
-        rest = self._wrapped(" ".join(said))
+        sentences = [display(note, 300) for note in table.notes]
+        if self.result.board.left_out:
+            sentences.append(f"Left out: {self.result.board.left_out} unfinished.")
+        rest = self._wrapped(" ".join(sentences))
         # The signs of what is seen are explained whatever else there is no room for.
         room = self.size.height - AROUND - self.query_one("#trouble").outer_size.height - heading - len(legend)
         most = 1 if self.size.height < LOW else MOST_NOTES
-        found = cut(rest, self.size.width - 2, max(1, min(most, room - LEAST_GRID)), "… y copies all")
-        room -= len(found)
+        result = cut(rest, self.size.width - 2, max(1, min(most, room - LEAST_GRID)), "… y copies all")
+        room -= len(result)
         details = room >= LEAST_GRID + LEAST_DETAILS
         self.query_one("#details").display = details
         grid.styles.max_height = max(LEAST_GRID, room - (LEAST_DETAILS if details else 0))
-        notes.update(Text("\n").join([*legend, *found]))
+        notes.update(Text("\n").join([*legend, *result]))
         self._cell()
         self._curves()
 
@@ -225,13 +225,13 @@ class CompareScreen(MainScreen):
         self._heading()
 
     def _wrapped(self, text: str) -> list[Text]:
-        text = plain(spelled(text)) if self.console_app.look.ascii else text
+        text = plain(spelled(text)) if self.console_app.options.ascii else text
         return list(Text(text).wrap(self.app.console, max(20, self.size.width - 2))) if text else []
 
     def _heading(self) -> int:
         """Say what the table is; returns on how many lines."""
         text = Text()
-        tables = self.found.board.tables if self.found else []
+        tables = self.result.board.tables if self.result else []
         if self.table is not None:
             title = wording.title(self.table)
             if self.measure in ("loss", "seconds", "peak"):
@@ -248,13 +248,13 @@ class CompareScreen(MainScreen):
         return len(lines)
 
     def _cell(self) -> None:
-        if self.found is None or self.table is None or self.here is None:
+        if self.result is None or self.table is None or self.here is None:
             return
         text = Text()
-        rows, columns = self.found.wanted[:2]
-        for index, line in enumerate(about(self.found.board, self.table, rows, columns, self.here)):
+        rows, columns = self.result.query[:2]
+        for index, line in enumerate(about(self.result.board, self.table, rows, columns, self.here)):
             style = "bold" if index == 0 else ""
-            text.append((spelled(line) if self.console_app.look.ascii else line) + "\n", style)
+            text.append((spelled(line) if self.console_app.options.ascii else line) + "\n", style)
         text.rstrip()
         self.query_one("#cell", Static).update(text)
 
@@ -262,23 +262,23 @@ class CompareScreen(MainScreen):
         if isinstance(self.app.screen, Curves):
             self.app.screen.draw()
         pane = self.query_one("#curves", Static)
-        if not pane.display or self.found is None:
+        if not pane.display or self.result is None:
             return
         width, height = max(20, pane.size.width), max(5, pane.size.height)
         pane.update(self.drawn_curves(width, height))
 
     def drawn_curves(self, width: int, height: int) -> Text:
         """The curves of the marked runs."""
-        if self.found is None or not self.marked:
+        if self.result is None or not self.marked:
             return Text("space marks a cell: the curves of its runs are drawn here, over each other.")
-        series = self.found.losses if self.shows_losses else self.found.accuracies
-        what = "loss" if self.shows_losses else "test accuracy in %"
+        series = self.result.losses if self.shows_losses else self.result.accuracies
+        name = "loss" if self.shows_losses else "test accuracy in %"
         axis = ", logarithmic" if self.logarithmic and self.shows_losses else ""
-        text = Text().append(f"{what} over iterations{axis}", "bold")
+        text = Text().append(f"{name} over iterations{axis}", "bold")
         text.append(f"   m: {'accuracy' if self.shows_losses else 'losses'}")
         text.append(f"  L: {'linear' if self.logarithmic else 'logarithmic'}\n" if self.shows_losses else "\n")
         return text.append_text(
-            curves(series, width, height - 1, self.logarithmic and self.shows_losses, self.console_app.look.ascii)
+            curves(series, width, height - 1, self.logarithmic and self.shows_losses, self.console_app.options.ascii)
         )
 
     def on_grid_cell_highlighted(self) -> None:
@@ -293,9 +293,9 @@ class CompareScreen(MainScreen):
         """Choose what rows, or columns, stand for."""
         now = self.rows if which == "rows" else self.columns
 
-        def chosen(said: str | None) -> None:
-            if said is not None:
-                self._take(which, tuple(said.split(",")))
+        def chosen(choice: str | None) -> None:
+            if choice is not None:
+                self._take(which, tuple(choice.split(",")))
 
         options = [(axes_label(choice), ",".join(choice)) for choice in CHOICES]
         self.app.push_screen(Pick(f"What {which} stand for", options, ",".join(now)), chosen)
@@ -313,25 +313,25 @@ class CompareScreen(MainScreen):
     def action_shows(self) -> None:
         """Choose what cells show."""
 
-        def chosen(said: str | None) -> None:
-            if said is not None:
-                self.measure = said
+        def chosen(choice: str | None) -> None:
+            if choice is not None:
+                self.measure = choice
                 self._keep()
                 self._draw()
                 self.ask()
 
-        ascii_ = self.console_app.look.ascii
+        ascii_ = self.console_app.options.ascii
         choices = wording.MEASURES | {
             metric.full_name: f"{wording.metric_label(metric)}: {metric.description}"
-            for metric in (self.found.metrics if self.found else ())
+            for metric in (self.result.metrics if self.result else ())
             if metric.full_name not in ("accuracy.accuracy", "accuracy.loss")
         }
-        options = [(spelled(about) if ascii_ else about, what) for what, about in choices.items()]
+        options = [(spelled(about) if ascii_ else about, name) for name, about in choices.items()]
         self.app.push_screen(Pick("What cells show", options, self.measure), chosen)
 
     def action_table(self, by: int) -> None:
         """Another table: of another protocol, or whatever is neither on rows nor on columns."""
-        tables = self.found.board.tables if self.found else []
+        tables = self.result.board.tables if self.result else []
         if len(tables) < 2:
             self.console_app.say("There is one table only: what could differ is on its rows or columns.")
             return
@@ -394,9 +394,9 @@ class CompareScreen(MainScreen):
         self.app.push_screen(Curves(self))
 
     def to_copy(self) -> str:
-        if self.found is None or self.table is None:
+        if self.result is None or self.table is None:
             return ""
-        board, table, (rows, columns) = self.found.board, self.table, self.found.wanted[:2]
+        board, table, (rows, columns) = self.result.board, self.table, self.result.query[:2]
         if is_metric(self.measure):
             return render("markdown", replace(board, tables=[table]), rows, columns, short=True)
         lines = wording.lines(table, rows, lambda cell: wording.measure(board, cell, self.measure))
@@ -406,15 +406,15 @@ class CompareScreen(MainScreen):
 
     def action_export(self) -> None:
         """Write the report, as `dambench report` does."""
-        if self.found is None or self.console_app.refuses():
+        if self.result is None or self.console_app.refuses():
             return
-        board, (rows, columns) = self.found.board, self.found.wanted[:2]
+        board, (rows, columns) = self.result.board, self.result.query[:2]
 
-        def chosen(said: str | None) -> None:
-            if not said:
+        def chosen(choice: str | None) -> None:
+            if not choice:
                 return
             try:
-                path = files.user_path(said)
+                path = files.user_path(choice)
                 write(path, render(format_of(None, path, short=False), board, rows, columns))
             except (BadInput, OSError) as error:
                 self.console_app.say(str(error), "error")
@@ -450,5 +450,5 @@ class Curves(Resilient, ModalScreen[None]):
         text = self._place.drawn_curves(width - 2, height - 1)
         self.query_one("#large", Static).update(text)
 
-    def action_other(self, what: str) -> None:
-        getattr(self._place, f"action_{what}")()
+    def action_other(self, name: str) -> None:
+        getattr(self._place, f"action_{name}")()

@@ -74,12 +74,12 @@ class LiveScreen(run_actions.RunActionsScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._watched = RunReader()
-        self._seen: RunSnapshot | None = None
+        self._reader = RunReader()
+        self._snapshot: RunSnapshot | None = None
         self._lacking: list[Text] = []
         """Why there is none, where something has gone."""
-        self._asked = False
-        """Whether anything was found yet."""
+        self._answered = False
+        """The database has answered about this run."""
         self._frozen = False
         self._back = 0
         """Lines of the log below the ones that are shown; 0: it is followed."""
@@ -92,9 +92,9 @@ class LiveScreen(run_actions.RunActionsScreen):
 
     def watch_run(self, run: str) -> None:
         """Show this run from now on."""
-        if run != self._watched.run:
-            self._watched = RunReader(run)
-            self._seen, self._asked, self._back, self._frozen = None, False, 0, False
+        if run != self._reader.run:
+            self._reader = RunReader(run)
+            self._snapshot, self._answered, self._back, self._frozen = None, False, 0, False
         if self.is_mounted and self.is_current:
             self.ask()
 
@@ -112,7 +112,7 @@ class LiveScreen(run_actions.RunActionsScreen):
             yield Lines(id="log")
 
     def on_mount(self) -> None:
-        self.set_class(self.console_app.look.ascii, "ascii")
+        self.set_class(self.console_app.options.ascii, "ascii")
         for name in self.PANES:
             self._pane(name).can_focus = True
         painters: dict[str, Callable[[], None]] = {
@@ -129,44 +129,44 @@ class LiveScreen(run_actions.RunActionsScreen):
         self.set_interval(refresh_rate.NUMBERS, self._tick)
 
     def question(self) -> Question:
-        return self._watched.ask
+        return self._reader.read
 
     def anew(self) -> None:
         super().anew()
-        self._watched = RunReader(self._watched.run)
-        self._seen, self._asked, self._back, self._frozen = None, False, 0, False
+        self._reader = RunReader(self._reader.run)
+        self._snapshot, self._answered, self._back, self._frozen = None, False, 0, False
         self._lacking = []
         self._paint_all()
 
-    def show(self, found: RunSnapshot | RunGone | None) -> bool:
-        if found is not None and found.run != self._watched.run:
+    def show(self, answer: RunSnapshot | RunGone | None) -> bool:
+        if answer is not None and answer.run != self._reader.run:
             return False  # an answer about the run before
-        first = not self._asked
-        self._asked = True
+        first = not self._answered
+        self._answered = True
         if self._frozen and not first:
             return True  # as it was asked for: it says so itself
-        self._seen = found if isinstance(found, RunSnapshot) else None
-        self._lacking = self._lacks(found)
+        self._snapshot = answer if isinstance(answer, RunSnapshot) else None
+        self._lacking = self._lacks(answer)
         if first:
             self._paint_all()
         return True
 
-    def _lacks(self, found: RunSnapshot | RunGone | None) -> list[Text]:
-        """What is not there any more."""
+    def _lacks(self, answer: RunSnapshot | RunGone | None) -> list[Text]:
+        """Sentences on what is not there any more."""
         name = display(self.console_app.path.name)
-        if isinstance(found, RunGone):
+        if isinstance(answer, RunGone):
             return [
-                Text(f"The run {display(found.run)} is not in {name} any more.", "bold"),
+                Text(f"The run {display(answer.run)} is not in {name} any more.", "bold"),
                 Text("] shows another one; 1 goes to the runs."),
             ]
-        if found is None and self.console_app.file is None:
+        if answer is None and self.console_app.file is None:
             return [Text(f"There is no database {name}.", "bold"), Text("n begins a run, and makes it.")]
         return []
 
     def _tick(self) -> None:
         """Paint what is new, if the terminal has taken in what was painted before."""
         now = time.monotonic()
-        if not (self.is_current and self._asked) or refresh_rate.backlog(self.app):
+        if not (self.is_current and self._answered) or refresh_rate.backlog(self.app):
             return
         if not self.app.app_focus and now - self._painted < refresh_rate.UNSEEN:
             return
@@ -178,7 +178,7 @@ class LiveScreen(run_actions.RunActionsScreen):
             self._charted = now
             for paint in (self._paint_loss, self._paint_machine, self._paint_accuracy, self._paint_time):
                 paint()
-        if self._seen is not None and self._pictured is not self._seen.sheet and now >= self._next_picture:
+        if self._snapshot is not None and self._pictured is not self._snapshot.sheet and now >= self._next_picture:
             self._paint_images()
 
     def _paint_all(self) -> None:
@@ -208,77 +208,81 @@ class LiveScreen(run_actions.RunActionsScreen):
 
     def _paint_facts(self) -> None:
         pane = self._pane("facts")
-        seen, width = self._seen, self.size.width
-        pane.show([] if seen is None else header_lines(seen, width, self._frozen, self.console_app.look.ascii))
+        snapshot, width = self._snapshot, self.size.width
+        pane.show(
+            [] if snapshot is None else header_lines(snapshot, width, self._frozen, self.console_app.options.ascii)
+        )
 
     def _paint_banner(self) -> None:
         pane = self._pane("banner")
-        text = (self._lacking or problem_banner(self._seen, self.console_app.path.name)) if self._asked else []
+        text = (self._lacking or problem_banner(self._snapshot, self.console_app.path.name)) if self._answered else []
         width = max(20, self.size.width - 2)
-        found = [piece for line in text for piece in line.wrap(self.app.console, width)]
-        pane.show(found)
-        if pane.display != bool(found) or pane.styles.height is None or pane.styles.height.value != len(found):
-            pane.display = bool(found)
-            pane.styles.height = max(1, len(found))
+        lines = [piece for line in text for piece in line.wrap(self.app.console, width)]
+        pane.show(lines)
+        if pane.display != bool(lines) or pane.styles.height is None or pane.styles.height.value != len(lines):
+            pane.display = bool(lines)
+            pane.styles.height = max(1, len(lines))
 
     def _paint_loss(self) -> None:
-        pane, seen = self.query_one("#loss", Chart), self._seen
-        look, log, smooth, window = self.console_app.look, *self._how()
+        pane, snapshot = self.query_one("#loss", Chart), self._snapshot
+        options, log, smooth, window = self.console_app.options, *self._how()
         title = ["Loss", "log y" if log else "", f"smoothed {smooth:g}" if smooth else ""]
         title.append(f"last {WINDOW_SECONDS / 60:.0f} min" if window else "whole run")
         pane.entitle("  ".join(part for part in title if part))
         series: list[Series] = []
-        if seen is not None:
+        if snapshot is not None:
             since = 0.0
-            if window and len(seen.seconds):
-                first = int(seen.seconds.searchsorted(seen.seconds[-1] - WINDOW_SECONDS))
-                since = float(seen.iterations[first])
-            series = [one.smoothed(smooth).since(since) for one in seen.losses]
-        steady = seen is not None and seen.live
-        nothing = "" if seen is None else no_loss_reason(seen)
-        pane.draw(series, log=log, ascii=look.ascii, unit="iteration", steady=steady, nothing=nothing)
+            if window and len(snapshot.seconds):
+                first = int(snapshot.seconds.searchsorted(snapshot.seconds[-1] - WINDOW_SECONDS))
+                since = float(snapshot.iterations[first])
+            series = [one.smoothed(smooth).since(since) for one in snapshot.losses]
+        steady = snapshot is not None and snapshot.live
+        nothing = "" if snapshot is None else no_loss_reason(snapshot)
+        pane.draw(series, log=log, ascii=options.ascii, unit="iteration", steady=steady, nothing=nothing)
 
     def _paint_machine(self) -> None:
-        pane, seen = self._pane("machine"), self._seen
+        pane, snapshot = self._pane("machine"), self._snapshot
         width, height = pane.size
-        if seen is None:
+        if snapshot is None:
             pane.entitle("Machine")
             pane.show([])
             return
-        here = seen.environment
+        here = snapshot.environment
         on_gpu = here is not None and here.device != "cpu"
         title = display(here.device_name if here and on_gpu else "Host", max(8, width - 4))
-        why = "" if on_gpu or here is None or not processes.is_here(seen.row) else self._why.text(here.cuda)
-        ascii_ = self.console_app.look.ascii
-        found = machine_lines(seen, width, height, ascii=ascii_, why=why)
+        why = "" if on_gpu or here is None or not processes.is_here(snapshot.row) else self._why.text(here.cuda)
+        ascii_ = self.console_app.options.ascii
+        lines = machine_lines(snapshot, width, height, ascii=ascii_, why=why)
         if not self._pane("time").display:
-            found += [Text(("-" if ascii_ else "─") * width, "dim"), *timing_lines(seen, width, ascii=ascii_)]
-        self._fill(pane, title, found)
+            lines += [Text(("-" if ascii_ else "─") * width, "dim"), *timing_lines(snapshot, width, ascii=ascii_)]
+        self._fill(pane, title, lines)
 
     def _paint_accuracy(self) -> None:
-        pane, seen = self.query_one("#accuracy", Chart), self._seen
-        judged = seen.judged if seen else ()
-        names = {one.network for one in judged}
+        pane, snapshot = self.query_one("#accuracy", Chart), self._snapshot
+        accuracies = snapshot.accuracies if snapshot else ()
+        names = {one.network for one in accuracies}
         title = "Accuracy, %" + (f"  {display(names.pop(), 24)}" if len(names) == 1 else "")
-        table = accuracy_lines(seen, pane.size.width, ascii=self.console_app.look.ascii) if seen else []
-        several = len({one.iteration for one in judged}) > 2
+        table = accuracy_lines(snapshot, pane.size.width, ascii=self.console_app.options.ascii) if snapshot else []
+        several = len({one.iteration for one in accuracies}) > 2
         room = pane.size.height - 5
         if not several or room < 5:
             self._fill(pane, title, table)
             return
-        look = self.console_app.look
+        options = self.console_app.options
         curves = []
-        for network in dict.fromkeys(one.network for one in judged):
-            of = sorted((one.iteration, 100 * one.mean) for one in judged if one.network == network)
+        for network in dict.fromkeys(one.network for one in accuracies):
+            of = sorted((one.iteration, 100 * one.mean) for one in accuracies if one.network == network)
             after, percent = np.array(of, dtype=np.float64).T
             curves.append(Series(network, after, percent))
-        drawn = lines(curves, pane.size.width, room, ascii=look.ascii, unit="iteration")
+        drawn = lines(curves, pane.size.width, room, ascii=options.ascii, unit="iteration")
         self._fill(pane, title, [legend(curves), *drawn, *table])
 
     def _paint_time(self) -> None:
-        pane, seen = self._pane("time"), self._seen
-        found = [] if seen is None else timing_lines(seen, pane.size.width, ascii=self.console_app.look.ascii)
-        self._fill(pane, "Time per iteration", found)
+        pane, snapshot = self._pane("time"), self._snapshot
+        lines = (
+            [] if snapshot is None else timing_lines(snapshot, pane.size.width, ascii=self.console_app.options.ascii)
+        )
+        self._fill(pane, "Time per iteration", lines)
 
     def _fill(self, pane: Lines, title: str, lines: list[Text]) -> None:
         """Show what there is room for; how much more there is stands on the border. `z` makes the pane larger."""
@@ -287,25 +291,25 @@ class LiveScreen(run_actions.RunActionsScreen):
         pane.show(lines[: len(lines) - max(0, more)])
 
     def _paint_images(self) -> None:
-        pane, seen, look = self.query_one("#images", Images), self._seen, self.console_app.look
-        sheet = seen.sheet if seen else None
+        pane, snapshot, options = self.query_one("#images", Images), self._snapshot, self.console_app.options
+        sheet = snapshot.sheet if snapshot else None
         self._pictured = sheet
         if not pane.display:
             return
-        said = pane.draw(sheet, colour=look.colour and not look.ascii)
+        omitted = pane.draw(sheet, colour=options.colour and not options.ascii)
         cells = sum(line.cell_len for line in pane.lines)
         self._next_picture = time.monotonic() + cells / refresh_rate.PICTURE_CELLS
         title = "Synthetic set"
-        if seen is not None and seen.picture is not None:
-            number = seen.pictures.index(seen.picture) + 1
-            title += f", iteration {seen.picture}  ({number} of {len(seen.pictures)})"
+        if snapshot is not None and snapshot.picture is not None:
+            number = snapshot.pictures.index(snapshot.picture) + 1
+            title += f", iteration {snapshot.picture}  ({number} of {len(snapshot.pictures)})"
             if sheet is None:
                 pane.show([Text("This picture cannot be read.")])
-        pane.entitle(title, said)
+        pane.entitle(title, omitted)
 
     def _paint_log(self) -> None:
-        pane, seen = self._pane("log"), self._seen
-        log = seen.log if seen else ()
+        pane, snapshot = self._pane("log"), self._snapshot
+        log = snapshot.log if snapshot else ()
         height = max(1, pane.size.height)
         self._back = min(self._back, max(0, len(log) - height))
         end = len(log) - self._back
@@ -347,7 +351,7 @@ class LiveScreen(run_actions.RunActionsScreen):
     def action_other(self, step: int) -> None:
         """Go to the next run: those that go on first, then the newest."""
         order = self.read_now(runs)
-        to = order.index(self._watched.run) + step if self._watched.run in order else 0
+        to = order.index(self._reader.run) + step if self._reader.run in order else 0
         if 0 <= to < len(order):
             self.watch_run(order[to])
         else:
@@ -355,14 +359,14 @@ class LiveScreen(run_actions.RunActionsScreen):
 
     def action_picture(self, step: int) -> None:
         """Go through the pictures of the set as it formed."""
-        seen = self._seen
-        if seen is None or seen.picture is None:
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.picture is None:
             self.console_app.say("There is no picture of this run's set yet.")
             return
-        at = seen.pictures.index(seen.picture) + step
-        if 0 <= at < len(seen.pictures):
+        at = snapshot.pictures.index(snapshot.picture) + step
+        if 0 <= at < len(snapshot.pictures):
             # At the last one it follows the run again.
-            self._watched.wanted = None if at == len(seen.pictures) - 1 else seen.pictures[at]
+            self._reader.picture_at = None if at == len(snapshot.pictures) - 1 else snapshot.pictures[at]
             self._frozen, self._next_picture = False, 0.0
             self.ask()
 
@@ -389,7 +393,7 @@ class LiveScreen(run_actions.RunActionsScreen):
 
     def action_pager(self) -> None:
         """The end of the log in $PAGER."""
-        log = "\n".join(self._seen.log if self._seen else ())
+        log = "\n".join(self._snapshot.log if self._snapshot else ())
         if not log:
             self.console_app.say("There is no log yet.")
             return
@@ -400,13 +404,13 @@ class LiveScreen(run_actions.RunActionsScreen):
         except (OSError, SuspendNotSupported) as error:
             self.console_app.say(f"{' '.join(pager)} cannot be opened: {error}", "warning")
 
-    def meant(self) -> RunRow | None:
+    def selected_run(self) -> RunRow | None:
         """The whole row of the run that is shown."""
-        if not self._watched.run:
+        if not self._reader.run:
             return None
-        row: RunRow = self.read_now(lambda store: store.run(self._watched.run))
-        if self._seen is not None and row.uid != self._seen.row.uid:
-            raise BadInput(f"{self._watched.run} is another run now: look at what is shown, and press the key again.")
+        row: RunRow = self.read_now(lambda store: store.run(self._reader.run))
+        if self._snapshot is not None and row.uid != self._snapshot.row.uid:
+            raise BadInput(f"{self._reader.run} is another run now: look at what is shown, and press the key again.")
         return row
 
     def action_back(self) -> None:
@@ -417,7 +421,7 @@ class LiveScreen(run_actions.RunActionsScreen):
 
     def to_copy(self) -> str:
         """The traceback of a run that failed, else its id."""
-        return (self._seen.row.traceback or self._seen.row.id) if self._seen else ""
+        return (self._snapshot.row.traceback or self._snapshot.row.id) if self._snapshot else ""
 
 
 class WhyNoGpu:
@@ -425,7 +429,7 @@ class WhyNoGpu:
 
     def __init__(self, explain: Callable[[str, int], str] | None = None) -> None:
         self._explain = explain or monitor.explain
-        self._found: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
 
     def text(self, cuda: str) -> str:
         """In a sentence; empty: not known yet.
@@ -433,10 +437,10 @@ class WhyNoGpu:
         Args:
             cuda: the version that torch is built with; empty: none.
         """
-        if cuda not in self._found:
-            self._found[cuda] = ""
+        if cuda not in self._reasons:
+            self._reasons[cuda] = ""
             threading.Thread(target=self._ask, args=(cuda,), name="why no GPU", daemon=True).start()
-        return self._found[cuda]
+        return self._reasons[cuda]
 
     def _ask(self, cuda: str) -> None:
-        self._found[cuda] = self._explain(cuda, 0)
+        self._reasons[cuda] = self._explain(cuda, 0)

@@ -60,7 +60,7 @@ FIRST: Form = {"method": "dm", "dataset": "digits", "ipc": "1"}
 
 
 class RequestChecked(Message):
-    """A child said what a request would be, and the database what it would take."""
+    """A child answered what a request would be, and the database what it would take."""
 
     def __init__(self, arguments: list[str], answer: Answer, outlook: Outlook) -> None:
         super().__init__()
@@ -70,13 +70,13 @@ class RequestChecked(Message):
 class CatalogueLoaded(Message):
     """The catalogue is there."""
 
-    def __init__(self, found: Catalogue) -> None:
+    def __init__(self, entries: Catalogue) -> None:
         super().__init__()
-        self.found = found
+        self.catalogue = entries
 
 
 class GpusRead(Message):
-    """The GPUs were looked at."""
+    """The GPUs were read."""
 
     def __init__(self, lines: list[str], devices: int) -> None:
         super().__init__()
@@ -91,8 +91,8 @@ class CostMeasured(Message):
         self.arguments, self.answer = arguments, answer
 
 
-class StartSaid(Message):
-    """A run that is starting said something."""
+class StartProgress(Message):
+    """A run that is starting printed a line."""
 
     def __init__(self, line: str) -> None:
         super().__init__()
@@ -124,14 +124,14 @@ class NewRunScreen(Resilient, Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self.form: Form = dict(FIRST)
-        self.known = catalogue.kept() or catalogue.names()
+        self.catalogue = catalogue.kept() or catalogue.names()
         self.answer: Answer = {}
         self.outlook = Outlook()
         self._origin = ""
         # Not looked for when they are drawn: an answer may come before they are there, or when they are gone.
         self._lines = {name: Static(id=name) for name in ("title", "protocol", "before", "hint", "command", "message")}
         self._checked: list[str] | None = None
-        """What the answer is about."""
+        """The request that the answer is about."""
         self._measured: tuple[list[str], Answer] | None = None
         self._measuring: Measurement | None = None
         self._cards: list[str] = ["asking …"]
@@ -168,19 +168,19 @@ class NewRunScreen(Resilient, Screen[None]):
     def _options(self) -> ComposeResult:
         """The rows of the method's own options, and the dataset's."""
         method = self.form.get("method", "")
-        options = [f"method.{name}" for name in self.known.options("method", method)]
-        recipes = self.known.recipes(method)
+        options = [f"method.{name}" for name in self.catalogue.options("method", method)]
+        recipes = self.catalogue.recipes(method)
         if options or len(recipes) > 1:
             yield Static(id="source", classes="section")
         if len(recipes) > 1:
             yield self._row("recipe")
-        said = [name for name in self.form if name.startswith("method.") and self.form[name]]
-        yield from map(self._row, dict.fromkeys([*options, *said]))
-        options = [f"dataset.{name}" for name in self.known.options("dataset", self.form.get("dataset", ""))]
-        said = [name for name in self.form if name.startswith("dataset.") and self.form[name]]
-        if options or said:
+        given = [name for name in self.form if name.startswith("method.") and self.form[name]]
+        yield from map(self._row, dict.fromkeys([*options, *given]))
+        options = [f"dataset.{name}" for name in self.catalogue.options("dataset", self.form.get("dataset", ""))]
+        given = [name for name in self.form if name.startswith("dataset.") and self.form[name]]
+        if options or given:
             yield Static(Text(display(self.form.get("dataset", ""))), classes="section")
-        yield from map(self._row, dict.fromkeys([*options, *said]))
+        yield from map(self._row, dict.fromkeys([*options, *given]))
 
     def _rows(self, section: Section) -> Iterable[FormRow]:
         """The rows of the options of a run in one part of the form."""
@@ -201,17 +201,17 @@ class NewRunScreen(Resilient, Screen[None]):
         group, _, option = name.partition(".")
         match group:
             case "method" if not option:
-                return [(known, known) for known in self.known.methods]
+                return [(method, method) for method in self.catalogue.methods]
             case "dataset" if not option:
                 here, data = catalogue.prepared(), self.form.get("data", "")
-                return [(f"{n}{whereabouts(n, here, self.known, data)}", n) for n in self.known.datasets]
+                return [(f"{n}{whereabouts(n, here, self.catalogue, data)}", n) for n in self.catalogue.datasets]
             case "protocol":
-                return [("quick (default)", ""), *((n, n) for n in self.known.protocols)]
+                return [("quick (default)", ""), *((n, n) for n in self.catalogue.protocols)]
             case "device":
                 cards = [(f"cuda:{index}", f"cuda:{index}") for index in range(self._devices)]
                 return [("auto", ""), ("cpu", "cpu"), *cards]
             case "recipe":
-                default, *others = self.known.recipes(self.form.get("method", "")) or ["default"]
+                default, *others = self.catalogue.recipes(self.form.get("method", "")) or ["default"]
                 return [(default, ""), *((n, n) for n in others)]
         field = request.fields().get(name)
         if field is None:
@@ -223,7 +223,7 @@ class NewRunScreen(Resilient, Screen[None]):
 
     def _schema(self, name: str) -> OptionSchema | None:
         group, dot, option = name.partition(".")
-        return self.known.options(group, self.form.get(group, "")).get(option) if dot else None
+        return self.catalogue.options(group, self.form.get(group, "")).get(option) if dot else None
 
     async def _rebuild(self) -> None:
         """Draw the options anew: there are others now."""
@@ -237,7 +237,7 @@ class NewRunScreen(Resilient, Screen[None]):
             self.query_one("FormRow ChoiceField", ChoiceField).focus()
 
     def _offer_datasets(self) -> None:
-        """What is here may have changed."""
+        """Offer the datasets anew: more may be here now."""
         for choice in self.query("#field-dataset ChoiceField").results(ChoiceField):
             choice.offer(self._choices("dataset"), self.form.get("dataset", ""))
 
@@ -271,7 +271,7 @@ class NewRunScreen(Resilient, Screen[None]):
         self.form[name] = value
         rebuild = name in ("method", "dataset")
         if rebuild:  # options that were meant for the other
-            self.form = {key: said for key, said in self.form.items() if not key.startswith(f"{name}.")}
+            self.form = {key: text for key, text in self.form.items() if not key.startswith(f"{name}.")}
         if name == "method":
             self.form.pop("recipe", None)
         if rebuild:  # what is known is of another thing
@@ -310,11 +310,11 @@ class NewRunScreen(Resilient, Screen[None]):
 
     def on_screen_resume(self) -> None:
         if self._checker is None:
-            self._checker = Checker(self._heard)
+            self._checker = Checker(self._on_answer)
         if not self.query("FormRow TextField:focus, FormRow ChoiceField:focus"):
             self.query_one("FormRow ChoiceField", ChoiceField).focus()
         self._changed(at_once=True)
-        if self.known.trouble:
+        if self.catalogue.trouble:
             threading.Thread(target=self._learn, name="catalogue", daemon=True).start()
         self.action_refresh()
 
@@ -341,16 +341,16 @@ class NewRunScreen(Resilient, Screen[None]):
 
     def action_refresh(self) -> None:
         """Look at the GPUs again."""
-        threading.Thread(target=self._look, name="gpu", daemon=True).start()
+        threading.Thread(target=self._read_gpus, name="gpu", daemon=True).start()
 
     def _learn(self) -> None:
         self.post_message(CatalogueLoaded(catalogue.load()))
 
     def on_catalogue_loaded(self, message: CatalogueLoaded) -> None:
-        self.known = message.found
+        self.catalogue = message.catalogue
         self.run_worker(self._rebuild(), exclusive=True, group="rebuild")
 
-    def _look(self) -> None:
+    def _read_gpus(self) -> None:
         cards, trouble = monitor.look()
         runs = {}
         with suppress(Exception), closing(Store.open(self.console_app.path)) as store:
@@ -370,7 +370,7 @@ class NewRunScreen(Resilient, Screen[None]):
         if self._checker is not None:
             self._checker.ask([*request.arguments(self.form), "--db", str(self.console_app.path)])
 
-    def _heard(self, arguments: list[str], answer: Answer) -> None:
+    def _on_answer(self, arguments: list[str], answer: Answer) -> None:
         """In the checker's thread."""
         outlook = Outlook(sharing={})
         if stored.exists(self.console_app.path):
@@ -396,7 +396,7 @@ class NewRunScreen(Resilient, Screen[None]):
 
     @property
     def checked(self) -> bool:
-        """Whether what is said is about what is asked for now."""
+        """The answer that is shown is about the request as it is now."""
         return self._checked == self._arguments()
 
     def _arguments(self) -> list[str]:
@@ -411,10 +411,10 @@ class NewRunScreen(Resilient, Screen[None]):
         arguments = self._arguments()
         self._measured = None
 
-        def hear(answer: Answer) -> None:
+        def on_answer(answer: Answer) -> None:
             self.post_message(CostMeasured(arguments, answer))
 
-        self._measuring = Measurement(arguments, hear)
+        self._measuring = Measurement(arguments, on_answer)
         self._before()
 
     def on_cost_measured(self, message: CostMeasured) -> None:
@@ -453,7 +453,7 @@ class NewRunScreen(Resilient, Screen[None]):
         def say(line: str) -> None:
             nonlocal last
             last = line
-            self.post_message(StartSaid(line))
+            self.post_message(StartProgress(line))
 
         try:
             run, code = processes.start(arguments, say)
@@ -462,7 +462,7 @@ class NewRunScreen(Resilient, Screen[None]):
             run, error = "", str(failed)
         self.post_message(RunStarted(run, error))
 
-    def on_start_said(self, message: StartSaid) -> None:
+    def on_start_progress(self, message: StartProgress) -> None:
         self._message(message.line)
 
     def on_run_started(self, message: RunStarted) -> None:
@@ -529,7 +529,7 @@ class NewRunScreen(Resilient, Screen[None]):
                 parts.append(f"recipe {value}: {self._source()}" if self._recommends(option) else f"default {value}")
             text = "; ".join(parts)
         text = display(text, 400)
-        self._lines["hint"].update(Text(spelled(text) if self.console_app.look.ascii else text))
+        self._lines["hint"].update(Text(spelled(text) if self.console_app.options.ascii else text))
 
     def _recommends(self, option: str) -> bool:
         return option in (self.answer.get("recipe") or {"options": ()})["options"]
@@ -542,13 +542,13 @@ class NewRunScreen(Resilient, Screen[None]):
         """Beside each field, what it comes to."""
         error = self.answer.get("error", "")
         wrong = request.field_of_error(self.answer)
-        notes = field_notes(self.answer, self.known)
+        notes = field_notes(self.answer, self.catalogue)
         for row in self.query(FormRow):
             row.mark(row.field_name == wrong)
             if row.field_name in notes or not error:
                 row.note(notes.get(row.field_name, ""))
         for source in self.query("#source").results(Static):
-            method = self.known.method(self.form.get("method", ""))
+            method = self.catalogue.method(self.form.get("method", ""))
             about = f"{method.name}  {method.paper}  "
             text = Text(display(about), "bold")
             text.append(display(self._source(), 300), "none")
@@ -559,7 +559,7 @@ class NewRunScreen(Resilient, Screen[None]):
 
     def _protocol(self) -> None:
         pane = self._lines["protocol"]
-        protocol = self.known.protocols.get(self.form.get("protocol") or "quick")
+        protocol = self.catalogue.protocols.get(self.form.get("protocol") or "quick")
         if protocol is None:
             pane.update("")
             return
@@ -582,9 +582,9 @@ class NewRunScreen(Resilient, Screen[None]):
         wide = self.size.width >= 100
         lines = preflight_lines(self.answer, self.outlook, measured, self._cards)
         text = Text()
-        for label, said in lines if wide else brief(lines):
+        for label, sentence in lines if wide else brief(lines):
             text.append(f"{label:<7}", "bold")
-            text.append(f"{display(said, 300)}\n", "")
+            text.append(f"{display(sentence, 300)}\n", "")
         text.rstrip()
         pane.update(text)
 

@@ -90,9 +90,9 @@ class RunsScreen(run_actions.RunActionsScreen):
         super().__init__()
         self._reader = RunsReader()
         self._filter = Filter("", [])
-        self._found: RunsPage | None = None
-        self._asked = False
-        """Whether a key was pressed since the last answer: then it is drawn at once."""
+        self._page: RunsPage | None = None
+        self._key_pressed = False
+        """A key was pressed since the last answer: then it is drawn at once."""
         self._drawn = 0.0
         self._typing: Timer | None = None
         self._resting: Timer | None = None
@@ -110,7 +110,7 @@ class RunsScreen(run_actions.RunActionsScreen):
             yield Static(id="counts")
         yield Static(id="wrong")
         yield Static(id="empty")
-        yield RunsTable(ascii_only=self.console_app.look.ascii)
+        yield RunsTable(ascii_only=self.console_app.options.ascii)
         with Horizontal(id="strips"):
             yield Static(id="strip")
             yield Static(id="facts")
@@ -122,7 +122,7 @@ class RunsScreen(run_actions.RunActionsScreen):
             self.table.order = "age"
         self.table.down = settings.get("runs.down", True)
         self.set_class(settings.get("runs.zoomed", False), "-zoomed")
-        self.set_class(self.console_app.look.ascii, "-ascii")
+        self.set_class(self.console_app.options.ascii, "-ascii")
         with suppress(BadInput):
             self._filter = filters.read(settings.get("runs.filter", ""))
         self._begin = settings.get("runs.run", "")
@@ -146,39 +146,39 @@ class RunsScreen(run_actions.RunActionsScreen):
 
     def question(self) -> Question:
         table = self.table
-        wanted = RunsQuery(self._filter, table.order, table.down)
-        return partial(self._reader.read, wanted=wanted, number=table.number, at=table.at, begin=self._begin)
+        query = RunsQuery(self._filter, table.order, table.down)
+        return partial(self._reader.read, query=query, number=table.number, at=table.at, begin=self._begin)
 
     def ask(self) -> None:
-        self._asked = True
+        self._key_pressed = True
         super().ask()
 
     def anew(self) -> None:
         super().anew()
         if (row := self.table.row) is not None:
             self._begin = row.id
-        self._reader, self._found, self._asked = RunsReader(), None, True
+        self._reader, self._page, self._key_pressed = RunsReader(), None, True
         self.table.clear()
         self._head()
         self._update("#strip", Text())
         self._update("#facts", Text())
 
-    def show(self, found: RunsPage | None) -> bool:
-        if found is not None and found.wanted != RunsQuery(self._filter, self.table.order, self.table.down):
+    def show(self, page: RunsPage | None) -> bool:
+        if page is not None and page.query != RunsQuery(self._filter, self.table.order, self.table.down):
             return False  # another one was asked for since
         now = time.monotonic()
-        if not self._asked and (now - self._drawn < refresh_rate.NUMBERS or refresh_rate.backlog(self.app)):
+        if not self._key_pressed and (now - self._drawn < refresh_rate.NUMBERS or refresh_rate.backlog(self.app)):
             return False
-        anew = found is None or self._found is None or found.wanted != self._found.wanted
-        self._asked, self._drawn, self._found = False, now, found
-        if found is None:
+        anew = page is None or self._page is None or page.query != self._page.query
+        self._key_pressed, self._drawn, self._page = False, now, page
+        if page is None:
             self._empty(f"There is no database {display(str(self.console_app.path))!r} yet.", first=True)
             self._head()
             return True
-        self._unmark_gone(found)
-        if not found.of:
+        self._unmark_gone(page)
+        if not page.of:
             self._empty(f"No runs in {display(str(self.console_app.path))!r} yet.", first=True)
-        elif not found.numbers:
+        elif not page.numbers:
             self._empty(
                 f"No run is meant by the filter {display(self._filter.text)!r}.\n\nesc   clear it\n/     change it"
             )
@@ -187,23 +187,23 @@ class RunsScreen(run_actions.RunActionsScreen):
             if self.focused is None:  # it was hidden
                 self.call_after_refresh(self.set_focus, self.table)
         before = self.table.number
-        if anew and before not in found.numbers:
+        if anew and before not in page.numbers:
             self.table.numbers, self.table.at = (), 0
-        if self._begin and found.here is not None:
-            self.table.at, self._begin = found.numbers.index(found.here), ""
-        self.table.fill(found.numbers, found.rows)
+        if self._begin and page.here is not None:
+            self.table.at, self._begin = page.numbers.index(page.here), ""
+        self.table.fill(page.numbers, page.rows)
         self._head()
         self._strip()
         if before is not None and before != self.table.number:
             self.ask()  # the run under the cursor has gone from the list
         return True
 
-    def _unmark_gone(self, found: RunsPage) -> None:
+    def _unmark_gone(self, page: RunsPage) -> None:
         marks = self.table.marks
         if marks:
-            there = set(found.numbers)
+            there = set(page.numbers)
             for number, uid in list(marks.items()):
-                row = found.rows.get(number)
+                row = page.rows.get(number)
                 if number not in there or (row is not None and row.uid != uid):  # another run has its number now
                     del marks[number]
 
@@ -214,30 +214,30 @@ class RunsScreen(run_actions.RunActionsScreen):
         self.add_class("-empty")
 
     def _signs(self, text: str) -> str:
-        return plain(text) if self.console_app.look.ascii else text
+        return plain(text) if self.console_app.options.ascii else text
 
     def _head(self) -> None:
         """The line above the table."""
-        found, marks = self._found, len(self.table.marks)
+        page, marks = self._page, len(self.table.marks)
         counts = []
-        if found is not None:
-            counts.append(f"{len(found.numbers)} of {found.of}" if self._filter.text else counted(found.of, "run"))
-            known = {state: found.stands.count(state) for state in ("running", "waiting", "silent", "lost")}
-            counts += [f"{number} {state}" for state, number in known.items() if number]
+        if page is not None:
+            counts.append(f"{len(page.numbers)} of {page.of}" if self._filter.text else counted(page.of, "run"))
+            unfinished = {state: page.stands.count(state) for state in ("running", "waiting", "silent", "lost")}
+            counts += [f"{number} {state}" for state, number in unfinished.items() if number]
         counts += [f"{marks} marked"] if marks else []
         counts += [f"no room for {counted(self.table.left_out, 'column')}"] if self.table.left_out else []
         self._update("#counts", Text("  ".join(counts)), layout=True)
 
-    def _update(self, what: str, text: Text, *, layout: bool = False) -> None:
+    def _update(self, selector: str, text: Text, *, layout: bool = False) -> None:
         """Draw a text that has changed."""
-        widget = self.query_one(what, Static)
+        widget = self.query_one(selector, Static)
         if text != getattr(widget, "last", None):
             widget.last = text  # type: ignore[attr-defined]
             widget.update(text, layout=layout)
 
-    def _fitted(self, what: str, lines: Sequence[str], indent: str = "") -> Text:
+    def _fitted(self, selector: str, lines: Sequence[str], indent: str = "") -> Text:
         """Lines for a widget, wrapped; a sign says so where there are more than it has room for."""
-        size = self.query_one(what, Static).size
+        size = self.query_one(selector, Static).size
         texts = [Text(self._signs(line)) for line in lines]
         if size.height:
             width = max(10, size.width - len(indent))
@@ -252,16 +252,16 @@ class RunsScreen(run_actions.RunActionsScreen):
     # The run under the cursor.
 
     def _strip(self) -> None:
-        row, found = self.table.row, self._found
-        if row is None or found is None:
+        row, page = self.table.row, self._page
+        if row is None or page is None:
             return
         wide = self.app.size.width >= 140
-        ascii_only = self.console_app.look.ascii
+        ascii_only = self.console_app.options.ascii
         lines = [title(row, facts=not wide)]
         if wide:
-            lines += wide_course(row, found.glance, ascii_only=ascii_only)
+            lines += wide_course(row, page.glance, ascii_only=ascii_only)
         else:
-            lines.append(course(row, found.glance, ascii_only=ascii_only))
+            lines.append(course(row, page.glance, ascii_only=ascii_only))
         if row.stands in ("lost", "silent") or row.error:
             lines.append(trouble(row))
         if not wide:
@@ -270,9 +270,9 @@ class RunsScreen(run_actions.RunActionsScreen):
         self._update("#facts", self._fitted("#facts", facts(row, wide=True)))
 
     def on_runs_table_run_highlighted(self) -> None:
-        if self.table.row is not None and self._found is not None:
+        if self.table.row is not None and self._page is not None:
             # What is known at once; the rest in a moment.
-            self._found = self._found._replace(glance=None)
+            self._page = self._page._replace(glance=None)
         if self._resting is not None:
             self._resting.stop()
         self._resting = self.set_timer(RESTING, self._remember)
@@ -286,7 +286,7 @@ class RunsScreen(run_actions.RunActionsScreen):
 
     @property
     def typing(self) -> bool:
-        """Whether a filter is being typed."""
+        """A filter is being typed."""
         return self.focused is self.query_one("#filter")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -300,12 +300,12 @@ class RunsScreen(run_actions.RunActionsScreen):
         if self._typing is not None:
             self._typing.stop()
         try:
-            wanted = filters.read(event.value)
+            query = filters.read(event.value)
         except BadInput as error:
             self._say_wrong(str(error))
             return
         self._say_wrong("")
-        self._typing = self.set_timer(TYPING, partial(self._apply, wanted))
+        self._typing = self.set_timer(TYPING, partial(self._apply, query))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         try:
@@ -315,10 +315,10 @@ class RunsScreen(run_actions.RunActionsScreen):
             return
         self._leave_filter()
 
-    def _apply(self, wanted: Filter) -> None:
-        if wanted.text != self._filter.text:
-            self._filter = wanted
-            self.console_app.settings.set("runs.filter", wanted.text)
+    def _apply(self, query: Filter) -> None:
+        if query.text != self._filter.text:
+            self._filter = query
+            self.console_app.settings.set("runs.filter", query.text)
             if not self.typing:
                 self._show_filter()
             self._head()
@@ -354,9 +354,9 @@ class RunsScreen(run_actions.RunActionsScreen):
         """Saved filters."""
         settings = self.console_app.settings
         own = settings.get("runs.filters", {}, fresh=True)
-        known = SAVED | {str(name): str(text) for name, text in own.items()}
-        options = [(f"{name:<18} {text}", text) for name, text in known.items()]
-        if self._filter.text and self._filter.text not in known.values():
+        filters_by_name = SAVED | {str(name): str(text) for name, text in own.items()}
+        options = [(f"{name:<18} {text}", text) for name, text in filters_by_name.items()]
+        if self._filter.text and self._filter.text not in filters_by_name.values():
             options.append((f"save {self._filter.text!r} …", "+"))
         if self._filter.text in own.values():
             options.append((f"forget {self._filter.text!r}", "-"))
@@ -380,7 +380,7 @@ class RunsScreen(run_actions.RunActionsScreen):
 
     def action_sort(self) -> None:
         names = [name for name in COLUMNS if SORTED_AS.get(name, name) in listing.ORDERS and name not in SORTED_AS]
-        options = [(f"{COLUMNS[name].title:<13} {COLUMNS[name].what}", name) for name in names]
+        options = [(f"{COLUMNS[name].title:<13} {COLUMNS[name].meaning}", name) for name in names]
         self.app.push_screen(Pick("Sort by", options, self.table.order), self._sort)
 
     def _sort(self, name: str | None) -> None:
@@ -398,12 +398,12 @@ class RunsScreen(run_actions.RunActionsScreen):
         shown = self.table.columns
         # The order in which they are shown stays.
         names = [*shown, *(name for name in COLUMNS if name not in shown)]
-        options = [(f"{COLUMNS[name].title:<13} {COLUMNS[name].what}", name, name in shown) for name in names]
+        options = [(f"{COLUMNS[name].title:<13} {COLUMNS[name].meaning}", name, name in shown) for name in names]
 
-        def chosen(taken: list[str] | None) -> None:
-            if taken is not None:
+        def chosen(names_chosen: list[str] | None) -> None:
+            if names_chosen is not None:
                 # None at all, or the usual ones: then as the width of the terminal has it.
-                own = [] if taken == usual(self.app.size.width) else taken
+                own = [] if names_chosen == usual(self.app.size.width) else names_chosen
                 self.console_app.settings.set("runs.columns", own)
                 self._choose_columns()
 
@@ -442,7 +442,7 @@ class RunsScreen(run_actions.RunActionsScreen):
             raise BadInput(f"{len(uids) - len(rows)} of the runs that are meant are not in the database any more.")
         return rows
 
-    def meant(self) -> RunRow | None:
+    def selected_run(self) -> RunRow | None:
         """The whole row under the cursor, whatever is marked."""
         rows = self._rows(marked=False)
         return rows[0] if rows else None
@@ -468,7 +468,7 @@ class RunsScreen(run_actions.RunActionsScreen):
             self.console_app.compare_runs([row.id for row in rows])
 
     def action_again(self) -> None:
-        if self.console_app.refuses() or (row := self.meant()) is None:
+        if self.console_app.refuses() or (row := self.selected_run()) is None:
             return
         if json.loads(row.config).get("where", {}).get("made"):
             run_actions.evaluate_again(self, row)

@@ -56,17 +56,17 @@ class RunsTable(Resilient, Widget, can_focus=True):
     def __init__(self, *, ascii_only: bool = False) -> None:
         super().__init__()
         self.numbers: Sequence[int] = ()
-        """Of all runs, in their order."""
+        """The numbers of all runs, in their order."""
         self.rows: Mapping[int, ListedRun] = {}
         self.at = 0
-        """Where the cursor is."""
+        """The index of the cursor."""
         self.marks: dict[int, str] = {}
         """By number, so that no other run of that number is taken for it, what is marked."""
         self.columns: list[str] = []
         self.chosen = False
-        """Whether somebody wanted these."""
+        """These were chosen by hand."""
         self.left_out = 0
-        """Of them, those that there is no room for."""
+        """The number of them for which there is no room."""
         self.order, self.down = "age", True
         self._ascii = ascii_only
         self._top = 0
@@ -76,12 +76,12 @@ class RunsTable(Resilient, Widget, can_focus=True):
 
     @property
     def number(self) -> int | None:
-        """Of the run under the cursor."""
+        """The number of the run under the cursor."""
         return self.numbers[self.at] if self.at < len(self.numbers) else None
 
     @property
     def row(self) -> ListedRun | None:
-        """Of the run under the cursor, once it is known."""
+        """The row of the run under the cursor, once it was read."""
         return None if self.number is None else self.rows.get(self.number)
 
     def fill(self, numbers: Sequence[int], rows: Mapping[int, ListedRun]) -> None:
@@ -132,7 +132,7 @@ class RunsTable(Resilient, Widget, can_focus=True):
         return max(1, self.size.height - 1)
 
     @property
-    def seen(self) -> list[int]:
+    def numbers_on_screen(self) -> list[int]:
         """The numbers of the runs that are on the screen."""
         return list(self.numbers[self._top : self._top + self._lines])
 
@@ -145,9 +145,12 @@ class RunsTable(Resilient, Widget, can_focus=True):
             return
         # The cursor is seen, and no line stays empty that has a run to show.
         self._top = max(min(self._top, self.at, len(self.numbers) - self._lines), self.at - self._lines + 1, 0)
-        if any(number not in self.rows for number in self.seen):
+        if any(number not in self.rows for number in self.numbers_on_screen):
             return  # what is there stays until the rows have come
-        lines = [self._head(), *(self._line(index) for index in range(self._top, self._top + len(self.seen)))]
+        lines = [
+            self._head(),
+            *(self._line(index) for index in range(self._top, self._top + len(self.numbers_on_screen))),
+        ]
         blank = Strip.blank(self.size.width, self.rich_style)
         lines += [blank] * (self.size.height - len(lines))
         before, self._drawn = self._drawn, lines
@@ -181,10 +184,10 @@ class RunsTable(Resilient, Widget, can_focus=True):
         segments = [Segment(bar + ("*" if number in self.marks else " "), style)]
         for name, width in self._layout:
             text = value(name, row, ascii_only=self._ascii)
-            look = style
+            cell_style = style
             if name == "state" and (kind := self.STYLES.get(row.stands)):
-                look += self.get_component_rich_style(kind, partial=True)
-            segments.append(Segment(cell(text, width, right=COLUMNS[name].number, ascii_only=self._ascii), look))
+                cell_style += self.get_component_rich_style(kind, partial=True)
+            segments.append(Segment(cell(text, width, right=COLUMNS[name].number, ascii_only=self._ascii), cell_style))
             segments.append(Segment(" ", style))
         return self._strip(segments, style)
 
