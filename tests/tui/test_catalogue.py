@@ -68,6 +68,15 @@ def test_a_package_that_adds_methods_is_another_catalogue(monkeypatch: pytest.Mo
     assert catalogue.installed() != before
 
 
+def test_a_method_of_ours_that_is_changed_is_another_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in (tmp_path / "core" / "registry.py", tmp_path / "methods" / "dm.py"):
+        files.write_whole(path, b"")
+    monkeypatch.setattr(registry, "__file__", str(tmp_path / "core" / "registry.py"))
+    before = catalogue.installed()
+    os.utime(tmp_path / "methods" / "dm.py", ns=(0, 0))
+    assert catalogue.installed() != before
+
+
 @pytest.mark.parametrize("kept", [b"", b"[]", b'{"installed": 1}', b"\xff"])
 def test_a_broken_cache_is_made_anew(kept: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = _answering(monkeypatch)
