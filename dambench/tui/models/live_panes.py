@@ -1,6 +1,7 @@
 """Live panes: the contents of the panes of Live as lines of text."""
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 
 from rich.cells import cell_len, chop_cells, set_cell_size
@@ -164,63 +165,73 @@ def machine_lines(snapshot: RunSnapshot, width: int, height: int, *, ascii: bool
         why: there is no GPU, in a sentence.
     """
     last = snapshot.samples[-1] if snapshot.samples else Sampled(seconds=0.0)
-    wide = max(4, min(28, width - 30)) if width >= 40 else max(3, width - 21)
+    room = max(4, min(28, width - 30)) if width >= 40 else max(3, width - 21)
     on_gpu = snapshot.environment is not None and snapshot.environment.device != "cpu"
-    lines: list[Text] = []
-
-    def gauge(name: str, share: float | None, value: str) -> None:
-        line = Text(f"{name:<5}", no_wrap=True)
-        if share is not None:
-            line.append_text(bar(share, wide, ascii=ascii))
-            line.append(" ")
-        lines.append(line.append(value))
-
-    def of(used: float | None, total: float | None) -> tuple[float | None, str]:
-        if used is None:
-            return None, "n/a"
-        return used / total if total else None, part_of(used, total)
-
-    if on_gpu:
-        gauge("mem", *of(last.gpu_memory_used_bytes, last.gpu_memory_total_bytes))
-        busy = last.gpu_busy_percent
-        gauge("busy", None if busy is None else busy / 100, "n/a" if busy is None else f"{busy} %")
-        watts = "n/a" if last.gpu_watts is None else f"{last.gpu_watts:.0f} W"
-        degrees = "n/a" if last.gpu_celsius is None else f"{last.gpu_celsius} {'C' if ascii else '°C'}"
-        lines.append(Text(f"power {watts}  temp {degrees}"))
-        spent = "n/a" if snapshot.joules is None else f"{energy(snapshot.joules)}, the whole card"
-        lines.append(Text(f"energy {spent}"))
-        others = last.gpu_neighbours
-        if others is None:
-            lines.append(Text("others n/a"))
-        elif not others:
-            lines.append(Text("no other process"))
-        for other in others or ():
-            memory = "" if other.memory_bytes is None else f"  {size(other.memory_bytes)}"
-            lines.append(Text(f"other {other.pid} {display(other.name, 16)}{memory}"))
-    else:
-        lines += wrapped(why, width) if height > SHORT else [Text("no GPU (z says why)" if why else "no GPU")]
     cores = snapshot.environment.cpus if snapshot.environment else 1
+    if on_gpu:
+        lines = _gpu_gauges(last, snapshot.joules, room, ascii=ascii)
+    else:
+        lines = wrapped(why, width) if height > SHORT else [Text("no GPU (z says why)" if why else "no GPU")]
     percent = last.process_cpu_percent
     used = "n/a" if percent is None else f"{percent / 100:.1f}/{cores} cores"
-    gauge("CPU", None if percent is None else percent / 100 / max(1, cores), used)
-    gauge("RAM", *of(last.host_memory_used_bytes, last.host_memory_total_bytes))
-    _, resident = of(last.process_memory_bytes, None)
-    lines.append(Text(f"this run {resident}"))
+    lines.append(_gauge("CPU", None if percent is None else percent / 100 / max(1, cores), used, room, ascii))
+    lines.append(_filled("RAM", last.host_memory_used_bytes, last.host_memory_total_bytes, room, ascii))
+    resident = last.process_memory_bytes
+    lines.append(Text(f"this run {'n/a' if resident is None else part_of(resident, None)}"))
     if height > 12:
-        room = width - 6
-        series: list[tuple[str, list[float | None], float | None]] = [
-            ("CPU", [sample.process_cpu_percent for sample in snapshot.samples], 100.0 * cores)
-        ]
-        if on_gpu:
-            total = last.gpu_memory_total_bytes
-            series = [
-                ("busy", [sample.gpu_busy_percent for sample in snapshot.samples], 100.0),
-                ("mem", [sample.gpu_memory_used_bytes for sample in snapshot.samples], total),
-                *series,
-            ]
-        lines.append(Text(f"last {duration(min(len(snapshot.samples), room))}:", "dim"))
-        lines += [Text(f"{name:<5} {spark(values, room, top, ascii=ascii)}") for name, values, top in series]
+        lines += _courses(snapshot.samples, width - 6, cores, on_gpu=on_gpu, ascii=ascii)
     return lines
+
+
+def _gauge(name: str, share: float | None, value: str, room: int, ascii: bool) -> Text:
+    line = Text(f"{name:<5}", no_wrap=True)
+    if share is not None:
+        line.append_text(bar(share, room, ascii=ascii)).append(" ")
+    return line.append(value)
+
+
+def _filled(name: str, used: float | None, total: float | None, room: int, ascii: bool) -> Text:
+    """A gauge of memory."""
+    if used is None:
+        return _gauge(name, None, "n/a", room, ascii)
+    return _gauge(name, used / total if total else None, part_of(used, total), room, ascii)
+
+
+def _gpu_gauges(last: Sampled, joules: float | None, room: int, *, ascii: bool) -> list[Text]:
+    """Memory, load, power and energy of the GPU, and who else is on it."""
+    busy, others = last.gpu_busy_percent, last.gpu_neighbours
+    watts = "n/a" if last.gpu_watts is None else f"{last.gpu_watts:.0f} W"
+    degrees = "n/a" if last.gpu_celsius is None else f"{last.gpu_celsius} {'C' if ascii else '°C'}"
+    lines = [
+        _filled("mem", last.gpu_memory_used_bytes, last.gpu_memory_total_bytes, room, ascii),
+        _gauge("busy", None, "n/a", room, ascii)
+        if busy is None
+        else _gauge("busy", busy / 100, f"{busy} %", room, ascii),
+        Text(f"power {watts}  temp {degrees}"),
+        Text("energy n/a" if joules is None else f"energy {energy(joules)}, the whole card"),
+    ]
+    if not others:
+        lines.append(Text("others n/a" if others is None else "no other process"))
+    for other in others or ():
+        memory = "" if other.memory_bytes is None else f"  {size(other.memory_bytes)}"
+        lines.append(Text(f"other {other.pid} {display(other.name, 16)}{memory}"))
+    return lines
+
+
+def _courses(samples: Sequence[Sampled], room: int, cores: int, *, on_gpu: bool, ascii: bool) -> list[Text]:
+    """Load and memory of the last minutes as little bars."""
+    series: list[tuple[str, list[float | None], float | None]] = [
+        ("CPU", [sample.process_cpu_percent for sample in samples], 100.0 * cores)
+    ]
+    if on_gpu:
+        total = samples[-1].gpu_memory_total_bytes if samples else None
+        series = [
+            ("busy", [sample.gpu_busy_percent for sample in samples], 100.0),
+            ("mem", [sample.gpu_memory_used_bytes for sample in samples], total),
+            *series,
+        ]
+    lines = [Text(f"last {duration(min(len(samples), room))}:", "dim")]
+    return lines + [Text(f"{name:<5} {spark(values, room, top, ascii=ascii)}") for name, values, top in series]
 
 
 def timing_lines(snapshot: RunSnapshot, width: int, *, ascii: bool) -> list[Text]:
