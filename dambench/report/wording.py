@@ -11,7 +11,7 @@ from dambench import __version__
 from dambench.core.protocol import Budget, Protocol
 from dambench.core.sanitize import display
 from dambench.core.units import duration, size
-from dambench.store.leaderboard import Cell, Cost, Key, Leaderboard, Table
+from dambench.store.leaderboard import Cell, Key, Leaderboard, MethodCost, Table
 from dambench.store.metrics import MetricRow
 from dambench.store.statistics import ENOUGH
 
@@ -180,7 +180,7 @@ def measure(board: Leaderboard, cell: Cell, quantity: str) -> Entry:
     return entry(cell) if quantity == "accuracy" else Entry(MISSING)
 
 
-def cost_lines(costs: list[Cost]) -> list[list[str]]:
+def cost_lines(costs: list[MethodCost]) -> list[list[str]]:
     """A table of what each method took; the first line is the head."""
     experts = any(cost.experts_seconds for cost in costs)
     head = ["method", "dataset", "runs", *(["experts"] if experts else []), "distil", "peak"]

@@ -35,7 +35,7 @@ from dambench.store.runs import Store
 DATABASE = "runs.db"
 
 LARGEST_FILE = 32 * 10**9
-"""Of one file in a bundle."""
+"""The size of one file in a bundle, at most."""
 
 MOST_FILES = 1_000_000
 
@@ -45,7 +45,7 @@ PIECE = 2**22
 NAME = re.compile(
     r"runs\.db|sets/(?P<set>[0-9a-f]{64})\.safetensors|data/zca-[0-9a-f]{16}-(?P<whitening>[0-9a-f]{64})\.safetensors"
 )
-"""Of each file in a bundle."""
+"""The names of files in a bundle."""
 
 SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 
@@ -66,7 +66,7 @@ class Bundled:
     runs: int = 0
     sets: int = 0
     size_bytes: int = 0
-    """Of the sets and whitenings."""
+    """All sets and whitenings together."""
     missing: dict[str, list[str]] = field(default_factory=dict)
     """Files that are not on this machine: name → ids of the runs that need them."""
     damaged: list[str] = field(default_factory=list)
@@ -99,19 +99,19 @@ def bundle(store: Store, target: Path, runs: Sequence[str], *, overwrite: bool =
         with closing(Store.open(content / DATABASE)) as copied:
             made.runs = len(copied.query("select 1 from runs"))
             needed = _needed(copied)
-        found = {name: path for name, path in _files(needed, made) if _is_sound(name, path, made)}
-        made.sets = sum(name.startswith("sets/") for name in found)
-        made.size_bytes = sum(path.stat().st_size for path in found.values())
+        contents = {name: path for name, path in _files(needed, made) if _is_sound(name, path, made)}
+        made.sets = sum(name.startswith("sets/") for name in contents)
+        made.size_bytes = sum(path.stat().st_size for path in contents.values())
         if target.suffix == ".tar":
             with tarfile.open(content / "tar", "w") as tar:
-                for name, path in [(DATABASE, content / DATABASE), *sorted(found.items())]:
+                for name, path in [(DATABASE, content / DATABASE), *sorted(contents.items())]:
                     with reading.opened(path) as file:
                         tar.addfile(_header(name, path.stat().st_size), file)
             _sync(content / "tar")
             (content / "tar").chmod((content / DATABASE).stat().st_mode & 0o777)
             (content / "tar").replace(target)
         else:
-            for name, path in found.items():
+            for name, path in contents.items():
                 (content / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, content / name)
             for path in content.rglob("*"):
@@ -129,7 +129,7 @@ def _sync(path: Path) -> None:
 
 
 def _header(name: str, size: int) -> tarfile.TarInfo:
-    """Of a file in a tar, without its owner and time: the same files give the same bytes."""
+    """Make the header of a file in a tar, without its owner and time: the same files give the same bytes."""
     header = tarfile.TarInfo(name)
     header.size, header.mode = size, 0o644
     return header
@@ -178,10 +178,10 @@ def _files(needed: dict[str, tuple[int | None, list[str]]], made: Bundled) -> It
             continue
         yield f"sets/{path.name}", path
         if whitening := _whitening_of(path):
-            if (found := files.find_whitening(whitening)) is None:
+            if (file := files.find_whitening(whitening)) is None:
                 made.missing[f"whitening {whitening}"] = sorted(set(runs))
             else:
-                yield f"data/{found.name}", found
+                yield f"data/{file.name}", file
 
 
 def _is_sound(name: str, path: Path, made: Bundled) -> bool:
@@ -320,14 +320,14 @@ def _open(path: Path) -> Iterator[Source]:
 
 
 def _in_folder(path: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
-    for found in [path / DATABASE, *sorted(path.glob("sets/*")), *sorted(path.glob("data/*"))]:
-        name = found.relative_to(path).as_posix()
+    for file in [path / DATABASE, *sorted(path.glob("sets/*")), *sorted(path.glob("data/*"))]:
+        name = file.relative_to(path).as_posix()
         if NAME.fullmatch(name) is None:
             continue  # whoever owns the folder may have put it there
-        if any(part.is_symlink() for part in (found, found.parent)) or reading.is_no_file(found):
+        if any(part.is_symlink() for part in (file, file.parent)) or reading.is_no_file(file):
             raise BadInput(f"The bundle {str(path)!r} is not merged: {name} in it is no plain file.")
-        if found.exists():
-            yield name, partial(reading.opened, found)
+        if file.exists():
+            yield name, partial(reading.opened, file)
     if not (path / DATABASE).is_file():
         raise BadInput(f"The folder {str(path)!r} is no bundle: it has no {DATABASE}.")
 

@@ -18,6 +18,7 @@ from dambench.core.events import AnyEvent, DataCard, Neighbour
 from dambench.core.protocol import Protocol
 from dambench.core.sanitize import display
 from dambench.store import database
+from dambench.store.rows import SqlRow
 from dambench.store.runs import Store
 
 _TYPES: dict[str, tuple[type, ...]] = {"TEXT": (str,), "INTEGER": (int,), "REAL": (float, int), "BLOB": (bytes,)}
@@ -54,20 +55,20 @@ def _schema() -> dict[str, list[Column]]:
             select m.name of, c.name, c.type, c."notnull" or c.pk needed
             from sqlite_master m join pragma_table_info(m.name) c where m.type = 'table'
         """).fetchall()
-    found: dict[str, list[Column]] = {}
+    tables: dict[str, list[Column]] = {}
     for row in rows:
-        found.setdefault(row["of"], []).append(Column(row["name"], row["type"].upper(), not row["needed"]))
-    return found
+        tables.setdefault(row["of"], []).append(Column(row["name"], row["type"].upper(), not row["needed"]))
+    return tables
 
 
 def columns(table: str) -> list[Column]:
-    """Of a table, as dambench makes it; none: it makes no such table."""
+    """The columns of a table, as dambench makes it; none: it makes no such table."""
     return _schema().get(table, [])
 
 
-def wrong(known: list[Column], row: dict[str, Any]) -> str:
+def wrong(schema: list[Column], row: SqlRow) -> str:
     """Which value of a row is of another type than its column; empty: none is."""
-    for name, kind, nullable in known:
+    for name, kind, nullable in schema:
         value = row.get(name)
         if name not in row or kind not in _TYPES or (value is None and nullable):
             continue
@@ -92,13 +93,13 @@ def faults(store: Store) -> Iterator[str]:
 
 
 def _faults_in(store: Store, table: str) -> Iterator[str]:
-    known = columns(table)
+    schema = columns(table)
     readers = {name: msgspec.json.Decoder(kind) for (of, name), kind in _JSON.items() if of == table}
     times = [name for of, name in _TIMES if of == table]
-    for found in store.db.conn.execute(f'select * from "{table}"'):
-        row = dict(found)
+    for sql_row in store.db.conn.execute(f'select * from "{table}"'):
+        row = dict(sql_row)
         which = f"{table} ({', '.join(display(str(row[key]), 20) for key in list(row)[:2])})"
-        if fault := wrong(known, row):
+        if fault := wrong(schema, row):
             yield f"{which}: {fault}"
             continue
         for name, reader in readers.items():

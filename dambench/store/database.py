@@ -201,7 +201,7 @@ def _open(path: Path, mode: str) -> Connection:
 
 
 def version(db: Database) -> int:
-    """Of its schema."""
+    """The number of its schema."""
     return int(db.conn.execute("pragma user_version").fetchone()[0])
 
 
@@ -272,7 +272,7 @@ def open_to_write(path: Path) -> Connection:
 
 
 class _Patience:
-    """Of whoever waits for a database.
+    """The patience of whoever waits for a database.
 
     Args:
         seconds: after which it ends; None: WAIT_SECONDS.
@@ -429,8 +429,8 @@ def _what_has_become(db: Connection, path: Path, lock: int | None) -> Gone | Non
             with suppress(sqlite3.Error):  # what is in it, of all runs, still belongs to this file
                 db.conn.execute("pragma wal_checkpoint(truncate)")
         return Gone(f"{failed} its log ({_log_of(path).name}) was removed.", readable=True)
-    known = _known_look(lock) if lock is not None else b""
-    if known and known != _look(path) and not _goes_with_its_log(path):
+    before = _known_look(lock) if lock is not None else b""
+    if before and before != _look(path) and not _goes_with_its_log(path):
         db.aside = _put_log_aside(path)
         _move_to_an_inode_of_its_own(path)
         return Gone(f"{failed} it was written over.", readable=False)
@@ -496,7 +496,7 @@ def _goes_with_its_log(path: Path) -> bool:
 
 
 def _uids(path: Path, mode: str) -> set[str]:
-    """Of all runs; none where they cannot be read."""
+    """The uids of all runs; none where they cannot be read."""
     with suppress(sqlite3.Error), closing(connect(path, mode)) as db:
         return {row[0] for row in db.conn.execute("select uid from runs").fetchall()}
     return set()

@@ -46,7 +46,7 @@ SCORED = ("accuracy",)
 """Fields that the test set decides, besides those of metrics, which have a dot."""
 
 _NAME = r"[A-Za-z_]+(?:\.[A-Za-z0-9_]+)?"
-"""Of a field."""
+"""The name of a field."""
 
 Really = Mapping[int, str]
 """By its number, how a run stands that is waiting or running by its own word: its process may be gone."""
@@ -55,7 +55,7 @@ Really = Mapping[int, str]
 LONGEST = 2000
 """Characters of a filter."""
 MOST_WORDS = 200
-"""Of a filter, each alternative counted: SQLite has a limit to what it combines, too."""
+"""Words of a filter at most, each alternative counted: SQLite has a limit to what it combines, too."""
 
 
 class Clause(NamedTuple):
@@ -123,19 +123,19 @@ def read(text: str, *, to_compare: bool = False) -> Filter:
 
 def _field(word: str) -> str:
     """The field that a term is about; empty: it is a word alone."""
-    said = re.match(rf"-?({_NAME})(?:<=|>=|:|=|<|>)", word)
-    return said[1].lower() if said else ""
+    match = re.match(rf"-?({_NAME})(?:<=|>=|:|=|<|>)", word)
+    return match[1].lower() if match else ""
 
 
 def _term(word: str) -> Term:
     minus, rest = ("-", word[1:]) if word.startswith("-") else ("", word)
-    said = re.match(rf"({_NAME})(<=|>=|:|=|<|>)", rest)
-    if said:
-        name, operator = said[1].lower(), said[2]
+    match = re.match(rf"({_NAME})(<=|>=|:|=|<|>)", rest)
+    if match:
+        name, operator = match[1].lower(), match[2]
         field = FIELDS.get(name, _metric if "." in name else None)
         if field is None:
             raise BadInput(f"{unknown('field', name, FIELDS)} A word with such a sign in it needs quotes.")
-        values = _split(rest[said.end() :])
+        values = _split(rest[match.end() :])
         if not all(values):
             example = EXAMPLES.get(name, METRIC_EXAMPLE)
             raise BadInput(f"{name}{operator} needs a value (such as {example}).")
@@ -146,22 +146,22 @@ def _term(word: str) -> Term:
             raise BadInput(f"{word!r} lacks a word: -old, or dm|datadam.")
         terms = [_anywhere(value) for value in values]
 
-    def meant(really: Really, now: datetime) -> Clause:
-        found = _any(term(really, now) for term in terms)
-        return Clause(f"not {found.sql}", found.values) if minus else found
+    def term(really: Really, now: datetime) -> Clause:
+        clause = _any(term(really, now) for term in terms)
+        return Clause(f"not {clause.sql}", clause.values) if minus else clause
 
-    return meant
+    return term
 
 
 def _split(text: str) -> list[str]:
     """The alternatives of a value, at each | outside quotes."""
-    found = [""]
-    for part in re.findall(r'"[^"]*"|\||[^"|]+', text):
-        if part == "|":
-            found.append("")
+    parts = [""]
+    for piece in re.findall(r'"[^"]*"|\||[^"|]+', text):
+        if piece == "|":
+            parts.append("")
         else:
-            found[-1] += "" if part == '""' else part
-    return found
+            parts[-1] += "" if piece == '""' else piece
+    return parts
 
 
 def _any(clauses: Iterable[Clause]) -> Clause:
@@ -184,11 +184,11 @@ def _plain(value: str) -> str:
 
 def _pattern(value: str) -> str:
     """For LIKE: a * outside quotes stands for anything."""
-    found = ""
+    pattern = ""
     for part in re.findall(r'"[^"]*"|[^"]+', value):
         escaped = re.sub(r"([\\%_])", r"\\\1", part.strip('"'))
-        found += escaped if part.startswith('"') else escaped.replace("*", "%")
-    return found
+        pattern += escaped if part.startswith('"') else escaped.replace("*", "%")
+    return pattern
 
 
 def _like(column: str, pattern: str) -> Term:
@@ -287,12 +287,12 @@ def _metric(name: str, operator: str, value: str) -> Term:
 
 def _age(name: str, operator: str, value: str) -> Term:
     _ordered(name, operator)
-    said = re.fullmatch(rf"([0-9]{{1,4}}(?:\.[0-9]*)?)({'|'.join(UNITS)})", _plain(value).lower())
-    if not said:
+    match = re.fullmatch(rf"([0-9]{{1,4}}(?:\.[0-9]*)?)({'|'.join(UNITS)})", _plain(value).lower())
+    if not match:
         raise BadInput(
             f"{name}{operator}{_plain(value)} needs a time with s, min, h, d or w, such as {EXAMPLES[name]}."
         )
-    past = timedelta(seconds=float(said[1]) * UNITS[said[2]])
+    past = timedelta(seconds=float(match[1]) * UNITS[match[2]])
     # What is older was created before.
     sign = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}[operator]
 
@@ -322,10 +322,10 @@ def _created(name: str, operator: str, value: str) -> Term:
 def _state(name: str, operator: str, value: str) -> Term:
     _exact(name, operator)
     word = _plain(value).lower()
-    meant = [state for state, words in STATES.items() if word in words.split()]
-    if not meant:
+    matches = [state for state, words in STATES.items() if word in words.split()]
+    if not matches:
         raise unknown("state", word, STATES)
-    state = meant[0]
+    state = matches[0]
 
     def stands(really: Really, now: datetime) -> Clause:
         if state in ("finished", "failed", "stopped"):

@@ -11,6 +11,7 @@ import msgspec
 from dambench.core.config import RunConfig
 from dambench.core.events import SKIPPED
 from dambench.core.sanitize import counted
+from dambench.store.rows import SqlRow
 from dambench.store.runs import Store
 from dambench.store.statistics import mean
 
@@ -21,7 +22,7 @@ DATA = "the data"
 """The same name need not mean the same images."""
 
 LOGGED_BYTES = 500
-"""Of an event or a sample in the database, indices included."""
+"""An event or a sample in the database, indices included."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Expected:
     distil_seconds: float
     """Scaled by the number of iterations."""
     evaluate_seconds: float | None
-    """Of all networks that would be trained; None: none was yet under this protocol."""
+    """For all networks that would be trained; None: none was yet under this protocol."""
     iteration_seconds: float | None
     """None: the method has no iterations."""
     peak_memory_bytes: int
@@ -72,26 +73,26 @@ def expected(store: Store, config: RunConfig, dataset_sha256: str) -> list[Expec
         config.network,
         int(config.execution.device == "cpu"),
     )
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[SqlRow]] = {}
     for row in rows:
         threads = f", {counted(row['threads'], 'thread')}" if config.execution.device == "cpu" else ""
         groups.setdefault(f"{row['device_name']}{threads}", []).append(row)
-    wanted = config.iterations
-    found = []
+    iterations = config.iterations
+    by_device = []
     for device, group in groups.items():
         each = [row["seconds"] / max(1, _iterations(json.loads(row["config"])["method"]["options"])) for row in group]
-        found.append(
+        by_device.append(
             Expected(
                 device=device,
                 runs=len(group),
-                distil_seconds=median(each) * max(1, wanted),
+                distil_seconds=median(each) * max(1, iterations),
                 evaluate_seconds=_evaluation(store, config, [row["number"] for row in group]),
-                iteration_seconds=median(each) if wanted else None,
+                iteration_seconds=median(each) if iterations else None,
                 peak_memory_bytes=int(median(row["peak"] or 0 for row in group)),
                 disk_bytes=int(median(row["bytes"] + LOGGED_BYTES * row["logged"] for row in group)),
             )
         )
-    return found
+    return by_device
 
 
 def _iterations(options: dict[str, Any]) -> int:
@@ -122,7 +123,7 @@ def similar(
     A run that differs in its seed alone is neither: it is of the same kind, and counted with it.
     """
     ours = settings(config) | {DATA: dataset_sha256[:8]}
-    asked = set(seeds)
+    wanted_seeds = set(seeds)
     same, near = [], []
     for row in store.query(
         "select id, state, config, dataset_sha256 from runs where deleted_at = '' and method = ? "
@@ -140,7 +141,7 @@ def similar(
             continue
         differs = {key: (theirs.get(key), ours.get(key)) for key in ours | theirs if ours.get(key) != theirs.get(key)}
         seed = differs.pop("seed", (config.seed, config.seed))[0]
-        if not differs and seed in asked:
+        if not differs and seed in wanted_seeds:
             same.append(Similar(row["id"], row["state"], {}))
         elif len(differs) == 1:
             near.append(Similar(row["id"], row["state"], differs))
@@ -153,7 +154,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
     for name, value in msgspec.to_builtins(config).items():
         if name in ("method", "dataset", "evaluator"):
             flat[name] = value["name"]
-            flat |= {f"{name}.{option}": said for option, said in value["options"].items()}
+            flat |= {f"{name}.{option}": setting for option, setting in value["options"].items()}
         elif name == "protocol":
             flat[name] = config.protocol.label
         elif name == "evaluate_on":
@@ -175,22 +176,22 @@ def losses(store: Store, run: str) -> dict[str, Line]:
         "order by sequence",
         run,
     ):
-        said = json.loads(row["body"])
-        for name, value in said["losses"].items():
+        step = json.loads(row["body"])
+        for name, value in step["losses"].items():
             if name == SKIPPED and not value:
                 continue
-            known = value if isinstance(value, int | float) else None
-            lines.setdefault(name, []).append((said["iteration"], known))
+            number = value if isinstance(value, int | float) else None
+            lines.setdefault(name, []).append((step["iteration"], number))
     return lines
 
 
 def accuracies(store: Store, run: str) -> dict[str, Line]:
     """By evaluation network, the mean over those that were trained on each set."""
-    found: dict[str, dict[int, list[float]]] = {}
+    by_network: dict[str, dict[int, list[float]]] = {}
     for row in store.query(
         "select network, iteration, accuracy from scores where run = (select number from runs where id = ?) "
         "order by iteration",
         run,
     ):
-        found.setdefault(row["network"], {}).setdefault(row["iteration"], []).append(row["accuracy"])
-    return {network: [(at, mean(values)) for at, values in by.items()] for network, by in found.items()}
+        by_network.setdefault(row["network"], {}).setdefault(row["iteration"], []).append(row["accuracy"])
+    return {network: [(at, mean(values)) for at, values in by.items()] for network, by in by_network.items()}

@@ -125,12 +125,12 @@ def _is_ours(place: Path) -> bool:
     """Whether the folder, which is made if need be, is the user's alone: others too may write where it lies."""
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = place.lstat()
+        status = place.lstat()
     except OSError:
         return False
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         return False
-    if found.st_mode & 0o077:
+    if status.st_mode & 0o077:
         with suppress(OSError):
             place.chmod(0o700)
     return os.access(place, os.W_OK)
@@ -172,14 +172,14 @@ class Journal:
 
     def look(self, names: set[str] | None = None) -> dict[str, FileState]:
         """How the files are now: of these names, or all."""
-        found = {}
+        states = {}
         with suppress(FileNotFoundError):
             for name in names if names is not None else os.listdir(self.folder):
                 if parse_attempt_file_name(name) or is_edits_file(name):
                     with suppress(FileNotFoundError):
                         now = os.stat(self.folder / name)
-                        found[name] = FileState(now.st_size, now.st_mtime_ns)
-        return found
+                        states[name] = FileState(now.st_size, now.st_mtime_ns)
+        return states
 
     def base(self) -> str:
         """How the database itself is, which is only read; empty: there is none."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from sqlite_utils import Database
@@ -22,6 +21,7 @@ from dambench.store import database, journal
 from dambench.store.database import transaction
 from dambench.store.journal import AlreadyBegun, FileState, Journal, attempt_file_name, parse_attempt_file_name
 from dambench.store.records import AttemptSuperseded, EventLogged, LogRecord, RunCreated, RunEdited, new_id
+from dambench.store.rows import SqlRow
 from dambench.store.runs import Store
 
 _TABLES = """
@@ -200,8 +200,8 @@ class JournalStore(Store):
             raise NotKept(f"The journal {where!r} could not be written: {error.strerror}.") from error
 
     def _is_behind(self, there: dict[str, FileState], base: str) -> bool:
-        known = {row["name"]: row["size"] for row in self.query("select name, size from journal_files")}
-        if known != {name: look.size for name, look in there.items()}:
+        indexed = {row["name"]: row["size"] for row in self.query("select name, size from journal_files")}
+        if indexed != {name: look.size for name, look in there.items()}:
             return True
         if base != self._known_base():
             return True
@@ -228,12 +228,12 @@ class JournalStore(Store):
             only: the files whose name begins so, if not all.
         """
         rows = self.query("select * from journal_files")
-        known = {row["name"]: row for row in rows if not only or row["name"].partition(".")[0] == only}
+        indexed = {row["name"]: row for row in rows if not only or row["name"].partition(".")[0] == only}
         runs: dict[str, dict[int, str]] = {}
-        for name in {*known, *there}:
+        for name in {*indexed, *there}:
             if run := parse_attempt_file_name(name):
                 runs.setdefault(run[0], {})[run[1]] = name
-        again = {uid for uid, attempts in runs.items() if self._is_changed(attempts, there, known)}
+        again = {uid for uid, attempts in runs.items() if self._is_changed(attempts, there, indexed)}
         entered: set[str] = set()
         if base is not None:
             # Runs that were resumed here, and had begun in the database beside the journal.
@@ -252,21 +252,21 @@ class JournalStore(Store):
             self._index_run(uid, there)
         for uid in runs.keys() - again:
             name = runs[uid][max(runs[uid])]
-            if name in known and name in there and there[name].size != known[name]["size"]:
-                row = known[name]
+            if name in indexed and name in there and there[name].size != indexed[name]["size"]:
+                row = indexed[name]
                 self._apply_file(name, there[name], row["taken"], row["sequence"], row["unread"])
-        self._apply_edits(entered | again | self._index_edits(there, known))
+        self._apply_edits(entered | again | self._index_edits(there, indexed))
         for at, number in list(self._news_of_life(there)):
             self.tables.update_run(number, beat_at=at)
 
     @staticmethod
-    def _is_changed(attempts: dict[int, str], there: dict[str, FileState], known: dict[str, Any]) -> bool:
+    def _is_changed(attempts: dict[int, str], there: dict[str, FileState], indexed: dict[str, SqlRow]) -> bool:
         """Whether more has happened to the files of a run than that its last process has said more."""
         last = max(attempts)
         for attempt, name in attempts.items():
-            if name not in there or name not in known or known[name]["size"] > there[name].size:
+            if name not in there or name not in indexed or indexed[name]["size"] > there[name].size:
                 return True
-            if known[name]["size"] != there[name].size and (attempt != last or known[name]["size"] < 0):
+            if indexed[name]["size"] != there[name].size and (attempt != last or indexed[name]["size"] < 0):
                 return True
         return False
 
@@ -285,8 +285,8 @@ class JournalStore(Store):
 
     def _index_run(self, uid: str, there: dict[str, FileState]) -> None:
         """Take in all that is known of a run, process after process."""
-        found = self.query("select attempt from runs where uid = ?", uid)
-        attempt = found[0]["attempt"] + 1 if found else 1
+        rows = self.query("select attempt from runs where uid = ?", uid)
+        attempt = rows[0]["attempt"] + 1 if rows else 1
         while (name := attempt_file_name(uid, attempt)) in there:
             after = attempt_file_name(uid, attempt + 1)
             following = self._decoded(self._journal.first(after)) if after in there else None
@@ -302,7 +302,7 @@ class JournalStore(Store):
         self,
         name: str,
         look: FileState,
-        taken: int = 0,
+        offset: int = 0,
         sequence: int = 0,
         unread: int = 0,
         until: int | None = None,
@@ -315,7 +315,7 @@ class JournalStore(Store):
             until: words from this one on do not hold.
         """
         of = parse_attempt_file_name(name)
-        lines, end = self._journal.read(name, taken)
+        lines, end = self._journal.read(name, offset)
         for raw in lines:
             line = self._decoded(raw)
             try:
@@ -336,11 +336,11 @@ class JournalStore(Store):
             *(name, max(look.size, end), end, sequence, unread),
         )
 
-    def _index_edits(self, there: dict[str, FileState], known: dict[str, Any]) -> set[str]:
+    def _index_edits(self, there: dict[str, FileState], indexed: dict[str, SqlRow]) -> set[str]:
         """Note what is new in the files of edits. Returns the runs that they are about."""
         about: set[str] = set()
-        for name in sorted(name for name in {*there, *known} if journal.is_edits_file(name)):
-            if name in there and name in known and known[name]["size"] == there[name].size:
+        for name in sorted(name for name in {*there, *indexed} if journal.is_edits_file(name)):
+            if name in there and name in indexed and indexed[name]["size"] == there[name].size:
                 continue
             about |= {row["uid"] for row in self.query("select uid from journal_edits where name = ?", name)}
             self.tables.execute("delete from journal_edits where name = ?", name)
@@ -417,8 +417,8 @@ def _copy_runs(store: Store, other: Database, there: dict[str, FileState]) -> se
     """
     parts = [row["name"] for row in other.conn.execute(own)]
     copied: set[str] = set()
-    for found in other.conn.execute("select * from runs order by number").fetchall():
-        run = dict(found)
+    for sql_row in other.conn.execute("select * from runs order by number").fetchall():
+        run = dict(sql_row)
         if attempt_file_name(run["uid"], 1) in there:
             continue
         theirs = run.pop("number")

@@ -21,6 +21,7 @@ from dambench.core.sanitize import counted
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.results import damaged
 from dambench.store.row_names import EvaluatedRun, evaluated_runs, method_label
+from dambench.store.rows import SqlRow
 from dambench.store.runs import Store
 from dambench.store.statistics import ENOUGH, SIGNIFICANCE, half_interval, mean, std, welch
 
@@ -64,7 +65,7 @@ class Cell:
 
     scores: tuple[Score, ...]
     metric: MetricRow = ACCURACY
-    """That is shown."""
+    """The one that is shown."""
 
     def of(self, metric: MetricRow) -> "Cell":
         """The same networks by another metric of the same evaluator."""
@@ -117,7 +118,7 @@ CellKey = tuple[Key, Key]
 
 
 @dataclass(frozen=True)
-class Cost:
+class MethodCost:
     """What a method took for one column, median over its runs."""
 
     method: str
@@ -160,7 +161,7 @@ class Table:
 @dataclass
 class Leaderboard:
     tables: list[Table]
-    costs: list[Cost]
+    costs: list[MethodCost]
     protocols: list[Protocol]
     """Those of the scores that are shown."""
     recipes: dict[str, list[str]]
@@ -169,7 +170,7 @@ class Leaderboard:
     left_out: int
     """Runs that did not finish."""
     diverged: list[str]
-    """Of those, the ones whose loss became no number: what they were, and at which iteration."""
+    """The ones among them whose loss became no number: what they were, and at which iteration."""
     damaged: list[str]
     """Finished runs whose results are not those of their checksum: left out too."""
     repeated: list[str]
@@ -180,7 +181,7 @@ class Leaderboard:
     only: str = ""
     """The filter that all these runs have met."""
 
-    def costs_of(self, cell: Cell) -> list[Cost]:
+    def costs_of(self, cell: Cell) -> list[MethodCost]:
         """What the runs of a cell took, by device."""
         one = cell.scores[0]
         key = one.method, one.dataset, one.ipc, one.network, one.protocol
@@ -267,9 +268,9 @@ def _by_table(scores: Sequence[Score], axes: Sequence[str]) -> dict[Key, list[Sc
 
 def _recipes(scores: Sequence[Score]) -> dict[str, list[str]]:
     recipes: dict[str, list[str]] = {}
-    for what, recipe in sorted({(f"{score.base_method} on {score.dataset}", score.recipe) for score in scores}):
+    for row, recipe in sorted({(f"{score.base_method} on {score.dataset}", score.recipe) for score in scores}):
         if recipe:
-            recipes.setdefault(recipe, []).append(what)
+            recipes.setdefault(recipe, []).append(row)
     return recipes
 
 
@@ -462,12 +463,12 @@ def _cells(
 
 def _majority(store: Store, table: Table) -> dict[Key, float]:
     rates = {row["sha256"]: row["majority"] for row in store.query("select sha256, majority from datasets")}
-    found = {}
+    majority = {}
     for column in table.columns:
         present = {s.dataset_sha256 for (_, c), cell in table.cells.items() if c == column for s in cell.scores}
         if len(present) == 1:
-            found[column] = rates[present.pop()]
-    return found
+            majority[column] = rates[present.pop()]
+    return majority
 
 
 def _transfer(table: Table) -> None:
@@ -485,13 +486,13 @@ def _transfer(table: Table) -> None:
 
 def _alike(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[tuple[str, ...], dict[CellKey, Cell]]:
     """The cells that differ in nothing but the method, by what they share: how they were tested, too."""
-    found: dict[tuple[str, ...], dict[CellKey, Cell]] = {}
+    groups: dict[tuple[str, ...], dict[CellKey, Cell]] = {}
     for (row, column), cell in table.cells.items():
         axes = zip((*rows, *columns), (*row, *column), strict=True)
         shared = tuple(_named(axis, value) for axis, value in axes if axis != "method" and value)
         shared += cell.scores[0].tested
-        found.setdefault(shared, {})[row, column] = cell
-    return found
+        groups.setdefault(shared, {})[row, column] = cell
+    return groups
 
 
 def rivals(table: Table, rows: Sequence[str], columns: Sequence[str], place: CellKey) -> dict[CellKey, Cell]:
@@ -529,7 +530,7 @@ def _pooled(cells: dict[CellKey, Cell], rows: Sequence[str], columns: Sequence[s
         for name, values in used.items():
             if len(values) > 1:
                 where.setdefault(f"{name} {' and '.join(sorted(values))}", []).append(place)
-    return [f"Scores of {what} are pooled: {', '.join(places)}." for what, places in where.items()]
+    return [f"Scores of {mix} are pooled: {', '.join(places)}." for mix, places in where.items()]
 
 
 def _as_text(key: Key) -> list[str]:
@@ -563,7 +564,7 @@ def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]
             table.notes.append(f"{where}{' and '.join(absent)} not run under this protocol yet.")
 
 
-def _costs(store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow) -> list[Cost]:
+def _costs(store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow) -> list[MethodCost]:
     rows = store.query(
         """
         select runs.number, runs.protocol, scores.subject as network, device_name, threads, device,
@@ -582,7 +583,7 @@ def _costs(store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow) -> 
         json.dumps(sorted({entry.run.number for entry in entries})),
     )
     by_run = {(row["number"], row["network"]): row for row in rows}
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[SqlRow]] = {}
     for entry in reversed(entries):
         row = by_run.get((entry.run.number, entry.network))
         if row is None:
@@ -594,11 +595,11 @@ def _costs(store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow) -> 
         )
         key = (entry.label, entry.dataset, entry.run.ipc, row["network"], row["protocol"], device)
         groups.setdefault(key, []).append(row)
-    found = []
+    costs = []
     for (method, dataset, ipc, network, protocol, device), group in groups.items():
         made = [row for row in group if row["distil_seconds"] is not None]
-        found.append(
-            Cost(
+        costs.append(
+            MethodCost(
                 method=method,
                 dataset=dataset,
                 ipc=ipc,
@@ -615,7 +616,7 @@ def _costs(store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow) -> 
         )
     axes = ("method", "dataset", "ipc", "network", "protocol")
     return sorted(
-        found,
+        costs,
         key=lambda c: (
             _order(axes, (c.method, c.dataset, c.ipc, c.network, c.protocol)),
             c.device,

@@ -86,7 +86,7 @@ def page(store: Store, numbers: Sequence[int], stands: Mapping[int, str] | None 
         json.dumps(list(numbers)),
     )
     estimates = accuracies(store, numbers)
-    found = {}
+    listed = {}
     for row in rows:
         step = json.loads(row.pop("step") or "{}")
         row |= {
@@ -97,11 +97,11 @@ def page(store: Store, numbers: Sequence[int], stands: Mapping[int, str] | None 
             "peak": row["peak"] or step.get("memory_bytes") or None,
             "stands": (stands or {}).get(row["number"], row["state"]),
         }
-        found[row["number"]] = ListedRun(**row)
-    return found
+        listed[row["number"]] = ListedRun(**row)
+    return listed
 
 
-class Glance(NamedTuple):
+class RunGlance(NamedTuple):
     """How a run went."""
 
     losses: list[float | None]
@@ -112,7 +112,7 @@ class Glance(NamedTuple):
     """Iterations per second, lately."""
 
 
-def glance(store: Store, number: int, points: int = 44) -> Glance:
+def glance(store: Store, number: int, points: int = 44) -> RunGlance:
     """Look at a run without reading all of it: its losses are read at so many moments."""
     (span,) = store.query("select min(sequence) first, max(sequence) last from events where run = ?", number)
     steps: dict[int, dict[str, Any]] = {}
@@ -135,13 +135,13 @@ def glance(store: Store, number: int, points: int = 44) -> Glance:
             if row["body"]:
                 step = json.loads(row["body"])
                 steps[step["iteration"]] = step
-    taken = [steps[iteration] for iteration in sorted(steps)]
-    losses = [next(iter(step["losses"].values()), None) for step in taken]
+    logged = [steps[iteration] for iteration in sorted(steps)]
+    losses = [next(iter(step["losses"].values()), None) for step in logged]
     rate = None
-    if len(taken) > 1 and taken[-1]["seconds"] > taken[-2]["seconds"]:
-        before, last = taken[-2:]
+    if len(logged) > 1 and logged[-1]["seconds"] > logged[-2]["seconds"]:
+        before, last = logged[-2:]
         rate = (last["iteration"] - before["iteration"]) / (last["seconds"] - before["seconds"])
-    return Glance(
+    return RunGlance(
         losses=[loss if isinstance(loss, int | float) else None for loss in losses],
         accuracies=[estimate for _, estimate in course(store, number)],
         rate=rate,

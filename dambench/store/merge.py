@@ -39,6 +39,7 @@ from dambench.core.events import (
 from dambench.core.sanitize import display
 from dambench.store import contents, database
 from dambench.store.records import AttemptSuperseded, EventLogged, LogRecord, RunCreated, RunEdited, new_id
+from dambench.store.rows import SqlRow
 from dambench.store.runs import EVENT, Store
 
 READ = ("runs", "datasets", "tags", "events", "samples", "artifacts", "previews")
@@ -101,7 +102,7 @@ class Copy:
 
     id: str
     created: RunCreated
-    said: list[EventLogged]
+    log: list[EventLogged]
     """Its words in their order, samples among them."""
     last: list[LogRecord]
     """What only its row knows: how far it was, whether it was asked to stop or is in the trash."""
@@ -132,7 +133,7 @@ def opened(store: Store, other: Path, named: Path | None = None) -> Iterator[Sto
         yield theirs
 
 
-def merge(store: Store, other: Path, found: Merged | None = None, named: Path | None = None) -> Merged:
+def merge(store: Store, other: Path, merged: Merged | None = None, named: Path | None = None) -> Merged:
     """Add the runs of another database to an open one, all in one transaction. To do so again changes nothing.
 
     Args:
@@ -143,7 +144,7 @@ def merge(store: Store, other: Path, found: Merged | None = None, named: Path | 
         BadInput: the other file is not a database of dambench, or not one that is safe to read.
         NotKept: nothing could be written, and nothing was.
     """
-    found = found or Merged()
+    merged = merged or Merged()
     with opened(store, other, named) as theirs:
         try:
             runs = _as_they_are(theirs, "select * from runs order by number")
@@ -151,22 +152,22 @@ def merge(store: Store, other: Path, found: Merged | None = None, named: Path | 
             raise BadInput(f"The database {str(named or other)!r} cannot be read: {error}.") from None
         # Reading both copies of a run takes time, and others wait for whoever writes.
         new = [run for run in runs if not _same(store, theirs, run)]
-        found.unchanged += len(runs) - len(new)
+        merged.unchanged += len(runs) - len(new)
         if new:
             with database.transaction(store.db, store.file):
                 for run in new:
-                    _take(store, theirs, run, found)
-    return found
+                    _merge_run(store, theirs, run, merged)
+    return merged
 
 
 def _check_plain(other: Path, called: str) -> None:
     database.identify(other)
     try:
         with closing(database.open_as_it_is(other)) as db:
-            known = db.conn.execute("select type, name, sql from sqlite_master").fetchall()
+            objects = db.conn.execute("select type, name, sql from sqlite_master").fetchall()
     except sqlite3.Error as error:
         raise BadInput(f"The database {called!r} cannot be read: {error}.") from None
-    for kind, name, sql in known:
+    for kind, name, sql in objects:
         if kind == "trigger" or (name in READ and not (kind == "table" and sql.lower().startswith("create table"))):
             raise BadInput(
                 f"The database {called!r} is not merged: {display(name, 60)!r} in it is a "
@@ -174,7 +175,7 @@ def _check_plain(other: Path, called: str) -> None:
             )
 
 
-def _same(store: Store, theirs: Store, run: dict[str, Any]) -> bool:
+def _same(store: Store, theirs: Store, run: SqlRow) -> bool:
     """Whether a run is here already, to the letter."""
     if contents.wrong(contents.columns("runs"), run):
         return False
@@ -194,12 +195,12 @@ def _same(store: Store, theirs: Store, run: dict[str, Any]) -> bool:
     return True
 
 
-def _as_they_are(theirs: Store, sql: str, *values: object) -> list[dict[str, Any]]:
+def _as_they_are(theirs: Store, sql: str, *values: object) -> list[SqlRow]:
     """Rows with values of whatever types."""
     return [dict(row) for row in theirs.db.conn.execute(sql, values).fetchall()]
 
 
-def _take(store: Store, theirs: Store, run: dict[str, Any], found: Merged) -> None:
+def _merge_run(store: Store, theirs: Store, run: SqlRow, merged: Merged) -> None:
     """Add one run, or what is new of it; within a transaction."""
     shown = display(str(run["id"]), 20)
     store.db.conn.execute("savepoint one")
@@ -208,81 +209,84 @@ def _take(store: Store, theirs: Store, run: dict[str, Any], found: Merged) -> No
         mine = store.query("select * from runs where uid = ?", copy.created.uid)
         if mine:
             shown = mine[0]["id"]
-            _go_on(store, copy_of(store, mine[0]), copy, found)
+            _continue(store, copy_of(store, mine[0]), copy, merged)
         else:
-            _add(store, copy, found)
+            _add(store, copy, merged)
     except Refused as reason:
         store.db.conn.execute("rollback to one")
-        found.refused[shown] = str(reason)
+        merged.refused[shown] = str(reason)
     except (sqlite3.IntegrityError, sqlite3.DataError, AttemptSuperseded, OverflowError, TypeError, BadInput) as error:
         store.db.conn.execute("rollback to one")
-        found.refused[shown] = f"its events do not go together: {display(str(error))}"
+        merged.refused[shown] = f"its events do not go together: {display(str(error))}"
     store.db.conn.execute("release one")
 
 
-def _add(store: Store, copy: Copy, found: Merged) -> None:
+def _add(store: Store, copy: Copy, merged: Merged) -> None:
     store.tables.apply(copy.created)
-    _hear(store, copy.created.uid, copy.said, copy.last)
+    _apply_log(store, copy.created.uid, copy.log, copy.last)
     row = store.query("select id, results_sha256 from runs where uid = ?", copy.created.uid)[0]
     if copy.results_sha256 not in ("", row["results_sha256"]):
         raise Refused("its results are not those of their checksum")
-    found.added.append(row["id"])
+    merged.added.append(row["id"])
     if row["id"] != copy.id:
-        found.renamed[copy.id] = row["id"]
+        merged.renamed[copy.id] = row["id"]
 
 
-def _go_on(store: Store, ours: Copy, theirs: Copy, found: Merged) -> None:
+def _continue(store: Store, ours: Copy, theirs: Copy, merged: Merged) -> None:
     # Of the card the digest: where the data were prepared from, and what was noted of it, may differ.
-    told = [(copy.created.config, copy.created.card.sha256) for copy in (ours, theirs)]
-    if told[0] != told[1]:
-        found.conflicts[ours.id] = "its settings or its data are not the same there"
-    elif (new := _after(ours, theirs)) is not None:
+    facts = [(copy.created.config, copy.created.card.sha256) for copy in (ours, theirs)]
+    if facts[0] != facts[1]:
+        merged.conflicts[ours.id] = "its settings or its data are not the same there"
+    elif (new := _news(ours, theirs)) is not None:
         if new:
-            _hear(store, theirs.created.uid, new, [line for line in theirs.last if isinstance(line, EventLogged)])
-            found.continued.append(ours.id)
+            _apply_log(store, theirs.created.uid, new, [line for line in theirs.last if isinstance(line, EventLogged)])
+            merged.continued.append(ours.id)
         else:
-            found.unchanged += 1
-    elif _after(theirs, ours) is not None:
-        found.unchanged += 1
+            merged.unchanged += 1
+    elif _news(theirs, ours) is not None:
+        merged.unchanged += 1
     else:
-        both = zip(ours.said, theirs.said, strict=False)
+        both = zip(ours.log, theirs.log, strict=False)
         first = next((mine for mine, other in both if mine != other), None)
-        what = f"from its event {first.sequence} ({type(first.event).__name__.lower()}) on" if first else "at its end"
-        found.conflicts[ours.id] = f"it says something else there {what}"
+        where = f"from its event {first.sequence} ({type(first.event).__name__.lower()}) on" if first else "at its end"
+        merged.conflicts[ours.id] = f"it says something else there {where}"
 
 
-def _hear(store: Store, uid: str, said: list[EventLogged], last: list[LogRecord]) -> None:
+def _apply_log(store: Store, uid: str, events: list[EventLogged], last: list[LogRecord]) -> None:
     """Apply the words of a run; those of which there are many, and which change no other table, all at once."""
-    many = [word for word in said if isinstance(word.event, Stepped | Sampled)]
-    for line in (*(word for word in said if not isinstance(word.event, Stepped | Sampled)), *last):
+    many = [record for record in events if isinstance(record.event, Stepped | Sampled)]
+    for line in (*(record for record in events if not isinstance(record.event, Stepped | Sampled)), *last):
         store.tables.apply(line)
     number = store.query("select number from runs where uid = ?", uid)[0]["number"]
     store.db.conn.executemany(
         "insert into events (run, sequence, at, kind, body) values (?, ?, ?, 'stepped', ?)",
         (
-            (number, word.sequence, word.at, msgspec.json.encode(word.event).decode())
-            for word in many
-            if isinstance(word.event, Stepped)
+            (number, record.sequence, record.at, msgspec.json.encode(record.event).decode())
+            for record in many
+            if isinstance(record.event, Stepped)
         ),
     )
-    for word in many:
-        if isinstance(word.event, Sampled):
-            store.tables.add_sample(number, word.sequence, word.event)
+    for record in many:
+        if isinstance(record.event, Sampled):
+            store.tables.add_sample(number, record.sequence, record.event)
 
 
-def _after(ours: Copy, theirs: Copy) -> list[EventLogged] | None:
+def _news(ours: Copy, theirs: Copy) -> list[EventLogged] | None:
     """What theirs goes on to say where ours ends; None: it is not what ours is the beginning of."""
-    end = ours.said[-1].sequence if ours.said else 0
-    old = [said for said in theirs.said if said.sequence <= end]
-    new = [said for said in theirs.said if said.sequence > end]
-    back = [said.event.iteration for said in new if isinstance(said.event, Resumed)]
+    end = ours.log[-1].sequence if ours.log else 0
+    old = [record for record in theirs.log if record.sequence <= end]
+    new = [record for record in theirs.log if record.sequence > end]
+    back = [record.event.iteration for record in new if isinstance(record.event, Resumed)]
+    since = min(back, default=None)
     kept = [
-        said for said in ours.said if not (back and isinstance(said.event, UNDONE) and said.event.iteration > min(back))
+        record
+        for record in ours.log
+        if since is None or not isinstance(record.event, UNDONE) or record.event.iteration <= since
     ]
     return new if kept == old else None
 
 
-def copy_of(store: Store, run: dict[str, Any]) -> Copy:
+def copy_of(store: Store, run: SqlRow) -> Copy:
     """All that a database holds of a run, as lines.
 
     Raises:
@@ -332,16 +336,16 @@ def copy_of(store: Store, run: dict[str, Any]) -> Copy:
         last.append(RunEdited(uid=uid, at=at, what="stop_asked", value=run["stop_asked"]))
     if run["deleted_at"]:
         last.append(RunEdited(uid=uid, at=at, what="deleted_at", value=run["deleted_at"]))
-    said = sorted([*_said(store, run), *_samples(store, run)], key=lambda said: said.sequence)
+    log = sorted([*_events(store, run), *_samples(store, run)], key=lambda log: log.sequence)
     attempt = 1
-    for index, word in enumerate(said):
-        attempt = word.event.attempt if isinstance(word.event, Resumed) else attempt
-        if attempt != word.attempt:
-            said[index] = msgspec.structs.replace(word, attempt=attempt)
-    return Copy(created.id, created, said, last, run["results_sha256"])
+    for index, record in enumerate(log):
+        attempt = record.event.attempt if isinstance(record.event, Resumed) else attempt
+        if attempt != record.attempt:
+            log[index] = msgspec.structs.replace(record, attempt=attempt)
+    return Copy(created.id, created, log, last, run["results_sha256"])
 
 
-def _said(store: Store, run: dict[str, Any]) -> Iterator[EventLogged]:
+def _events(store: Store, run: SqlRow) -> Iterator[EventLogged]:
     uid, number = run["uid"], run["number"]
     previews = {row["iteration"]: row["preview"] for row in _rows(store, "artifacts", number, "iteration, preview")}
     for row in _rows(store, "events", number, "sequence, at, body"):
@@ -355,7 +359,7 @@ def _said(store: Store, run: dict[str, Any]) -> Iterator[EventLogged]:
         yield EventLogged(uid=uid, attempt=1, sequence=row["sequence"], at=_time(row["at"]), event=event)
 
 
-def _samples(store: Store, run: dict[str, Any]) -> Iterator[EventLogged]:
+def _samples(store: Store, run: SqlRow) -> Iterator[EventLogged]:
     fields = Sampled.__struct_fields__
     for row in _rows(store, "samples", run["number"], f"sequence, {', '.join(fields)}"):
         sequence = row.pop("sequence")
@@ -368,23 +372,23 @@ def _samples(store: Store, run: dict[str, Any]) -> Iterator[EventLogged]:
         yield EventLogged(uid=run["uid"], attempt=1, sequence=sequence, at="", event=sample)
 
 
-def _rows(store: Store, table: str, run: int, columns: str) -> list[dict[str, Any]]:
+def _rows(store: Store, table: str, run: int, columns: str) -> list[SqlRow]:
     return _typed(store, table, f"select {columns} from {table} where run = ? order by 1", run)
 
 
-def _typed(store: Store, table: str, sql: str, value: object) -> list[dict[str, Any]]:
+def _typed(store: Store, table: str, sql: str, value: object) -> list[SqlRow]:
     """Rows of a table.
 
     Raises:
         Refused: they cannot be read, or a value is of another type than its column.
     """
-    known = contents.columns(table)
+    schema = contents.columns(table)
     try:
         rows = _as_they_are(store, sql, value)
     except sqlite3.DatabaseError as error:
         raise Refused(f"its {table} cannot be read: {error}") from None
     for row in rows:
-        if fault := contents.wrong(known, row):
+        if fault := contents.wrong(schema, row):
             raise Refused(f"its {table} are not such as dambench writes: {fault}")
     return rows
 
@@ -392,21 +396,21 @@ def _typed(store: Store, table: str, sql: str, value: object) -> list[dict[str, 
 T = TypeVar("T")
 
 
-def _read(text: str, kind: msgspec.json.Decoder[T], what: str) -> T:
+def _read(text: str, kind: msgspec.json.Decoder[T], title: str) -> T:
     """What JSON says, its texts made harmless.
 
     Raises:
         Refused: it is too long, no JSON, or says nothing of that kind.
     """
     if len(text) > LONGEST_WORD:
-        raise Refused(f"its {what} has {len(text)} characters")
+        raise Refused(f"its {title} has {len(text)} characters")
     try:
         # Where nothing is escaped and all can be shown, there is nothing to be made harmless.
         if not text.isprintable() or "\\" in text:
             return kind.decode(msgspec.json.encode(_harmless(msgspec.json.decode(text))))
         return kind.decode(text)
     except (ValueError, RecursionError) as error:
-        raise Refused(f"its {what} cannot be read: {display(str(error))}") from None
+        raise Refused(f"its {title} cannot be read: {display(str(error))}") from None
 
 
 def _harmless(value: Any) -> Any:

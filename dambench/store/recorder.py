@@ -48,7 +48,7 @@ _decode: Callable[[bytes], LogRecord] = msgspec.json.Decoder(LogRecord).decode
 
 
 class Recorder:
-    """Of one process of a run.
+    """The recorder of one process of a run.
 
     Args:
         attempt: which of the run's processes this is.
@@ -151,7 +151,7 @@ class Recorder:
         self._waiting.clear()
 
     def _compact(self) -> None:
-        """Of what waits, only the latest progress matters, and some pictures do."""
+        """Keep of what waits only the latest progress, and some pictures."""
         few: dict[type[AnyEvent], int] = {Progressed: 1, Previewed: PREVIEWS}
         kept: list[LogRecord] = []
         for line in reversed(self._waiting):
@@ -224,5 +224,5 @@ def _said_so_far(store: Store, row: RunRow) -> Iterator[LogRecord]:
     with suppress(Refused, BadInput):
         copy = copy_of(store, msgspec.structs.asdict(row))
         yield copy.created
-        yield from copy.said
+        yield from copy.log
         yield from copy.last

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dambench.core import files
+from dambench.store.rows import SqlRow
 
 SCORE = (
     *("iteration", "network", "protocol_sha256", "repeat", "accuracy", "balanced_accuracy", "loss", "loss_state"),
@@ -29,7 +30,7 @@ OTHERS = """
 """
 """… and what else was measured; runs of up to schema 5 have nothing of it."""
 
-Query = Callable[..., list[dict[str, Any]]]
+Query = Callable[..., list[SqlRow]]
 
 
 def checksum(query: Query, number: int) -> str:
@@ -55,14 +56,14 @@ def damaged(query: Query, condition: str, values: Sequence[Any] = (), order: str
         condition: on `runs`, which are finished ones. Those that finished before there were checksums have none.
         order: of what comes back, in SQL.
     """
-    meant = f"(select number from runs where results_sha256 != '' and {condition})"
+    numbers = f"(select number from runs where results_sha256 != '' and {condition})"
     parts: list[dict[int, list[Mapping[str, Any]]]] = []
     for sql in (SCORES, OTHERS):
         parts.append({})
-        for row in query(f"{sql} and run in {meant}", *values):
+        for row in query(f"{sql} and run in {numbers}", *values):
             parts[-1].setdefault(row["run"], []).append(row)
     return {
         run["number"]: run["id"]
-        for run in query(f"{RUNS} where number in {meant} order by {order}", *values)
+        for run in query(f"{RUNS} where number in {numbers} order by {order}", *values)
         if _checksum(run, *(part.get(run["number"], []) for part in parts)) != run["results_sha256"]
     }

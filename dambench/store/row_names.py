@@ -16,6 +16,10 @@ NORMS = ("in", "bn", "ln", "gn", "nn")
 """As the names of networks spell them."""
 
 
+Settings = dict[str, Any]
+"""Options of a method, an evaluator or a run, as JSON has them."""
+
+
 class FinishedRun(Struct):
     """A row of `runs`, with what the run was computed with."""
 
@@ -57,11 +61,11 @@ class EvaluatedRun:
     """A finished run as one network has seen its set."""
 
     run: FinishedRun
-    config: dict[str, Any]
+    config: Settings
     network: str
-    traits: dict[str, Any]
+    traits: Settings
     """What its number depends on besides the method's options, by the names that rows tell it by."""
-    options: dict[str, Any]
+    options: Settings
     dataset: str
     """As tables call it."""
     label: str = ""
@@ -129,7 +133,7 @@ def evaluated_runs(
     return entries
 
 
-def _traits(run: FinishedRun, config: dict[str, Any], network: str) -> dict[str, Any]:
+def _traits(run: FinishedRun, config: Settings, network: str) -> Settings:
     """Every field of RunConfig that is neither an axis, a setting of the method nor the seed, and changes the meaning
     of a score, not only its last bits."""
     precision = config.get("precision", "fp32")
@@ -200,9 +204,9 @@ def _name_rows(entries: Sequence[EvaluatedRun]) -> None:
         entry.label = newest_of[entry.kind].label
 
 
-def _settings_shown(entry: EvaluatedRun) -> dict[str, Any]:
+def _settings_shown(entry: EvaluatedRun) -> Settings:
     """What differs from the recipe, and how the images were seen, recipe or not."""
-    changed: dict[str, Any] = json.loads(entry.run.overrides)
+    changed: Settings = json.loads(entry.run.overrides)
     changed.pop("preprocessing", None)
     zca = entry.traits["preprocessing"]
     return (
@@ -212,22 +216,22 @@ def _settings_shown(entry: EvaluatedRun) -> dict[str, Any]:
     )
 
 
-def _precision(traits: dict[str, Any]) -> dict[str, str]:
+def _precision(traits: Settings) -> dict[str, str]:
     made, tested = traits["precision"] or traits["tested in"], traits["tested in"]
     return ({"precision": made} if made != "fp32" else {}) | (
         {"tested in": tested} if tested != ("fp32" if made == "bf16" else made) else {}
     )
 
 
-def _version(traits: dict[str, Any]) -> dict[str, Any]:
+def _version(traits: Settings) -> Settings:
     return {"version": traits["version"]}
 
 
-def _evaluator(traits: dict[str, Any]) -> dict[str, Any]:
+def _evaluator(traits: Settings) -> Settings:
     return dict(traits.get("evaluator", {"evaluator version": 1}))
 
 
-def _code(traits: dict[str, Any]) -> dict[str, str]:
+def _code(traits: Settings) -> dict[str, str]:
     return {
         plugin.get("package") or plugin["name"]: f"{plugin.get('version', '')} {plugin['sha256'][:8]}".strip()
         for plugin in traits["code"]
@@ -252,7 +256,7 @@ def _dataset_labels(runs: Iterable[FinishedRun]) -> dict[str, str]:
     return {sha: f"{name}#{sha[: enough[name]]}" if len(shas[name]) > 1 else name for sha, name in names.items()}
 
 
-def method_label(method: str, overrides: str | dict[str, Any]) -> str:
+def method_label(method: str, overrides: str | Settings) -> str:
     """`dm`, or `dm (iterations 50, lr_images 0.1)` where settings differ from the recipe's.
 
     Of a hash, its beginning is shown.
@@ -263,5 +267,5 @@ def method_label(method: str, overrides: str | dict[str, Any]) -> str:
     changed = json.loads(overrides) if isinstance(overrides, str) else overrides
     if not changed:
         return method
-    said = ((name, re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", str(value))) for name, value in changed.items())
-    return f"{method} ({', '.join(f'{name} {value}' for name, value in sorted(said))})"
+    settings = ((name, re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", str(value))) for name, value in changed.items())
+    return f"{method} ({', '.join(f'{name} {value}' for name, value in sorted(settings))})"

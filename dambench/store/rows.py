@@ -1,8 +1,13 @@
 """Rows of runs, as queries give them."""
 
+from typing import Any
+
 from msgspec import Struct
 
 from dambench.store.statistics import Estimate
+
+SqlRow = dict[str, Any]
+"""A row as SQLite gives it, which in a file from elsewhere may hold any value: column → value."""
 
 
 class RunRow(Struct, frozen=True, kw_only=True):
@@ -101,7 +106,7 @@ class ListedRun(Struct, frozen=True, kw_only=True):
     total: int
     iteration: int | None
     iterations: int | None
-    """That the method is to take."""
+    """The number that the method is to take."""
     created_at: str
     ended_at: str | None
     beat_at: str

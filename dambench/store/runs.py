@@ -38,7 +38,7 @@ from dambench.store import database, journal, records
 from dambench.store.database import transaction
 from dambench.store.records import LONGEST, Editable, EditConflict, LogRecord, RunCreated, RunEdited
 from dambench.store.results import damaged
-from dambench.store.rows import RUN_COLUMNS, RunRow, RunSummary
+from dambench.store.rows import RUN_COLUMNS, RunRow, RunSummary, SqlRow
 from dambench.store.tables import Tables
 from dambench.store.usage import usage
 
@@ -98,7 +98,7 @@ class Store:
     def __init__(self, path: Path, db: Database, *, wrote: bool = False):
         self.path = path
         self.file = path
-        """That SQLite has open."""
+        """The file that SQLite has open."""
         self.db = db
         self.tables = Tables(db)
         self._wrote = wrote
@@ -207,14 +207,14 @@ class Store:
         Args:
             set_sha256: of the set that it has to be about; empty: of any.
         """
-        meant = (
+        condition = (
             "runs.state = 'finished' and runs.deleted_at = '' and runs.config_sha256 = ? and runs.dataset_sha256 = ? "
             "and ? in ('', runs.set_sha256)"
         )
         values = config.sha256, card.sha256, set_sha256
-        broken = damaged(self.query, meant, values)
+        broken = damaged(self.query, condition, values)
         rows = self.query(
-            f"select number, id from runs where {meant} order by {self.by_age(newest_first=True)}", *values
+            f"select number, id from runs where {condition} order by {self.by_age(newest_first=True)}", *values
         )
         return next((str(row["id"]) for row in rows if row["number"] not in broken), None)
 
@@ -406,23 +406,23 @@ class Store:
         facts, number = msgspec.structs.asdict(row), row.number
         del facts["number"]
 
-        def part(table: str, order: str) -> list[dict[str, Any]]:
+        def part(table: str, order: str) -> list[SqlRow]:
             rows = self.query(f"select * from {table} where run = ? order by {order}", number)
-            return [{key: value for key, value in found.items() if key not in ("run", "preview")} for found in rows]
+            return [{key: value for key, value in one.items() if key not in ("run", "preview")} for one in rows]
 
         sets = part("artifacts", "iteration")
         return {
             "run": facts
             | {"evaluates": self.evaluates(row.id)}
             | {"config": json.loads(row.config), "overrides": json.loads(row.overrides)},
-            "tags": [found["tag"] for found in part("tags", "tag")],
+            "tags": [one["tag"] for one in part("tags", "tag")],
             "environment": next(iter(part("environments", "run")), {}),
             "attempts": self._attempts(row.id),
             "costs": part("costs", f"instr('{' '.join(PHASES)}', phase)"),
             "usage": msgspec.to_builtins(usage(*self._by_attempt(row.id, number))),
             "scores": part("scores", "iteration, network, repeat"),
             "measurements": self.query(MEASUREMENTS, number),
-            "sets": [made | {"file": str(files.find_set(made["sha256"]) or "")} for made in sets],
+            "sets": [artifact | {"file": str(files.find_set(artifact["sha256"]) or "")} for artifact in sets],
             "checkpoints": part("checkpoints", "sequence"),
             # A resumed run may have to say again what it had said.
             "warnings": list(
@@ -432,14 +432,14 @@ class Store:
 
     def _by_attempt(self, run: str, number: int) -> list[list[Sampled]]:
         """A run's samples."""
-        found = self.query("select sequence from events where run = ? and kind = 'resumed' order by sequence", number)
-        begins = [row["sequence"] for row in found]
+        rows = self.query("select sequence from events where run = ? and kind = 'resumed' order by sequence", number)
+        begins = [row["sequence"] for row in rows]
         parts: list[list[Sampled]] = [[] for _ in range(1 + len(begins))]
         for sequence, sample in self.samples(run):
             parts[bisect(begins, sequence)].append(sample)
         return parts
 
-    def _attempts(self, run: str) -> list[dict[str, Any]]:
+    def _attempts(self, run: str) -> list[SqlRow]:
         """Where and in what environment each process of a run that was resumed has worked, from the second on."""
         rows = self.query(
             "select at, body from events where run = ? and kind = 'resumed' order by sequence", self.run(run).number
@@ -458,24 +458,23 @@ class Store:
     def beginning(self, run: str, process: Process) -> Beginning:
         """What whoever goes on with a run must know."""
         row = self.run(run)
-        said = [event for _, event in self.tail(run)]
-        environments = [event.environment for event in said if isinstance(event, Started)]
-        known = "select {} from {} where run = ? order by {}"
-        scores = self.query(known.format("iteration, subject, repeat", "evaluations", "iteration"), row.number)
-        stacks = [event.value for event in said if isinstance(event, Adapted) and event.what == "stack"]
+        events = [event for _, event in self.tail(run)]
+        environments = [event.environment for event in events if isinstance(event, Started)]
+        sql = "select {} from {} where run = ? order by {}"
+        scores = self.query(sql.format("iteration, subject, repeat", "evaluations", "iteration"), row.number)
+        stacks = [event.value for event in events if isinstance(event, Adapted) and event.what == "stack"]
         return Beginning(
             attempt=row.attempt + 1,
             process=process,
             environment=environments[0] if environments else None,
             checkpoints=[
-                found["sha256"] for found in self.query(known.format("sha256", "checkpoints", "sequence"), row.number)
+                one["sha256"] for one in self.query(sql.format("sha256", "checkpoints", "sequence"), row.number)
             ],
             scores=[(score["iteration"], score["subject"], score["repeat"]) for score in scores],
             sets=[
-                found["iteration"]
-                for found in self.query(known.format("iteration", "artifacts", "iteration"), row.number)
+                one["iteration"] for one in self.query(sql.format("iteration", "artifacts", "iteration"), row.number)
             ],
-            losses=[event for event in said if isinstance(event, Stepped)],
+            losses=[event for event in events if isinstance(event, Stepped)],
             stack=stacks[-1] if stacks else 0,
         )
 
@@ -505,9 +504,9 @@ class Store:
         """One of `pictures`, a PNG: a row per class. Empty: there is none of that iteration."""
         number = self.run(run).number
         for table in ("artifacts", "previews"):
-            found = self.query(f"select preview from {table} where run = ? and iteration = ?", number, iteration)
-            if found:
-                return bytes(found[0]["preview"])
+            rows = self.query(f"select preview from {table} where run = ? and iteration = ?", number, iteration)
+            if rows:
+                return bytes(rows[0]["preview"])
         return b""
 
     def extent(self, run: str) -> tuple[int, int, bool]:
@@ -548,12 +547,12 @@ class Store:
             after,
         )
         for row in rows:
-            known = {name: row[name] for name in fields}
-            if known["gpu_neighbours"] is not None:
-                known["gpu_neighbours"] = msgspec.json.decode(known["gpu_neighbours"], type=list[Neighbour])
-            yield row["sequence"], Sampled(**known)
+            values = {name: row[name] for name in fields}
+            if values["gpu_neighbours"] is not None:
+                values["gpu_neighbours"] = msgspec.json.decode(values["gpu_neighbours"], type=list[Neighbour])
+            yield row["sequence"], Sampled(**values)
 
-    def query(self, sql: str, *values: Any) -> list[dict[str, Any]]:
+    def query(self, sql: str, *values: Any) -> list[SqlRow]:
         """All rows at once: no cursor stays open, which would keep the log from being folded in.
 
         Raises:
@@ -564,8 +563,8 @@ class Store:
         except sqlite3.DatabaseError as error:
             # What SQLite has a limit for was asked; nothing is wrong with the file.
             limit = error.sqlite_errorcode in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG) and " too " in str(error)
-            what = "cannot answer what was asked" if limit else "cannot be read"
-            raise BadInput(f"The database {str(self.path)!r} {what}: {error}.") from None
+            problem = "cannot answer what was asked" if limit else "cannot be read"
+            raise BadInput(f"The database {str(self.path)!r} {problem}: {error}.") from None
         for row in rows:
             for name, value in row.items():
                 if type(value) is bytes and name != "preview":

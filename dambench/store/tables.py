@@ -28,12 +28,13 @@ from dambench.core.sanitize import display
 from dambench.store import records
 from dambench.store.records import AttemptSuperseded, EventLogged, LogRecord, RunCreated, RunEdited
 from dambench.store.results import checksum
+from dambench.store.rows import SqlRow
 
 CHECKPOINTS = 2
-"""Of a run that are kept."""
+"""How many of a run are kept."""
 
 PREVIEWS = 20
-"""Of a run that are kept, besides those of its sets."""
+"""How many of a run are kept, besides those of its sets."""
 
 
 class Tables:
@@ -42,7 +43,7 @@ class Tables:
     def __init__(self, db: Database):
         self._db = db
 
-    def query(self, sql: str, *values: Any) -> list[dict[str, Any]]:
+    def query(self, sql: str, *values: Any) -> list[SqlRow]:
         return [dict(row) for row in self._db.conn.execute(sql, values).fetchall()]
 
     def execute(self, sql: str, *values: Any) -> None:
@@ -127,10 +128,10 @@ class Tables:
 
     def _insert_event(self, record: EventLogged) -> None:
         attempt = record.event.attempt - 1 if isinstance(record.event, Resumed) else record.attempt
-        found = self.query("select number from runs where uid = ? and attempt = ?", record.uid, attempt)
-        if not found:
+        rows = self.query("select number from runs where uid = ? and attempt = ?", record.uid, attempt)
+        if not rows:
             raise AttemptSuperseded
-        number, event = int(found[0]["number"]), record.event
+        number, event = int(rows[0]["number"]), record.event
         if isinstance(event, Sampled):
             self.add_sample(number, record.sequence, event)
             return
@@ -259,9 +260,9 @@ class Tables:
         rows = self.query("select iteration from previews where run = ? order by iteration", number)
         if len(rows) <= PREVIEWS:
             return
-        found = [row["iteration"] for row in rows]
-        index = min(range(1, len(found) - 1), key=lambda at: found[at + 1] - found[at - 1])
-        self._db.conn.execute("delete from previews where run = ? and iteration = ?", [number, found[index]])
+        iterations = [row["iteration"] for row in rows]
+        index = min(range(1, len(iterations) - 1), key=lambda at: iterations[at + 1] - iterations[at - 1])
+        self._db.conn.execute("delete from previews where run = ? and iteration = ?", [number, iterations[index]])
 
     def add_sample(self, number: int, sequence: int, sample: Sampled) -> None:
         row = {"run": number, "sequence": sequence} | msgspec.structs.asdict(sample)
@@ -288,7 +289,7 @@ class Tables:
         for cost in costs:
             self.insert("insert or replace into", "costs", {"run": number, **msgspec.structs.asdict(cost)})
 
-    def insert(self, verb: str, table: str, row: dict[str, Any]) -> int:
+    def insert(self, verb: str, table: str, row: SqlRow) -> int:
         # Names come from this module and the schema alone; only values come from outside.
         marks = ", ".join("?" * len(row))
         cursor = self._db.conn.execute(f"{verb} {table} ({', '.join(row)}) values ({marks})", list(row.values()))

@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from sqlite_utils import Database
 
@@ -19,7 +19,7 @@ from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.store import contents, database
 from dambench.store.results import damaged
-from dambench.store.rows import RunRow
+from dambench.store.rows import RunRow, SqlRow
 from dambench.store.runs import Store
 from dambench.store.schema import VERSION
 
@@ -27,7 +27,7 @@ STALE_SECONDS = 24 * 3600.0
 """After which nobody goes on with a temporary folder."""
 
 MOST_FAULTS = 20
-"""Of one kind that are told one by one."""
+"""How many of one kind are told one by one."""
 
 _UID = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -44,13 +44,13 @@ class Finding(NamedTuple):
 
 def check(store: Store) -> list[Finding]:
     """See whether the database, its results and its files are whole: all that it names is read."""
-    found = list(_check_database(store))
+    findings = list(_check_database(store))
     for look in (_check_contents, _check_results, _check_files):
         try:
-            found += look(store)
+            findings += look(store)
         except BadInput as error:
-            found.append(Finding("database", "damaged", str(error)))
-    return found
+            findings.append(Finding("database", "damaged", str(error)))
+    return findings
 
 
 def _check_database(store: Store) -> Iterator[Finding]:
@@ -68,10 +68,10 @@ def _check_database(store: Store) -> Iterator[Finding]:
 
 
 def _check_contents(store: Store) -> Iterator[Finding]:
-    found = list(contents.faults(store))
-    for fault in found:
+    faults = list(contents.faults(store))
+    for fault in faults:
         yield Finding("contents", "damaged", fault)
-    if not found:
+    if not faults:
         yield Finding("contents", "ok", "every row is such as dambench writes")
 
 
@@ -116,7 +116,7 @@ def _placed(place: Callable[[str], Path], name: str) -> Path | None:
     return None
 
 
-def _of(row: dict[str, Any]) -> tuple[str, str]:
+def _of(row: SqlRow) -> tuple[str, str]:
     return row["sha256"], row["id"]
 
 
@@ -214,7 +214,7 @@ class Waste:
     folders: list[Path] = field(default_factory=list)
     """Temporary ones, which are empty once those files are gone."""
     size_bytes: int = 0
-    """Of the files."""
+    """The files together."""
     unknown: list[Path] = field(default_factory=list)
     """Folders with checkpoints of runs that no database knows which was written with this home."""
     kept: dict[str, list[Path]] = field(default_factory=dict)
@@ -230,7 +230,7 @@ class Needs:
     sets: set[str] = field(default_factory=set)
     """By SHA-256."""
     imported: set[str] = field(default_factory=set)
-    """Of them, those that were brought here by hand."""
+    """Those among them that were brought here by hand."""
     unfinished: set[str] = field(default_factory=set)
     """Runs that can be gone on with, by uid: they need their checkpoints."""
     finished: set[str] = field(default_factory=set)
@@ -239,18 +239,18 @@ class Needs:
 
 def needs(store: Store, but: Collection[int] = ()) -> Needs:
     """What the runs of a database need, but for these, by number."""
-    found = Needs()
+    mine = Needs()
     for row in store.query("select sha256, run from artifacts"):
         if row["run"] not in but:
-            found.sets.add(row["sha256"])
+            mine.sets.add(row["sha256"])
     for row in store.query("select number, uid, state, log, config from runs"):
         made, imported = _names(row["config"])
-        found.imported |= imported  # also of runs in the trash
+        mine.imported |= imported  # also of runs in the trash
         if row["number"] not in but:
-            found.sets |= made | imported
-            (found.finished if row["state"] == "finished" else found.unfinished).add(row["uid"])
-            found.logs.add(row["log"])
-    return found
+            mine.sets |= made | imported
+            (mine.finished if row["state"] == "finished" else mine.unfinished).add(row["uid"])
+            mine.logs.add(row["log"])
+    return mine
 
 
 def _names(config: str) -> tuple[set[str], set[str]]:
@@ -264,7 +264,7 @@ def _names(config: str) -> tuple[set[str], set[str]]:
 
 def _elsewhere(store: Store) -> tuple[dict[Path, Needs], list[Path]]:
     """What the other databases need that were written with this home, and those of them that cannot be read."""
-    found: dict[Path, Needs] = {}
+    theirs: dict[Path, Needs] = {}
     unread: list[Path] = []
     here = Path(os.path.realpath(store.path))
     for path in files.databases():
@@ -272,10 +272,10 @@ def _elsewhere(store: Store) -> tuple[dict[Path, Needs], list[Path]]:
             continue
         try:
             with closing(Store.open(path)) as other:
-                found[path] = needs(other)
+                theirs[path] = needs(other)
         except BadInput:
             unread.append(path)
-    return found, unread
+    return theirs, unread
 
 
 @dataclass
@@ -309,26 +309,26 @@ def waste(store: Store, goes_on: Callable[[RunRow], bool], *, unknown: bool = Fa
         unknown: whether what only databases may need that cannot be read any more is waste too, and checkpoints of
             runs that no database knows.
     """
-    found = Waste()
+    result = Waste()
     rows = store.runs("deleted_at != '' order by number")
     gone = {row.number for row in rows if not goes_on(row)}
-    found.runs = [row.id for row in rows if row.number in gone]
-    found.alive = [row.id for row in rows if row.number not in gone]
+    result.runs = [row.id for row in rows if row.number in gone]
+    result.alive = [row.id for row in rows if row.number not in gone]
     mine = needs(store, gone)
-    theirs, found.unread = _elsewhere(store)
-    others = _Others(theirs, bool(found.unread) and not unknown, found.kept)
+    theirs, result.unread = _elsewhere(store)
+    others = _Others(theirs, bool(result.unread) and not unknown, result.kept)
     sets = list(_unneeded_sets(store, mine, others))
     logs = list(_unneeded_logs([row.log for row in rows if row.number in gone], mine, others))
-    checkpoints, found.unknown = _unneeded_checkpoints(store, mine, others, unknown=unknown)
+    checkpoints, result.unknown = _unneeded_checkpoints(store, mine, others, unknown=unknown)
     stale = list(_stale(store))
-    found.folders = [path for path in stale if path.is_dir()]
+    result.folders = [path for path in stale if path.is_dir()]
     sizes: dict[Path, int] = {}
     for path in (*sets, *logs, *checkpoints, *stale):
         with suppress(OSError):
             if path.is_file() and not path.is_symlink():
                 sizes[path] = path.stat().st_size
-    found.paths, found.size_bytes = list(sizes), sum(sizes.values())
-    return found
+    result.paths, result.size_bytes = list(sizes), sum(sizes.values())
+    return result
 
 
 def _unneeded_sets(store: Store, mine: Needs, others: _Others) -> Iterator[Path]:
@@ -380,15 +380,15 @@ def _stale(store: Store) -> Iterator[Path]:
     home = files.home()
     places = (home, files.data_folder(), home / "sets", files.experts_folder(), files.log_folder(), home / "kept")
     folders = {*places, *_checkpoints().glob("*"), *files.experts_folder().glob("*")}
-    found = [path for folder in sorted(folders) for path in folder.glob(f".*{files.PART}*")]
-    found += (home / "raw").glob("*/.download-*")
+    parts = [path for folder in sorted(folders) for path in folder.glob(f".*{files.PART}*")]
+    parts += (home / "raw").glob("*/.download-*")
     for end in (files.PART, ".new"):  # as they were called once
-        found += store.path.absolute().parent.glob(f".{glob.escape(store.path.stem[:20])}*{end}*")
+        parts += store.path.absolute().parent.glob(f".{glob.escape(store.path.stem[:20])}*{end}*")
     for note, place in files.staged().items():
         if _is_stale(place):
-            found.append(place)
+            parts.append(place)
             yield note
-    for path in dict.fromkeys(found):
+    for path in dict.fromkeys(parts):
         if path.is_dir():
             if _is_stale(path):
                 yield from (path, *sorted(path.rglob("*")))
@@ -411,15 +411,16 @@ def purge(store: Store, goes_on: Callable[[RunRow], bool], *, unknown: bool = Fa
     """
     # The files first: should this be cut short, the runs are still in the trash, and the next purge goes on.
     with database.transaction(store.db, store.file):
-        found = waste(store, goes_on, unknown=unknown)
-        for path in found.paths:
+        removed = waste(store, goes_on, unknown=unknown)
+        for path in removed.paths:
             with suppress(OSError):
                 path.unlink()
-        emptied = {path.parent for path in found.paths if path.parent.parent == _checkpoints()}
-        for folder in sorted((*found.folders, *emptied), reverse=True):  # what is in one comes before it
+        emptied = {path.parent for path in removed.paths if path.parent.parent == _checkpoints()}
+        for folder in sorted((*removed.folders, *emptied), reverse=True):  # what is in one comes before it
             with suppress(OSError):
                 folder.rmdir()
-        if unknown and found.unread:
-            files.forget_databases(set(found.unread))
-        store.db.conn.execute("delete from runs where id in (select value from json_each(?))", [json.dumps(found.runs)])
-    return found
+        if unknown and removed.unread:
+            files.forget_databases(set(removed.unread))
+        ids = json.dumps(removed.runs)
+        store.tables.execute("delete from runs where id in (select value from json_each(?))", ids)
+    return removed

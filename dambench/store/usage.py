@@ -21,7 +21,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     """Mean."""
     gpu_peak_celsius: int | None
     gpu_joules: float | None
-    """Of the whole board, from the first sample of each attempt to its last: on a shared GPU not the run's alone."""
+    """The whole board's, from the first sample of each attempt to its last: on a shared GPU not the run's alone."""
     gpu_shared: bool | None
     """Whether another process computed on the card at any time."""
     process_peak_memory_bytes: int | None
@@ -32,20 +32,20 @@ class Usage(Struct, frozen=True, kw_only=True):
 def usage(*attempts: Iterable[Sampled]) -> Usage:
     """Sum up the samples of a run's attempts, in order. What the card took between two of them was not for it."""
     parts = [list(samples) for samples in attempts]
-    known = [sample for part in parts for sample in part]
+    whole = [sample for part in parts for sample in part]
     energies = [joules for joules in map(_joules, parts) if joules is not None]
-    neighbours = [sample.gpu_neighbours for sample in known if sample.gpu_neighbours is not None]
+    neighbours = [sample.gpu_neighbours for sample in whole if sample.gpu_neighbours is not None]
     return Usage(
-        samples=len(known),
-        gpu_peak_memory_bytes=_peak(sample.gpu_memory_used_bytes for sample in known),
-        gpu_memory_total_bytes=_peak(sample.gpu_memory_total_bytes for sample in known),
-        gpu_busy_percent=_mean(sample.gpu_busy_percent for sample in known),
-        gpu_watts=_mean(sample.gpu_watts for sample in known),
-        gpu_peak_celsius=_peak(sample.gpu_celsius for sample in known),
+        samples=len(whole),
+        gpu_peak_memory_bytes=_peak(sample.gpu_memory_used_bytes for sample in whole),
+        gpu_memory_total_bytes=_peak(sample.gpu_memory_total_bytes for sample in whole),
+        gpu_busy_percent=_mean(sample.gpu_busy_percent for sample in whole),
+        gpu_watts=_mean(sample.gpu_watts for sample in whole),
+        gpu_peak_celsius=_peak(sample.gpu_celsius for sample in whole),
         gpu_joules=sum(energies) if energies else None,
         gpu_shared=any(neighbours) if neighbours else None,
-        process_peak_memory_bytes=_peak(sample.process_memory_bytes for sample in known),
-        process_cpu_percent=_mean(sample.process_cpu_percent for sample in known),
+        process_peak_memory_bytes=_peak(sample.process_memory_bytes for sample in whole),
+        process_cpu_percent=_mean(sample.process_cpu_percent for sample in whole),
     )
 
 

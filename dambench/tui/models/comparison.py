@@ -15,7 +15,7 @@ from dambench.core.units import duration, size
 from dambench.report import wording
 from dambench.store import history
 from dambench.store.history import Line
-from dambench.store.leaderboard import AXES, Cell, CellKey, Cost, Leaderboard, Table, leaderboard, rivals
+from dambench.store.leaderboard import AXES, Cell, CellKey, Leaderboard, MethodCost, Table, leaderboard, rivals
 from dambench.store.metrics import ACCURACY, MetricRow, metrics
 from dambench.store.runs import Store
 from dambench.store.statistics import ENOUGH, welch
@@ -214,7 +214,7 @@ def _gap(cell: Cell, other: Cell) -> str:
     return f"{text} (p {'< 0.001' if p < 0.001 else f'{p:.3f}'})"
 
 
-def _distilled(seconds: float, cost: Cost) -> str:
+def _distilled(seconds: float, cost: MethodCost) -> str:
     experts = f"{duration(cost.experts_seconds)} for its experts, " if cost.experts_seconds else ""
     return f"took {experts}{duration(seconds)} to distil ({size(cost.distil_peak_bytes)} peak), "
 

@@ -12,7 +12,7 @@ from dambench.core.units import age, rate
 from dambench.runner import processes
 from dambench.store import listing
 from dambench.store.filters import Filter
-from dambench.store.listing import Glance
+from dambench.store.listing import RunGlance
 from dambench.store.rows import ListedRun
 from dambench.store.runs import Store
 from dambench.tui import clock
@@ -39,7 +39,7 @@ class RunsPage(NamedTuple):
     query: RunsQuery
     numbers: Sequence[int]
     rows: dict[int, ListedRun]
-    glance: Glance | None
+    glance: RunGlance | None
     here: int | None
     """The run that `glance` is of."""
     of: int
@@ -98,7 +98,7 @@ class RunsReader:
         )
 
 
-def course(row: ListedRun, glance: Glance | None, *, ascii_only: bool) -> str:
+def course(row: ListedRun, glance: RunGlance | None, *, ascii_only: bool) -> str:
     """Loss and accuracy as sparklines, speed and memory, on one line."""
     parts = []
     if glance is not None and glance.losses:
@@ -110,7 +110,7 @@ def course(row: ListedRun, glance: Glance | None, *, ascii_only: bool) -> str:
     return "   ".join(parts + speed(row, glance)) or "it has said nothing yet"
 
 
-def wide_course(row: ListedRun, glance: Glance | None, *, ascii_only: bool) -> list[str]:
+def wide_course(row: ListedRun, glance: RunGlance | None, *, ascii_only: bool) -> list[str]:
     """The same as bars of several lines."""
     losses = glance.losses if glance else []
     means: list[float | None] = [estimate.mean for estimate in glance.accuracies] if glance else []
@@ -127,7 +127,7 @@ def wide_course(row: ListedRun, glance: Glance | None, *, ascii_only: bool) -> l
     ]
 
 
-def speed(row: ListedRun, glance: Glance | None) -> list[str]:
+def speed(row: ListedRun, glance: RunGlance | None) -> list[str]:
     """Iterations per second and memory, as far as they are known."""
     speed = (glance.rate if glance and row.stands == "running" else None) or row.rate
     return [*([rate(speed)] if speed else []), *([f"peak {memory(row.peak)}"] if row.peak else [])]
