@@ -123,15 +123,19 @@ def load_all(kind: Kind) -> Plugins[Contract]: ...
 def load_all(kind: Kind) -> Plugins[Contract]:
     """Import all of a kind. What cannot be used keeps nothing else from being listed."""
     loaded = {name: _loaded(kind, name) for name in names(kind)}
+    try:
+        unused = [
+            f"The {kind.removesuffix('s')} {entry.name!r} of {_package(entry)} is not used: dambench has its own."
+            for entry in entry_points(group=f"dambench.{kind}")
+            if is_built_in(kind, entry.name)
+        ]
+    except Exception as error:  # any package at all can be the one
+        why = f"a package here has entry points that cannot be read ({described(error)})"
+        unused = [f"The {kind} of other packages are not known: {why}; `pip check` may tell which."]
     return Plugins(
         usable={name: plugin for name, plugin in loaded.items() if not isinstance(plugin, str)},
         faults={name: fault for name, fault in loaded.items() if isinstance(fault, str)},
-        unused=[
-            f"The {kind.removesuffix('s')} {entry.name!r} of {_package(entry)} is not used: dambench has its own."
-            for entry in entries(kind)
-            if is_built_in(kind, entry.name)
-        ]
-        + _unreadable(kind),
+        unused=unused,
     )
 
 
@@ -259,15 +263,6 @@ def _slow_import_notice(title: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-def _unreadable(kind: Kind) -> list[str]:
-    try:
-        entry_points(group=f"dambench.{kind}")
-    except Exception as error:
-        why = f"a package here has entry points that cannot be read ({described(error)})"
-        return [f"The {kind} of other packages are not known: {why}; `pip check` may tell which."]
-    return []
 
 
 def _package(entry: EntryPoint) -> str:
