@@ -52,7 +52,7 @@ def describe(details: dict[str, Any]) -> None:
 def _facts(run: dict[str, Any], tags: list[str]) -> dict[str, Any]:
     """What is shown of the row of a run, by its title."""
     skipped = ["config", "traceback", "dataset_sha256", "protocol_sha256", "overrides"]
-    skipped += ["uid", "age", "boot", "process_started", "stop_asked"]
+    skipped += ["uid", "boot", "process_started", "stop_asked"]
     skipped += [] if run["phase"] else ["done", "total"]
     skipped += [] if run["attempt"] > 1 else ["attempt"]
     skipped += [] if run["pid"] else ["pid"]

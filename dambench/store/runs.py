@@ -404,7 +404,7 @@ class Store:
         """Everything that is known of one run, in parts that JSON can hold."""
         row = self.run(prefix)
         facts, number = msgspec.structs.asdict(row), row.number
-        del facts["number"]
+        del facts["number"], facts["age"]  # what rows are found and sorted by
 
         def part(table: str, order: str) -> list[SqlRow]:
             rows = self.query(f"select * from {table} where run = ? order by {order}", number)

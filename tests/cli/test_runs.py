@@ -104,6 +104,8 @@ def test_a_set_that_is_not_on_this_machine_is_said_to_be_missing(
     ledger_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = printed(capsys, "runs")
+    for facts in (found[0], printed(capsys, "show", found[0]["id"])["run"]):
+        assert not {"number", "age"} & {*facts}  # they are the database's own
     assert run_cli(["show", found[0]["id"]]) == 0
     assert "its tensors are not on this machine" in capsys.readouterr().out
 
