@@ -117,10 +117,12 @@ def measure_networks(context: Context, measure: Measure, done: Collection[tuple[
                     measured.add((name, result.repeat))
     whole = [all((name, repeat) in measured for repeat in range(context.repeats)) for name in context.networks]
     if context.final and not any(whole):
+        few = f"Of {'each network' if len(whole) > 1 else context.networks[0]} some diverged when they were"
+        all_ = "Every network diverged when it was"
         raise Diverged(
             context.iteration,
-            f"Of each network some diverged when they were trained on the set of iteration {context.iteration}, so "
-            f"that it has no {context.evaluator}",
+            f"{few if measured else all_} trained on the set of iteration {context.iteration}, so that it has no "
+            f"{context.evaluator}",
             "Its values, or its learning rate, may be too large for this protocol.",
         )
 

@@ -428,7 +428,7 @@ def test_an_imported_set_of_absurd_values_ends_the_run_and_gives_no_accuracy() -
     failed = _only(events, Failed)
     assert (failed.diverged, failed.error.partition(":")[0]) == (
         0,
-        "Of each network some diverged when they were trained on the set of iteration 0, so that it has no accuracy",
+        "Every network diverged when it was trained on the set of iteration 0, so that it has no accuracy",
     )
 
 

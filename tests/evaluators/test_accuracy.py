@@ -78,8 +78,16 @@ def test_a_network_whose_outputs_are_no_numbers_has_no_accuracy_by_any_protocol(
         for repeat in (0, 1)
     ]
     assert len(rows(judged(data, test, how=how, repeats=2, stack=stack))) == 2
-    with pytest.raises(Diverged, match="Of each network some diverged"):
+    with pytest.raises(Diverged, match=r"^Every network diverged when it was trained on the set of iteration 40"):
         judged(absurd, test, how=how, repeats=2, stack=stack)
+
+
+def test_where_of_a_network_only_some_diverged_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, test = random_sets()
+    measured = iter([accuracy.scores, lambda context, network: None])
+    monkeypatch.setattr(accuracy, "scores", lambda context, network: next(measured)(context, network))
+    with pytest.raises(Diverged, match=r"^Of convnet-d1-w8 some diverged when they were trained on the set"):
+        judged(data, test, repeats=2)
 
 
 def test_the_whole_set_with_too_large_a_rate_has_no_accuracy() -> None:
