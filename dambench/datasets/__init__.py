@@ -91,7 +91,7 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
     card = _intact(files.data_folder() / f"{stem}.json")
     if card is not None:
         return card
-    say(f"Preparing {choice.name}: this is done once.{_to_download(module, data)}")
+    say(f"Preparing {choice.name}: this is done once.{_to_download(module, choice.name, data)}")
     with _reading(choice.name, data), registry.guarded("datasets", choice.name):
         raw: Raw = module.load(options, data)
         _check(raw, choice.name)
@@ -101,12 +101,16 @@ def prepare(choice: Choice, data: Path | None, say: Callable[[str], None] = lamb
         return _write(raw, choice.name, stem, source)
 
 
-def _to_download(module: Dataset, data: Path | None) -> str:
+def _to_download(module: Dataset, name: str, data: Path | None) -> str:
     if module.SOURCE != "download" or not module.FILES:
         return ""
     missing = files.missing_raw(data or files.raw_folder(), module.FILES, module.INSTEAD)
     if not missing:
         return " Its raw files are here."
+    if data is not None and not data.is_dir():
+        raise BadInput(
+            f"--data {str(data)!r} is not a folder: {name} needs one with {missing[0]!r} in it.", field="data"
+        )
     some = "Its" if len(missing) == len(module.FILES) else f"{len(missing)} of its"
     return f" {some} {counted(len(module.FILES), 'raw file')} must be downloaded."
 

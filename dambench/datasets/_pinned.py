@@ -49,10 +49,6 @@ def read(name: str, data: Path | None, digests: Mapping[str, str], kind: str, *p
         if (folder / path).exists():
             raise BadInput(f"{str(folder / path)!r} is not a file: {name} needs one of that name.")
     if missing:
-        if data is not None and not data.is_dir():
-            raise BadInput(
-                f"--data {str(data)!r} is not a folder: {name} needs one with {missing[0]!r} in it.", field="data"
-            )
         what = f"{missing[0]!r} of {name}, which is not there and has to be downloaded,"
         with files.writing(what, folder, files.HOME_HINT):
             _download(name, folder, digests, missing, kind, parts or ({"train": False},))

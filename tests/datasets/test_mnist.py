@@ -136,8 +136,11 @@ def test_without_files_and_network_a_sentence_says_which_file_is_needed_where(
 
 @pytest.mark.parametrize("name", DOWNLOADED)
 def test_a_place_that_is_no_folder_is_not_made_one(name: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="nowhere' is not a folder"):
-        datasets.prepare(Choice(name), tmp_path / "nowhere")
+    heard: list[str] = []
+    with pytest.raises(BadInput, match="nowhere' is not a folder") as error:
+        datasets.prepare(Choice(name), tmp_path / "nowhere", heard.append)
+    assert error.value.field == "data"
+    assert heard == []  # least of all that it is downloaded
     assert not (tmp_path / "nowhere").exists()
 
 
