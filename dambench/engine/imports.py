@@ -17,6 +17,7 @@ needs to be trained on as it was meant to be (the network's norm, the augmentati
 the network and the protocol say it.
 """
 
+import hashlib
 import io
 import os
 import re
@@ -138,6 +139,8 @@ def read(
     ipcs = {synthetic.ipc_on(card) for synthetic in sets}
     if len(ipcs) > 1:
         raise BadInput(f"{str(path)!r} has sets of {sorted(ipcs)} images per class: say which, with --experiment N.")
+    for synthetic in sets:
+        notes += _oddities(synthetic)
     if not own and pixels is None and preprocessing is None:
         notes += _suspicions(sets, card, say)
     return Reading(tuple(sets), numbers, total, ipcs.pop(), tuple(dict.fromkeys(notes)))
@@ -184,6 +187,25 @@ def protocol_for(synthetic: SyntheticSet) -> str:
     if synthetic.labels.dim() == 2:
         return "datm-pad"
     return "dsa-dm" if synthetic.lr is None else "mtt"
+
+
+def _oddities(synthetic: SyntheticSet) -> list[str]:
+    """Notes on what a person would see on looking at the images, as datasets have them."""
+    images = synthetic.images.flatten(1).contiguous().numpy()
+    digests: dict[int, list[bytes]] = {}
+    for image, label in zip(images, synthetic.hard_labels.tolist(), strict=True):
+        digests.setdefault(label, []).append(hashlib.sha256(image.tobytes()).digest())
+    kinds = {label: set(some) for label, some in digests.items()}
+    if len(synthetic.classes) > 1 and all(some == kinds[min(kinds)] for some in kinds.values()):
+        which = "all images are alike" if len(kinds[min(kinds)]) == 1 else "all classes have the same images"
+        return [f"{which}: nothing tells the classes apart."]
+    notes = []
+    if same := [label for label, some in digests.items() if len(kinds[label]) == 1 < len(some)]:
+        names = [synthetic.classes[label] for label in same]
+        notes.append(f"classes whose images are all alike: {display(', '.join(names), 200)}.")
+    if plain := int((synthetic.images.amin((2, 3)) == synthetic.images.amax((2, 3))).all(1).sum()):
+        notes.append(f"images of one colour all over: {plain} of {len(images)}.")
+    return notes
 
 
 def _suspicions(sets: Sequence[SyntheticSet], card: DataCard, say: Callable[[str], None]) -> list[str]:

@@ -221,6 +221,23 @@ def test_plain_pixels_are_normalised_as_real_ones_are_and_remarked_where_nobody_
     assert imports.read(path, card, pixels="normalised").notes == ()
 
 
+@pytest.mark.parametrize(
+    ("images", "notes"),
+    [
+        (IMAGES[:1].expand(6, 1, 8, 8), ("all images are alike: nothing tells the classes apart.",)),
+        (torch.zeros(6, 1, 8, 8), ("all images are alike: nothing tells the classes apart.",)),
+        (IMAGES[:2].repeat(3, 1, 1, 1), ("all classes have the same images: nothing tells the classes apart.",)),
+        (IMAGES[[0, 1, 2, 2, 4, 4]], ("classes whose images are all alike: class 1, class 2.",)),
+        (torch.cat([IMAGES[:5], torch.ones(1, 1, 8, 8)]), ("images of one colour all over: 1 of 6.",)),
+        (IMAGES, ()),
+    ],
+)
+def test_images_that_tell_nothing_are_remarked(tmp_path: Path, images: Tensor, notes: tuple[str, ...]) -> None:
+    plain = imports.read(_npz(tmp_path, images=images.numpy()), CARD, pixels="normalised")
+    (tmp_path / "own.safetensors").write_bytes(_own(images).to_bytes())
+    assert plain.notes == imports.read(tmp_path / "own.safetensors", CARD).notes == notes
+
+
 def test_whitened_images_are_kept_as_such_and_remarked_where_nobody_said_it(tmp_path: Path) -> None:
     card, real, labels = _digits_of_each()
     whitening = datasets.whitening(card)
