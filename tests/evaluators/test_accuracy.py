@@ -84,8 +84,10 @@ def test_a_network_whose_outputs_are_no_numbers_has_no_accuracy_by_any_protocol(
 
 def test_where_of_a_network_only_some_diverged_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     data, test = random_sets()
-    measured = iter([accuracy.scores, lambda context, network: None])
-    monkeypatch.setattr(accuracy, "scores", lambda context, network: next(measured)(context, network))
+    scores, diverged = accuracy.scores, iter([False, True])
+    monkeypatch.setattr(
+        accuracy, "scores", lambda context, network: None if next(diverged) else scores(context, network)
+    )
     with pytest.raises(Diverged, match=r"^Of convnet-d1-w8 some diverged when they were trained on the set"):
         judged(data, test, repeats=2)
 
