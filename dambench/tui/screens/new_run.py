@@ -35,8 +35,8 @@ from dambench.store.runs import Store
 from dambench.tui.checker import Answer, Checker, Measurement
 from dambench.tui.console import Console
 from dambench.tui.main_screen import LOW
-from dambench.tui.models import catalogue, request
-from dambench.tui.models.catalogue import Catalogue, OptionSchema
+from dambench.tui.models import catalogue, fields, request
+from dambench.tui.models.catalogue import Catalogue
 from dambench.tui.models.preflight import (
     Outlook,
     brief,
@@ -45,7 +45,6 @@ from dambench.tui.models.preflight import (
     preflight_lines,
     read_outlook,
     sharing_line,
-    whereabouts,
 )
 from dambench.tui.models.request import Form
 from dambench.tui.resilient import Resilient
@@ -197,33 +196,7 @@ class NewRunScreen(Resilient, Screen[None]):
         )
 
     def _choices(self, name: str) -> list[tuple[str, str]]:
-        """Label and value of each; none: it is a text."""
-        group, _, option = name.partition(".")
-        match group:
-            case "method" if not option:
-                return [(method, method) for method in self.catalogue.methods]
-            case "dataset" if not option:
-                here, data = catalogue.prepared(), self.form.get("data", "")
-                return [(f"{n}{whereabouts(n, here, self.catalogue, data)}", n) for n in self.catalogue.datasets]
-            case "protocol":
-                return [("quick (default)", ""), *((n, n) for n in self.catalogue.protocols)]
-            case "device":
-                cards = [(f"cuda:{index}", f"cuda:{index}") for index in range(self._devices)]
-                return [("auto", ""), ("cpu", "cpu"), *cards]
-            case "recipe":
-                default, *others = self.catalogue.recipes(self.form.get("method", "")) or ["default"]
-                return [(default, ""), *((n, n) for n in others)]
-        field = request.fields().get(name)
-        if field is None:
-            schema = self._schema(name)
-            return _offered("the recipe's", map(str, schema.enum if schema else ()))
-        if field.kind == "boolean":
-            return [("off", ""), ("on", "on")]
-        return _offered(field.default, field.choices)
-
-    def _schema(self, name: str) -> OptionSchema | None:
-        group, dot, option = name.partition(".")
-        return self.catalogue.options(group, self.form.get(group, "")).get(option) if dot else None
+        return fields.choices(name, self.form, self.catalogue, self._devices)
 
     async def _rebuild(self) -> None:
         """Draw the options anew: there are others now."""
@@ -516,27 +489,10 @@ class NewRunScreen(Resilient, Screen[None]):
     def _hint(self) -> None:
         """About the field in front."""
         name = getattr(self.focused, "field_name", "")
-        schema = self._schema(name)
-        group, _, option = name.partition(".")
-        field = request.fields().get(name)
-        text = field.help if field else ""
-        text += " ← → choose, enter lists." if isinstance(self.focused, ChoiceField) else ""
-        if schema:
-            parts = [f"{option}: {schema.meaning}" if schema.meaning else option]
-            parts += [schema.bounds] if schema.bounds else []
-            if group == "method" and option in self.answer.get("standard", {}):
-                value = self.answer["standard"][option]
-                parts.append(f"recipe {value}: {self._source()}" if self._recommends(option) else f"default {value}")
-            text = "; ".join(parts)
+        text = fields.hint(name, self.form, self.catalogue, self.answer)
+        text += " ← → choose, enter lists." if isinstance(self.focused, ChoiceField) and "." not in name else ""
         text = display(text, 400)
         self._lines["hint"].update(Text(spelled(text) if self.console_app.options.ascii else text))
-
-    def _recommends(self, option: str) -> bool:
-        return option in (self.answer.get("recipe") or {"options": ()})["options"]
-
-    def _source(self) -> str:
-        recipe = self.answer.get("recipe")
-        return str(recipe["source"]) if recipe else ""
 
     def _notes(self) -> None:
         """Beside each field, what it comes to."""
@@ -551,7 +507,7 @@ class NewRunScreen(Resilient, Screen[None]):
             method = self.catalogue.method(self.form.get("method", ""))
             about = f"{method.name}  {method.paper}  "
             text = Text(display(about), "bold")
-            text.append(display(self._source(), 300), "none")
+            text.append(display(fields.recipe_source(self.answer), 300), "none")
             source.update(text)
         self._hint()
         self._before()
@@ -591,9 +547,3 @@ class NewRunScreen(Resilient, Screen[None]):
     def on_resize(self) -> None:
         self.set_class(self.size.height < LOW, "low")
         self._before()
-
-
-def _offered(default: str, values: Iterable[str]) -> list[tuple[str, str]]:
-    """Values to choose from, the default first, which is none; nothing, where any value may be typed."""
-    others = [(value, value) for value in values if value != default]
-    return [(default, ""), *others] if others else []
