@@ -60,10 +60,10 @@ class Held(NotKept):
 
 
 class Gone(NotKept):
-    """Under the name of the database is not the file any more that was opened.
+    """Under the name of the database is not the file any more that was opened, or not all of its tables.
 
     Attributes:
-        readable: whether what was opened can still be read: it was removed or renamed, not written over.
+        readable: whether what was opened can still be read: it was removed or renamed, not written over or emptied.
     """
 
     def __init__(self, text: str, *, readable: bool):

@@ -360,7 +360,8 @@ def transaction(db: Database, path: Path, patience: float | None = None) -> Iter
                 raise
             _note_look(path, lock)
     except sqlite3.Error as error:
-        if _is(error, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        # SQLITE_ERROR: it has no such table, as ours has; somebody has dropped it.
+        if _is(error, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
             raise Gone(f"The database {str(path)!r} could not be written: {error}.", readable=False) from error
         raise NotKept(f"The database {str(path)!r} could not be written: {error}.") from error
     except OSError as error:

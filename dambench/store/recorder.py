@@ -1,7 +1,8 @@
 """Recorder: writes what one process of a run says, about once a second, and loses none of it.
 
 While somebody else holds the database the run goes on, and its words wait in memory. Where the file is removed,
-replaced or written over, or is held for too long, they are kept in another file, which `dambench db merge` takes.
+replaced or written over, what is in it is dropped, or it is held for too long, they are kept in another file, which
+`dambench db merge` takes.
 """
 
 import os
@@ -20,7 +21,7 @@ from dambench.core import files
 from dambench.core.errors import BadInput, Gone, Held, KeptElsewhere, NotKept
 from dambench.core.events import AnyEvent, Previewed, Progressed, Sampled, Stepped, harmless
 from dambench.store import database
-from dambench.store.records import EventLogged, LogRecord, log_event
+from dambench.store.records import AttemptSuperseded, EventLogged, LogRecord, log_event
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.store.tables import PREVIEWS
@@ -122,6 +123,10 @@ class Recorder:
         except Gone as error:
             self._readable = error.readable
             self._lose(str(error))
+        except AttemptSuperseded:
+            if self._store.with_uid(self._uid) is not None:
+                raise
+            self._lose(f"The run {self._run} is not in the database {str(self._store.path)!r} any more.")
         except NotKept:
             raise
         except Exception:  # a fault of ours: what it was about cannot be kept, all else can

@@ -161,6 +161,40 @@ def test_a_run_whose_database_goes_away_is_kept_whole_and_can_be_merged(
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "drop table events",
+        "drop table runs",
+        "drop table samples",
+        "drop table measurements",
+        "delete from runs",
+    ],
+)
+def test_a_run_under_which_another_program_drops_a_table_is_kept_whole_and_can_be_merged(
+    sql: str, tmp_path: Path, undisturbed: list[Any]
+) -> None:
+    path = tmp_path / "runs.db"
+
+    def spoken() -> Iterator[AnyEvent]:
+        for number, event in enumerate(_said()):
+            if number == 4:
+                with closing(sqlite3.connect(path)) as other, other:
+                    other.execute("pragma foreign_keys = on")
+                    other.execute(sql)
+            yield event
+
+    with closing(Store.open(path, write=True)) as store:
+        run = store.create(config(), CARD)
+        with pytest.raises(KeptElsewhere, match="dambench db merge") as told:
+            list(Recorder(store, run).record(spoken()))
+    kept = Path(str(told.value).split("'")[3])
+    assert kept.parent == tmp_path
+    with closing(Store.open(tmp_path / "merged.db", write=True)) as merged:
+        assert merge(merged, kept).added == [run]
+        assert _told(merged, run) == undisturbed
+
+
 @contextmanager
 def _lock_held(path: Path) -> Iterator[None]:
     with path.with_name(f"{path.name}-lock").open("a") as lock:
