@@ -1,6 +1,7 @@
 """A bundle: runs and the files of their sets, to be carried to another machine. One uncompressed tar, or a folder:
 
     runs.db                             the runs
+    runs.db.sha256                      its SHA-256, as `sha256sum -c` reads it; bundles of before have none
     sets/SHA256.safetensors             their synthetic sets
     data/zca-DATA-SHA256.safetensors    the whitenings without which some of them cannot be tested
 
@@ -34,6 +35,8 @@ from dambench.store.runs import Store
 
 DATABASE = "runs.db"
 
+DIGEST = "runs.db.sha256"
+
 LARGEST_FILE = 32 * 10**9
 """The size of one file in a bundle, at most."""
 
@@ -43,7 +46,8 @@ PIECE = 2**22
 """Bytes that are copied at once."""
 
 NAME = re.compile(
-    r"runs\.db|sets/(?P<set>[0-9a-f]{64})\.safetensors|data/zca-[0-9a-f]{16}-(?P<whitening>[0-9a-f]{64})\.safetensors"
+    r"runs\.db(?:\.sha256)?|sets/(?P<set>[0-9a-f]{64})\.safetensors"
+    r"|data/zca-[0-9a-f]{16}-(?P<whitening>[0-9a-f]{64})\.safetensors"
 )
 """The names of files in a bundle."""
 
@@ -99,12 +103,13 @@ def bundle(store: Store, target: Path, runs: Sequence[str], *, overwrite: bool =
         with closing(Store.open(content / DATABASE)) as copied:
             made.runs = len(copied.query("select 1 from runs"))
             needed = _needed(copied)
+        (content / DIGEST).write_text(f"{files.sha256(content / DATABASE)}  {DATABASE}\n")
         contents = {name: path for name, path in _files(needed, made) if _is_sound(name, path, made)}
         made.sets = sum(name.startswith("sets/") for name in contents)
         made.size_bytes = sum(path.stat().st_size for path in contents.values())
         if target.suffix == ".tar":
             with tarfile.open(content / "tar", "w") as tar:
-                for name, path in [(DATABASE, content / DATABASE), *sorted(contents.items())]:
+                for name, path in [*((name, content / name) for name in (DATABASE, DIGEST)), *sorted(contents.items())]:
                     with reading.opened(path) as file:
                         tar.addfile(_header(name, path.stat().st_size), file)
             _sync(content / "tar")
@@ -226,6 +231,7 @@ def merge_all(store: Store, paths: Sequence[Path]) -> merge.Merged:
     with ExitStack() as stack:
         sources = [stack.enter_context(_open(path)) for path in paths]
         for source in sources:
+            _check_database(source)
             with merge.opened(store, source.database, source.path):
                 pass
         for source in sources:
@@ -233,6 +239,18 @@ def merge_all(store: Store, paths: Sequence[Path]) -> merge.Merged:
             merge.merge(store, source.database, merged, source.path)
     merged.missing.sort()
     return merged
+
+
+def _check_database(source: Source) -> None:
+    """See that a bundle's database is as it was bundled, where the bundle says how that is."""
+    if DIGEST in source.opened:
+        with source.opened[DIGEST]() as file:
+            expected = file.read(64)
+        if files.sha256(source.database).encode() != expected:
+            raise BadInput(
+                f"The bundle {str(source.path)!r} is not merged: its {DATABASE} is damaged, or was changed; its "
+                f"SHA-256 is not that in {DIGEST}. Bundle the runs again."
+            )
 
 
 def _take_sets(source: Source, merged: merge.Merged) -> None:
@@ -320,7 +338,7 @@ def _open(path: Path) -> Iterator[Source]:
 
 
 def _in_folder(path: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
-    for file in [path / DATABASE, *sorted(path.glob("sets/*")), *sorted(path.glob("data/*"))]:
+    for file in [path / DATABASE, path / DIGEST, *sorted(path.glob("sets/*")), *sorted(path.glob("data/*"))]:
         name = file.relative_to(path).as_posix()
         if NAME.fullmatch(name) is None:
             continue  # whoever owns the folder may have put it there

@@ -161,7 +161,12 @@ def _beside(**changes: Any) -> Callable[[tarfile.TarInfo, bytes], list[tuple[tar
         (_beside(name="runs.db", type=tarfile.FIFOTYPE), "no plain file"),
         (_beside(name="runs.db"), "is in it twice"),
         (lambda member, content: [(member, content)] if member.name != "runs.db" else [], "it has no runs.db"),
-        (lambda member, content: [(member, b"not a database " * (len(content) // 15 + 1))], "is not a database"),
+        (
+            lambda member, content: (
+                [] if member.name == "runs.db.sha256" else [(member, b"not a database " * (len(content) // 15 + 1))]
+            ),
+            "is not a database",
+        ),
     ],
 )
 def test_what_no_bundle_holds_is_refused_and_nothing_is_taken_in(
@@ -183,6 +188,47 @@ def test_what_no_bundle_holds_is_refused_and_nothing_is_taken_in(
     assert not _kept(tmp_path / "here")
     assert not (tmp_path.parent / "evil").exists()
     assert hashlib.sha256((tmp_path / "runs.db").read_bytes()).hexdigest() == before
+
+
+@pytest.mark.parametrize("target", ["flipped.tar", "flipped"])
+@pytest.mark.parametrize("name", ["runs.db", "runs.db.sha256"])
+def test_any_flipped_byte_of_a_bundle_s_runs_is_noticed_before_anything_is_taken_in(
+    target: str,
+    name: str,
+    there: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _bundle(target) == 0
+    whole = tmp_path / target if target.endswith(".tar") else tmp_path / target / name
+    begin, content = 0, whole.read_bytes()
+    end = len(content)
+    if target.endswith(".tar"):
+        with tarfile.open(whole) as tar:
+            begin, end = tar.getmember(name).offset_data, tar.getmember(name).offset_data + tar.getmember(name).size
+    monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "here"))
+    draw = random.Random(0)
+    for place in draw.sample(range(begin, min(end, begin + 64) if "sha" in name else end), 5):
+        flipped = bytes([content[place] ^ 1 << draw.randrange(8)])
+        whole.write_bytes(content[:place] + flipped + content[place + 1 :])
+        capsys.readouterr()
+        assert run_cli(["db", "merge", target]) == 2, place
+        assert "its runs.db is damaged, or was changed" in capsys.readouterr().err
+    whole.write_bytes(content)
+    assert run_cli(["runs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert not _kept(tmp_path / "here")
+    assert run_cli(["db", "merge", target]) == 0
+
+
+def test_a_bundle_of_before_that_has_no_digest_is_merged(there: list[str], tmp_path: Path) -> None:
+    assert _bundle("old.tar") == 0
+    _rewritten(
+        tmp_path / "old.tar", lambda member, content: [] if member.name == "runs.db.sha256" else [(member, content)]
+    )
+    with closing(Store.open(tmp_path / "here.db", write=True)) as here:
+        assert sorted(bundle.merge_all(here, [tmp_path / "old.tar"]).added) == sorted(there)
 
 
 def test_a_set_that_is_not_what_its_name_says_is_left_out_and_the_others_are_taken_in(
