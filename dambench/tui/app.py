@@ -161,7 +161,7 @@ class DambenchApp(App[None]):
         """Ask for whatever is in front, if the answer before has been taken in."""
         place = self.front()
         if place is not None:
-            place.say_age()
+            place.show_age()
         if self.feed.free:
             self._ask(now=place is not None and place.behind)
 
@@ -199,7 +199,7 @@ class DambenchApp(App[None]):
             return
         for name in self.PLACES:
             if (place := cast(MainScreen, self.get_screen(name))).is_mounted:
-                place.anew()
+                place.forget()
         if isinstance(self.screen, NewRunScreen):
             self.screen.ask_again()
         name = display(str(self.path))
@@ -443,7 +443,7 @@ class DambenchApp(App[None]):
         if place is not None and now - self._read_anew >= ANEW:
             self._read_anew = now
             with suppress(Exception):  # it is at fault already
-                place.anew()
+                place.forget()
         if (new or by_key) and not isinstance(self.screen, Broken):
             self.push_screen(Broken(error, self.log_path))
         elif place is not None:

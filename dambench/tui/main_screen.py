@@ -27,7 +27,7 @@ class MainScreen(Resilient, Screen[None]):
     """A screen with the line of all places above, its own content, and key hints below.
 
     A subclass says what it wants to know (`question`, asked again and again while the place is in front, in the feed's
-    thread), shows what was found (`show`), and can forget all it knows (`anew`).
+    thread), shows what was found (`show`), and can forget all it knows (`forget`).
     """
 
     NAME: ClassVar[str]
@@ -75,7 +75,7 @@ class MainScreen(Resilient, Screen[None]):
         """
         raise NotImplementedError
 
-    def anew(self) -> None:
+    def forget(self) -> None:
         """Forget what was found: it is of another file now, or something is wrong with it."""
         self.answered, self.behind = False, True
         self._since, self._as_of = time.monotonic(), 0.0
@@ -106,9 +106,9 @@ class MainScreen(Resilient, Screen[None]):
             self.behind = not self.show(result.answer)
             if not self.behind:
                 self._as_of = result.at
-        self.say_age()
+        self.show_age()
 
-    def say_age(self) -> None:
+    def show_age(self) -> None:
         """Say what is wrong, and how old that is which is shown, unless it is as good as new."""
         now, parts = time.monotonic(), [display(self._trouble, 300)] if self._trouble else []
         if self.fault:

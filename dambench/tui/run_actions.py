@@ -73,7 +73,7 @@ def kill(screen: MainScreen, row: RunRow) -> None:
         if text is None:
             return
         if text.strip() == run:
-            do(screen, kill)
+            in_background(screen, kill)
         else:
             app.say(f"Not killed: {text!r} is not {run!r}.", "warning")
 
@@ -101,7 +101,7 @@ def resume(screen: MainScreen, row: RunRow) -> None:
         return f"{run} goes on."
 
     app.say(f"{run} is about to go on …")
-    do(screen, resume)
+    in_background(screen, resume)
 
 
 def evaluate_again(screen: MainScreen, row: RunRow) -> None:
@@ -137,7 +137,7 @@ def tag(screen: MainScreen, rows: Sequence[RunRow]) -> None:
             return ""
 
         if words:
-            do(screen, edit)
+            in_background(screen, edit)
 
     about = "Words; with a - in front they are taken away."
     screen.app.push_screen(Ask(f"Tag {_which(rows)}", "", about), typed)
@@ -168,7 +168,7 @@ def _ask_note(screen: MainScreen, row: RunRow, text: str, was: str, about: str =
             return ""
 
         if text is not None and text != was:
-            do(screen, edit)
+            in_background(screen, edit)
 
     screen.app.push_screen(Ask(f"Note to {row.id}", text, about), typed)
 
@@ -192,7 +192,7 @@ def delete(screen: MainScreen, rows: Sequence[RunRow]) -> None:
 
 
 def _confirm(screen: MainScreen, question: Sure, work: Callable[[], str]) -> None:
-    screen.app.push_screen(question, lambda yes: do(screen, work) if yes else None)
+    screen.app.push_screen(question, lambda yes: in_background(screen, work) if yes else None)
 
 
 def _start(arguments: Sequence[str], otherwise: str) -> str:
@@ -211,7 +211,7 @@ def _start(arguments: Sequence[str], otherwise: str) -> str:
     return run
 
 
-def do(screen: MainScreen, work: Callable[[], str]) -> None:
+def in_background(screen: MainScreen, work: Callable[[], str]) -> None:
     """Work in a thread that nobody waits for, not even who quits; say what came of it, and look again."""
     app = screen.console_app
 

@@ -564,7 +564,7 @@ def test_a_run_is_resumed_without_waiting_for_it(path: Path, monkeypatch: pytest
 
 
 def test_where_one_may_only_look_nothing_is_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_actions, "do", lambda place, work: pytest.fail("it worked"))
+    monkeypatch.setattr(run_actions, "in_background", lambda place, work: pytest.fail("it worked"))
     app = console(path, readonly=True)
 
     async def scene(pilot: Pilot[None]) -> None:

@@ -126,8 +126,8 @@ class CompareScreen(MainScreen):
             self._last = last = store, version, comparison.find(store, *query)
         return last[2]
 
-    def anew(self) -> None:
-        super().anew()
+    def forget(self) -> None:
+        super().forget()
         self.result = self._drawn = None
         self._blank("")
 

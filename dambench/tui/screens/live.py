@@ -131,8 +131,8 @@ class LiveScreen(run_actions.RunActionsScreen):
     def question(self) -> Question:
         return self._reader.read
 
-    def anew(self) -> None:
-        super().anew()
+    def forget(self) -> None:
+        super().forget()
         self._reader = RunReader(self._reader.run)
         self._snapshot, self._answered, self._back, self._frozen = None, False, 0, False
         self._lacking = []

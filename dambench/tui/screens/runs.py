@@ -153,8 +153,8 @@ class RunsScreen(run_actions.RunActionsScreen):
         self._key_pressed = True
         super().ask()
 
-    def anew(self) -> None:
-        super().anew()
+    def forget(self) -> None:
+        super().forget()
         if (row := self.table.row) is not None:
             self._begin = row.id
         self._reader, self._page, self._key_pressed = RunsReader(), None, True
