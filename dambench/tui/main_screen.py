@@ -24,10 +24,10 @@ OLD = 5.0
 
 
 class MainScreen(Resilient, Screen[None]):
-    """A screen with the line of all places above, its own content, and key hints below.
+    """A screen with the line of all main screens above, its own content, and key hints below.
 
     A subclass says what it wants to know (`question`, asked again and again while the place is in front, in the feed's
-    thread), shows what was found (`show`), and can forget all it knows (`forget`).
+    thread), shows the answer (`show`), and can forget all it knows (`forget`).
     """
 
     NAME: ClassVar[str]
@@ -68,15 +68,15 @@ class MainScreen(Resilient, Screen[None]):
         raise NotImplementedError
 
     def show(self, answer: Any) -> bool:
-        """Draw what was found, only what has changed. Returns whether it was: otherwise it is asked for again soon.
+        """Draw an answer, only what has changed. Returns whether it was drawn: otherwise it is asked for again soon.
 
         Args:
-            found: None: there is no database.
+            answer: None: there is no database.
         """
         raise NotImplementedError
 
     def forget(self) -> None:
-        """Forget what was found: it is of another file now, or something is wrong with it."""
+        """Forget all answers: they are of another file, or something is wrong with them."""
         self.answered, self.behind = False, True
         self._since, self._as_of = time.monotonic(), 0.0
 

@@ -37,7 +37,7 @@ def shoot(
         run: the id of the run that is shown in Live; empty: the newest.
         size: columns and lines.
         keys: that are pressed first, as Textual calls them.
-        look: as the console is started; it only looks in any case.
+        options: as the console is started; it only looks in any case.
         theme: its name; empty: the one that the user of the console has chosen.
 
     Raises:
