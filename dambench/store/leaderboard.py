@@ -335,7 +335,7 @@ def _counted(
                 run=run.id,
                 source=entry.on_source,
                 tested=entry.tested,
-                computed=run.computed,
+                computed=entry.computed,
             )
             for network in final
         ]

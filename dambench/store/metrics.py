@@ -58,12 +58,12 @@ def find_metric(store: Store, name: str) -> MetricRow:
 
 
 _LATEST = """
-    from measurements join evaluations using (run, iteration, evaluator, subject, repeat)
-    where measurements.run = runs.number and measurements.evaluator = {evaluator} and measurements.metric = {metric}
-        and measurements.subject = json_extract(runs.config, '$.evaluate_on[0]')
+    from evaluations cross join measurements using (run, iteration, evaluator, subject, repeat)
+    where evaluations.run = runs.number and evaluations.evaluator = {evaluator} and measurements.metric = {metric}
+        and evaluations.subject = json_extract(runs.config, '$.evaluate_on[0]')
         and evaluations.protocol_sha256 = runs.protocol_sha256
-        and measurements.iteration = (select max(iteration) from evaluations
-            where evaluations.run = runs.number and evaluations.evaluator = {evaluator})
+        and evaluations.iteration = (select max(iteration) from evaluations as any
+            where any.run = runs.number and any.evaluator = {evaluator})
 """
 """What stands for a row of `runs`: the values on its latest set, of the first network it is evaluated on."""
 

@@ -43,18 +43,6 @@ class FinishedRun(Struct):
     made_in: str | None
     """In which precision the set was made that this run only evaluates."""
 
-    @property
-    def computed(self) -> tuple[tuple[str, str], ...]:
-        """With what, as far as it is known: it changes bits at most, or should, and is told where it is mixed."""
-        config = json.loads(self.config)
-        facts = {
-            "dambench": self.dambench,
-            "torch": self.torch,
-            "kind of device": config.get("where", {}).get("device", "cpu").partition(":")[0],
-            "kind of operations": "deterministic" if config.get("deterministic") else "any",
-        }
-        return tuple((name, value) for name, value in facts.items() if value)
-
 
 @dataclass
 class EvaluatedRun:
@@ -85,7 +73,18 @@ class EvaluatedRun:
         """What scores have in common that are told by one name."""
         return self.settings, *self.place
 
-    @property
+    @cached_property
+    def computed(self) -> tuple[tuple[str, str], ...]:
+        """With what, as far as it is known: it changes bits at most, or should, and is told where it is mixed."""
+        facts = {
+            "dambench": self.run.dambench,
+            "torch": self.run.torch,
+            "kind of device": self.config.get("where", {}).get("device", "cpu").partition(":")[0],
+            "kind of operations": "deterministic" if self.config.get("deterministic") else "any",
+        }
+        return tuple((name, value) for name, value in facts.items() if value)
+
+    @cached_property
     def on_source(self) -> bool:
         """Whether the network is the one that the set was matched on, whatever the norm of either."""
         return _without_norm(self.network) == _without_norm(self.run.network)

@@ -381,10 +381,12 @@ class Store:
         """
         # By the primary key of each run that is listed: to join and group would read the scores of all.
         scores = (
-            "from scores where run = runs.number and final = 1 and network = json_extract(config, '$.evaluate_on[0]')"
+            "from evaluations cross join measurements using (run, iteration, evaluator, subject, repeat) "
+            "where run = runs.number and final = 1 and evaluator = 'accuracy' and metric = 'accuracy' "
+            "and subject = json_extract(config, '$.evaluate_on[0]')"
         )
         # Those that are left where others diverged stand for nothing.
-        mean = "iif(state != 'finished' or count(*) >= json_extract(config, '$.eval_repeats'), avg(accuracy), null)"
+        mean = "iif(runs.state != 'finished' or count(*) >= json_extract(config, '$.eval_repeats'), avg(value), null)"
         rows = self.query(
             f"""
             select id, name, state, method, overrides, dataset, ipc, protocol, seed, phase, done, total,

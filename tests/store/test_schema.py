@@ -10,7 +10,7 @@ import pytest
 from dambench.cli.app import run_cli
 from dambench.store.runs import Store
 from dambench.store.schema import VERSION
-from dambench.store.upkeep import migrate
+from dambench.store.upkeep import check, migrate
 from tests.ledger import SCHEMAS, add, config, older, tables
 
 
@@ -81,6 +81,24 @@ def test_a_file_of_an_older_schema_is_read_as_it_is(old: Path, capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out)["usage"]["samples"] == 0
     assert hashlib.sha256(old.read_bytes()).hexdigest() == digest
     assert [name for name in os.listdir(old.parent) if name.startswith("old.db")] == ["old.db"]
+
+
+def test_a_file_of_an_older_schema_reports_the_same_bytes_and_its_checksums_hold_before_and_after(
+    old: Path, schema: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def reports() -> list[str]:
+        with closing(Store.open(old)) as store:
+            assert {finding.state for finding in check(store)} <= {"ok", "missing"}
+            (results,) = (finding.detail for finding in check(store) if finding.what == "results")
+            assert results.startswith("2 finished runs as" if schema > 3 else "0 finished runs as")
+        for format_ in ("markdown", "latex", "csv", "html", "json"):
+            assert run_cli(["report", "--format", format_, "--db", str(old)]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    before = reports()
+    assert migrate(old)[:2] == (schema, VERSION)
+    assert reports() == before
+    assert "62.5 ± 17.7 (2)" in "".join(before)
 
 
 def test_an_older_file_is_copied_before_it_is_changed_and_each_one_anew(old: Path, schema: int) -> None:
