@@ -37,12 +37,12 @@ def fields() -> dict[str, OptionSpec]:
 def arguments(form: Mapping[str, str]) -> list[str]:
     """The words after `dambench run`."""
     order = list(fields())
-    found: list[str] = []
+    words: list[str] = []
     # The settings of a method go over its recipe.
     for name in sorted(form, key=lambda name: order.index(name if name in order else "recipe")):
         if text := form[name].strip():
-            found += _argument(name, text)
-    return found
+            words += _argument(name, text)
+    return words
 
 
 def _argument(name: str, text: str) -> list[str]:
