@@ -1,4 +1,4 @@
-"""What a report says, before any format: titles, cells and sentences, as harmless plain text.
+"""The words of a report, before any format: titles, cells and sentences, as harmless plain text.
 
 Every format escapes all of it, our own words too, so that nothing that came from a name can become markup.
 """
@@ -61,7 +61,7 @@ def _few(items: Sequence[str], between: str) -> str:
 
 
 def selection(board: Leaderboard) -> str:
-    """Which runs are meant, for what stands beside a table; empty: all."""
+    """Name the filter of the runs, for what stands beside a table; empty: all are meant."""
     return f"; only runs meant by {display(board.only)}" if board.only else ""
 
 
@@ -145,7 +145,7 @@ def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> Entry:
 
 
 def networks(cell: Cell) -> str:
-    """How many there are: `5`, or `3×5` where they were trained on 3 sets."""
+    """Count them: `5`, or `3×5` where they were trained on 3 sets."""
     if cell.sets == 1:
         return str(cell.n)
     return f"{cell.n}, {cell.sets} sets" if cell.networks_per_set is None else f"{cell.sets}×{cell.networks_per_set}"
@@ -206,7 +206,7 @@ def cost_lines(costs: list[MethodCost]) -> list[list[str]]:
 
 
 def reading(board: Leaderboard) -> list[str]:
-    """How the numbers came about, in sentences."""
+    """Tell in sentences how the numbers came about."""
     notes = [
         f"{display(board.metric.description, 400)}; nothing was selected on it. Mean ± sample standard deviation (n) "
         "over n networks trained from different initial weights.",
@@ -226,7 +226,7 @@ def reading(board: Leaderboard) -> list[str]:
 
 
 def signs(tables: Sequence[Table], *, bold: str, brief: bool = False) -> list[str]:
-    """What each sign and each further column of these tables says, those that mislead most first; ± is in SHORT.
+    """Explain each sign and each further column of these tables, those that mislead most first; ± is in SHORT.
 
     Args:
         bold: how a cell in `best` is shown.

@@ -1,4 +1,4 @@
-"""What a run's machine is doing, and why there may be no GPU: NVML for the GPU, psutil for the host.
+"""The monitor of a run's machine, and the reasons why there may be no GPU: NVML for the GPU, psutil for the host.
 
 A sample is never worth a run. All questions are asked in a thread of its own, which may hang or break: then samples
 stop, and a note says so. The GPU is found by its UUID, since CUDA_VISIBLE_DEVICES changes its number, and opened
@@ -70,7 +70,7 @@ _TROUBLES = {
 
 
 def trouble(error: Exception) -> str:
-    """What it means that NVML answered so, and what to do next."""
+    """Explain an answer of NVML, and what to do next."""
     explanation = _TROUBLES.get(error.value) if isinstance(error, pynvml.NVMLError) else None
     return (
         explanation
@@ -79,7 +79,7 @@ def trouble(error: Exception) -> str:
 
 
 def explain(cuda: str, devices: int, nvml: Any = pynvml, environ: Mapping[str, str] = os.environ) -> str:
-    """Why torch has no GPU here or, where it has one, why NVML cannot be asked; empty: it has, and NVML can.
+    """Explain why torch has no GPU here or, where it has one, why NVML cannot be asked; empty: neither is so.
 
     Args:
         cuda: the version that torch is built with; empty: none.
@@ -176,7 +176,7 @@ def _user(pid: int) -> str:
 
 
 def _hides(visible: str, uuids: list[str]) -> bool:
-    """Whether that CUDA_VISIBLE_DEVICES leaves no GPU: CUDA stops at the first entry that names none."""
+    """Tell whether that CUDA_VISIBLE_DEVICES leaves no GPU: CUDA stops at the first entry that names none."""
     first = visible.split(",")[0].strip()
     if first.startswith("MIG-"):
         return False  # it may name an instance that is gone: that is a matter of MIG
@@ -260,7 +260,7 @@ class Monitor:
                 self._thread.join(FAREWELL)
 
     def take(self) -> list[Sampled | Warned]:
-        """What was sampled and noticed since the last call. Waits for nothing."""
+        """Take what was sampled and noticed since the last call, without waiting."""
         events: list[Sampled | Warned] = []
         with suppress(IndexError):
             while True:
@@ -438,7 +438,7 @@ def _figure(value: Any) -> int:
 
 
 def _contained() -> bool:
-    """Whether this process lives in a container that counts processes by itself; Linux numbers the host's own so."""
+    """Tell whether this process is in a container that counts processes by itself; Linux numbers the host's own so."""
     with suppress(OSError):
         return os.readlink("/proc/self/ns/pid") != "pid:[4026531836]"
     return False

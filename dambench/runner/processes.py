@@ -47,7 +47,7 @@ def this_process(log: str = "") -> Process:
 
 
 def _boot() -> str:
-    """Since this machine, and this container, were started; empty: not known."""
+    """An identity of the time since this machine, and this container, were started; empty: not known."""
     parts = []
     with suppress(OSError):
         parts = [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
@@ -55,7 +55,7 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> int:
-    """When a process was started, in ticks since the machine was (elsewhere than on Linux: the clock's).
+    """The start of a process, in ticks since that of the machine (elsewhere than on Linux: the clock's).
 
     0: there is no such process, or it has ended and nobody has asked how.
     """
@@ -72,7 +72,7 @@ def _started(pid: int) -> int:
 
 
 class ProcessRow(Protocol):
-    """Which process a run is by its row, and how it stands by its own word."""
+    """The columns that say which process a run is, and how it stands by its own word."""
 
     @property
     def state(self) -> str: ...
@@ -89,7 +89,7 @@ class ProcessRow(Protocol):
 
 
 def state(row: ProcessRow) -> State:
-    """How a run stands: what its row says, unless its process is not there any more.
+    """Look up how a run stands: as its row says, unless its process is not there any more.
 
     On this machine that is known at once; of another one, only that it has been silent.
     """
@@ -107,7 +107,7 @@ def state(row: ProcessRow) -> State:
 
 
 def states(store: Store) -> dict[int, State]:
-    """By its number, how each run stands that is waiting or running by its own word."""
+    """Look up how each run stands, by its number, that is waiting or running by its own word."""
     return {row.number: state(row) for row in store.unfinished()}
 
 
@@ -119,7 +119,7 @@ def silence(row: ProcessRow) -> float:
 
 
 def is_here(row: ProcessRow) -> bool:
-    """Whether the run's process, if there is one, can be signalled from here."""
+    """Tell whether the run's process, if there is one, can be signalled from here."""
     return bool(row.host == socket.gethostname() and row.boot == _boot())
 
 
@@ -215,7 +215,7 @@ def start(arguments: Sequence[str], say: Callable[[str], None]) -> tuple[str, in
 
 
 def _first_line(pipe: int, log: Path, say: Callable[[str], None]) -> str:
-    """What comes through the pipe until its end; meanwhile the log is read aloud."""
+    """Read what comes through the pipe until its end, and meanwhile the log aloud."""
     received = b""
     os.set_blocking(pipe, False)
     with log.open("rb") as output:

@@ -64,7 +64,7 @@ IMPORTED = "select id, config from runs where method = 'imported' and deleted_at
 
 @dataclass
 class Bundled:
-    """What a bundle holds."""
+    """The contents of a bundle."""
 
     file: str
     runs: int = 0
@@ -155,7 +155,7 @@ def _copy_runs(store: Store, path: Path, runs: Sequence[str]) -> None:
 
 
 def _needed(store: Store) -> dict[str, tuple[int | None, list[str]]]:
-    """By SHA-256, the sets of a database's runs: their size, if it is known, and the runs that need them."""
+    """List the sets of a database's runs, by SHA-256: their size, if it is known, and the runs that need them."""
     needed: dict[str, tuple[int | None, list[str]]] = {}
     for row in store.query(SETS):
         if isinstance(row["sha256"], str) and SHA256.fullmatch(row["sha256"]):

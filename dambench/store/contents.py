@@ -67,7 +67,7 @@ def columns(table: str) -> list[Column]:
 
 
 def wrong(schema: list[Column], row: SqlRow) -> str:
-    """Which value of a row is of another type than its column; empty: none is."""
+    """Find a value of a row that is of another type than its column; empty: there is none."""
     for name, kind, nullable in schema:
         value = row.get(name)
         if name not in row or kind not in _TYPES or (value is None and nullable):

@@ -373,7 +373,7 @@ def _is(error: sqlite3.Error, *codes: int) -> bool:
 
 
 def reason(error: sqlite3.Error, path: Path) -> str:
-    """Why it cannot be used: what SQLite says, and whether the disk is full, of which SQLite does not always know."""
+    """The reason why it cannot be used: what SQLite says, or that the disk is full, which SQLite may not know."""
     with suppress(OSError):
         if files.room(path) < 1 << 16:
             return f"{error}; the disk is full"
@@ -456,13 +456,13 @@ def _inode(path: Path) -> int:
 
 
 def _look(path: Path) -> bytes:
-    """How the file itself is, which changes when a log is folded in."""
+    """The looks of the file itself, which change when a log is folded in."""
     status = path.stat()
     return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}\n".encode()
 
 
 def _known_look(lock: int) -> bytes:
-    """How it was when it was last let go; empty: nobody has said so."""
+    """Its looks when it was last let go; empty: nobody has noted them."""
     return os.pread(lock, 100, 0)
 
 
@@ -475,7 +475,7 @@ def _note_look(path: Path, lock: int) -> None:
 
 
 def _has_strange_log(path: Path) -> bool:
-    """Whether there is a log, and the file is not as it was when a dambench last let go of it: the log may be of
+    """Tell whether there is a log, and the file is not as it was when a dambench last let go of it: the log may be of
     another file."""
     with suppress(OSError):
         if not _has_log(path):
@@ -489,7 +489,7 @@ def _has_strange_log(path: Path) -> bool:
 
 
 def _goes_with_its_log(path: Path) -> bool:
-    """Whether a file and the log beside it make a whole, in which there is every run that the file alone has."""
+    """Tell whether a file and the log beside it make a whole, in which there is every run that the file alone has."""
     if not _is_sound(path, "mode=ro"):
         return False
     alone, both = (_uids(path, f"mode=ro{more}") for more in ("&immutable=1", ""))
@@ -504,7 +504,7 @@ def _uids(path: Path, mode: str) -> set[str]:
 
 
 def _is_sound(path: Path, mode: str) -> bool:
-    """Whether all pages go together, read anew."""
+    """Tell whether all pages go together, read anew."""
     with suppress(OSError):
         if not path.stat().st_size:
             return False  # and SQLite would remove the log

@@ -72,7 +72,7 @@ Term = Callable[[Really, datetime], Clause]
 
 
 class Filter(NamedTuple):
-    """What `read` understood."""
+    """A filter as `read` understood it."""
 
     text: str
     alternatives: list[list[Term]]
@@ -232,7 +232,7 @@ def _text(column: str, around: str = "{}") -> Callable[[str, str, str], Term]:
 
 
 def _protocol(name: str, operator: str, value: str) -> Term:
-    """With its hash, or by its name alone."""
+    """A protocol with its hash, or by its name alone."""
     _exact(name, operator)
     pattern = _pattern(value)
     return _either(_like("runs.protocol", pattern), _like("runs.protocol", f"{pattern}#%"))

@@ -1,4 +1,4 @@
-"""What runs of the past say about one that has not begun: what it would take, and which are like it."""
+"""Runs of the past, for one that has not begun: what it would take, and which are like it."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ LOGGED_BYTES = 500
 
 @dataclass(frozen=True)
 class Expected:
-    """What a run of this kind took on one device: medians over runs that finished."""
+    """The cost of a run of this kind on one device: medians over runs that finished."""
 
     device: str
     runs: int
@@ -52,7 +52,7 @@ class Similar:
 
 
 def expected(store: Store, config: RunConfig, dataset_sha256: str) -> list[Expected]:
-    """By device of the kind that the run would use, the one used last first."""
+    """Estimate the cost of a run by device of the kind that it would use, the one used last first."""
     rows = store.query(
         """
         select runs.number, runs.config, environments.device_name, environments.threads, costs.seconds,
@@ -169,7 +169,7 @@ Line = list[tuple[float, float | None]]
 
 
 def losses(store: Store, run: str) -> dict[str, Line]:
-    """By name, as they were logged."""
+    """The losses of a run by name, as they were logged."""
     lines: dict[str, Line] = {}
     for row in store.query(
         "select body from events where kind = 'stepped' and run = (select number from runs where id = ?) "
@@ -186,7 +186,7 @@ def losses(store: Store, run: str) -> dict[str, Line]:
 
 
 def accuracies(store: Store, run: str) -> dict[str, Line]:
-    """By evaluation network, the mean over those that were trained on each set."""
+    """The mean accuracy on each set, by evaluation network."""
     by_network: dict[str, dict[int, list[float]]] = {}
     for row in store.query(
         "select network, iteration, accuracy from scores where run = (select number from runs where id = ?) "

@@ -32,7 +32,7 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class FileState(NamedTuple):
-    """How a file was when it was looked at."""
+    """The size and the time of a file when it was looked at."""
 
     size: int
     changed_ns: int
@@ -98,7 +98,7 @@ def check(path: Path) -> None:
 
 
 def index_path(path: Path) -> Path:
-    """Where this host's index of the journal is: a file of the user's cache, or where that is on a network disk too,
+    """The file of this host's index of the journal: a file of the user's cache, or where that is on a network disk too,
     of the system's folder for temporary files, or of its memory.
 
     Raises:
@@ -122,7 +122,7 @@ def index_path(path: Path) -> Path:
 
 
 def _is_ours(place: Path) -> bool:
-    """Whether the folder, which is made if need be, is the user's alone: others too may write where it lies."""
+    """Tell whether the folder, which is made if need be, is the user's alone: others too may write where it lies."""
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = place.lstat()
@@ -171,7 +171,7 @@ class Journal:
         self._open.clear()
 
     def look(self, names: set[str] | None = None) -> dict[str, FileState]:
-        """How the files are now: of these names, or all."""
+        """Look at the files of these names, or at all."""
         states = {}
         with suppress(FileNotFoundError):
             for name in names if names is not None else os.listdir(self.folder):
@@ -182,7 +182,7 @@ class Journal:
         return states
 
     def base(self) -> str:
-        """How the database itself is, which is only read; empty: there is none."""
+        """The looks of the database itself, which is only read; empty: there is none."""
         parts = []
         for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
             with suppress(FileNotFoundError):

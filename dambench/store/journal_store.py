@@ -261,7 +261,7 @@ class JournalStore(Store):
 
     @staticmethod
     def _is_changed(attempts: dict[int, str], there: dict[str, FileState], indexed: dict[str, SqlRow]) -> bool:
-        """Whether more has happened to the files of a run than that its last process has said more."""
+        """Tell whether more has happened to the files of a run than that its last process has said more."""
         last = max(attempts)
         for attempt, name in attempts.items():
             if name not in there or name not in indexed or indexed[name]["size"] > there[name].size:

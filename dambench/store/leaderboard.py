@@ -81,12 +81,12 @@ class Cell:
 
     @property
     def sets(self) -> int:
-        """How many different synthetic sets the networks were trained on."""
+        """The number of different synthetic sets that the networks were trained on."""
         return len(set(self._per_set()))
 
     @property
     def networks_per_set(self) -> int | None:
-        """How many networks were trained on each set; None if not the same number."""
+        """The number of networks trained on each set; None if not the same."""
         numbers = {self._per_set().count(sha256) for sha256 in self._per_set()}
         return numbers.pop() if len(numbers) == 1 else None
 
@@ -119,7 +119,7 @@ CellKey = tuple[Key, Key]
 
 @dataclass(frozen=True)
 class MethodCost:
-    """What a method took for one column, median over its runs."""
+    """The cost of a method for one column, median over its runs."""
 
     method: str
     dataset: str
@@ -182,7 +182,7 @@ class Leaderboard:
     """The filter that all these runs have met."""
 
     def costs_of(self, cell: Cell) -> list[MethodCost]:
-        """What the runs of a cell took, by device."""
+        """The costs of the runs of a cell, by device."""
         one = cell.scores[0]
         key = one.method, one.dataset, one.ipc, one.network, one.protocol
         return [
@@ -354,7 +354,7 @@ class _FinalScore(NamedTuple):
 def _final_scores(
     store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow
 ) -> dict[tuple[int, str], list[_FinalScore]]:
-    """By the run's number and the network, in the order of repeats."""
+    """Read the scores of results by the run's number and the network, in the order of repeats."""
     numbers = json.dumps(sorted({entry.run.number for entry in entries}))
     values: dict[tuple[int, str, int], dict[str, float]] = {}
     for row in store.query(
@@ -472,7 +472,7 @@ def _majority(store: Store, table: Table) -> dict[Key, float]:
 
 
 def _transfer(table: Table) -> None:
-    """How well the sets of each row serve networks that they were not made for."""
+    """Add how well the sets of each row serve networks that they were not made for."""
     for row in table.rows:
         cells = [table.cells.get((row, column)) for column in table.columns]
         there = [cell for cell in cells if cell is not None]
@@ -505,7 +505,7 @@ def _named(axis: str, value: str | int | None) -> str:
 
 
 def _matches(key: CellKey, place: CellKey, rows: Sequence[str], columns: Sequence[str]) -> bool:
-    """Whether a place differs from a key in nothing but method and IPC."""
+    """Tell whether a place differs from a key in nothing but method and IPC."""
     for axes, mine, theirs in ((rows, key[0], place[0]), (columns, key[1], place[1])):
         for axis, a, b in zip(axes, mine, theirs, strict=True):
             if axis not in ("ipc", "method") and a != b:
@@ -518,7 +518,7 @@ def _fill(key: Key, place: Key, axes: Sequence[str]) -> Key:
 
 
 def _pooled(cells: dict[CellKey, Cell], rows: Sequence[str], columns: Sequence[str]) -> list[str]:
-    """Which cells hold scores that were computed with different things."""
+    """Name the cells that hold scores which were computed with different things."""
     where: dict[str, list[str]] = {}
     for (row, column), cell in sorted(cells.items(), key=lambda item: [_as_text(part) for part in item[0]]):
         used: dict[str, set[str]] = {}

@@ -65,7 +65,7 @@ def ordered(store: Store, only: Clause, order: str, *, down: bool, lost: Sequenc
 
 
 def page(store: Store, numbers: Sequence[int], stands: Mapping[int, str] | None = None) -> dict[int, ListedRun]:
-    """What a table shows of these runs, by their numbers.
+    """Read what a table shows of these runs, by their numbers.
 
     Args:
         stands: how they really stand, where that is not what they say.
@@ -102,7 +102,7 @@ def page(store: Store, numbers: Sequence[int], stands: Mapping[int, str] | None 
 
 
 class RunGlance(NamedTuple):
-    """How a run went."""
+    """The course of a run."""
 
     losses: list[float | None]
     """The first one it logs, at moments spread over the run; None: it was no number."""

@@ -70,12 +70,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Refused(ValueError):
-    """What the other file holds of a run is not what a run could have said."""
+    """The contents of the other file are not such as a run could have logged."""
 
 
 @dataclass
 class Merged:
-    """What came of it, by id."""
+    """The result of a merge, by id."""
 
     added: list[str] = field(default_factory=list)
     continued: list[str] = field(default_factory=list)
@@ -176,7 +176,7 @@ def _check_plain(other: Path, called: str) -> None:
 
 
 def _same(store: Store, theirs: Store, run: SqlRow) -> bool:
-    """Whether a run is here already, to the letter."""
+    """Tell whether a run is here already, to the letter."""
     if contents.wrong(contents.columns("runs"), run):
         return False
     mine = store.query("select number from runs where uid = ?", run["uid"])
@@ -272,7 +272,7 @@ def _apply_log(store: Store, uid: str, events: list[EventLogged], last: list[Log
 
 
 def _news(ours: Copy, theirs: Copy) -> list[EventLogged] | None:
-    """What theirs goes on to say where ours ends; None: it is not what ours is the beginning of."""
+    """The records of theirs from where ours ends; None: ours is not the beginning of theirs."""
     end = ours.log[-1].sequence if ours.log else 0
     old = [record for record in theirs.log if record.sequence <= end]
     new = [record for record in theirs.log if record.sequence > end]
@@ -397,7 +397,7 @@ T = TypeVar("T")
 
 
 def _read(text: str, kind: msgspec.json.Decoder[T], title: str) -> T:
-    """What JSON says, its texts made harmless.
+    """Decode JSON, its texts made harmless.
 
     Raises:
         Refused: it is too long, no JSON, or says nothing of that kind.

@@ -81,7 +81,7 @@ def latest_mean(evaluator: str = "'accuracy'", metric: str = "'accuracy'") -> st
 
 
 def accuracies(store: Store, numbers: Sequence[int]) -> dict[int, Estimate]:
-    """By the run's number: the accuracy of its latest set; of a run without scores nothing."""
+    """The accuracy of the latest set of each run, by its number; nothing of a run without scores."""
     latest = _LATEST.format(evaluator="'accuracy'", metric="'accuracy'")
     rows = store.query(
         f"select runs.number, (select iif({_ALL_THERE}, json_group_array(value), '[]') {latest}) as accuracies "

@@ -77,14 +77,14 @@ class Recorder:
         self._held = False
         self._interrupted = False
         self._readable = False
-        self._before = [_encode(line) for line in _said_so_far(store, row)]
+        self._before = [_encode(line) for line in _log_so_far(store, row)]
         self._history: list[bytes] = []
         """What was said here, without what is in `_pictures`: to be kept elsewhere if need be."""
         self._pictures: deque[bytes] = deque(maxlen=PREVIEWS)
 
     @property
     def is_behind(self) -> bool:
-        """Whether something that was said is not on record."""
+        """True while something that was logged is not on disk."""
         return bool(self._waiting)
 
     def record(self, events: Iterable[AnyEvent]) -> Iterator[AnyEvent]:
@@ -222,8 +222,8 @@ class Recorder:
         return target
 
 
-def _said_so_far(store: Store, row: RunRow) -> Iterator[LogRecord]:
-    """What a run and its earlier processes said, from the database; nothing, where that cannot be told."""
+def _log_so_far(store: Store, row: RunRow) -> Iterator[LogRecord]:
+    """The log of a run and its earlier processes, from the database; nothing, where it cannot be read."""
     from dambench.store.merge import Refused, copy_of
 
     with suppress(Refused, BadInput):

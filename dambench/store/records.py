@@ -62,7 +62,7 @@ Editable = Literal["deleted_at", "stop_asked", "name", "note", "tag", "untag"]
 
 
 class RunEdited(Struct, frozen=True, kw_only=True, tag_field="line", tag="edited"):
-    """What somebody changed about a run."""
+    """A change that somebody made to a run."""
 
     uid: str
     at: str
@@ -74,7 +74,7 @@ LogRecord = RunCreated | EventLogged | RunEdited
 
 
 class EditConflict(BadInput):
-    """What was to be replaced is not what it was taken to be. Nothing was written."""
+    """The text that was to be replaced is another one by now. Nothing was written."""
 
     def __init__(self, run: str, what: str, now: str):
         super().__init__(f"The {what} of {run} was changed meanwhile, to {display(now, 400)!r}: nothing was written.")

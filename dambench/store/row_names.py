@@ -70,12 +70,12 @@ class EvaluatedRun:
 
     @property
     def kind(self) -> tuple[str, str, int | None]:
-        """What scores have in common that are told by one name."""
+        """The key of scores that are called by one name."""
         return self.settings, *self.place
 
     @cached_property
     def computed(self) -> tuple[tuple[str, str], ...]:
-        """With what, as far as it is known: it changes bits at most, or should, and is told where it is mixed."""
+        """Versions and devices, as far as known: they should change bits at most, and are told where they are mixed."""
         facts = {
             "dambench": self.run.dambench,
             "torch": self.run.torch,
@@ -86,12 +86,12 @@ class EvaluatedRun:
 
     @cached_property
     def on_source(self) -> bool:
-        """Whether the network is the one that the set was matched on, whatever the norm of either."""
+        """True where the network is the one that the set was matched on, whatever the norm of either."""
         return _without_norm(self.network) == _without_norm(self.run.network)
 
     @property
     def tested(self) -> tuple[str, ...]:
-        """How the test images were seen, where it is not the usual way."""
+        """The preprocessing and precision of the test images, where they are not the usual ones."""
         usual = {"preprocessing": "mean/std", "tested in": "fp32"}
         return tuple(f"{name} {self.traits[name]}" for name in usual if self.traits[name] != usual[name])
 
@@ -204,7 +204,7 @@ def _name_rows(entries: Sequence[EvaluatedRun]) -> None:
 
 
 def _settings_shown(entry: EvaluatedRun) -> Settings:
-    """What differs from the recipe, and how the images were seen, recipe or not."""
+    """The settings that differ from the recipe's, and how the images were preprocessed, recipe or not."""
     changed: Settings = json.loads(entry.run.overrides)
     changed.pop("preprocessing", None)
     zca = entry.traits["preprocessing"]
@@ -243,7 +243,7 @@ def _without_norm(network: str) -> str:
 
 
 def _dataset_labels(runs: Iterable[FinishedRun]) -> dict[str, str]:
-    """How each dataset is called; those of the same name are told apart by as much of their hash as that takes."""
+    """Name the datasets; those of the same name are told apart by as much of their hash as that takes."""
     names = {run.dataset_sha256: run.dataset for run in runs}
     shas: dict[str, list[str]] = {}
     for sha256, name in names.items():

@@ -71,7 +71,7 @@ def default_path() -> Path:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a database."""
+    """Tell whether there is such a database."""
     return path.exists() or (bool(journal.network_disk_reason(path)) and journal.folder(path).is_dir())
 
 
@@ -134,14 +134,14 @@ class Store:
 
     @property
     def is_copy(self) -> bool:
-        """Whether this is a copy in memory: of a file of an older schema, which may be read but not changed."""
+        """True for a copy in memory: of a file of an older schema, which may be read but not changed."""
         return not self.query("pragma database_list")[0]["file"]
 
     def close(self) -> None:
         database.close(self.db, self.file, wrote=self._wrote)
 
     def by_age(self, *, newest_first: bool = False) -> str:
-        """What to order runs by, for SQL."""
+        """The order of runs by their age, in SQL."""
         return "runs.age desc, runs.number desc" if newest_first else "runs.age, runs.number"
 
     def refresh(self) -> None:
@@ -302,6 +302,9 @@ class Store:
         """The runs that are waiting or running by their own word."""
         return self.runs("state in ('waiting', 'running') and deleted_at = ''")
 
+    def with_id(self, run: str) -> RunRow | None:
+        return next(iter(self.runs("id = ?", run)), None)
+
     def with_uid(self, uid: str) -> RunRow | None:
         return next(iter(self.runs("uid = ?", uid)), None)
 
@@ -318,7 +321,7 @@ class Store:
         return {row["state"]: row["n"] for row in rows}
 
     def finished_by_protocol(self) -> dict[str, int]:
-        """By the protocol's SHA-256, how many runs have finished."""
+        """The number of finished runs by the protocol's SHA-256."""
         sql = "select protocol_sha256, count(*) n from runs where state = 'finished' and deleted_at = '' group by 1"
         return {row["protocol_sha256"]: row["n"] for row in self.query(sql)}
 
@@ -333,7 +336,7 @@ class Store:
         return str(row["evaluates"])
 
     def card(self, run: RunRow) -> DataCard:
-        """What is known of the data of a run."""
+        """The card of the data of a run."""
         (row,) = self.query("select card from datasets where sha256 = ?", run.dataset_sha256)
         return msgspec.json.decode(row["card"], type=DataCard)
 
@@ -350,7 +353,7 @@ class Store:
         return None if row["last"] is None else int(row["last"])
 
     def event_mark(self, number: int, sequence: int) -> object:
-        """What tells an event from another one of the same number, which has taken its place."""
+        """A mark that tells an event from another one of the same number, which has taken its place."""
         return self.query("select at, kind from events where run = ? and sequence = ?", number, sequence)
 
     def version(self) -> tuple[int, int]:
@@ -442,7 +445,7 @@ class Store:
         return parts
 
     def _attempts(self, run: str) -> list[SqlRow]:
-        """Where and in what environment each process of a run that was resumed has worked, from the second on."""
+        """The environments of each process of a run that was resumed, from the second on."""
         rows = self.query(
             "select at, body from events where run = ? and kind = 'resumed' order by sequence", self.run(run).number
         )
@@ -458,7 +461,7 @@ class Store:
         ]
 
     def beginning(self, run: str, process: Process) -> Beginning:
-        """What whoever goes on with a run must know."""
+        """Read what whoever goes on with a run must know."""
         row = self.run(run)
         events = [event for _, event in self.tail(run)]
         environments = [event.environment for event in events if isinstance(event, Started)]
@@ -481,7 +484,7 @@ class Store:
         )
 
     def seconds(self, run: str) -> float:
-        """Since the run's first event, by the clock of this machine; 0: it has said nothing yet."""
+        """Seconds since the run's first event, by the clock of this machine; 0: it has logged nothing yet."""
         number = self.run(run).number
         began = self.query("select at from events where run = ? order by sequence limit 1", number)
         if not began:
@@ -512,7 +515,7 @@ class Store:
         return b""
 
     def extent(self, run: str) -> tuple[int, int, bool]:
-        """How many classes and images a run's set has, and whether as many of each: a picture may show fewer."""
+        """Count the classes and images of a run's set; True: as many of each. A picture may show fewer."""
         (made,) = self.query(
             "select ipc, card, (select shape from artifacts where run = number order by iteration desc limit 1) shape "
             "from runs join datasets on datasets.sha256 = dataset_sha256 where number = ?",
@@ -525,7 +528,7 @@ class Store:
         return len(counts), json.loads(made["shape"])[0] if made["shape"] else images, True
 
     def tail(self, run: str, after: int = 0) -> Iterator[tuple[int, AnyEvent]]:
-        """What a run has said since its event number `after`, in order.
+        """Iterate over the events of a run after number `after`, in order.
 
         Left out are Progressed, of which only the latest is kept, Sampled, which `samples` tells, and Previewed, which
         `pictures` lists.
@@ -540,7 +543,7 @@ class Store:
             yield row["sequence"], EVENT.decode(row["body"])
 
     def samples(self, run: str, after: int = 0) -> Iterator[tuple[int, Sampled]]:
-        """What a run's machine was doing since its event number `after`, in order."""
+        """Iterate over the samples of a run's machine after event number `after`, in order."""
         number = self.run(run).number
         fields = Sampled.__struct_fields__
         rows = self.query(

@@ -22,21 +22,21 @@ def m001_runs(db: Database) -> None:
 
 @migrations()
 def m002_samples(db: Database) -> None:
-    """What the machine of a run was doing. A dambench that knows only m001 can still add its runs: all has defaults."""
+    """Samples of a run's machine. A dambench that knows only m001 can still add its runs: all has defaults."""
     for statement in _M002.split(";\n\n"):
         db.conn.execute(statement)
 
 
 @migrations()
 def m003_engine(db: Database) -> None:
-    """How a run was computed. A dambench that knows only m002 can still add its runs: all has defaults."""
+    """Facts on how a run was computed. A dambench that knows only m002 can still add its runs: all has defaults."""
     for statement in _M003.split(";\n\n"):
         db.conn.execute(statement)
 
 
 @migrations()
 def m004_durable(db: Database) -> None:
-    """Which process a run is, where it can go on from, and a name for it that holds in every database."""
+    """The process of a run, its checkpoints, and a name for it that holds in every database."""
     for statement in _M004.split(";\n\n"):
         db.conn.execute(statement)
     for number, *words in db.conn.execute("select number, id, created_at, config_sha256 from runs").fetchall():
@@ -48,7 +48,7 @@ def m004_durable(db: Database) -> None:
 
 @migrations()
 def m005_results(db: Database) -> None:
-    """What results are to be kept apart by. A dambench that knows only m004 would not know a run's new settings."""
+    """A view of results by all that keeps them apart. A dambench with only m004 would not know a run's new settings."""
     for statement in _M005.split(";\n\n"):
         db.conn.execute(statement)
 

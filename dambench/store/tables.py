@@ -153,7 +153,7 @@ class Tables:
         )
 
     def _apply_event(self, number: int, record: EventLogged, event: AnyEvent) -> None:
-        """What an event changes in the tables that people read."""
+        """Change the tables that people read, as an event says."""
         at = record.at
         if not isinstance(event, Progressed | Stepped):  # of which there are many
             self.update_run(number, beat_at=at)

@@ -34,7 +34,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Finding(NamedTuple):
-    """What was looked at, and how it was."""
+    """A thing that was checked, and its state."""
 
     what: str
     state: Literal["ok", "missing", "damaged"]
@@ -180,7 +180,7 @@ def _without_pictures(db: Database) -> None:
 
 
 class Migrated(NamedTuple):
-    """From which schema to which, and where the file is as it was before; none: it was up to date."""
+    """The schemas before and after, and the copy of the file as it was; none: it was up to date."""
 
     old: int
     new: int
@@ -203,7 +203,7 @@ def migrate(path: Path) -> Migrated:
 
 @dataclass
 class Waste:
-    """What is no longer needed, and takes space."""
+    """Runs and files that are no longer needed, and take space."""
 
     runs: list[str] = field(default_factory=list)
     """In the trash, by id."""
@@ -225,7 +225,7 @@ class Waste:
 
 @dataclass
 class Needs:
-    """Which files of a home the runs of a database need."""
+    """The files of a home that the runs of a database need."""
 
     sets: set[str] = field(default_factory=set)
     """By SHA-256."""
@@ -238,7 +238,7 @@ class Needs:
 
 
 def needs(store: Store, but: Collection[int] = ()) -> Needs:
-    """What the runs of a database need, but for these, by number."""
+    """List the files that the runs of a database need, but for these runs, by number."""
     mine = Needs()
     for row in store.query("select sha256, run from artifacts"):
         if row["run"] not in but:
@@ -263,7 +263,7 @@ def _names(config: str) -> tuple[set[str], set[str]]:
 
 
 def _elsewhere(store: Store) -> tuple[dict[Path, Needs], list[Path]]:
-    """What the other databases need that were written with this home, and those of them that cannot be read."""
+    """Look up the needs of other databases that were written with this home, and those that cannot be read."""
     theirs: dict[Path, Needs] = {}
     unread: list[Path] = []
     here = Path(os.path.realpath(store.path))
@@ -280,7 +280,7 @@ def _elsewhere(store: Store) -> tuple[dict[Path, Needs], list[Path]]:
 
 @dataclass
 class _Others:
-    """What other databases need, and what one that cannot be read may need."""
+    """The needs of other databases, also of one that cannot be read."""
 
     needs: dict[Path, Needs]
     may_need: bool
@@ -376,7 +376,7 @@ def _checkpoints() -> Path:
 
 
 def _stale(store: Store) -> Iterator[Path]:
-    """What killed processes left half written: here, and beside the database."""
+    """Find what killed processes left half written: here, and beside the database."""
     home = files.home()
     places = (home, files.data_folder(), home / "sets", files.experts_folder(), files.log_folder(), home / "kept")
     folders = {*places, *_checkpoints().glob("*"), *files.experts_folder().glob("*")}
@@ -397,7 +397,7 @@ def _stale(store: Store) -> Iterator[Path]:
 
 
 def _is_stale(folder: Path) -> bool:
-    """Whether nobody goes on with a temporary folder, or it is gone."""
+    """Tell whether nobody goes on with a temporary folder, or it is gone."""
     with suppress(FileNotFoundError):
         return time.time() - folder.stat().st_mtime > STALE_SECONDS
     return True

@@ -214,7 +214,7 @@ class RunReader:
             if not order:
                 return None
             self.run = order[0]
-        row = next(iter(store.runs("id = ?", self.run)), None)
+        row = store.with_id(self.run)
         if row is None:
             return RunGone(self.run)
         if row.phase == "distil":
