@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,27 +65,19 @@ def files_of(path: Path) -> Files | None:
     return Files((main.st_dev, main.st_ino), (main.st_size, main.st_mtime_ns), log)
 
 
+@dataclass
 class QueryResult(Message):
-    """The result of a question: an answer, or what is wrong with the database.
+    """The result of a question: an answer, or what is wrong with the database."""
 
-    Args:
-        file: the one under the database's name; None: there is none.
-        at: when that was so, as `time.monotonic` has it.
-        fault: what is wrong is wrong here.
-    """
-
-    def __init__(
-        self,
-        requester: object,
-        answer: Any,
-        trouble: str = "",
-        file: File | None = None,
-        at: float = 0.0,
-        fault: Exception | None = None,
-    ) -> None:
-        super().__init__()
-        self.requester, self.answer, self.trouble, self.fault = requester, answer, trouble, fault
-        self.file, self.at = file, at
+    requester: object
+    answer: Any
+    trouble: str = ""
+    file: File | None = None
+    """The one under the database's name; None: there is none."""
+    at: float = 0.0
+    """When that was so, as `time.monotonic` has it."""
+    fault: Exception | None = None
+    """What is wrong is wrong here."""
 
 
 class _Query(NamedTuple):

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -58,52 +59,51 @@ FIRST: Form = {"method": "dm", "dataset": "digits", "ipc": "1"}
 """Done in seconds on any machine, with no download."""
 
 
+@dataclass
 class RequestChecked(Message):
     """A child answered what a request would be, and the database what it would take."""
 
-    def __init__(self, arguments: list[str], answer: Answer, outlook: Outlook) -> None:
-        super().__init__()
-        self.arguments, self.answer, self.outlook = arguments, answer, outlook
+    arguments: list[str]
+    answer: Answer
+    outlook: Outlook
 
 
+@dataclass
 class CatalogueLoaded(Message):
     """The catalogue is there."""
 
-    def __init__(self, entries: Catalogue) -> None:
-        super().__init__()
-        self.catalogue = entries
+    catalogue: Catalogue
 
 
+@dataclass
 class GpusRead(Message):
     """The GPUs were read."""
 
-    def __init__(self, lines: list[str], devices: int) -> None:
-        super().__init__()
-        self.lines, self.devices = lines, devices
+    lines: list[str]
+    devices: int
 
 
+@dataclass
 class CostMeasured(Message):
     """A few steps were measured."""
 
-    def __init__(self, arguments: list[str], answer: Answer) -> None:
-        super().__init__()
-        self.arguments, self.answer = arguments, answer
+    arguments: list[str]
+    answer: Answer
 
 
+@dataclass
 class StartProgress(Message):
     """A run that is starting printed a line."""
 
-    def __init__(self, line: str) -> None:
-        super().__init__()
-        self.line = line
+    line: str
 
 
+@dataclass
 class RunStarted(Message):
     """A run has begun, or has not."""
 
-    def __init__(self, run: str, error: str) -> None:
-        super().__init__()
-        self.run, self.error = run, error
+    run: str
+    error: str
 
 
 class NewRunScreen(Resilient, Screen[None]):
