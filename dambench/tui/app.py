@@ -15,6 +15,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from textual.app import App, SystemCommand
 from textual.binding import ActiveBinding, Binding, BindingType
+from textual.command import CommandPalette
 from textual.dom import DOMNode
 from textual.events import Resize
 from textual.filter import LineFilter
@@ -43,6 +44,7 @@ from dambench.tui.settings import Settings, folder
 from dambench.tui.terminal import shutdown
 from dambench.tui.terminal.ascii_filter import AsciiFilter, ColourFilter
 from dambench.tui.terminal.clipboard import copy
+from dambench.tui.widgets.entry import Palette
 from dambench.tui.widgets.notices import Broken, Help, Leaving, TooSmall, too_small
 
 ON_LIGHT = {"text-success": "#1b5e20", "text-warning": "#7a4300", "footer-key-foreground": "#242f38"}
@@ -336,6 +338,10 @@ class DambenchApp(App[None]):
             return
         path = copy(self, text)
         self.say("Copied, if the terminal allows it" + (f"; also in {path}" if path else ""))
+
+    def action_command_palette(self) -> None:
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(Palette(id="--command-palette"))
 
     def action_help(self) -> None:
         self.push_screen(Help(self._keys()))

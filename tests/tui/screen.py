@@ -13,6 +13,7 @@ import pytest
 import textual.app
 import textual.pilot
 from textual.app import App
+from textual.events import Key
 from textual.pilot import Pilot
 
 from dambench.store import records
@@ -79,6 +80,15 @@ def said(app: App[Any]) -> str:
 async def types(pilot: Pilot[None], text: str, *then: str) -> None:
     """Press the keys of a text, and then some others."""
     await pilot.press(*("space" if character == " " else character for character in text), *then)
+
+
+def burst(pilot: Pilot[None], *keys: str) -> None:
+    """Keys that come all at once, as from a paste or a slow line."""
+    assert pilot.app._driver is not None
+    for key in keys:
+        pressed = Key(key, key if len(key) == 1 else None)
+        pressed.set_sender(pilot.app)
+        pilot.app._driver.send_message(pressed)
 
 
 async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 from textual.color import Color
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from dambench.store.runs import Store
 from dambench.tui.app import ANSI_ON_LIGHT, ON_LIGHT
 from dambench.tui.feed import QueryResult
+from dambench.tui.widgets.form import TextField
 from dambench.tui.widgets.runs_table import RunsTable
 from tests import ledger
-from tests.tui.screen import console, drawn, play, said, shows, types, until
+from tests.tui.screen import burst, console, drawn, play, said, shows, types, until
 
 
 @pytest.fixture
@@ -98,3 +100,47 @@ def test_an_answer_that_comes_while_the_console_is_closed_is_no_fault(tmp_path: 
     before = app.feed.answers
     app.on_query_result(QueryResult(None, None))
     assert app.feed.answers == before + 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "before"),
+    [(("slash",), ""), (("N",), ""), (("colon",), ""), (("n",), "digits")],
+    ids=["the filter", "a box", "the palette", "the form"],
+)
+def test_keys_in_a_burst_do_what_they_do_in_their_order(path: Path, keys: tuple[str, ...], before: str) -> None:
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "done")
+        await pilot.press(*keys)
+        await until(pilot, lambda: app.screen.query(Input))
+        entry = app.screen.query(Input).first()
+        entry.focus()
+        entry.value = ""
+        await pilot.pause()
+        burst(pilot, *"ab", "backspace", "c", "home", "d", "end", *"ef", "left", "delete", "f", *"gh", "ctrl+w", *"ij")
+        await until(pilot, lambda: entry.value.endswith("j"))
+        assert entry.value == "ij"
+        burst(pilot, *"kl", "backspace", "m", "home", "n", "right", "o", "end", *"pq", "left", "delete", "r")
+        await until(pilot, lambda: entry.value.endswith("r"))
+        assert entry.value == "niojkmpr"
+
+    play(app, scene)
+
+
+def test_what_is_typed_after_enter_is_of_no_text_before_it(path: Path) -> None:
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "done")
+        await pilot.press("n")
+        await until(pilot, lambda: len(app.screen.query(TextField)) > 2)
+        first, second = list(app.screen.query(TextField))[:2]
+        first.value = second.value = ""
+        first.focus()
+        await pilot.pause()
+        burst(pilot, "1", "2", "enter", "3", "4", "up", "5")
+        await until(pilot, lambda: "5" in first.value + second.value)
+        assert (first.value, second.value) == ("125", "34")
+
+    play(app, scene)

@@ -36,6 +36,7 @@ from dambench.tui.models.runs_page import (
     wide_course,
 )
 from dambench.tui.terminal import refresh_rate
+from dambench.tui.widgets.entry import Entry
 from dambench.tui.widgets.lines import cut
 from dambench.tui.widgets.pick import Ask, Pick
 from dambench.tui.widgets.runs_table import RunsTable
@@ -104,7 +105,7 @@ class RunsScreen(run_actions.RunActionsScreen):
     def content(self) -> ComposeResult:
         with Horizontal(id="line"):
             yield Static(Text(" / ", "bold"), id="slash")
-            entry = Input(placeholder="all runs", id="filter", compact=True)
+            entry = Entry(placeholder="all runs", id="filter", compact=True)
             entry.cursor_blink = False
             yield entry
             yield Static(id="counts")

@@ -7,10 +7,11 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
-from textual.widgets import Input, Select, Static
+from textual.widgets import Select, Static
 
 from dambench.core.sanitize import display
 from dambench.tui.resilient import Resilient
+from dambench.tui.widgets.entry import Entry
 
 
 class ChoiceField(Resilient, Select[str]):
@@ -55,7 +56,7 @@ def _labelled(options: Sequence[tuple[str, str]], chosen: str) -> list[tuple[Tex
     return [(Text(display(labels.get(value, value))), value) for value in _values(options, chosen)]
 
 
-class TextField(Resilient, Input):
+class TextField(Entry):
     """A field of text."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -14,6 +14,7 @@ from textual.widgets.option_list import Option
 
 from dambench.core.sanitize import display
 from dambench.tui.resilient import Resilient
+from dambench.tui.widgets.entry import Entry
 
 
 class Box(Resilient, ModalScreen[str | None]):
@@ -68,7 +69,7 @@ class Ask(Box):
         with Vertical(id="ask") as box:
             box.border_title = Content(display(self._title))
             yield Static(Text(self._about))
-            entry = Input(self._value, compact=True)
+            entry = Entry(self._value, compact=True)
             entry.cursor_blink = False
             yield entry
 
