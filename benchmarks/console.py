@@ -56,7 +56,7 @@ def database(runs: int) -> Path:
             table: ", ".join(
                 row["name"]
                 for row in store.query("select name from pragma_table_info(?)", table)
-                if row["name"] not in ("run", "number", "id", "uid")
+                if row["name"] not in ("run", "number", "id", "uid", "age")
             )
             for table in ("runs", "evaluations", "measurements", "costs", "events", "artifacts")
         }
@@ -76,6 +76,7 @@ def database(runs: int) -> Path:
                     f"insert into {table} (run, {columns[table]}) select ?, {names} from {table} where run = ? {part}",
                     [number, model],
                 )
+        db.execute("update runs set age = (select max(age) from runs) where age = ''")  # all newer than the ledger's
         db.execute("commit")
     new.rename(path)
     return path

@@ -254,7 +254,7 @@ def test_a_detached_run_goes_on_without_its_terminal_and_can_be_seen_stopped_and
         assert run_cli(["resume", run]) == 2
         assert "goes on, as process" in capsys.readouterr().err
         (listed,) = _json(capsys, "runs")
-        assert (listed.state, listed.pid) == ("running", row.pid)
+        assert (listed["state"], listed["pid"]) == ("running", row.pid)
         assert run_cli(["stop", run]) == 0
         assert "Stopped at iteration" in capsys.readouterr().err
         assert run_cli(["watch", run]) == 143
