@@ -2,14 +2,12 @@
 
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from dambench.cli.output import say
-from dambench.cli.process import AGAIN, ended_before
 from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.runner import processes
@@ -65,12 +63,9 @@ def open_console(path: Path, run_id: str, context: typer.Context) -> None:
 
 def run_in_console(arguments: list[str], path: Path, context: typer.Context) -> int:
     """Run `dambench` with these arguments in a process of its own, and open the console on its run."""
-    began = datetime.now(UTC)
     run_id, code = processes.start(arguments, say)
     if not run_id:
         return code
-    if ended_before(path, run_id, began):
-        say(f"run {run_id} has done this already: {AGAIN}")
     open_console(path, run_id, context)
     return 0
 

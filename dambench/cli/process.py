@@ -57,8 +57,7 @@ def detach(arguments: list[str], path: Path, as_json: bool) -> int:
     existing = ended_before(path, run_id, began)
     print(json.dumps({"run": run_id} | ({"existing": True} if existing else {})) if as_json else run_id, flush=True)
     if existing:
-        watch.say(f"run {run_id} has done this already: {AGAIN}")
-        return 0
+        return 0  # it has said so
     watch.say(f"It goes on without this terminal: dambench watch {run_id}, logs {run_id}, stop {run_id}.")
     return 0
 

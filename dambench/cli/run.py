@@ -59,7 +59,11 @@ def run(
     path = db or stored.default_path()
     stored.check(path)
     if not (headless or dry_run or check):
-        words = ["run", *(word for word in words_after_command(context) if word != "--detach"), "--headless"]
+        words = [
+            "run",
+            *(word for word in words_after_command(context) if word not in ("--detach", "--json")),
+            "--headless",
+        ]
         return detach(words, path, as_json) if detached else run_in_console(words, path, context)
     with foreground() as here:
         if check:
@@ -85,8 +89,8 @@ def run(
                 run_id = store.create(
                     job.config, job.card, request.name or "", request.tags or [], here.process(), source, job.overrides
                 )
-                here.watch.say(f"run {run_id}" + (f", settings: {source}" if job.recipe else ""))
                 here.announce(run_id)
+                here.watch.say(f"run {run_id}" + (f", settings: {source}" if job.recipe else ""))
                 code = max(code, record(store, run_id, job, here, as_json))
             if finished:
                 here.announce(finished)  # if no other was begun
@@ -172,7 +176,7 @@ def evaluate(
         raise BadInput(f"The run {row.id} is {processes.state(row)}: only the set of a finished run is evaluated.")
     _check_set(row, row.set_sha256)
     if detached:
-        return detach([word for word in context.obj if word != "--detach"], path, as_json)
+        return detach([word for word in context.obj if word not in ("--detach", "--json")], path, as_json)
     with foreground() as here:
         from dambench import engine
 
@@ -197,8 +201,8 @@ def evaluate(
             new = store.create(
                 job.config, job.card, request.name or "", request.tags or [], here.process(), row.recipe, overrides
             )
-            here.watch.say(f"run {new}, of the set of {row.id}")
             here.announce(new)
+            here.watch.say(f"run {new}, of the set of {row.id}")
             return record(store, new, job, here, as_json)
 
 

@@ -166,7 +166,8 @@ def detached(environ: dict[str, str] | None = None) -> Detached | None:
 
     def announce(run: str) -> None:
         with suppress(OSError):  # nobody waits any more
-            os.write(pipe, f"{run}\n".encode())
+            # With how much it has written to its log until now.
+            os.write(pipe, f"{run} {os.fstat(2).st_size}\n".encode())
             os.close(pipe)
 
     return Detached(log, announce)
@@ -200,7 +201,7 @@ def start(arguments: Sequence[str], say: Callable[[str], None]) -> tuple[str, in
             )
         os.close(theirs)
         theirs = -1
-        run = _first_line(ours, log, say)
+        run = _announced(ours, log, say)
     finally:
         os.close(ours)
         if theirs >= 0:
@@ -214,29 +215,26 @@ def start(arguments: Sequence[str], say: Callable[[str], None]) -> tuple[str, in
     return "", code
 
 
-def _first_line(pipe: int, log: Path, say: Callable[[str], None]) -> str:
-    """Read what comes through the pipe until its end, and meanwhile the log aloud."""
-    received = b""
+def _announced(pipe: int, log: Path, say: Callable[[str], None]) -> str:
+    """The run that a process announces, or an empty text at its end; what its log has until then is read aloud."""
+    received, over = b"", False
     os.set_blocking(pipe, False)
     with log.open("rb") as output:
         rest = b""
-        while True:
-            lines = (rest + output.read()).split(b"\n")
-            rest = lines.pop()
-            for line in lines:
-                say(line.decode(errors="replace"))
+        while not over:
             try:
                 part = os.read(pipe, 100)
-                if not part or part.endswith(b"\n"):
-                    received += part
-                    break
                 received += part
+                over = not part or part.endswith(b"\n")
             except BlockingIOError:
                 time.sleep(0.02)
-        for line in (rest + output.read()).split(b"\n") if not received else []:
-            if line:
-                say(line.decode(errors="replace"))
-    return received.decode().strip()
+            run, _, length = received.decode().strip().partition(" ")
+            lines = (rest + output.read(max(0, int(length) - output.tell()) if over and run else -1)).split(b"\n")
+            rest = lines.pop()
+            for line in [*lines, rest] if over else lines:
+                if line:
+                    say(line.decode(errors="replace"))
+    return run
 
 
 @contextmanager

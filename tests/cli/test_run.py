@@ -99,13 +99,20 @@ def test_what_a_finished_run_has_done_is_pointed_out_and_only_the_rest_is_run(
 
 
 @pytest.mark.slow
-def test_a_detached_run_that_was_done_already_is_named_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    random = ["--dataset", "digits", "--method", "random", "--eval-repeats", "1", "--evaluate-on", "convnet-d1-w1"]
+def test_a_detached_run_that_was_done_already_is_named_on_stdout_and_all_else_is_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, 11, 9, 3), dtype=np.uint8)
+    labels = np.repeat([0, 1, 2], 3)
+    np.savez(tmp_path / "twice.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    random = ["--dataset", "arrays", "--data", "twice.npz", "--ipc", "1", "--method", "random"]
+    random += ["--eval-repeats", "1", "--evaluate-on", "convnet-d1-w1"]
     run = printed(capsys, "run", "--headless", *random)["run"]
     assert run_cli(["run", "--detach", *random]) == 0
     shown = capsys.readouterr()
     assert shown.out == f"{run}\n"
-    assert f"run {run} has done this already: it is not run again" in shown.err
+    assert shown.err.count(f"run {run} has done this already on ") == shown.err.count("it is not run again") == 1
+    assert "note: Test images that are copies of training images: 9 of 9." in shown.err
     assert printed(capsys, "run", "--detach", *random) == {"run": run, "existing": True}
 
 
