@@ -115,7 +115,7 @@ def estimate(job: Job) -> RunEstimate:
 
 
 class _ExpertTraining:
-    """Of experts: what each stage of it would take. It is event apart from the next by how much there is to do.
+    """Time that each stage of training experts would take. Stages differ in how much there is to do.
 
     Args:
         now: when the first one began.

@@ -23,7 +23,7 @@ SHORT = "mean ± sample standard deviation (n networks)"
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """A cell as it is printed."""
 
     number: str
@@ -105,8 +105,8 @@ def head(table: Table, rows: Sequence[str], columns: Sequence[str]) -> list[str]
 
 
 def lines(
-    table: Table, rows: Sequence[str], measured: Callable[[Cell], Entry] | None = None
-) -> list[tuple[str, list[Entry]]]:
+    table: Table, rows: Sequence[str], measured: Callable[[Cell], TableEntry] | None = None
+) -> list[tuple[str, list[TableEntry]]]:
     """A name and the cells of each row; last, where it is known, the accuracy of the majority class.
 
     Args:
@@ -114,26 +114,28 @@ def lines(
     """
     if measured is not None:
         some = [[table.cells.get((row, column)) for column in table.columns] for row in table.rows]
-        lines = [[Entry(MISSING) if cell is None else measured(cell) for cell in line] for line in some]
+        lines = [[TableEntry(MISSING) if cell is None else measured(cell) for cell in line] for line in some]
         return [(name(rows, row), entries) for row, entries in zip(table.rows, lines, strict=True)]
     named = []
     for row in table.rows:
         cells = [(table.cells.get((row, column)), (row, column) in table.best) for column in table.columns]
         several = len({score.network for cell, _ in cells if cell is not None for score in cell.scores}) > 1
-        entries = [Entry(MISSING) if cell is None else entry(cell, bold=best, mark=several) for cell, best in cells]
+        entries = [
+            TableEntry(MISSING) if cell is None else entry(cell, bold=best, mark=several) for cell, best in cells
+        ]
         if table.transfer:
             average, drop = table.transfer.get(row, (None, None))
-            entries += [Entry(MISSING if v is None else figure(table.metric, v)) for v in (average, drop)]
+            entries += [TableEntry(MISSING if v is None else figure(table.metric, v)) for v in (average, drop)]
         named.append((name(rows, row), entries))
     if table.majority:
         rates = [table.majority.get(column) for column in table.columns]
-        entries = [Entry(MISSING if rate is None else f"{100 * rate:.1f}") for rate in rates]
-        entries += [Entry(MISSING)] * (2 if table.transfer else 0)
+        entries = [TableEntry(MISSING if rate is None else f"{100 * rate:.1f}") for rate in rates]
+        entries += [TableEntry(MISSING)] * (2 if table.transfer else 0)
         named.append(("majority class", entries))
     return named
 
 
-def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> Entry:
+def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> TableEntry:
     """A cell in words.
 
     Args:
@@ -141,7 +143,7 @@ def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> Entry:
     """
     spread = "" if cell.std is None or math.isnan(cell.std) else f" ± {figure(cell.metric, cell.std)}"
     source = SOURCE if mark and all(score.source for score in cell.scores) else ""
-    return Entry(f"{figure(cell.metric, cell.mean)}{spread}{source}", networks(cell), bold)
+    return TableEntry(f"{figure(cell.metric, cell.mean)}{spread}{source}", networks(cell), bold)
 
 
 def networks(cell: Cell) -> str:
@@ -163,21 +165,21 @@ MEASURES = {
 LOSS = MetricRow("accuracy", "loss", "", "lower", "")
 
 
-def measure(board: Leaderboard, cell: Cell, quantity: str) -> Entry:
+def measure(board: Leaderboard, cell: Cell, quantity: str) -> TableEntry:
     """A cell in words, by one of MEASURES. Where its runs were on several devices, by the first of those."""
     if quantity == "interval":
         half = "" if cell.interval is None else f" ± {figure(cell.metric, cell.interval)}"
-        return Entry(f"{figure(cell.metric, cell.mean)}{half}", networks(cell))
+        return TableEntry(f"{figure(cell.metric, cell.mean)}{half}", networks(cell))
     if quantity == "loss":
-        return Entry(figure(LOSS, cell.of(LOSS).mean), networks(cell))
+        return TableEntry(figure(LOSS, cell.of(LOSS).mean), networks(cell))
     costs = board.costs_of(cell)
     if quantity in ("seconds", "peak") and costs:
         cost = costs[0]
         if cost.distil_seconds is None:  # these runs have only evaluated
-            return Entry(MISSING)
+            return TableEntry(MISSING)
         took = duration(cost.distil_seconds) if quantity == "seconds" else size(cost.distil_peak_bytes)
-        return Entry(took, str(cost.runs))
-    return entry(cell) if quantity == "accuracy" else Entry(MISSING)
+        return TableEntry(took, str(cost.runs))
+    return entry(cell) if quantity == "accuracy" else TableEntry(MISSING)
 
 
 def cost_lines(costs: list[MethodCost]) -> list[list[str]]:

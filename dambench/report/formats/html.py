@@ -7,7 +7,7 @@ from html import escape
 
 from dambench.core.sanitize import display
 from dambench.report import wording
-from dambench.report.wording import Entry
+from dambench.report.wording import TableEntry
 from dambench.store.leaderboard import Leaderboard
 
 SUFFIXES = (".html", ".htm")
@@ -61,7 +61,7 @@ def html(text: str) -> str:
     return escape(display(text, 2000))
 
 
-def cell(entry: Entry) -> str:
+def cell(entry: TableEntry) -> str:
     number = f"<strong>{html(entry.number)}</strong>" if entry.bold else html(entry.number)
     return f"{number} <small>({html(entry.n)})</small>" if entry.n else number
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dambench.core.sanitize import display
 from dambench.report import wording
-from dambench.report.wording import Entry
+from dambench.report.wording import TableEntry
 from dambench.store.leaderboard import Leaderboard
 
 SUFFIXES = (".tex",)
@@ -58,7 +58,7 @@ def latex(text: str) -> str:
     return "".join(_ESCAPED.get(character, character) for character in display(text, 2000))
 
 
-def cell(entry: Entry) -> str:
+def cell(entry: TableEntry) -> str:
     number = f"\\textbf{{{latex(entry.number)}}}" if entry.bold else latex(entry.number)
     return f"{number} ({latex(entry.n)})" if entry.n else number
 

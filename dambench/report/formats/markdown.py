@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dambench.core.sanitize import markdown
 from dambench.report import wording
-from dambench.report.wording import Entry
+from dambench.report.wording import TableEntry
 from dambench.store.leaderboard import Leaderboard
 
 SUFFIXES = (".md", ".markdown")
@@ -42,7 +42,7 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
     return "\n\n".join(parts) + "\n"
 
 
-def cell(entry: Entry) -> str:
+def cell(entry: TableEntry) -> str:
     """`92.6 ± 1.1 (5)`."""
     number = f"**{entry.number}**" if entry.bold else entry.number
     return f"{number} ({entry.n})" if entry.n else number

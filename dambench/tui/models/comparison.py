@@ -153,7 +153,7 @@ def contents(
     )
 
 
-def cell_text(entry: wording.Entry) -> str:
+def cell_text(entry: wording.TableEntry) -> str:
     """`92.6 ± 1.1 (5)`; empty: nothing is there."""
     if entry.n:
         return f"{entry.number} ({entry.n})"
