@@ -222,18 +222,18 @@ def _announced(pipe: int, log: Path, say: Callable[[str], None]) -> str:
     with log.open("rb") as output:
         rest = b""
         while not over:
-            try:
+            with suppress(BlockingIOError):
                 part = os.read(pipe, 100)
                 received += part
                 over = not part or part.endswith(b"\n")
-            except BlockingIOError:
-                time.sleep(0.02)
             run, _, length = received.decode().strip().partition(" ")
             lines = (rest + output.read(max(0, int(length) - output.tell()) if over and run else -1)).split(b"\n")
             rest = lines.pop()
             for line in [*lines, rest] if over else lines:
                 if line:
                     say(line.decode(errors="replace"))
+            if not over:
+                time.sleep(0.02)
     return run
 
 
