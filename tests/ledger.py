@@ -19,6 +19,7 @@ from dambench.core.events import (
     Evaluated,
     Failed,
     Finished,
+    Measured,
     Progressed,
     Snapshot,
     Started,
@@ -140,19 +141,17 @@ def words(
     sha256 = digest(what.encode())
     yield Snapshot(iteration=2, sha256=sha256, size_bytes=10, shape=[2, 1, 8, 8], dtype="float32", preview=PNG)
     for repeat, accuracy in enumerate(accuracies):
-        yield Evaluated(
+        yield Measured(
+            evaluator="accuracy",
+            subject=run.evaluate_on[0],
+            repeat=repeat,
             iteration=2,
             final=True,
             set_sha256=sha256,
-            network=run.evaluate_on[0],
             protocol_sha256=run.protocol.sha256,
-            repeat=repeat,
-            accuracy=accuracy,
-            balanced_accuracy=accuracy,
-            loss=0.5,
-            train_accuracy=1.0,
             seconds=seconds,
             peak_memory_bytes=10**6,
+            values={"accuracy": accuracy, "balanced_accuracy": accuracy, "loss": 0.5, "train_accuracy": 1.0},
         )
     yield end or Finished(set_sha256=sha256, costs=costs(seconds))
 
@@ -192,7 +191,7 @@ def speech() -> Iterator[AnyEvent]:
     """What an engine would say that logs much and evaluates often, for ever."""
     said = list(words(config()))
     yield said[0]
-    (score,) = (event for event in said if isinstance(event, Evaluated))
+    (score,) = (event for event in said if isinstance(event, Measured))
     iteration = 0
     while True:
         for _ in range(60):
@@ -240,8 +239,18 @@ def _older(path: Path, schema: int, new: Path) -> None:
     unknown = {1: ["device_uuid", "allocator", "compiler"], 2: ["allocator", "compiler"]}.get(schema, [])
     for name in unknown:
         db.conn.execute("update events set body = json_remove(body, ?)", [f"$.environment.{name}"])
+    for run, sequence, body in db.conn.execute("select run, sequence, body from events where kind = 'measured'"):
+        old = msgspec.json.encode(as_logged_before(msgspec.json.decode(body, type=Measured))).decode()
+        where = [old, run, sequence]
+        db.conn.execute("update events set kind = 'evaluated', body = ? where run = ? and sequence = ?", where)
     db.conn.commit()
     db.close()
+
+
+def as_logged_before(event: Measured) -> Evaluated:
+    """The same score as runs logged it up to schema 5."""
+    shared = {name: getattr(event, name) for name in Measured.__struct_fields__ if hasattr(Evaluated, name)}
+    return msgspec.convert(shared | event.values | {"kind": "evaluated", "network": event.subject}, Evaluated)
 
 
 def tables(db: sqlite3.Connection) -> list[str]:

@@ -142,11 +142,11 @@ def test_what_was_acknowledged_before_a_kill_is_there_and_nothing_by_halves(kill
             scores = store.query("select count(*) n from scores where run = ?", store.run(run).number)[0]["n"]
         assert heard[0] == "Started"
         # All that was handed on up to the last result is on disk, what came with it too.
-        acknowledged = [name for name in heard if name in ("Started", "Stepped", "Evaluated")]
+        acknowledged = [name for name in heard if name in ("Started", "Stepped", "Measured")]
         while acknowledged[-1] == "Stepped":
             acknowledged.pop()
         assert told[: len(acknowledged)] == acknowledged
-        assert scores == told.count("Evaluated")
+        assert scores == told.count("Measured")
         # A batch is there whole: no loss stands after the last result.
         assert told[-1] != "Stepped"
 

@@ -15,8 +15,8 @@ from dambench.core.errors import BadInput, Gone, KeptElsewhere, NotKept
 from dambench.core.events import (
     AnyEvent,
     Checkpointed,
-    Evaluated,
     Finished,
+    Measured,
     Process,
     Progressed,
     Resumed,
@@ -35,7 +35,18 @@ from dambench.store.runs import Store
 from tests.ledger import CARD, ENVIRONMENT, add, config, costs, failed, stopped, words
 from tests.mounts import disk_by, table_in
 
-PARTS = ("events", "samples", "scores", "artifacts", "costs", "environments", "checkpoints", "tags")
+PARTS = (
+    "events",
+    "samples",
+    "scores",
+    "evaluations",
+    "measurements",
+    "artifacts",
+    "costs",
+    "environments",
+    "checkpoints",
+    "tags",
+)
 
 
 @pytest.fixture
@@ -225,7 +236,7 @@ def test_two_hosts_see_each_others_runs(host: Host) -> None:
     heard = max(number for number, _ in b.tail(first))
     _say(a, first, *list(words(config(seed=1)))[5:])
     b.refresh()
-    assert [type(event).__name__ for _, event in b.tail(first, heard)] == ["Snapshot", "Evaluated", "Finished"]
+    assert [type(event).__name__ for _, event in b.tail(first, heard)] == ["Snapshot", "Measured", "Finished"]
     assert _told(a)["scores"] == _told(b)["scores"]
 
 
@@ -704,7 +715,7 @@ def test_scores_that_were_said_again_count_once(host: Host, tmp_path: Path) -> N
     run = a.create(config(), CARD)
     said = list(words(config(), [0.5]))
     _say(a, run, *said[:-1])
-    (evaluated,) = [event for event in said if isinstance(event, Evaluated)]
+    (evaluated,) = [event for event in said if isinstance(event, Measured)]
     _say(a, run, _resumed(2, 2), evaluated, said[-1], attempt=2)
     assert len(a.query("select * from scores")) == 1
     assert _anew(a, tmp_path) == _told(a)

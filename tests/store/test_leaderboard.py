@@ -12,7 +12,7 @@ from scipy import stats
 from dambench.cli.record import result
 from dambench.core.config import Choice, Execution, Plugin, RunConfig
 from dambench.core.errors import BadInput
-from dambench.core.events import Evaluated
+from dambench.core.events import Measured
 from dambench.core.protocol import PRESETS
 from dambench.report.wording import made
 from dambench.store import filters, metrics
@@ -270,7 +270,7 @@ def test_a_run_s_accuracy_is_that_of_its_first_network_and_none_where_some_diver
     run = msgspec.structs.replace(config("dm"), evaluate_on=("convnet-d1-w8", "vgg11"), eval_repeats=repeats)
     run_id = store.create(run, ledger.CARD)
     *words, end = ledger.words(run, [0.5, 0.7])
-    other = [msgspec.structs.replace(word, network="vgg11") for word in words if isinstance(word, Evaluated)]
+    other = [msgspec.structs.replace(word, subject="vgg11") for word in words if isinstance(word, Measured)]
     list(store.record(run_id, [*words, *other, end]))
     (row,) = store.newest()
     printed = result(store, run_id)

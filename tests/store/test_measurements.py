@@ -13,14 +13,14 @@ from msgspec.structs import replace
 from dambench.cli.app import run_cli
 from dambench.core import registry
 from dambench.core.errors import BadInput
-from dambench.core.events import AnyEvent, Evaluated, Finished, Measured, Metric, Real, Resumed, Started
+from dambench.core.events import AnyEvent, Finished, Measured, Metric, Real, Resumed, Started
 from dambench.store import filters
 from dambench.store.leaderboard import leaderboard
 from dambench.store.merge import merge
 from dambench.store.metrics import find_metric
 from dambench.store.runs import NO_PROCESS, Store
 from dambench.store.upkeep import check
-from tests.ledger import CARD, ENVIRONMENT, add, config, costs, words
+from tests.ledger import CARD, ENVIRONMENT, add, as_logged_before, config, costs, words
 
 ROBUSTNESS = {
     "worst": Metric(description="Accuracy under the worst corruption"),
@@ -103,7 +103,9 @@ def test_a_score_that_an_older_run_logged_is_the_same_rows(store: Store, tmp_pat
     add(store, config(), [0.25, 0.75])
     with closing(Store.open(tmp_path / "other.db", write=True)) as other:
         run = other.create(config(), CARD)
-        new: Iterator[AnyEvent] = (e.measured if isinstance(e, Evaluated) else e for e in words(config(), [0.25, 0.75]))
+        new: Iterator[AnyEvent] = (
+            as_logged_before(e) if isinstance(e, Measured) else e for e in words(config(), [0.25, 0.75])
+        )
         list(other.record(run, new))
         for sql in (
             *("select * from evaluations", "select * from measurements", "select * from scores"),
@@ -174,7 +176,12 @@ def test_the_loss_of_a_network_that_was_not_finite_has_no_mean(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = store.create(config(), CARD)
-    list(store.record(run, (replace(e, loss="nan") if isinstance(e, Evaluated) else e for e in words(config()))))
+    list(
+        store.record(
+            run,
+            (replace(e, values=e.values | {"loss": "nan"}) if isinstance(e, Measured) else e for e in words(config())),
+        )
+    )
     for format_ in registry.names("formats"):
         assert run_cli(["report", "--metric", "loss", "--format", format_, "--db", str(store.path)]) == 0
         assert "nan" not in capsys.readouterr().out.lower()

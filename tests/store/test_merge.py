@@ -270,7 +270,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
         "a set_sha256 of its",
     ),
     "a protocol nobody knows": (
-        lambda path: _body(path, "evaluated", lambda e: e.update(protocol_sha256="a" * 64)),
+        lambda path: _body(path, "measured", lambda e: e.update(protocol_sha256="a" * 64)),
         "FOREIGN KEY",
     ),
     "a uid that is a path": (_sql("update runs set uid = '../../x'"), "its uid is none"),
@@ -292,7 +292,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "another dataset's card": (_sql("update datasets set card = replace(card, ?, ?)", "d" * 64, "e" * 64), "dataset"),
     "a dataset of nothing": (_sql("update datasets set card = replace(card, '[6,4]', '[0,0]')"), "no images"),
-    "better results": (lambda path: _body(path, "evaluated", lambda e: e.update(accuracy=0.99)), "checksum"),
+    "better results": (lambda path: _body(path, "measured", lambda e: e["values"].update(accuracy=0.99)), "checksum"),
 }
 
 

@@ -16,7 +16,7 @@ from sqlite_utils import Database
 from dambench.core.errors import BadInput, NotKept
 from dambench.core.events import (
     AnyEvent,
-    Evaluated,
+    Measured,
     Neighbour,
     Previewed,
     Progressed,
@@ -94,8 +94,8 @@ def test_numbers_that_are_none_are_kept_as_states_not_as_unknown(store: Store) -
     for event in words(run):
         if isinstance(event, Stepped):
             event = msgspec.structs.replace(event, losses={"a": "nan", "b": "-inf", "c": 1.0})
-        if isinstance(event, Evaluated):
-            event = msgspec.structs.replace(event, loss="inf")
+        if isinstance(event, Measured):
+            event = msgspec.structs.replace(event, values=event.values | {"loss": "inf"})
         said.append(event)
     list(store.record(run_id, iter(said)))
     assert store.query("select loss, loss_state from scores") == [{"loss": None, "loss_state": "inf"}]
@@ -115,7 +115,7 @@ def test_what_matters_is_on_disk_before_it_is_handed_on(store: Store, tmp_path: 
     run_id = store.create(run, CARD)
     with closing(Store.open(tmp_path / "runs.db")) as viewer:
         for event in store.record(run_id, words(run)):
-            if isinstance(event, Evaluated):
+            if isinstance(event, Measured):
                 assert viewer.query("select count(*) n from scores")[0]["n"] == 1
                 assert [type(e).__name__ for _, e in viewer.tail(run_id)].count("Stepped") == 2
 

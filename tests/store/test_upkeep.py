@@ -16,7 +16,7 @@ import pytest
 from dambench.cli.app import run_cli
 from dambench.core import files
 from dambench.core.errors import BadInput
-from dambench.core.events import Checkpointed, Evaluated, Finished, Process, Snapshot
+from dambench.core.events import Checkpointed, Finished, Measured, Process, Snapshot
 from dambench.report.formats.markdown import render as to_markdown
 from dambench.store.leaderboard import leaderboard
 from dambench.store.rows import RunRow
@@ -41,7 +41,7 @@ def _with_set(store: Store, content: bytes, seed: int = 0) -> tuple[str, Path]:
     files.write_whole(path, content)
     run = config("dm", seed=seed)
     run_id = store.create(run, CARD)
-    names: dict[type, str] = {Snapshot: "sha256", Evaluated: "set_sha256", Finished: "set_sha256"}
+    names: dict[type, str] = {Snapshot: "sha256", Measured: "set_sha256", Finished: "set_sha256"}
     said = (
         msgspec.structs.replace(event, **{names[type(event)]: path.stem}) if type(event) in names else event
         for event in words(run)
@@ -167,7 +167,7 @@ def test_runs_that_finished_before_there_were_checksums_are_taken_as_they_are(tm
 
 def test_a_run_that_scored_nothing_has_a_checksum_too(store: Store) -> None:
     run_id = store.create(config("dm"), CARD)
-    list(store.record(run_id, (event for event in words(config("dm")) if not isinstance(event, Evaluated))))
+    list(store.record(run_id, (event for event in words(config("dm")) if not isinstance(event, Measured))))
     assert len(store.run(run_id).results_sha256) == 64
     assert leaderboard(store).damaged == []
 

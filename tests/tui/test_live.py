@@ -19,9 +19,9 @@ from dambench.core.events import (
     AnyEvent,
     Checkpointed,
     Cost,
-    Evaluated,
     Failed,
     Finished,
+    Measured,
     Neighbour,
     Previewed,
     Process,
@@ -79,7 +79,7 @@ def _sample(second: int) -> Sampled:
 def _story(until: int = 400, judged: Sequence[int] = (100, 200, 300)) -> Iterator[AnyEvent]:
     """A run of 10 iterations a second, up to an iteration."""
     first, *_ = ledger.words(CONFIG)
-    (score,) = (event for event in ledger.words(CONFIG) if isinstance(event, Evaluated))
+    (score,) = (event for event in ledger.words(CONFIG) if isinstance(event, Measured))
     yield first
     for iteration in range(1, until + 1):
         if iteration == 1 or iteration % 4 == 0:
@@ -94,8 +94,9 @@ def _story(until: int = 400, judged: Sequence[int] = (100, 200, 300)) -> Iterato
             yield Checkpointed(iteration=iteration, sha256="c" * 64, size_bytes=10, seconds=0.01)
             for repeat in range(2):
                 accuracy = 0.5 + iteration / 1000 + repeat / 100
+                values = score.values | {"accuracy": accuracy}
                 yield msgspec.structs.replace(
-                    score, iteration=iteration, repeat=repeat, final=False, accuracy=accuracy, seconds=5.0
+                    score, iteration=iteration, repeat=repeat, final=False, values=values, seconds=5.0
                 )
     yield Progressed(phase="distil", done=until, total=400)
 
@@ -104,7 +105,7 @@ def _end() -> Iterator[AnyEvent]:
     for event in ledger.words(CONFIG, [0.81, 0.83], seconds=5.0):
         if isinstance(event, Snapshot):
             yield msgspec.structs.replace(event, iteration=400, shape=[20, 1, 8, 8], preview=picture(400))
-        elif isinstance(event, Evaluated):
+        elif isinstance(event, Measured):
             yield msgspec.structs.replace(event, iteration=400)
         elif isinstance(event, Finished):
             yield event
