@@ -32,7 +32,7 @@ class PaletteEntry(CommandInput, Entry):
     """The line of the palette."""
 
 
-class Palette(CommandPalette):
+class Palette(Resilient, CommandPalette):
     """Textual's, with a line of ours."""
 
     def compose(self) -> ComposeResult:
