@@ -65,6 +65,11 @@ def _facts(run: dict[str, Any], tags: list[str]) -> dict[str, Any]:
     return facts
 
 
+def _percent(fraction: float | None) -> str:
+    """A fraction; None: a database from elsewhere has none."""
+    return "–" if fraction is None else f"{100 * fraction:.2f} %"
+
+
 def _print_scores(scores: list[dict[str, Any]]) -> None:
     table(
         ["iteration", "network", "#", "accuracy", "balanced", "train", "loss", "took"],
@@ -73,10 +78,8 @@ def _print_scores(scores: list[dict[str, Any]]) -> None:
                 score["iteration"],
                 score["network"],
                 score["repeat"],
-                f"{100 * score['accuracy']:.2f} %",
-                f"{100 * score['balanced_accuracy']:.2f} %",
-                f"{100 * score['train_accuracy']:.2f} %",
-                score["loss_state"] if score["loss"] is None else f"{score['loss']:.4f}",
+                *(_percent(score[metric]) for metric in ("accuracy", "balanced_accuracy", "train_accuracy")),
+                (score["loss_state"] or "–") if score["loss"] is None else f"{score['loss']:.4f}",
                 duration(score["seconds"]),
             ]
             for score in scores

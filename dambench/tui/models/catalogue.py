@@ -160,6 +160,7 @@ def load() -> Catalogue:
     """The catalogue that is kept if it still holds, else what children answer: that takes seconds."""
     if (earlier := kept()) is not None:
         return earlier
+    file = path()  # of the environment in which the children are asked
     entries: dict[str, list[CatalogueEntry]] = {}
     try:
         for kind, command in COMMANDS.items():
@@ -167,7 +168,7 @@ def load() -> Catalogue:
     except (OSError, ValueError, msgspec.MsgspecError, subprocess.SubprocessError) as error:
         return names(f"Options are not known here: {display(str(error), 300)}")
     with suppress(OSError):
-        files.write_whole(path(), msgspec.json.encode(_Kept(installed(), entries)))
+        files.write_whole(file, msgspec.json.encode(_Kept(installed(), entries)))
     return _catalogue(entries)
 
 
