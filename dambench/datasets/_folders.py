@@ -54,7 +54,7 @@ def place(name: str, data: Path | None, folder: str, holds: str) -> Path:
         holds: the file or folder by which it is recognised.
 
     Raises:
-        BadInput: nothing was said, or it is in neither place.
+        BadInput: no place was given, or the files are in neither place.
     """
     if data is None:
         raise BadInput(

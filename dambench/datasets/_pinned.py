@@ -38,7 +38,7 @@ def read(name: str, data: Path | None, digests: Mapping[str, str], kind: str, *p
     Args:
         digests: path below the place → MD5 or SHA-256.
         kind: the class of `torchvision.datasets` that downloads the files, into a folder of the same layout.
-        parts: what it is told, once for each part that is a download of its own; none: `train=False`.
+        parts: its keyword arguments for each part that is a download of its own; none: `train=False`.
 
     Raises:
         BadInput: a file is not what it should be, or is missing and cannot be downloaded.
