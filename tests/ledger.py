@@ -209,10 +209,17 @@ def run_row(**more: Any) -> RunRow:
     return RunRow(**empty | numbers | more)
 
 
-SCHEMAS = (1, 2, 3, 4, 5)
+SCHEMAS = (1, 2, 3, 4, 5, 6)
 """Older ones, each as the migrations made it."""
 
-NEXT = {1: "m002_samples", 2: "m003_engine", 3: "m004_durable", 4: "m005_results", 5: "m006_measurements"}
+NEXT = {
+    1: "m002_samples",
+    2: "m003_engine",
+    3: "m004_durable",
+    4: "m005_results",
+    5: "m006_measurements",
+    6: "m007_selection",
+}
 """By schema, the migration that ended it."""
 
 
@@ -234,12 +241,15 @@ def _older(path: Path, schema: int, new: Path) -> None:
     db.conn.execute(f"pragma user_version = {schema}")
     db.conn.execute("attach ? as new", [str(new)])
     for table in tables(db.conn):
+        if table == "metrics":  # it has those of its schema
+            continue
         columns = ", ".join(row[1] for row in db.conn.execute(f"pragma main.table_info({table})"))
         db.conn.execute(f"insert into main.{table} ({columns}) select {columns} from new.{table}")
     unknown = {1: ["device_uuid", "allocator", "compiler"], 2: ["allocator", "compiler"]}.get(schema, [])
     for name in unknown:
         db.conn.execute("update events set body = json_remove(body, ?)", [f"$.environment.{name}"])
-    for run, sequence, body in db.conn.execute("select run, sequence, body from events where kind = 'measured'"):
+    said = "select run, sequence, body from events where kind = 'measured'"
+    for run, sequence, body in db.conn.execute(said) if schema < 6 else ():
         old = msgspec.json.encode(as_logged_before(msgspec.json.decode(body, type=Measured))).decode()
         where = [old, run, sequence]
         db.conn.execute("update events set kind = 'evaluated', body = ? where run = ? and sequence = ?", where)

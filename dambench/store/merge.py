@@ -320,6 +320,7 @@ def copy_of(store: Store, run: SqlRow) -> Copy:
         recipe=display(run["recipe"], LONGEST_LINE),
         overrides=_read(run["overrides"], OVERRIDES, "settings"),
         age=_time(run["age"]) if run["age"] else "",
+        purpose="tuning" if run["purpose"] else "",
     )
     if created.card.sha256 != run["dataset_sha256"] or not _SHA256.fullmatch(created.card.sha256):
         raise Refused("its dataset is not the one it names")

@@ -26,6 +26,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+Purpose = Literal["", "tuning"]
+"""Why a run is made; `tuning`: to choose settings by, so that it is no evidence."""
+
+
 class RunCreated(Struct, frozen=True, kw_only=True, tag_field="line", tag="created"):
     """A run is about to begin."""
 
@@ -40,6 +44,7 @@ class RunCreated(Struct, frozen=True, kw_only=True, tag_field="line", tag="creat
     recipe: str = ""
     overrides: dict[str, Any] = {}
     age: str = ""
+    purpose: Purpose = ""
 
 
 class EventLogged(Struct, frozen=True, kw_only=True, tag_field="line", tag="said"):

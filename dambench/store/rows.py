@@ -53,6 +53,8 @@ class RunRow(Struct, frozen=True, kw_only=True):
     results_sha256: str
     age: str
     """A later one is of a newer run, on whichever machine it was entered."""
+    purpose: str
+    """Empty, or `tuning`: it was made to choose settings by, and is no evidence."""
 
 
 class RunSummary(Struct, frozen=True, kw_only=True):

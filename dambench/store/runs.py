@@ -36,7 +36,7 @@ from dambench.core.events import (
 from dambench.core.sanitize import display
 from dambench.store import database, journal, records
 from dambench.store.database import transaction
-from dambench.store.records import LONGEST, Editable, EditConflict, LogRecord, RunCreated, RunEdited
+from dambench.store.records import LONGEST, Editable, EditConflict, LogRecord, Purpose, RunCreated, RunEdited
 from dambench.store.results import damaged
 from dambench.store.rows import RUN_COLUMNS, RunRow, RunSummary, SqlRow
 from dambench.store.tables import Tables
@@ -156,6 +156,7 @@ class Store:
         process: Process = NO_PROCESS,
         recipe: str = "",
         overrides: dict[str, Any] | None = None,
+        purpose: Purpose = "",
     ) -> str:
         """Enter a run that is about to begin. Returns its id.
 
@@ -178,6 +179,7 @@ class Store:
             recipe=display(recipe, 400),
             overrides=shown(overrides or {}),
             age=max(now, self.query("select coalesce(max(age), '') as age from runs")[0]["age"]),
+            purpose=purpose,
         )
         self.write([created])
         return str(self.query("select id from runs where uid = ?", created.uid)[0]["id"])
@@ -199,19 +201,20 @@ class Store:
 
         yield from Recorder(self, run, attempt).record(events)
 
-    def finished(self, config: RunConfig, card: DataCard, set_sha256: str = "") -> str | None:
+    def finished(self, config: RunConfig, card: DataCard, set_sha256: str = "", purpose: Purpose = "") -> str | None:
         """The id of the newest finished run of this configuration on these data, if there is one outside of the trash.
 
         A run whose results are not those of their checksum is none.
 
         Args:
             set_sha256: of the set that it has to be about; empty: of any.
+            purpose: what it was made for.
         """
         condition = (
             "runs.state = 'finished' and runs.deleted_at = '' and runs.config_sha256 = ? and runs.dataset_sha256 = ? "
-            "and ? in ('', runs.set_sha256)"
+            "and ? in ('', runs.set_sha256) and runs.purpose = ?"
         )
-        values = config.sha256, card.sha256, set_sha256
+        values = config.sha256, card.sha256, set_sha256, purpose
         broken = damaged(self.query, condition, values)
         rows = self.query(
             f"select number, id from runs where {condition} order by {self.by_age(newest_first=True)}", *values

@@ -7,7 +7,7 @@ from sqlite_utils import Database, Migrations
 APPLICATION_ID = 0x64616D62  # «damb»
 """Written into the file's header, so that another program's database is never taken for ours."""
 
-VERSION = 6
+VERSION = 7
 """How many migrations this dambench knows: the file's `user_version`."""
 
 migrations = Migrations("dambench")
@@ -57,6 +57,13 @@ def m005_results(db: Database) -> None:
 def m006_measurements(db: Database) -> None:
     """Whatever an evaluator measures, a row per metric: accuracy is the first of them. `scores` is a view of it now."""
     for statement in _M006.split(";\n\n"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m007_selection(db: Database) -> None:
+    """Validation accuracy, and runs that are to choose settings by. A dambench with only m006 knows no hold-outs."""
+    for statement in _M007.split(";\n\n"):
         db.conn.execute(statement)
 
 
@@ -487,6 +494,80 @@ create view results as
                 >= coalesce(json_extract(runs.config, '$.eval_repeats'), 1) as complete
         from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
         where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = ''
+    )
+    select run, method, overrides, preprocessing, precision, dataset, ipc, matched_on, network, protocol, seed, repeat,
+        accuracy, balanced_accuracy, loss, train_accuracy, seconds, peak_memory_bytes, settings, dataset_sha256,
+        complete and number = first_value(number) over (
+            partition by settings, dataset_sha256, ipc, protocol_sha256, network, seed
+            order by complete desc, age desc, number desc
+        ) as counts
+    from final
+"""
+
+_M007 = """
+-- Why the run was made: empty, or `tuning`, to choose settings by. Such a run is no evidence.
+alter table runs add column purpose text not null default '' check (purpose in ('', 'tuning'));
+
+insert or replace into metrics (evaluator, name, unit, better, description) values
+    ('accuracy', 'validation_accuracy', 'fraction', 'higher',
+        'Accuracy on the validation images that were held out before the set was made');
+
+drop view results;
+
+drop view scores;
+
+-- For people: one network trained on one set, and its accuracy; on validation images where the protocol holds some out.
+create view scores as
+    select of.run, of.iteration, of.subject as network, of.protocol_sha256, of.repeat, of.final,
+        accuracy.value as accuracy, balanced.value as balanced_accuracy, loss.value as loss, loss.state as loss_state,
+        train.value as train_accuracy, of.seconds, of.peak_memory_bytes, of.set_sha256,
+        validation.value as validation_accuracy
+    from evaluations as of
+        left join measurements as accuracy on accuracy.run = of.run and accuracy.iteration = of.iteration
+            and accuracy.evaluator = 'accuracy' and accuracy.subject = of.subject and accuracy.repeat = of.repeat
+            and accuracy.metric = 'accuracy'
+        left join measurements as balanced on balanced.run = of.run and balanced.iteration = of.iteration
+            and balanced.evaluator = 'accuracy' and balanced.subject = of.subject and balanced.repeat = of.repeat
+            and balanced.metric = 'balanced_accuracy'
+        left join measurements as loss on loss.run = of.run and loss.iteration = of.iteration
+            and loss.evaluator = 'accuracy' and loss.subject = of.subject and loss.repeat = of.repeat
+            and loss.metric = 'loss'
+        left join measurements as train on train.run = of.run and train.iteration = of.iteration
+            and train.evaluator = 'accuracy' and train.subject = of.subject and train.repeat = of.repeat
+            and train.metric = 'train_accuracy'
+        left join measurements as validation on validation.run = of.run and validation.iteration = of.iteration
+            and validation.evaluator = 'accuracy' and validation.subject = of.subject and validation.repeat = of.repeat
+            and validation.metric = 'validation_accuracy'
+    where of.evaluator = 'accuracy';
+
+-- For people: the final scores of finished runs. Those of one meaning are alike in settings, dataset_sha256, ipc,
+-- protocol and network; of them the ones count that a report counts, which are of the newest run of each seed. Runs
+-- that were made to choose settings are left out: they are no evidence.
+-- (As with `losses`, our own connections may not use it in SQLite 3.38 to 3.40.)
+create view results as
+    with final as (
+        select runs.number, runs.id as run, runs.method, runs.overrides,
+            coalesce(json_extract(runs.config, '$.preprocessing'), 'mean/std') as preprocessing,
+            coalesce(json_extract(runs.config, '$.precision'), 'fp32') as precision,
+            runs.age, runs.dataset, runs.ipc, runs.network as matched_on, scores.network,
+            protocols.name || '#' || substr(protocols.sha256, 1, 4) as protocol, runs.seed, scores.repeat,
+            scores.accuracy, scores.balanced_accuracy, scores.loss, scores.train_accuracy, scores.seconds,
+            scores.peak_memory_bytes, runs.dataset_sha256, scores.protocol_sha256,
+            json_array(runs.method, json_extract(runs.config, '$.method.options'), runs.network,
+                coalesce(json_extract(runs.config, '$.preprocessing'), 'mean/std'),
+                coalesce(json_extract(runs.config, '$.precision'), 'fp32'),
+                coalesce(json_extract(runs.config, '$.precision') = 'bf16', 0)
+                    and coalesce(json_extract(runs.config, '$.where.device'), 'cpu') != 'cpu',
+                coalesce(json_extract(runs.config, '$.method_version'), 1),
+                coalesce(json_extract(runs.config, '$.evaluator_version'), 1),
+                json(coalesce(json_extract(runs.config, '$.evaluator.options'), '{}')),
+                json(coalesce(json_extract(runs.config, '$.plugins'), '[]')),
+                coalesce(json_extract(runs.config, '$.held_out.sha256'), '')) as settings,
+            -- Fewer than were asked for are left over where others diverged: they stand for nothing.
+            count(*) over (partition by runs.number, scores.network)
+                >= coalesce(json_extract(runs.config, '$.eval_repeats'), 1) as complete
+        from scores join runs on runs.number = scores.run join protocols on protocols.sha256 = scores.protocol_sha256
+        where scores.final = 1 and runs.state = 'finished' and runs.deleted_at = '' and runs.purpose = ''
     )
     select run, method, overrides, preprocessing, precision, dataset, ipc, matched_on, network, protocol, seed, repeat,
         accuracy, balanced_accuracy, loss, train_accuracy, seconds, peak_memory_bytes, settings, dataset_sha256,

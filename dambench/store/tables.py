@@ -115,6 +115,7 @@ class Tables:
                 "recipe": created.recipe,
                 "created_at": created.at,
                 "age": created.age or created.at,
+                "purpose": created.purpose,
                 "config": msgspec.json.encode(config).decode(),
                 "config_sha256": config.sha256,
                 "dataset_sha256": card.sha256,
