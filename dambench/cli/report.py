@@ -9,7 +9,8 @@ from dambench.cli.options import Db, Filter
 from dambench.cli.output import say
 from dambench.cli.store import open_store
 from dambench.core.errors import BadInput, named
-from dambench.report import format_of, render, write
+from dambench.report import format_of, read_sections, render, write
+from dambench.report.sections import SECTIONS, usual
 from dambench.runner import processes
 from dambench.store import filters
 from dambench.store import runs as stored
@@ -27,6 +28,9 @@ def report(
     metric: Annotated[
         str, Option(help="What cells show: accuracy, balanced_accuracy, loss, …, or EVALUATOR.METRIC.")
     ] = "accuracy",
+    sections: Annotated[
+        str, Option(help=f"Which parts, of {', '.join(SECTIONS)}; all [default: {', '.join(usual())}].", metavar="LIST")
+    ] = "",
     short: Annotated[bool, Option("--short", help="Only the tables of accuracy, and what their signs say.")] = False,
     filter_: Filter = "",
     output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
@@ -37,13 +41,14 @@ def report(
     if len({*axes[0], *axes[1]}) < len(axes[0]) + len(axes[1]) or not all(axes):
         raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be there twice.")
     chosen = format_of(format_, output, short=short)
+    parts = read_sections(sections, chosen, short=short)
     only = filters.read(filter_, to_compare=True)
     path = db or stored.default_path()
     if stored.exists(path) or chosen != "markdown":
         with open_store(path) as store:
             shown = find_metric(store, metric)
             board = leaderboard(store, *axes, metric=shown, only=only.where(processes.states(store)))
-            board.only = only.text.strip()
+            board.only, board.sections = only.text.strip(), parts
             if board.only and not board.finished:
                 raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
             if shown != ACCURACY and not board.tables:

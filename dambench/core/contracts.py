@@ -266,6 +266,8 @@ class Format(Contract):
     """The suffixes of its files, `.md`."""
     SHORT: bool = False
     """Whether it has a short form, of the tables of accuracy alone."""
+    SINGLE: bool = False
+    """Whether its text holds one section of a report alone, as CSV does."""
 
     @required
     def render(self, board: "Leaderboard", rows: Sequence[str], columns: Sequence[str], short: bool) -> str:

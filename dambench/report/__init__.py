@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dambench.core import files, reading, registry
 from dambench.core.errors import BadInput
+from dambench.report import sections
 from dambench.store.leaderboard import Leaderboard
 
 READER_SECONDS = 3.0
@@ -40,6 +41,24 @@ def format_of(format: str | None, output: Path | None, *, short: bool) -> str:
     if short and not registry.load("formats", chosen).SHORT:
         able = ", ".join(name for name, plugin in formats.items() if plugin.SHORT)
         raise BadInput(f"--short is for {able}: the format {chosen} always has all numbers.")
+    return chosen
+
+
+def read_sections(text: str, format: str, *, short: bool) -> tuple[str, ...]:
+    """The sections that are asked for, as `accuracy,cost` or `all`; empty: the usual ones.
+
+    Raises:
+        BadInput: one is unknown or there twice, or the format or --short does not go with them.
+    """
+    chosen = sections.read(text)
+    if chosen and short:
+        raise BadInput(
+            f"--short is the tables of accuracy, and --sections asks for {', '.join(chosen)}: leave one out."
+        )
+    if len(chosen) > 1 and registry.load("formats", format).SINGLE:
+        raise BadInput(
+            f"--sections asks for {len(chosen)}, and {format} is one table: ask for one of {', '.join(chosen)}."
+        )
     return chosen
 
 

@@ -180,6 +180,8 @@ class Leaderboard:
     metric: MetricRow = ACCURACY
     only: str = ""
     """The filter that all these runs have met."""
+    sections: tuple[str, ...] = ()
+    """Those that a report of it is to have; empty: the usual ones."""
 
     def costs_of(self, cell: Cell) -> list[MethodCost]:
         """The costs of the runs of a cell, by device."""

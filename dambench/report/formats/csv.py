@@ -1,51 +1,37 @@
-"""The leaderboard as CSV: a line per row, column and trained network. The same runs give the same bytes."""
+"""One section of the leaderboard as CSV, to be read by pandas or a spreadsheet. The same runs give the same bytes."""
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 
 from dambench.core.sanitize import display
-from dambench.store.leaderboard import AXES, Leaderboard
+from dambench.report.sections import SECTIONS
+from dambench.store.leaderboard import Leaderboard
 
 SUFFIXES = (".csv",)
+SINGLE = True
 
 _FORMULA = tuple("=+-@\t\r＝＋－＠")  # the wide ones are taken for formulas too, where people write in wide letters
 
 
 def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], short: bool = False) -> str:
-    """Fractions and their standard deviations stay fractions, unrounded; what is not known is empty.
+    """One section, of accuracy unless another is asked for: a line for each of its records.
 
-    The whole set has no IPC: as in a table, it has a line for each column that it stands in. Each line says by which
-    filter the runs were chosen; empty: all are there.
+    Fractions and their standard deviations stay fractions, unrounded; what is not known is empty. Each line says by
+    which filter the runs were chosen; empty: all are there.
     """
-    hashes = {protocol.label: protocol.sha256 for protocol in board.protocols}
+    (name,) = board.sections or ("accuracy",)
+    names, lines = SECTIONS[name].records(board, rows, columns)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        [*AXES, "protocol_sha256", text(board.metric.name), "std", "n", "sets", "best", "majority", "filter"]
+    writer.writerows(
+        [_value(value) for value in line] for line in [[*names, "filter"], *([*line, board.only] for line in lines)]
     )
-    for table in board.tables:
-        for row in table.rows:
-            for column in table.columns:
-                if (row, column) not in table.cells:
-                    continue
-                cell = table.cells[row, column]
-                place = table.fixed | dict(zip((*rows, *columns), (*row, *column), strict=True))
-                writer.writerow(
-                    [
-                        *(place[axis] if axis == "ipc" else text(str(place[axis])) for axis in AXES),
-                        hashes[str(place["protocol"])],
-                        cell.mean if math.isfinite(cell.mean) else "",
-                        cell.std if cell.std is not None and math.isfinite(cell.std) else "",
-                        cell.n,
-                        cell.sets,
-                        int((row, column) in table.best),
-                        table.majority.get(column, ""),
-                        text(board.only),
-                    ]
-                )
     return file.getvalue()
+
+
+def _value(value: str | float | bool | None) -> str | float:
+    return "" if value is None else text(value) if isinstance(value, str) else value
 
 
 def text(name: str) -> str:

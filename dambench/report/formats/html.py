@@ -6,7 +6,8 @@ from hashlib import sha256
 from html import escape
 
 from dambench.core.sanitize import display
-from dambench.report import wording
+from dambench.report import sections, wording
+from dambench.report.parts import Part
 from dambench.report.wording import TableEntry
 from dambench.store.leaderboard import Leaderboard
 
@@ -31,7 +32,7 @@ POLICY = (
 
 
 def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], short: bool = False) -> str:
-    """A page: tables of accuracy, what each method took, and how the numbers came about.
+    """A page: the sections that are asked for, and how the numbers came about.
 
     Args:
         short: the tables of accuracy, and what their signs say.
@@ -41,24 +42,26 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
         parts.append(f"<p>{html(wording.NOTHING)}</p>\n<pre>{html(wording.FIRST)}</pre>")
         return _page(parts)
     parts.append(f"<p>{html(wording.made(board))} {html(wording.SHORT)}</p>")
-    for table in board.tables:
-        head = [html(text) for text in wording.head(table, rows, columns)]
-        lines = [[html(name), *map(cell, entries)] for name, entries in wording.lines(table, rows)]
-        parts += [f"<h2>{html(wording.title(table))}</h2>", _grid([head, *lines])]
-        if table.notes:
-            parts.append(_list(table.notes))
+    for part in sections.parts(board, rows, columns, short=short):
+        parts += _part(part)
     if short:
         parts += [_list(notes)] if (notes := wording.signs(board.tables, bold="Bold")) else []
     else:
-        costs = [[html(text) for text in line] for line in wording.cost_lines(board.costs)]
-        parts += ["<h2>What it took</h2>", _grid(costs)]
         parts += ["<h2>How to read this</h2>", _list(wording.reading(board))]
     return _page(parts)
 
 
+def _part(part: Part) -> list[str]:
+    lines = [[html(name), *map(cell, entries)] for name, entries in part.lines]
+    written = [f"<h2>{html(part.title)}</h2>"]
+    written += [f"<p>{html(part.text)}</p>"] if part.text else []
+    written += [_grid([[html(text) for text in part.head], *lines])] if part.head else []
+    return written + ([_list(part.notes)] if part.notes else [])
+
+
 def html(text: str) -> str:
     """`display`, with every character that HTML would take for markup escaped."""
-    return escape(display(text, 2000))
+    return escape(display(text, 4000))
 
 
 def cell(entry: TableEntry) -> str:
@@ -92,5 +95,5 @@ def _grid(lines: list[list[str]]) -> str:
     return f"<table>\n<thead>{row(lines[0], 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
-def _list(notes: list[str]) -> str:
+def _list(notes: Sequence[str]) -> str:
     return "<ul>\n" + "\n".join(f"<li>{html(note)}</li>" for note in notes) + "\n</ul>"

@@ -3,20 +3,28 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import msgspec
 
 from dambench import __version__
+from dambench.report.sections import SECTIONS
+from dambench.report.sections.accuracy import runs_of
 from dambench.store.leaderboard import Cell, Key, Leaderboard, Table
 from dambench.store.metrics import ACCURACY
 
 SUFFIXES = (".json",)
 
+KEYS = {"cost": "costs"}
+"""Names of sections that are others here."""
+
 
 def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], short: bool = False) -> str:
-    """One object, in ASCII. Fractions stay fractions; null: not known, not finite, or for the whole set no IPC."""
+    """One object, in ASCII. Fractions stay fractions; null: not known, not finite, or for the whole set no IPC.
+
+    It has all sections unless some are asked for: those other than of accuracy as a list of records each.
+    """
+    chosen = board.sections or tuple(SECTIONS)
     whole: dict[str, Any] = {
         "dambench": __version__,
         "finished": board.finished,
@@ -28,14 +36,18 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
         "filter": board.only,
         "rows": rows,
         "columns": columns,
-        "tables": [_table(table, rows, columns) for table in board.tables],
-        "costs": [asdict(cost) for cost in board.costs],
-        "protocols": [
-            msgspec.to_builtins(protocol) | {"label": protocol.label, "sha256": protocol.sha256}
-            for protocol in board.protocols
-        ],
-        "recipes": board.recipes,
     }
+    for name in chosen:
+        if name == "accuracy":
+            whole["tables"] = [_table(table, rows, columns) for table in board.tables]
+        else:
+            key = KEYS.get(name, name.replace("-", "_"))
+            whole[key] = SECTIONS[name].records(board, rows, columns).dicts()
+    whole["protocols"] = [
+        msgspec.to_builtins(protocol) | {"label": protocol.label, "sha256": protocol.sha256}
+        for protocol in board.protocols
+    ]
+    whole["recipes"] = board.recipes
     if board.metric != ACCURACY:
         whole["metric"] = msgspec.structs.asdict(board.metric)
     return json.dumps(whole, indent=1, allow_nan=False) + "\n"
@@ -75,6 +87,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "std": _finite(cell.std),
         "n": cell.n,
         "sets": cell.sets,
+        "runs": runs_of(cell),
         "scores": [
             {
                 "run": score.run,

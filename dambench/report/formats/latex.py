@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from dambench.core.sanitize import display
-from dambench.report import wording
+from dambench.report import sections, wording
+from dambench.report.parts import Part
 from dambench.report.wording import TableEntry
 from dambench.store.leaderboard import Leaderboard
 
@@ -30,7 +31,7 @@ _ESCAPED = {
 
 
 def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], short: bool = False) -> str:
-    r"""Tables of accuracy, what each method took, and how the numbers came about. It needs \usepackage{booktabs}.
+    r"""The sections that are asked for, and how the numbers came about. It needs \usepackage{booktabs}.
 
     Args:
         short: the tables of accuracy, and what their signs say.
@@ -38,14 +39,8 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
     if not board.finished:
         return f"% {wording.NOTHING} {wording.FIRST}\n"
     parts = [f"% {latex(wording.made(board))} Needs \\usepackage{{booktabs}}."]
-    for table in board.tables:
-        caption = f"{wording.title(table)}; {wording.SHORT}{wording.selection(board)}."
-        head = [latex(text) for text in wording.head(table, rows, columns)]
-        lines = [[latex(name), *map(cell, entries)] for name, entries in wording.lines(table, rows)]
-        parts.append(_float(caption, [head, *lines], table.notes))
-    if not short:
-        costs = [[latex(text) for text in line] for line in wording.cost_lines(board.costs)]
-        parts.append(_float("What it took.", costs, []))
+    for part in sections.parts(board, rows, columns, short=short):
+        parts += _part(part)
     notes = wording.signs(board.tables, bold="Bold") if short else wording.reading(board)
     if notes:
         items = "\n".join(f"  \\item {latex(note)}" for note in notes)
@@ -53,9 +48,18 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
     return "\n\n".join(parts) + "\n"
 
 
+def _part(part: Part) -> list[str]:
+    written = [latex(part.text)] if part.text else []
+    if not part.head:
+        return [*written, *map(latex, part.notes)]
+    lines = [[latex(name), *map(cell, entries)] for name, entries in part.lines]
+    caption = f"{(part.caption or part.title).removesuffix('.')}."
+    return [*written, _float(caption, [[latex(text) for text in part.head], *lines], part.notes)]
+
+
 def latex(text: str) -> str:
     """`display`, with every character that LaTeX would take for a command escaped."""
-    return "".join(_ESCAPED.get(character, character) for character in display(text, 2000))
+    return "".join(_ESCAPED.get(character, character) for character in display(text, 4000))
 
 
 def cell(entry: TableEntry) -> str:
@@ -63,7 +67,7 @@ def cell(entry: TableEntry) -> str:
     return f"{number} ({latex(entry.n)})" if entry.n else number
 
 
-def _float(caption: str, lines: list[list[str]], notes: list[str]) -> str:
+def _float(caption: str, lines: list[list[str]], notes: Sequence[str]) -> str:
     head, *body = [f"    {' & '.join(line)} \\\\" for line in lines]
     written = [
         r"\begin{table}",

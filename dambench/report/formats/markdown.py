@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from dambench.core.sanitize import markdown
-from dambench.report import wording
+from dambench.report import sections, wording
+from dambench.report.parts import Part
 from dambench.report.wording import TableEntry
 from dambench.store.leaderboard import Leaderboard
 
@@ -15,7 +16,7 @@ SENTENCE = 2000
 
 
 def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], short: bool = False) -> str:
-    """A report: tables of accuracy, what each method took, and how the numbers came about.
+    """A report: the sections that are asked for, and how the numbers came about.
 
     Args:
         short: the tables of accuracy, and what their signs say.
@@ -23,29 +24,30 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
     if not board.finished:
         return f"{wording.NOTHING}\n\n    {wording.FIRST}\n"
     made = markdown(wording.made(board), SENTENCE)
-    parts = [] if short else ["# Dataset distillation benchmark", made]
-    for table in board.tables:
-        head = [markdown(text) for text in wording.head(table, rows, columns)]
-        lines = [[markdown(name), *map(cell, entries)] for name, entries in wording.lines(table, rows)]
-        parts += [f"## {markdown(wording.title(table), SENTENCE)}", grid([head, *lines])]
-        if table.notes:
-            parts.append(_list(table.notes))
+    written = [] if short else ["# Dataset distillation benchmark", made]
+    for part in sections.parts(board, rows, columns, short=short):
+        written += _part(part)
     if short:
-        parts.append(f"{wording.SHORT}; {made}")
-        parts += [_list(notes)] if (notes := wording.signs(board.tables, bold="Bold")) else []
+        written.append(f"{wording.SHORT}; {made}")
+        written += [_list(notes)] if (notes := wording.signs(board.tables, bold="Bold")) else []
     else:
-        parts += [
-            "## What it took",
-            grid([[markdown(text) for text in line] for line in wording.cost_lines(board.costs)]),
-        ]
-        parts += ["## How to read this", _list(wording.reading(board))]
-    return "\n\n".join(parts) + "\n"
+        written += ["## How to read this", _list(wording.reading(board))]
+    return "\n\n".join(written) + "\n"
+
+
+def _part(part: Part) -> list[str]:
+    lines = [[markdown(name), *map(cell, entries)] for name, entries in part.lines]
+    written = [f"## {markdown(part.title, SENTENCE)}"]
+    written += [markdown(part.text, 2 * SENTENCE)] if part.text else []
+    written += [grid([[markdown(text) for text in part.head], *lines])] if part.head else []
+    return written + ([_list(part.notes)] if part.notes else [])
 
 
 def cell(entry: TableEntry) -> str:
     """`92.6 ± 1.1 (5)`."""
-    number = f"**{entry.number}**" if entry.bold else entry.number
-    return f"{number} ({entry.n})" if entry.n else number
+    text = markdown(entry.number)
+    number = f"**{text}**" if entry.bold else text
+    return f"{number} ({markdown(entry.n)})" if entry.n else number
 
 
 def grid(lines: list[list[str]]) -> str:
@@ -59,5 +61,5 @@ def grid(lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in padded)
 
 
-def _list(notes: list[str]) -> str:
+def _list(notes: Sequence[str]) -> str:
     return "\n".join(f"- {markdown(note, SENTENCE)}" for note in notes)

@@ -1,0 +1,45 @@
+"""The sections that a report can have, a file each. Formats write them without knowing what they are about."""
+
+from collections.abc import Sequence
+
+from dambench.core.errors import BadInput, named
+from dambench.core.sanitize import display
+from dambench.report.parts import Part, Section
+from dambench.report.sections import accuracy, cost
+from dambench.store.leaderboard import Leaderboard
+
+SECTIONS: dict[str, Section] = {
+    "accuracy": accuracy.SECTION,
+    "cost": cost.SECTION,
+}
+"""In the order in which a report has them."""
+
+ALL = "all"
+
+
+def read(text: str) -> tuple[str, ...]:
+    """The sections that are asked for, as `accuracy,cost` or `all`, in a report's order; empty: the usual ones.
+
+    Raises:
+        BadInput: one is unknown, or there twice.
+    """
+    if text.strip().lower() == ALL:
+        return tuple(SECTIONS)
+    names = [named("section", part.strip(), SECTIONS) for part in text.split(",") if part.strip()]
+    if text.strip() and (not names or len(set(names)) < len(names)):
+        raise BadInput(f"--sections {display(text, 60)!r}: each is named once, of {', '.join(SECTIONS)}, or {ALL}.")
+    return tuple(name for name in SECTIONS if name in names)
+
+
+def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *, short: bool = False) -> list[Part]:
+    """The parts of the report that is asked for, in its order.
+
+    Args:
+        short: the tables of accuracy alone.
+    """
+    chosen = ("accuracy",) if short else board.sections or usual()
+    return [part for name in chosen for part in SECTIONS[name].parts(board, rows, columns)]
+
+
+def usual() -> tuple[str, ...]:
+    return tuple(name for name, section in SECTIONS.items() if section.usual)

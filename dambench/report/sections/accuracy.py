@@ -1,0 +1,63 @@
+"""Tables of accuracy, or of whichever metric is shown."""
+
+import math
+from collections.abc import Sequence
+
+from dambench.report import wording
+from dambench.report.parts import Part, Records, Section
+from dambench.store.leaderboard import AXES, Cell, Leaderboard
+
+
+def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> list[Part]:
+    """A part for each table."""
+    return [
+        Part(
+            title=wording.title(table),
+            head=wording.head(table, rows, columns),
+            lines=wording.lines(table, rows),
+            notes=table.notes,
+            caption=f"{wording.title(table)}; {wording.SHORT}{wording.selection(board)}",
+        )
+        for table in board.tables
+    ]
+
+
+def records(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> Records:
+    """One for each cell. The whole set has no IPC: as in a table, it is in each column that it stands in."""
+    hashes = {protocol.label: protocol.sha256 for protocol in board.protocols}
+    head = [*AXES, "protocol_sha256", board.metric.name, "std", "n", "sets", "best", "majority", "runs"]
+    lines = []
+    for table in board.tables:
+        for row in table.rows:
+            for column in table.columns:
+                if (row, column) not in table.cells:
+                    continue
+                cell = table.cells[row, column]
+                place = table.fixed | dict(zip((*rows, *columns), (*row, *column), strict=True))
+                lines.append(
+                    [
+                        *(place[axis] for axis in AXES),
+                        hashes[str(place["protocol"])],
+                        finite(cell.mean),
+                        finite(cell.std),
+                        cell.n,
+                        cell.sets,
+                        int((row, column) in table.best),
+                        table.majority.get(column),
+                        " ".join(runs_of(cell)),
+                    ]
+                )
+    return Records(head, lines)
+
+
+def finite(value: float | None) -> float | None:
+    """The value; None in place of what is no number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def runs_of(cell: Cell) -> list[str]:
+    """The ids of the runs that made a cell's sets, or evaluated them."""
+    return sorted({score.run for score in cell.scores})
+
+
+SECTION = Section("a table of accuracy, or of the metric that is shown, for each protocol", parts, records)
