@@ -76,12 +76,17 @@ def runs(
 def show(
     run_id: RunId,
     preview: Annotated[Path | None, Option(help="Write the picture of its latest set to this PNG file.")] = None,
+    decoded: Annotated[
+        bool, Option("--decoded", help="Of mosaics, what networks are trained on, not what is kept (for --preview).")
+    ] = False,
     db: Db = None,
     as_json: Json = False,
 ) -> None:
     """Everything that is known of one run."""
     if preview is not None:
         files.check_suffix(preview, [".png"], "a preview")
+    elif decoded:
+        raise BadInput("--decoded says which picture --preview FILE.png writes: it needs that.")
     with open_store(db) as store:
         details = store.describe(run_id)
         details["run"]["state"] = processes.state(store.run(run_id))
@@ -90,6 +95,8 @@ def show(
     if preview is not None:
         if not png:
             raise BadInput(f"The run {details['run']['id']} has no set yet, and so no preview.")
+        if decoded:
+            png = _decoded_preview(details["sets"][-1]["file"])
         with files.writing("The preview", preview.absolute().parent):
             files.check_folder(preview, "The preview")
             files.write_whole(preview, png)
@@ -102,6 +109,15 @@ def show(
         draw(png, details["sets"][-1]["shape"])
         if part:
             print(part)
+
+
+def _decoded_preview(path: str) -> bytes:
+    from dambench.engine.preview import preview
+    from dambench.training.problem import SyntheticSet
+
+    if not path:
+        raise BadInput("--decoded needs the tensors of the set, which are not on this machine.")
+    return preview(SyntheticSet.read(Path(path)).decoded())
 
 
 def tag(

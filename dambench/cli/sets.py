@@ -37,6 +37,10 @@ def import_(
     lr: Annotated[
         float | None, Option(help="The learning rate that was distilled with it, where the file does not say it.")
     ] = None,
+    factor: Annotated[
+        int | None,
+        Option(help="Its images are mosaics of N × N, as those of IDC, IDM and DREAM (2) [default: they are none]."),
+    ] = None,
     *,
     settings: DatasetSettings = None,
     given: dict[str, Any],
@@ -51,7 +55,7 @@ def import_(
         raise BadInput("A set is imported for a dataset: --set takes dataset.NAME=VALUE only.")
     files.can_keep_sets()
     card = datasets.prepare(config.Choice(dataset, groups.get("dataset", {})), data_path(given["data"]), say)
-    imported = imports.read(file, card, format_, pixels, preprocessing, experiment, lr, say)
+    imported = imports.read(file, card, format_, pixels, preprocessing, experiment, lr, say, factor)
     hashes, first = [imports.keep(one) for one in imported.sets], imported.sets[0]
     several = len(hashes) > 1
     for note in [*card.notes, *imported.notes]:
@@ -79,6 +83,7 @@ def import_(
         "preprocessing": first.preprocessing_name,
         "labels": "hard" if first.labels.dim() == 1 else "soft",
         "lr": first.lr,
+        "factor": first.factor,
         "file": None if several else str(files.set_path(hashes[0])),
         "notes": [*card.notes, *imported.notes],
         "command": command,
@@ -89,8 +94,8 @@ def import_(
     if several:
         for number, sha256 in zip(imported.experiments, hashes, strict=True):
             print(f"{f'set {number}':14}{sha256}")
-    for key in ("sha256", "dataset", "ipc", "shape", "dtype", "preprocessing", "labels", "lr", "file"):
-        if facts[key] is not None:
+    for key in ("sha256", "dataset", "ipc", "shape", "dtype", "preprocessing", "labels", "lr", "factor", "file"):
+        if facts[key] is not None and (key, facts[key]) != ("factor", 1):
             value = f"{first.lr:.6g}" if key == "lr" else str(facts[key])
             print(f"{key:14}{sanitize.display(value, 1000)}")
     print(f"\n{sanitize.display(command, 3000)}")

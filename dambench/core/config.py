@@ -61,6 +61,15 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of every method's, dataset's and network's options."""
 
 
+LATER: dict[str, Any] = {"factor": 1}
+"""Options that came to methods of which there were runs already, and the default that changes nothing: there they are
+left out of what a run depends on, so that it keeps its hash and its row."""
+Factor = Annotated[
+    int,
+    Meta(ge=1, le=8, description="each image is a mosaic of factor × factor, which are enlarged before they are used"),
+]
+
+
 class Choice(Struct, frozen=True, forbid_unknown_fields=True):
     """A method, a dataset or an evaluator, by name, with its options."""
 

@@ -12,7 +12,8 @@
 Images are (N, C, H, W) or (N, H, W, C): bytes, or floats that are normalised with the dataset's mean and standard
 deviation, as this field's codes save them, or whitened (`preprocessing` = zca). With `pixels` they are plain values,
 from 0 to 1 (unit), 0 to 255 (bytes) or -1 to 1 (symmetric), and are normalised or whitened here. Labels are whole
-numbers of any type, also one-hot, or soft ones: logits or probabilities (N, classes). All else that a published set
+numbers of any type, also one-hot, or soft ones: logits or probabilities (N, classes). Whether images are mosaics (IDC,
+IDM, DREAM) a file does not say: `factor` does. All else that a published set
 needs to be trained on as it was meant to be (the network's norm, the augmentation, the epochs) is not in such files:
 the network and the protocol say it.
 """
@@ -23,7 +24,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +42,14 @@ from dambench.core.errors import BadInput, named
 from dambench.core.events import DataCard
 from dambench.core.sanitize import counted, display
 from dambench.datasets import _archive, _folders, _images, _saved
-from dambench.training.problem import MOST_LR, MOST_SET_HEADER, Normalisation, Preprocessing, SyntheticSet
+from dambench.training.problem import (
+    MOST_LR,
+    MOST_SET_HEADER,
+    Normalisation,
+    Preprocessing,
+    SyntheticSet,
+    mosaic_fault,
+)
 
 SUFFIXES = {".safetensors": "safetensors", ".npz": "npz", ".pt": "pt", ".pth": "pt", ".zip": "images"}
 PIXELS = {"unit": (0.0, 1.0), "bytes": (0.0, 255.0), "symmetric": (-1.0, 1.0)}
@@ -100,6 +108,7 @@ def read(
     experiment: int | None = None,
     lr: float | None = None,
     say: Callable[[str], None] = lambda text: None,
+    factor: int | None = None,
 ) -> Reading:
     """The sets of a file or folder, for that dataset.
 
@@ -110,6 +119,8 @@ def read(
         experiment: of several sets, only this one.
         lr: the learning rate that was distilled with the images, where the file does not say it.
         say: hears what takes long.
+        factor: of its images, where they are mosaics, as those of IDC, IDM and DREAM; None: the file says it, or they
+            are none.
 
     Raises:
         BadInput: it is not such a file, is too large, or does not fit the dataset. Nothing was written or run.
@@ -126,14 +137,24 @@ def read(
     notes = list(file.notes)
     own = [one for one in file.sets if isinstance(one, SyntheticSet)]
     if own:
-        flags: dict[str, object] = {"--pixels": pixels, "--preprocessing": preprocessing, "--lr": lr}
+        flags: dict[str, object] = {
+            "--pixels": pixels,
+            "--preprocessing": preprocessing,
+            "--lr": lr,
+            "--factor": factor,
+        }
         if needless := [flag for flag, value in flags.items() if value is not None]:
             raise BadInput(f"{str(path)!r} is a set of dambench, which says this itself: no {needless[0]}.")
         sets = own
+    elif (factor or 1) > 1 and preprocessing == "zca":
+        raise BadInput("--factor is for mosaics of images, and tiles of whitened images are none: leave it out.")
+    elif fault := mosaic_fault(factor or 1, card.height, card.width):
+        raise BadInput(f"--factor {factor} cannot be: {fault}.")
     else:
         raw = [one for one in file.sets if isinstance(one, RawSet)]
         try:
             sets = [_checked(raw[n], card, pixels, preprocessing, lr, notes, say) for n in numbers]
+            sets = [replace(one, factor=factor or 1) for one in sets]
         except BadInput as error:
             raise BadInput(f"{str(path)!r} cannot be used: {error}") from None
     ipcs = {synthetic.ipc_on(card) for synthetic in sets}

@@ -13,6 +13,7 @@ import msgspec
 from dambench import datasets, networks
 from dambench.core import files, registry
 from dambench.core.config import (
+    LATER,
     PREPROCESSINGS,
     Choice,
     Execution,
@@ -35,6 +36,7 @@ from dambench.core.events import (
 from dambench.core.protocol import preset
 from dambench.engine.job import Job
 from dambench.training.policy import STACK, Policy, choose_compiling, choose_device, choose_precision, micro_batch
+from dambench.training.problem import mosaic_fault
 
 DATA = "DAMBENCH_DATA"
 """In the environment: where raw data are, if the request does not say."""
@@ -87,6 +89,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     _check_device(request, card, device)
     _check_ipc(chosen.ipc, card)
     chosen, preprocessing = _settle_files(chosen, card)
+    _check_factor(getattr(chosen.options, "factor", 1), preprocessing, card)
     if preprocessing == "zca":
         with about("preprocessing"):
             datasets.whitening(card, say)
@@ -193,6 +196,14 @@ def _check_ipc(ipc: int | None, card: DataCard) -> None:
     if ipc is not None and ipc > smallest:
         name = card.classes[card.train_counts.index(smallest)]
         raise BadInput(f"--ipc {ipc} is too many: class {name!r} of {card.label} has {smallest} training images.")
+
+
+def _check_factor(factor: int, preprocessing: PreprocessingName, card: DataCard) -> None:
+    fault = mosaic_fault(factor, card.height, card.width)
+    if factor > 1 and preprocessing == "zca":
+        fault = "tiles of whitened images are no images: it takes --preprocessing mean/std"
+    if fault:
+        raise BadInput(f"A set of factor {factor} was asked for, but {fault}.", field="method.factor")
 
 
 def _settle_files(chosen: _MethodChoice, card: DataCard) -> tuple[_MethodChoice, PreprocessingName]:
@@ -337,8 +348,8 @@ def reopen(
         evaluator=evaluator,
         evaluator_options=evaluator_options,
         policy=policy,
-        changed_options={key: value for key, value in overrides.items() if key in _fields(options)},
-        changed_settings={key: value for key, value in overrides.items() if key not in _fields(options)},
+        changed_options={key: value for key, value in overrides.items() if key in options.__struct_fields__},
+        changed_settings={key: value for key, value in overrides.items() if key not in options.__struct_fields__},
         notes=[],
     )
 
@@ -403,7 +414,9 @@ def _registered(kind: Literal["method", "dataset"], choice: Choice) -> Choice:
 
 
 def _fields(options: Options) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in options.__struct_fields__}
+    fields = zip(options.__struct_fields__, options.__struct_defaults__, strict=True)
+    values = [(name, getattr(options, name), default) for name, default in fields]
+    return {name: value for name, value, default in values if not (name in LATER and value == default == LATER[name])}
 
 
 @about("recipe")

@@ -29,7 +29,7 @@ def evaluate(context: Context, options: Options, resume: Collection[tuple[str, i
 
 def scores(context: Context, network: Network) -> dict[str, float] | None:
     """The metrics of a network that was trained on the set; None: its outputs are no numbers."""
-    test, own = context.test_set, context.synthetic
+    test, own = context.test_set, context.synthetic.decoded()
     logits, own_logits = (predict(network, data, context.test_batch) for data in (test, own))
     if not bool(logits.isfinite().all() & own_logits.isfinite().all()):
         return None

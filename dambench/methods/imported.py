@@ -32,6 +32,9 @@ class Options(config.Options, frozen=True):
             "seed 0 takes the first, seed 1 the next, and so on round",
         ),
     ] = ""
+    factor: Annotated[
+        int, Meta(ge=1, le=8, description="of its mosaics; the set says it, and nothing needs to be given")
+    ] = 1
 
 
 def settle(options: Options, card: DataCard, ipc: int | None) -> tuple[Options, PreprocessingName]:
@@ -47,7 +50,13 @@ def settle(options: Options, card: DataCard, ipc: int | None) -> tuple[Options, 
     kinds = {one.preprocessing_name for one in loaded}
     if len(kinds) > 1:
         raise BadInput("Some of the sets are whitened (zca) and some normalised (mean/std): they are two rows.")
-    return msgspec.structs.replace(options, set=",".join(hashes)), kinds.pop()
+    factors = {one.factor for one in loaded}
+    if len(factors) > 1:
+        raise BadInput("Some of the sets are mosaics and some not, or of another factor: they are two rows.")
+    factor = factors.pop()
+    if options.factor not in (1, factor):
+        raise BadInput(f"The set's factor is {factor}, not {options.factor}: leave it out.", field="method.factor")
+    return msgspec.structs.replace(options, set=",".join(hashes), factor=factor), kinds.pop()
 
 
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step]:

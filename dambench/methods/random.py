@@ -2,6 +2,9 @@
 
 The floor that every method must clear under the same protocol. (On CIFAR-10 at IPC 50 the literature prints 43.4
 and 50.6 for it, under two protocols: it is to be run, never quoted.)
+
+With a factor f above 1 each image is a mosaic of f² random real images of its class, reduced: what a mosaic alone is
+worth, without anything learned.
 """
 
 from collections.abc import Iterator
@@ -13,9 +16,9 @@ MATCHES_ON_NETWORK = False
 
 
 class Options(config.Options, frozen=True):
-    """None."""
+    factor: config.Factor = 1
 
 
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step]:
     """Choose once, without replacement; the run's seed decides."""
-    yield Step(0, problem.synthetic_set(problem.random_subset()))
+    yield Step(0, problem.synthetic_set(problem.random_subset(options.factor), factor=options.factor))

@@ -204,7 +204,8 @@ def _name_rows(entries: Sequence[EvaluatedRun]) -> None:
 
 
 def _settings_shown(entry: EvaluatedRun) -> Settings:
-    """The settings that differ from the recipe's, and how the images were preprocessed, recipe or not."""
+    """The settings that differ from the recipe's, and how the images were preprocessed and the factor of mosaics,
+    recipe or not."""
     changed: Settings = json.loads(entry.run.overrides)
     changed.pop("preprocessing", None)
     zca = entry.traits["preprocessing"]
@@ -212,6 +213,7 @@ def _settings_shown(entry: EvaluatedRun) -> Settings:
         changed
         | ({"preprocessing": zca} if zca != "mean/std" else {})
         | ({"precision": "bf16"} if entry.traits["precision"] == "bf16" else {})
+        | ({"factor": factor} if (factor := entry.options.get("factor", 1)) != 1 else {})
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dambench.core import files, reading
@@ -47,6 +48,9 @@ MOST_LR = 1000
 """A learning rate below which a set's own is."""
 WHITENED_FORMAT = 2
 """Version of the format in which a set's whitening is a file of its own."""
+MOSAIC_FORMAT = 3
+"""Version of the format in which images may be mosaics: who reads an older one only would train on them as they lie."""
+MOST_FACTOR = 8
 
 
 def derived_seed(seed: int, purpose: str, *indices: int) -> int:
@@ -213,6 +217,52 @@ class RealSet:
         return self.preprocessing.apply(self.images[indices])
 
 
+def mosaic_fault(factor: int, height: int, width: int) -> str:
+    """The reason why images of that size cannot be mosaics of factor × factor, as a clause; empty: they can."""
+    if not 1 <= factor <= MOST_FACTOR:
+        return f"its factor is {factor}, not from 1 to {MOST_FACTOR}"
+    if height % factor or width % factor:
+        return f"{height}×{width} images cannot be cut into {factor}×{factor} tiles of one size"
+    return ""
+
+
+def decode(images: Tensor, factor: int) -> Tensor:
+    """Cut mosaics into factor × factor tiles, and enlarge each to the mosaic's size (IDC, ICML 2022).
+
+    Bilinear, with the centres of corner pixels apart (`align_corners=False`): what is normalised stays normalised.
+
+    Args:
+        images: (…, n, C, H, W) floats.
+
+    Returns:
+        (…, n · factor², C, H, W), the tiles of an image one after the other, row by row; differentiable.
+    """
+    if factor == 1:
+        return images
+    *before, count, channels, height, width = images.shape
+    tiles = images.reshape(-1, channels, factor, height // factor, factor, width // factor)
+    tiles = tiles.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    large = F.interpolate(tiles, (height, width), mode="bilinear", align_corners=False)
+    return large.view(*before, count * factor**2, channels, height, width)
+
+
+def compose(images: Tensor, factor: int) -> Tensor:
+    """Reduce images, each to the mean of factor × factor pixels, and lay them out as mosaics: `decode` the other way.
+
+    Args:
+        images: (n · factor², C, H, W) floats.
+
+    Returns:
+        (n, C, H, W).
+    """
+    if factor == 1:
+        return images
+    small = F.avg_pool2d(images, factor)
+    count, channels, height, width = images.shape
+    tiles = small.view(count // factor**2, factor, factor, channels, height // factor, width // factor)
+    return tiles.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, height, width)
+
+
 class _About(msgspec.Struct, frozen=True):
     """The header of a set's file."""
 
@@ -222,6 +272,7 @@ class _About(msgspec.Struct, frozen=True):
     std: list[float] = []
     whitening: str = ""
     """SHA-256 of the file of a ZCA, where that is what was done to its images."""
+    factor: int = 1
 
 
 @dataclass(frozen=True)
@@ -229,7 +280,8 @@ class SyntheticSet:
     """A small set to train on. It explains itself: what its pixels mean, and how it wants to be trained on."""
 
     images: Tensor
-    """(N, C, H, W), sorted by class: float32 as networks see them, or uint8 pixels of real images."""
+    """(N, C, H, W), sorted by class: float32 as networks see them, or uint8 pixels of real images. As they are kept,
+    counted and weighed; where `factor` is above 1, networks see what `decoded` makes of them."""
     labels: Tensor
     """(N,) int64 classes, or (N, classes) float32 logits of soft labels."""
     preprocessing: Preprocessing
@@ -240,6 +292,16 @@ class SyntheticSet:
     make it wait."""
     whole: bool = False
     """Whether this is every real image: trained on for the protocol's whole-set budget."""
+    factor: int = 1
+    """Each image is a mosaic of factor × factor tiles; 1: it is an image."""
+
+    def decoded(self) -> "SyntheticSet":
+        """The set of factor 1 that networks are trained on: factor² images for each that is kept, of its label."""
+        if self.factor == 1:
+            return self
+        images = decode(self.inputs(torch.arange(len(self.images), device=self.images.device)), self.factor)
+        labels = self.labels.repeat_interleave(self.factor**2, 0)
+        return replace(self, images=images, labels=labels, factor=1)
 
     @property
     def preprocessing_name(self) -> PreprocessingName:
@@ -263,6 +325,8 @@ class SyntheticSet:
             about |= {"format": WHITENED_FORMAT, "whitening": self.preprocessing.sha256}
         else:
             about |= {"format": SET_FORMAT, "mean": self.preprocessing.mean, "std": self.preprocessing.std}
+        if self.factor != 1:  # else it has the bytes, and so the hash, that it always had
+            about |= {"format": MOSAIC_FORMAT, "factor": self.factor}
         tensors = {
             "images": self.images.detach().cpu().contiguous(),
             "labels": self.labels.cpu().contiguous(),
@@ -286,7 +350,7 @@ class SyntheticSet:
             with safetensors.safe_open(path, "pt") as tensors:
                 header = json.loads(tensors.metadata()["dambench"])
                 images, labels = tensors.get_tensor("images"), tensors.get_tensor("labels")
-            if header["format"] not in (SET_FORMAT, WHITENED_FORMAT):
+            if header["format"] not in (SET_FORMAT, WHITENED_FORMAT, MOSAIC_FORMAT):
                 raise BadInput(f"The set {path.name!r} has format {header['format']}: a newer dambench made it.")
             about = msgspec.convert(header, _About)
             preprocessing: Preprocessing
@@ -294,7 +358,7 @@ class SyntheticSet:
                 preprocessing = _whitening_of(path, about.whitening)
             else:
                 preprocessing = Normalisation(tuple(about.mean), tuple(about.std))
-            loaded = cls(images, labels, preprocessing, tuple(about.classes), about.lr)
+            loaded = cls(images, labels, preprocessing, tuple(about.classes), about.lr, factor=about.factor)
             if fault := loaded.fault():
                 raise ValueError(fault)
             return loaded
@@ -320,6 +384,10 @@ class SyntheticSet:
             labels.dtype == torch.float32 and labels.shape == (len(images), classes)
         ):
             return f"its labels are {labels.dtype} of shape {tuple(labels.shape)}"
+        if fault := mosaic_fault(self.factor, *images.shape[2:]):
+            return fault
+        if self.factor > 1 and not isinstance(self.preprocessing, Normalisation):
+            return "it is a mosaic of whitened images, whose tiles are no images"
         if self.lr is not None and not 0 <= self.lr < MOST_LR:
             return "its learning rate is no sensible number"
         if isinstance(self.preprocessing, Normalisation):
@@ -484,21 +552,25 @@ class Problem:
         self._network.reset(self.generator("network", iteration))
         return self._network.train()
 
-    def random_subset(self) -> Tensor:
+    def random_subset(self, factor: int = 1) -> Tensor:
         """IPC random real images per class as pixels, (classes * IPC, C, H, W) uint8: where most methods start.
 
         For one seed it is the same in every method, so a method is compared with its own starting point.
+
+        Args:
+            factor: above 1, each is composed of factor² of them, reduced and rounded.
         """
-        indices = self.real.draw(self.ipc, self.generator("subset")).to(self.real.images.device)
-        return self.real.images[indices.flatten()]
+        indices = self.real.draw(self.ipc * factor**2, self.generator("subset")).to(self.real.images.device)
+        pixels = self.real.images[indices.flatten()]
+        return pixels if factor == 1 else compose(pixels.float(), factor).round().to(torch.uint8)
 
     def labels(self) -> Tensor:
         """(classes * IPC,) int64: IPC times 0, IPC times 1, …"""
         return torch.arange(self.real.classes, device=self.device).repeat_interleave(self.ipc)
 
-    def synthetic_set(self, images: Tensor, labels: Tensor | None = None) -> SyntheticSet:
+    def synthetic_set(self, images: Tensor, labels: Tensor | None = None, factor: int = 1) -> SyntheticSet:
         labels = self.labels() if labels is None else labels
-        return SyntheticSet(images, labels, self.real.preprocessing, tuple(self.card.classes))
+        return SyntheticSet(images, labels, self.real.preprocessing, tuple(self.card.classes), factor=factor)
 
     def whole_set(self) -> SyntheticSet:
         """Every real image."""

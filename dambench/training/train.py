@@ -90,7 +90,7 @@ class Training:
     """Networks and the set that they are trained on, once or again and again: a GPU records the step only once.
 
     From the beginning the weights of networks on a GPU are rows of one tensor for each parameter. The set is looked at
-    when a step is taken: its images may change between two runs, in place.
+    when a step is taken: its images may change between two runs, in place. (Mosaics are decoded here, once.)
 
     Args: as for `train_together`.
     """
@@ -105,6 +105,7 @@ class Training:
         on_warning: Callable[[str], None] = lambda message: None,
         gsam: Gsam | None = None,
     ) -> None:
+        data = data.decoded()
         self._networks, self._protocol = networks, protocol
         self._budget = protocol.whole if data.whole else protocol.synthetic
         self._strategy = strategy_for(protocol.augmentation, mirrors)

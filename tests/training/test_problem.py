@@ -324,8 +324,8 @@ def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path, name: str) -> Non
 
 def test_a_set_of_a_newer_version_is_refused_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "mine.bin"
-    path.write_bytes(file_saying(GOOD.replace('"format": 1', '"format": 3')))
-    with pytest.raises(BadInput, match="has format 3: a newer dambench"):
+    path.write_bytes(file_saying(GOOD.replace('"format": 1', '"format": 9')))
+    with pytest.raises(BadInput, match="has format 9: a newer dambench"):
         SyntheticSet.read(path)
 
 
