@@ -17,7 +17,7 @@ import typer.main
 from typer import Option
 
 from dambench import __version__
-from dambench.cli import catalog, check, db, doctor, experts, report, run, runs, sets, shot, watch
+from dambench.cli import catalog, check, db, doctor, experts, published, report, run, runs, sets, shot, watch
 from dambench.cli.arguments import Commands, Group
 from dambench.cli.complaints import complaint_about
 from dambench.cli.console import open_console, refuse_console_options
@@ -55,6 +55,7 @@ app.command()(runs.restore)
 app.command()(catalog.networks)
 app.command()(catalog.protocols)
 app.command()(doctor.doctor)
+app.command("published")(published.published_)
 app.add_typer(catalog.methods_app, name="methods")
 app.add_typer(catalog.data_app, name="data")
 app.add_typer(db.app, name="db")
