@@ -40,14 +40,9 @@ test-gpu: .venv/ready  ## what needs a CUDA device
 bench: .venv/ready  ## measure ours beside the official form, about a quarter of an hour; nothing else should run
 	$(BIN) benchmarks
 
-# Made beside the old one and then put in its place: one file in rollback-journal mode, as git can keep it.
-ledger: .venv/ready  ## make runs.db anew: every run of ledger.txt, whose figures the README shows
-	rm -f ledger.db ledger.db-*
-	grep -v '^#' ledger.txt | while read -r line; do \
-		DAMBENCH_DATA= $(BIN) dambench run --headless --db ledger.db $$line < /dev/null || exit 1; \
-	done
-	$(BIN) dambench db backup --overwrite --no-pictures --db ledger.db runs.db
-	rm -f ledger.db ledger.db-*
+# In pieces, if need be: Ctrl+C or `timeout -s INT 2h make ledger` at any time, and again later.
+ledger: .venv/ready  ## make those runs of ledger.txt that runs.db lacks; their figures are in the README
+	$(BIN) benchmarks.ledger
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,8 +1,15 @@
-"""The committed ledger: it holds what ledger.txt asks for, and the README shows its figures. Read from a copy."""
+"""The committed ledger, read from a copy: it holds what ledger.txt asks for, and the README shows its figures.
 
+And how it is made: what is missing only, each finished run kept at once.
+"""
+
+import os
 import re
 import shlex
+import signal
+import sqlite3
 import subprocess
+import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -10,11 +17,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from benchmarks import ledger as making
 from dambench.cli.app import run_cli
 from dambench.core.config import Request, RunConfig
 from dambench.report.formats.markdown import render as to_markdown
 from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import Store
+from dambench.store.schema import VERSION
+from tests.ledger import add, config, older, stopped
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,7 +41,7 @@ def copy(tmp_path: Path) -> Path:
 def _commands() -> Counter[tuple[str, ...]]:
     """The runs that ledger.txt asks for: dataset, method, IPC, protocol, recipe, seed."""
     found: Counter[tuple[str, ...]] = Counter()
-    for line in (ROOT / "ledger.txt").read_text().splitlines():
+    for line in (ROOT / "ledger.txt").read_text().partition("# To be made")[0].splitlines():
         if line.startswith("#"):
             continue
         words = shlex.split(line)
@@ -99,3 +109,122 @@ def test_runs_from_before_a_field_was_added_are_still_what_they_were(copy: Path)
             config = msgspec.json.decode(row["config"], type=RunConfig)
             assert config.sha256 == row["config_sha256"]
             assert (config.method_version, config.plugins) == (1, ())
+
+
+LINE = "--dataset digits --method random --ipc 1 --protocol brief --eval-repeats 1 --evaluate-on convnet-d1-w4"
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs are made in this process, which is faster; returns the commands."""
+    commands: list[str] = []
+
+    def run(words: list[str], work: Path) -> int:
+        commands.append(shlex.join(words))
+        return run_cli([*words, "--headless", "--db", str(work)])
+
+    monkeypatch.setattr(making, "run", run)
+    return commands
+
+
+def _make(lines: str, folder: Path) -> int:
+    (folder / "ledger.txt").write_text(lines)
+    return making.make(folder / "ledger.txt", folder / "made.db", folder / "ledger.db")
+
+
+def _ids(path: Path) -> set[str]:
+    with closing(Store.open(path)) as store:
+        return {row["id"] for row in store.query("select id from runs")}
+
+
+def test_what_is_there_is_not_made_again_and_what_is_missing_is_added(tmp_path: Path, in_process: list[str]) -> None:
+    assert _make(f"# a comment\n{LINE}\n", tmp_path) == 0
+    first, made = _ids(tmp_path / "made.db"), (tmp_path / "made.db").read_bytes()
+    assert (len(first), len(in_process)) == (1, 1)
+    assert _make(f"{LINE}\n", tmp_path) == 0
+    assert (tmp_path / "made.db").read_bytes() == made, "nothing was missing, and it was written anew"
+    assert _make(f"{LINE} --seeds 0-1\n", tmp_path) == 0
+    assert len(in_process) == 2
+    assert in_process[-1].endswith("--seed 1")
+    assert first < _ids(tmp_path / "made.db")
+    assert sorted(path.name for path in tmp_path.glob("*.db*")) == ["made.db"]
+    assert (tmp_path / "made.db").read_bytes()[18:20] == b"\x01\x01", "not in rollback-journal mode"
+
+
+def test_an_older_ledger_is_kept_as_it_is_until_there_is_more(
+    tmp_path: Path, in_process: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    older(tmp_path / "made.db", 5)
+    before = (tmp_path / "made.db").read_bytes()
+    finished = _ids(tmp_path / "made.db")
+    assert _make("", tmp_path) == 0
+    assert (tmp_path / "made.db").read_bytes() == before
+    assert _make(LINE, tmp_path) == 0
+    with closing(sqlite3.connect(tmp_path / "made.db")) as db:
+        assert db.execute("pragma user_version").fetchone() == (VERSION,)
+        assert db.execute("select distinct state from runs").fetchall() == [("finished",)]
+    assert len(finished & _ids(tmp_path / "made.db")) == 2, "two were finished, and one had failed"
+    assert "2 runs that the list does not ask for" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.glob("*.db*")) == ["made.db"]
+
+
+def test_a_run_that_fails_leaves_the_others_their_place(
+    tmp_path: Path, in_process: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "no-such-folder"
+    with pytest.raises(Exception, match="cannot be run"):
+        _make(f"{LINE}\n{LINE.replace('digits', 'folder')} --data {folder}\n", tmp_path)
+    assert not (tmp_path / "made.db").exists()
+    assert "no-such-folder" in capsys.readouterr().err
+
+
+def test_what_an_interrupted_attempt_has_finished_is_put_in_place_by_the_next(
+    tmp_path: Path, in_process: list[str]
+) -> None:
+    with closing(Store.open(tmp_path / "ledger.db", write=True)) as store:
+        finished = add(store, config("dm"))
+        add(store, config("dm", seed=1), end=stopped())
+    assert _make("", tmp_path) == 0
+    assert _ids(tmp_path / "made.db") == {finished}
+
+
+def test_nobody_else_may_be_writing_to_the_ledger(tmp_path: Path, in_process: list[str]) -> None:
+    with closing(Store.open(tmp_path / "made.db", write=True)) as store:
+        add(store, config("dm"))
+        with pytest.raises(
+            Exception, match=r"made.db is open elsewhere, or was left so \(made.db-wal lies beside it\)"
+        ):
+            _make(LINE, tmp_path)
+    assert not in_process
+    with making.alone(tmp_path / "ledger.db"), pytest.raises(Exception, match="Another process is making the ledger"):
+        _make(LINE, tmp_path)
+
+
+@pytest.mark.slow
+def test_an_interrupted_ledger_is_whole_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    long = (
+        f"--dataset digits --method dm --ipc 1 --iterations 4000 {LINE.partition('--ipc 1 ')[2]} --checkpoint-every 0"
+    )
+    (tmp_path / "ledger.txt").write_text(f"{LINE}\n{long}\n")
+    command = [sys.executable, "-m", "benchmarks.ledger", "--ledger", "made.db"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def begin() -> subprocess.Popen[str]:
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+
+    def wait_for(said: str, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        assert any(said in line for line in process.stderr), f"{said!r} was not said"
+
+    with begin() as first:
+        wait_for("iteration 1/4000", first)
+        first.send_signal(signal.SIGINT)
+        assert first.wait(30) == 130
+    assert len(_ids(tmp_path / "made.db")) == 1
+    with begin() as again:
+        wait_for("goes on with", again)
+        wait_for("resumed after iteration", again)
+        again.send_signal(signal.SIGINT)
+        assert again.wait(30) == 130
+    with closing(sqlite3.connect(tmp_path / "made.db")) as db:
+        assert db.execute("pragma integrity_check").fetchone() == ("ok",)
