@@ -13,6 +13,7 @@ from dambench.core.sanitize import display, display_lines
 from dambench.core.units import duration, energy, size
 from dambench.report.wording import figure, metric_label
 from dambench.store.metrics import MetricRow
+from dambench.store.statistics import mean
 
 
 def describe(details: dict[str, Any]) -> None:
@@ -88,12 +89,13 @@ def _print_scores(scores: list[dict[str, Any]]) -> None:
 
 
 def _print_measurements(evaluator: str, rows: list[dict[str, Any]]) -> None:
-    """Print what an evaluator other than accuracy has measured, a line for each subject and repeat."""
+    """Print what an evaluator has measured, a line for each subject and repeat; of classes, a line for each class."""
     metrics = {
         row["metric"]: MetricRow(evaluator, row["metric"], row["unit"], row["better"], row["description"])
         for row in rows
     }
     lines = []
+    plain = {name: metric for name, metric in metrics.items() if not metric.is_of_class}
     for (iteration, subject, repeat), some in groupby(rows, itemgetter("iteration", "subject", "repeat")):
         values = {row["metric"]: row for row in some}
         figures = [
@@ -102,10 +104,38 @@ def _print_measurements(evaluator: str, rows: list[dict[str, Any]]) -> None:
             else values[name]["state"]
             if values[name]["value"] is None
             else figure(metric, values[name]["value"])
-            for name, metric in metrics.items()
+            for name, metric in plain.items()
         ]
         lines.append([iteration, display(subject), repeat, *figures])
-    table([evaluator, "network", "#", *map(metric_label, metrics.values())], lines)
+    table([evaluator, "network", "#", *map(metric_label, plain.values())], lines)
+    if len(metrics) > len(plain):
+        _print_classes([row for row in rows if metrics[row["metric"]].is_of_class])
+
+
+SHOWN_CLASSES = 20
+"""Lines of a table of classes."""
+
+
+def _print_classes(rows: list[dict[str, Any]]) -> None:
+    """Print the accuracy of each class, mean over its networks; of many classes, those that are recognised least."""
+    subjects = list(dict.fromkeys(row["subject"] for row in rows))
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        of_class = values.setdefault(row["metric"], {})
+        if row["value"] is not None:
+            of_class.setdefault(row["subject"], []).append(row["value"])
+    means = {
+        name: [mean(each[subject]) if subject in each else None for subject in subjects]
+        for name, each in values.items()
+    }
+    shown = list(means)
+    if len(means) > SHOWN_CLASSES:
+        shown = sorted(means, key=lambda name: min((m for m in means[name] if m is not None), default=1.0))
+        print(f"the {SHOWN_CLASSES} of {len(means)} classes that are recognised least (--json has all):")
+    table(
+        ["class", *(f"accuracy, {display(subject)}" for subject in subjects)],
+        [[display(name), *map(_percent, means[name])] for name in shown[:SHOWN_CLASSES]],
+    )
 
 
 def _print_environments(environment: dict[str, Any], attempts: list[dict[str, Any]]) -> None:

@@ -19,7 +19,7 @@ import msgspec
 
 from dambench.core import config
 from dambench.core.config import PreprocessingName, Recipe, read
-from dambench.core.errors import described
+from dambench.core.errors import BadInput, described
 from dambench.core.events import DataCard, Metric
 from dambench.core.sanitize import display
 
@@ -246,17 +246,29 @@ class Evaluator(Contract):
         """
         raise NotImplementedError
 
+    @optional
+    def further_metrics(self, card: DataCard) -> dict[str, Metric]:
+        """Describe the metrics that only some datasets have, such as one for each class."""
+        return {}
+
+    def metrics(self, card: DataCard) -> dict[str, Metric]:
+        """Describe all metrics that it may take on these data.
+
+        Raises:
+            BadInput: it is from outside, and one of them has no proper name or description.
+        """
+        further = self.further_metrics(card)
+        try:
+            _check_metrics(further)
+        except Violation as error:
+            raise BadInput(f"The evaluator {self.name} cannot be used: {error}.") from None
+        return self.METRICS | further
+
     def _check(self) -> None:
         _check_version(self.VERSION)
         if not self.METRICS:
             raise Violation("its METRICS are empty, so it measures nothing")
-        for name, metric in self.METRICS.items():
-            if not (isinstance(name, str) and re.fullmatch("[A-Za-z0-9_-]{1,60}", name)):
-                raise Violation(f"its METRICS have the name {name!r}, which is not of the form [A-Za-z0-9_-]{{1,60}}")
-            try:
-                msgspec.json.decode(msgspec.json.encode(metric), type=Metric)
-            except Exception as error:
-                raise Violation(f"its metric {name!r} is wrong: {described(error)}") from error
+        _check_metrics(self.METRICS)
 
 
 class Format(Contract):
@@ -293,6 +305,16 @@ def _check_options(options: type[config.Options]) -> None:
     except Exception as error:
         why = described(error)
         raise Violation(f"its Options must have a default each, of a kind that JSON has: {why}") from error
+
+
+def _check_metrics(metrics: dict[str, Metric]) -> None:
+    for name, metric in metrics.items():
+        if not (isinstance(name, str) and re.fullmatch("[A-Za-z0-9_-]{1,60}", name)):
+            raise Violation(f"its METRICS have the name {name!r}, which is not of the form [A-Za-z0-9_-]{{1,60}}")
+        try:
+            msgspec.json.decode(msgspec.json.encode(metric), type=Metric)
+        except Exception as error:
+            raise Violation(f"its metric {name!r} is wrong: {described(error)}") from error
 
 
 def _check_version(version: int) -> None:

@@ -148,7 +148,7 @@ class Started(Event, frozen=True, kw_only=True):
     """The method's settings that differ from the recipe's."""
     environment: Environment
     metrics: dict[str, dict[str, Metric]] = {}
-    """By evaluator and name, what will be measured. Of accuracy it is known."""
+    """By evaluator and name, what will be measured. Older runs leave out those of accuracy."""
 
 
 class Resumed(Event, frozen=True, kw_only=True):

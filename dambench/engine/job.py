@@ -77,7 +77,7 @@ def measured(job: Job, context: Context, done: Collection[tuple[str, int]] = ())
     Raises:
         BadInput: it is from outside, and gives something else.
     """
-    name, metrics = job.evaluator.name, job.evaluator.METRICS
+    name, metrics = job.evaluator.name, job.evaluator.metrics(job.card)
     for event in job.evaluator.evaluate(context, job.evaluator_options, done):
         if not isinstance(event, Finding):
             kind = type(event).__name__

@@ -143,7 +143,7 @@ class _Run:
             recipe=job.recipe.source if job.recipe else "",
             overrides=job.overrides,
             environment=here,
-            metrics={} if evaluator.name == "accuracy" else {evaluator.name: evaluator.METRICS},
+            metrics={evaluator.name: evaluator.metrics(job.card)},
         )
         for note in [*job.card.notes, *job.notes]:
             yield Warned(message=note)

@@ -50,6 +50,11 @@ def made(board: Leaderboard) -> str:
         left_out += f"; repeated with a newer one, which counts: {_few(board.repeated, ', ')}"
     if board.unscored:
         left_out += f"; diverged when trained on a set, and without a score: {_few(board.unscored, '; ')}"
+    if board.unmeasured:
+        left_out += (
+            f"; evaluated before {display(board.metric.full_name)} was measured (`dambench evaluate ID --again` adds "
+            f"it): {_few(board.unmeasured, ', ')}"
+        )
     runs = f"{board.finished} finished run{'s' if board.finished > 1 else ''}"
     only = f"; only those meant by {display(board.only)}" if board.only else ""
     return f"{runs}{left_out}{only}. Written by dambench {__version__}."
@@ -74,12 +79,17 @@ def title(table: Table) -> str:
     return f"{metric_label(table.metric)}, {', '.join(reversed(parts)) or 'all'}"
 
 
+ABBREVIATIONS = {"f1": "F1", "auc": "AUC", "lrs": "LRS", "ars": "ARS", "hlr": "HLR", "ior": "IOR", "std": "std"}
+"""Parts of the names of metrics, as tables write them."""
+
 UNITS = {"fraction": " in %", "seconds": " in s", "bytes": " in GB"}
 
 
 def metric_label(metric: MetricRow) -> str:
     """`Accuracy in %`."""
-    return display(metric.name.replace("_", " ").capitalize()) + UNITS.get(metric.unit, "")
+    words = (ABBREVIATIONS.get(word, word) for word in metric.name.split("_"))
+    name = " ".join(words)
+    return display(name[:1].upper() + name[1:]) + UNITS.get(metric.unit, "")
 
 
 def figure(metric: MetricRow, value: float, *, sign: str = "") -> str:
@@ -210,7 +220,7 @@ def cost_lines(costs: list[MethodCost]) -> list[list[str]]:
 def reading(board: Leaderboard) -> list[str]:
     """Tell in sentences how the numbers came about."""
     notes = [
-        f"{display(board.metric.description, 400)}; nothing was selected on it. Mean ± sample standard deviation (n) "
+        f"{display(board.metric.description[:1].upper() + board.metric.description[1:], 400)}; nothing was selected on it. Mean ± sample standard deviation (n) "
         "over n networks trained from different initial weights.",
         *signs(board.tables, bold="Bold"),
     ]

@@ -177,6 +177,8 @@ class Leaderboard:
     """Finished runs whose settings, seed, network and protocol a newer one has: left out too."""
     unscored: list[str]
     """Networks that diverged when they were trained on the set of a finished run: they have no score in any table."""
+    unmeasured: list[str]
+    """Finished runs that lack the metric, since it was not measured yet when they were evaluated: left out too."""
     metric: MetricRow = ACCURACY
     only: str = ""
     """The filter that all these runs have met."""
@@ -219,7 +221,7 @@ def leaderboard(
         store.query, f"runs.state = 'finished' and runs.deleted_at = '' and {only[0]}", only[1], store.by_age()
     )
     entries = evaluated_runs(store, metric.evaluator, broken, only)
-    scores, repeated, unscored = _counted(store, entries, metric)
+    scores, repeated, unscored, unmeasured = _counted(store, entries, metric)
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
     states = {
         row["state"]: row["n"]
@@ -247,6 +249,7 @@ def leaderboard(
         damaged=list(broken.values()),
         repeated=repeated,
         unscored=unscored,
+        unmeasured=unmeasured,
         metric=metric,
     )
 
@@ -291,20 +294,24 @@ def _diverged(store: Store, only: tuple[str, Sequence[Any]]) -> list[str]:
 
 def _counted(
     store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow
-) -> tuple[list[Score], list[str], list[str]]:
-    """The scores that count, newest run first, then which runs were repeated since, and which networks diverged.
+) -> tuple[list[Score], list[str], list[str], list[str]]:
+    """The scores that count, newest run first, then which runs were repeated since, which networks diverged, and which
+    runs lack the metric.
 
     A run of the same settings and seed as another adds no evidence, on this machine or on another whose last bits
     differ: the newest counts, with all its networks, and none of the others'.
     """
-    final_ones = _final_scores(store, entries, metric)
+    final_ones, lacking = _final_scores(store, entries, metric)
     counted: list[Score] = []
     is_repeated: dict[str, bool] = {}
-    unscored = []
+    unscored, unmeasured = [], []
     counted_kinds = set()
     for entry in entries:
         run = entry.run
         final = final_ones.get((run.number, entry.network), [])
+        if not final and (run.number, entry.network) in lacking:
+            unmeasured.append(run.id)
+            continue
         evaluator = entry.config.get("evaluator", {}).get("name", ACCURACY.evaluator)
         is_due = entry.network in entry.config["evaluate_on"] and metric.evaluator == ACCURACY.evaluator == evaluator
         if not final and not is_due:
@@ -341,7 +348,8 @@ def _counted(
             )
             for network in final
         ]
-    return counted, [run for run, repeated in is_repeated.items() if repeated], unscored
+    repeated = [run for run, is_repeated_one in is_repeated.items() if is_repeated_one]
+    return counted, repeated, unscored, list(dict.fromkeys(unmeasured))
 
 
 class _FinalScore(NamedTuple):
@@ -355,8 +363,9 @@ class _FinalScore(NamedTuple):
 
 def _final_scores(
     store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow
-) -> dict[tuple[int, str], list[_FinalScore]]:
-    """Read the scores of results by the run's number and the network, in the order of repeats."""
+) -> tuple[dict[tuple[int, str], list[_FinalScore]], set[tuple[int, str]]]:
+    """Read the scores of results by the run's number and the network, in the order of repeats; then those that lack
+    the metric."""
     numbers = json.dumps(sorted({entry.run.number for entry in entries}))
     values: dict[tuple[int, str, int], dict[str, float]] = {}
     for row in store.query(
@@ -364,14 +373,17 @@ def _final_scores(
         select run, subject, repeat, metric, value, state
         from measurements join evaluations using (run, iteration, evaluator, subject, repeat)
         where final = 1 and evaluator = ? and run in (select value from json_each(?))
+            and (metric not glob 'class_*' or metric = ?)
         """,
         metric.evaluator,
         numbers,
+        metric.name,
     ):
         infinite = row["state"] in ("inf", "-inf")
         value = row["value"] if row["value"] is not None else float(row["state"]) if infinite else math.nan
         values.setdefault((row["run"], row["subject"], row["repeat"]), {})[row["metric"]] = value
     scores: dict[tuple[int, str], list[_FinalScore]] = {}
+    lacking = set()
     for row in store.query(
         """
         select run, subject, repeat, protocol_sha256, set_sha256, protocols.name as protocol from evaluations
@@ -386,7 +398,9 @@ def _final_scores(
         if metric.name in mine:
             score = _FinalScore(row["protocol"], row["protocol_sha256"], row["set_sha256"], mine)
             scores.setdefault((row["run"], row["subject"]), []).append(score)
-    return scores
+        else:
+            lacking.add((row["run"], row["subject"]))
+    return scores, lacking
 
 
 def _at(ipc: int | None) -> str:

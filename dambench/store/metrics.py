@@ -10,6 +10,9 @@ from dambench.core.sanitize import display
 from dambench.store.runs import Store
 from dambench.store.statistics import Estimate, estimate
 
+OF_CLASS = "class_"
+"""The beginning of the names of accuracies of one class."""
+
 
 class MetricRow(Struct, frozen=True):
     """A row of `metrics`."""
@@ -26,6 +29,11 @@ class MetricRow(Struct, frozen=True):
     def full_name(self) -> str:
         return f"{self.evaluator}.{self.name}"
 
+    @property
+    def is_of_class(self) -> bool:
+        """Whether it is the accuracy of one class, of which there may be a thousand."""
+        return self.evaluator == "accuracy" and self.name.startswith(OF_CLASS)
+
 
 ACCURACY = MetricRow("accuracy", "accuracy", "fraction", "higher", "Accuracy on the real test set after the last epoch")
 """What is shown unless something else is asked for."""
@@ -35,7 +43,7 @@ def metrics(store: Store) -> list[MetricRow]:
     """All that the database describes, those of accuracy first."""
     rows = store.query(
         "select evaluator, name, unit, better, description from metrics "
-        "order by evaluator != 'accuracy', evaluator, name != 'accuracy', name"
+        "order by evaluator != 'accuracy', evaluator, name glob 'class_*', name != 'accuracy', name"
     )
     return [MetricRow(**row) for row in rows]
 
@@ -49,7 +57,8 @@ def find_metric(store: Store, name: str) -> MetricRow:
     rows = metrics(store)
     matches = [row for row in rows if name in (row.name, row.full_name)]
     if not matches:
-        raise unknown("metric", name, [row.name for row in rows])
+        likely = [row.name for row in rows if not row.is_of_class or name.startswith(OF_CLASS)]
+        raise unknown("metric", name, likely)
     if len(matches) > 1 and matches[0].evaluator != ACCURACY.evaluator:
         raise BadInput(
             f"Several evaluators measure {display(name, 60)!r}: write {' or '.join(row.full_name for row in matches)}."

@@ -57,10 +57,11 @@ EVALUATES = f"""case {_MADE.format("runs")} when '' then ''
 
 MEASUREMENTS = """
     select iteration, evaluator, subject, repeat, metric, value, state, unit, better, description
-    from measurements join metrics using (evaluator) where run = ? and metrics.name = metric and evaluator != 'accuracy'
+    from measurements join metrics using (evaluator) where run = ? and metrics.name = metric
+        and not (evaluator = 'accuracy' and metric in ('accuracy', 'balanced_accuracy', 'loss', 'train_accuracy'))
     order by evaluator, iteration, subject, repeat, metric
 """
-"""What evaluators other than accuracy have measured of a run: theirs are `scores`."""
+"""What was measured of a run besides its `scores`."""
 
 NO_PROCESS = Process(host="", boot="", pid=0, started=0)
 

@@ -51,7 +51,7 @@ def measured(evaluator: Evaluator, resume: Collection[tuple[str, int]] = ()) -> 
 
 def its_metrics_are_explained(evaluator: Evaluator) -> None:
     hold(len(evaluator.headline) > 5, "Its module has no docstring, whose first line says what is measured.")
-    for name, metric in evaluator.METRICS.items():
+    for name, metric in evaluator.metrics(tiny_problem().card).items():
         hold(len(metric.description) > 5, f"Its metric {name!r} has no description.")
 
 
@@ -59,7 +59,7 @@ def it_measures_the_metrics_that_it_names(evaluator: Evaluator) -> None:
     findings = measured(evaluator)
     hold(findings, "It yields nothing that it has Measured.")
     for finding in findings.values():
-        values, names = set(finding.values), set(evaluator.METRICS)
+        values, names = set(finding.values), set(evaluator.metrics(tiny_problem().card))
         hold(values == names, f"It measures {sorted(values)}, and its METRICS are {sorted(names)}.")
         hold(finding.evaluator == evaluator.name, "It measures under another name: pass on `context.evaluator`.")
         of_set = (finding.set_sha256, finding.iteration, finding.final) == ("0" * 64, 4, True)

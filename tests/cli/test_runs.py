@@ -7,10 +7,11 @@ from msgspec.structs import replace
 from PIL import Image
 
 from dambench.cli.app import run_cli
+from dambench.core.events import AnyEvent, Measured, Metric, Real, Started
 from dambench.runner import processes
 from dambench.store.runs import Store
 from tests.cli.lab import DM, printed
-from tests.ledger import CARD, add, config, failed
+from tests.ledger import CARD, add, config, failed, words
 
 
 def test_runs_lists_the_newest_first_with_mean_accuracy(ledger_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,3 +144,29 @@ def test_a_run_without_a_set_has_no_preview(ledger_path: Path, capsys: pytest.Ca
     assert run_cli(["show", run]) == 0
     assert run_cli(["show", run, "--preview", "set.png"]) == 2
     assert "no set yet" in capsys.readouterr().err
+
+
+def test_show_prints_the_accuracy_of_each_class_and_of_many_the_lowest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count, seed in ((3, 0), (25, 1)):
+        with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+            run = store.create(config(seed=seed), CARD)
+            metrics = {f"class_{n:02}": Metric(description="of one class") for n in range(count)}
+            events: list[AnyEvent] = []
+            for event in words(config(seed=seed)):
+                if isinstance(event, Started):
+                    event = replace(event, metrics={"accuracy": metrics})
+                if isinstance(event, Measured):
+                    of_classes: dict[str, Real] = {name: 1 - n / 100 for n, name in enumerate(metrics)}
+                    event = replace(event, values=event.values | of_classes)
+                events.append(event)
+            list(store.record(run, events))
+        capsys.readouterr()
+        assert run_cli(["show", run]) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(" class_")]
+        if count == 3:
+            assert lines == [["class_00", "100.00", "%"], ["class_01", "99.00", "%"], ["class_02", "98.00", "%"]]
+        else:
+            assert [line[0] for line in lines] == [f"class_{n:02}" for n in range(24, 4, -1)]
+        assert {row["metric"] for row in printed(capsys, "show", run)["measurements"]} == set(metrics)

@@ -165,6 +165,27 @@ def test_accuracy_balanced_accuracy_and_loss_are_those_computed_by_hand(monkeypa
     right, wrong = -math.log(math.exp(1) / total), -math.log(math.exp(0.2) / total)
     assert row.values["loss"] == pytest.approx((6 * right + 4 * wrong) / 10, rel=1e-5)
     assert row.values["train_accuracy"] == 3 / 4
+    # Hits 4, 2 and 0 of 6, 3 and 1; answered 6, 3 and 1 times.
+    assert row.values["macro_f1"] == pytest.approx((8 / 12 + 4 / 6 + 0) / 3)
+    assert [row.values[f"class_class-{c}"] for c in range(3)] == [4 / 6, 2 / 3, 0]
+    assert row.values["spread"] == pytest.approx(2 / 3)
+    assert row.values["spread_std"] == pytest.approx(math.sqrt(2 * (2 / 9) ** 2 / 3 + (4 / 9) ** 2 / 3))
+    assert row.values["calibration_error"] == pytest.approx(abs(0.6 - math.exp(1) / total))
+    assert "auc" not in row.values
+
+
+def test_of_a_set_on_the_way_no_class_has_a_figure_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, test = random_sets()
+    (row,) = rows(judged(data, test, final=False))
+    assert set(row.values) == set(accuracy.METRICS)
+
+
+def test_of_two_classes_there_is_an_area_under_the_curve() -> None:
+    card = data_card((4, 4), channels=3)
+    data = synthetic_set(noise(4, 3, 8, 8, dtype=torch.float32), torch.tensor([0, 0, 1, 1]), 2)
+    (row,) = rows(judged(data, real_set(card, seed=1), card=card))
+    assert 0 <= float(row.values["auc"]) <= 1
+    assert set(row.values) == set(accuracy.METRICS) | set(accuracy.further_metrics(card))
 
 
 def test_an_answer_that_is_always_the_largest_class_is_balanced_chance(monkeypatch: pytest.MonkeyPatch) -> None:

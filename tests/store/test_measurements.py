@@ -14,6 +14,7 @@ from dambench.cli.app import run_cli
 from dambench.core import registry
 from dambench.core.errors import BadInput
 from dambench.core.events import AnyEvent, Finished, Measured, Metric, Real, Resumed, Started
+from dambench.report.wording import made
 from dambench.store import filters
 from dambench.store.leaderboard import leaderboard
 from dambench.store.merge import merge
@@ -211,3 +212,46 @@ def test_runs_are_filtered_by_any_metric_but_not_those_that_are_compared(robust_
         filters.read("robustness.worst>50", to_compare=True)
     with pytest.raises(BadInput, match="needs a number"):
         filters.read("robustness.worst>many")
+
+
+def test_runs_from_before_a_metric_are_left_out_of_its_table_and_named(store: Store) -> None:
+    old = store.create(config(), CARD)
+    list(store.record(old, words(config())))
+    new_config = config(seed=1)
+    new = store.create(new_config, CARD)
+
+    def newer() -> Iterator[AnyEvent]:
+        for event in words(new_config):
+            if isinstance(event, Started):
+                further = {"macro_f1": Metric(description="F1"), "class_cat": Metric(description="of cats")}
+                event = replace(event, metrics={"accuracy": further})
+            if isinstance(event, Measured):
+                event = replace(event, values=event.values | {"macro_f1": 0.25, "class_cat": 0.75})
+            yield event
+
+    list(store.record(new, newer()))
+    assert "damaged" not in {finding.state for finding in check(store)}
+    board = leaderboard(store, metric=find_metric(store, "macro_f1"))
+    (cell,) = (cell for table in board.tables for cell in table.cells.values())
+    assert {score.run for score in cell.scores} == {new}
+    assert cell.mean == 0.25
+    assert (board.unmeasured, board.unscored) == ([old], [])
+    assert f"evaluated before accuracy.macro_f1 was measured (`dambench evaluate ID --again` adds it): {old}" in made(
+        board
+    )
+    of_class = leaderboard(store, metric=find_metric(store, "class_cat"))
+    assert [cell.mean for table in of_class.tables for cell in table.cells.values()] == [0.75]
+    (plain,) = leaderboard(store).tables[0].cells.values()
+    assert {score.run for score in plain.scores} == {old, new}
+
+
+def test_a_metric_that_there_is_none_of_is_refused_without_the_names_of_all_classes(store: Store) -> None:
+    further = {f"class_{n}": Metric(description="of one class") for n in range(50)}
+    run = store.create(config(), CARD)
+    started = (replace(e, metrics={"accuracy": further}) if isinstance(e, Started) else e for e in words(config()))
+    list(store.record(run, started))
+    with pytest.raises(BadInput) as refused:
+        find_metric(store, "macro_f2")
+    assert "class_7" not in str(refused.value)
+    with pytest.raises(BadInput, match="class_7"):
+        find_metric(store, "class_x")

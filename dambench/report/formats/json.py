@@ -33,6 +33,7 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
         "damaged": board.damaged,
         "repeated": board.repeated,
         "unscored": board.unscored,
+        "unmeasured": board.unmeasured,
         "filter": board.only,
         "rows": rows,
         "columns": columns,
