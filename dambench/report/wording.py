@@ -88,8 +88,12 @@ UNITS = {"fraction": " in %", "seconds": " in s", "bytes": " in GB"}
 def metric_label(metric: MetricRow) -> str:
     """`Accuracy in %`."""
     words = (ABBREVIATIONS.get(word, word) for word in metric.name.split("_"))
-    name = " ".join(words)
-    return display(name[:1].upper() + name[1:]) + UNITS.get(metric.unit, "")
+    return display(capitalised(" ".join(words))) + UNITS.get(metric.unit, "")
+
+
+def capitalised(text: str) -> str:
+    """The text with its first letter large, and no other small."""
+    return text[:1].upper() + text[1:]
 
 
 def figure(metric: MetricRow, value: float, *, sign: str = "") -> str:
@@ -220,7 +224,7 @@ def cost_lines(costs: list[MethodCost]) -> list[list[str]]:
 def reading(board: Leaderboard) -> list[str]:
     """Tell in sentences how the numbers came about."""
     notes = [
-        f"{display(board.metric.description[:1].upper() + board.metric.description[1:], 400)}; nothing was selected on it. Mean ± sample standard deviation (n) "
+        f"{display(capitalised(board.metric.description), 400)}; nothing was selected on it. Mean ± sample standard deviation (n) "
         "over n networks trained from different initial weights.",
         *signs(board.tables, bold="Bold"),
     ]
