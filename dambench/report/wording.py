@@ -224,8 +224,8 @@ def cost_lines(costs: list[MethodCost]) -> list[list[str]]:
 def reading(board: Leaderboard) -> list[str]:
     """Tell in sentences how the numbers came about."""
     notes = [
-        f"{display(capitalised(board.metric.description), 400)}; nothing was selected on it. Mean ± sample standard deviation (n) "
-        "over n networks trained from different initial weights.",
+        f"{display(capitalised(board.metric.description), 400)}; nothing was selected on it. Mean ± sample "
+        "standard deviation (n) over n networks trained from different initial weights.",
         *signs(board.tables, bold="Bold"),
     ]
     for protocol in board.protocols:
