@@ -17,7 +17,21 @@ import typer.main
 from typer import Option
 
 from dambench import __version__
-from dambench.cli import catalog, check, db, doctor, experts, published, report, run, runs, sets, shot, watch
+from dambench.cli import (
+    catalog,
+    check,
+    db,
+    doctor,
+    experts,
+    export,
+    published,
+    report,
+    run,
+    runs,
+    sets,
+    shot,
+    watch,
+)
 from dambench.cli.arguments import Commands, Group
 from dambench.cli.complaints import complaint_about
 from dambench.cli.console import open_console, refuse_console_options
@@ -50,6 +64,7 @@ app.command()(report.report)
 app.command()(runs.runs)
 app.command()(runs.show)
 app.command("import")(sets.import_)
+app.command()(export.export)
 app.command()(runs.delete)
 app.command()(runs.restore)
 app.command()(catalog.networks)
