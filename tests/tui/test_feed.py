@@ -15,6 +15,7 @@ from dambench.runner import processes
 from dambench.store.runs import Store
 from dambench.tui import main_screen
 from dambench.tui.app import OURS, DambenchApp
+from dambench.tui.feed import Feed
 from dambench.tui.resilient import Resilient
 from dambench.tui.screens.compare import CompareScreen
 from dambench.tui.screens.live import LiveScreen
@@ -105,6 +106,26 @@ def test_the_cursor_stays_in_a_list_that_gets_shorter_than_its_place(path: Path,
         await shows(pilot, "No runs in")
         await pilot.press("escape", "G", "x", "D", "y", "enter", "c", "t")
         await sound(pilot)
+
+    play(console(path), scene)
+
+
+def test_the_line_above_the_table_counts_what_is_in_it_until_another_answer_comes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = fill(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, f"{MOST} runs")
+        await pilot.press("slash")
+        await types(pilot, f"id:{ids[3]}", "enter")
+        await shows(pilot, f"1 of {MOST}", f"▌ {ids[3]}")
+        with monkeypatch.context() as slow:
+            slow.setattr(Feed, "ask", lambda *question, **how: None)
+            await pilot.press("escape")
+            await pilot.pause()
+            assert f"1 of {MOST}" in drawn(pilot.app)
+        await shows(pilot, f"{MOST} runs")
 
     play(console(path), scene)
 

@@ -222,7 +222,8 @@ class RunsScreen(run_actions.RunActionsScreen):
         page, marks = self._page, len(self.table.marks)
         counts = []
         if page is not None:
-            counts.append(f"{len(page.numbers)} of {page.of}" if self._filter.text else counted(page.of, "run"))
+            filtered = page.query.filter.text  # of what is in the table: another one may be asked for already
+            counts.append(f"{len(page.numbers)} of {page.of}" if filtered else counted(page.of, "run"))
             unfinished = {state: page.stands.count(state) for state in ("running", "waiting", "silent", "lost")}
             counts += [f"{number} {state}" for state, number in unfinished.items() if number]
         counts += [f"{marks} marked"] if marks else []
