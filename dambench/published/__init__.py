@@ -12,7 +12,7 @@ refused.
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -207,7 +207,7 @@ def load(dataset: str | None = None) -> tuple[PublishedValue, ...]:
     own = sorted(folder.glob("*.toml")) if folder.is_dir() else []
     if not own:
         return values
-    more = read(own, methods=dict(_methods()))
+    more = _read_own(tuple((path, status.st_mtime_ns, status.st_size) for path in own for status in [path.stat()]))
     values += tuple(value for value in more if dataset in (None, value.dataset))
     _check_unique(values, str(folder))
     return values
@@ -222,6 +222,12 @@ def datasets() -> list[str]:
 def _shipped(dataset: str | None) -> tuple[PublishedValue, ...]:
     names = datasets() if dataset is None else [name for name in datasets() if name == dataset]
     return tuple(read([HERE / f"{name}.toml" for name in names], methods=dict(_methods())))
+
+
+@lru_cache(maxsize=1)
+def _read_own(stamped: tuple[tuple[Path, int, int], ...]) -> tuple[PublishedValue, ...]:
+    """The user's figures, read again when a file has changed."""
+    return tuple(read([path for path, *_ in stamped], methods=dict(_methods())))
 
 
 @cache

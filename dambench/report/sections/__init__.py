@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dambench.core.errors import BadInput, named
 from dambench.core.sanitize import display
 from dambench.report.parts import Part, Section
-from dambench.report.sections import accuracy, cost
+from dambench.report.sections import accuracy, cost, published
 from dambench.store.leaderboard import Leaderboard
 
 SECTIONS: dict[str, Section] = {
     "accuracy": accuracy.SECTION,
+    "published": published.SECTION,
     "cost": cost.SECTION,
 }
 """In the order in which a report has them."""

@@ -13,6 +13,7 @@ from rich.text import Text
 from dambench.core.sanitize import display
 from dambench.core.units import duration, size
 from dambench.report import wording
+from dambench.report.sections import published
 from dambench.store import history
 from dambench.store.history import Line
 from dambench.store.leaderboard import AXES, Cell, CellKey, Leaderboard, MethodCost, Table, leaderboard, rivals
@@ -198,6 +199,7 @@ def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequen
         against.append(f"whole {wording.figure(cell.metric, cell.mean - other.mean, sign='+')}")
     if against:
         lines.append(f"against {'; '.join(against)} (Welch, uncorrected)")
+    lines += [text for text in [published.line(board, cell)] if text]
     lines += _cost(board, cell)
     recipe = cell.scores[0].recipe
     if recipe:
