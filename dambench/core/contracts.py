@@ -109,6 +109,8 @@ class Method(Contract):
     """Whether the synthetic set depends on a network."""
     REDUCED_PRECISION: bool = True
     """Whether `--precision bf16` makes a difference."""
+    TEACHES: bool = False
+    """Whether its sets name a teacher, whose labels a protocol may take."""
     RECIPES: tuple[Recipe, ...] = ()
     """Published settings. The first one called `default` that fits stands below what is asked for."""
 

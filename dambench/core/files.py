@@ -267,6 +267,11 @@ def find_whitening(sha256: str) -> Path | None:
     return next(data_folder().glob(f"zca-*-{sha256}.safetensors"), None)
 
 
+def teacher_path(sha256: str) -> Path:
+    """The place of a network that labels sets. The digest may come from a stranger's file, and then leads nowhere."""
+    return home() / "teachers" / f"{sha256 if _SHA256.fullmatch(sha256) else 'none'}.safetensors"
+
+
 def experts_folder() -> Path:
     return home() / "experts"
 

@@ -68,10 +68,22 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     augmentation: tuple[str, ...] = ()
     """Operations of DSA. One of them is drawn per batch, and applied with parameters of its own to each
     image. `flip` is left out for data whose mirror image is another class, as DC's README prescribes."""
-    draws: Literal["for each batch", "for each image"] = "for each batch"
-    """How often one of the operations is drawn."""
-    labels: Literal["hard", "as the set carries"] = "hard"
-    """Hard: the class with the largest logit, where the set carries soft labels."""
+    draws: Literal["for each batch", "for each image", "all at once"] = "for each batch"
+    """How often one of the operations is drawn. All at once: flip, color and cutout, if they are there, each time, and
+    one of the others for each batch (IDC's)."""
+    labels: Literal["hard", "as the set carries", "teacher"] = "hard"
+    """Hard: the class with the largest logit, where the set carries soft labels. Teacher: what the network that the set
+    names says of each image as it is shown, augmented and mixed; the loss is KL, not multiplied by T²."""
+    temperature: float = 1.0
+    """T, by which the logits of a teacher and of its student are divided."""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    """AdamW has β 0.9 and 0.999, and no use for `momentum`."""
+    schedule: Literal["drops", "half cosine"] = "drops"
+    """Half cosine: lr · ½ (1 + cos(π e / 2E)) in epoch e of E, which ends at a half."""
+    mixing: Literal["none", "cutmix", "mixup"] = "none"
+    """What is done to augmented batches: see dambench.training.mixing."""
+    mixing_probability: float = 1.0
+    mixing_alpha: float = 1.0
     source: str = ""
     """Where these settings were read."""
 
@@ -88,6 +100,16 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 DSA = ("color", "crop", "cutout", "flip", "scale", "rotate")
 DC = ("dc-crop", "dc-scale", "dc-rotate")
+IDC = ("flip", "color", "crop", "scale", "rotate")
+"""Without cutout, which those who use CutMix leave out."""
+
+_IDC: dict[str, Any] = {
+    "batch": 64,
+    "decay": 0.2,
+    "keeps_momentum": True,
+    "augmentation": IDC,
+    "draws": "all at once",
+}
 
 PRESETS = {
     protocol.name: protocol
@@ -167,6 +189,62 @@ PRESETS = {
             labels="as the set carries",
             source="DATM (ICLR 2024) and PAD, released code: learned lr, soft labels (they report the best test on the "
             "way, and this the last); whole-set epochs are ours",
+        ),
+        Protocol(
+            name="idc",
+            synthetic=Budget(epochs=1000, drops=(666, 833)),
+            whole=Budget(epochs=200, drops=(133, 166)),
+            **_IDC,
+            mixing="cutmix",
+            mixing_probability=0.5,
+            source="IDC (ICML 2022), released code, and M3D's, with CutMix (it reports the best test on the way, and "
+            "this the last); that cutout is left out beside CutMix is read in DANCE's; whole-set epochs are ours",
+        ),
+        Protocol(
+            name="idc-1500",
+            synthetic=Budget(epochs=1500, drops=(1000, 1250)),
+            whole=Budget(epochs=200, drops=(133, 166)),
+            **_IDC,
+            mixing="cutmix",
+            mixing_probability=0.5,
+            source="DANCE (IJCAI 2024) and DSDM (MM 2024), released code: as idc, for 1,500 epochs",
+        ),
+        Protocol(
+            name="idc-mnist",
+            synthetic=Budget(epochs=1000, drops=(666, 833)),
+            whole=Budget(epochs=200, drops=(133, 166)),
+            **_IDC,
+            source="IDC (ICML 2022), released code for mosaics of MNIST: as idc, without CutMix",
+        ),
+        Protocol(
+            name="ncfm",
+            synthetic=Budget(epochs=2000, drops=(400, 800, 1200, 1600)),
+            whole=Budget(epochs=200, drops=(40, 80, 120, 160)),
+            **_IDC | {"batch": 128, "lr": 0.001, "decay": 0.5, "weight_decay": 0.01},
+            optimiser="adamw",
+            mixing="cutmix",
+            mixing_probability=0.5,
+            source="NCFM (CVPR 2025), released code, hard labels (it reports the best of checks on the test set, and "
+            "this the last): AdamW 1e-3, batch 128, lr halved at each fifth, CutMix; the weight decay is torch's usual "
+            "one and the operations are IDC's: not read; whole-set epochs are ours",
+        ),
+        Protocol(
+            name="soft",
+            synthetic=Budget(epochs=300),
+            whole=Budget(epochs=100),
+            batch=50,
+            lr=0.001,
+            weight_decay=0.01,
+            optimiser="adamw",
+            schedule="half cosine",
+            augmentation=("crop", "flip"),
+            draws="all at once",
+            labels="teacher",
+            temperature=20.0,
+            mixing="cutmix",
+            source="RDED (CVPR 2024), released code: its teacher's labels of each batch, KL at T 20 without T², "
+            "CutMix, AdamW 1e-3, 300 epochs, half a cosine. Ours: batch 50 (by IPC 10, 50 or 100), crops by DSA "
+            "(resized crops and shuffled patches), decay of all weights; the last epoch (their best of several)",
         ),
     )
 }

@@ -154,6 +154,8 @@ def protocol_for(synthetic: SyntheticSet) -> str:
     """The name of the protocol that uses all that a set carries."""
     if synthetic.labels.dim() == 2:
         return "datm-pad"
+    if synthetic.factor > 1:
+        return "idc"
     return "dsa-dm" if synthetic.lr is None else "mtt"
 
 

@@ -33,7 +33,7 @@ from dambench.core.events import (
     DataCard,
     Environment,
 )
-from dambench.core.protocol import preset
+from dambench.core.protocol import Protocol, preset
 from dambench.engine.job import Job
 from dambench.training.policy import STACK, Policy, choose_compiling, choose_device, choose_precision, micro_batch
 from dambench.training.problem import mosaic_fault
@@ -80,6 +80,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     choose_precision(request.precision, device)
     choose_compiling(request.compile, device, 0, False)
     chosen = _choose_method(request, method_name, dataset.name)
+    _check_teacher(protocol, chosen.method)
     _check_network_names(request)
     with about("data"):
         data = files.user_path(request.data) if request.data else None
@@ -170,6 +171,15 @@ def _choose_method(request: Request, choice: Choice, dataset: str) -> _MethodCho
         preprocessing=cast(PreprocessingName | None, preprocessing),
         notes=notes,
     )
+
+
+@about("protocol")
+def _check_teacher(protocol: Protocol, method: Method) -> None:
+    if protocol.labels == "teacher" and not method.TEACHES:
+        raise BadInput(
+            f"The protocol {protocol.name} trains with the labels of a teacher, and sets of {method.name} name none: "
+            "take another protocol, or a method whose sets do."
+        )
 
 
 def _check_network_names(request: Request) -> None:
@@ -367,6 +377,8 @@ def evaluation(job: Job, request: Request, made: SetRef, choice: Choice) -> Job:
         BadInput: it cannot be met.
     """
     config = job.config
+    protocol = config.protocol if request.protocol is None else preset(request.protocol)
+    _check_teacher(protocol, job.method)
     device = choose_device(request.device or config.execution.device)
     names = [*(request.evaluate_on or config.evaluate_on)]
     evaluate_on = networks.settle_all(names, job.card, config.network or config.evaluate_on[0])
@@ -392,7 +404,7 @@ def evaluation(job: Job, request: Request, made: SetRef, choice: Choice) -> Job:
         eval_repeats=repeats,
         evaluate_every=0,
         plugins=(*kept, *_plugins({("evaluators", evaluator.name), *_families(evaluate_on)})),
-        protocol=config.protocol if request.protocol is None else preset(request.protocol),
+        protocol=protocol,
         precision=config.precision if config.precision == "bf16" else choose_precision(None, device),
         execution=execution,
         evaluator=Choice(evaluator.name, _fields(evaluator_options)),

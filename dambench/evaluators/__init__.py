@@ -15,6 +15,7 @@ from dambench.core.events import Adapted, DataCard, Measured, Progressed, Warned
 from dambench.core.protocol import Protocol
 from dambench.training.policy import Policy, until_it_fits
 from dambench.training.problem import Network, RealSet, Seeds, SyntheticSet
+from dambench.training.teachers import load_teacher
 from dambench.training.train import DEFAULT_LR, train_together
 
 __all__ = ["Context", "Finding", "Measure", "measure_networks"]
@@ -147,9 +148,19 @@ def _measure_stack(
     began = time.perf_counter()
     own = [context.seeds.child(f"evaluation of {name}", repeat) for repeat in repeats]
     warnings: list[str] = []
-    trained = [networks.build(name, context.card).to(context.policy.device) for _ in repeats]
+    device = context.policy.device
+    teacher = None
+    if context.protocol.labels == "teacher":
+        teacher = load_teacher(context.synthetic, lambda name: networks.build(name, context.card)).to(device)
+    trained = [networks.build(name, context.card).to(device) for _ in repeats]
     for done, total in train_together(
-        trained, context.synthetic, context.protocol, own, mirrors=context.card.mirrors, on_warning=warnings.append
+        trained,
+        context.synthetic,
+        context.protocol,
+        own,
+        mirrors=context.card.mirrors,
+        on_warning=warnings.append,
+        teacher=teacher,
     ):
         yield Progressed(phase="evaluate", done=before * total + done * together, total=everything * total, note=note)
     values = [measure(network) for network in trained]

@@ -20,6 +20,8 @@ from dambench.core.events import DataCard
 from dambench.training.problem import Problem, State, Step, SyntheticSet
 
 MATCHES_ON_NETWORK = False
+TEACHES = True
+"""Where the set does."""
 
 
 class Options(config.Options, frozen=True):

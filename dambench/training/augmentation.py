@@ -63,10 +63,28 @@ class Draw:
     """(G,) int64 on the CPU: an index into the strategy."""
     uniforms: Tensor
     """(G, 3) float32 in [0, 1), on the CPU."""
+    then: "Draw | None" = None
+    """What is done after it, to the same groups; None: nothing."""
 
     def of(self, groups: slice) -> "Draw":
         """The draw of some groups."""
-        return Draw(self.strategy, self.choice[groups], self.uniforms[groups])
+        return Draw(
+            self.strategy,
+            self.choice[groups],
+            self.uniforms[groups],
+            None if self.then is None else self.then.of(groups),
+        )
+
+
+def joined(draws: Sequence[Draw]) -> Draw:
+    """The draws of several batches, from the same strategies, as one of all their groups."""
+    later = [one.then for one in draws if one.then is not None]
+    return Draw(
+        draws[0].strategy,
+        torch.cat([one.choice for one in draws]),
+        torch.cat([one.uniforms for one in draws]),
+        joined(later) if later else None,
+    )
 
 
 def strategy_for(operations: Sequence[str], mirrors: bool) -> tuple[str, ...]:
@@ -85,8 +103,29 @@ def draw(strategy: tuple[str, ...], groups: int, generator: torch.Generator, *, 
     return Draw(strategy, choice.expand(groups), torch.rand(groups, _UNIFORMS, generator=generator))
 
 
+def passes(strategy: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The operations of a strategy as IDC and those after it apply them, one pass after the other: flip and color if
+    they are there, then one of crop, scale and rotate, then cutout.
+    """
+    warps = tuple(operation for operation in strategy if operation not in ("flip", "color", "cutout"))
+    alone = {operation: (operation,) for operation in strategy}
+    ordered = [alone.get("flip", ()), alone.get("color", ()), warps, alone.get("cutout", ())]
+    return tuple(one for one in ordered if one)
+
+
+def draw_passes(
+    strategies: Sequence[tuple[str, ...]], groups: int, generator: torch.Generator, *, one_operation: bool = False
+) -> Draw:
+    """`draw` from each of these strategies, to be applied one after the other."""
+    draws = [draw(strategy, groups, generator, one_operation=one_operation) for strategy in strategies]
+    chain = draws[-1]
+    for one in reversed(draws[:-1]):
+        chain = Draw(one.strategy, one.choice, one.uniforms, chain)
+    return chain
+
+
 def augment(images: Tensor, drawn: Draw, colour: Tensor | None = None) -> Tensor:
-    """Apply each group's operation to all images of the group.
+    """Apply each group's operation to all images of the group, and then what comes after it.
 
     Args:
         images: (G, n, C, H, W), normalised.
@@ -98,6 +137,8 @@ def augment(images: Tensor, drawn: Draw, colour: Tensor | None = None) -> Tensor
     if images.device.type != "cpu":
         table = parameters(drawn, images.shape[-2], images.shape[-1])
         return augment_by(images, table.to(images.device, non_blocking=True), colour)
+    if drawn.then is not None:
+        return augment(augment(images, Draw(drawn.strategy, drawn.choice, drawn.uniforms), colour), drawn.then, colour)
     if colour is not None:
         filled = torch.tensor([operation in FILLED for operation in drawn.strategy])[drawn.choice]
         colour = colour * filled.view(-1, 1, 1, 1, 1)
@@ -121,12 +162,17 @@ def parameters(drawn: Draw, height: int, width: int) -> Tensor:
     """A draw as a table of numbers by which `augment_by` changes images of that size.
 
     Returns:
-        (G, 13) float32 on the CPU, or (G, 14) where the strategy has operations of `FILLED`. What is added to
+        (G, 13) float32 on the CPU, or (G, 14) where the strategy has operations of `FILLED`; (G, passes, 13) of a draw
+        with what comes after it. What is added to
         brightness; the factors of saturation and of contrast; a 2×3 map from where a pixel is to where it is read,
         ((across, down, 1) → across, … → down), in pixels from the image's centre; the first row and the row after the
         last, the first column and the column after the last of the hole; how much of the batch's colour comes in from
         beyond the frame.
     """
+    if drawn.then is not None:
+        later = parameters(drawn.then, height, width)
+        first_pass = parameters(Draw(drawn.strategy, drawn.choice, drawn.uniforms), height, width).unsqueeze(1)
+        return torch.cat([first_pass, later if later.dim() == 3 else later.unsqueeze(1)], 1)
     table = list(torch.tensor(NEUTRAL).expand(len(drawn.choice), -1).unbind(1))
     first, second, _ = uniforms = drawn.uniforms.unbind(1)
     for index, operation in enumerate(drawn.strategy):
@@ -165,12 +211,16 @@ def augment_by(images: Tensor, table: Tensor, colour: Tensor | None = None) -> T
 
     Args:
         images: (G, n, C, H, W), normalised.
-        table: (G, 13 or 14) float32, on the images' device; see `parameters`.
+        table: (G, 13 or 14) or (G, passes, 13) float32, on the images' device; see `parameters`.
         colour: as for `augment`.
 
     Returns:
         The same shape; differentiable in `images`.
     """
+    if table.dim() == 3:
+        for one in table.unbind(1):
+            images = augment_by(images, one, colour)
+        return images
     height, width = images.shape[-2:]
     numbers = table.unsqueeze(2).unbind(1)
     recoloured = _recolour(images, *(column.view(-1, 1, 1, 1, 1) for column in numbers[:3]))

@@ -48,8 +48,9 @@ MOST_LR = 1000
 """A learning rate below which a set's own is."""
 WHITENED_FORMAT = 2
 """Version of the format in which a set's whitening is a file of its own."""
-MOSAIC_FORMAT = 3
-"""Version of the format in which images may be mosaics: who reads an older one only would train on them as they lie."""
+EXTENDED_FORMAT = 3
+"""Version of the format in which images may be mosaics, or have a teacher: who reads older ones
+only would train on them as they lie."""
 MOST_FACTOR = 8
 
 
@@ -263,6 +264,15 @@ def compose(images: Tensor, factor: int) -> Tensor:
     return tiles.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, height, width)
 
 
+class Teacher(NamedTuple):
+    """The network whose labels a set is to be trained with; its file is kept by dambench.training.teachers."""
+
+    network: str
+    """Its name, in full."""
+    sha256: str
+    """SHA-256 of its file."""
+
+
 class _About(msgspec.Struct, frozen=True):
     """The header of a set's file."""
 
@@ -273,6 +283,7 @@ class _About(msgspec.Struct, frozen=True):
     whitening: str = ""
     """SHA-256 of the file of a ZCA, where that is what was done to its images."""
     factor: int = 1
+    teacher: Teacher | None = None
 
 
 @dataclass(frozen=True)
@@ -294,6 +305,8 @@ class SyntheticSet:
     """Whether this is every real image: trained on for the protocol's whole-set budget."""
     factor: int = 1
     """Each image is a mosaic of factor × factor tiles; 1: it is an image."""
+    teacher: Teacher | None = None
+    """Who labels it where the protocol takes the labels of a teacher; None: nobody can."""
 
     def decoded(self) -> "SyntheticSet":
         """The set of factor 1 that networks are trained on: factor² images for each that is kept, of its label."""
@@ -326,7 +339,9 @@ class SyntheticSet:
         else:
             about |= {"format": SET_FORMAT, "mean": self.preprocessing.mean, "std": self.preprocessing.std}
         if self.factor != 1:  # else it has the bytes, and so the hash, that it always had
-            about |= {"format": MOSAIC_FORMAT, "factor": self.factor}
+            about |= {"format": EXTENDED_FORMAT, "factor": self.factor}
+        if self.teacher is not None:
+            about |= {"format": EXTENDED_FORMAT, "teacher": list(self.teacher)}
         tensors = {
             "images": self.images.detach().cpu().contiguous(),
             "labels": self.labels.cpu().contiguous(),
@@ -350,15 +365,23 @@ class SyntheticSet:
             with safetensors.safe_open(path, "pt") as tensors:
                 header = json.loads(tensors.metadata()["dambench"])
                 images, labels = tensors.get_tensor("images"), tensors.get_tensor("labels")
-            if header["format"] not in (SET_FORMAT, WHITENED_FORMAT, MOSAIC_FORMAT):
+            if header["format"] not in (SET_FORMAT, WHITENED_FORMAT, EXTENDED_FORMAT):
                 raise BadInput(f"The set {path.name!r} has format {header['format']}: a newer dambench made it.")
             about = msgspec.convert(header, _About)
             preprocessing: Preprocessing
-            if header["format"] == WHITENED_FORMAT:
+            if about.whitening:
                 preprocessing = _whitening_of(path, about.whitening)
             else:
                 preprocessing = Normalisation(tuple(about.mean), tuple(about.std))
-            loaded = cls(images, labels, preprocessing, tuple(about.classes), about.lr, factor=about.factor)
+            loaded = cls(
+                images,
+                labels,
+                preprocessing,
+                tuple(about.classes),
+                about.lr,
+                factor=about.factor,
+                teacher=about.teacher,
+            )
             if fault := loaded.fault():
                 raise ValueError(fault)
             return loaded

@@ -11,6 +11,8 @@ takes the steps of torch's own optimiser.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import cos, pi
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +21,19 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state
 
 from dambench.core.protocol import Protocol
-from dambench.training.augmentation import FILLED, Draw, augment, augment_by, draw, parameters, strategy_for
+from dambench.training.augmentation import (
+    FILLED,
+    Draw,
+    augment,
+    augment_by,
+    draw_passes,
+    joined,
+    parameters,
+    passes,
+    strategy_for,
+)
 from dambench.training.cuda_graph import Replayed
+from dambench.training.mixing import Mix, draw_mix, mix
 from dambench.training.problem import Network, Seeds, SyntheticSet
 
 # What plug-ins may import: see docs/plugins.md.
@@ -30,6 +43,9 @@ DEFAULT_LR = 0.01
 
 EPSILON = 1e-12
 """Beside a norm that is divided by."""
+
+ADAM_BETAS = (0.9, 0.999)
+ADAM_EPSILON = 1e-8
 
 Gradients = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 """Parameters → the gradients of a batch's loss there. Both are (networks, …) each."""
@@ -65,6 +81,7 @@ def train_together(
     gsam: Gsam | None = None,
     epoch_indices: Callable[[int], Tensor] | None = None,
     on_epoch_end: Callable[[int], None] = lambda epochs: None,
+    teacher: Network | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Draw the networks' weights, then train each on the set for the protocol's budget, in place.
 
@@ -78,11 +95,12 @@ def train_together(
         gsam: None: the gradients are those of the loss.
         epoch_indices: the indices of the images of an epoch 0, 1, …, (n,) int64 on the CPU; None: all, in each.
         on_epoch_end: called before the first epoch with 0, and after each with how many are done.
+        teacher: the network whose labels the protocol takes, if it does, on the networks' device.
 
     Yields:
         After each step, how many are done and how many there will be.
     """
-    training = Training(networks, data, protocol, mirrors=mirrors, on_warning=on_warning, gsam=gsam)
+    training = Training(networks, data, protocol, mirrors=mirrors, on_warning=on_warning, gsam=gsam, teacher=teacher)
     return training.run(seeds, reinitialise=reinitialise, epoch_indices=epoch_indices, on_epoch_end=on_epoch_end)
 
 
@@ -104,22 +122,31 @@ class Training:
         mirrors: bool,
         on_warning: Callable[[str], None] = lambda message: None,
         gsam: Gsam | None = None,
+        teacher: Network | None = None,
     ) -> None:
         data = data.decoded()
         self._networks, self._protocol = networks, protocol
         self._budget = protocol.whole if data.whole else protocol.synthetic
         self._strategy = strategy_for(protocol.augmentation, mirrors)
+        self._passes = passes(self._strategy) if protocol.draws == "all at once" else (self._strategy,)
         self._lr = _rate(data) if isinstance(protocol.lr, str) else protocol.lr
         self._device = data.images.device
         labels = data.hard_labels if protocol.labels == "hard" else data.labels
         if labels.is_floating_point():
             labels = labels.softmax(1)
+        elif protocol.mixing != "none":
+            dtype = data.images.dtype if data.images.is_floating_point() else torch.float32
+            labels = F.one_hot(labels, len(data.classes)).to(dtype)
         self._images = len(labels)
+        if (protocol.labels == "teacher") != (teacher is not None):
+            raise ValueError("a protocol has a teacher where its labels are those of one, and only there")
+        taught = None if teacher is None else teacher.requires_grad_(False).eval()
+        loss = _Loss(protocol, taught)
         self._learner: _Single | _Stack
         if len(networks) == 1 and self._device.type == "cpu":
-            self._learner = _Single(networks[0], data, labels, protocol, gsam)
+            self._learner = _Single(networks[0], data, labels, protocol, gsam, loss)
         else:
-            self._learner = _Stack(networks, data, labels, protocol, gsam, on_warning)
+            self._learner = _Stack(networks, data, labels, protocol, gsam, on_warning, loss)
 
     def run(
         self,
@@ -131,7 +158,8 @@ class Training:
     ) -> Iterator[tuple[int, int]]:
         """Train, from new weights or those that the networks have: see `train_together`."""
         protocol, budget, lr = self._protocol, self._budget, self._lr
-        together = protocol.draws == "for each batch"
+        together = protocol.draws != "for each image"
+        size = self._learner.size
         for network, own in zip(self._networks, seeds, strict=True):
             if reinitialise:
                 network.reset(own.generator("weights", device=self._device))
@@ -153,9 +181,15 @@ class Training:
             orders = torch.stack([torch.randperm(count, generator=own.generator("order", epoch)) for own in seeds])
             for index, chosen in enumerate((orders if some is None else some[orders]).split(protocol.batch, dim=1)):
                 generators = [own.generator("augmentation", epoch, index) for own in seeds] if self._strategy else []
-                size = chosen.shape[1]
-                drawn = [draw(self._strategy, size, generator, one_operation=together) for generator in generators]
-                self._learner.step(chosen, drawn, lr)
+                count_of = chosen.shape[1]
+                drawn = [
+                    draw_passes(self._passes, count_of, generator, one_operation=together) for generator in generators
+                ]
+                mixes = []
+                if protocol.mixing != "none":
+                    how = protocol.mixing, protocol.mixing_probability, protocol.mixing_alpha, count_of, size
+                    mixes = [draw_mix(*how, own.generator("mixing", epoch, index)) for own in seeds]
+                self._learner.step(chosen, drawn, lr * self._shape(epoch), mixes)
                 done += 1
                 if index == self._steps(count) - 1:
                     on_epoch_end(epoch + 1)
@@ -163,6 +197,43 @@ class Training:
 
     def _steps(self, images: int) -> int:
         return -(-images // self._protocol.batch)
+
+    def _shape(self, epoch: int) -> float:
+        """The share of the learning rate that a schedule without drops leaves in an epoch."""
+        if self._protocol.schedule == "drops":
+            return 1.0
+        return 0.5 * (1 + cos(pi * epoch / (2 * self._budget.epochs)))
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """The loss of batches of several networks, and what a teacher says of them.
+
+    Args:
+        teacher: in evaluation mode, its weights frozen; None: labels are those of the set.
+    """
+
+    protocol: Protocol
+    teacher: Network | None
+
+    @torch.no_grad()
+    def targets(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Give the teacher's log-probabilities of images (n, C, H, W), or the labels as they are."""
+        if self.teacher is None:
+            return labels
+        return F.log_softmax(self.teacher(images) / self.protocol.temperature, 1)
+
+    def total(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Add up the losses of images, (n, classes)."""
+        if self.teacher is None:
+            return F.cross_entropy(logits, targets, reduction="sum")
+        own = F.log_softmax(logits / self.protocol.temperature, 1)
+        return F.kl_div(own, targets, log_target=True, reduction="sum")
+
+    def mean(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self.teacher is None:
+            return F.cross_entropy(logits, targets)
+        return self.total(logits, targets) / len(logits)
 
 
 def _rate(data: SyntheticSet) -> float:
@@ -203,24 +274,41 @@ class _Single:
     """One network on a CPU."""
 
     def __init__(
-        self, network: Network, data: SyntheticSet, labels: Tensor, protocol: Protocol, gsam: Gsam | None
+        self, network: Network, data: SyntheticSet, labels: Tensor, protocol: Protocol, gsam: Gsam | None, loss: _Loss
     ) -> None:
         self._network, self._data, self._labels, self._gsam = network, data, labels, gsam
+        self._protocol, self._loss = protocol, loss
         self._filled = any(operation in FILLED for operation in protocol.augmentation)
-        self._optimizer = torch.optim.SGD(
-            network.parameters(), momentum=protocol.momentum, weight_decay=protocol.weight_decay
-        )
+        self._optimizer: torch.optim.Optimizer
+        if protocol.optimiser == "adamw":
+            self._optimizer = torch.optim.AdamW(
+                network.parameters(), betas=ADAM_BETAS, eps=ADAM_EPSILON, weight_decay=protocol.weight_decay
+            )
+        else:
+            self._optimizer = torch.optim.SGD(
+                network.parameters(), momentum=protocol.momentum, weight_decay=protocol.weight_decay
+            )
 
-    def step(self, chosen: Tensor, drawn: Sequence[Draw], lr: float) -> None:
-        """One step on the images `chosen` (1, B), each batch augmented as drawn for it, if anything was."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self._data.images.shape[-2], self._data.images.shape[-1]
+
+    def step(self, chosen: Tensor, drawn: Sequence[Draw], lr: float, mixes: Sequence[Mix]) -> None:
+        """One step on the images `chosen` (1, B), each batch augmented and mixed as drawn for it, if anything was."""
         images = self._data.inputs(chosen[0])
         for one in drawn:
             images = augment(images.unsqueeze(1), one, _colour(images, self._filled)).squeeze(1)
         labels = self._labels[chosen[0]]
+        for mixed_by in mixes:
+            partners, numbers = mixed_by.partners.unsqueeze(0), mixed_by.numbers.unsqueeze(0)
+            batch = images.unsqueeze(0), labels.unsqueeze(0), partners, numbers
+            images, labels = (mixed[0] for mixed in mix(self._protocol.mixing, *batch))
+        labels = self._loss.targets(images, labels)
         self._optimizer.param_groups[0]["lr"] = lr
         self._optimizer.zero_grad()
         if self._gsam is None:
-            F.cross_entropy(self._network(images), labels).backward()
+            self._loss.mean(self._network(images), labels).backward()
         else:
             names, parameters = zip(*self._network.named_parameters(), strict=True)
 
@@ -228,7 +316,7 @@ class _Single:
                 with torch.enable_grad():
                     free = [tensor.detach()[0].requires_grad_() for tensor in at]
                     logits = functional_call(self._network, dict(zip(names, free, strict=True)), (images,))
-                    slopes = torch.autograd.grad(F.cross_entropy(logits, labels), free)
+                    slopes = torch.autograd.grad(self._loss.mean(logits, labels), free)
                 return [slope.unsqueeze(0) for slope in slopes]
 
             here = [parameter.unsqueeze(0) for parameter in parameters]
@@ -254,35 +342,57 @@ class _Stack:
         protocol: Protocol,
         gsam: Gsam | None,
         on_warning: Callable[[str], None],
+        loss: _Loss,
     ) -> None:
         self._network, self._data, self._labels = networks[0], data, labels
-        self._protocol, self._gsam = protocol, gsam
+        self._protocol, self._gsam, self._loss = protocol, gsam, loss
         self._filled = any(operation in FILLED for operation in protocol.augmentation)
         self._parameters, self._buffers = stack_module_state(list(networks))
         for row, network in enumerate(networks):
             for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
                 tensor.data = (self._parameters | self._buffers)[name].detach()[row]
         self._velocities = {name: torch.zeros_like(stacked) for name, stacked in self._parameters.items()}
+        """Momenta, first moments of AdamW."""
+        self._squares = {}
+        if protocol.optimiser == "adamw":
+            self._squares = {name: torch.zeros_like(stacked) for name, stacked in self._parameters.items()}
+        self._moves = 0
+        """Steps since the momenta were 0."""
         self._step = Replayed(self._descend, data.images.device, on_warning=on_warning)
 
-    def step(self, chosen: Tensor, drawn: Sequence[Draw], lr: float) -> None:
-        """One step of each network on its images `chosen` (networks, B), augmented as drawn for it."""
-        tables = []
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self._data.images.shape[-2], self._data.images.shape[-1]
+
+    def step(self, chosen: Tensor, drawn: Sequence[Draw], lr: float, mixes: Sequence[Mix]) -> None:
+        """One step of each network on its images `chosen` (networks, B), augmented and mixed as drawn for it."""
+        more = []
         if drawn:
-            groups = torch.cat([one.choice for one in drawn]), torch.cat([one.uniforms for one in drawn])
-            tables = [parameters(Draw(drawn[0].strategy, *groups), *self._data.images.shape[-2:])]
-        self._step(chosen, torch.tensor(lr, dtype=torch.float64), *tables)
+            more = [parameters(joined(drawn), *self._data.images.shape[-2:])]
+        if mixes:
+            more += [torch.stack([one.partners for one in mixes]), torch.stack([one.numbers for one in mixes])]
+        self._moves += 1
+        rates = torch.tensor(lr, dtype=torch.float64)
+        if self._squares:
+            corrections = [1 - beta**self._moves for beta in ADAM_BETAS]
+            rates = torch.tensor([lr, *corrections], dtype=torch.float64)
+        self._step(chosen, rates, *more)
 
     def forget_momentum(self) -> None:
-        for velocity in self._velocities.values():
-            velocity.zero_()
+        self._moves = 0
+        for moment in [*self._velocities.values(), *self._squares.values()]:
+            moment.zero_()
 
-    def _descend(self, chosen: Tensor, lr: Tensor, *tables: Tensor) -> list[Tensor]:
-        images = self._data.inputs(chosen)
-        for table in tables:
+    def _descend(self, chosen: Tensor, rates: Tensor, *more: Tensor) -> list[Tensor]:
+        images, labels = self._data.inputs(chosen), self._labels[chosen]
+        *table, partners, numbers = more if self._protocol.mixing != "none" else (*more, chosen, chosen)
+        if table:
             colour = _colour(images, self._filled)
-            images = augment_by(images.flatten(0, 1).unsqueeze(1), table, colour).view_as(images)
-        labels = self._labels[chosen].flatten(0, 1)
+            images = augment_by(images.flatten(0, 1).unsqueeze(1), table[0], colour).view_as(images)
+        if self._protocol.mixing != "none":
+            images, labels = mix(self._protocol.mixing, images, labels, partners, numbers)
+        targets = self._loss.targets(images.flatten(0, 1), labels.flatten(0, 1))
 
         def gradients(at: Sequence[Tensor]) -> Sequence[Tensor]:
             with torch.enable_grad():
@@ -290,17 +400,28 @@ class _Stack:
                 named = dict(zip(self._parameters, free, strict=True))
                 logits = torch.vmap(self._forward)(named, self._buffers, images)
                 # A sum over networks of what each would have alone, so that each gets its own gradient.
-                losses = F.cross_entropy(logits.flatten(0, 1), labels, reduction="sum")
+                losses = self._loss.total(logits.flatten(0, 1), targets)
                 return torch.autograd.grad(losses / chosen.shape[1], free)
 
         here = list(self._parameters.values())
         slopes = gradients(here) if self._gsam is None else sharpened(gradients, here, self._gsam)
-        with torch.no_grad():
-            for (name, parameter), gradient in zip(self._parameters.items(), slopes, strict=True):
-                velocity = self._velocities[name]
-                velocity.mul_(self._protocol.momentum).add_(gradient.add(parameter, alpha=self._protocol.weight_decay))
-                parameter.sub_(velocity * lr)
+        for (name, parameter), gradient in zip(self._parameters.items(), slopes, strict=True):
+            self._move(name, parameter, gradient, rates)
         return []
+
+    @torch.no_grad()
+    def _move(self, name: str, parameter: Tensor, gradient: Tensor, rates: Tensor) -> None:
+        velocity, decay = self._velocities[name], self._protocol.weight_decay
+        if not self._squares:
+            velocity.mul_(self._protocol.momentum).add_(gradient.add(parameter, alpha=decay))
+            parameter.sub_(velocity * rates)
+            return
+        lr, first, second = rates.unbind()
+        square = self._squares[name]
+        velocity.lerp_(gradient, 1 - ADAM_BETAS[0])
+        square.mul_(ADAM_BETAS[1]).addcmul_(gradient, gradient, value=1 - ADAM_BETAS[1])
+        parameter.mul_(1 - lr * decay)
+        parameter.sub_(velocity / ((square / second).sqrt() + ADAM_EPSILON) * (lr / first))
 
     def _forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
         logits: Tensor = functional_call(self._network, (parameters, buffers), (images,))

@@ -361,8 +361,9 @@ def test_as_on_a_gpu_all_of_it_is_recorded_once_and_does_the_same(name: str, mon
         tapes.append(Tape(device))
         return tapes[-1]
 
-    def stacked(network: Network, data: SyntheticSet, labels: Tensor, inner: Protocol, gsam: None) -> training._Stack:
-        return training._Stack([network], data, labels, inner, gsam, pytest.fail)
+    def stacked(network: Network, data: SyntheticSet, labels: Tensor, inner: Protocol, *more: Any) -> training._Stack:
+        gsam, loss = more
+        return training._Stack([network], data, labels, inner, gsam, pytest.fail, loss)
 
     def replayed(*given: Any, **named: Any) -> Replayed:
         return Replayed(*given, **named, recorder=recorder)

@@ -473,8 +473,9 @@ def test_all_that_changes_from_step_to_step_reaches_a_recorded_step(
     def replayed(function: Any, device: torch.device, **more: Any) -> Replayed:
         return Replayed(function, device, recorder=record, **more)
 
-    def single(network: Network, data: SyntheticSet, labels: Tensor, how: Protocol, sharp: Gsam | None) -> object:
-        return training._Stack([network], data, labels, how, sharp, pytest.fail)
+    def single(network: Network, data: SyntheticSet, labels: Tensor, how: Protocol, *more: Any) -> object:
+        sharp, loss = more
+        return training._Stack([network], data, labels, how, sharp, pytest.fail, loss)
 
     data, how = labelled(soft=True), protocol(9, 6, 8, batch=5, augmentation=DSA, labels="as the set carries")
     name, seeds = "convnet-d1-w8-bn", range(count)
