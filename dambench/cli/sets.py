@@ -91,11 +91,15 @@ def import_(
     if as_json:
         print(json.dumps(facts))
         return
-    if several:
-        for number, sha256 in zip(imported.experiments, hashes, strict=True):
+    _print_facts(facts)
+    print(f"\n{sanitize.display(command, 3000)}")
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    if len(facts["sets"]) > 1:
+        for number, sha256 in zip(facts["experiments"], facts["sets"], strict=True):
             print(f"{f'set {number}':14}{sha256}")
     for key in ("sha256", "dataset", "ipc", "shape", "dtype", "preprocessing", "labels", "lr", "factor", "file"):
         if facts[key] is not None and (key, facts[key]) != ("factor", 1):
-            value = f"{first.lr:.6g}" if key == "lr" else str(facts[key])
+            value = f"{facts[key]:.6g}" if key == "lr" else str(facts[key])
             print(f"{key:14}{sanitize.display(value, 1000)}")
-    print(f"\n{sanitize.display(command, 3000)}")
