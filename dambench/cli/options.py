@@ -41,6 +41,10 @@ DatasetSettings = Annotated[list[str] | None, Option("--set", metavar="NAME=VALU
 EvaluatorSettings = Annotated[
     list[str] | None, Option("--set", metavar="NAME=VALUE", help="evaluator.NAME=VALUE, an option of the evaluator.")
 ]
+NamesFile = Annotated[
+    Path | None,
+    Option("--names", metavar="FILE.toml", help="What rows, columns, captions and labels are called: docs/figures.md."),
+]
 Again = Annotated[bool, Option("--again", help="Also what a finished run has done already.")]
 Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
 

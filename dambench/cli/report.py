@@ -5,11 +5,11 @@ from typing import Annotated
 
 from typer import Option
 
-from dambench.cli.options import Db, Filter
+from dambench.cli.options import Db, Filter, NamesFile
 from dambench.cli.output import say
 from dambench.cli.store import open_store
 from dambench.core.errors import BadInput, named
-from dambench.report import format_of, read_sections, render, write
+from dambench.report import format_of, names, read_sections, render, write
 from dambench.report.sections import SECTIONS, usual
 from dambench.runner import processes
 from dambench.store import filters
@@ -32,6 +32,7 @@ def report(
         str, Option(help=f"Which parts, of {', '.join(SECTIONS)}; all [default: {', '.join(usual())}].", metavar="LIST")
     ] = "",
     short: Annotated[bool, Option("--short", help="Only the tables of accuracy, and what their signs say.")] = False,
+    names_: NamesFile = None,
     filter_: Filter = "",
     output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
     db: Db = None,
@@ -45,7 +46,7 @@ def report(
     only = filters.read(filter_, to_compare=True)
     path = db or stored.default_path()
     if stored.exists(path) or chosen != "markdown":
-        with open_store(path) as store:
+        with open_store(path) as store, names.using(names_, SECTIONS):
             shown = find_metric(store, metric)
             board = leaderboard(store, *axes, metric=shown, only=only.where(processes.states(store)))
             board.only, board.sections = only.text.strip(), parts
@@ -53,6 +54,7 @@ def report(
                 raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
             if shown != ACCURACY and not board.tables:
                 raise BadInput(f"No finished run has the metric {shown.full_name}: `dambench evaluate` measures one.")
+            names.check(board)
             text = render(chosen, board, *axes, short=short)
     else:
         text = (

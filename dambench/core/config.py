@@ -388,18 +388,27 @@ def _spec(name: str, schema: dict[str, Any]) -> OptionSpec:
     )
 
 
+def toml_in(path: Path) -> dict[str, Any]:
+    """The contents of a TOML file.
+
+    Raises:
+        BadInput: the file is not there, is too large, or is not TOML.
+    """
+    try:
+        return tomllib.loads(reading.content(path, MOST_TOML).decode("utf-8-sig"))
+    except OSError as error:
+        raise BadInput(f"The file {str(path)!r} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or numbers and nesting beyond reason
+        raise BadInput(f"The file {str(path)!r} is not valid TOML: {error}.") from None
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """A request's fields from a TOML file.
 
     Raises:
         BadInput: the file is not there, is not TOML, or has a key or a type that a request does not have.
     """
-    try:
-        fields = tomllib.loads(reading.content(path, MOST_TOML).decode("utf-8-sig"))
-    except OSError as error:
-        raise BadInput(f"The file {str(path)!r} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or numbers and nesting beyond reason
-        raise BadInput(f"The file {str(path)!r} is not valid TOML: {error}.") from None
+    fields = toml_in(path)
     for key in fields:
         if key not in Request.__struct_fields__:
             raise BadInput(f"In {str(path)!r}: {unknown('setting', key, Request.__struct_fields__)}")

@@ -22,6 +22,8 @@ class Part:
     """A paragraph above the table."""
     caption: str = ""
     """What is written under the table where tables float; empty: the title."""
+    label: str = ""
+    """By what a text refers to the table; empty: by nothing."""
 
 
 class Records(NamedTuple):

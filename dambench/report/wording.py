@@ -11,6 +11,7 @@ from dambench import __version__
 from dambench.core.protocol import Budget, Protocol
 from dambench.core.sanitize import display
 from dambench.core.units import duration, size
+from dambench.report import names
 from dambench.store.leaderboard import Cell, Key, Leaderboard, MethodCost, Table
 from dambench.store.metrics import MetricRow
 from dambench.store.statistics import ENOUGH
@@ -75,7 +76,7 @@ def title(table: Table) -> str:
     for axis, value in table.fixed.items():
         if value:
             prefix = {"protocol": "protocol ", "network": "trained network ", "ipc": "IPC "}.get(axis, "")
-            parts.append(prefix + display(str(value)))
+            parts.append(prefix + display(names.of(axis, value)))
     return f"{metric_label(table.metric)}, {', '.join(reversed(parts)) or 'all'}"
 
 
@@ -109,13 +110,13 @@ def figure(metric: MetricRow, value: float, *, sign: str = "") -> str:
 
 
 def name(axes: Sequence[str], key: Key) -> str:
-    named = (f"IPC {v}" if axis == "ipc" else str(v) for axis, v in zip(axes, key, strict=True) if v)
+    named = (names.shown(axis, value) for axis, value in zip(axes, key, strict=True) if value)
     return display(" ".join(named))
 
 
 def head(table: Table, rows: Sequence[str], columns: Sequence[str]) -> list[str]:
     more = ["mean", "drop"] if table.transfer else []
-    return [", ".join(rows), *(name(columns, column) for column in table.columns), *more]
+    return [display(", ".join(map(names.of_axis, rows))), *(name(columns, column) for column in table.columns), *more]
 
 
 def lines(
@@ -205,14 +206,14 @@ def cost_lines(costs: list[MethodCost]) -> list[list[str]]:
         ipc = "" if cost.ipc is None else f" IPC {cost.ipc}"
         table.append(
             [
-                display(cost.method),
-                display(f"{cost.dataset}{ipc}"),
+                display(names.of("method", cost.method)),
+                display(f"{names.of('dataset', cost.dataset)}{ipc}"),
                 str(cost.runs),
                 *([duration(cost.experts_seconds) if cost.experts_seconds else MISSING] if experts else []),
                 MISSING if cost.distil_seconds is None else duration(cost.distil_seconds),
                 size(cost.distil_peak_bytes) if cost.distil_peak_bytes else MISSING,
-                display(cost.network),
-                display(cost.protocol),
+                display(names.of("network", cost.network)),
+                display(names.of("protocol", cost.protocol)),
                 duration(cost.evaluate_seconds),
                 size(cost.evaluate_peak_bytes) if cost.evaluate_peak_bytes else MISSING,
                 display(cost.device),
@@ -229,7 +230,7 @@ def reading(board: Leaderboard) -> list[str]:
         *signs(board.tables, bold="Bold"),
     ]
     for protocol in board.protocols:
-        notes.append(f"Protocol {display(protocol.label)}: {protocol_in_words(protocol)}")
+        notes.append(f"Protocol {display(names.of('protocol', protocol.label))}: {protocol_in_words(protocol)}")
     for source, methods in board.recipes.items():
         notes.append(f"Settings of {display(', '.join(methods))}: {display(source)}. A row names those that differ.")
     notes.append(

@@ -54,7 +54,7 @@ def _part(part: Part) -> list[str]:
         return [*written, *map(latex, part.notes)]
     lines = [[latex(name), *map(cell, entries)] for name, entries in part.lines]
     caption = f"{(part.caption or part.title).removesuffix('.')}."
-    return [*written, _float(caption, [[latex(text) for text in part.head], *lines], part.notes)]
+    return [*written, _float(caption, [[latex(text) for text in part.head], *lines], part.notes, part.label)]
 
 
 def latex(text: str) -> str:
@@ -67,12 +67,13 @@ def cell(entry: TableEntry) -> str:
     return f"{number} ({latex(entry.n)})" if entry.n else number
 
 
-def _float(caption: str, lines: list[list[str]], notes: Sequence[str]) -> str:
+def _float(caption: str, lines: list[list[str]], notes: Sequence[str], label: str = "") -> str:
     head, *body = [f"    {' & '.join(line)} \\\\" for line in lines]
     written = [
         r"\begin{table}",
         r"  \centering",
         f"  \\caption{{{latex(caption)}}}",
+        *([f"  \\label{{{label}}}"] if label else []),
         f"  \\begin{{tabular}}{{l{'r' * (len(lines[0]) - 1)}}}",
         r"    \toprule",
         head,

@@ -1,9 +1,12 @@
 """The sections that a report can have, a file each. Formats write them without knowing what they are about."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from dambench.core.errors import BadInput, named
 from dambench.core.sanitize import display
+from dambench.report import names
 from dambench.report.parts import Part, Section
 from dambench.report.sections import accuracy, cost, published
 from dambench.store.leaderboard import Leaderboard
@@ -39,7 +42,22 @@ def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], *, sh
         short: the tables of accuracy alone.
     """
     chosen = ("accuracy",) if short else board.sections or usual()
-    return [part for name in chosen for part in SECTIONS[name].parts(board, rows, columns)]
+    return _named((name, part) for name in chosen for part in SECTIONS[name].parts(board, rows, columns))
+
+
+def _named(made: Iterable[tuple[str, Part]]) -> list[Part]:
+    """Give parts the captions and labels that the names of the report ask for. No label is there twice."""
+    parts, labels = [], Counter[str]()
+    for section, part in made:
+        title, usual = part.title, part.caption or part.title
+        caption = names.caption(section, title, usual)
+        if caption != usual:
+            part = replace(part, title=caption, caption=caption)
+        if part.head and (label := names.label("tab", section, title)):
+            labels[label] += 1
+            part = replace(part, label=label if labels[label] == 1 else f"{label}-{labels[label]}")
+        parts.append(part)
+    return parts
 
 
 def usual() -> tuple[str, ...]:
