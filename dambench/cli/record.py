@@ -49,8 +49,9 @@ def record(
     """
     from dambench import engine
     from dambench.engine.checkpoints import Keeper
+    from dambench.runner.energy import EnergyMeter
     from dambench.runner.monitor import sampled
-    from dambench.training.environment import without_secrets
+    from dambench.training.environment import device_uuid, without_secrets
 
     attempt = beginning.attempt if beginning else 1
     watch = Watch(here.watch.console, job.config.iterations)
@@ -77,11 +78,12 @@ def record(
             watch,
             here.signals.kept_for_the_run(),
             processes.beating(store.path, run_id, attempt, here.signals.ask),
+            closing(EnergyMeter(device_uuid(job.policy))) as meter,
         ):
             try:
                 command_line = shlex.join(["dambench", *without_secrets(sys.argv[1:])])
                 events = run_until_signal(
-                    engine.run(job, command_line, keeper, beginning),
+                    engine.run(job, command_line, keeper, beginning, meter),
                     lambda: here.signals.received or (LOST if recorder.lost else ""),
                     engine.StopRun,
                 )
@@ -169,6 +171,8 @@ def result(store: Store, run_id: str) -> dict[str, Any]:
         ],
         "seconds": {cost.phase: cost.seconds for cost in costs},
         "peak_memory_bytes": {cost.phase: cost.peak_memory_bytes for cost in costs},
+        "joules": {cost.phase: cost.joules for cost in costs},
+        "joules_shared": {cost.phase: cost.shared for cost in costs},
         "synthetic_sha256": row.set_sha256,
         "warnings": list(dict.fromkeys(remark(event) for event in events if isinstance(event, Warned | Adapted))),
     }

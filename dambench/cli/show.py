@@ -24,14 +24,7 @@ def describe(details: dict[str, Any]) -> None:
     """
     run = details["run"]
     table(["", ""], [[key, value] for key, value in _facts(run, details["tags"]).items() if value != ""])
-    reserved = ["peak_reserved_bytes"] if any(cost.get("peak_reserved_bytes") for cost in details["costs"]) else []
-    table(
-        ["phase", "took", "peak memory", *(["reserved"] if reserved else [])],
-        [
-            [c["phase"], duration(c["seconds"]), *(size(c[key]) for key in ("peak_memory_bytes", *reserved))]
-            for c in details["costs"]
-        ],
-    )
+    _print_costs(details["costs"])
     if details["scores"] or not details["measurements"]:
         _print_scores(details["scores"])
     for evaluator, rows in groupby(details["measurements"], itemgetter("evaluator")):
@@ -41,6 +34,8 @@ def describe(details: dict[str, Any]) -> None:
     for made in details["sets"]:
         file = display(made["file"]) or "its tensors are not on this machine, a picture is (--preview FILE.png)"
         print(f"set after iteration {made['iteration']}, {display(made['shape'] + ' ' + made['dtype'])}: {file}")
+        if made["needs"]:
+            print(f"  it takes {display(made['needs'])}")
     for checkpoint in details["checkpoints"]:
         print(f"checkpoint after iteration {checkpoint['iteration']}, {size(checkpoint['bytes'])}")
     for warning in details["warnings"]:
@@ -48,6 +43,26 @@ def describe(details: dict[str, Any]) -> None:
     _print_environments(details["environment"], details["attempts"])
     if run["traceback"]:
         print(display_lines(run["traceback"]))
+
+
+def _print_costs(costs: list[dict[str, Any]]) -> None:
+    """Print what each phase took; of a GPU also what was reserved, and the energy of its board where it is known."""
+    reserved = ["peak_reserved_bytes"] if any(cost.get("peak_reserved_bytes") for cost in costs) else []
+    metered = any(cost.get("joules") is not None for cost in costs)
+    lines = []
+    for cost in costs:
+        line = [
+            cost["phase"],
+            duration(cost["seconds"]),
+            *(size(cost[key]) for key in ("peak_memory_bytes", *reserved)),
+        ]
+        if metered:
+            line.append("–" if cost["joules"] is None else energy(cost["joules"]) + " (shared)" * (cost["shared"] == 1))
+        lines.append(line)
+    table(
+        ["phase", "took", "peak memory", *(["reserved"] if reserved else []), *(["energy of the board"] * metered)],
+        lines,
+    )
 
 
 def _facts(run: dict[str, Any], tags: list[str]) -> dict[str, Any]:

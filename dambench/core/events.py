@@ -5,7 +5,7 @@ each is an object whose `kind` is its name in lower case.
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
@@ -121,6 +121,19 @@ class Cost(Struct, frozen=True, kw_only=True):
     """The allocator's peak on a GPU, the process's peak resident memory on a CPU; 0: unknown."""
     peak_reserved_bytes: int = 0
     """What the allocator had taken from the GPU at most, whether in use or kept for later; 0 on a CPU."""
+    joules: float | None = None
+    """Energy of the GPU's whole board; None: not known, or there was no GPU."""
+    shared: bool | None = None
+    """Whether another process computed on the GPU, so that the energy is not this run's alone; None: not known."""
+
+
+class Energy(NamedTuple):
+    """A reading of an energy meter."""
+
+    joules: float
+    """Of the GPU's whole board, since the meter was opened."""
+    shared: bool | None
+    """Whether another process computed on the GPU since the reading before; None: not known."""
 
 
 class Metric(Struct, frozen=True, kw_only=True):
@@ -260,6 +273,9 @@ class Snapshot(Event, frozen=True, kw_only=True):
     dtype: str
     preview: bytes = b""
     """A small PNG: a row per class, at most ten images each."""
+    parts: dict[str, int] = {}
+    """Bytes of all that is needed to train on it, by part: `images`, `labels` or `soft labels`, `learning rate`,
+    `whitening`. Older runs leave them out."""
 
 
 class Measured(Event, frozen=True, kw_only=True):

@@ -44,6 +44,8 @@ class Checkpoint:
     """By phase, spent so far."""
     peaks: dict[str, list[int]] = field(default_factory=dict)
     """By phase, peak memory, allocated and reserved, bytes."""
+    energy: dict[str, list[float | bool | None]] = field(default_factory=dict)
+    """By phase, joules of the GPU's board and whether others used it, where that is known of all of it so far."""
 
     def to_bytes(self) -> bytes:
         """Encode as a safetensors file. The same checkpoint gives the same bytes."""

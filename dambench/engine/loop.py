@@ -36,7 +36,14 @@ from dambench.core.events import (
 )
 from dambench.engine.checkpoints import Checkpoint, Keeper, newest
 from dambench.engine.job import Job, distilled, evaluation_context, measured, open_problem
-from dambench.engine.monitors import DivergenceMonitor, PhaseTimer, PreviewSchedule, stagnation_warning
+from dambench.engine.monitors import (
+    DivergenceMonitor,
+    Meter,
+    PhaseTimer,
+    PreviewSchedule,
+    no_energy,
+    stagnation_warning,
+)
 from dambench.engine.sets import check_set, load_set, save_set
 from dambench.training.environment import environment
 from dambench.training.policy import Policy
@@ -80,7 +87,11 @@ class Progress:
 
 
 def run(
-    job: Job, command_line: str = "", keeper: Keeper | None = None, beginning: Beginning | None = None
+    job: Job,
+    command_line: str = "",
+    keeper: Keeper | None = None,
+    beginning: Beginning | None = None,
+    meter: Meter = no_energy,
 ) -> Generator[AnyEvent, None, None]:
     """Distil a set, train networks on it, test them.
 
@@ -89,8 +100,9 @@ def run(
     Args:
         keeper: keeps checkpoints. Without it a run cannot be resumed.
         beginning: the run was begun already; it goes on from its last checkpoint.
+        meter: reads the energy of the run's GPU.
     """
-    this = _Run(job, keeper, PhaseTimer(job.policy), Progress(stack=beginning.stack if beginning else 0))
+    this = _Run(job, keeper, PhaseTimer(job.policy, meter=meter), Progress(stack=beginning.stack if beginning else 0))
     timer, progress = this.timer, this.progress
     try:
         job.policy.apply()
@@ -178,6 +190,7 @@ class _Run:
         timer.seconds |= checkpoint.seconds
         timer.peaks |= {phase: peaks[0] for phase, peaks in checkpoint.peaks.items()}
         timer.reserved |= {phase: peaks[1] for phase, peaks in checkpoint.peaks.items()}
+        timer.go_on_with_energy(checkpoint.seconds, checkpoint.energy)
 
     def save_checkpoint(self) -> Iterator[Checkpointed | Warned]:
         """Write a checkpoint of where the run is, if it is anywhere and checkpoints are kept."""
@@ -187,7 +200,9 @@ class _Run:
         timer.close()
         peaks = {phase: [timer.peaks.get(phase, 0), timer.reserved.get(phase, 0)] for phase in timer.seconds}
         try:
-            checkpoint = replace(progress.checkpoint(), seconds=dict(timer.seconds), peaks=peaks)
+            checkpoint = replace(
+                progress.checkpoint(), seconds=dict(timer.seconds), peaks=peaks, energy=timer.known_energy()
+            )
             if not checkpoint.finite:
                 return  # the next iteration will say so
             sha256, size, seconds = keeper.write(checkpoint)

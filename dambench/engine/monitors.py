@@ -1,6 +1,7 @@
 """Monitors of a run: seconds and memory by phase, losses that are no numbers or do not fall, previews."""
 
 import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
@@ -9,7 +10,7 @@ import torch
 
 from dambench.core.config import Options
 from dambench.core.errors import Diverged
-from dambench.core.events import Cost, Previewed, Stepped
+from dambench.core.events import Cost, Energy, Previewed, Stepped
 from dambench.engine.preview import preview
 from dambench.training.policy import Policy
 from dambench.training.problem import Step
@@ -29,6 +30,15 @@ PREVIEW_SHARE = 0.005
 PREVIEW_BYTES = 40_000
 
 
+Meter = Callable[[], Energy | None]
+"""Reads the energy at once; None: it cannot."""
+
+
+def no_energy() -> Energy | None:
+    """Read no energy: there is no meter."""
+    return None
+
+
 @dataclass
 class PhaseTimer:
     """Seconds and peak memory of each phase, in the order in which the phases began."""
@@ -38,7 +48,15 @@ class PhaseTimer:
     seconds: dict[str, float] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
     reserved: dict[str, int] = field(default_factory=dict)
+    meter: Meter = no_energy
+    energy: dict[str, Energy | None] = field(default_factory=dict)
+    """None: a part of the phase was not measured, and so the phase was not."""
     _since: float = field(default_factory=time.perf_counter)
+    _read: Energy | None = None
+    """The energy at the last border."""
+
+    def __post_init__(self) -> None:
+        self._read = self.meter()
 
     def start(self, phase: str) -> None:
         """End the current phase and begin, or go on with, another."""
@@ -58,6 +76,29 @@ class PhaseTimer:
         self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + now - self._since
         self._since = now
         self.note_peak(self.policy.peak_bytes())
+        self._note_energy()
+
+    def _note_energy(self) -> None:
+        before, self._read = self._read, self.meter()
+        so_far = self.energy.get(self.phase, Energy(0.0, None))
+        if before is None or self._read is None or so_far is None:
+            self.energy[self.phase] = None
+            return
+        seen = [shared for shared in (so_far.shared, self._read.shared) if shared is not None]
+        joules = so_far.joules + self._read.joules - before.joules
+        self.energy[self.phase] = Energy(joules, any(seen) if seen else None)
+
+    def known_energy(self) -> dict[str, list[float | bool | None]]:
+        """The energy of the phases that it is known of, for a checkpoint."""
+        return {phase: [*energy] for phase, energy in self.energy.items() if energy is not None}
+
+    def go_on_with_energy(self, phases: Collection[str], known: Mapping[str, Sequence[float | bool | None]]) -> None:
+        """Take over what an earlier attempt knew of the phases that it was in."""
+        for phase in phases:
+            joules, shared = known.get(phase, (None, None))
+            self.energy[phase] = (
+                None if joules is None else Energy(float(joules), None if shared is None else bool(shared))
+            )
 
     def spent(self, phase: str) -> float:
         running = time.perf_counter() - self._since if phase == self.phase else 0.0
@@ -67,15 +108,21 @@ class PhaseTimer:
         # After an error of the device it may not answer any more.
         with suppress(RuntimeError):
             self.close()
-        return [
-            Cost(
-                phase=phase,
-                seconds=seconds,
-                peak_memory_bytes=self.peaks.get(phase, 0),
-                peak_reserved_bytes=self.reserved.get(phase, 0),
+        costs = []
+        for phase, seconds in self.seconds.items():
+            energy = self.energy.get(phase)
+            known = energy is not None and energy.joules > 0  # a board that is on takes some: it was too short a time
+            costs.append(
+                Cost(
+                    phase=phase,
+                    seconds=seconds,
+                    peak_memory_bytes=self.peaks.get(phase, 0),
+                    peak_reserved_bytes=self.reserved.get(phase, 0),
+                    joules=energy.joules if energy is not None and known else None,
+                    shared=energy.shared if energy is not None and known else None,
+                )
             )
-            for phase, seconds in self.seconds.items()
-        ]
+        return costs
 
 
 class PreviewSchedule:

@@ -10,7 +10,7 @@ from dambench.core.errors import BadInput, Diverged
 from dambench.core.events import DataCard, Snapshot
 from dambench.engine.job import Job, open_problem
 from dambench.engine.preview import preview
-from dambench.training.problem import RealSet, SyntheticSet
+from dambench.training.problem import RealSet, SyntheticSet, Whitening
 
 
 def check_set(synthetic: SyntheticSet, iteration: int, job: Job) -> None:
@@ -78,4 +78,25 @@ def save_set(synthetic: SyntheticSet, iteration: int, card: DataCard) -> Snapsho
         shape=list(synthetic.images.shape),
         dtype=str(synthetic.images.dtype).removeprefix("torch."),
         preview=preview(synthetic),
+        parts=bytes_of(synthetic),
     )
+
+
+def bytes_of(synthetic: SyntheticSet) -> dict[str, int]:
+    """Count the bytes of all that is needed to train on a set and to test what was trained, by part.
+
+    Images and labels count as they are stored: 4 bytes for each float32 value of a pixel, 1 for each of a real image, 8
+    for a class, 4 for each logit of a soft label; a mosaic before it is enlarged. A whitening is its mean and its
+    matrix, without which no test image can be shown to a network. The few numbers of a normalisation do not count.
+    """
+    labels = synthetic.labels
+    parts = {
+        "images": synthetic.images.numel() * synthetic.images.element_size(),
+        "labels" if labels.dim() == 1 else "soft labels": labels.numel() * labels.element_size(),
+    }
+    if synthetic.lr is not None:
+        parts["learning rate"] = 4
+    if isinstance(synthetic.preprocessing, Whitening):
+        tensors = synthetic.preprocessing.mean, synthetic.preprocessing.matrix
+        parts["whitening"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return parts

@@ -149,7 +149,7 @@ def look(nvml: Any = pynvml) -> tuple[list[Glance], str]:
         cards = []
         for index in range(nvml.nvmlDeviceGetCount()):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            card = _Card(nvml, handle)
+            card = Card(nvml, handle)
             answers = card.ask()
             cards.append(
                 Glance(
@@ -302,18 +302,18 @@ class Monitor:
                 with suppress(Exception):
                     self._nvml.nvmlShutdown()
 
-    def _open(self) -> "_Card | None":
+    def _open(self) -> "Card | None":
         if not self._device_uuid:
             return None
         try:
             self._nvml.nvmlInit()
-            return _Card(self._nvml, _find(self._nvml, self._device_uuid))
+            return Card(self._nvml, find_card(self._nvml, self._device_uuid))
         except Exception as error:
             self._samples.append(Warned(message=f"No samples of the GPU. {trouble(error)}"))
             return None
 
 
-def _find(nvml: Any, uuid: str) -> Any:
+def find_card(nvml: Any, uuid: str) -> Any:
     """The GPU, or the MIG instance, of a UUID. torch leaves out the prefix, which tells the two apart."""
     names = [uuid] if uuid.startswith(("GPU-", "MIG-")) else [f"GPU-{uuid}", f"MIG-{uuid}"]
     for name in names[:-1]:
@@ -370,7 +370,9 @@ class _Host(_Questions):
         return round(100 * (self._spent - before) / span, 1)
 
 
-class _Card(_Questions):
+class Card(_Questions):
+    """Questions to a card."""
+
     def __init__(self, nvml: Any, handle: Any):
         super().__init__()
         self._nvml = nvml
@@ -382,22 +384,24 @@ class _Card(_Questions):
 
         def memory() -> tuple[int, int]:
             memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-            return _figure(memory.used), _figure(memory.total)
+            return figure_of(memory.used), figure_of(memory.total)
 
         used, total = self.answer("memory", memory) or (None, None)
         return {
             "gpu_memory_used_bytes": used,
             "gpu_memory_total_bytes": total,
-            "gpu_busy_percent": self.answer("busy", lambda: _figure(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
-            "gpu_watts": self.answer("power", lambda: _figure(nvml.nvmlDeviceGetPowerUsage(handle)) / 1000),
+            "gpu_busy_percent": self.answer("busy", lambda: figure_of(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
+            "gpu_watts": self.answer("power", lambda: figure_of(nvml.nvmlDeviceGetPowerUsage(handle)) / 1000),
             "gpu_celsius": self.answer(
-                "temperature", lambda: _figure(nvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+                "temperature", lambda: figure_of(nvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
             ),
-            "gpu_millijoules": self.answer("energy", lambda: _figure(nvml.nvmlDeviceGetTotalEnergyConsumption(handle))),
-            "gpu_neighbours": self.answer("neighbours", self._neighbours),
+            "gpu_millijoules": self.answer(
+                "energy", lambda: figure_of(nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+            ),
+            "gpu_neighbours": self.answer("neighbours", self.neighbours),
         }
 
-    def _neighbours(self) -> list[Neighbour] | None:
+    def neighbours(self) -> list[Neighbour] | None:
         """The processes that compute on the card and are not this one; a screen's, which draw, are not asked for.
 
         Where ids are those of the host, the only process on the card is taken for this one; of several nobody can
@@ -429,7 +433,7 @@ class _Card(_Questions):
         return self._names[pid]
 
 
-def _figure(value: Any) -> int:
+def figure_of(value: Any) -> int:
     """A figure as NVML gives it. All bits set is its way to say «not available», and no database could hold it."""
     figure = int(value)
     if not 0 <= figure < 2**63:

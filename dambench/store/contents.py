@@ -32,6 +32,7 @@ _JSON: dict[tuple[str, str], Any] = {
     ("protocols", "definition"): Protocol,
     ("events", "body"): AnyEvent,
     ("artifacts", "shape"): Annotated[list[int], msgspec.Meta(min_length=1)],
+    ("artifacts", "parts"): dict[str, Annotated[int, msgspec.Meta(ge=0)]],
     ("samples", "gpu_neighbours"): list[Neighbour],
 }
 """Columns whose texts are JSON, and of what."""

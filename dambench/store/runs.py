@@ -39,6 +39,7 @@ from dambench.store.database import transaction
 from dambench.store.records import LONGEST, Editable, EditConflict, LogRecord, Purpose, RunCreated, RunEdited
 from dambench.store.results import damaged
 from dambench.store.rows import RUN_COLUMNS, RunRow, RunSummary, SqlRow
+from dambench.store.set_bytes import needs, set_bytes
 from dambench.store.tables import Tables
 from dambench.store.usage import usage
 
@@ -420,6 +421,7 @@ class Store:
             return [{key: value for key, value in one.items() if key not in ("run", "preview")} for one in rows]
 
         sets = part("artifacts", "iteration")
+        sizes = set_bytes(self.query, [artifact["sha256"] for artifact in sets])
         return {
             "run": facts
             | {"evaluates": self.evaluates(row.id)}
@@ -431,7 +433,12 @@ class Store:
             "usage": msgspec.to_builtins(usage(*self._by_attempt(row.id, number))),
             "scores": part("scores", "iteration, network, repeat"),
             "measurements": self.query(MEASUREMENTS, number),
-            "sets": [artifact | {"file": str(files.find_set(artifact["sha256"]) or "")} for artifact in sets],
+            "sets": [
+                artifact
+                | {"file": str(files.find_set(artifact["sha256"]) or "")}
+                | needs(sizes.get(artifact["sha256"]))
+                for artifact in sets
+            ],
             "checkpoints": part("checkpoints", "sequence"),
             # A resumed run may have to say again what it had said.
             "warnings": list(

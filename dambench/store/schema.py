@@ -508,6 +508,15 @@ _M007 = """
 -- Why the run was made: empty, or `tuning`, to choose settings by. Such a run is no evidence.
 alter table runs add column purpose text not null default '' check (purpose in ('', 'tuning'));
 
+-- Energy of the GPU's board during the phase; null: not known, or there was no GPU.
+alter table costs add column joules real;
+
+-- 1: another process computed on the GPU at some time in the phase, so that the energy is not this run's alone.
+alter table costs add column shared integer;
+
+-- JSON: the bytes of all that is needed to train on the set, by part; {}: not known, it is from before schema 7.
+alter table artifacts add column parts text not null default '{}';
+
 insert or replace into metrics (evaluator, name, unit, better, description) values
     ('accuracy', 'validation_accuracy', 'fraction', 'higher',
         'Accuracy on the validation images that were held out before the set was made');

@@ -188,6 +188,7 @@ class Tables:
                     "bytes": event.size_bytes,
                     "dtype": event.dtype,
                     "preview": event.preview,
+                    "parts": msgspec.json.encode(event.parts).decode(),
                 }
                 shape = msgspec.json.encode(event.shape).decode()
                 key = {"run": number, "iteration": event.iteration}

@@ -39,7 +39,7 @@ def environment(policy: Policy, command_line: str) -> Environment:
         driver=_driver() if cuda else "",
         device=str(policy.device),
         device_name=torch.cuda.get_device_name(policy.device) if cuda else _cpu_name(),
-        device_uuid=str(torch.cuda.get_device_properties(policy.device).uuid) if cuda else "",
+        device_uuid=device_uuid(policy),
         host=socket.gethostname(),
         platform=platform.platform(),
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -58,6 +58,11 @@ def environment(policy: Policy, command_line: str) -> Environment:
         command_line=command_line,
     )
     return msgspec.structs.replace(here, **shown(msgspec.structs.asdict(here)))
+
+
+def device_uuid(policy: Policy) -> str:
+    """The UUID of the run's GPU; empty on a CPU."""
+    return str(torch.cuda.get_device_properties(policy.device).uuid) if policy.device.type == "cuda" else ""
 
 
 def compiler(kind: str) -> str:

@@ -1,0 +1,132 @@
+"""The size of a set with all that it takes to train on it: images, labels, learning rate, whitening."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dambench.core import files
+from dambench.core.units import size
+from dambench.store.results import Query
+from dambench.store.rows import SqlRow
+
+LABEL = 8
+"""Bytes of a class, as sets store it."""
+
+HEADER = 1_000_000
+"""Bytes of the text at the beginning of a set's file, at most."""
+
+
+@dataclass(frozen=True)
+class SetBytes:
+    """The bytes of a set."""
+
+    parts: Mapping[str, int]
+    """By part, as `images`."""
+    real: int
+    """Of the real training set: a byte for each value of a pixel, and a label of 8 for each image."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def ratio(self) -> float:
+        """Share of the real set's bytes. It may be above 1: soft labels and a whitening can be larger than images."""
+        return self.total / self.real
+
+    @property
+    def carries(self) -> tuple[str, ...]:
+        """What a protocol with hard labels and its own learning rate leaves out: `soft labels`, `learning rate`."""
+        return tuple(part for part in ("soft labels", "learning rate") if part in self.parts)
+
+    @property
+    def in_words(self) -> str:
+        """`14 kB, 0.21 % of the real set: images 12 kB, soft labels 2 kB`."""
+        each = ", ".join(f"{part} {size(count)}" for part, count in self.parts.items())
+        return f"{size(self.total)}, {100 * self.ratio:.3g} % of the real set: {each}"
+
+
+def set_bytes(query: Query, sets: Iterable[str] | None = None) -> dict[str, SetBytes]:
+    """The bytes of sets by their SHA-256, where they are known.
+
+    Runs from before they were recorded have a set's file on this machine, or nothing is known.
+
+    Args:
+        sets: those that are asked for; None: all.
+    """
+    condition = "1" if sets is None else "artifacts.sha256 in (select value from json_each(?))"
+    rows = query(
+        f"""
+        select artifacts.sha256, max(artifacts.parts) as parts, datasets.sha256 as data, train_images, channels, height,
+            width
+        from artifacts join runs on runs.number = artifacts.run join datasets on datasets.sha256 = runs.dataset_sha256
+        where {condition} group by artifacts.sha256, datasets.sha256
+        """,
+        *([] if sets is None else [json.dumps(sorted(set(sets)))]),
+    )
+    known = {}
+    for row in rows:
+        parts = _parts(row)
+        images = row["channels"] * row["height"] * row["width"]
+        if parts and images * row["train_images"] > 0:
+            known[str(row["sha256"])] = SetBytes(parts, row["train_images"] * (images + LABEL))
+    return known
+
+
+def _parts(row: SqlRow) -> dict[str, int]:
+    """The bytes by part; nothing: they are not known."""
+    try:
+        stored = json.loads(row["parts"] or "{}")
+    except (ValueError, RecursionError):
+        stored = {}
+    if _is_sound(stored):
+        return dict(stored)
+    if row["sha256"] == row["data"]:
+        images = row["train_images"] * row["channels"] * row["height"] * row["width"]
+        return {"images": images, "labels": LABEL * row["train_images"]}
+    return _parts_of_file(str(row["sha256"]))
+
+
+def _is_sound(parts: Any) -> bool:
+    return (
+        bool(parts) and isinstance(parts, dict) and all(type(count) is int and count >= 0 for count in parts.values())
+    )
+
+
+def _parts_of_file(sha256: str) -> dict[str, int]:
+    """Read the head of a set's file, in which the types and shapes of its tensors stand."""
+    path = files.find_set(sha256)
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > HEADER:
+                return {}
+            header = json.loads(file.read(length))
+        about = json.loads(header["__metadata__"]["dambench"])
+        tensors = {name: header[name]["data_offsets"] for name in ("images", "labels")}
+        sizes = {name: int(end) - int(begin) for name, (begin, end) in tensors.items()}
+        parts = {"images": sizes["images"]}
+        parts["soft labels" if len(header["labels"]["shape"]) == 2 else "labels"] = sizes["labels"]
+        if about.get("lr") is not None:
+            parts["learning rate"] = 4
+        if about.get("whitening"):
+            values = 1
+            for extent in header["images"]["shape"][1:]:
+                values *= int(extent)
+            parts["whitening"] = 4 * (values + values * values)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
+        return {}
+    return parts if _is_sound(parts) else {}
+
+
+def needs(known: SetBytes | None) -> dict[str, Any]:
+    """The size of a set as `show` has it; None: it is not known."""
+    return {
+        "parts": dict(known.parts) if known else {},
+        "needed_bytes": known.total if known else None,
+        "share_of_real": known.ratio if known else None,
+        "needs": known.in_words if known else "",
+    }
