@@ -87,7 +87,8 @@ def bytes_of(synthetic: SyntheticSet) -> dict[str, int]:
 
     Images and labels count as they are stored: 4 bytes for each float32 value of a pixel, 1 for each of a real image, 8
     for a class, 4 for each logit of a soft label; a mosaic before it is enlarged. A whitening is its mean and its
-    matrix, without which no test image can be shown to a network. The few numbers of a normalisation do not count.
+    matrix, without which no test image can be shown to a network, a teacher its file. The few numbers of a
+    normalisation do not count. Nothing is returned where a teacher is not on this machine.
     """
     labels = synthetic.labels
     parts = {
@@ -99,4 +100,9 @@ def bytes_of(synthetic: SyntheticSet) -> dict[str, int]:
     if isinstance(synthetic.preprocessing, Whitening):
         tensors = synthetic.preprocessing.mean, synthetic.preprocessing.matrix
         parts["whitening"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if synthetic.teacher is not None:
+        path = files.teacher_path(synthetic.teacher.sha256)
+        if not path.is_file():
+            return {}
+        parts["teacher"] = path.stat().st_size
     return parts

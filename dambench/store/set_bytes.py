@@ -112,12 +112,14 @@ def _parts_of_file(sha256: str) -> dict[str, int]:
         parts["soft labels" if len(header["labels"]["shape"]) == 2 else "labels"] = sizes["labels"]
         if about.get("lr") is not None:
             parts["learning rate"] = 4
+        if teacher := about.get("teacher"):
+            parts["teacher"] = files.teacher_path(str(teacher[1])).stat().st_size
         if about.get("whitening"):
             values = 1
             for extent in header["images"]["shape"][1:]:
                 values *= int(extent)
             parts["whitening"] = 4 * (values + values * values)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, AttributeError):
         return {}
     return parts if _is_sound(parts) else {}
 

@@ -13,7 +13,7 @@ from dambench.core.events import AnyEvent, Snapshot
 from dambench.engine.sets import bytes_of
 from dambench.store.runs import Store
 from dambench.store.set_bytes import set_bytes
-from dambench.training.problem import Normalisation, SyntheticSet, Whitening
+from dambench.training.problem import Normalisation, SyntheticSet, Teacher, Whitening
 from tests.ledger import CARD, config, words
 
 NORMALISATION = Normalisation((0.5,), (0.25,))
@@ -22,7 +22,9 @@ HARD = torch.tensor([0, 1])
 
 
 def a_whitening() -> Whitening:
-    content = Whitening.fit(torch.randint(256, (70, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8))
+    content = Whitening.fit(
+        torch.randint(256, (70, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    )
     path = files.home() / "whitening"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -41,6 +43,19 @@ def test_images_labels_rates_and_whitenings_count_as_they_are_stored() -> None:
 def test_a_whitening_is_its_mean_and_its_matrix() -> None:
     white = SyntheticSet(FLOATS, HARD, a_whitening(), ("0", "1"))
     assert bytes_of(white)["whitening"] == 4 * (64 + 64 * 64)
+
+
+def test_a_teacher_is_its_file_and_without_it_nothing_is_known(store: Store) -> None:
+    taught = SyntheticSet(FLOATS, HARD, NORMALISATION, ("0", "1"), teacher=Teacher("mlp", "b" * 64))
+    assert bytes_of(taught) == {}
+    content = taught.to_bytes()
+    sha256 = files.digest(content)
+    recorded(store, sha256, {})
+    for path, data in ((files.set_path(sha256), content), (files.teacher_path("b" * 64), b"x" * 33)):
+        assert set_bytes(store.query) == {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    assert set_bytes(store.query)[sha256].parts == bytes_of(taught) == {"images": 512, "labels": 16, "teacher": 33}
 
 
 @pytest.fixture
