@@ -20,7 +20,7 @@ from msgspec import Meta, Struct, field
 
 from dambench.core import reading
 from dambench.core.errors import BadInput, folded, named, unknown
-from dambench.core.protocol import Protocol, identity
+from dambench.core.protocol import HoldOut, Protocol, identity
 from dambench.core.sanitize import display
 
 # What plug-ins may import: see docs/plugins.md.
@@ -132,6 +132,15 @@ class SetRef(NamedTuple):
     """After which it was as it is."""
 
 
+class HeldOut(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The validation images that were held out of a training set before a set was made of the rest."""
+
+    rule: HoldOut
+    of_each_class: Annotated[int, Meta(ge=1)]
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    """The digest of their places among the training images (sorted by class), ascending, as int64, little-endian."""
+
+
 class Plugin(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A method, a dataset, a network or an evaluator from another package: which code it is."""
 
@@ -171,6 +180,8 @@ class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     evaluator: Choice = Choice("accuracy")
     """What is measured of the set."""
     evaluator_version: Annotated[int, Meta(ge=1)] = 1
+    held_out: HeldOut | None = None
+    """The validation images that the set was made without; None: it was made of all images, or not of these."""
     plugins: tuple[Plugin, ...] = ()
     """Those of the method, the dataset, the networks and the evaluator that come from other packages."""
     execution: Execution = field(default=Execution(), name="where")
@@ -179,6 +190,11 @@ class RunConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def iterations(self) -> int:
         """How many the method makes; 0: it has none."""
         return int(self.method.options.get("iterations") or 0)
+
+    @property
+    def validates(self) -> bool:
+        """Whether networks are tested on validation images too: the protocol's, which the set was made without."""
+        return self.held_out is not None and self.protocol.hold_out == self.held_out.rule
 
     @property
     def evaluates(self) -> SetRef | None:

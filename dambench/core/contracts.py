@@ -107,6 +107,8 @@ class Method(Contract):
     """Raised when other sets come of the same settings: scores of two versions are in rows of their own."""
     MATCHES_ON_NETWORK: bool = True
     """Whether the synthetic set depends on a network."""
+    USES_TRAINING_SET: bool = True
+    """Whether the set is made from the training images that it is given, and no others."""
     REDUCED_PRECISION: bool = True
     """Whether `--precision bf16` makes a difference."""
     TEACHES: bool = False

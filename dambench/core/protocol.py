@@ -47,6 +47,19 @@ class Budget(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """After how many epochs the learning rate is multiplied by the protocol's `decay`."""
 
 
+class HoldOut(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The rule by which validation images are held out of the training set, before a set is made of the rest.
+
+    As many of each class, drawn by `seed`, which is not that of a run: all arms of a comparison share them.
+    """
+
+    images: Positive = 5_000
+    """In all, at most: with 10 classes 500 of each."""
+    share: Annotated[float, Meta(gt=0, lt=1)] = 0.2
+    """The largest part of the smallest class that is held out."""
+    seed: int = 0
+
+
 class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a network is trained and tested on a set. The test set selects nothing: the last epoch is the score."""
 
@@ -84,6 +97,8 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is done to augmented batches: see dambench.training.mixing."""
     mixing_probability: float = 1.0
     mixing_alpha: float = 1.0
+    hold_out: HoldOut | None = None
+    """Which training images are kept for validation; None: none are."""
     source: str = ""
     """Where these settings were read."""
 
@@ -247,6 +262,27 @@ PRESETS = {
             "(resized crops and shuffled patches), decay of all weights; the last epoch (their best of several)",
         ),
     )
+}
+
+
+def _fair(name: str, base: str) -> Protocol:
+    return msgspec.structs.replace(
+        PRESETS[base],
+        name=name,
+        hold_out=HoldOut(),
+        source=f"ours: as {base}, with validation images held out of the training set before a set is made",
+    )
+
+
+PRESETS |= {
+    name: _fair(name, base)
+    for name, base in {
+        "fair": "dsa-dm",
+        "fair-quick": "quick",
+        "fair-brief": "brief",
+        "fair-mtt": "mtt",
+        "fair-datm-pad": "datm-pad",
+    }.items()
 }
 
 

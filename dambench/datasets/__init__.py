@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,11 +26,13 @@ import torch
 from numpy.typing import NDArray
 
 from dambench.core import files, reading, registry
-from dambench.core.config import Choice, PreprocessingName, read
+from dambench.core.config import Choice, HeldOut, PreprocessingName, read
 from dambench.core.contracts import Dataset
 from dambench.core.errors import BadInput
 from dambench.core.events import DataCard
 from dambench.core.sanitize import counted, display
+from dambench.datasets._hold_out import hold_out as hold_out
+from dambench.datasets._hold_out import indices
 from dambench.training.problem import Normalisation, Preprocessing, RealSet, Whitening
 
 # What plug-ins may import: see docs/plugins.md.
@@ -127,25 +130,74 @@ def path_of(card: DataCard) -> Path:
     raise BadInput(f"The prepared dataset {card.name} is no longer in {str(files.data_folder())!r}.")
 
 
+class Parts(NamedTuple):
+    """The real images of a run."""
+
+    train: RealSet
+    """What a set is made of: all training images, or those that are left where some are held out."""
+    test: RealSet
+    validation: RealSet | None = None
+    """Those that are held out."""
+
+
 def open_sets(
     card: DataCard, device: torch.device, preprocessing: PreprocessingName = "mean/std"
 ) -> tuple[RealSet, RealSet]:
     """The training set and the test set on the device, as bytes."""
+    return open_parts(card, device, preprocessing)[:2]
+
+
+def open_parts(
+    card: DataCard,
+    device: torch.device,
+    preprocessing: PreprocessingName = "mean/std",
+    held_out: HeldOut | None = None,
+) -> Parts:
+    """The training set, less the images that are held out, the test set, and those images, on the device, as bytes.
+
+    Of a ZCA all statistics are those of the reduced training set. Mean and standard deviation per channel are the
+    dataset's own, published or computed once, in every run.
+
+    Raises:
+        BadInput: other images are held out here than were when the run began.
+    """
     tensors = safetensors.torch.load_file(path_of(card))
+    train, counts = tensors["train_images"], tuple(card.train_counts)
     normalisation: Preprocessing = Normalisation(tuple(card.mean), tuple(card.std))
     if preprocessing == "zca":
-        normalisation = whitening(card).to(device)
-    return (
-        RealSet(tensors["train_images"].to(device), tuple(card.train_counts), normalisation),
-        RealSet(tensors["test_images"].to(device), tuple(card.test_counts), normalisation),
+        normalisation = whitening(card, held_out=held_out).to(device)
+    test = RealSet(tensors["test_images"].to(device), tuple(card.test_counts), normalisation)
+    if held_out is None:
+        return Parts(RealSet(train.to(device), counts, normalisation), test)
+    kept, held = _split(card, held_out)
+    each = held_out.of_each_class
+    return Parts(
+        RealSet(train[kept].to(device), tuple(count - each for count in counts), normalisation),
+        test,
+        RealSet(train[held].to(device), (each,) * len(counts), normalisation),
     )
 
 
-def whitening(card: DataCard, say: Callable[[str], None] = lambda text: None) -> Whitening:
+def _split(card: DataCard, held_out: HeldOut) -> tuple[torch.Tensor, torch.Tensor]:
+    """The places of the training images that are kept, and of those that are held out."""
+    if hold_out(card, held_out.rule) != held_out:
+        raise BadInput(
+            f"The run holds other images of {card.label} out than are held out here: it was made by another dambench."
+        )
+    held = torch.from_numpy(indices(card.train_counts, held_out.rule))
+    kept = torch.ones(sum(card.train_counts), dtype=torch.bool)
+    kept[held] = False
+    return kept.nonzero().squeeze(1), held
+
+
+def whitening(
+    card: DataCard, say: Callable[[str], None] = lambda text: None, held_out: HeldOut | None = None
+) -> Whitening:
     """Give the whitening of a prepared dataset's training images. It is fitted once, and kept beside them.
 
     Args:
         say: hears that fitting has begun, which can take a minute.
+        held_out: the images that it is fitted without.
 
     Raises:
         BadInput: the images have too many pixels, or it cannot be kept.
@@ -156,14 +208,16 @@ def whitening(card: DataCard, say: Callable[[str], None] = lambda text: None) ->
             f"--preprocessing zca mixes all {pixels} numbers of an image of {card.label} with each other, in a matrix "
             f"that is too large: images of at most {MOST_WHITENED} can be whitened. Use mean/std."
         )
-    for path in files.whitenings(card.sha256):
+    data = card.sha256 if held_out is None else files.digest(f"{card.sha256} {held_out.sha256}".encode())
+    for path in files.whitenings(data):
         with suppress(OSError, safetensors.SafetensorError):
             kept = Whitening.read(path)
-            if path == files.whitening_path(card.sha256, kept.sha256):
+            if path == files.whitening_path(data, kept.sha256):
                 return kept
     say(f"Fitting the whitening of {card.label}: this is done once.")
-    content = Whitening.fit(safetensors.torch.load_file(path_of(card))["train_images"])
-    path = files.whitening_path(card.sha256, files.digest(content))
+    images = safetensors.torch.load_file(path_of(card))["train_images"]
+    content = Whitening.fit(images if held_out is None else images[_split(card, held_out)[0]])
+    path = files.whitening_path(data, files.digest(content))
     with files.writing("The whitening of the images", path.parent, files.HOME_HINT):
         files.write_whole(path, content)
     return Whitening.read(path)

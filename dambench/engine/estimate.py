@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from msgspec import Struct
 
-from dambench import datasets, networks
+from dambench import networks
 from dambench.core.errors import BadInput
 from dambench.core.events import Progressed, Warned
-from dambench.engine.job import Job, distilled, evaluation_context, measured, open_problem
+from dambench.datasets import Parts
+from dambench.engine.job import Job, distilled, evaluation_context, measured, open_parts, open_problem
 from dambench.engine.loop import LOGGED_STEPS
-from dambench.training.problem import RealSet, Seeds, Step, SyntheticSet
+from dambench.training.problem import Seeds, Step, SyntheticSet
 from dambench.training.train import predict
 
 MEASURED_SECONDS = 8.0
@@ -54,8 +55,8 @@ def estimate(job: Job) -> RunEstimate:
     """
     config, policy = job.config, job.policy
     policy.apply()
-    real, test = datasets.open_sets(job.card, policy.device, config.preprocessing)
-    problem = open_problem(job, real)
+    parts = open_parts(job)
+    problem = open_problem(job, parts.train)
     notes: list[str] = []
     iterations = config.iterations
     policy.restart_peak()
@@ -91,7 +92,7 @@ def estimate(job: Job) -> RunEstimate:
     distil = times[0] + each * max(0, iterations - 1)
     peaks = {"distil": policy.peak_bytes()}
     policy.restart_peak()
-    per_network = {name: _network_seconds(job, name, synthetic, test) for name in config.evaluate_on}
+    per_network = {name: _network_seconds(job, name, synthetic, parts) for name in config.evaluate_on}
     peaks["evaluate"] = policy.peak_bytes()
     on_the_way = (iterations - 1) // config.evaluate_every if config.evaluate_every and iterations else 0
     evaluations = 1 + on_the_way
@@ -137,11 +138,12 @@ class _ExpertTraining:
         return enough
 
 
-def _network_seconds(job: Job, name: str, synthetic: SyntheticSet, test: RealSet) -> float:
+def _network_seconds(job: Job, name: str, synthetic: SyntheticSet, parts: Parts) -> float:
     """To train and test one network of this name, as many at once as the run would."""
     config, policy = job.config, job.policy
     together = min(policy.stack, config.eval_repeats)
-    context = evaluation_context(job, synthetic, test, set_sha256="", iteration=0, final=True)
+    test = parts.test
+    context = evaluation_context(job, synthetic, parts, set_sha256="", iteration=0, final=True)
     events = measured(job, replace(context, networks=(name,), repeats=together))
     first: tuple[float, int] | None = None
     training = begun = time.perf_counter()

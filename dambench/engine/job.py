@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 
-from dambench import networks
+from dambench import datasets, networks
 from dambench.core.config import Options, Recipe, RunConfig
 from dambench.core.contracts import Evaluator, Method
 from dambench.core.errors import BadInput
 from dambench.core.events import DataCard, Measured
+from dambench.datasets import Parts
 from dambench.evaluators import Context, Finding
 from dambench.training.policy import Policy
 from dambench.training.problem import Notice, Problem, RealSet, Seeds, State, Step, SyntheticSet
@@ -45,6 +46,12 @@ class Job:
         return replace(self, config=msgspec.structs.replace(self.config, seed=seed))
 
 
+def open_parts(job: Job) -> Parts:
+    """Open the real images to make a set of, and those to test it on, on the job's device."""
+    config = job.config
+    return datasets.open_parts(job.card, job.policy.device, config.preprocessing, config.held_out)
+
+
 def open_problem(job: Job, real: RealSet) -> Problem:
     """Make what the job's method is given."""
     return Problem(
@@ -53,6 +60,7 @@ def open_problem(job: Job, real: RealSet) -> Problem:
         ipc=job.config.ipc or 0,
         seeds=Seeds(job.config.seed),
         build_network=lambda: networks.build(job.config.network, job.card),
+        held_out=job.config.held_out.sha256 if job.config.held_out else "",
         network=job.config.network,
         policy=job.policy,
     )
@@ -90,7 +98,7 @@ def measured(job: Job, context: Context, done: Collection[tuple[str, int]] = ())
 def evaluation_context(
     job: Job,
     synthetic: SyntheticSet,
-    test: RealSet,
+    parts: Parts,
     *,
     set_sha256: str,
     iteration: int,
@@ -109,7 +117,8 @@ def evaluation_context(
         set_sha256=set_sha256,
         iteration=iteration,
         final=final,
-        test=test,
+        test=parts.test,
+        validation=parts.validation if config.validates else None,
         card=job.card,
         networks=config.evaluate_on,
         repeats=config.eval_repeats,

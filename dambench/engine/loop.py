@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import msgspec
 
-from dambench import datasets
 from dambench.core import events
 from dambench.core.config import SetRef
 from dambench.core.errors import BadInput, Diverged, NotEnoughMemory
@@ -34,8 +33,9 @@ from dambench.core.events import (
     Stopped,
     Warned,
 )
+from dambench.datasets import Parts
 from dambench.engine.checkpoints import Checkpoint, Keeper, newest
-from dambench.engine.job import Job, distilled, evaluation_context, measured, open_problem
+from dambench.engine.job import Job, distilled, evaluation_context, measured, open_parts, open_problem
 from dambench.engine.monitors import (
     DivergenceMonitor,
     Meter,
@@ -47,7 +47,7 @@ from dambench.engine.monitors import (
 from dambench.engine.sets import check_set, load_set, save_set
 from dambench.training.environment import environment
 from dambench.training.policy import Policy
-from dambench.training.problem import PhaseStarted, Problem, RealSet, State, Step, SyntheticSet
+from dambench.training.problem import PhaseStarted, Problem, State, Step, SyntheticSet
 
 LOGGED_STEPS = 1000
 """About how many of a run's iterations have their losses logged: enough for any screen, and no more waiting."""
@@ -215,20 +215,20 @@ class _Run:
 
     def evaluate_existing(self, existing: SetRef) -> Iterator[AnyEvent]:
         """Evaluate the set that another run has made."""
-        real, test = self._open_data()
+        parts = open_parts(self.job)
         self.progress.iteration = existing.iteration
         # A run of this kind has no state but its measurements: one that is resumed goes on with what is left.
         checkpoint = Checkpoint(self.job.config.sha256, existing.iteration, {}, existing.sha256)
         self.progress.checkpoint = lambda: checkpoint
         if self.progress.resumed_from is None:
             yield from self.save_checkpoint()
-        yield from self.evaluate_set(load_set(existing.sha256, self.job, real), existing.iteration, True, test)
+        yield from self.evaluate_set(load_set(existing.sha256, self.job, parts.train), existing.iteration, True, parts)
 
     def distil_and_evaluate(self) -> Iterator[AnyEvent]:
         """Make a set, and evaluate it at the end and on the way."""
         config = self.job.config
-        real, test = self._open_data()
-        problem = open_problem(self.job, real)
+        parts = open_parts(self.job)
+        problem = open_problem(self.job, parts.train)
         state: State | None = None
         if checkpoint := self.progress.resumed_from:
             problem.policy = replace(problem.policy, **cast(dict[str, Any], checkpoint.policy))
@@ -236,14 +236,14 @@ class _Run:
             state = checkpoint.state
             final = checkpoint.iteration >= config.iterations
             if checkpoint.set_sha256:  # it was to be evaluated before the run went on
-                synthetic = load_set(checkpoint.set_sha256, self.job, real)
-                yield from self.evaluate_set(synthetic, checkpoint.iteration, final, test)
+                synthetic = load_set(checkpoint.set_sha256, self.job, parts.train)
+                yield from self.evaluate_set(synthetic, checkpoint.iteration, final, parts)
             if final:
                 return
-        step = yield from _Distillation(self, problem, test).events(state)
-        yield from self.evaluate_set(step.synthetic, step.iteration, True, test)
+        step = yield from _Distillation(self, problem, parts).events(state)
+        yield from self.evaluate_set(step.synthetic, step.iteration, True, parts)
 
-    def evaluate_set(self, synthetic: SyntheticSet, iteration: int, final: bool, test: RealSet) -> Iterator[AnyEvent]:
+    def evaluate_set(self, synthetic: SyntheticSet, iteration: int, final: bool, parts: Parts) -> Iterator[AnyEvent]:
         """Write a set to disk, then evaluate it."""
         job, progress = self.job, self.progress
         check_set(synthetic, iteration, job)
@@ -256,7 +256,7 @@ class _Run:
         spoken = time.perf_counter()
         done = frozenset((subject, repeat) for at, subject, repeat in progress.scores if at == iteration)
         context = evaluation_context(
-            job, synthetic, test, set_sha256=snapshot.sha256, iteration=iteration, final=final, stack=progress.stack
+            job, synthetic, parts, set_sha256=snapshot.sha256, iteration=iteration, final=final, stack=progress.stack
         )
         for event in measured(job, context, done):
             if isinstance(event, Progressed):
@@ -271,10 +271,6 @@ class _Run:
             spoken = time.perf_counter()
             yield event
 
-    def _open_data(self) -> tuple[RealSet, RealSet]:
-        """Open the real images to distil from, and those to test on."""
-        return datasets.open_sets(self.job.card, self.job.policy.device, self.job.config.preprocessing)
-
 
 def _number_warnings(event: Measured) -> Iterator[Warned]:
     for metric, value in event.values.items():
@@ -285,8 +281,8 @@ def _number_warnings(event: Measured) -> Iterator[Warned]:
 class _Distillation:
     """A method at work: what it yields, as events of the run."""
 
-    def __init__(self, run: _Run, problem: Problem, test: RealSet) -> None:
-        self._run, self._problem, self._test = run, problem, test
+    def __init__(self, run: _Run, problem: Problem, parts: Parts) -> None:
+        self._run, self._problem, self._parts = run, problem, parts
         self._config, self._policy, self._progress = run.job.config, run.job.policy, run.progress
         self._total = self._config.iterations
         self._step: Step | None = None
@@ -355,7 +351,7 @@ class _Distillation:
         if not (self._due or last) and self._previews.due(step):
             yield self._previews.take(step)
         if self._due:
-            yield from self._run.evaluate_set(step.synthetic, step.iteration, False, self._test)
+            yield from self._run.evaluate_set(step.synthetic, step.iteration, False, self._parts)
             self._due = False
             self._run.timer.start("distil")
             self._spoken = time.perf_counter()

@@ -17,6 +17,7 @@ from dambench.core.config import (
     PREPROCESSINGS,
     Choice,
     Execution,
+    HeldOut,
     Options,
     Plugin,
     Precision,
@@ -88,12 +89,13 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     with about("dataset"):
         card = datasets.prepare(dataset, data, say)
     _check_device(request, card, device)
-    _check_ipc(chosen.ipc, card)
-    chosen, preprocessing = _settle_files(chosen, card)
+    held_out, hold_out_notes = _settle_hold_out(protocol, chosen, card)
+    _check_ipc(chosen.ipc, card, held_out)
+    chosen, preprocessing = _settle_files(chosen, card, held_out)
     _check_factor(getattr(chosen.options, "factor", 1), preprocessing, card)
     if preprocessing == "zca":
         with about("preprocessing"):
-            datasets.whitening(card, say)
+            datasets.whitening(card, say, held_out)
     usual_network = registry.load("datasets", dataset.name).NETWORK
     network, evaluate_on, network_notes = _settle_networks(request, chosen, usual_network, card)
     settings: dict[str, Any] = {"preprocessing": preprocessing} | ({"network": network} if network else {})
@@ -120,6 +122,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         precision=precision,
         preprocessing=preprocessing,
         method_version=chosen.method.VERSION,
+        held_out=held_out,
         plugins=_plugins({("methods", chosen.name), ("datasets", dataset.name), *_families([network, *evaluate_on])}),
         execution=execution,
     )
@@ -135,13 +138,12 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         policy=Policy.of(execution, precision, config.deterministic),
         changed_options=changed_options,
         changed_settings=changed_settings,
-        notes=[
-            *chosen.notes,
-            *network_notes,
-            *computing_notes,
-            *evaluation_notes,
-            *_data_notes(request, dataset.name),
-        ],
+        notes=chosen.notes
+        + network_notes
+        + computing_notes
+        + evaluation_notes
+        + hold_out_notes
+        + _data_notes(request, dataset.name),
     )
 
 
@@ -200,12 +202,27 @@ def _check_device(request: Request, card: DataCard, device: str) -> None:
         )
 
 
+def _settle_hold_out(protocol: Protocol, chosen: _MethodChoice, card: DataCard) -> tuple[HeldOut | None, list[str]]:
+    """The validation images that the set is made without, and notes.
+
+    Raises:
+        BadInput: a class is too small to hold any out.
+    """
+    if protocol.hold_out is None:
+        return None, []
+    if chosen.method.USES_TRAINING_SET:
+        return datasets.hold_out(card, protocol.hold_out), []
+    return None, _validation_notes(protocol, None)
+
+
 @about("ipc")
-def _check_ipc(ipc: int | None, card: DataCard) -> None:
+def _check_ipc(ipc: int | None, card: DataCard, held_out: HeldOut | None) -> None:
     smallest = min(card.train_counts)
-    if ipc is not None and ipc > smallest:
+    held = held_out.of_each_class if held_out else 0
+    if ipc is not None and ipc > smallest - held:
         name = card.classes[card.train_counts.index(smallest)]
-        raise BadInput(f"--ipc {ipc} is too many: class {name!r} of {card.label} has {smallest} training images.")
+        left = f", {held} of which are held out for validation" if held else ""
+        raise BadInput(f"--ipc {ipc} is too many: class {name!r} of {card.label} has {smallest} training images{left}.")
 
 
 def _check_factor(factor: int, preprocessing: PreprocessingName, card: DataCard) -> None:
@@ -216,12 +233,20 @@ def _check_factor(factor: int, preprocessing: PreprocessingName, card: DataCard)
         raise BadInput(f"A set of factor {factor} was asked for, but {fault}.", field="method.factor")
 
 
-def _settle_files(chosen: _MethodChoice, card: DataCard) -> tuple[_MethodChoice, PreprocessingName]:
+def _settle_files(
+    chosen: _MethodChoice, card: DataCard, held_out: HeldOut | None
+) -> tuple[_MethodChoice, PreprocessingName]:
     """Write out the files that its options name, and choose the preprocessing."""
     with about("method"), registry.guarded("methods", chosen.name):
         options, brought = chosen.method.settle(chosen.options, card, chosen.ipc)
         if not isinstance(options, chosen.method.Options) or brought not in (None, *PREPROCESSINGS):
             raise TypeError("its settle gave something else than its Options and a preprocessing or None")
+    if held_out and (elsewhere := getattr(options, "experts_from", "")):
+        raise BadInput(
+            f"The experts {elsewhere[:12]} were trained elsewhere, and may have seen the validation images that are "
+            "held out here: leave method.experts_from out, and experts are trained without them.",
+            field="method.experts_from",
+        )
     if brought and chosen.preprocessing not in (None, brought):
         raise BadInput(
             f"--preprocessing {chosen.preprocessing} was said, but what {chosen.name} is to use was made with "
@@ -395,6 +420,8 @@ def evaluation(job: Job, request: Request, made: SetRef, choice: Choice) -> Job:
         made=made.sha256,
         made_after=made.iteration,
     )
+    protocol = config.protocol if request.protocol is None else preset(request.protocol)
+    notes = _validation_notes(protocol, config.held_out)
     # Of networks that of the one that is matched on, which may be trained here, too.
     matched = config.network and networks.family(config.network)
     kept = [p for p in config.plugins if p.kind in ("methods", "datasets") or (p.kind, p.name) == ("networks", matched)]
@@ -416,7 +443,25 @@ def evaluation(job: Job, request: Request, made: SetRef, choice: Choice) -> Job:
         policy=Policy.of(execution, changed.precision, changed.deterministic),
         evaluator=evaluator,
         evaluator_options=evaluator_options,
+        notes=notes,
     )
+
+
+def _validation_notes(protocol: Protocol, held_out: HeldOut | None) -> list[str]:
+    """A note where a protocol holds images out, and the set that is evaluated was not made without them.
+
+    Raises:
+        BadInput: it was made without others.
+    """
+    if protocol.hold_out is None or (held_out and held_out.rule == protocol.hold_out):
+        return []
+    if held_out:
+        raise BadInput(
+            f"The set was made without other validation images than {protocol.label} holds out: evaluate it under the "
+            "protocol of its run.",
+            field="protocol",
+        )
+    return [f"The validation images of {protocol.name} may be among those the set was made of: they are not looked at."]
 
 
 def _registered(kind: Literal["method", "dataset"], choice: Choice) -> Choice:

@@ -6,7 +6,7 @@ An evaluator has `Options`, `METRICS` and `evaluate(context, options, resume)`. 
 
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from dambench import networks
@@ -49,12 +49,20 @@ class Context:
     protocol: Protocol
     seeds: Seeds
     policy: Policy
+    validation: RealSet | None = None
+    """Training images that the set was made without, as the protocol wants it; None: there are none."""
 
     @property
     def test_set(self) -> SyntheticSet:
         """The test images and their labels, to be looked at as a network sees them that was trained on the set."""
         synthetic = self.synthetic
         return SyntheticSet(self.test.images, self.test.labels, synthetic.preprocessing, synthetic.classes)
+
+    @property
+    def validation_set(self) -> SyntheticSet | None:
+        """The validation images and their labels, to be looked at as the test images."""
+        validation, like = self.validation, self.test_set
+        return None if validation is None else replace(like, images=validation.images, labels=validation.labels)
 
     @property
     def test_batch(self) -> int:

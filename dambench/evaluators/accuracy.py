@@ -25,6 +25,9 @@ METRICS = {
     "accuracy": Metric(description="share of the test images that are recognised after the last epoch"),
     "balanced_accuracy": Metric(description="mean over classes of the share of their test images that are recognised"),
     "loss": Metric(description="mean cross-entropy on the test set, nats", unit="", better="lower"),
+    "validation_accuracy": Metric(
+        description="share recognised of the validation images that were held out before the set was made"
+    ),
     "train_accuracy": Metric(description="share recognised of the set that was trained on, not augmented"),
     "macro_f1": Metric(description="mean over classes of F1, the harmonic mean of precision and recall"),
     "calibration_error": Metric(
@@ -49,9 +52,10 @@ def evaluate(context: Context, options: Options, resume: Collection[tuple[str, i
 
 def scores(context: Context, network: Network) -> dict[str, float] | None:
     """The metrics of a network that was trained on the set; None: its outputs are no numbers."""
-    test, own = context.test_set, context.synthetic.decoded()
-    logits, own_logits = (predict(network, data, context.test_batch) for data in (test, own))
-    if not bool(logits.isfinite().all() & own_logits.isfinite().all()):
+    test, own, validation = context.test_set, context.synthetic.decoded(), context.validation_set
+    shown = [test, own, *([validation] if validation else [])]
+    logits, own_logits, *rest = (predict(network, data, context.test_batch) for data in shown)
+    if not all(bool(of_one.isfinite().all()) for of_one in (logits, own_logits, *rest)):
         return None
     counts = list(context.test.counts)
     answers = logits.argmax(1)
@@ -69,6 +73,9 @@ def scores(context: Context, network: Network) -> dict[str, float] | None:
         "spread": max(there) - min(there),
         "spread_std": pstdev(there),
     }
+    if validation:
+        recognised = rest[0].argmax(1) == validation.labels
+        values["validation_accuracy"] = int(recognised.sum()) / len(recognised)
     if has_auc(context.card):
         values["auc"] = auc(logits, test.labels)
     if context.final:  # there may be a thousand of them

@@ -520,9 +520,11 @@ def _claimed(problem: Problem, key: str, count: int) -> Generator[Notice, None, 
 def _key(problem: Problem, network: Network, *parts: object) -> str:
     """A name for all that the weights depend on."""
     real, policy = problem.real, problem.policy
+    # What was trained on other images is another: on those that are left where some are held out, too.
     part = "" if list(real.counts) == problem.card.train_counts else files.digest(real.images.cpu().numpy().tobytes())
     products = "fp32" if policy.device.type == "cpu" or policy.precision == "fp32" else "tf32"
     where = [policy.device.type, products]
+    part = f"without {problem.held_out}" if problem.held_out else part
     return files.digest(
         repr([FORMAT, *parts, problem.card.sha256, part, real.preprocessing, str(network), *where]).encode()
     )
@@ -531,7 +533,7 @@ def _key(problem: Problem, network: Network, *parts: object) -> str:
 def _about(problem: Problem, what: str, how: Struct, epochs: int, number: int = 0) -> expert_files.About:
     return expert_files.About(
         what=what,
-        dataset=problem.card.label,
+        dataset=problem.card.label + (" without validation images" if problem.held_out else ""),
         network=problem.network,
         how=msgspec.to_builtins(how),
         epochs=epochs,

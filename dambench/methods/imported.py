@@ -20,6 +20,7 @@ from dambench.core.events import DataCard
 from dambench.training.problem import Problem, State, Step, SyntheticSet
 
 MATCHES_ON_NETWORK = False
+USES_TRAINING_SET = False
 TEACHES = True
 """Where the set does."""
 

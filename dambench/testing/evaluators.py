@@ -33,6 +33,7 @@ def measured(evaluator: Evaluator, resume: Collection[tuple[str, int]] = ()) -> 
         iteration=4,
         final=True,
         test=real_set(problem.card, seed=1),
+        validation=real_set(problem.card, seed=2),
         card=problem.card,
         networks=("convnet-d1-w8", "mlp-d1-w8"),
         repeats=2,

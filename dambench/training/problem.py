@@ -284,6 +284,7 @@ class _About(msgspec.Struct, frozen=True):
     """SHA-256 of the file of a ZCA, where that is what was done to its images."""
     factor: int = 1
     teacher: Teacher | None = None
+    held_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -307,6 +308,8 @@ class SyntheticSet:
     """Each image is a mosaic of factor × factor tiles; 1: it is an image."""
     teacher: Teacher | None = None
     """Who labels it where the protocol takes the labels of a teacher; None: nobody can."""
+    held_out: str = ""
+    """SHA-256 of the places of the training images that it was made without; empty: of all, or not known."""
 
     def decoded(self) -> "SyntheticSet":
         """The set of factor 1 that networks are trained on: factor² images for each that is kept, of its label."""
@@ -342,6 +345,8 @@ class SyntheticSet:
             about |= {"format": EXTENDED_FORMAT, "factor": self.factor}
         if self.teacher is not None:
             about |= {"format": EXTENDED_FORMAT, "teacher": list(self.teacher)}
+        if self.held_out:
+            about["held_out"] = self.held_out
         tensors = {
             "images": self.images.detach().cpu().contiguous(),
             "labels": self.labels.cpu().contiguous(),
@@ -381,6 +386,7 @@ class SyntheticSet:
                 about.lr,
                 factor=about.factor,
                 teacher=about.teacher,
+                held_out=about.held_out,
             )
             if fault := loaded.fault():
                 raise ValueError(fault)
@@ -548,6 +554,8 @@ class Problem:
     network: str = ""
     """The name of the network that it builds."""
     policy: Policy = field(default_factory=lambda: Policy(torch.device("cpu")))
+    held_out: str = ""
+    """SHA-256 of the places of the training images that `real` lacks; empty: it has all."""
     dry_run: bool = False
     """Whether only what things take is wanted: what would have to be trained for long may be anything."""
     _network: Network | None = None
@@ -593,7 +601,8 @@ class Problem:
 
     def synthetic_set(self, images: Tensor, labels: Tensor | None = None, factor: int = 1) -> SyntheticSet:
         labels = self.labels() if labels is None else labels
-        return SyntheticSet(images, labels, self.real.preprocessing, tuple(self.card.classes), factor=factor)
+        classes = tuple(self.card.classes)
+        return SyntheticSet(images, labels, self.real.preprocessing, classes, factor=factor, held_out=self.held_out)
 
     def whole_set(self) -> SyntheticSet:
         """Every real image."""

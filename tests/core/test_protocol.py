@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from dambench.core.errors import BadInput
-from dambench.core.protocol import DSA, PRESETS, Budget, Protocol, preset
+from dambench.core.protocol import DSA, PRESETS, Budget, HoldOut, Protocol, preset
 
 
 def test_the_hash_is_of_what_is_computed_not_of_the_name() -> None:
@@ -23,6 +23,7 @@ def test_the_hash_is_of_what_is_computed_not_of_the_name() -> None:
         {"augmentation": ()},
         {"draws": "for each image"},
         {"labels": "as the set carries"},
+        {"hold_out": HoldOut()},
     ):
         assert msgspec.structs.replace(quick, **change).sha256 != quick.sha256
 
@@ -45,6 +46,16 @@ def test_published_hashes_do_not_change() -> None:
         "dsa-dm": "5566b8a96b12",
         "mtt": "bc7d53f1951f",
         "datm-pad": "8a1132752ac0",
+        "idc": "7a191b21d7bf",
+        "idc-1500": "130c9577bb0c",
+        "idc-mnist": "10e3ea996037",
+        "ncfm": "6d90c1472cc1",
+        "soft": "a291d1ab6da9",
+        "fair": "4f30d900b626",
+        "fair-quick": "d86ac125dcf9",
+        "fair-brief": "1eb851c421cf",
+        "fair-mtt": "0a71b0f388fb",
+        "fair-datm-pad": "ffdd24ee2548",
     }
 
 

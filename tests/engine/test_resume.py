@@ -56,8 +56,8 @@ GUARD = ("in_a_row", "losses", "gated", "held")
 
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two epochs of training are enough to see a bit that differs."""
-    quick = PRESETS["quick"]
+    """Two epochs of training are enough to see a bit that differs; validation images are held out."""
+    quick = PRESETS["fair-quick"]
     brief = msgspec.structs.replace(quick, synthetic=Budget(epochs=2), whole=Budget(epochs=1))
     monkeypatch.setattr("dambench.engine.settle.preset", lambda name: brief)
 
@@ -135,7 +135,8 @@ def _outcome(store: Store, run: str) -> dict[str, Any]:
         "set": store.run(run).set_sha256,
         "sets": store.query("select iteration, sha256 from artifacts where run = ? order by iteration", number),
         "scores": store.query(
-            "select iteration, network, repeat, final, accuracy, balanced_accuracy, loss, train_accuracy, set_sha256 "
+            "select iteration, network, repeat, final, accuracy, balanced_accuracy, loss, train_accuracy, set_sha256, "
+            "validation_accuracy "
             "from scores where run = ? order by iteration, network, repeat",
             number,
         ),
