@@ -175,6 +175,11 @@ def add(store: Store, run: RunConfig, accuracies: Sequence[float] = (0.5,), **mo
     return run_id
 
 
+def add_sets(store: Store, run: RunConfig, sets: Sequence[Sequence[float]], **more: Unpack[More]) -> list[str]:
+    """Record a run for each of these sets, under the seeds 0, 1, …; returns their ids."""
+    return [add(store, msgspec.structs.replace(run, seed=seed), networks, **more) for seed, networks in enumerate(sets)]
+
+
 def failed() -> Failed:
     return Failed(error="it broke", traceback="Traceback …", costs=costs())
 

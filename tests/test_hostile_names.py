@@ -227,7 +227,7 @@ def test_csv_has_a_line_per_cell_and_no_formula(capsys: pytest.CaptureFixture[st
         assert len(line) == len(head)
         cell = dict(zip(head, line, strict=True))
         assert float(cell["accuracy"]) == pytest.approx(0.55)
-        assert int(cell["n"]) == 2
+        assert int(cell["networks"]) == 2
         assert len(cell["protocol_sha256"]) == 64
         for name in ("method", "dataset", "network", "protocol"):
             assert not cell[name].strip().startswith(("=", "+", "-", "@"))

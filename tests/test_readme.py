@@ -77,7 +77,7 @@ def test_its_sql_keeps_apart_what_a_report_does_and_gives_its_figures(tmp_path: 
     with closing(sqlite3.connect(tmp_path / "runs.db")) as plain:
         found = plain.execute(sql).fetchall()
     assert sorted(row[-2:] for row in found) == [
-        pytest.approx(pair) for pair in sorted((cell.mean, cell.n) for cell in cells)
+        pytest.approx(pair) for pair in sorted((cell.mean, cell.networks) for cell in cells)
     ]
     assert ("dm", "{}", "zca", "digits", 1, "quick#3528", "convnet-d1-w8", pytest.approx(0.075), 2) in found
     assert len(found) == 10  # the first run was repeated, its seeds are pooled, and of one network some diverged

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from dambench import published
 from dambench.core.protocol import PRESETS, Protocol
 from dambench.published import PublishedValue
-from dambench.store.leaderboard import Cell
+from dambench.store.cells import Cell
 
 SELECTION = "last epoch"
 """How every accuracy of ours is chosen: the test set selects nothing."""

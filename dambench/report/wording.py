@@ -12,15 +12,17 @@ from dambench.core.protocol import Budget, Protocol
 from dambench.core.sanitize import display
 from dambench.core.units import duration, size
 from dambench.report import names
-from dambench.store.leaderboard import Cell, Key, Leaderboard, MethodCost, Table
+from dambench.store.cells import Cell, Key
+from dambench.store.leaderboard import Leaderboard, MethodCost, Table
 from dambench.store.metrics import MetricRow
-from dambench.store.statistics import ENOUGH
+from dambench.store.statistics import ENOUGH, Difference, too_few
 
 MISSING = "–"
 SOURCE = "†"
 NOTHING = "No finished runs yet. Start one, for example:"
 FIRST = "dambench run --headless --method dm --dataset digits --ipc 1"
-SHORT = "mean ± sample standard deviation (n networks)"
+ONLY = "‡"
+SHORT = "mean ± half of its 95 % confidence interval over sets, by Student's t (sets × networks)"
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,9 @@ class TableEntry:
     """A cell as it is printed."""
 
     number: str
-    """`92.6 ± 1.1`: mean and sample standard deviation in percent."""
+    """`92.6 ± 1.1`: mean and half of its confidence interval in percent; `92.6 ± –` where one set gives none."""
     n: str = ""
-    """From how many networks; `3×5` where they were trained on 3 different sets."""
+    """From how many sets × networks: `3×5`."""
     bold: bool = False
 
 
@@ -156,22 +158,58 @@ def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> TableEntry:
     Args:
         mark: the network that the set was matched on.
     """
-    spread = "" if cell.std is None or math.isnan(cell.std) else f" ± {figure(cell.metric, cell.std)}"
-    source = SOURCE if mark and all(score.source for score in cell.scores) else ""
-    return TableEntry(f"{figure(cell.metric, cell.mean)}{spread}{source}", networks(cell), bold)
+    number = figure(cell.metric, cell.mean)
+    if math.isfinite(cell.mean):
+        number += f" ± {MISSING if cell.interval is None else figure(cell.metric, cell.interval.half)}"
+    number += ONLY if cell.unit == "network" else ""
+    number += SOURCE if mark and all(score.source for score in cell.scores) else ""
+    return TableEntry(number, networks(cell), bold)
 
 
 def networks(cell: Cell) -> str:
-    """Count them: `5`, or `3×5` where they were trained on 3 sets."""
-    if cell.sets == 1:
-        return str(cell.n)
-    return f"{cell.n}, {cell.sets} sets" if cell.networks_per_set is None else f"{cell.sets}×{cell.networks_per_set}"
+    """Count sets × networks: `3×5`, or `3 sets, 8 networks` where some sets have more than others."""
+    each = cell.networks_per_set
+    return f"{cell.sets} sets, {cell.networks} networks" if each is None else f"{cell.sets}×{each}"
+
+
+def claim(cell: Cell) -> str:
+    """What a cell's number is about, where that is not the method: `1 set: no claim about the method`, `this set only`;
+    else empty."""
+    if cell.unit == "set":
+        return too_few(cell.sample)
+    return "this set only: its networks are the unit" + (f"; {few}" if (few := too_few(cell.sample)) else "")
+
+
+def spread(cell: Cell) -> str:
+    """`between sets 5.6, within a set 1.3`: standard deviations, as the table's metric is shown."""
+    between, within = cell.spread.between_std, cell.spread.within_std
+    cut = " (estimated below 0)" if cell.spread.truncated else ""
+    shown = [MISSING if value is None else figure(cell.metric, value) for value in (between, within)]
+    return f"within the set {shown[1]}" if cell.sets == 1 else f"between sets {shown[0]}{cut}, within a set {shown[1]}"
+
+
+def effect(metric: MetricRow, gap: Difference) -> str:
+    """A difference and its test: `+3.2 points (95 %: +1.1 to +5.3; paired over 3 shared seeds, p 0.021)`."""
+    if not math.isfinite(gap.mean):
+        return MISSING
+    points = " points" if metric.unit == "fraction" else ""
+    text = f"{figure(metric, gap.mean, sign='+')}{points}"
+    over = f"{len(gap.seeds)} shared seed{'s' if len(gap.seeds) > 1 else ''}" if gap.seeds else ""
+    if gap.interval is None or gap.p is None:
+        return f"{text}{f' on {over}' if over else ''} ({gap.reason})"
+    low, high = (figure(metric, value, sign="+") for value in gap.interval)
+    design = f"paired over {over}" if gap.design == "paired" else "Welch"
+    return f"{text} (95 %: {low} to {high}; {design}, p {p_value(gap.p)})"
+
+
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 MEASURES = {
     "accuracy": SHORT,
-    "interval": "mean ± half of its 95 % confidence interval (n networks)",
-    "loss": "mean loss on the test set (n networks)",
+    "spread": "standard deviation between sets; within a set (sets × networks)",
+    "loss": "mean loss on the test set (sets × networks)",
     "seconds": "time to distil, median (n runs)",
     "peak": "peak memory of distilling, median (n runs)",
 }
@@ -182,9 +220,10 @@ LOSS = MetricRow("accuracy", "loss", "", "lower", "")
 
 def measure(board: Leaderboard, cell: Cell, quantity: str) -> TableEntry:
     """A cell in words, by one of MEASURES. Where its runs were on several devices, by the first of those."""
-    if quantity == "interval":
-        half = "" if cell.interval is None else f" ± {figure(cell.metric, cell.interval)}"
-        return TableEntry(f"{figure(cell.metric, cell.mean)}{half}", networks(cell))
+    if quantity == "spread":
+        parts = (cell.spread.between_std, cell.spread.within_std)
+        text = "; ".join(MISSING if part is None else figure(cell.metric, part) for part in parts)
+        return TableEntry(text, networks(cell))
     if quantity == "loss":
         return TableEntry(figure(LOSS, cell.of(LOSS).mean), networks(cell))
     costs = board.costs_of(cell)
@@ -225,8 +264,8 @@ def cost_lines(costs: list[MethodCost]) -> list[list[str]]:
 def reading(board: Leaderboard) -> list[str]:
     """Tell in sentences how the numbers came about."""
     notes = [
-        f"{display(capitalised(board.metric.description), 400)}; nothing was selected on it. Mean ± sample "
-        "standard deviation (n) over n networks trained from different initial weights.",
+        f"{display(capitalised(board.metric.description), 400)}; nothing was selected on it. A cell is the {SHORT}: "
+        "the mean is that of set means.",
         *signs(board.tables, bold="Bold"),
     ]
     for protocol in board.protocols:
@@ -257,10 +296,11 @@ def signs(tables: Sequence[Table], *, bold: str, brief: bool = False) -> list[st
         len({score.network for cell in table.cells.values() for score in cell.scores}) > 1 for table in tables
     )
     notes = {
-        f"{bold}: the {best} mean, where Welch's t-test tells it from every other method in the same place at 5 % "
-        f"(Holm-corrected, n ≥ {ENOUGH} each, networks taken as independent), of those that were tested with the same "
-        "preprocessing and precision; whole does not compete.": (
-            f"{bold} the {best} mean, told from all others at 5 % (Welch, Holm, n ≥ {ENOUGH}).",
+        f"{bold}: the {best} mean, and every row in the same place that is not told from it at 5 %: by the paired "
+        f"t-test over shared distillation seeds, by Welch's where fewer than {ENOUGH} are shared, Holm-corrected. Only "
+        f"rows with {ENOUGH} sets compete, or with {ENOUGH} networks on a set that no seed changes, that were tested "
+        "with the same preprocessing and precision; whole and a single imported set do not.": (
+            f"{bold} the {best} mean and all not told from it at 5 % (by seed, Holm), of ≥ {ENOUGH} sets.",
             any(table.best for table in tables),
         ),
         f"{SOURCE}: on the network that the set was matched on.": (f"{SOURCE} on the network matched on.", several),
@@ -269,14 +309,20 @@ def signs(tables: Sequence[Table], *, bold: str, brief: bool = False) -> list[st
             "mean: of all networks; drop: from the one matched on to the mean of the others.",
             any(table.transfer for table in tables),
         ),
-        "(s×n): s sets, made with different seeds, with n networks each.": (
-            "(s×n) s sets, n networks each.",
-            any(cell.sets > 1 for cell in cells),
+        f"{ONLY}: this set only. No seed changes the set, or it was imported alone: ± is over its networks.": (
+            f"{ONLY} this set only: ± is over its networks.",
+            any(cell.unit == "network" for cell in cells),
         ),
-        "(n): the networks were trained on one set. ± then does not say how much another distillation seed "
-        "would change.": ("(n) on one set: ± is not over seeds.", any(cell.sets == 1 for cell in cells)),
+        f"Fewer than {ENOUGH} sets: no claim about the method, never {bold.lower()}; of one set there is no interval "
+        f"(± {MISSING}).": (
+            f"Under {ENOUGH} sets: no claim about the method.",
+            any(cell.unit == "set" and not cell.sample.enough for cell in cells),
+        ),
+        "(s×n): s sets, made with different seeds, with n networks trained on each. The set is the unit of evidence: "
+        "how much networks differ on one set does not say how much another seed would change.": ("", bool(cells)),
     }
-    return [short if brief else long for long, (short, there) in notes.items() if there]
+    shown = [short if brief else long for long, (short, there) in notes.items() if there]
+    return list(filter(None, shown))
 
 
 def protocol_in_words(protocol: Protocol) -> str:

@@ -1,4 +1,4 @@
-"""The leaderboard: scores → cells of mean ± std (n). The only place where numbers are aggregated.
+"""The leaderboard: tables of cells, of all that is comparable. The only place where scores are put together.
 
 Each cell holds the scores of networks that were trained under one protocol on sets made with the same settings: what
 could change the meaning of a number is the same for all of them, and rows whose settings differ have names that do.
@@ -7,114 +7,30 @@ evaluation network or dataset is ever in the same table unless it has a row or a
 """
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from dambench.core.errors import unknown
 from dambench.core.protocol import Protocol
 from dambench.core.sanitize import counted
+from dambench.store.cells import Cell, CellKey, Key, Score
 from dambench.store.metrics import ACCURACY, MetricRow
+from dambench.store.ranking import missing_seeds, rank
 from dambench.store.results import damaged
 from dambench.store.row_names import EvaluatedRun, evaluated_runs, method_label
 from dambench.store.rows import SqlRow
 from dambench.store.runs import Store
-from dambench.store.statistics import ENOUGH, SIGNIFICANCE, half_interval, mean, std, welch
+from dambench.store.scores import counted_scores
+from dambench.store.statistics import mean
 
 AXES = ("method", "dataset", "ipc", "network", "protocol")
 """What rows and columns can stand for. `network` is the one trained on the set."""
 
 BASELINES = ("random", "whole")
-
-
-@dataclass(frozen=True)
-class Score:
-    """One network trained on one set."""
-
-    method: str
-    """With the settings that differ from its recipe: `dm (iterations 50)`."""
-    dataset: str
-    ipc: int | None
-    network: str
-    protocol: str
-    values: Mapping[str, float]
-    """By metric of the evaluator that is shown; nan: it was not finite."""
-    base_method: str
-    settings: str
-    """All that the meaning of the number depends on, besides data, network and protocol, as JSON."""
-    recipe: str
-    """Where those come from that the row does not name."""
-    set_sha256: str
-    dataset_sha256: str
-    run: str
-    source: bool = False
-    """Whether the network is the one that the set was matched on, whatever the norm of either."""
-    tested: tuple[str, ...] = ()
-    """How the test images were seen, where it is not the usual way: only scores of one such way are compared."""
-    computed: tuple[tuple[str, str], ...] = ()
-    """With what, by name: it changes bits at most, and may differ within a cell."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The scores that belong to one row and one column."""
-
-    scores: tuple[Score, ...]
-    metric: MetricRow = ACCURACY
-    """The one that is shown."""
-
-    def of(self, metric: MetricRow) -> "Cell":
-        """The same networks by another metric of the same evaluator."""
-        return replace(self, metric=metric)
-
-    @property
-    def values(self) -> list[float]:
-        return [score.values.get(self.metric.name, math.nan) for score in self.scores]
-
-    @property
-    def n(self) -> int:
-        return len(self.scores)
-
-    @property
-    def sets(self) -> int:
-        """The number of different synthetic sets that the networks were trained on."""
-        return len(set(self._per_set()))
-
-    @property
-    def networks_per_set(self) -> int | None:
-        """The number of networks trained on each set; None if not the same."""
-        numbers = {self._per_set().count(sha256) for sha256 in self._per_set()}
-        return numbers.pop() if len(numbers) == 1 else None
-
-    def _per_set(self) -> list[str]:
-        return [score.set_sha256 for score in self.scores]
-
-    @property
-    def mean(self) -> float:
-        """nan: one of the values was not finite."""
-        return mean(self.values)
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation (n − 1) over all networks of all sets; None for a single one."""
-        return std(self.values)
-
-    @property
-    def interval(self) -> float | None:
-        """Half of the mean's 95 % confidence interval, all networks taken as independent; None for a single one."""
-        return half_interval(self)
-
-
-Key = tuple[str | int | None, ...]
-"""A row or a column: its value on each of its axes; of `ipc` a number, None for the whole set."""
-
-
-CellKey = tuple[Key, Key]
-"""A row and a column."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +68,7 @@ class Table:
     majority: dict[Key, float]
     """By column: test accuracy of always answering the most frequent class."""
     best: set[CellKey] = field(default_factory=set)
+    """The highest mean of each place, and all that are not told apart from it."""
     transfer: dict[Key, tuple[float, float | None]] = field(default_factory=dict)
     """Where columns are networks, by row: the mean accuracy over all of them, and how much higher that on the network
     which was matched on is than the mean of the others. Rows that lack a network have none."""
@@ -221,7 +138,7 @@ def leaderboard(
         store.query, f"runs.state = 'finished' and runs.deleted_at = '' and {only[0]}", only[1], store.by_age()
     )
     entries = evaluated_runs(store, metric.evaluator, broken, only)
-    scores, repeated, unscored, unmeasured = _counted(store, entries, metric)
+    scores, repeated, unscored, unmeasured = counted_scores(store, entries, metric)
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
     states = {
         row["state"]: row["n"]
@@ -292,121 +209,6 @@ def _diverged(store: Store, only: tuple[str, Sequence[Any]]) -> list[str]:
     ]
 
 
-def _counted(
-    store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow
-) -> tuple[list[Score], list[str], list[str], list[str]]:
-    """The scores that count, newest run first, then which runs were repeated since, which networks diverged, and which
-    runs lack the metric.
-
-    A run of the same settings and seed as another adds no evidence, on this machine or on another whose last bits
-    differ: the newest counts, with all its networks, and none of the others'.
-    """
-    final_ones, lacking = _final_scores(store, entries, metric)
-    counted: list[Score] = []
-    is_repeated: dict[str, bool] = {}
-    unscored, unmeasured = [], []
-    counted_kinds = set()
-    for entry in entries:
-        run = entry.run
-        final = final_ones.get((run.number, entry.network), [])
-        if not final and (run.number, entry.network) in lacking:
-            unmeasured.append(run.id)
-            continue
-        evaluator = entry.config.get("evaluator", {}).get("name", ACCURACY.evaluator)
-        is_due = entry.network in entry.config["evaluate_on"] and metric.evaluator == ACCURACY.evaluator == evaluator
-        if not final and not is_due:
-            continue
-        due = entry.config.get("eval_repeats", 1) if metric.evaluator == ACCURACY.evaluator else 1
-        if len(final) < due:
-            unscored.append(
-                f"{entry.network} on the set of {entry.label} on {entry.dataset}{_at(run.ipc)}, seed {run.seed} "
-                f"({due - len(final)} of {due})"
-            )
-            continue
-        kind = (entry.settings, entry.place, run.seed, entry.network, final[0].protocol_sha256)
-        is_repeated[run.id] = is_repeated.get(run.id, True) and kind in counted_kinds
-        if kind in counted_kinds:
-            continue
-        counted_kinds.add(kind)
-        counted += [
-            Score(
-                method=entry.label,
-                dataset=entry.dataset,
-                ipc=run.ipc,
-                network=entry.network,
-                protocol=f"{network.protocol}#{network.protocol_sha256[:4]}",
-                values=network.values,
-                base_method=run.method,
-                settings=entry.settings,
-                recipe=run.recipe,
-                set_sha256=network.set_sha256,
-                dataset_sha256=run.dataset_sha256,
-                run=run.id,
-                source=entry.on_source,
-                tested=entry.tested,
-                computed=entry.computed,
-            )
-            for network in final
-        ]
-    repeated = [run for run, is_repeated_one in is_repeated.items() if is_repeated_one]
-    return counted, repeated, unscored, list(dict.fromkeys(unmeasured))
-
-
-class _FinalScore(NamedTuple):
-    """A network trained on the result of a run."""
-
-    protocol: str
-    protocol_sha256: str
-    set_sha256: str
-    values: dict[str, float]
-
-
-def _final_scores(
-    store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow
-) -> tuple[dict[tuple[int, str], list[_FinalScore]], set[tuple[int, str]]]:
-    """Read the scores of results by the run's number and the network, in the order of repeats; then those that lack
-    the metric."""
-    numbers = json.dumps(sorted({entry.run.number for entry in entries}))
-    values: dict[tuple[int, str, int], dict[str, float]] = {}
-    for row in store.query(
-        """
-        select run, subject, repeat, metric, value, state
-        from measurements join evaluations using (run, iteration, evaluator, subject, repeat)
-        where final = 1 and evaluator = ? and run in (select value from json_each(?))
-            and (metric not glob 'class_*' or metric = ?)
-        """,
-        metric.evaluator,
-        numbers,
-        metric.name,
-    ):
-        infinite = row["state"] in ("inf", "-inf")
-        value = row["value"] if row["value"] is not None else float(row["state"]) if infinite else math.nan
-        values.setdefault((row["run"], row["subject"], row["repeat"]), {})[row["metric"]] = value
-    scores: dict[tuple[int, str], list[_FinalScore]] = {}
-    lacking = set()
-    for row in store.query(
-        """
-        select run, subject, repeat, protocol_sha256, set_sha256, protocols.name as protocol from evaluations
-            join protocols on protocols.sha256 = evaluations.protocol_sha256
-        where final = 1 and evaluator = ? and run in (select value from json_each(?))
-        order by repeat
-        """,
-        metric.evaluator,
-        numbers,
-    ):
-        mine = values.get((row["run"], row["subject"], row["repeat"]), {})
-        if metric.name in mine:
-            score = _FinalScore(row["protocol"], row["protocol_sha256"], row["set_sha256"], mine)
-            scores.setdefault((row["run"], row["subject"]), []).append(score)
-        else:
-            lacking.add((row["run"], row["subject"]))
-    return scores, lacking
-
-
-def _at(ipc: int | None) -> str:
-    return "" if ipc is None else f" at IPC {ipc}"
-
-
 def _key(score: Score, axes: Sequence[str]) -> Key:
     return tuple(getattr(score, axis) for axis in axes)
 
@@ -450,9 +252,10 @@ def _table(
     if tuple(columns) == ("network",) and len(table.columns) > 1:
         _transfer(table)
     if "method" in (*rows, *columns):
-        for rivals in _alike(table, rows, columns).values():
-            if (best := _best(rivals, metric)) is not None:
-                table.best.add(best)
+        for shared, cells in sorted(_alike(table, rows, columns).items()):
+            if (ranking := rank(cells)) is not None:
+                table.best |= ranking.level
+            table.notes += missing_seeds(cells, " ".join(shared))
         _missing_baselines(table, rows, columns)
     return table
 
@@ -551,23 +354,6 @@ def _pooled(cells: dict[CellKey, Cell], rows: Sequence[str], columns: Sequence[s
 
 def _as_text(key: Key) -> list[str]:
     return ["" if value is None else str(value) for value in key]
-
-
-def _best(cells: dict[CellKey, Cell], metric: MetricRow) -> CellKey | None:
-    """The cell whose mean is best and differs from each other's beyond chance; none otherwise.
-
-    Welch's t-test against each other cell, Holm's correction over them, at 5 %. The whole set does not compete.
-    """
-    rivals = {place: cell for place, cell in cells.items() if cell.scores[0].base_method != "whole"}
-    if len(rivals) < 2 or any(cell.n < ENOUGH for cell in rivals.values()):
-        return None
-    if not all(math.isfinite(cell.mean) for cell in rivals.values()):
-        return None
-    choose = min if metric.better == "lower" else max
-    best = choose(rivals, key=lambda place: rivals[place].mean)
-    values = sorted(welch(rivals[best], cell) for place, cell in rivals.items() if place != best)
-    held = all(p < SIGNIFICANCE / (len(values) - rank) for rank, p in enumerate(values))
-    return best if held else None
 
 
 def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]) -> None:

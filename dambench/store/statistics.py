@@ -1,14 +1,33 @@
-"""Means, spreads and Welch's test, as tables of results use them."""
+"""Statistics of nested scores: networks within sets, and sets within a method.
+
+A method is run under several distillation seeds, each makes a set, and on each set several networks are trained. The
+networks of one set share it: they are repeats, not evidence about the method. Its evidence is the set means, one each
+seed. Only where no other set could have come, or none is at hand, the networks are the unit, and what is said is about
+that set.
+
+All numbers here are plain floats in the metric's own unit; a non-finite one makes every result that needs it None.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
-from typing import Protocol
+from functools import cache, cached_property
+from math import isfinite, nan, sqrt
+from typing import Any, Literal, NamedTuple
 
 SIGNIFICANCE = 0.05
+"""Probability with which a test finds a difference where there is none; intervals cover with 1 less this."""
 
 ENOUGH = 3
-"""Scores below which no difference is called one."""
+"""Sets, or networks where those are the unit, below which nothing is claimed."""
+
+ENOUGH_TO_RESAMPLE = 10
+"""Sets below which there is no bootstrap: over three it covers about 76 %, and Student's t is right."""
+
+RESAMPLES = 2000
+RESAMPLING_SEED = 20_260_716
+
+Unit = Literal["set", "network"]
+Design = Literal["paired", "Welch"]
 
 
 @dataclass(frozen=True)
@@ -20,15 +39,100 @@ class Estimate:
     n: int
 
 
-class Sample(Protocol):
-    """Numbers, by their mean, sample standard deviation and count."""
+class Interval(NamedTuple):
+    """A 95 % confidence interval."""
+
+    low: float
+    high: float
 
     @property
-    def mean(self) -> float: ...
+    def half(self) -> float:
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The values of one metric by set and network, and which of the two is the unit of evidence."""
+
+    sets: tuple[tuple[float, ...], ...]
+    """The values of each set's networks; none is empty."""
+    unit: Unit = "set"
+    seeds: tuple[int, ...] = ()
+    """Those of the sets, where each is its own seed's; empty: there is nothing to pair sets by."""
+    repeats: tuple[tuple[int, ...], ...] = ()
+    """The numbers of the networks, as `sets`; empty: they count from 0."""
+
+    @cached_property
+    def values(self) -> tuple[float, ...]:
+        """The independent ones: set means, or the values of all networks."""
+        if self.unit == "network":
+            return tuple(value for networks in self.sets for value in networks)
+        return tuple(mean(networks) for networks in self.sets)
+
     @property
-    def std(self) -> float | None: ...
+    def networks(self) -> int:
+        return sum(map(len, self.sets))
+
     @property
-    def n(self) -> int: ...
+    def mean(self) -> float:
+        """Mean of the set means, or of the networks where those are the unit. nan: a value is not finite."""
+        return mean(self.values)
+
+    @cached_property
+    def variance(self) -> float | None:
+        """Squared standard error of the mean; None: one unit only, or a value is not finite."""
+        spread = std(self.values)
+        return None if spread is None or not isfinite(spread) else spread**2 / len(self.values)
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        return t_interval(self.values)
+
+    @property
+    def enough(self) -> bool:
+        """Whether there is a claim to make."""
+        return len(self.values) >= ENOUGH
+
+
+@dataclass(frozen=True)
+class VarianceComponents:
+    """The two variances of y = μ + set + network."""
+
+    between: float | None
+    """The variance of sets: of the set means' own, what remains without their networks' share. None: fewer than two
+    sets, or no set with two networks to know that share by."""
+    within: float | None
+    """The variance of networks trained on one set. None: no set has two."""
+    truncated: bool = False
+    """Whether the estimate between sets was negative, and stands as 0."""
+
+    @property
+    def between_std(self) -> float | None:
+        return None if self.between is None else sqrt(self.between)
+
+    @property
+    def within_std(self) -> float | None:
+        return None if self.within is None else sqrt(self.within)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What separates two samples, a − b."""
+
+    mean: float
+    """Over the seeds of `seeds`, if there are any, else of the means of both."""
+    interval: Interval | None
+    p: float | None
+    """Two-sided, of the mean difference being 0."""
+    design: Design | None
+    """How it was tested: by differences within seeds, or between the means; None: not at all."""
+    seeds: tuple[int, ...]
+    """The shared ones that the difference is over; empty: it is between all of both."""
+    sets: tuple[int, int]
+    networks: tuple[int, int]
+    """As many of a and of b as the difference is over."""
+    reason: str = ""
+    """Why there is no test; empty: there is one."""
 
 
 def mean(values: Sequence[float]) -> float:
@@ -39,29 +143,254 @@ def std(values: Sequence[float]) -> float | None:
     """Sample standard deviation (n − 1); None for fewer than two values."""
     if len(values) < 2:
         return None
-    return sqrt(sum((value - mean(values)) ** 2 for value in values) / (len(values) - 1))
+    centre = mean(values)
+    return sqrt(sum((value - centre) ** 2 for value in values) / (len(values) - 1))
 
 
 def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean(values), std(values), len(values))
 
 
-def half_interval(sample: Sample) -> float | None:
-    """Half of the 95 % confidence interval of the mean (Student's t); None for a single value."""
-    if sample.std is None:
+def variance_components(sets: Sequence[Sequence[float]]) -> VarianceComponents:
+    """Estimate the variance between sets and within them, by the analysis of variance (method of moments).
+
+    With k sets of nᵢ networks, N in all: within = Σᵢ Σⱼ (yᵢⱼ − ȳᵢ)² / (N − k); between = (MSB − within) / n₀ with
+    MSB = Σᵢ nᵢ (ȳᵢ − ȳ)² / (k − 1), ȳ the mean of all networks, and n₀ = (N − Σᵢ nᵢ² / N) / (k − 1), which is n where
+    all have n. A negative estimate is cut off at 0 and marked. Searle, Casella and McCulloch, "Variance Components",
+    1992, section 3.6.
+    """
+    sizes = [len(networks) for networks in sets]
+    total, count = sum(sizes), len(sets)
+    centres = [mean(networks) for networks in sets]
+    if total == count or not all(map(isfinite, centres)):
+        return VarianceComponents(None, None)
+    pairs = zip(sets, centres, strict=True)
+    within = sum((value - centre) ** 2 for networks, centre in pairs for value in networks) / (total - count)
+    if count < 2:
+        return VarianceComponents(None, within)
+    grand = sum(size * centre for size, centre in zip(sizes, centres, strict=True)) / total
+    squares = sum(size * (centre - grand) ** 2 for size, centre in zip(sizes, centres, strict=True)) / (count - 1)
+    usual = (total - sum(size**2 for size in sizes) / total) / (count - 1)
+    between = (squares - within) / usual
+    return VarianceComponents(max(0.0, between), within, between < 0)
+
+
+@cache
+def t_quantile(freedom: float, level: float = 1 - SIGNIFICANCE / 2) -> float:
+    """The quantile of Student's t."""
+    from scipy.special import stdtrit  # takes longer to import than all that `dambench runs` needs
+
+    return float(stdtrit(freedom, level))
+
+
+def t_interval(values: Sequence[float]) -> Interval | None:
+    """Student's t interval of the mean of independent values; None for fewer than two, or if one is not finite.
+
+    It also covers where the values' variances differ, as those of set means over unequally many networks do: at 5 %
+    the t-test never rejects more often than it says (Ibragimov and Müller, "t-Statistic Based Correlation and
+    Heterogeneity Robust Inference", 2010).
+    """
+    spread = std(values)
+    if spread is None or not isfinite(spread):
         return None
-    from scipy.special import stdtrit  # as in `welch`
+    half = t_quantile(len(values) - 1) * spread / sqrt(len(values))
+    return Interval(mean(values) - half, mean(values) + half)
 
-    return float(stdtrit(sample.n - 1, 0.975)) * sample.std / sqrt(sample.n)
+
+def bootstrap_interval(sets: Sequence[Sequence[float]]) -> Interval | None:
+    """The hierarchical bootstrap's interval of the mean of set means: sets are drawn again, then networks in them.
+
+    Each draw is studentised by the standard error of its own set means (bootstrap-t: Efron and Tibshirani, "An
+    Introduction to the Bootstrap", 1993, section 12.5): plain percentiles are too narrow for so few sets. The draws
+    are the same each time.
+
+    Returns:
+        None: fewer than ten sets, a value is not finite, or values so alike that some draws have no spread.
+    """
+    import numpy as np
+
+    count = len(sets)
+    if count < ENOUGH_TO_RESAMPLE:
+        return None
+    indices, weights = _resamples(tuple(len(networks) for networks in sets))
+    values = np.concatenate([np.asarray(networks, dtype=np.float64) for networks in sets])
+    if not np.isfinite(values).all():
+        return None
+    drawn = (values[indices] * weights).sum(2)  # (resamples, sets): set means
+    centres = np.array([mean(networks) for networks in sets])
+    error = centres.std(ddof=1) / sqrt(count)
+    errors = drawn.std(1, ddof=1) / sqrt(count)
+    if errors.min() <= _negligible(values) / sqrt(count):
+        return None
+    studentised = (drawn.mean(1) - centres.mean()) / errors
+    low, high = np.quantile(studentised, [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
+    return Interval(float(centres.mean() - high * error), float(centres.mean() - low * error))
 
 
-def welch(a: Sample, b: Sample) -> float:
-    """Two-sided p-value of Welch's t-test for equal means. Both have at least two values."""
-    from scipy.special import stdtr  # takes longer to import than all that `dambench runs` needs
+@cache
+def _resamples(sizes: tuple[int, ...]) -> tuple[Any, Any]:
+    """Draw sets, then networks in each: indices into all values, and the weights that make means of them.
 
-    spread_a, spread_b = (a.std or 0.0) ** 2 / a.n, (b.std or 0.0) ** 2 / b.n
-    if spread_a + spread_b == 0:
-        return 1.0 if a.mean == b.mean else 0.0
-    t = abs(a.mean - b.mean) / sqrt(spread_a + spread_b)
-    freedom = (spread_a + spread_b) ** 2 / (spread_a**2 / (a.n - 1) + spread_b**2 / (b.n - 1))
-    return float(2 * stdtr(freedom, -t))
+    Both are (resamples, sets, most networks of a set); weights are 0 where a drawn set has fewer networks.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(RESAMPLING_SEED)
+    counts = np.array(sizes)
+    chosen = generator.integers(len(sizes), size=(RESAMPLES, len(sizes)))
+    each = counts[chosen][..., None]
+    inside = (generator.random((RESAMPLES, len(sizes), max(sizes))) * each).astype(np.intp)
+    indices = (np.cumsum(counts) - counts)[chosen][..., None] + inside
+    return indices, np.where(np.arange(max(sizes)) < each, 1.0 / each, 0.0)
+
+
+def difference(a: Sample, b: Sample) -> Difference:
+    """Test whether the means of two samples differ.
+
+    Three seeds or more that both have, of one set each: the paired t-test of one difference per seed, of the means
+    over the networks that both have, with (seeds − 1) degrees of freedom. Else Welch's t-test of the independent values
+    of each, sets or networks, with Satterthwaite's degrees of freedom. Which of the two it is follows from what was
+    run alone. Neither is made where one side has fewer than three units, or nothing varies.
+    """
+    pairs = _pairs(a, b)
+    whole = (len(a.sets), len(b.sets)), (a.networks, b.networks)
+    reason = next((_too_few(sample) for sample in (a, b) if not sample.enough), "")
+    if len(pairs) >= ENOUGH or (pairs and reason):
+        seeds = tuple(seed for seed, _, _ in pairs)
+        gaps = [mean(mine) - mean(theirs) for _, mine, theirs in pairs]
+        numbers = (len(pairs), len(pairs)), (sum(len(p[1]) for p in pairs), sum(len(p[2]) for p in pairs))
+        if reason := reason or _untestable(gaps, std(gaps), [v for p in pairs for part in p[1:] for v in part]):
+            return Difference(mean(gaps), None, None, None, seeds, *numbers, reason)
+        spread, freedom = (std(gaps) or 0.0) / sqrt(len(gaps)), float(len(gaps) - 1)
+        interval, p = _t_test(mean(gaps), spread, freedom)
+        return Difference(mean(gaps), interval, p, "paired", seeds, *numbers)
+    gap = a.mean - b.mean
+    if a.variance is not None and b.variance is not None:
+        error = sqrt(a.variance + b.variance)
+        reason = reason or _untestable([gap], error, [*a.values, *b.values])
+    reason = reason or ("" if isfinite(gap) else "a value is not finite")
+    if reason or a.variance is None or b.variance is None:
+        return Difference(gap, None, None, None, (), *whole, reason)
+    freedom = satterthwaite([(a.variance, len(a.values) - 1), (b.variance, len(b.values) - 1)])
+    return Difference(gap, *_t_test(gap, sqrt(a.variance + b.variance), freedom), "Welch", (), *whole)
+
+
+def _t_test(gap: float, error: float, freedom: float) -> tuple[Interval, float]:
+    from scipy.special import stdtr  # as in `t_quantile`
+
+    half = t_quantile(freedom) * error
+    return Interval(gap - half, gap + half), float(2 * stdtr(freedom, -abs(gap) / error))
+
+
+def satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
+    """Degrees of freedom of a sum of variances that are not all 0.
+
+    Args:
+        parts: of each its estimate, and the degrees of freedom of that.
+    """
+    return sum(variance for variance, _ in parts) ** 2 / sum(variance**2 / freedom for variance, freedom in parts)
+
+
+def _pairs(a: Sample, b: Sample) -> list[tuple[int, list[float], list[float]]]:
+    """The seeds that both have, in order, with the values of the networks that both have there."""
+    mine, theirs = _by_seed(a), _by_seed(b)
+    pairs = []
+    for seed in sorted(mine.keys() & theirs.keys()):
+        both = sorted(mine[seed].keys() & theirs[seed].keys())
+        if both:
+            pairs.append((seed, [mine[seed][k] for k in both], [theirs[seed][k] for k in both]))
+    return pairs
+
+
+def _by_seed(sample: Sample) -> dict[int, dict[int, float]]:
+    if sample.unit != "set" or not sample.seeds:
+        return {}
+    repeats = sample.repeats or [tuple(range(len(networks))) for networks in sample.sets]
+    return {
+        seed: dict(zip(numbers, networks, strict=True))
+        for seed, numbers, networks in zip(sample.seeds, repeats, sample.sets, strict=True)
+    }
+
+
+def _too_few(sample: Sample) -> str:
+    """`1 set: no claim about the method`."""
+    count = len(sample.values)
+    about = "the method" if sample.unit == "set" else "this set"
+    return f"{count} {sample.unit}{'s' if count > 1 else ''}: no claim about {about}"
+
+
+def too_few(sample: Sample) -> str:
+    """Why nothing is claimed of a sample: `1 set: no claim about the method`; empty: there is enough."""
+    return "" if sample.enough else _too_few(sample)
+
+
+def _untestable(gaps: Sequence[float], spread: float | None, values: Sequence[float]) -> str:
+    if not all(map(isfinite, gaps)) or not all(map(isfinite, values)):
+        return "a value is not finite"
+    if (spread or 0.0) <= _negligible(values):
+        return "nothing varies, so chance cannot be judged"
+    return ""
+
+
+def _negligible(values: Any) -> float:
+    """A spread that rounding makes of equal values."""
+    return 1e-12 * max(abs(float(value)) for value in values)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """The p-values of a family of tests, corrected as Holm does, in the same order.
+
+    The i-th smallest of m is multiplied by m − i + 1, and none may be below the one before; at most 1.
+    """
+    corrected = [nan] * len(values)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        highest = max(highest, min(1.0, values[index] * (len(values) - rank)))
+        corrected[index] = highest
+    return corrected
+
+
+def ratio_interval(
+    samples: Sequence[Sample], numerator: Sequence[float], denominator: Sequence[float]
+) -> Interval | None:
+    """Fieller's interval of a ratio of two linear combinations of independent means.
+
+    All ρ for which numerator − ρ · denominator is not told from 0 at 5 %: with N and D the estimates, V their
+    variances and C the covariance, (N − ρ D)² ≤ t² (V_N − 2 ρ C + ρ² V_D). Degrees of freedom are Satterthwaite's of
+    that variance at ρ = N / D. Fieller, "Some Problems in Interval Estimation", 1954.
+
+    Args:
+        samples: independent ones; no pairs are used.
+        numerator, denominator: the weight of each sample's mean. Relative accuracy of a to b is (1, 0) over (0, 1);
+            recovered gap of a, with random and whole, (1, −1, 0) over (0, −1, 1).
+
+    Returns:
+        None where it is unbounded (the denominator is not told from 0), or a sample has no variance.
+    """
+    if any(sample.variance is None for sample in samples):
+        return None
+    weights = list(zip(numerator, denominator, strict=True))
+    means = [sample.mean for sample in samples]
+    top, bottom = (sum(w * m for w, m in zip(part, means, strict=True)) for part in (numerator, denominator))
+    if bottom == 0:
+        return None
+    known = [(sample.variance or 0.0, len(sample.values) - 1) for sample in samples]
+    rho = top / bottom
+    parts = [((n - rho * d) ** 2 * v, f) for (n, d), (v, f) in zip(weights, known, strict=True)]
+    if sum(variance for variance, _ in parts) == 0:
+        return None
+    t2 = t_quantile(satterthwaite(parts)) ** 2
+    v_top, v_bottom, covariance = (
+        sum(one * other * v for (one, other), (v, _) in zip(factors, known, strict=True))
+        for factors in (
+            [(n, n) for n, _ in weights],
+            [(d, d) for _, d in weights],
+            [(n, d) for n, d in weights],
+        )
+    )
+    # a ρ² − 2 b ρ + c ≤ 0
+    a, b, c = bottom**2 - t2 * v_bottom, top * bottom - t2 * covariance, top**2 - t2 * v_top
+    if a <= 0:
+        return None
+    root = sqrt(max(0.0, b**2 - a * c))
+    return Interval((b - root) / a, (b + root) / a)

@@ -14,18 +14,20 @@ from dambench.core import registry
 from dambench.report.formats.csv import text
 from dambench.report.formats.latex import latex
 from dambench.store.runs import Store
-from tests.ledger import add, config
+from tests.ledger import add, add_sets, config
 
 LOW, HIGH = [0.60, 0.61, 0.62, 0.60, 0.61], [0.90, 0.91, 0.92, 0.90, 0.91]
+LOW_SETS, HIGH_SETS = [[0.60, 0.62], [0.63, 0.65], [0.59, 0.57]], [[0.90, 0.92], [0.94, 0.92], [0.89, 0.89]]
+"""Means 61, 64, 58 and 91, 93, 89: ± 2.4841 · 3 and 2, in percent."""
 
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path) -> Iterator[Store]:
-    """`dm` is better than `random` at IPC 1; at IPC 10 there is `dm` alone."""
+    """`dm` is better than `random` at IPC 1; at IPC 10 there is `dm` alone, with one set."""
     with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        add(store, config("random", ipc=1), LOW)
-        for ipc in (1, 10):
-            add(store, config("dm", ipc=ipc), HIGH, recipe="the paper")
+        add_sets(store, config("random", ipc=1), LOW_SETS)
+        add_sets(store, config("dm", ipc=1), HIGH_SETS, recipe="the paper")
+        add(store, config("dm", ipc=10), HIGH, recipe="the paper")
         add(store, config("whole"), [0.99] * 5)
         yield store
 
@@ -43,9 +45,9 @@ def test_latex_is_a_booktabs_tabular(capsys: pytest.CaptureFixture[str]) -> None
     \toprule
     method & digits IPC 1 & digits IPC 10 \\
     \midrule
-    random & 60.8 $\pm$ 0.8 (5) & -- \\
-    dm & \textbf{90.8 $\pm$ 0.8} (5) & 90.8 $\pm$ 0.8 (5) \\
-    whole & 99.0 $\pm$ 0.0 (5) & 99.0 $\pm$ 0.0 (5) \\
+    random & 61.0 $\pm$ 7.5 (3$\times$2) & -- \\
+    dm & \textbf{91.0 $\pm$ 5.0} (3$\times$2) & 90.8 $\pm$ -- (1$\times$5) \\
+    whole & 99.0 $\pm$ 0.0‡ (1$\times$5) & 99.0 $\pm$ 0.0‡ (1$\times$5) \\
     majority class & 60.0 & 60.0 \\
     \bottomrule
   \end{tabular}
@@ -70,9 +72,15 @@ def test_csv_has_fractions_without_rounding(capsys: pytest.CaptureFixture[str]) 
         *(("random", "digits", "1"), ("dm", "digits", "1"), ("dm", "digits", "10")),
         *(("whole", "digits", "1"), ("whole", "digits", "10")),
     ]
-    assert float(lines[1]["accuracy"]) == sum(HIGH) / 5
-    assert float(lines[1]["std"]) == pytest.approx(0.0083666, rel=1e-4)
-    assert (lines[1]["n"], lines[1]["sets"], lines[1]["best"]) == ("5", "1", "1")
+    assert float(lines[2]["accuracy"]) == sum(HIGH) / 5
+    assert [lines[2][key] for key in ("low", "high", "std_between_sets", "best")] == ["", "", "", "0"]
+    assert float(lines[2]["std_within_set"]) == pytest.approx(0.0083666, rel=1e-4)
+    assert [float(lines[1][key]) for key in ("low", "high")] == pytest.approx([0.91 - 0.049683, 0.91 + 0.049683])
+    # By hand: within (0.0002 + 0.0002 + 0) / 3, means' variance 0.0004 less half of that.
+    assert float(lines[1]["std_within_set"]) == pytest.approx((0.0004 / 3) ** 0.5)
+    assert float(lines[1]["std_between_sets"]) == pytest.approx((0.0004 - 0.0002 / 3) ** 0.5)
+    assert [lines[1][key] for key in ("sets", "networks", "unit", "best")] == ["3", "6", "set", "1"]
+    assert [lines[3][key] for key in ("sets", "networks", "unit", "best")] == ["1", "5", "network", "0"]
     assert lines[1]["protocol"] == f"quick#{lines[1]['protocol_sha256'][:4]}"
     assert lines[1]["network"] == "convnet-d1-w8"
     assert float(lines[1]["majority"]) == 0.6
@@ -88,9 +96,9 @@ def test_a_single_network_has_no_spread(store: Store, capsys: pytest.CaptureFixt
     add(store, config("dm", ipc=7), [0.5])
     lines = csv.DictReader(io.StringIO(_report(capsys, "--format", "csv")))
     (line,) = (line for line in lines if (line["method"], line["ipc"]) == ("dm", "7"))
-    assert (line["std"], line["n"]) == ("", "1")
+    assert (line["std_within_set"], line["networks"]) == ("", "1")
     board = json.loads(_report(capsys, "--format", "json"))
-    assert None in [cell["std"] for table in board["tables"] for cell in table["cells"]]
+    assert None in [cell["std_within_set"] for table in board["tables"] for cell in table["cells"]]
 
 
 def test_json_holds_what_the_tables_print(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,18 +108,23 @@ def test_json_holds_what_the_tables_print(capsys: pytest.CaptureFixture[str]) ->
     assert table["rows"] == [{"method": name} for name in ("random", "dm", "whole")]
     assert table["columns"] == [{"dataset": "digits", "ipc": ipc, "majority": 0.6} for ipc in (1, 10)]
     (best,) = (cell for cell in table["cells"] if cell["best"])
-    assert (table["rows"][best["row"]]["method"], best["column"], best["n"]) == ("dm", 0, 5)
-    assert [score["accuracy"] for score in best["scores"]] == HIGH
+    assert (table["rows"][best["row"]]["method"], best["column"], best["sets"], best["networks"]) == ("dm", 0, 3, 6)
+    scores = sorted((score["seed"], score["repeat"], score["accuracy"]) for score in best["scores"])
+    assert scores == [(seed, k, value) for seed, both in enumerate(HIGH_SETS) for k, value in enumerate(both)]
+    assert best["interval"] == pytest.approx([0.91 - 0.049683, 0.91 + 0.049683])
+    assert (best["unit"], best["seeds"], best["claim"], best["bootstrap"]) == ("set", [0, 1, 2], "", None)
+    claims = {cell["claim"] for cell in table["cells"]}
+    assert claims == {"", "1 set: no claim about the method", "this set only: its networks are the unit"}
     assert board["protocols"][0]["label"] == "quick#3528"
     assert board["recipes"] == {"the paper": ["dm on digits"]}
-    assert board["finished"] == 4
+    assert board["finished"] == 8
 
 
 def test_html_is_a_page_with_the_same_cells(capsys: pytest.CaptureFixture[str]) -> None:
     printed = _report(capsys, "--format", "html")
     assert printed.startswith("<!doctype html>")
-    assert "<tr><td>dm</td><td><strong>90.8 ± 0.8</strong> <small>(5)</small></td>" in printed
-    assert "<td>random</td><td>60.8 ± 0.8 <small>(5)</small></td><td>–</td>" in printed
+    assert "<tr><td>dm</td><td><strong>91.0 ± 5.0</strong> <small>(3×2)</small></td>" in printed
+    assert "<td>random</td><td>61.0 ± 7.5 <small>(3×2)</small></td><td>–</td>" in printed
     assert "<h2>What it took</h2>" in printed
     assert "<h2>What it took</h2>" not in _report(capsys, "--format", "html", "--short")
     assert "<script" not in printed
@@ -227,18 +240,19 @@ def test_without_finished_runs_every_format_is_still_one(
 def test_what_a_sign_says_stands_where_the_sign_does_also_in_a_short_report(
     store: Store, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
-    for method, accuracies in (("random", LOW), ("dm", HIGH)):
-        for seed, network in ((0, "resnet18"), (1, "convnet-d1-w8")):
-            run = msgspec.structs.replace(config(method, seed=seed), evaluate_on=(network,))
+    for method, sets in (("random", LOW_SETS), ("dm", HIGH_SETS)):
+        for seed, accuracies in enumerate(sets):
+            run = msgspec.structs.replace(config(method, seed=seed), evaluate_on=("resnet18",))
             add(store, run, accuracies, made=f"{method} {seed}")
     for short in ([], ["--short"]):
         printed = _report(capsys, "--format", form, "--columns", "network", *short)
         for sign, sentence in {
             "†": "on the network that the set was matched on",
-            "(2×5)": "s sets, made with different seeds",
-            "90.8": "the highest mean, where Welch",
+            "(3×2)": "s sets, made with different seeds",
+            "91.0": "the highest mean, and every row in the same place that is not told from it",
             "drop": "how many points the accuracy on the network matched on",
-            "(5)": "the networks were trained on one set",
+            "(1×5)": "no claim about the method",
+            "‡": "this set only",
         }.items():
             assert printed.count(sign.replace("×", r"$\times$") if form == "latex" else sign)
             assert sentence in printed, sign

@@ -6,12 +6,14 @@ import pytest
 from dambench.report.formats.markdown import cell, grid
 from dambench.report.formats.markdown import render as to_markdown
 from dambench.report.wording import entry
-from dambench.store.leaderboard import Cell, Score, leaderboard
+from dambench.store.cells import Cell, Score
+from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import Store
-from tests.ledger import add, config, other_data
+from tests.ledger import add, add_sets, config, other_data
 
 ROWS, COLUMNS = ("method",), ("dataset", "ipc")
 LOW, HIGH = [0.60, 0.61, 0.62, 0.60, 0.61], [0.90, 0.91, 0.92, 0.90, 0.91]
+LOW_SETS, HIGH_SETS = [[0.60, 0.62], [0.63, 0.65], [0.59, 0.57]], [[0.90, 0.92], [0.94, 0.92], [0.89, 0.89]]
 
 
 @pytest.fixture
@@ -37,18 +39,20 @@ def test_an_empty_database_gives_one_friendly_sentence_and_a_command(store: Stor
 
 def test_the_table_reads_as_it_should(store: Store) -> None:
     for ipc in (1, 10):
-        add(store, config("random", ipc=ipc), LOW)
-        add(store, config("dm", ipc=ipc), HIGH, recipe="the paper")
+        add_sets(store, config("random", ipc=ipc), LOW_SETS)
+        add_sets(store, config("dm", ipc=ipc), HIGH_SETS, recipe="the paper")
+    add(store, config("herding", ipc=1), HIGH)
     add(store, config("whole"), [0.99] * 5)
     assert """
 ## Accuracy in %, protocol quick\\#3528, trained network convnet-d1-w8
 
-| method         |       digits IPC 1 |      digits IPC 10 |
-| -------------- | -----------------: | -----------------: |
-| random         |     60.8 ± 0.8 (5) |     60.8 ± 0.8 (5) |
-| dm             | **90.8 ± 0.8** (5) | **90.8 ± 0.8** (5) |
-| whole          |     99.0 ± 0.0 (5) |     99.0 ± 0.0 (5) |
-| majority class |               60.0 |               60.0 |
+| method         |         digits IPC 1 |        digits IPC 10 |
+| -------------- | -------------------: | -------------------: |
+| random         |     61.0 ± 7.5 (3×2) |     61.0 ± 7.5 (3×2) |
+| dm             | **91.0 ± 5.0** (3×2) | **91.0 ± 5.0** (3×2) |
+| herding        |       90.8 ± – (1×5) |                    – |
+| whole          |    99.0 ± 0.0‡ (1×5) |    99.0 ± 0.0‡ (1×5) |
+| majority class |                 60.0 |                 60.0 |
 """ in _report(store)
 
 
@@ -60,11 +64,11 @@ def test_a_short_report_is_the_tables_and_what_their_signs_say(store: Store) -> 
     assert "| dm " in text
     assert "random and whole not run" in text
     assert "What it took" not in text
-    assert "(n networks); 1 finished run. Written by dambench 0.1.0.\n" in text
-    assert text.endswith(
-        "- (n): the networks were trained on one set. ± then does not say how much another "
-        "distillation seed would change.\n"
+    assert "(sets × networks); 1 finished run. Written by dambench 0.1.0.\n" in text
+    assert (
+        "- Fewer than 3 sets: no claim about the method, never bold; of one set there is no interval (± –).\n" in text
     )
+    assert text.endswith("on one set does not say how much another seed would change.\n")
 
 
 def test_every_protocol_and_recipe_has_a_footnote(store: Store) -> None:
@@ -99,11 +103,11 @@ def test_the_same_runs_give_the_same_bytes(store: Store) -> None:
 
 
 def test_small_n_is_shown_as_small_n() -> None:
-    assert cell(entry(_cell(1, 1))) == "50.0 (1)"
-    assert cell(entry(_cell(1, 2))) == "50.0 ± 0.0 (2)"
+    assert cell(entry(_cell(1, 1))) == "50.0 ± – (1×1)"
+    assert cell(entry(_cell(1, 2))) == "50.0 ± – (1×2)"
     assert cell(entry(_cell(3, 5))) == "50.0 ± 0.0 (3×5)"
     uneven = Cell((*_cell(1, 5).scores, *_cell(2, 3).scores[3:]))
-    assert cell(entry(uneven)) == "50.0 ± 0.0 (8, 2 sets)"
+    assert cell(entry(uneven)) == "50.0 ± 0.0 (2 sets, 8 networks)"
 
 
 def test_a_hostile_dataset_name_forges_no_row(store: Store) -> None:

@@ -2,12 +2,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import msgspec
 import pytest
-from scipy import stats
 
 from dambench.cli.record import result
 from dambench.core.config import Choice, Execution, Plugin, RunConfig
@@ -16,12 +15,12 @@ from dambench.core.events import Measured
 from dambench.core.protocol import PRESETS
 from dambench.report.wording import made
 from dambench.store import filters, metrics
-from dambench.store.leaderboard import Cell, Score, Table, leaderboard
+from dambench.store.cells import Cell, Score
+from dambench.store.leaderboard import Table, leaderboard
 from dambench.store.metrics import MetricRow
 from dambench.store.runs import Store
-from dambench.store.statistics import welch
 from tests import ledger
-from tests.ledger import add, config, other_data
+from tests.ledger import add, add_sets, config, other_data
 
 
 @pytest.fixture
@@ -41,30 +40,39 @@ def _only(store: Store, **axes: Any) -> Table:
     return tables[0]
 
 
+def _three(around: float) -> list[list[float]]:
+    """Three sets with two networks each, spread by about 2 points, by other ones around each mean."""
+    shifts = (-0.02, 0.0, 0.022 + around / 100)
+    return [[around + shift - 0.005, around + shift + 0.005] for shift in shifts]
+
+
 LOSS = MetricRow("accuracy", "loss", "", "lower", "")
 
 LOW, HIGH = [0.60, 0.61, 0.62, 0.60, 0.61], [0.90, 0.91, 0.92, 0.90, 0.91]
 
 
-def test_a_cell_is_the_mean_and_the_sample_std_of_its_networks(store: Store) -> None:
+def test_a_cell_of_one_set_has_a_mean_and_no_interval_for_its_networks_are_no_evidence(store: Store) -> None:
     add(store, config("dm"), HIGH)
     found = _only(store).cells[("dm",), ("digits", 1)]
-    assert found.n == 5
-    assert found.sets == 1
+    assert (found.networks, found.sets, found.unit, found.seeds) == (5, 1, "set", (0,))
     assert found.mean == pytest.approx(mean(HIGH))
-    assert found.std == pytest.approx(stdev(HIGH))
+    assert found.interval is None
 
 
-def test_one_network_has_no_spread() -> None:
-    assert _cell([0.5]).std is None
-    assert _cell([0.5]).interval is None
-
-
-def test_the_confidence_interval_is_scipys() -> None:
-    cell = _cell(HIGH)
-    low, high = stats.t.interval(0.95, len(HIGH) - 1, loc=mean(HIGH), scale=stats.sem(HIGH))
+def test_a_cell_of_several_sets_has_student_s_interval_of_their_means(store: Store) -> None:
+    add_sets(store, config("dm"), [[0.5, 0.6], [0.6, 0.6], [0.7, 0.8]])
+    (cell,) = _only(store).cells.values()
+    assert cell.mean == pytest.approx(0.6333333)
     assert cell.interval is not None
-    assert (cell.mean - cell.interval, cell.mean + cell.interval) == pytest.approx((low, high))
+    # By hand: means 0.55, 0.6, 0.75; their standard deviation 0.1040833; t(2) at 97.5 % is 4.302653.
+    assert cell.interval.half == pytest.approx(4.302653 * 0.1040833 / 3**0.5, rel=1e-5)
+
+
+def test_the_mean_of_unequal_sets_is_that_of_their_means(store: Store) -> None:
+    add_sets(store, config("dm"), [[0.5], [0.6, 0.6, 0.6]])
+    (cell,) = _only(store).cells.values()
+    assert cell.mean == pytest.approx(0.55)
+    assert (cell.sets, cell.networks, cell.networks_per_set) == (2, 4, None)
 
 
 def test_a_loss_that_is_no_number_leaves_a_cell_without_one() -> None:
@@ -74,20 +82,10 @@ def test_a_loss_that_is_no_number_leaves_a_cell_without_one() -> None:
     assert math.isnan(Cell((*losses, replace(score, values={"loss": math.nan})), LOSS).mean)
 
 
-def test_welch_is_scipys() -> None:
-    for a, b in ((LOW, HIGH), ([0.5, 0.6, 0.7], [0.55, 0.65, 0.7, 0.9]), ([0.1, 0.2], [0.15, 0.25])):
-        assert welch(_cell(a), _cell(b)) == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
-
-
-def test_two_cells_without_spread_differ_or_do_not() -> None:
-    assert welch(_cell([0.5, 0.5]), _cell([0.5, 0.5])) == 1.0
-    assert welch(_cell([0.5, 0.5]), _cell([0.6, 0.6])) == 0.0
-
-
 def test_running_the_same_command_again_adds_no_evidence(store: Store) -> None:
     for _ in range(3):
         add(store, config("dm"), HIGH)
-    assert _only(store).cells[("dm",), ("digits", 1)].n == 5
+    assert _only(store).cells[("dm",), ("digits", 1)].networks == 5
 
 
 PLUGIN = Plugin(kind="methods", name="dm", package="theirs", version="1.0", sha256="a" * 64)
@@ -151,23 +149,26 @@ def test_a_run_that_another_evaluator_measured_lacks_no_accuracy(store: Store) -
     assert leaderboard(store).unscored == []
 
 
-def test_five_runs_of_a_beginner_have_five_rows_and_mean_and_zca_are_not_compared(store: Store) -> None:
+def test_runs_of_a_beginner_have_five_rows_and_mean_and_zca_are_not_compared(store: Store) -> None:
     zca = {"preprocessing": "zca"}
-    for method, fields, accuracies in (
-        ("random", {}, LOW),
-        ("dm", {}, [0.7, 0.71, 0.72]),
-        ("dm", zca, HIGH),
-        ("random", zca, [0.5, 0.51, 0.52]),
-        ("dm", {"precision": "bf16"}, [0.69, 0.7, 0.71]),
+    for method, fields, around in (
+        ("random", {}, 0.6),
+        ("dm", {}, 0.71),
+        ("dm", zca, 0.9),
+        ("random", zca, 0.51),
+        ("dm", {"precision": "bf16"}, 0.7),
     ):
-        add(store, msgspec.structs.replace(config(method), **fields), accuracies, overrides=dict(fields))
+        of_method = msgspec.structs.replace(config(method), **fields)
+        sets = [_three(around)[i] for i in ((0, 2, 1) if "precision" in fields else (0, 1, 2))]
+        add_sets(store, of_method, sets, overrides=dict(fields))
     table = _only(store)
     assert table.rows == [
         *(("random",), ("random (preprocessing zca)",), ("dm",)),
         *(("dm (precision bf16)",), ("dm (preprocessing zca)",)),
     ]
     # Of those with mean and std dm and dm with bf16 are not told apart; with ZCA dm is better than random.
-    assert table.best == {(("dm (preprocessing zca)",), ("digits", 1))}
+    bold = ("dm", "dm (precision bf16)", "dm (preprocessing zca)")
+    assert table.best == {((name,), ("digits", 1)) for name in bold}
     add(store, config("whole"), HIGH)
     assert _only(store).notes == ["digits IPC 1 preprocessing zca: whole not run under this protocol yet."]
 
@@ -208,7 +209,7 @@ def test_the_same_settings_are_one_row_however_they_were_asked_for(store: Store)
     add(store, config("dm", options={"lr": 2}), LOW, overrides={"lr": 2})
     add(store, config("dm", options={"lr": 2}, seed=1), HIGH, overrides={"recipe": "brief"})
     (cell,) = _only(store).cells.values()
-    assert (cell.n, cell.sets) == (10, 2)
+    assert (cell.networks, cell.sets) == (10, 2)
 
 
 def test_of_a_seed_the_newest_run_counts_as_a_whole_and_repeats_are_never_mixed(store: Store) -> None:
@@ -218,8 +219,8 @@ def test_of_a_seed_the_newest_run_counts_as_a_whole_and_repeats_are_never_mixed(
     (cell,) = _only(store).cells.values()
     assert sorted(cell.values) == [0.2, 0.3, 0.4, 0.6]
     assert cell.mean == pytest.approx(0.375)
-    assert cell.std == pytest.approx(0.1707825)  # by hand: √((0.175² + 0.075² + 0.025² + 0.225²) / 3)
     assert cell.sets == 2
+    assert [(score.seed, score.repeat) for score in cell.scores] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def test_what_is_pooled_within_a_cell_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +300,7 @@ def test_the_same_command_on_another_machine_adds_no_evidence_though_its_bits_di
     add(store, config("dm"), [0.1, 0.2], made="over there")
     add(store, config("dm"), [0.3, 0.5], made="here")
     (cell,) = leaderboard(store).tables[0].cells.values()
-    assert (cell.n, cell.sets, cell.mean) == (2, 1, 0.4)
+    assert (cell.networks, cell.sets, cell.mean) == (2, 1, 0.4)
 
 
 def test_another_network_to_match_on_is_another_run(store: Store) -> None:
@@ -313,8 +314,8 @@ def test_another_seed_adds_another_set(store: Store) -> None:
     add(store, config("dm", seed=0), HIGH)
     add(store, config("dm", seed=1), LOW)
     cell = _only(store).cells[("dm",), ("digits", 1)]
-    assert (cell.n, cell.sets) == (10, 2)
-    assert cell.std == pytest.approx(stdev(HIGH + LOW))
+    assert (cell.networks, cell.sets) == (10, 2)
+    assert cell.seeds == (0, 1)
 
 
 def test_the_whole_set_under_another_seed_is_the_same_set_with_other_networks(store: Store) -> None:
@@ -322,7 +323,7 @@ def test_the_whole_set_under_another_seed_is_the_same_set_with_other_networks(st
     add(store, config("whole", seed=0), HIGH)
     add(store, config("whole", seed=1), HIGH)
     cell = _only(store).cells[("whole",), ("digits", 1)]
-    assert (cell.n, cell.sets) == (10, 1)
+    assert (cell.networks, cell.sets, cell.unit, cell.seeds) == (10, 1, "network", ())
 
 
 def test_the_whole_set_stands_in_every_column_of_its_dataset_and_in_no_other(store: Store) -> None:
@@ -357,7 +358,7 @@ def test_protocols_and_evaluation_networks_are_never_in_one_table_unless_asked(s
     add(store, config("dm", evaluate_on="convnet-d2-w8"), LOW)
     board = leaderboard(store)
     assert len(board.tables) == 3
-    assert {table.cells[("dm",), ("digits", 1)].n for table in board.tables} == {5}
+    assert {table.cells[("dm",), ("digits", 1)].networks for table in board.tables} == {5}
     wide = leaderboard(store, rows=("method", "network"), columns=("protocol", "dataset", "ipc")).tables
     assert len(wide) == 1
     assert len(wide[0].rows) == 2
@@ -400,27 +401,70 @@ def test_the_majority_rate_is_that_of_the_test_set(store: Store) -> None:
     assert _only(store).majority == {("digits", 1): 0.6}
 
 
-def test_best_is_only_what_is_beyond_chance_better(store: Store) -> None:
-    add(store, config("random"), LOW)
-    add(store, config("dm"), HIGH)
-    add(store, config("whole"), [0.99] * 5)
+def test_the_best_is_bold_and_what_is_not_told_from_it(store: Store) -> None:
+    add_sets(store, config("random"), _three(0.6))
+    add_sets(store, config("dm"), _three(0.9))
+    add_sets(store, config("dc"), [_three(0.9)[2], *_three(0.89)[:2]])
+    add(store, config("whole"), [0.99, 0.98, 0.97])
+    assert _only(store).best == {((method,), ("digits", 1)) for method in ("dm", "dc")}
+
+
+def test_rows_of_fewer_than_three_sets_neither_compete_nor_stop_the_others(store: Store) -> None:
+    add_sets(store, config("random"), _three(0.6))
+    add_sets(store, config("dm"), _three(0.9))
+    add_sets(store, config("dc"), _three(0.95)[:2])
     assert _only(store).best == {(("dm",), ("digits", 1))}
 
 
-def test_a_tie_has_no_best(store: Store) -> None:
-    add(store, config("random"), HIGH)
-    add(store, config("dm"), [a + 0.001 for a in HIGH])
-    assert _only(store).best == set()
-
-
-def test_too_few_networks_have_no_best(store: Store) -> None:
-    add(store, config("random"), LOW[:2])
+def test_networks_of_one_set_are_no_claim_however_many_and_have_no_best(store: Store) -> None:
+    add(store, config("random"), LOW)
     add(store, config("dm"), HIGH)
     assert _only(store).best == set()
+
+
+def test_a_set_that_no_seed_changes_competes_by_its_networks(store: Store) -> None:
+    add_sets(store, config("dm"), _three(0.6))
+    add_sets(store, config("herding"), [[0.9], [0.91], [0.92]], made="one and the same")
+    table = _only(store)
+    cell = table.cells[("herding",), ("digits", 1)]
+    assert (cell.unit, cell.sets, cell.networks, cell.seeds) == ("network", 1, 3, ())
+    assert table.best == {(("herding",), ("digits", 1))}
+
+
+def test_equal_sets_of_some_seeds_are_one_and_are_not_paired(store: Store) -> None:
+    for seed, letter in enumerate("aab"):
+        add(store, config("kmeans", seed=seed), [0.5, 0.6], made=letter)
+    (cell,) = _only(store).cells.values()
+    assert (cell.unit, cell.sets, cell.networks, cell.seeds) == ("set", 2, 6, ())
+    assert cell.sample.sets == ((0.5, 0.6, 0.5, 0.6), (0.5, 0.6))
+
+
+def test_one_imported_set_is_that_set_only_and_several_are_sets_without_seeds(store: Store) -> None:
+    add(store, config("imported", options={"set": "a"}), HIGH)
+    add_sets(store, config("imported", options={"set": "b,c"}), [HIGH, LOW])
+    cells = sorted(_only(store).cells.values(), key=lambda cell: cell.sets)
+    assert [(cell.unit, cell.sets, cell.seeds) for cell in cells] == [("network", 1, ()), ("set", 2, ())]
+
+
+def test_a_single_imported_set_is_never_bold(store: Store) -> None:
+    add_sets(store, config("random"), _three(0.6))
+    add_sets(store, config("dm"), _three(0.8))
+    add(store, config("imported", options={"set": "a"}), HIGH)
+    assert _only(store).best == {(("dm",), ("digits", 1))}
+
+
+def test_rows_are_compared_on_the_seeds_they_share_and_the_missing_ones_are_said(store: Store) -> None:
+    """dc has a fourth, lucky seed: its mean is the highest, but where dm has the same seeds dm is better."""
+    shifts = (-0.1, 0.0, 0.1)
+    add_sets(store, config("dm"), [[0.71 + shift + noise] for shift, noise in zip(shifts, (0, 0.001, 0), strict=True)])
+    add_sets(store, config("dc"), [[0.7 + shift] for shift in (*shifts, 0.2)])
+    table = _only(store)
+    assert table.best == {((method,), ("digits", 1)) for method in ("dm", "dc")}
+    assert "digits IPC 1: dm without seed 3, which others have: compared on shared seeds." in table.notes
 
 
 def test_a_method_alone_is_not_the_best_of_anything(store: Store) -> None:
-    add(store, config("dm"), HIGH)
+    add_sets(store, config("dm"), _three(0.9))
     assert _only(store).best == set()
 
 
@@ -440,7 +484,7 @@ def test_runs_that_did_not_finish_are_left_out_and_counted(store: Store) -> None
     store.create(config("dm", seed=3), ledger.CARD)
     board = leaderboard(store)
     assert (board.finished, board.left_out) == (1, 3)
-    assert board.tables[0].cells[("dm",), ("digits", 1)].n == 5
+    assert board.tables[0].cells[("dm",), ("digits", 1)].networks == 5
 
 
 def test_costs_are_medians_over_runs(store: Store) -> None:
@@ -454,16 +498,16 @@ def test_costs_are_medians_over_runs(store: Store) -> None:
 def test_two_methods_that_made_the_same_set_both_have_it(store: Store) -> None:
     add(store, config("dm"), HIGH, made="the same")
     add(store, config("dm", options={"lr": 0.1}), HIGH, made="the same", overrides={"lr": 0.1})
-    assert {cell.n for cell in _only(store).cells.values()} == {5}
+    assert {cell.networks for cell in _only(store).cells.values()} == {5}
     assert len(_only(store).cells) == 2
 
 
 def test_only_methods_compete_not_ipcs_or_protocols(store: Store) -> None:
-    for ipc, accuracies in ((1, LOW), (10, HIGH)):
-        add(store, config("random", ipc=ipc), accuracies)
+    for ipc, around in ((1, 0.6), (10, 0.9)):
+        add_sets(store, config("random", ipc=ipc), _three(around))
     (table,) = leaderboard(store, rows=("dataset", "ipc"), columns=("method",)).tables
     assert table.best == set()
-    add(store, config("dm", ipc=10), [0.5] * 5)
+    add_sets(store, config("dm", ipc=10), _three(0.5))
     (table,) = leaderboard(store, rows=("dataset", "ipc"), columns=("method",)).tables
     assert table.best == {(("digits", 10), ("random",))}
     assert table.notes == ["digits IPC 10: whole not run under this protocol yet."]

@@ -118,7 +118,7 @@ def test_runs_of_both_stand_side_by_side(store: Store, other: Path) -> None:
     merge(store, other)
     assert {row["id"] for row in store.query("select id from runs")} == {mine, their}
     (cell,) = leaderboard(store).tables[0].cells.values()
-    assert (cell.n, cell.sets, cell.mean) == (2, 2, 0.625)
+    assert (cell.networks, cell.sets, cell.mean) == (2, 2, 0.625)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

@@ -54,7 +54,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 async def _there(pilot: Pilot[None]) -> CompareScreen:
     await pilot.press("3")
-    await shows(pilot, "[3 Compare]", "Mean ± sample standard deviation")
+    await shows(pilot, "[3 Compare]", "Mean ± half of its 95 %")
     place = pilot.app.screen
     assert isinstance(place, CompareScreen)
     # Tables are in the order of their protocols' names.
@@ -89,7 +89,7 @@ def test_without_unicode_it_is_drawn_in_ascii(path: Path, monkeypatch: pytest.Mo
         await pilot.press("3")
         await shows(pilot, "protocol dc")
         await pilot.press("p")
-        await shows(pilot, "protocol quick", ">  30.0 +- 1.0 (3)", "majority")
+        await shows(pilot, "protocol quick", ">   30.0 +- - (1x3)", "majority")
         assert drawn(pilot.app).isascii()
         # `+-` is as wide as what was measured.
         table = drawn(pilot.app).partition("majority")[0].splitlines()
@@ -175,7 +175,7 @@ def test_marked_runs_are_drawn_over_each_other(path: Path) -> None:
     async def scene(pilot: Pilot[None]) -> None:
         place = await _there(pilot)
         await pilot.press("space", "j", "space")
-        await shows(pilot, "3 runs marked", "30.0 ± 1.0 (3) +")
+        await shows(pilot, "3 runs marked", "30.0 ± – (1×3) +")
         await until(pilot, lambda: place.result and len(place.result.losses) == 3)
         await pilot.press("c")
         await shows(pilot, "loss over iterations, logarithmic", "random runa22", "dm runc22", "2 iterations")
@@ -198,7 +198,7 @@ def test_a_mark_stands_at_the_same_place_under_the_cursor_and_beside_it(path: Pa
         for key in ("space", "j"):
             await pilot.press(key)
             await shows(pilot, "1 run marked")
-            (line,) = (line for line in drawn(pilot.app).splitlines() if line.startswith(" random") and "(3)" in line)
+            (line,) = (line for line in drawn(pilot.app).splitlines() if line.startswith(" random") and "(1×3)" in line)
             places.add(line.index("+"))
         assert len(places) == 1
 
@@ -208,7 +208,7 @@ def test_a_mark_stands_at_the_same_place_under_the_cursor_and_beside_it(path: Pa
 def test_what_cells_show_is_chosen_copied_and_remembered(path: Path) -> None:
     async def scene(pilot: Pilot[None]) -> None:
         place = await _there(pilot)
-        for presses, seen in ((1, "52.0 ± 1.5 (2×3)"), (2, "0.500 (2×3)"), (3, "1 s (2)"), (4, "1 MB (2)")):
+        for presses, seen in ((1, "1.3; 1.0 (2×3)"), (2, "0.500 (2×3)"), (3, "1 s (2)"), (4, "1 MB (2)")):
             await pilot.press("s")
             await shows(pilot, "What cells show")
             await pilot.press("home", *["j"] * presses, "enter")
@@ -235,7 +235,7 @@ def test_networks_side_by_side_have_their_mean_and_drop(path: Path) -> None:
     (table,) = (table for table in board.tables if table.transfer)
     found = contents(board, table, *axes)
     assert found.heads == [["convnet-d1-w8"], ["convnet-d1-w8-bn"], ["mean"], ["drop"]]
-    assert found.cells[found.names.index("herding IPC 1")] == ["55.0 ± 7.1† (2)", "45.0 ± 7.1† (2)", "50.0", ""]
+    assert found.cells[found.names.index("herding IPC 1")] == ["55.0 ± –† (1×2)", "45.0 ± –† (1×2)", "50.0", ""]
     app = console(path)
     app.settings.set("compare", {"rows": axes[0], "columns": axes[1]})
 
@@ -322,7 +322,7 @@ def test_what_is_new_appears_by_itself(path: Path) -> None:
         await _there(pilot)
         with closing(Store.open(path, write=True)) as store:
             ledger.add(store, ledger.config("herding", 1), (0.7, 0.71, 0.72))
-        await shows(pilot, "herding", "71.0 ± 1.0 (3)")
+        await shows(pilot, "herding", "71.0 ± – (1×3)")
 
     play(console(path), scene)
 
@@ -365,10 +365,15 @@ def test_a_cell_is_told_in_words(path: Path) -> None:
         board = leaderboard(store, *AXES)
     (table,) = (table for table in board.tables if str(table.fixed["protocol"]).startswith("quick"))
     here = (("dm",), ("digits", 1))
-    name, scores, against, cost, recipe = about(board, table, *AXES, here)
-    assert name == "dm · digits IPC 1   52.0 ± 1.4   n = 6 (2 sets × 3 networks)"
+    name, scores, spread, *against, cost, recipe = about(board, table, *AXES, here)
+    # By hand: set means 51 and 53, t(1) 12.7062 · √2 / √2; within 1, between √(2 − 1/3).
+    assert name == "dm · digits IPC 1   52.0 ± 12.7   n = 2×3"
+    assert spread == "between sets 1.3, within a set 1.0; 2 sets: no claim about the method"
     assert scores == "runc22: 53.0 52.0 54.0   runb22: 50.0 52.0 51.0"
-    assert against == "against random +22.0 (p < 0.001); whole -39.0 (Welch, uncorrected)"
+    assert against == [
+        "against random +21.0 points on 1 shared seed (2 sets: no claim about the method)",
+        "against whole -39.0 points (2 sets: no claim about the method)",
+    ]
     assert cost == "took 1 s to distil (1 MB peak), 1 s per network, on a CPU, 2 threads"
     assert recipe == "settings: a table"
     assert {place[0] for place in rivals(table, *AXES, here)} == {("random",), ("dm",), ("whole",)}
@@ -384,8 +389,12 @@ def test_the_grid_has_the_texts_of_the_report(path: Path) -> None:
         corner=["", "method"],
         heads=[["digits", "IPC 1"], ["digits", "IPC 10"]],
         names=["random", "dm", "whole"],
-        cells=[["30.0 ± 1.0 (3)", "60.0 ± 1.0 (3)"], ["52.0 ± 1.4 (2×3)", ""], ["91.0 ± 1.0 (3)", "91.0 ± 1.0 (3)"]],
-        stars={(1, 0)},
+        cells=[
+            ["30.0 ± – (1×3)", "60.0 ± – (1×3)"],
+            ["52.0 ± 12.7 (2×3)", ""],
+            ["91.0 ± 2.5‡ (1×3)", "91.0 ± 2.5‡ (1×3)"],
+        ],
+        stars=set(),
         below=[("majority class", ["60.0", "60.0"])],
     )
 
@@ -440,7 +449,7 @@ def test_a_table_is_aggregated_anew_only_when_something_was_written(
 def test_without_colours_nothing_is_sent_but_signs(path: Path) -> None:
     async def scene(pilot: Pilot[None]) -> None:
         await pilot.press("3")
-        await shows(pilot, "[3 Compare]", "Mean ± sample standard deviation")
+        await shows(pilot, "[3 Compare]", "Mean ± half of its 95 %")
         await pilot.press("v")
         await shows(pilot, "What rows stand for")
         strips = pilot.app.screen._compositor.render_strips()
@@ -465,9 +474,11 @@ def test_what_the_signs_of_a_table_say_is_never_pushed_off_the_screen(
     low, high = [0.60, 0.61, 0.62], [0.90, 0.91, 0.92]
     with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
         for number, method in enumerate(["dm", "random", *(f"other{letter}" for letter in "abcdefgh")]):
-            for seed, network in ((0, "resnet18"), (0, "convnet-d1-w8"), (1, "convnet-d1-w8")):
+            for seed, network in ((0, "resnet18"), *((seed, "convnet-d1-w8") for seed in range(3))):
                 run = msgspec.structs.replace(ledger.config(method, seed=seed), evaluate_on=(network,))
-                ledger.add(store, run, low if number else high, made=f"{method} {seed}", recipe=f"source {number}")
+                noise = seed * (number + 1) / 1000
+                accuracies = [accuracy + noise for accuracy in (low if number else high)]
+                ledger.add(store, run, accuracies, made=f"{method} {seed}", recipe=f"source {number}")
     settings = {"compare": {"rows": ["method"], "columns": ["network"], "measure": "accuracy"}}
     (tmp_path / "console.json").write_text(json.dumps(settings))
 
@@ -476,11 +487,11 @@ def test_what_the_signs_of_a_table_say_is_never_pushed_off_the_screen(
         await shows(pilot, "[3 Compare]", "Mean ", "space Mark")  # key hints come last
         source, least = ("^", ">=") if ascii_ else ("†", "≥")
         sentences = (
-            "sample standard deviation (n networks).",
-            f"* the highest mean, told from all others at 5 % (Welch, Holm, n {least} 3).",
+            f"confidence interval over sets, by Student's t (sets {'x' if ascii_ else '×'} networks).",
+            f"* the highest mean and all not told from it at 5 % (by seed, Holm), of {least} 3 sets.",
             f"{source} on the network matched on.",
             "drop: from the one matched on to the mean of the others.",
-            f"(s{'x' if ascii_ else '×'}n) s sets, n networks each.",
+            "Under 3 sets: no claim about the method.",
             " of 10 ",  # not all rows are seen
         )
 
@@ -489,7 +500,7 @@ def test_what_the_signs_of_a_table_say_is_never_pushed_off_the_screen(
             return all(sentence in screen for sentence in sentences)
 
         await until(pilot, stand)  # once all of it is laid out
-        assert size[1] < 20 or f"{source} (2×3)*" in drawn(pilot.app)
+        assert size[1] < 20 or f"{source} (3×3)*" in drawn(pilot.app)
         await pilot.press("G")
         await until(pilot, lambda: " 10 of 10 " in drawn(pilot.app) and stand())
 

@@ -17,8 +17,8 @@ _FORMULA = tuple("=+-@\t\r＝＋－＠")  # the wide ones are taken for formulas
 def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], short: bool = False) -> str:
     """One section, of accuracy unless another is asked for: a line for each of its records.
 
-    Fractions and their standard deviations stay fractions, unrounded; what is not known is empty. Each line says by
-    which filter the runs were chosen; empty: all are there.
+    Fractions, their intervals and standard deviations stay fractions, unrounded; what is not known is empty. Each
+    line says by which filter the runs were chosen; empty: all are there.
     """
     (name,) = board.sections or ("accuracy",)
     names, lines = SECTIONS[name].records(board, rows, columns)

@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from dambench import __version__
+from dambench.report import wording
 from dambench.report.sections import SECTIONS
 from dambench.report.sections.accuracy import runs_of
-from dambench.store.leaderboard import Cell, Key, Leaderboard, Table
+from dambench.store.cells import Cell, Key
+from dambench.store.leaderboard import Leaderboard, Table
 from dambench.store.metrics import ACCURACY
 
 SUFFIXES = (".json",)
@@ -85,13 +87,21 @@ def _finite(value: float | None) -> float | None:
 def _cell(cell: Cell) -> dict[str, Any]:
     return {
         "mean": _finite(cell.mean),
-        "std": _finite(cell.std),
-        "n": cell.n,
+        "interval": None if cell.interval is None else list(cell.interval),
+        "bootstrap": None if cell.bootstrap is None else list(cell.bootstrap),
+        "unit": cell.unit,
         "sets": cell.sets,
+        "networks": cell.networks,
+        "seeds": list(cell.seeds),
+        "std_between_sets": cell.spread.between_std,
+        "std_within_set": cell.spread.within_std,
+        "claim": wording.claim(cell),
         "runs": runs_of(cell),
         "scores": [
             {
                 "run": score.run,
+                "seed": score.seed,
+                "repeat": score.repeat,
                 cell.metric.name: _finite(value),
                 "set_sha256": score.set_sha256,
                 "network": score.network,

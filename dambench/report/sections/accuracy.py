@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from dambench.report import wording
 from dambench.report.parts import Part, Records, Section
-from dambench.store.leaderboard import AXES, Cell, Leaderboard
+from dambench.store.cells import Cell
+from dambench.store.leaderboard import AXES, Leaderboard
 
 
 def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> list[Part]:
@@ -25,7 +26,8 @@ def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> li
 def records(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> Records:
     """One for each cell. The whole set has no IPC: as in a table, it is in each column that it stands in."""
     hashes = {protocol.label: protocol.sha256 for protocol in board.protocols}
-    head = [*AXES, "protocol_sha256", board.metric.name, "std", "n", "sets", "best", "majority", "runs"]
+    head = [*AXES, "protocol_sha256", board.metric.name, "low", "high", "sets", "networks", "unit"]
+    head += ["std_between_sets", "std_within_set", "best", "majority", "runs"]
     lines = []
     for table in board.tables:
         for row in table.rows:
@@ -39,9 +41,12 @@ def records(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> 
                         *(place[axis] for axis in AXES),
                         hashes[str(place["protocol"])],
                         finite(cell.mean),
-                        finite(cell.std),
-                        cell.n,
+                        *(cell.interval or (None, None)),
                         cell.sets,
+                        cell.networks,
+                        cell.unit,
+                        cell.spread.between_std,
+                        cell.spread.within_std,
                         int((row, column) in table.best),
                         table.majority.get(column),
                         " ".join(runs_of(cell)),

@@ -9,7 +9,8 @@ from dambench.published.beside import Comparable, beside, closest
 from dambench.report import wording
 from dambench.report.parts import Part, Records, Section
 from dambench.report.wording import TableEntry
-from dambench.store.leaderboard import AXES, Cell, Leaderboard
+from dambench.store.cells import Cell
+from dambench.store.leaderboard import AXES, Leaderboard
 from dambench.store.metrics import ACCURACY
 
 MOST_TEXT = 400

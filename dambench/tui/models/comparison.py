@@ -15,11 +15,12 @@ from dambench.core.units import duration, size
 from dambench.report import wording
 from dambench.report.sections import published
 from dambench.store import history
+from dambench.store.cells import Cell, CellKey
 from dambench.store.history import Line
-from dambench.store.leaderboard import AXES, Cell, CellKey, Leaderboard, MethodCost, Table, leaderboard, rivals
+from dambench.store.leaderboard import AXES, Leaderboard, MethodCost, Table, leaderboard, rivals
 from dambench.store.metrics import ACCURACY, MetricRow, metrics
 from dambench.store.runs import Store
-from dambench.store.statistics import ENOUGH, welch
+from dambench.store.statistics import difference
 from dambench.tui.models import chart
 
 MOST_CURVES = 8
@@ -123,7 +124,7 @@ def is_metric(measure: str) -> bool:
 
 def signs(table: Table, measure: str) -> list[str]:
     """Sentences on the signs of a table that shows this."""
-    sentences = [f"{wording.MEASURES['accuracy' if is_metric(measure) else measure].capitalize()}."]
+    sentences = [f"{wording.capitalised(wording.MEASURES['accuracy' if is_metric(measure) else measure])}."]
     if is_metric(measure):
         return sentences + wording.signs([table], bold="*", brief=True)
     return sentences
@@ -179,26 +180,23 @@ def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequen
     if cell is None:
         return [name, "Not run yet."]
     entry = wording.entry(cell)
-    each = cell.networks_per_set
-    made = f"{cell.sets} set{'s' if cell.sets > 1 else ''}"
-    of = f"{cell.n} networks of {made}" if each is None else f"{made} × {each} network{'s' if each > 1 else ''}"
-    lines = [f"{name}   {entry.number}   n = {cell.n} ({of})"]
+    lines = [f"{name}   {entry.number}   n = {wording.networks(cell)}"]
     which = runs(cell)
     lines.append("   ".join(f"{run}: {scores(cell, run)}" for run in which[:6]) + ("   …" if len(which) > 6 else ""))
+    lines.append("; ".join(filter(None, (wording.spread(cell), _resampled(cell), wording.claim(cell)))))
     against = []
     others = {place: other for place, other in rivals(table, rows, columns, here).items() if place != here}
     random = [other for other in others.values() if other.scores[0].base_method == "random"]
     for other in random[:1]:
-        against.append(f"random {_gap(cell, other)}")
+        against.append(f"random {_effect(cell, other)}")
     competing = [o for o in others.values() if o.scores[0].base_method not in ("whole", "random")]
     if competing:
         best = (min if cell.metric.better == "lower" else max)(competing, key=lambda other: other.mean)
-        against.append(f"best other, {display(best.scores[0].method)}, {_gap(cell, best)}")
+        against.append(f"best other, {display(best.scores[0].method)}, {_effect(cell, best)}")
     whole = [other for other in others.values() if other.scores[0].base_method == "whole"]
     for other in whole[:1]:
-        against.append(f"whole {wording.figure(cell.metric, cell.mean - other.mean, sign='+')}")
-    if against:
-        lines.append(f"against {'; '.join(against)} (Welch, uncorrected)")
+        against.append(f"whole {_effect(cell, other)}")
+    lines += [f"against {text}" for text in against]
     lines += [text for text in [published.line(board, cell)] if text]
     lines += _cost(board, cell)
     recipe = cell.scores[0].recipe
@@ -207,13 +205,17 @@ def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequen
     return lines
 
 
-def _gap(cell: Cell, other: Cell) -> str:
-    """The difference in percent, and Welch's p where there are enough scores."""
-    text = wording.figure(cell.metric, cell.mean - other.mean, sign="+")
-    if min(cell.n, other.n) < ENOUGH:
-        return f"{text} (no test: too few)"
-    p = welch(cell, other)
-    return f"{text} (p {'< 0.001' if p < 0.001 else f'{p:.3f}'})"
+def _effect(cell: Cell, other: Cell) -> str:
+    """The difference in words; p is of this comparison alone."""
+    return wording.effect(cell.metric, difference(cell.sample, other.sample))
+
+
+def _resampled(cell: Cell) -> str:
+    """The hierarchical bootstrap's interval, where there are sets enough for one."""
+    if cell.bootstrap is None:
+        return ""
+    low, high = (wording.figure(cell.metric, value) for value in cell.bootstrap)
+    return f"bootstrap over sets and networks {low} to {high}"
 
 
 def _distilled(seconds: float, cost: MethodCost) -> str:

@@ -19,7 +19,8 @@ from dambench.core.errors import BadInput
 from dambench.core.sanitize import display, markdown
 from dambench.report import format_of, render, wording, write
 from dambench.report.formats.markdown import grid
-from dambench.store.leaderboard import Cell, CellKey, Table
+from dambench.store.cells import Cell, CellKey
+from dambench.store.leaderboard import Table
 from dambench.store.runs import Store
 from dambench.tui.feed import Question
 from dambench.tui.main_screen import LOW, MainScreen
