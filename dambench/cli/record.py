@@ -25,6 +25,7 @@ from dambench.core.events import (
     Warned,
     remark,
 )
+from dambench.published.audit import audit, sentence
 from dambench.runner import processes
 from dambench.store.recorder import Recorder
 from dambench.store.runs import Store
@@ -103,6 +104,10 @@ def record(
         kept = f" What was kept stays; `dambench resume {run_id}` goes on from there."
         watch.say(f"dambench: {error}{'' if isinstance(error, KeptElsewhere) else kept}")
         return 1
+    if isinstance(last[-1], Finished) and files.is_imported(last[-1].set_sha256):
+        details = store.describe(run_id)
+        if lines := audit(details["scores"], details["run"]["protocol"]):
+            watch.say(sentence(lines))
     if as_json:
         print(json.dumps(result(store, run_id)), flush=True)
     return exit_code(last[-1])

@@ -14,6 +14,7 @@ from dambench.cli.show import describe, draw, preview_note
 from dambench.cli.store import open_store
 from dambench.core import files
 from dambench.core.errors import BadInput
+from dambench.published.audit import audit, sentence
 from dambench.runner import processes
 from dambench.store import filters
 from dambench.store.row_names import method_label
@@ -89,6 +90,8 @@ def show(
         raise BadInput("--decoded says which picture --preview FILE.png writes: it needs that.")
     with open_store(db) as store:
         details = store.describe(run_id)
+        lines = audit(details["scores"], details["run"]["protocol"])
+        details["audit"] = [line.facts for line in lines]
         details["run"]["state"] = processes.state(store.run(run_id))
         png = store.preview(run_id)
         part = preview_note(png, details["sets"][-1]["shape"], store.extent(run_id)) if png else ""
@@ -105,6 +108,8 @@ def show(
         print(json.dumps(details))
         return
     describe(details)
+    if lines:
+        print(sentence(lines))
     if png and sys.stdout.isatty():
         draw(png, details["sets"][-1]["shape"])
         if part:

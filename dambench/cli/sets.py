@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from dambench.cli.options import DatasetSettings, Json, data_path, request_options
 from dambench.cli.output import say
-from dambench.core import config, files, sanitize
+from dambench.core import claims, config, files, sanitize
 from dambench.core.errors import BadInput
 
 
@@ -56,7 +56,7 @@ def import_(
     files.can_keep_sets()
     card = datasets.prepare(config.Choice(dataset, groups.get("dataset", {})), data_path(given["data"]), say)
     imported = imports.read(file, card, format_, pixels, preprocessing, experiment, lr, say, factor)
-    hashes, first = [imports.keep(one) for one in imported.sets], imported.sets[0]
+    hashes, first = [imports.keep(*each) for each in zip(imported.sets, imported.claims, strict=True)], imported.sets[0]
     several = len(hashes) > 1
     for note in [*card.notes, *imported.notes]:
         say(f"note: {note}")
@@ -85,6 +85,7 @@ def import_(
         "lr": first.lr,
         "factor": first.factor,
         "file": None if several else str(files.set_path(hashes[0])),
+        "claims": [each.accuracies if each else {} for each in imported.claims],
         "notes": [*card.notes, *imported.notes],
         "command": command,
     }
@@ -103,3 +104,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
         if facts[key] is not None and (key, facts[key]) != ("factor", 1):
             value = f"{facts[key]:.6g}" if key == "lr" else str(facts[key])
             print(f"{key:14}{sanitize.display(value, 1000)}")
+    for number, accuracies in zip(facts["experiments"], facts["claims"], strict=True):
+        if accuracies:
+            title = f"claimed {number}" if len(facts["sets"]) > 1 else "claimed"
+            print(f"{title:14}{sanitize.display(claims.in_words(accuracies), 1000)}")

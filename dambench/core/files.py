@@ -7,7 +7,7 @@ Everything lies under DAMBENCH_HOME:
     data/NAME-KEY.intact                    how the prepared file looked when it was last found intact
     data/zca-DATA-SHA256.safetensors        whitening fitted on the prepared dataset whose digest begins with DATA
     sets/SHA256.safetensors                 synthetic sets, named by their content
-    sets/SHA256.imported                    says that somebody brought this one here
+    sets/SHA256.imported                    says that somebody brought this one here, and what its file claims of it
     databases.jsonl                         the databases that were written with this home
     staging/NAME                            the path of a folder elsewhere in which something is being made
     runs/UID/SHA256.safetensors             checkpoints of a run that is not finished
@@ -174,13 +174,26 @@ def sets(beginning: str) -> list[str]:
     return sorted(path.stem for path in (home() / "sets").glob(f"{beginning}*.safetensors") if len(path.stem) == 64)
 
 
-def mark_imported(sha256: str) -> None:
-    """Note that a set was brought here by somebody: whichever runs are thrown away, it stays."""
-    write_whole(set_path(sha256).with_suffix(".imported"), b"")
+def mark_imported(sha256: str, content: bytes = b"") -> None:
+    """Note that a set was brought here by somebody: whichever runs are thrown away, it stays.
+
+    Args:
+        content: what the note says besides.
+    """
+    write_whole(set_path(sha256).with_suffix(".imported"), content)
 
 
 def is_imported(sha256: str) -> bool:
     return set_path(sha256).with_suffix(".imported").exists()
+
+
+def import_mark(sha256: str) -> bytes:
+    """The content of the note that a set was brought here.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return reading.content(set_path(sha256).with_suffix(".imported"))
 
 
 def _databases_path() -> Path:

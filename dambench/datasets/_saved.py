@@ -8,6 +8,7 @@ what the file says of it, `Stored`; its bytes are read when asked for, once what
 
 import io
 import pickletools
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,7 +84,16 @@ class Stored:
 
 
 class Other:
-    """Stands for a value that is not needed, such as the NumPy scalars that the code of DC saves beside the images."""
+    """Stands for a value that is not needed, such as the attributes of a tensor."""
+
+
+@dataclass
+class NumberType(Other):
+    """A type of NumPy's scalars, such as the accuracies that the code of DC saves beside the images."""
+
+    code: str
+    """As NumPy writes it: `f8`."""
+    order: str = "<"
 
 
 @contextmanager
@@ -210,9 +220,26 @@ def _dict() -> dict[Any, Any]:
     return {}
 
 
-def _other(*arguments: Any) -> Other:
-    return Other()
+def _number_type(code: Any, *more: Any) -> Other:
+    return NumberType(code) if code in _NUMBERS else Other()
 
+
+def _bytes(text: Any, encoding: Any = "latin1") -> Any:
+    """Bytes that a pickle before protocol 3 has as a text."""
+    short = isinstance(text, str) and len(text) <= 8 and encoding == "latin1"
+    return text.encode("latin1") if short and all(character <= "\xff" for character in text) else Other()
+
+
+def _number(kind: Any, content: Any) -> Any:
+    """A scalar of NumPy's as a number of Python's; of a type that no accuracy has, it is not needed."""
+    if not isinstance(kind, NumberType) or not isinstance(content, bytes):
+        return Other()
+    form = f"{'>' if kind.order == '>' else '<'}{_NUMBERS[kind.code]}"
+    return struct.unpack(form, content)[0] if len(content) == struct.calcsize(form) else Other()
+
+
+_NUMBERS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}
+"""Types of NumPy's scalars, as `struct` calls them."""
 
 _DTYPES = {
     "Double": torch.float64,
@@ -236,13 +263,13 @@ _KNOWN: dict[str, Any] = {
     "torch.Tensor": Other(),
     "torch.Size": _size,
     "collections.OrderedDict": _dict,
-    "numpy.core.multiarray.scalar": _other,
-    "numpy._core.multiarray.scalar": _other,
-    "numpy.dtype": _other,
-    "_codecs.encode": _other,
+    "numpy.core.multiarray.scalar": _number,
+    "numpy._core.multiarray.scalar": _number,
+    "numpy.dtype": _number_type,
+    "_codecs.encode": _bytes,
     **{f"torch.{name}Storage": dtype for name, dtype in _DTYPES.items()},
 }
-_CALLABLE = (_tensor, _parameter, _of_class, _size, _dict, _other)
+_CALLABLE = (_tensor, _parameter, _of_class, _size, _dict, _number, _number_type, _bytes)
 
 
 def _called(function: Any, arguments: Any) -> Any:
@@ -333,9 +360,11 @@ def _follow(file: io.BytesIO, storage: Callable[[Any], Storage]) -> Any:
             arguments, function = stack.pop(), stack.pop()
             stack.append(_called(function, arguments))
         elif name == "BUILD":
-            stack.pop()
+            state = stack.pop()
             if not isinstance(stack[-1], dict | Other):
                 raise ValueError("it sets attributes of what has none")
+            if isinstance(stack[-1], NumberType) and isinstance(state, tuple) and len(state) > 1:
+                stack[-1].order = str(state[1])[:1]
         elif name == "BINPERSID":
             stack.append(storage(stack.pop()))
         elif name == "STOP":

@@ -20,7 +20,7 @@ the epochs) is not in it: the network and the protocol say it.
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dambench import datasets
-from dambench.core import files
+from dambench import datasets, networks
+from dambench.core import claims, files
+from dambench.core.claims import Claims
 from dambench.core.config import PREPROCESSINGS
 from dambench.core.errors import BadInput, named
 from dambench.core.events import DataCard
@@ -65,6 +66,8 @@ class Reading:
     ipc: int
     notes: tuple[str, ...]
     """What was left out, changed, or looks wrong."""
+    claims: tuple[Claims | None, ...] = ()
+    """What the file claims for each of the sets."""
 
 
 def read(
@@ -135,18 +138,54 @@ def read(
         notes += _oddities(synthetic)
     if not explained and pixels is None and preprocessing is None:
         notes += _suspicions(sets, card, say)
-    return Reading(tuple(sets), numbers, total, ipcs.pop(), tuple(dict.fromkeys(notes)))
+    every = _claims(file.accuracies, path.name, total, card, notes)
+    claimed = tuple(every[number] if every else None for number in numbers)
+    return Reading(tuple(sets), numbers, total, ipcs.pop(), tuple(dict.fromkeys(notes)), claimed)
 
 
-def keep(synthetic: SyntheticSet) -> str:
-    """Write a set to its place under DAMBENCH_HOME, if it is not there. Returns its SHA-256."""
+def _claims(saved: Any, name: str, total: int, card: DataCard, notes: list[str]) -> list[Claims]:
+    """The accuracies that a file claims, for each of its sets: as many for each, in their order."""
+    if not isinstance(saved, Mapping):
+        return []
+    each: list[dict[str, list[float]]] = [{} for _ in range(total)]
+    unused = [] if len(saved) <= claims.MOST_NETWORKS else [str(key) for key in saved]
+    for network, values in saved.items() if not unused else ():
+        fractions = isinstance(values, list | tuple) and all(type(v) in (int, float) and 0 <= v <= 1 for v in values)
+        if not isinstance(network, str) or not fractions or len(values) > claims.MOST_VALUES or len(values) % total:
+            unused.append(str(network))
+            continue
+        count = len(values) // total
+        for position in range(total) if count else ():
+            each[position][_network_name(network, card)] = list(values[position * count : (position + 1) * count])
+    if unused:
+        notes.append(
+            f"accuracies that it claims for {display(', '.join(unused), 200)} are not used: they are not fractions, or "
+            f"not as many for each of its {counted(total, 'set')}."
+        )
+    return [Claims(file=display(name), accuracies=accuracies) for accuracies in each] if each[0] else []
+
+
+def _network_name(network: str, card: DataCard) -> str:
+    """The full name of the network that a file means; where it is none of ours, as it stands there."""
+    try:
+        return networks.settle(network, card)
+    except BadInput:
+        return display(network, 60)
+
+
+def keep(synthetic: SyntheticSet, claimed: Claims | None = None) -> str:
+    """Write a set to its place under DAMBENCH_HOME, if it is not there. Returns its SHA-256.
+
+    Args:
+        claimed: what its file claims for it, which is kept with it.
+    """
     content = synthetic.to_bytes()
     sha256 = files.digest(content)
     path = files.set_path(sha256)
     with files.writing("The set", path.parent, files.HOME_HINT):
         if not path.exists():
             files.write_whole(path, content)
-        files.mark_imported(sha256)
+        claims.keep(sha256, claimed)
     return sha256
 
 

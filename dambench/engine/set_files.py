@@ -36,6 +36,8 @@ HEADER = "dambench"
 """The name of what an exported set says of itself, its header as text, in a file of another format."""
 HEADER_FILE = f"{HEADER}.json"
 """The file of that text, beside a file for each tensor."""
+ACCURACIES = "accs_all_exps"
+"""The name of the accuracies that the code of DC, DSA and DM, and our export, keep beside the sets."""
 LARGEST_SET = 4_000_000_000
 """Largest size of any file, and of what it unpacks to."""
 
@@ -58,6 +60,8 @@ class SetFile:
     """One, or several of the same kind: a file may have some that were made alike with other seeds."""
     notes: list[str] = field(default_factory=list)
     """On what was not used, and what a reader should know."""
+    accuracies: Any = None
+    """What it claims for its sets: by network a list for all of them, in their order. Not checked."""
 
 
 def read_file(path: Path, card: DataCard, kind: str) -> SetFile:
@@ -168,7 +172,7 @@ def _pt(path: Path, card: DataCard, most: int) -> SetFile:
     with _saved.opened(path, most) as saved:
         if not isinstance(saved, _saved.Stored | int | float):
             file = _structured(path, saved, most)
-            return SetFile(file.sets, notes + file.notes)
+            return SetFile(file.sets, notes + file.notes, file.accuracies)
     beside = _beside(path)
     if beside is None:
         raise BadInput(f"{str(path)!r} is neither a dict of tensors nor the pair (images, labels).")
@@ -190,6 +194,7 @@ def _structured(path: Path, saved: Any, most: int) -> SetFile:
     """Read lists and dicts."""
     unused: list[str] = []
     about: Any = None
+    claimed = saved.get(ACCURACIES) if isinstance(saved, Mapping) else None
     if isinstance(saved, Mapping):
         data, about = saved.get("data"), saved.get(HEADER)
         if isinstance(data, list | tuple):
@@ -199,7 +204,9 @@ def _structured(path: Path, saved: Any, most: int) -> SetFile:
             named = {name: value for name, value in saved.items() if isinstance(name, str)}
             raw = RawSet(*(None if name is None else _value(named[name], most) for name in _roles(named)))
             return SetFile(
-                [raw], _unused([*_roles(named)[:2], *(n for n, value in named.items() if _has_tensor(value))])
+                [raw],
+                _unused([*_roles(named)[:2], *(n for n, value in named.items() if _has_tensor(value))]),
+                claimed,
             )
     notes = [f"not used: {display(', '.join(sorted(unused)), 200)}."] if unused else []
     pairs = isinstance(saved, list | tuple) and all(isinstance(part, list | tuple) and len(part) == 2 for part in saved)
@@ -209,7 +216,7 @@ def _structured(path: Path, saved: Any, most: int) -> SetFile:
         raws = [RawSet(*(_value(part, most) for part in pair)) for pair in saved]
         if isinstance(about, str) and len(raws) == 1:
             raws = [raws[0]._replace(header=about)]
-        return SetFile(raws, notes)
+        return SetFile(raws, notes, claimed)
     if isinstance(saved, list | tuple) and len(saved) == 2:
         return SetFile([RawSet(*(_value(part, most) for part in saved))], notes)
     raise BadInput(f"{str(path)!r} is neither a dict of tensors nor the pair (images, labels).")

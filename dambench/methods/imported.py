@@ -13,11 +13,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from dambench.core import config, files
+from dambench.core import claims, config, files
 from dambench.core.config import PreprocessingName
 from dambench.core.errors import BadInput
-from dambench.core.events import DataCard
-from dambench.training.problem import Problem, State, Step, SyntheticSet
+from dambench.core.events import DataCard, Warned
+from dambench.training.problem import Notice, Problem, State, Step, SyntheticSet
 
 MATCHES_ON_NETWORK = False
 USES_TRAINING_SET = False
@@ -62,7 +62,7 @@ def settle(options: Options, card: DataCard, ipc: int | None) -> tuple[Options, 
     return msgspec.structs.replace(options, set=",".join(hashes), factor=factor), kinds.pop()
 
 
-def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step]:
+def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Give the set of this seed, once.
 
     Raises:
@@ -71,6 +71,8 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
     hashes = options.set.split(",")
     loaded = _open(hashes[problem.seeds.seed % len(hashes)], problem.card, problem.ipc)
     images, labels = (tensor.to(problem.device) for tensor in (loaded.images, loaded.labels))
+    if known := claims.find(hashes[problem.seeds.seed % len(hashes)]):
+        yield Warned(message=f"{known.file} claims, under a protocol that it does not state: {known.text()}.")
     yield Step(0, replace(loaded, images=images, labels=labels))
 
 

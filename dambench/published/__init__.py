@@ -78,7 +78,7 @@ class Conditions(Struct, kw_only=True, forbid_unknown_fields=True):
     networks: Number | None = None
     """Trained on each set."""
     settings: dict[str, int | float | str] | None = None
-    """Of the method, by the names of its options here."""
+    """Options of the method, by their names here."""
     rerun: bool | None = None
     """Whether others than the method's authors measured it."""
     variant: Words | None = None
