@@ -5,7 +5,10 @@ each layer and the embedding. The loss is
 
     Σ_terms weight · Σ_classes ‖mean_{x real} v(x) − mean_{s synthetic} v(s)‖²
 
-with v the vector that a term makes of what the network sees of one image.
+with v the vector that a term makes of what the network sees of one image. A term may have another distance of these
+means, such as one of characteristic functions (the means of cosines and sines), or of all vectors of a class (`whole`):
+kernel matrices, second moments. Beside it the loss of the synthetic images under a trained network may be a part
+(`Judge`).
 
 A class's mean is a sum over its images, so the real images go through the network a few at a time where that is
 faster or all would not fit, and the gradient is taken for some classes after the other: the loss is a sum over
@@ -29,7 +32,7 @@ from dambench.core import config
 from dambench.core.errors import NotEnoughMemory
 from dambench.core.events import SKIPPED
 from dambench.matching.optimised import LearnedImages
-from dambench.matching.real_batch import RealBatch, RealBatchLoop, even_part, exact, real_batch, too_little
+from dambench.matching.real_batch import Augmentation, RealBatch, RealBatchLoop, even_part, exact, too_little
 from dambench.training.augmentation import augment_by
 from dambench.training.cuda_graph import GraphRecorder
 from dambench.training.policy import Policy
@@ -62,12 +65,14 @@ class Options(config.Options, frozen=True):
     lr_images: Annotated[float, Meta(gt=0, description="step size for the images")] = 1.0
     momentum_images: Annotated[float, Meta(ge=0, lt=1, description="momentum of the images' SGD")] = 0.5
     batch_real: Annotated[int, Meta(ge=1, le=10**6, description="real images per class and iteration")] = 256
-    init: Annotated[Literal["real", "noise"], Meta(description="start from random real images or from N(0, 1)")] = (
-        "real"
-    )
+    init: Annotated[
+        Literal["real", "noise", "mix"],
+        Meta(description="start from random real images, from N(0, 1), or from mosaics of real images"),
+    ] = "real"
     augmentation: Annotated[
         Literal["dsa", "none"], Meta(description="the same draw for a class's real and synthetic images")
     ] = "dsa"
+    factor: config.Factor = 1
 
 
 def squared_distance(real: Tensor, synthetic: Tensor) -> Tensor:
@@ -89,6 +94,54 @@ class Term:
     distance: Callable[[Tensor, Tensor], Tensor] = squared_distance
     """Between the real and the synthetic mean vectors of some classes, (c, D) each → a scalar, summed over classes:
     the loss of all classes is that of some and of the others."""
+    whole: bool = False
+    """Whether the distance gets the vectors of all images, (c, n, D) and (c, m, D), not their means. Those of the real
+    images are then kept: classes · n · D numbers, however few go through the network at once."""
+    memory: "Memory | None" = None
+    """The means of its synthetic vectors in earlier iterations, to which they are kept near, too."""
+
+
+class Memory:
+    """The mean vectors of the synthetic images of each class over the iterations, h ← decay · h + (1 − decay) · mean.
+
+    Args:
+        like: (classes, D), on the device.
+        decay: the share that stays.
+    """
+
+    def __init__(self, like: Tensor, decay: float):
+        self.values, self.decay = torch.zeros_like(like), decay
+        self.weight = like.new_zeros(())
+        """What Σ_classes ‖h − mean‖² weighs: a tensor, which may change from call to call, in place."""
+        self._filled = torch.zeros((), dtype=torch.bool, device=like.device)
+
+    def update(self, means: Tensor) -> None:
+        """Take the means of an iteration, unless they are not finite. The first fill it."""
+        new = torch.where(self._filled, self.decay * self.values + (1 - self.decay) * means, means)
+        allowed = means.isfinite().all()
+        self.values.copy_(torch.where(allowed, new, self.values))
+        self._filled.logical_or_(allowed)
+
+    def state(self) -> State:
+        return {"memory": self.values.clone(), "memory is filled": self._filled.clone()}
+
+    def go_on(self, resume: State) -> None:
+        """Be as `state` says."""
+        self.values.copy_(resume["memory"])
+        self._filled.copy_(resume["memory is filled"])
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A trained network under which synthetic images are to be recognised: their cross-entropy is a part of the loss.
+
+    The mean over a class's images, summed over classes, as those have it who step class by class.
+    """
+
+    network: Network
+    """In evaluation mode, its weights frozen; they may change from call to call, in place."""
+    weight: float = 1.0
+    name: str = "calibration"
 
 
 def match_means(
@@ -99,7 +152,8 @@ def match_means(
     Args:
         terms: what is compared, of the problem's network.
     """
-    images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
+    how = options.lr_images, options.momentum_images
+    images = LearnedImages(problem, options.init, *how, resume, getattr(options, "factor", 1))
     yield from Matching(problem, images, terms, options.batch_real, options.augmentation).steps(options.iterations)
 
 
@@ -110,6 +164,7 @@ class Matching(RealBatchLoop):
         terms: what is compared, of the problem's network.
         count: real images per class and iteration.
         recorder: stands in for CUDA's, in tests.
+        judge: a trained network under which the images are to be recognised, too.
     """
 
     def __init__(
@@ -118,12 +173,13 @@ class Matching(RealBatchLoop):
         images: LearnedImages,
         terms: Callable[[Network], list[Term]],
         count: int,
-        augmentation: Literal["dsa", "none"],
+        augmentation: Augmentation,
         recorder: Callable[[torch.device], GraphRecorder] | None = None,
+        judge: Judge | None = None,
     ):
         super().__init__(problem, images, count, augmentation, recorder)
         network = problem.new_network(images.iteration + 1)
-        self.means = ClassMeans(network, terms(network), problem.policy)
+        self.means = ClassMeans(network, terms(network), problem.policy, images.factor, judge)
         self.names = (*self.means.names, SKIPPED)
         self._augment_by = problem.policy.compile(augment_by)
 
@@ -140,7 +196,7 @@ class Matching(RealBatchLoop):
         """
         began = time.perf_counter()
         iteration = self.images.iteration + 1
-        self.problem.new_network(iteration)
+        self._renew(iteration)
         losses = yield from self._move(iteration)
         self.images.iteration = iteration
         if self.problem.device.type == "cpu":
@@ -148,18 +204,22 @@ class Matching(RealBatchLoop):
             self.parts = spent | {"sampling + update": time.perf_counter() - began - sum(spent.values())}
         return losses
 
+    def _renew(self, iteration: int) -> None:
+        """Give the network the weights of this iteration, in place, and whatever else is random in it."""
+        self.problem.new_network(iteration)
+
     def _descend(self, batch: RealBatch) -> dict[str, Tensor]:
-        losses = self.means.pull(batch, self.images.tensor, self.images.gradient)
+        losses = self.means.pull(batch, self.images.shown(), self.images.gradient)
         return self.images.descend(losses)
 
     def _compile(self) -> Iterator[Notice]:
         """Compile for all shapes that will come; where that fails, go on without, from the first iteration on."""
         first = self.images.iteration + 1
         try:
-            batch = real_batch(self.problem, self.count, self.augmentation, first)
+            batch = self._batch(first)
             if self._graphed:
                 tables = [table.to(self.problem.device) for table in self._tables(batch)]
-                batch = self._on_device(batch.indices, *tables)
+                batch = self._on_device(batch.indices, *([] if batch.subset is None else [batch.subset]), *tables)
             self.means.pull(batch, self.images.tensor, self.images.gradient)
         except torch.OutOfMemoryError:
             return  # iterations deal with it
@@ -174,8 +234,10 @@ class Matching(RealBatchLoop):
         policy, means = self.problem.policy, self.means
         most = self.count * self.problem.real.classes
         if means.phase == "synthetic":
-            what, least = "synthetic_chunk", self.problem.ipc
-            now = max(least, min(policy.synthetic_chunk, len(self.images.tensor)) // least * least)
+            there = self.problem.ipc * self.images.factor**2
+            what, least = "synthetic_chunk", min(there, self.most_synthetic or there)
+            all_of_them = least * self.problem.real.classes
+            now = max(least, min(policy.synthetic_chunk, all_of_them) // least * least)
             fixed = means.network.uses_batch_statistics
         else:
             what, now, least = "real_chunk", min(policy.real_chunk, most), 1
@@ -193,15 +255,19 @@ class ClassMeans:
 
     Args:
         network: in train mode, its weights frozen; they may change from call to call, in place.
+        factor: of the mosaics that the synthetic images are.
+        judge: what else says how good they are.
     """
 
-    def __init__(self, network: Network, terms: Sequence[Term], policy: Policy):
-        self.network, self.terms, self.policy = network, terms, policy
+    def __init__(
+        self, network: Network, terms: Sequence[Term], policy: Policy, factor: int = 1, judge: Judge | None = None
+    ):
+        self.network, self.terms, self.policy, self.factor, self.judge = network, terms, policy, factor, judge
         self.phase = "real"
         """Which images were being looked at last: `real` or `synthetic`."""
         self.seconds: dict[str, float] = {}
         """What the last `pull` took for each, on a CPU."""
-        self.names = list(dict.fromkeys(["matching", *(term.name for term in terms)]))
+        self.names = list(dict.fromkeys(["matching", *(term.name for term in terms), *([judge.name] if judge else [])]))
         """Names of the losses."""
         # The real branch may have a precision of its own: the same network, its weights rounded.
         rounded = policy.real_dtype != torch.float32
@@ -217,7 +283,7 @@ class ClassMeans:
 
     def under(self, policy: Policy) -> "ClassMeans":
         """The same under another policy."""
-        return ClassMeans(self.network, self.terms, policy)
+        return ClassMeans(self.network, self.terms, policy, self.factor, self.judge)
 
     def pull(self, batch: RealBatch, synthetic: Tensor, gradient: Tensor) -> dict[str, Tensor]:
         """The matching loss, and its gradient with respect to the synthetic images.
@@ -233,26 +299,39 @@ class ClassMeans:
         self.seconds = {"real images": time.perf_counter() - began}
         self.phase = "synthetic"
         ipc = len(synthetic) // classes
-        most = classes if self.network.uses_batch_statistics else max(1, self.policy.synthetic_chunk // ipc)
+        shown = ipc * self.factor**2 if batch.subset is None else batch.subset.shape[1]
+        most = classes if self.network.uses_batch_statistics else max(1, self.policy.synthetic_chunk // shown)
+        labels = torch.arange(classes, device=synthetic.device).repeat_interleave(shown)
 
-        def descend(some: slice) -> Tensor:
+        remembering = [term for term in self.terms if term.memory is not None]
+
+        def descend(some: slice) -> tuple[Tensor, list[Tensor]]:
             images = synthetic.detach().unflatten(0, (classes, ipc))[some].requires_grad_()
-            parts = torch.stack(self._part(batch.augmented(images, some), [target[some] for target in targets]))
+            given = batch.synthetic(images, some, self.factor), [target[some] for target in targets]
+            before = [term.memory.values[some] for term in remembering if term.memory is not None]
+            losses, means = self._part(*given, before, labels[some.start * shown : some.stop * shown])
+            parts = torch.stack(losses)
             (slope,) = torch.autograd.grad(parts.sum(), images)
             gradient.unflatten(0, (classes, ipc))[some] = slope
-            return parts.detach()
+            return parts.detach(), [mean.detach() for mean in means]
 
         with torch.enable_grad():
-            values = torch.stack(self.policy.each(descend, _slices(classes, most))).sum(0)
+            results = self.policy.each(descend, _slices(classes, most))
+        values = torch.stack([parts for parts, _ in results]).sum(0)
+        for position, term in enumerate(remembering):
+            assert term.memory is not None
+            term.memory.update(torch.cat([means[position] for _, means in results]))
         self.seconds["synthetic images"] = time.perf_counter() - began - self.seconds["real images"]
         of_names = {term.name: synthetic.new_zeros(()) for term in self.terms}
-        for term, part in zip(self.terms, values, strict=True):
+        for term, part in zip(self.terms, values, strict=False):
             of_names[term.name] = of_names[term.name] + part
+        if self.judge is not None:
+            of_names[self.judge.name] = values[-1]
         return {name: of_names.get(name, values.sum()) for name in self.names}
 
     @torch.no_grad()
     def of_real(self, batch: RealBatch) -> list[Tensor]:
-        """The mean vector of each class, for each term: (classes, D) each."""
+        """The mean vector of each class, for each term, (classes, D); of a whole one all vectors, (classes, n, D)."""
         if self._real_network is not self.network:
             torch._foreach_copy_(list(self._real_network.parameters()), list(self.network.parameters()))
         classes, count = batch.indices.shape
@@ -264,7 +343,13 @@ class ClassMeans:
         pieces = [(of, some) for of in _slices(classes, together) for some in _slices(count, part)]
         sums = self.policy.each(lambda piece: self._sums(batch.images(*piece)), pieces)
         means = []
-        for position in range(len(self.terms)):
+        for position, term in enumerate(self.terms):
+            if term.whole:
+                by_class: dict[int, list[Tensor]] = {}
+                for (of, _), vectors in zip(pieces, sums, strict=True):
+                    by_class.setdefault(of.start, []).append(vectors[position])
+                means.append(torch.cat([torch.cat(parts, 1) for parts in by_class.values()]))
+                continue
             # In the order of the images, so that the last bits do not depend on which was done first.
             totals: dict[int, Tensor] = {}
             for (of, _), piece_sums in zip(pieces, sums, strict=True):
@@ -287,23 +372,43 @@ class ClassMeans:
                 sums[position] = total
         for position, term in enumerate(self.terms):
             if term.level == len(self._stages):
-                sums_of_parts = [_class_sums(term.vectors(p), of, classes) for p, of in zip(parts, labels, strict=True)]
-                sums[position] = torch.stack(sums_of_parts).sum(0)
-        return [total / count for total in sums if total is not None]
+                more = [_gathered(term, term.vectors(p), of, classes) for p, of in zip(parts, labels, strict=True)]
+                sums[position] = torch.cat(more) if term.whole else torch.stack(more).sum(0)
+        kept = [(term, total) for term, total in zip(self.terms, sums, strict=True) if total is not None]
+        return [total.unflatten(0, (classes, count)) if term.whole else total / count for term, total in kept]
 
     def _class_sums(self, images: Tensor) -> list[Tensor]:
-        """(c, n, C, H, W) → the sum of each class's vectors, for each term: (c, D)."""
+        """(c, n, C, H, W) → the sum of each class's vectors, for each term: (c, D). Of a whole term all: (c, n, D)."""
         of_terms = self._vectors(self._real_network, images.flatten(0, 1).to(self._real_dtype))
-        return [exact(vectors).unflatten(0, images.shape[:2]).sum(1) for vectors in of_terms]
+        by_class = [exact(vectors).unflatten(0, images.shape[:2]) for vectors in of_terms]
+        return [v if term.whole else v.sum(1) for term, v in zip(self.terms, by_class, strict=True)]
 
-    def _losses(self, images: Tensor, targets: list[Tensor]) -> list[Tensor]:
-        """What each term gives for these synthetic images (c, ipc, C, H, W), weighted."""
+    def _losses(
+        self, images: Tensor, targets: list[Tensor], before: list[Tensor], labels: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """What each term and the judge give for these synthetic images (c, m, C, H, W), weighted, and the means of the
+        terms that remember.
+
+        Args:
+            before: what those remember, (c, D) each.
+        """
         of_terms = self._vectors(self.network, images.flatten(0, 1))
-        means = [vectors.unflatten(0, images.shape[:2]).mean(1) for vectors in of_terms]
-        return [
-            term.weight * term.distance(target, mean)
-            for term, target, mean in zip(self.terms, targets, means, strict=True)
+        by_class = [vectors.unflatten(0, images.shape[:2]) for vectors in of_terms]
+        losses = [
+            term.weight * term.distance(target, vectors if term.whole else vectors.mean(1))
+            for term, target, vectors in zip(self.terms, targets, by_class, strict=True)
         ]
+        means: list[Tensor] = []
+        for position, (term, vectors) in enumerate(zip(self.terms, by_class, strict=True)):
+            if term.memory is not None:
+                means.append(vectors.mean(1))
+                nearness = squared_distance(before[len(means) - 1], means[-1])
+                losses[position] = losses[position] + term.memory.weight * nearness
+        if self.judge is not None:
+            logits = self.judge.network(images.flatten(0, 1))
+            total = F.cross_entropy(logits, labels, reduction="sum") / images.shape[1]
+            losses.append(self.judge.weight * total)
+        return losses, means
 
     def _vectors(self, network: Network, images: Tensor) -> list[Tensor]:
         """The vectors of each term; no map is kept longer than it is needed."""
@@ -345,12 +450,18 @@ class _Staged:
         dtype = statistics[0][0].dtype
         mean, variance = first.to(dtype), (second - first.square()).clamp_min(0).to(dtype)
         sums: list[Tensor] = []
+        kept_vectors: list[list[Tensor]] = [[] for _ in self.terms]
         for index, (part, of) in enumerate(zip(parts, labels, strict=True)):
             maps = part if kept else self.stage.convolution(part)
             parts[index], *vectors = self._finish(maps, mean, variance)
-            more = [_class_sums(maps, of, classes) for maps in vectors]
-            sums = [a + b for a, b in zip(sums, more, strict=True)] if sums else more
-        return [(position, total) for (position, _), total in zip(self.terms, sums, strict=True)]
+            more = [_gathered(term, maps, of, classes) for (_, term), maps in zip(self.terms, vectors, strict=True)]
+            for kept_of, one in zip(kept_vectors, more, strict=True):
+                kept_of.append(one)
+            sums = (
+                [a if t.whole else a + b for (_, t), a, b in zip(self.terms, sums, more, strict=True)] if sums else more
+            )
+        totals = [torch.cat(k) if t.whole else a for (_, t), k, a in zip(self.terms, kept_vectors, sums, strict=True)]
+        return [(position, total) for (position, _), total in zip(self.terms, totals, strict=True)]
 
     def _measured(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the convolution sees of n images, and the mean and mean square of each map, (n, channels)."""
@@ -365,6 +476,11 @@ class _Staged:
         maps = F.batch_norm(convolved, mean, variance, exact(norm.weight), exact(norm.bias), eps=norm.eps)
         maps = self.stage.activation(maps)
         return [self.stage.pool(maps), *(term.vectors(maps) for _, term in self.terms)]
+
+
+def _gathered(term: Term, vectors: Tensor, of_class: Tensor, classes: int) -> Tensor:
+    """The sum of each class's vectors, or for a whole term all of them as they are."""
+    return exact(vectors) if term.whole else _class_sums(vectors, of_class, classes)
 
 
 def _class_sums(vectors: Tensor, of_class: Tensor, classes: int) -> Tensor:

@@ -102,6 +102,11 @@ class ExpertTraining(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     batch: Positive = 256
     augmented: bool = True
     """By DSA, one operation for each batch, each image with parameters of its own."""
+    drops: tuple[Positive, ...] = ()
+    """After how many epochs the learning rate is multiplied by `decay`; the momentum stays."""
+    decay: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    cutmix: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """The probability with which a batch is mixed by CutMix."""
     gsam: Gsam | None = None
     schedule: Schedule | None = None
     seed: Seed = 0
@@ -109,9 +114,13 @@ class ExpertTraining(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def protocol(self) -> Protocol:
-        budget = Budget(epochs=self.epochs)
+        budget = Budget(epochs=self.epochs, drops=self.drops)
         return Protocol(
             name="expert",
+            decay=self.decay,
+            keeps_momentum=bool(self.drops),
+            mixing="cutmix" if self.cutmix else "none",
+            mixing_probability=self.cutmix if self.cutmix else 1.0,
             synthetic=budget,
             whole=budget,
             batch=self.batch,

@@ -42,7 +42,7 @@ class MatchingLoop(ABC):
     @property
     def synthetic(self) -> SyntheticSet:
         """The set as it is now."""
-        return self.problem.synthetic_set(self.images.tensor.detach())
+        return self.problem.synthetic_set(self.images.tensor.detach(), factor=self.images.factor)
 
     def state(self) -> State:
         """Copies of all that `resume` needs."""

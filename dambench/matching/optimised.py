@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from dambench.core.events import SKIPPED
-from dambench.training.problem import Problem, State
+from dambench.training.problem import Problem, State, compose
 
 # What plug-ins may import: see docs/plugins.md.
 __all__ = ["Learned", "LearnedImages"]
+
+Start = Literal["real", "noise", "mix"]
+"""Random real images, N(0, 1), or mosaics composed of real images."""
 
 MOST_SKIPPED = 10
 """Steps in a row that are left out before the losses say so, which ends the run."""
@@ -47,27 +50,35 @@ class LearnedImages(Learned):
     They are never clamped to the range of real images, as in all released codes of this family.
 
     Args:
-        init: start from random real images, from N(0, 1), or from these (classes * ipc, C, H, W), normalised.
+        init: start from random real images, from N(0, 1), from mosaics of real images, or from these (classes * ipc, C,
+            H, W), normalised.
         resume: what `state` gave, to go on from there.
+        factor: of the mosaics that the images are; 1: they are none.
     """
 
     def __init__(
         self,
         problem: Problem,
-        init: Literal["real", "noise"] | Tensor,
+        init: Start | Tensor,
         lr: float,
         momentum: float,
         resume: State | None,
+        factor: int = 1,
     ):
         if isinstance(init, Tensor):
             images = init
         else:
             pixels = problem.random_subset()
-            if init == "real":
+            if init == "mix":
+                count = problem.ipc * factor**2
+                indices = problem.real.draw(count, problem.generator("subset")).flatten().to(pixels.device)
+                images = compose(problem.real.preprocessing.apply(problem.real.images[indices]), factor)
+            elif init == "real":
                 images = problem.real.preprocessing.apply(pixels)
             else:
                 images = torch.randn(pixels.shape, generator=problem.generator("noise"), device=pixels.device)
         super().__init__(images, lr, momentum)
+        self.factor = factor
         self.beside: dict[str, Learned] = {}
         """What else is learned, by name: a step moves all of it, or nothing."""
         self.iteration = 0
@@ -82,6 +93,10 @@ class LearnedImages(Learned):
             self.skipped.copy_(resume["skipped"])
             self._in_a_row.copy_(resume["in_a_row"])
             self._last = resume["losses"].to(images.device)
+
+    def shown(self) -> Tensor:
+        """The images where their gradient is to be taken, a leaf (N, C, H, W)."""
+        return self.tensor
 
     def learn(self, name: str, learned: Learned, resume: State | None) -> None:
         """Learn this beside the images; where there is a state to go on from, from what that says of it."""

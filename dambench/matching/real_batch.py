@@ -3,7 +3,7 @@
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,15 +14,28 @@ from dambench.core.protocol import DSA
 from dambench.core.units import size
 from dambench.matching.loop import MatchingLoop
 from dambench.matching.optimised import LearnedImages
-from dambench.training.augmentation import Draw, augment, augment_by, draw, parameters, strategy_for
+from dambench.training.augmentation import (
+    Draw,
+    augment,
+    augment_by,
+    draw,
+    draw_passes,
+    parameters,
+    passes,
+    strategy_for,
+)
 from dambench.training.cuda_graph import GraphRecorder
 from dambench.training.policy import Policy
-from dambench.training.problem import Notice, Problem, RealSet
+from dambench.training.problem import Notice, Problem, RealSet, decode
 
 # What plug-ins may import: see docs/plugins.md.
 __all__ = ["RealBatch", "real_batch"]
 
 EVERY = slice(None)
+
+Augmentation = Literal["dsa", "none", "color+crop+cutout"]
+"""One of DSA's operations for each class, none, or these three one after the other (IDC and those after it)."""
+IDC_MATCHING = ("color", "crop", "cutout")
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,20 @@ class RealBatch:
     table: Tensor | None = None
     """The same draw as numbers on the device: see `augment_by`."""
     augment_by: Callable[[Tensor, Tensor], Tensor] = augment_by
+    subset: Tensor | None = None
+    """(classes, m) int64: of each class's decoded synthetic images those that are looked at; None: all."""
+
+    def synthetic(self, images: Tensor, classes: slice, factor: int) -> Tensor:
+        """Decode synthetic images (c, ipc, C, H, W) of these classes, choose those to look at, and augment them.
+
+        Returns:
+            (c, m, C, H, W).
+        """
+        decoded = decode(images, factor)
+        if self.subset is not None:
+            rows = torch.arange(len(decoded), device=decoded.device).unsqueeze(1)
+            decoded = decoded[rows, self.subset[classes]]
+        return self.augmented(decoded, classes)
 
     def images(self, classes: slice, some: slice = EVERY) -> Tensor:
         """Fetch some images of each of these classes: (c, n, C, H, W) float32, normalised and augmented."""
@@ -49,12 +76,15 @@ class RealBatch:
         return images if self.drawn is None else augment(images, self.drawn.of(classes))
 
 
-def real_batch(problem: Problem, count: int, augmentation: Literal["dsa", "none"], iteration: int) -> RealBatch:
+def real_batch(problem: Problem, count: int, augmentation: Augmentation, iteration: int) -> RealBatch:
     """`count` random real images of every class, and one augmentation per class, of this iteration."""
     real = problem.real
     indices = real.draw(count, problem.generator("real batch", iteration)).to(real.images.device)
     if augmentation == "none":
         return RealBatch(real, indices)
+    if augmentation == "color+crop+cutout":
+        generator = problem.seeds.generator("augmentation", iteration)
+        return RealBatch(real, indices, draw_passes(passes(IDC_MATCHING), real.classes, generator))
     strategy = strategy_for(DSA, problem.card.mirrors)
     return RealBatch(real, indices, draw(strategy, real.classes, problem.seeds.generator("augmentation", iteration)))
 
@@ -75,11 +105,13 @@ class RealBatchLoop(MatchingLoop):
         problem: Problem,
         images: LearnedImages,
         count: int,
-        augmentation: Literal["dsa", "none"],
+        augmentation: Augmentation,
         recorder: Callable[[torch.device], GraphRecorder] | None,
     ):
         super().__init__(problem, images, self._graph, recorder)
         self.count, self.augmentation = count, augmentation
+        self.most_synthetic = 0
+        """Synthetic images of a class that are looked at in a step, decoded, chosen at random; 0: all."""
         self._augment_by = augment_by
 
     def _prepare(self) -> Iterator[Notice]:
@@ -96,21 +128,35 @@ class RealBatchLoop(MatchingLoop):
 
     def _move(self, number: int) -> Generator[Notice, None, dict[str, Tensor]]:
         """Take the step of that number: a real batch and an augmentation of its own, as often as it takes to fit."""
-        batch = real_batch(self.problem, self.count, self.augmentation, number)
+        batch = self._batch(number)
         return (yield from self._until_it_fits(lambda: self._try(batch)))
+
+    def _batch(self, number: int) -> RealBatch:
+        """Draw all that is random in a step."""
+        batch = real_batch(self.problem, self.count, self.augmentation, number)
+        there = self.problem.ipc * self.images.factor**2
+        if not 0 < self.most_synthetic < there:
+            return batch
+        generator = self.problem.seeds.generator("synthetic batch", number)
+        keys = torch.rand(self.problem.real.classes, there, generator=generator)
+        return replace(batch, subset=keys.topk(self.most_synthetic, dim=1).indices.to(batch.indices.device))
 
     def _try(self, batch: RealBatch) -> Generator[Notice, None, dict[str, Tensor]]:
         yield from ()
         if not self._graphed:
             return self._descend(batch)
-        return dict(zip(self.names, self._replayed(batch.indices, *self._tables(batch)), strict=True))
+        subset = [] if batch.subset is None else [batch.subset]
+        return dict(zip(self.names, self._replayed(batch.indices, *subset, *self._tables(batch)), strict=True))
 
     def _tables(self, batch: RealBatch) -> list[Tensor]:
         """Give the batch's augmentation as numbers, if there is one."""
         return [] if batch.drawn is None else [parameters(batch.drawn, *self.problem.real.images.shape[-2:])]
 
-    def _on_device(self, indices: Tensor, table: Tensor | None = None) -> RealBatch:
-        return RealBatch(self.problem.real, indices, table=table, augment_by=self._augment_by)
+    def _on_device(self, indices: Tensor, *more: Tensor) -> RealBatch:
+        """Make the batch of a graph's inputs: a subset, which holds whole numbers, and a table, where there are any."""
+        subset = next((tensor for tensor in more if not tensor.is_floating_point()), None)
+        table = next((tensor for tensor in more if tensor.is_floating_point()), None)
+        return RealBatch(self.problem.real, indices, table=table, augment_by=self._augment_by, subset=subset)
 
     def _graph(self, *inputs: Tensor) -> list[Tensor]:
         return list(self._descend(self._on_device(*inputs)).values())
