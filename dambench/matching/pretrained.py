@@ -147,6 +147,11 @@ class PretrainedMatching(Matching):
             set_weights(self._judge.network, between(self._pool, judging))
 
 
+def mean_features(network: Network) -> list[Term]:
+    """Σ_c ‖mean f(real_c) − mean f(synthetic_c)‖², f what the classifier reads, summed over its features."""
+    return [Term("features", network.num_levels - 1, lambda maps: maps.flatten(1))]
+
+
 def pool_of(problem: Problem, options: PretrainedOptions) -> Generator[Notice, None, Trajectories]:
     """The trained networks of a method with these settings."""
     return (yield from trajectories(problem, options.training, options.experts))

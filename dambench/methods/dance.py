@@ -21,9 +21,17 @@ from msgspec import Meta
 
 from dambench.core.config import Recipe
 from dambench.matching import pretrained
-from dambench.matching.distribution import Term
-from dambench.matching.pretrained import BRIEF, DIGITS, Point, PretrainedMatching, number, pixel_images, pool_of
-from dambench.training.problem import Network, Notice, Problem, State, Step
+from dambench.matching.pretrained import (
+    BRIEF,
+    DIGITS,
+    Point,
+    PretrainedMatching,
+    mean_features,
+    number,
+    pixel_images,
+    pool_of,
+)
+from dambench.training.problem import Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2406.01063"
 
@@ -60,11 +68,6 @@ RECIPES = (
 check = pretrained.check
 
 
-def terms(network: Network) -> list[Term]:
-    """Σ_c ‖mean f(real_c) − mean f(synthetic_c)‖², f what the classifier reads."""
-    return [Term("features", network.num_levels - 1, lambda maps: maps.flatten(1))]
-
-
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Pull mean features together at a random point of a network's training; keep images recognisable at its end."""
     pool = yield from pool_of(problem, options)
@@ -74,5 +77,5 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
         return (expert, 0, pool.epochs, share), (expert, pool.epochs, pool.epochs, 0.0)
 
     images = pixel_images(problem, options, resume, lr=options.lr_images * problem.ipc)
-    matching = PretrainedMatching(problem, images, terms, options, pool, choose, options.calibration)
+    matching = PretrainedMatching(problem, images, mean_features, options, pool, choose, options.calibration)
     yield from matching.steps(options.iterations)

@@ -18,8 +18,16 @@ from msgspec import Meta
 
 from dambench.core.config import Recipe
 from dambench.matching import pretrained
-from dambench.matching.pretrained import BRIEF, DIGITS, Point, PretrainedMatching, number, pixel_images, pool_of
-from dambench.methods.dance import terms
+from dambench.matching.pretrained import (
+    BRIEF,
+    DIGITS,
+    Point,
+    PretrainedMatching,
+    mean_features,
+    number,
+    pixel_images,
+    pool_of,
+)
 from dambench.training.problem import Notice, Problem, State, Step
 
 
@@ -61,5 +69,5 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
         return (expert, epoch, epoch, 1.0), (expert, later, later, 1.0)
 
     images = pixel_images(problem, options, resume, lr=options.lr_images * problem.ipc)
-    matching = PretrainedMatching(problem, images, terms, options, pool, choose, options.calibration)
+    matching = PretrainedMatching(problem, images, mean_features, options, pool, choose, options.calibration)
     yield from matching.steps(options.iterations)
