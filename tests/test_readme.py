@@ -33,7 +33,7 @@ def test_it_shows_commands() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_each_command_and_option_exists(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    named = command[1:3] if command[1] in ("data", "db", "experts") else command[1:2]
+    named = command[1:3] if command[1] in ("data", "db", "experts", "figure") else command[1:2]
     assert run_cli([*named, "--help"]) == 0
     known = capsys.readouterr().out
     for word in command[2:]:

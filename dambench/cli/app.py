@@ -24,6 +24,7 @@ from dambench.cli import (
     doctor,
     experts,
     export,
+    figure,
     published,
     report,
     run,
@@ -75,6 +76,7 @@ app.add_typer(catalog.methods_app, name="methods")
 app.add_typer(catalog.data_app, name="data")
 app.add_typer(db.app, name="db")
 app.add_typer(experts.app, name="experts")
+app.add_typer(figure.app, name="figure")
 
 
 def main() -> NoReturn:

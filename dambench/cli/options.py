@@ -43,7 +43,7 @@ EvaluatorSettings = Annotated[
 ]
 NamesFile = Annotated[
     Path | None,
-    Option("--names", metavar="FILE.toml", help="What rows, columns, captions and labels are called: docs/figures.md."),
+    Option("--names", metavar="FILE.toml", help="What rows, columns, captions and labels are called: docs/names.md."),
 ]
 Again = Annotated[bool, Option("--again", help="Also what a finished run has done already.")]
 Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
