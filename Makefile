@@ -21,7 +21,7 @@ run: .venv/ready  ## distil digits at IPC 1 and 10, compare with a random subset
 	echo "  dambench report                  # with seconds, memory and how to read it" && \
 	echo "  dambench runs                    # every run is in $${DAMBENCH_DB:-runs.db}" && \
 	echo "  dambench run --headless --method dm --dataset digits --ipc 5 --seeds 0-2" && \
-	echo "  dambench run --headless --method dm --dataset folder --data YOUR/IMAGES --ipc 1" && \
+	echo "  dambench run --headless --method dm --dataset folder --data YOUR/IMAGES --ipc 1 --seeds 0-2" && \
 	echo "  dambench --help"
 
 test: .venv/ready  ## format, lint, types, import contracts, tests

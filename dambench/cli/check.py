@@ -19,8 +19,11 @@ from dambench.cli.store import open_store
 from dambench.core import config, registry, sanitize
 from dambench.core.config import Request
 from dambench.core.errors import NotEnoughMemory
+from dambench.core.sanitize import counted
 from dambench.core.units import duration, size
 from dambench.store import runs as stored
+from dambench.store.runs import Store
+from dambench.store.statistics import ENOUGH
 
 if TYPE_CHECKING:
     from dambench.engine.job import Job
@@ -93,6 +96,20 @@ def checks(context: typer.Context) -> None:
             complaint = complaint_about(error) or Complaint(sentence)
             answer = {"error": sanitize.display(complaint.text, 1000), "field": complaint.field}
         print(json.dumps(answer), flush=True)
+
+
+def few_sets(store: Store, job: "Job") -> str:
+    """What to say where the settings of a run have too few sets for a claim about its method; empty: nothing."""
+    if job.config.method.name in ("whole", "imported"):
+        return ""  # one set is all that there is
+    seeds = {0, 1, 2, job.config.seed}
+    sets = sum(store.finished(job.with_seed(seed).config, job.card) is not None for seed in seeds)
+    if sets >= ENOUGH:
+        return ""
+    return (
+        f"{counted(sets, 'set')} of these settings: no claim about the method. --seeds 0-2 makes three, and not again "
+        "what is there."
+    )
 
 
 def estimate(job: "Job", runs: int, as_json: bool) -> int:

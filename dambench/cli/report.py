@@ -59,7 +59,7 @@ def report(
     else:
         text = (
             f"There is no database {str(path)!r} yet. A first run makes it:\n\n"
-            "    dambench run --headless --method dm --dataset digits --ipc 1\n"
+            "    dambench run --headless --method dm --dataset digits --ipc 1 --seeds 0-2\n"
         )
     if output is None:
         print(text, end="")

@@ -94,6 +94,8 @@ def run(
                 code = max(code, record(store, run_id, job, here, as_json))
             if finished:
                 here.announce(finished)  # if no other was begun
+            if len(requests) == 1 and not code and (few := checking.few_sets(store, job)):
+                here.watch.say(few)
             return code
 
 

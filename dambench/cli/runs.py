@@ -50,7 +50,7 @@ def runs(
         print("The trash is empty.")
         return
     if not rows:
-        print("No runs yet: dambench run --headless --method dm --dataset digits --ipc 1")
+        print("No runs yet: dambench run --headless --method dm --dataset digits --ipc 1 --seeds 0-2")
         return
     head = ["id", "state", "method", "dataset", "ipc", "seed", "accuracy", "n", "name"]
     lines = [

@@ -262,7 +262,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         str | None,
         option(
             "Recipe",
-            "Published or measured settings of the method, by name; what is given goes over them",
+            "Published or measured settings, by name; what is given goes over them. To compare: --seeds 0-2",
             "default",
             section="method",
         ),
@@ -273,7 +273,9 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed: Annotated[Seed | None, option("Seed", "Everything random follows from it", "0", section="none")] = None
     seeds: Annotated[
         str | Annotated[list[Seed], Meta(max_length=MAX_RUNS)] | None,
-        option("Seeds", "One, or several runs: 0-4 or 0,3,7", "0", section="main"),
+        option(
+            "Seeds", "A run each: 0-2, or 0,3,7; one set makes no claim about its method, three do", "0", section="main"
+        ),
     ] = None
     device: Annotated[
         str | None, option("Device", "auto (a GPU if there is one), cpu or cuda:N", "auto", section="main")

@@ -20,7 +20,7 @@ from dambench.store.statistics import ENOUGH, Difference, too_few
 MISSING = "–"
 SOURCE = "†"
 NOTHING = "No finished runs yet. Start one, for example:"
-FIRST = "dambench run --headless --method dm --dataset digits --ipc 1"
+FIRST = "dambench run --headless --method dm --dataset digits --ipc 1 --seeds 0-2"
 ONLY = "‡"
 SHORT = "mean ± half of its 95 % confidence interval over sets, by Student's t (sets × networks)"
 

@@ -232,3 +232,17 @@ def test_the_file_of_the_whole_set_is_the_prepared_dataset(capsys: pytest.Captur
     result = printed(capsys, *SMALL[:2], "--dataset", "digits", "--method", "whole", "--eval-repeats", "1")
     (made,) = printed(capsys, "show", result["run"])["sets"]
     assert Path(made["file"]).parent.name == "data"
+
+
+def test_one_set_makes_no_claim_and_the_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    claim = "set{} of these settings: no claim about the method. --seeds 0-2 makes three"
+    random = ["run", "--headless", "--dataset", "digits", "--method", "random", "--evaluate-on", "convnet-d1-w4"]
+    random += ["--eval-repeats", "1", "--protocol", "brief"]
+    assert run_cli(random) == 0
+    assert f"1 {claim.format('')}" in capsys.readouterr().err
+    assert run_cli([*random, "--seed", "2"]) == 0
+    assert f"2 {claim.format('s')}" in capsys.readouterr().err
+    assert run_cli([*random, "--seeds", "0-2"]) == 0
+    assert "no claim" not in capsys.readouterr().err
+    assert run_cli(random) == 0
+    assert "no claim" not in capsys.readouterr().err

@@ -86,7 +86,8 @@ def _says(arguments: list[str]) -> dict[str, Any]:
         return {"runs": 1, "first": "Preparing cifar10: this is done once. Its 2 raw files must be downloaded."}
     method = arguments[arguments.index("--method") + 1]
     options = {"iterations": int(arguments[arguments.index("--iterations") + 1])} if "--iterations" in arguments else {}
-    return _answer(method, tuple(range(5)) if "--seeds" in arguments else (0,), **options)
+    seeds = range(3 if "0-2" in arguments else 5 if "--seeds" in arguments else 1)
+    return _answer(method, tuple(seeds), **options)
 
 
 class Answering:
@@ -367,7 +368,7 @@ def test_a_measurement_goes_before_the_past(path: Path, monkeypatch: pytest.Monk
         await shows(pilot, "measuring a few iterations")
         found = {"seconds": {"distil": 60.0, "evaluate": 30.0}, "peak_memory_bytes": {"distil": 10**9}}
         asked[1](found | {"disk_bytes": 10**6})
-        await shows(pilot, "~1 min 30 s, measured just now (distil 1 min 0 s")
+        await shows(pilot, "~1 min 30 s per seed, ~4 min 30 s for 3 seeds, measured just now")
         await _type(pilot, "seeds", "3")  # of another request nothing is known
         await shows(pilot, "from 2 past runs")
 
@@ -489,7 +490,7 @@ def test_an_option_of_a_run_that_is_new_is_a_field_of_the_form(path: Path, monke
         entry.focus()
         await pilot.press("7")
         await shows(pilot, "Warm-up", "Iterations with a growing step size [default: 9].")
-        assert form.to_copy() == "dambench run --method dm --dataset digits --ipc 1 --warm-up 7"
+        assert form.to_copy() == "dambench run --method dm --dataset digits --ipc 1 --seeds 0-2 --warm-up 7"
         assert entry.placeholder == "9"
         assert "warm_up = 7" in request.to_toml(form.form)
 

@@ -632,7 +632,9 @@ def test_without_a_database_or_a_run_it_says_how_to_begin(tmp_path: Path) -> Non
     app = console(tmp_path / "runs.db")
 
     async def scene(pilot: Pilot[None]) -> None:
-        await shows(pilot, "There is no database", "dambench run --detach --method dm --dataset digits --ipc 1")
+        await shows(
+            pilot, "There is no database", "dambench run --detach --method dm --dataset digits --ipc 1 --seeds 0-2"
+        )
         assert not app.screen.query_one("#trouble").display
         Store.open(tmp_path / "runs.db", write=True).close()
         await shows(pilot, "No runs in", "n     start one")

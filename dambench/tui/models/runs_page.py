@@ -21,7 +21,7 @@ from dambench.tui.models.columns import bars, figure, memory, percent, spark
 PAGE = 100
 """Runs that are read around the cursor."""
 
-FIRST = "dambench run --detach --method dm --dataset digits --ipc 1"
+FIRST = "dambench run --detach --method dm --dataset digits --ipc 1 --seeds 0-2"
 
 
 @dataclass(frozen=True)

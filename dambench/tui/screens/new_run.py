@@ -55,7 +55,7 @@ from dambench.tui.widgets.form import ChoiceField, FormRow, TextField, field_id
 STILL = 0.5
 """Seconds after the last key until the request is checked."""
 
-FIRST: Form = {"method": "dm", "dataset": "digits", "ipc": "1"}
+FIRST: Form = {"method": "dm", "dataset": "digits", "ipc": "1", "seeds": "0-2"}
 """Done in seconds on any machine, with no download."""
 
 
@@ -543,6 +543,8 @@ class NewRunScreen(Resilient, Screen[None]):
             text.append(f"{display(sentence, 300)}\n", "")
         text.rstrip()
         pane.update(text)
+        if self.focused is not None:  # the form above may be lower by a line now
+            self.call_after_refresh(self.focused.scroll_visible, animate=False)
 
     def on_resize(self) -> None:
         self.set_class(self.size.height < LOW, "low")
