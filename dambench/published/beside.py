@@ -16,6 +16,9 @@ from dambench.core.protocol import PRESETS, Protocol
 from dambench.published import PublishedValue
 from dambench.store.cells import Cell
 
+SUBSETS = "imagenet"
+"""The dataset whose tables are called by what was chosen of it: `imagewoof`."""
+
 SELECTION = "last epoch"
 """How every accuracy of ours is chosen: the test set selects nothing."""
 
@@ -81,11 +84,12 @@ def beside(cell: Cell, protocols: Mapping[str, Protocol]) -> list[Comparable]:
         BadInput: a file of published figures of the user's has a fault.
     """
     score = cell.scores[0]
-    if not math.isfinite(cell.mean):
-        return []
+    dataset = score.dataset.partition("#")[0]
+    if not math.isfinite(cell.mean) or score.data_name not in ("", dataset, SUBSETS):
+        return []  # a user's own folder may be called mnist, too
     some = [
         _compared(cell, value, protocols.get(score.protocol))
-        for value in published.load(score.dataset.partition("#")[0])
+        for value in published.load(dataset)
         if value.quantity == published.ACCURACY
         and value.method == score.base_method
         and value.ipc == score.ipc

@@ -46,6 +46,8 @@ class Score:
     """The run's: the set came of it, unless `from_seed` is false or the set is imported, and its networks did."""
     repeat: int = 0
     """The number of the network among those trained on the set in this run."""
+    data_name: str = ""
+    """The dataset's name in the program, where tables may call it by the name of a user's folder; empty: not known."""
     from_seed: bool = True
     """Whether another seed makes another set. False: the whole set, or several seeds are known to have made one."""
 

@@ -65,6 +65,7 @@ def counted_scores(
                 source=entry.on_source,
                 tested=entry.tested,
                 computed=entry.computed,
+                data_name=entry.config["dataset"]["name"],
                 seed=run.seed,
                 repeat=network.repeat,
                 from_seed=entry.kind not in fixed,

@@ -123,6 +123,18 @@ def test_the_whole_set_stands_beside_the_whole_set(store: Store) -> None:
     assert {each.value.ipc for each in compared(store)} == {None}
 
 
+def test_a_users_folder_of_the_same_name_is_other_data(store: Store) -> None:
+    run = msgspec.structs.replace(run_on("cifar10", options=AS_PUBLISHED), dataset=Choice("folder"))
+    add(store, run, [0.48, 0.49], card=other_data("a", "cifar10"))
+    assert compared(store) == []
+
+
+def test_a_subset_of_imagenet_has_the_figures_of_its_name(store: Store) -> None:
+    run = msgspec.structs.replace(run_on("cifar10", network="convnet-d5-w128"), dataset=Choice("imagenet"))
+    add(store, run, [0.3, 0.3], card=other_data("a", "imagewoof"))
+    assert compared(store)[0].value.text == "31.4"
+
+
 def test_data_and_methods_of_which_nothing_was_published_have_no_figure(store: Store) -> None:
     add(store, config("dm"), [0.9])
     assert compared(store) == []

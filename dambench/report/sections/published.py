@@ -63,7 +63,8 @@ def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> li
             head=["method", "trained network", "protocol", "published", "here", "gap", "differs in"],
             lines=lines,
             text="Accuracy in % as papers print it, beside what was measured here; gap: here minus published, in "
-            "points. It says something about the method only where nothing differs; ?: not stated.",
+            "points. A paper's ± is its standard deviation, ours half of the 95 % interval. A gap says something about "
+            "the method only where nothing differs; ?: not stated.",
             notes=notes,
         )
     ]
@@ -72,7 +73,19 @@ def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> li
 def records(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> Records:
     """One for each cell and published figure, the closest first, in fractions."""
     head = [
-        *(*AXES, "mean", "sets", "networks", "published", "published_std", "gap", "closest", "not_comparable_because"),
+        *(
+            *AXES,
+            "mean",
+            "low",
+            "high",
+            "sets",
+            "networks",
+            "published",
+            "published_std",
+            "gap",
+            "closest",
+            "not_comparable_because",
+        ),
         *("not_stated", "published_n", "paper", "table", "where", "recalled", "rerun", "published_protocol"),
         *("published_network", "published_labels", "published_selection", "published_preprocessing", "variant", "note"),
     ]
@@ -85,7 +98,7 @@ def records(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> 
             lines.append(
                 [
                     *(getattr(score, axis) for axis in AXES),
-                    *(cell.mean, cell.sets, len(cell.scores)),
+                    *(cell.mean, *(cell.interval or (None, None)), cell.sets, cell.networks),
                     *(value.value / 100, None if value.std is None else value.std / 100, each.gap / 100),
                     int(each in nearest),
                     "; ".join(deviation.text for deviation in each.deviations),
