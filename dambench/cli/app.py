@@ -31,6 +31,7 @@ from dambench.cli import (
     runs,
     sets,
     shot,
+    tune,
     watch,
 )
 from dambench.cli.arguments import Commands, Group
@@ -54,6 +55,7 @@ app = Commands(
 app.command()(run.run)
 app.command()(run.resume)
 app.command()(run.evaluate)
+app.command()(tune.tune)
 app.command(hidden=True)(check.checks)
 app.command()(watch.watch)
 app.command()(watch.logs)

@@ -25,6 +25,7 @@ from dambench.core.events import (
     Warned,
     remark,
 )
+from dambench.core.narration import without_test
 from dambench.published.audit import audit, sentence
 from dambench.runner import processes
 from dambench.store.recorder import Recorder
@@ -37,13 +38,21 @@ if TYPE_CHECKING:
 
 
 def record(
-    store: Store, run_id: str, job: "Job", here: Foreground, as_json: bool, beginning: "Beginning | None" = None
+    store: Store,
+    run_id: str,
+    job: "Job",
+    here: Foreground,
+    as_json: bool,
+    beginning: "Beginning | None" = None,
+    *,
+    only_validation: bool = False,
 ) -> int:
     """Run a job that has been entered in the database, and keep all its events.
 
     Args:
         as_json: print the result when it is over.
         beginning: of a run that is resumed.
+        only_validation: show nothing of the test set.
 
     Returns:
         The exit code.
@@ -67,7 +76,7 @@ def record(
 
     def keep(events: Iterator[AnyEvent]) -> None:
         for event in recorder.record(events):
-            watch.show(event)
+            watch.show(without_test(event) if only_validation else event)
             if isinstance(event, Resumed):
                 here.announce(run_id)
             if isinstance(event, Finished | Failed | Stopped):

@@ -1,5 +1,7 @@
 """What a run's events say, in a line each, for terminal, log and console alike."""
 
+from msgspec.structs import replace
+
 from dambench.core.events import (
     SKIPPED,
     Adapted,
@@ -58,11 +60,20 @@ def _summary(event: AnyEvent) -> str | None:
 def _measurement(event: Measured) -> str:
     values = event.values
     if event.evaluator == "accuracy":
-        accuracy, train = (100 * float(values[name]) for name in ("accuracy", "train_accuracy"))
-        metrics = f"accuracy {accuracy:.2f} %, train {train:.2f} %, loss {number(values['loss'])}"
+        shown = {"accuracy": "accuracy", "validation_accuracy": "validation", "train_accuracy": "train"}
+        parts = [f"{title} {100 * float(values[name]):.2f} %" for name, title in shown.items() if name in values]
+        metrics = ", ".join([*parts, *([f"loss {number(values['loss'])}"] if "loss" in values else [])])
     else:
         metrics = ", ".join(f"{name} {number(value)}" for name, value in values.items())
     return f"{event.subject} #{event.repeat}: {metrics}, {duration(event.seconds)}"
+
+
+def without_test(event: AnyEvent) -> AnyEvent:
+    """The event with nothing in it that was measured on the test set, for who chooses settings."""
+    if not isinstance(event, Measured):
+        return event
+    kept = ("validation_accuracy", "train_accuracy")
+    return replace(event, values={name: value for name, value in event.values.items() if name in kept})
 
 
 def number(value: Real) -> str:

@@ -134,6 +134,8 @@ def leaderboard(
             raise unknown("axis", axis, AXES)
     if metric.evaluator != ACCURACY.evaluator:
         only = _measured_by(metric, only)
+    if "runs.purpose" not in only[0]:  # runs that were made to choose settings by count only where they are asked for
+        only = f"({only[0]}) and runs.purpose = ''", only[1]
     broken = damaged(
         store.query, f"runs.state = 'finished' and runs.deleted_at = '' and {only[0]}", only[1], store.by_age()
     )

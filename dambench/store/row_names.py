@@ -153,8 +153,17 @@ def _traits(run: FinishedRun, config: Settings, network: str) -> Settings:
             if plugin["kind"] != "networks" or any(name.startswith(plugin["name"]) for name in (matched, network))
         ],
         # Left out where it is as it always was: names of rows are made of a digest of all this.
+        **_made_without(config),
         **({"evaluator": {"evaluator version": version, **evaluator}} if evaluator or version != 1 else {}),
     }
+
+
+def _made_without(config: Settings) -> Settings:
+    """Whether a set was made without validation images, where that is not as its protocol has it."""
+    held_out, wanted = config.get("held_out"), config.get("protocol", {}).get("hold_out")
+    if bool(held_out) == bool(wanted):
+        return {}
+    return {"held out": "validation" if held_out else "none"}
 
 
 def _name_rows(entries: Sequence[EvaluatedRun]) -> None:
@@ -212,6 +221,7 @@ def _settings_shown(entry: EvaluatedRun) -> Settings:
     return (
         changed
         | ({"preprocessing": zca} if zca != "mean/std" else {})
+        | ({"held out": entry.traits["held out"]} if "held out" in entry.traits else {})
         | ({"precision": "bf16"} if entry.traits["precision"] == "bf16" else {})
         | ({"factor": factor} if (factor := entry.options.get("factor", 1)) != 1 else {})
     )

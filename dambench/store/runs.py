@@ -47,8 +47,11 @@ EVENT = msgspec.json.Decoder(AnyEvent)
 """Made once: to look at so many types takes longer than to read an event."""
 
 _MADE = "coalesce(json_extract({}.config, '$.where.made'), '')"
+_HELD_OUT = "coalesce(json_extract({}.config, '$.held_out.sha256'), '')"
+"""The whole set less its validation images has the digest of the whole set."""
 MAKER = f"""(select maker.id from artifacts join runs as maker on maker.number = artifacts.run
     where artifacts.sha256 = {_MADE.format("runs")} and {_MADE.format("maker")} = ''
+    and {_HELD_OUT.format("maker")} = {_HELD_OUT.format("runs")}
     order by maker.deleted_at != '', maker.number limit 1)"""
 """The id of the run whose set a run only evaluates, in SQL; null: it makes its own, or that run is not here."""
 
