@@ -1,0 +1,155 @@
+"""`python -m benchmarks.tuning [NAME…]`: how the settings of our own recipes were chosen, and the record of it.
+
+Each line of `tuning.jsonl` is a grid that was tried by `dambench tune`: on validation images, which networks and
+sets have not seen, with the mean validation accuracy of every seed and combination. What was on the test set is neither
+printed nor kept there. A recipe keeps its settings unless others are clearly better: by the interval of the paired
+difference over the seeds.
+
+Runs are kept in a database of their own, so that an interrupted grid goes on where it was.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dambench import __version__
+from dambench.cli.output import table
+
+RECORDS = Path(__file__).with_name("tuning.jsonl")
+
+
+@dataclass(frozen=True)
+class Search:
+    """A grid for one recipe."""
+
+    name: str
+    recipe: str
+    method: str
+    dataset: str
+    protocol: str
+    grid: tuple[str, ...]
+    keeps: dict[str, Any]
+    """What the recipe has."""
+    more: tuple[str, ...] = ()
+    """Further options of `dambench tune`."""
+
+
+def _digits(method: str, values: str, lr: float) -> Search:
+    grid = (f"method.lr_images={values}",)
+    return Search(f"{method}-digits", "default", method, "digits", "fair-quick", grid, {"method.lr_images": lr})
+
+
+def _brief(method: str, values: str, lr: float) -> Search:
+    grid, more = (f"method.lr_images={values}",), ("--recipe", "brief")
+    return Search(f"{method}-brief", "brief", method, "mnist", "fair-brief", grid, {"method.lr_images": lr}, more)
+
+
+SEARCHES = (
+    _digits("dm", "0.1,1.0,10.0", 1.0),
+    _digits("datadam", "0.1,1.0,10.0", 1.0),
+    _digits("dc", "0.01,0.1,1.0", 0.1),
+    _digits("dsa", "0.01,0.1,1.0", 0.1),
+    _digits("mtt", "1.0,10.0,100.0", 10.0),
+    _digits("datm", "0.1,1.0,10.0", 1.0),
+    _digits("pad", "0.1,1.0,10.0", 1.0),
+    _brief("dm", "0.3,1.0,3.0", 1.0),
+    _brief("datadam", "0.3,1.0,3.0", 1.0),
+    _brief("dc", "0.03,0.1,0.3", 0.1),
+    _brief("dsa", "0.03,0.1,0.3", 0.1),
+    _brief("mtt", "100.0,300.0,1000.0", 300.0),
+    _brief("datm", "100.0,300.0,1000.0", 300.0),
+    _brief("pad", "100.0,300.0,1000.0", 300.0),
+)
+"""At IPC 1, three seeds, two networks each: what a small machine can do."""
+
+
+def main() -> int:
+    names = "\n".join(f"  {search.name}" for search in SEARCHES)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tuning",
+        description=f"Grids for our own recipes, on validation images:\n\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", metavar="NAME", nargs="*", help="which ones [default: all]")
+    parser.add_argument("--db", default="tuning.db", help="where the runs are kept [default: tuning.db]")
+    parser.add_argument("--show", action="store_true", help="run nothing: print the record")
+    given = parser.parse_args()
+    by_name = {search.name: search for search in SEARCHES}
+    if unknown := [name for name in given.names if name not in by_name]:
+        parser.error(f"there is no search {unknown[0]!r}")
+    if given.show:
+        show(read())
+        return 0
+    for name in given.names or by_name:
+        keep(_record(by_name[name], given.db))
+    return 0
+
+
+def _record(search: Search, db: str) -> dict[str, Any]:
+    command = ["tune", "--method", search.method, "--dataset", search.dataset, "--ipc", "1", "--seeds", "0-2"]
+    command += ["--protocol", search.protocol, "--eval-repeats", "2", "--device", "cpu", *search.more]
+    command += [part for pair in search.grid for part in ("--grid", pair)]
+    done = subprocess.run(
+        [sys.executable, "-m", "dambench", *command, "--db", db, "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if not done.stdout:
+        sys.exit(f"{search.name}: dambench tune ended with {done.returncode}, and without a result.")
+    result = json.loads(done.stdout)
+    chosen = [trial["settings"] for trial in result["trials"] if trial["chosen"]]
+    return {
+        "search": search.name,
+        "recipe": search.recipe,
+        "method": search.method,
+        "dataset": search.dataset,
+        "ipc": 1,
+        "protocol": search.protocol,
+        "networks": 2,
+        "keeps": search.keeps,
+        "best": chosen[0] if chosen else None,
+        "trials": [
+            {key: trial[key] for key in ("settings", "validation_accuracy", "mean", "std")}
+            for trial in result["trials"]
+        ],
+        "command": " ".join(["dambench", *command]),
+        "dambench": __version__,
+        "threads": os.environ.get("OMP_NUM_THREADS", ""),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def read(path: Path = RECORDS) -> list[dict[str, Any]]:
+    """The record, a search a line."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def keep(record: dict[str, Any], path: Path = RECORDS) -> None:
+    """Add a search, in place of an older one of its name."""
+    rest = [other for other in read(path) if other["search"] != record["search"]]
+    path.write_text("".join(f"{json.dumps(one, sort_keys=True)}\n" for one in [*rest, record]))
+
+
+def show(records: list[dict[str, Any]]) -> None:
+    """Print what was tried, and what the recipe keeps."""
+    lines = []
+    for record in records:
+        for trial in record["trials"]:
+            kept, best = record["keeps"] == trial["settings"], record["best"] == trial["settings"]
+            mean = "diverged" if trial["mean"] is None else f"{100 * trial['mean']:.1f}"
+            spread = "" if trial["std"] is None else f" ± {100 * trial['std']:.1f}"
+            settings = ", ".join(f"{name} {value}" for name, value in trial["settings"].items())
+            marks = ", ".join(word for word, there in (("kept", kept), ("best", best)) if there)
+            lines.append([record["search"], settings, mean + spread, len(trial["validation_accuracy"]), marks])
+    table(["search", "settings", "validation %", "seeds", ""], lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
