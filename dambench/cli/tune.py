@@ -16,6 +16,7 @@ from dambench.cli.store import open_store
 from dambench.core import config, grid
 from dambench.core.config import MAX_RUNS, Request
 from dambench.core.errors import BadInput
+from dambench.core.protocol import preset
 from dambench.core.sanitize import counted, display
 from dambench.store import runs as stored
 from dambench.store import tuning
@@ -129,6 +130,14 @@ def _settled(
     from dambench import engine
 
     jobs: list[tuple[str, grid.Point, Request, Job]] = []
+    for _, _, request in requests:
+        protocol = preset(request.protocol or PROTOCOL)
+        if protocol.hold_out is None:
+            raise BadInput(
+                f"Settings are chosen by validation images, and the protocol {protocol.name} holds none out: take "
+                "fair-quick, fair-brief or fair.",
+                field="protocol",
+            )
     for arm, point, request in requests:
         try:
             job = engine.prepare(request.each_seed()[0], here.watch.say)
@@ -136,11 +145,10 @@ def _settled(
             where = f" with {_in_words(point)}" if point else ""
             raise BadInput(f"The arm {display(arm, 60)}{where}: {error}") from None
         if not job.config.validates:
-            name = job.config.protocol.name
-            why = f"is to be run under {name}, which holds none out: take fair-quick, fair-brief or fair"
-            if job.config.protocol.hold_out:
-                why = "brings a set that may have been made of them"
-            raise BadInput(f"Settings are chosen by validation images, and {display(arm, 60)} {why}.")
+            raise BadInput(
+                f"Settings are chosen by validation images, and {display(arm, 60)} brings a set that may have been "
+                "made of them."
+            )
         if jobs and job.config.held_out != jobs[0][-1].config.held_out:
             raise BadInput("Every arm and point of a grid must have the same validation images.")
         jobs.append((arm, point, request, job))

@@ -13,9 +13,9 @@ from tests.cli.lab import printed
 
 SMALL = [
     *("tune", "--dataset", "digits", "--network", "convnet-d1-w4", "--eval-repeats", "1", "--device", "cpu"),
-    *("--seeds", "0-1", "--iterations", "3"),
+    *("--iterations", "3"),
 ]
-DM = [*SMALL, "--method", "dm", "--set", "method.batch_real=8", "--grid", "method.lr_images=0.1,1"]
+DM = [*SMALL, "--seeds", "0-1", "--method", "dm", "--set", "method.batch_real=8", "--grid", "method.lr_images=0.1,1"]
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def _option(trial: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def test_no_report_counts_its_runs_unless_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    printed(capsys, *SMALL, "--method", "random")
+    printed(capsys, *SMALL, "--method", "random", "--seeds", "0")
     assert run_cli(["report"]) == 0
     assert "No finished runs yet" in capsys.readouterr().out
     assert run_cli(["report", "--filter", "purpose:tuning"]) == 0
@@ -63,9 +63,7 @@ def test_no_report_counts_its_runs_unless_they_are_asked_for(capsys: pytest.Capt
 
 
 def test_nothing_of_the_test_set_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli([*SMALL, "--arms", "random,herding", "--set", "method.factor=1"]) in (0, 2)
-    capsys.readouterr()
-    assert run_cli([*SMALL, "--method", "random"]) == 0
+    assert run_cli([*SMALL, "--method", "random", "--seeds", "0"]) == 0
     shown = capsys.readouterr()
     (run,) = {row["id"] for row in printed(capsys, "runs") if row["method"] == "random" and row["seed"] == 0}
     (score,) = printed(capsys, "show", run)["scores"]
@@ -78,7 +76,7 @@ def test_nothing_of_the_test_set_is_shown(capsys: pytest.CaptureFixture[str]) ->
     ("arguments", "said"),
     [
         (["--method", "dm", "--objective", "accuracy"], "the test set may choose nothing"),
-        (["--method", "dm", "--protocol", "quick"], "which holds none out"),
+        (["--method", "dm", "--protocol", "quick"], "holds none out"),
         (["--arms", "dm,random", "--grid", "method.lr_images=1,2"], "The arm random with lr_images 1"),
         (["--arms", "dm,dm"], "each must be there once"),
         (["--method", "dm", "--grid", "ipc=1,10"], "not a setting to be chosen"),
@@ -91,7 +89,7 @@ def test_what_cannot_be_tuned_is_one_sentence_and_leaves_no_database(
     assert run_cli(["tune", "--dataset", "digits", "--device", "cpu", *arguments]) == 2
     shown = capsys.readouterr()
     assert said in shown.err
-    assert shown.err.count("\n") == 1
+    assert shown.err.removeprefix("Preparing digits: this is done once.\n").count("\n") == 1
     assert not shown.out
     assert not Path("runs.db").exists()
 
