@@ -127,13 +127,10 @@ class PixelImages(LearnedImages):
                 tensor.copy_(resume[name])
 
     def _more(self) -> dict[str, Tensor]:
-        return {
-            "square": self._square,
-            "count": self._count,
-            "scale": self._scale,
-            "best": self._best,
-            "waited": self._waited,
-        }
+        """What there is to remember beside images and momentum, by how they move."""
+        adam = {"square": self._square, "count": self._count} if self._steps.optimiser == "adamw" else {}
+        plateau = {"scale": self._scale, "best": self._best, "waited": self._waited} if self._steps.patience else {}
+        return adam | plateau
 
     @torch.no_grad()
     def shown(self) -> Tensor:

@@ -21,4 +21,5 @@ class Options(config.Options, frozen=True):
 
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step]:
     """Choose once, without replacement; the run's seed decides."""
-    yield Step(0, problem.synthetic_set(problem.random_subset(options.factor), factor=options.factor))
+    factor = getattr(options, "factor", 1)  # a method from outside may bring options of its own
+    yield Step(0, problem.synthetic_set(problem.random_subset(factor), factor=factor))

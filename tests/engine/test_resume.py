@@ -50,8 +50,9 @@ ITERATING = [name for name in DISTILLING if "iterations" in registry.load("metho
 LONG = ("dc", "dsa", "datadam", "mtt", "datm", "pad", "herding", "kcenter", "kmeans")
 """Methods whose tiny run takes more than a moment."""
 
-GUARD = ("in_a_row", "losses", "gated", "held")
-"""Remembered for the case that a step has to be left out: tests/matching/test_optimised.py."""
+GUARD = ("in_a_row", "losses", "gated", "held", "waited")
+"""Remembered for the case that a step has to be left out: tests/matching/test_optimised.py. Or that no loss falls:
+tests/matching/test_pixel_space.py."""
 
 
 @pytest.fixture(autouse=True)
