@@ -44,6 +44,7 @@ def record(
     here: Foreground,
     as_json: bool,
     beginning: "Beginning | None" = None,
+    then: Callable[[], tuple[int, dict[str, Any]]] = lambda: (0, {}),
     *,
     only_validation: bool = False,
 ) -> int:
@@ -53,6 +54,7 @@ def record(
         as_json: print the result when it is over.
         beginning: of a run that is resumed.
         only_validation: show nothing of the test set.
+        then: what follows once it has finished: its exit code, and what it adds to the result.
 
     Returns:
         The exit code.
@@ -113,13 +115,17 @@ def record(
         kept = f" What was kept stays; `dambench resume {run_id}` goes on from there."
         watch.say(f"dambench: {error}{'' if isinstance(error, KeptElsewhere) else kept}")
         return 1
-    if isinstance(last[-1], Finished) and files.is_imported(last[-1].set_sha256):
-        details = store.describe(run_id)
-        if lines := audit(details["scores"], details["run"]["protocol"]):
-            watch.say(sentence(lines))
+    code = exit_code(last[-1])
+    more: dict[str, Any] = {}
+    if isinstance(last[-1], Finished):
+        if files.is_imported(last[-1].set_sha256):
+            details = store.describe(run_id)
+            if lines := audit(details["scores"], details["run"]["protocol"]):
+                watch.say(sentence(lines))
+        code, more = then()
     if as_json:
-        print(json.dumps(result(store, run_id)), flush=True)
-    return exit_code(last[-1])
+        print(json.dumps(result(store, run_id) | more), flush=True)
+    return code
 
 
 def exit_code(last: AnyEvent | None) -> int:

@@ -1,6 +1,7 @@
 """Begin a run, go on with one, evaluate the set of one."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +17,11 @@ from dambench.cli.process import AGAIN, detach, foreground
 from dambench.cli.record import record, result
 from dambench.cli.signals import EXIT_CODES
 from dambench.cli.store import open_store
+from dambench.cli.twin import record_twin
 from dambench.core import config, files, sanitize
 from dambench.core.config import Choice, Request, RunConfig, SetRef
 from dambench.core.errors import BadInput
+from dambench.core.hard_labels import wants_twin
 from dambench.core.units import duration
 from dambench.runner import processes
 from dambench.store import runs as stored
@@ -83,7 +86,9 @@ def run(
                 job = job.with_seed(request.seed or 0)
                 finished = None if again else store.finished(job.config, job.card)
                 if finished:
-                    _point_out(store, finished, job, request, here.watch, as_json)
+                    twin_code, more = record_twin(store, finished, job, request, here, again=False)
+                    _point_out(store, finished, job, request, here.watch, as_json, more)
+                    code = max(code, twin_code)
                     continue
                 source = job.recipe.source if job.recipe else ""
                 run_id = store.create(
@@ -91,7 +96,8 @@ def run(
                 )
                 here.announce(run_id)
                 here.watch.say(f"run {run_id}" + (f", settings: {source}" if job.recipe else ""))
-                code = max(code, record(store, run_id, job, here, as_json))
+                then = partial(record_twin, store, run_id, job, request, here, again=again)
+                code = max(code, record(store, run_id, job, here, as_json, then=then))
             if finished:
                 here.announce(finished)  # if no other was begun
             if len(requests) == 1 and not code and (few := checking.few_sets(store, job)):
@@ -111,14 +117,19 @@ def _check_ways(flags: list[str], context: typer.Context) -> None:
         raise BadInput("--detach, --dry-run and --check exclude each other: begin a run, measure it, or look at it.")
 
 
+@request_options(hard_twin="")
 def resume(
     context: typer.Context,
     run_id: Annotated[str, Argument(metavar="ID", help="Of a run that stopped, failed or was lost.")],
+    *,
+    given: dict[str, Any],
     headless: Annotated[bool, Option("--headless", help="Here, in the foreground, not in the background.")] = False,
     db: Db = None,
     as_json: Json = False,
 ) -> int:
     """Go on with a run from its last checkpoint, as if it had never been interrupted."""
+    request = config.read(Request, config.overlay({}, given), "the request")
+    wants_twin(request)
     path = db or stored.default_path()
     stored.check(path)
     with open_store(path) as store:
@@ -142,7 +153,8 @@ def resume(
                 here.watch.say,
             )
             here.watch.say(f"run {row.id}, resumed")
-            return record(store, row.id, job, here, as_json, beginning)
+            then = partial(record_twin, store, row.id, job, request, here, again=False)
+            return record(store, row.id, job, here, as_json, beginning, then)
 
 
 @request_options(
@@ -151,6 +163,7 @@ def resume(
     protocol="the run's",
     device="the run's",
     threads="",
+    hard_twin="",
     name="",
     tags="",
 )
@@ -169,6 +182,7 @@ def evaluate(
     """Train other networks on the set of a finished run, and test them: cross-architecture evaluation."""
     choice = Choice(evaluator, config.settings(settings or [], ("evaluator",)).get("evaluator", {}))
     request = config.read(Request, config.overlay({}, given), "the request")
+    wants_twin(request)
     path = db or stored.default_path()
     stored.check(path)
     with open_store(path) as store:
@@ -197,18 +211,22 @@ def evaluate(
             job = engine.evaluation(job, request, made_set, choice)
             finished = None if again else store.finished(job.config, job.card, row.set_sha256)
             if finished:
-                _point_out(store, finished, job, request, here.watch, as_json)
+                code, more = record_twin(store, finished, job, request, here, again=False)
+                _point_out(store, finished, job, request, here.watch, as_json, more)
                 here.announce(finished)
-                return 0
+                return code
             new = store.create(
                 job.config, job.card, request.name or "", request.tags or [], here.process(), row.recipe, overrides
             )
             here.announce(new)
             here.watch.say(f"run {new}, of the set of {row.id}")
-            return record(store, new, job, here, as_json)
+            then = partial(record_twin, store, new, job, request, here, again=again)
+            return record(store, new, job, here, as_json, then=then)
 
 
-def _point_out(store: Store, run_id: str, job: "Job", request: Request, watch: Watch, as_json: bool) -> None:
+def _point_out(
+    store: Store, run_id: str, job: "Job", request: Request, watch: Watch, as_json: bool, more: dict[str, Any]
+) -> None:
     """Say that no run is begun, because this finished one did what is requested, and what has no effect or no use."""
     for note in [*job.card.notes, *job.notes]:
         watch.say(f"note: {sanitize.display(note, 1000)}")
@@ -218,7 +236,7 @@ def _point_out(store: Store, run_id: str, job: "Job", request: Request, watch: W
     if request.name or request.tags:
         watch.say(f"--name and --tag are of new runs. `dambench tag {run_id}` and `note {run_id}` change this one.")
     if as_json:
-        print(json.dumps(result(store, run_id) | {"existing": True}), flush=True)
+        print(json.dumps(result(store, run_id) | {"existing": True} | more), flush=True)
 
 
 def _check_set(row: RunRow, sha256: str) -> None:

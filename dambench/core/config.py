@@ -56,6 +56,8 @@ Kind = Literal["text", "integer", "number", "boolean", "list"]
 COMPILING = ("auto", "on", "off")
 """Whether networks are compiled."""
 
+SWITCH = ("on", "off")
+
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of every method's, dataset's and network's options."""
@@ -315,6 +317,16 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         str | None, option("Compile", "Compile the networks; auto: in long runs", "auto", choices=COMPILING)
     ] = None
     deterministic: Annotated[bool | None, option("Deterministic", "Only deterministic operations, also on CUDA")] = None
+    hard_twin: Annotated[
+        str | None,
+        option(
+            "Hard twin",
+            "Evaluate a set that carries soft labels or a rate, which the protocol uses, with hard labels at the usual "
+            "rate, too",
+            "on",
+            choices=SWITCH,
+        ),
+    ] = None
     threads: Annotated[Threads | None, option("Threads", "CPU threads of torch; 0: its own choice", "0")] = None
     checkpoint_every: Annotated[
         Seconds | None, option("Checkpoint", "Seconds between two checkpoints, at least", "30")

@@ -293,6 +293,15 @@ def strong(dataset: str) -> Protocol:
     return PRESETS[STRONG.get(dataset, "strong")]
 
 
+PRESETS["soft-hard"] = msgspec.structs.replace(
+    PRESETS["soft"],
+    name="soft-hard",
+    labels="hard",
+    temperature=1.0,
+    source="ours: as soft, with hard labels in place of the teacher's, for the twins of such sets",
+)
+
+
 def _fair(name: str, base: str) -> Protocol:
     return msgspec.structs.replace(
         PRESETS[base],

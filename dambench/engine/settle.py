@@ -34,6 +34,7 @@ from dambench.core.events import (
     DataCard,
     Environment,
 )
+from dambench.core.hard_labels import wants_twin
 from dambench.core.protocol import Protocol, preset
 from dambench.engine.job import Job
 from dambench.training.policy import STACK, Policy, choose_compiling, choose_device, choose_precision, micro_batch
@@ -77,6 +78,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     # What needs no data comes before they are prepared, which may take minutes.
     method_name, dataset = (_registered(kind, request.choice(kind)) for kind in ("method", "dataset"))
     protocol = preset("quick" if request.protocol is None else request.protocol)
+    wants_twin(request)
     device = choose_device("auto" if request.device is None else request.device)
     choose_precision(request.precision, device)
     choose_compiling(request.compile, device, 0, False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dambench.core import files
+from dambench.core.hard_labels import RATE, SOFT, TEACHER
 from dambench.core.units import size
 from dambench.store.results import Query
 from dambench.store.rows import SqlRow
@@ -37,8 +38,8 @@ class SetBytes:
 
     @property
     def carries(self) -> tuple[str, ...]:
-        """What a protocol with hard labels and its own learning rate leaves out: `soft labels`, `learning rate`."""
-        return tuple(part for part in ("soft labels", "learning rate") if part in self.parts)
+        """What there is of it besides images, classes and their whitening, as `core.hard_labels` calls it."""
+        return tuple(part for part in (SOFT, RATE, TEACHER) if part in self.parts)
 
     @property
     def in_words(self) -> str:
