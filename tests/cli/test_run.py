@@ -26,8 +26,9 @@ def test_run_prints_one_object_and_stores_the_same(capsys: pytest.CaptureFixture
     result = printed(capsys, *DM)
     assert set(result) == {
         *("run", "state", "method", "dataset", "ipc", "network", "protocol", "seed", "accuracy", "std", "n", "scores"),
-        *("seconds", "peak_memory_bytes", "synthetic_sha256", "warnings"),
+        *("seconds", "peak_memory_bytes", "joules", "joules_shared", "synthetic_sha256", "warnings", "hard_twin"),
     }
+    assert result["hard_twin"] is None
     assert (result["state"], result["method"], result["ipc"], result["n"]) == ("finished", "dm", 1, 2)
     assert 0 <= result["accuracy"] <= 1
     assert result["accuracy"] == pytest.approx(sum(s["accuracy"] for s in result["scores"]) / 2)
