@@ -39,6 +39,8 @@ def test_published_hashes_do_not_change() -> None:
     assert {name: protocol.sha256[:12] for name, protocol in PRESETS.items()} == {
         "quick": "3528e120eaac",
         "soft-hard": "fec0a758b310",
+        "strong": "49b960aced1b",
+        "strong-short": "d33dfc48a638",
         "brief": "00bada8d0342",
         "datadam": "5d2198952911",
         "datadam-table": "b14738d71d52",
