@@ -27,6 +27,7 @@ def published_(
             "method with published figures", method, {value.method for value in values}
         )
     values = tuple(v for v in values if dataset in (None, v.dataset) and method in (None, v.method))
+    values = tuple(sorted(values, key=_order))
     if as_json:
         print(json.dumps([_facts(value) for value in values]))
         return
@@ -36,6 +37,12 @@ def published_(
     )
     recalled = sum(value.recalled for value in values)
     say(f"{len(values)} figures, {recalled} of them recalled and not checked. --json has all that is known of each.")
+
+
+def _order(value: published.PublishedValue) -> tuple[Any, ...]:
+    """A key that puts what can be compared together, accuracies first."""
+    measured_on = (value.ipc is None, value.ipc or 0, value.network, value.paper, value.table)
+    return value.dataset, value.name.lower(), value.quantity != published.ACCURACY, value.quantity, *measured_on
 
 
 def _line(value: published.PublishedValue) -> list[Any]:
