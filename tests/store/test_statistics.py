@@ -10,6 +10,7 @@ from scipy import stats
 from dambench.store.statistics import (
     Sample,
     bootstrap_interval,
+    degrees_of_freedom,
     difference,
     holm,
     ratio_interval,
@@ -104,24 +105,34 @@ def test_only_shared_seeds_and_repeats_make_a_pair() -> None:
 
 
 def test_where_fewer_than_three_seeds_are_shared_all_set_means_are_tested_by_welch() -> None:
-    a, b = _sets(0.5, 0.62, 0.7), _sets(0.55, 0.65, 0.7, 0.9, seeds=(1, 2, 3, 4))
+    a, b = _sets(0.5, 0.62, 0.7), _sets(0.55, 0.65, 0.9, seeds=(1, 2, 3))
     found = difference(a, b)
     expected = stats.ttest_ind(a.values, b.values, equal_var=False)
     assert found.p == pytest.approx(expected.pvalue)
     assert found.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
-    assert (found.design, found.seeds, found.sets) == ("Welch", (), (3, 4))
+    assert (found.design, found.seeds, found.sets) == ("Welch", (), (3, 3))
+
+
+def test_degrees_of_freedom_are_satterthwaite_s_and_fewer_where_counts_differ() -> None:
+    # By hand: (2 + 1)² / (4 / 4 + 1 / 4) with as many each; else 9 / (4 / 2 + 1 / 4 + 2 · 1/4), and of three parts …
+    assert degrees_of_freedom([(2, 4), (1, 4)]) == pytest.approx(7.2)
+    assert degrees_of_freedom([(2, 2), (1, 4)]) == pytest.approx(9 / 2.75)
+    # … 16 / (4 / 2 + 1 / 4 + 1 / 4 + 2 · 1/4 + 2 · 1/4 + 0).
+    assert degrees_of_freedom([(2, 2), (1, 4), (1, 4)]) == pytest.approx(16 / 3.5)
 
 
 def test_a_method_is_tested_against_one_set_by_sets_and_networks() -> None:
-    method, whole = (
-        Sample(((0.5, 0.6), (0.6, 0.7), (0.8, 0.8)), seeds=(0, 1, 2)),
-        Sample(((0.9, 0.91, 0.95),), "network"),
-    )
-    found = difference(method, whole)
-    expected = stats.ttest_ind([0.55, 0.65, 0.8], [0.9, 0.91, 0.95], equal_var=False)
-    assert found.p == pytest.approx(expected.pvalue)
-    assert found.mean == pytest.approx(2 / 3 - 0.92)
-    assert (found.design, found.sets, found.networks) == ("Welch", (3, 1), (6, 3))
+    method = Sample(((0.5, 0.6), (0.6, 0.7), (0.8, 0.8)), seeds=(0, 1, 2))
+    for networks in ((0.9, 0.91, 0.95), (0.9, 0.91, 0.95, 0.94, 0.93)):
+        found = difference(method, Sample((networks,), "network"))
+        variances = [np.var(part, ddof=1) / len(part) for part in ([0.55, 0.65, 0.8], networks)]
+        counts = [2, len(networks) - 1]
+        freedom = degrees_of_freedom([(float(v), f) for v, f in zip(variances, counts, strict=True)])
+        gap, error = 2 / 3 - mean(networks), sum(variances) ** 0.5
+        assert found.mean == pytest.approx(gap)
+        assert found.p == pytest.approx(2 * stats.t.sf(abs(gap) / error, freedom))
+        assert found.interval == pytest.approx(stats.t.interval(0.95, freedom, gap, error))
+        assert (found.design, found.sets, found.networks) == ("Welch", (3, 1), (6, len(networks)))
 
 
 def test_what_cannot_be_told_has_a_reason_and_no_p() -> None:
