@@ -20,6 +20,7 @@ from dambench import __version__
 from dambench.cli import (
     catalog,
     check,
+    compare,
     db,
     doctor,
     experts,
@@ -64,6 +65,7 @@ app.command(context_settings={"ignore_unknown_options": True, "help_option_names
 app.command()(runs.note)
 app.command()(shot.shot)
 app.command()(report.report)
+app.command()(compare.compare)
 app.command()(runs.runs)
 app.command()(runs.show)
 app.command("import")(sets.import_)

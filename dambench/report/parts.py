@@ -1,5 +1,6 @@
 """Parts of a report before any format: a title, a table and sentences each, which formats write in their own way."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -52,3 +53,8 @@ class Section:
     parts: Callable[[Leaderboard, Sequence[str], Sequence[str]], list[Part]]
     records: Callable[[Leaderboard, Sequence[str], Sequence[str]], Records]
     usual: bool = True
+
+
+def finite(value: float | None) -> float | None:
+    """The value; None in place of what is no number."""
+    return value if value is not None and math.isfinite(value) else None

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 from dambench import __version__
 from dambench.core.protocol import Budget, Protocol
-from dambench.core.sanitize import display
+from dambench.core.sanitize import counted, display
 from dambench.core.units import duration, size
 from dambench.report import names
 from dambench.store.cells import Cell, Key
-from dambench.store.leaderboard import Leaderboard, MethodCost, Table
+from dambench.store.costs import MethodCost
+from dambench.store.leaderboard import Leaderboard, Table
 from dambench.store.metrics import MetricRow
 from dambench.store.statistics import ENOUGH, Difference, too_few
+from dambench.store.transfer import Transfer
 
 MISSING = "–"
 SOURCE = "†"
@@ -68,6 +70,12 @@ def _few(items: Sequence[str], between: str) -> str:
     return display(between.join(items[:FEW]), 2000) + more
 
 
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = names or ("none",)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def selection(board: Leaderboard) -> str:
     """Name the filter of the runs, for what stands beside a table; empty: all are meant."""
     return f"; only runs meant by {display(board.only)}" if board.only else ""
@@ -117,7 +125,7 @@ def name(axes: Sequence[str], key: Key) -> str:
 
 
 def head(table: Table, rows: Sequence[str], columns: Sequence[str]) -> list[str]:
-    more = ["mean", "drop"] if table.transfer else []
+    more = UNSEEN if table.transfer else []
     return [display(", ".join(map(names.of_axis, rows))), *(name(columns, column) for column in table.columns), *more]
 
 
@@ -141,15 +149,32 @@ def lines(
             TableEntry(MISSING) if cell is None else entry(cell, bold=best, mark=several) for cell, best in cells
         ]
         if table.transfer:
-            average, drop = table.transfer.get(row, (None, None))
-            entries += [TableEntry(MISSING if v is None else figure(table.metric, v)) for v in (average, drop)]
+            found = (result.rows[row] for result in table.transfer if row in result.rows)
+            entries += unseen(table.metric, next(found, None))
         named.append((name(rows, row), entries))
     if table.majority:
         rates = [table.majority.get(column) for column in table.columns]
         entries = [TableEntry(MISSING if rate is None else f"{100 * rate:.1f}") for rate in rates]
-        entries += [TableEntry(MISSING)] * (2 if table.transfer else 0)
+        entries += [TableEntry(MISSING)] * (len(UNSEEN) if table.transfer else 0)
         named.append(("majority class", entries))
     return named
+
+
+UNSEEN = ["unseen mean", "between sets", "worst unseen", "drop"]
+"""Columns beside those of networks."""
+
+
+def unseen(metric: MetricRow, transfer: Transfer | None) -> list[TableEntry]:
+    """How the sets of a row serve unseen networks, for the columns of UNSEEN."""
+    if transfer is None:
+        return [TableEntry(MISSING)] * len(UNSEEN)
+    half = MISSING if transfer.interval is None else figure(metric, transfer.interval.half)
+    return [
+        TableEntry(f"{figure(metric, transfer.mean)} ± {half}", counted(transfer.sets, "set")),
+        TableEntry(MISSING if transfer.std is None else figure(metric, transfer.std)),
+        TableEntry(figure(metric, transfer.worst), name(["network"], (transfer.worst_network,))),
+        TableEntry(MISSING if transfer.drop is None else figure(metric, transfer.drop, sign="+")),
+    ]
 
 
 def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> TableEntry:
@@ -304,9 +329,10 @@ def signs(tables: Sequence[Table], *, bold: str, brief: bool = False) -> list[st
             any(table.best for table in tables),
         ),
         f"{SOURCE}: on the network that the set was matched on.": (f"{SOURCE} on the network matched on.", several),
-        f"mean: over all networks of the table, where a row has them all; drop: how {much} the {name} on the "
-        "network matched on is above the mean of the others.": (
-            "mean: of all networks; drop: from the one matched on to the mean of the others.",
+        f"unseen mean: over the networks that no row was matched on and all rows have, ± over sets; between sets: the "
+        f"standard deviation of that; drop: how {much} the {name} on the network matched on is above it, on the same "
+        "sets.": (
+            "unseen: networks that no row was matched on; drop: from the one matched on to their mean.",
             any(table.transfer for table in tables),
         ),
         f"{ONLY}: this set only. No seed changes the set, or it was imported alone: ± is over its networks.": (

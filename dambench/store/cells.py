@@ -1,9 +1,10 @@
 """Cells: the scores that belong to one row and one column of a table, by synthetic set and network."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from dambench.store import statistics
 from dambench.store.metrics import ACCURACY, MetricRow
@@ -143,3 +144,13 @@ class Cell:
     def spread(self) -> VarianceComponents:
         """Between sets and within them."""
         return statistics.variance_components(self.sample.sets)
+
+
+def order(axes: Sequence[str], key: Key) -> tuple[Any, ...]:
+    """Random first, whole last, numbers as numbers."""
+    parts = []
+    for axis, value in zip(axes, key, strict=True):
+        base = str(value).partition(" ")[0]
+        rank = {"random": 0, "whole": 2}.get(base, 1) if axis == "method" else 1
+        parts.append((rank, value if isinstance(value, int) else 0, "" if value is None else str(value)))
+    return tuple(parts)

@@ -6,52 +6,28 @@ Of a seed the newest run counts, as a whole: repeating a command adds no evidenc
 evaluation network or dataset is ever in the same table unless it has a row or a column of its own.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 import msgspec
 
 from dambench.core.errors import unknown
 from dambench.core.protocol import Protocol
-from dambench.core.sanitize import counted
-from dambench.store.cells import Cell, CellKey, Key, Score
+from dambench.store.cells import Cell, CellKey, Key, Score, order
+from dambench.store.costs import MethodCost, costs
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.ranking import missing_seeds, rank
 from dambench.store.results import damaged
-from dambench.store.row_names import EvaluatedRun, evaluated_runs, method_label
-from dambench.store.rows import SqlRow
+from dambench.store.row_names import evaluated_runs, method_label
 from dambench.store.runs import Store
 from dambench.store.scores import counted_scores
-from dambench.store.statistics import mean
+from dambench.store.transfer import CrossArchitecture, cross_architecture
 
 AXES = ("method", "dataset", "ipc", "network", "protocol")
 """What rows and columns can stand for. `network` is the one trained on the set."""
 
 BASELINES = ("random", "whole")
-
-
-@dataclass(frozen=True)
-class MethodCost:
-    """The cost of a method for one column, median over its runs."""
-
-    method: str
-    dataset: str
-    ipc: int | None
-    network: str
-    protocol: str
-    experts_seconds: float
-    """The most that a run spent on experts, which the others found trained; 0: none needed any."""
-    distil_seconds: float | None
-    """None: these runs have only evaluated sets of others."""
-    distil_peak_bytes: int
-    evaluate_seconds: float
-    """Per network."""
-    evaluate_peak_bytes: int
-    device: str
-    runs: int
 
 
 @dataclass
@@ -69,9 +45,8 @@ class Table:
     """By column: test accuracy of always answering the most frequent class."""
     best: set[CellKey] = field(default_factory=set)
     """The highest mean of each place, and all that are not told apart from it."""
-    transfer: dict[Key, tuple[float, float | None]] = field(default_factory=dict)
-    """Where columns are networks, by row: the mean accuracy over all of them, and how much higher that on the network
-    which was matched on is than the mean of the others. Rows that lack a network have none."""
+    transfer: list[CrossArchitecture] = field(default_factory=list)
+    """Where columns are networks, of the rows that differ in nothing but the method: how they serve unseen networks."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -101,6 +76,14 @@ class Leaderboard:
     """The filter that all these runs have met."""
     sections: tuple[str, ...] = ()
     """Those that a report of it is to have; empty: the usual ones."""
+    test_images: dict[str, int] = field(default_factory=dict)
+    """Their number, by dataset as tables call it."""
+
+    @property
+    def scores(self) -> list[Score]:
+        """All that the tables hold, each once, in their order."""
+        cells = (cell for table in self.tables for cell in table.cells.values())
+        return list({id(score): score for cell in cells for score in cell.scores}.values())
 
     def costs_of(self, cell: Cell) -> list[MethodCost]:
         """The costs of the runs of a cell, by device."""
@@ -157,9 +140,9 @@ def leaderboard(
     return Leaderboard(
         tables=[
             _table(store, metric, rest, key, group, rows, columns)
-            for key, group in sorted(_by_table(scores, rest).items(), key=lambda item: _order(rest, item[0]))
+            for key, group in sorted(_by_table(scores, rest).items(), key=lambda item: order(rest, item[0]))
         ],
-        costs=_costs(store, entries, metric),
+        costs=costs(store, entries, metric),
         protocols=[protocol for protocol in protocols if protocol.label in shown],
         recipes=_recipes(scores),
         finished=finished,
@@ -170,7 +153,13 @@ def leaderboard(
         unscored=unscored,
         unmeasured=unmeasured,
         metric=metric,
+        test_images=_test_images(store, scores),
     )
+
+
+def _test_images(store: Store, scores: Sequence[Score]) -> dict[str, int]:
+    images = {row["sha256"]: row["test_images"] for row in store.query("select sha256, test_images from datasets")}
+    return {score.dataset: images[score.dataset_sha256] for score in scores}
 
 
 def _measured_by(metric: MetricRow, only: tuple[str, Sequence[Any]]) -> tuple[str, Sequence[Any]]:
@@ -219,16 +208,6 @@ def _but_ipc(key: Key, axes: Sequence[str]) -> Key:
     return tuple(value for axis, value in zip(axes, key, strict=True) if axis != "ipc")
 
 
-def _order(axes: Sequence[str], key: Key) -> tuple[Any, ...]:
-    """Random first, whole last, numbers as numbers."""
-    parts = []
-    for axis, value in zip(axes, key, strict=True):
-        base = str(value).partition(" ")[0]
-        rank = {"random": 0, "whole": 2}.get(base, 1) if axis == "method" else 1
-        parts.append((rank, value if isinstance(value, int) else 0, "" if value is None else str(value)))
-    return tuple(parts)
-
-
 def _table(
     store: Store,
     metric: MetricRow,
@@ -243,8 +222,8 @@ def _table(
         title=", ".join(str(value) for value in fixed if value),
         metric=metric,
         fixed=dict(zip(rest, fixed, strict=True)),
-        rows=sorted({row for row, _ in cells}, key=lambda key: _order(rows, key)),
-        columns=sorted({column for _, column in cells}, key=lambda key: _order(columns, key)),
+        rows=sorted({row for row, _ in cells}, key=lambda key: order(rows, key)),
+        columns=sorted({column for _, column in cells}, key=lambda key: order(columns, key)),
         cells=cells,
         majority={},
         notes=_pooled(cells, rows, columns),
@@ -252,9 +231,9 @@ def _table(
     if metric == ACCURACY:
         table.majority = _majority(store, table)
     if tuple(columns) == ("network",) and len(table.columns) > 1:
-        _transfer(table)
+        _transfer(table, rows)
     if "method" in (*rows, *columns):
-        for shared, cells in sorted(_alike(table, rows, columns).items()):
+        for shared, cells in sorted(alike(table, rows, columns).items()):
             if (ranking := rank(cells)) is not None:
                 table.best |= ranking.level
             table.notes += missing_seeds(cells, " ".join(shared))
@@ -292,20 +271,20 @@ def _majority(store: Store, table: Table) -> dict[Key, float]:
     return majority
 
 
-def _transfer(table: Table) -> None:
+def _transfer(table: Table, rows: Sequence[str]) -> None:
     """Add how well the sets of each row serve networks that they were not made for."""
-    for row in table.rows:
-        cells = [table.cells.get((row, column)) for column in table.columns]
-        there = [cell for cell in cells if cell is not None]
-        if len(there) < len(cells):
-            continue
-        source = [cell.mean for cell in there if any(score.source for score in cell.scores)]
-        others = [cell.mean for cell in there if not any(score.source for score in cell.scores)]
-        drop = source[0] - mean(others) if len(source) == 1 and others else None
-        table.transfer[row] = mean([cell.mean for cell in there]), drop
+    groups: dict[Key, dict[Key, dict[str, Cell]]] = {}
+    for (row, column), cell in table.cells.items():
+        shared = tuple(value for axis, value in zip(rows, row, strict=True) if axis != "method")
+        groups.setdefault(shared, {}).setdefault(row, {})[str(column[0])] = cell
+    names = [str(column[0]) for column in table.columns]
+    for shared in sorted(groups, key=_as_text):
+        networks = [name for name in names if any(name in cells for cells in groups[shared].values())]
+        if len(networks) > 1:
+            table.transfer.append(cross_architecture(groups[shared], networks))
 
 
-def _alike(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[tuple[str, ...], dict[CellKey, Cell]]:
+def alike(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[tuple[str, ...], dict[CellKey, Cell]]:
     """The cells that differ in nothing but the method, by what they share: how they were tested, too."""
     groups: dict[tuple[str, ...], dict[CellKey, Cell]] = {}
     for (row, column), cell in table.cells.items():
@@ -318,7 +297,7 @@ def _alike(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[tu
 
 def rivals(table: Table, rows: Sequence[str], columns: Sequence[str], place: CellKey) -> dict[CellKey, Cell]:
     """The cells that differ from this one in nothing but the method, itself among them."""
-    return next((cells for cells in _alike(table, rows, columns).values() if place in cells), {})
+    return next((cells for cells in alike(table, rows, columns).values() if place in cells), {})
 
 
 def _named(axis: str, value: str | int | None) -> str:
@@ -360,69 +339,9 @@ def _as_text(key: Key) -> list[str]:
 
 def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]) -> None:
     """A result without its floor and ceiling cannot be read: say so."""
-    for shared, cells in sorted(_alike(table, rows, columns).items()):
+    for shared, cells in sorted(alike(table, rows, columns).items()):
         present = {cell.scores[0].base_method for cell in cells.values()}
         absent = [name for name in BASELINES if name not in present]
         if absent and present - set(BASELINES):
             where = f"{' '.join(shared)}: " if shared else ""
             table.notes.append(f"{where}{' and '.join(absent)} not run under this protocol yet.")
-
-
-def _costs(store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow) -> list[MethodCost]:
-    rows = store.query(
-        """
-        select runs.number, runs.protocol, scores.subject as network, device_name, threads, device,
-            distil.seconds as distil_seconds, distil.peak_memory_bytes as distil_peak,
-            coalesce(experts.seconds, 0) as experts_seconds,
-            avg(scores.seconds) as evaluate_seconds, max(scores.peak_memory_bytes) as evaluate_peak
-        from runs
-            join environments on environments.run = runs.number
-            left join costs as distil on distil.run = runs.number and distil.phase = 'distil'
-            left join costs as experts on experts.run = runs.number and experts.phase = 'experts'
-            join evaluations as scores on scores.run = runs.number and scores.evaluator = ?
-        where runs.number in (select value from json_each(?))
-        group by runs.number, scores.subject
-        """,
-        metric.evaluator,
-        json.dumps(sorted({entry.run.number for entry in entries})),
-    )
-    by_run = {(row["number"], row["network"]): row for row in rows}
-    groups: dict[tuple[Any, ...], list[SqlRow]] = {}
-    for entry in reversed(entries):
-        row = by_run.get((entry.run.number, entry.network))
-        if row is None:
-            continue
-        device = (
-            row["device_name"]
-            if row["device"] != "cpu"
-            else f"{row['device_name']}, {counted(row['threads'], 'thread')}"
-        )
-        key = (entry.label, entry.dataset, entry.run.ipc, row["network"], row["protocol"], device)
-        groups.setdefault(key, []).append(row)
-    costs = []
-    for (method, dataset, ipc, network, protocol, device), group in groups.items():
-        made = [row for row in group if row["distil_seconds"] is not None]
-        costs.append(
-            MethodCost(
-                method=method,
-                dataset=dataset,
-                ipc=ipc,
-                network=network,
-                protocol=protocol,
-                experts_seconds=max(row["experts_seconds"] for row in group),
-                distil_seconds=median(row["distil_seconds"] for row in made) if made else None,
-                distil_peak_bytes=int(median(row["distil_peak"] for row in made)) if made else 0,
-                evaluate_seconds=median(row["evaluate_seconds"] for row in group),
-                evaluate_peak_bytes=int(median(row["evaluate_peak"] for row in group)),
-                device=device,
-                runs=len(group),
-            )
-        )
-    axes = ("method", "dataset", "ipc", "network", "protocol")
-    return sorted(
-        costs,
-        key=lambda c: (
-            _order(axes, (c.method, c.dataset, c.ipc, c.network, c.protocol)),
-            c.device,
-        ),
-    )

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -10,10 +11,12 @@ import msgspec
 from dambench import __version__
 from dambench.report import wording
 from dambench.report.sections import SECTIONS
-from dambench.report.sections.accuracy import runs_of
+from dambench.report.sections.runs import runs_of
+from dambench.report.verdict import remarks, verdict
 from dambench.store.cells import Cell, Key
 from dambench.store.leaderboard import Leaderboard, Table
 from dambench.store.metrics import ACCURACY
+from dambench.store.transfer import Transfer
 
 SUFFIXES = (".json",)
 
@@ -42,7 +45,7 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
     }
     for name in chosen:
         if name == "accuracy":
-            whole["tables"] = [_table(table, rows, columns) for table in board.tables]
+            whole["tables"] = [_table(board, table, rows, columns) for table in board.tables]
         else:
             key = KEYS.get(name, name.replace("-", "_"))
             whole[key] = SECTIONS[name].records(board, rows, columns).dicts()
@@ -56,7 +59,7 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
     return json.dumps(whole, indent=1, allow_nan=False) + "\n"
 
 
-def _table(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[str, Any]:
+def _table(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[str, Any]:
     return {
         "fixed": _axes(tuple(table.fixed), tuple(table.fixed.values())),
         "rows": [_axes(rows, row) for row in table.rows],
@@ -69,11 +72,18 @@ def _table(table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[st
             if (row, column) in table.cells
         ],
         "transfer": [
-            {"row": table.rows.index(row), "mean": _finite(average), "drop": _finite(drop)}
-            for row, (average, drop) in table.transfer.items()
+            {"row": table.rows.index(row), "unseen": result.unseen} | _transfer(transfer)
+            for result in table.transfer
+            for row, transfer in result.rows.items()
         ],
-        "notes": table.notes,
+        "verdict": verdict(table, rows, columns),
+        "notes": remarks(board, table),
     }
+
+
+def _transfer(transfer: Transfer) -> dict[str, Any]:
+    fields = asdict(transfer)
+    return fields | {"interval": None if transfer.interval is None else list(transfer.interval)}
 
 
 def _axes(axes: Sequence[str], key: Key) -> dict[str, str | int | None]:
@@ -96,7 +106,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "std_between_sets": cell.spread.between_std,
         "std_within_set": cell.spread.within_std,
         "claim": wording.claim(cell),
-        "runs": runs_of(cell),
+        "runs": list(runs_of(cell)),
         "scores": [
             {
                 "run": score.run,

@@ -8,13 +8,29 @@ from dambench.core.errors import BadInput, named
 from dambench.core.sanitize import display
 from dambench.report import names
 from dambench.report.parts import Part, Section
-from dambench.report.sections import accuracy, cost, published
+from dambench.report.sections import (
+    accuracy,
+    condensed,
+    cost,
+    cross_architecture,
+    published,
+    rank_correlation,
+    runs,
+    scores,
+    summary,
+)
 from dambench.store.leaderboard import Leaderboard
 
 SECTIONS: dict[str, Section] = {
+    "summary": summary.SECTION,
     "accuracy": accuracy.SECTION,
+    "cross-architecture": cross_architecture.SECTION,
+    "rank-correlation": rank_correlation.SECTION,
     "published": published.SECTION,
+    "condensed": condensed.SECTION,
     "cost": cost.SECTION,
+    "scores": scores.SECTION,
+    "runs": runs.SECTION,
 }
 """In the order in which a report has them."""
 

@@ -1,11 +1,11 @@
 """Tables of accuracy, or of whichever metric is shown."""
 
-import math
 from collections.abc import Sequence
 
 from dambench.report import wording
-from dambench.report.parts import Part, Records, Section
-from dambench.store.cells import Cell
+from dambench.report.parts import Part, Records, Section, finite
+from dambench.report.sections.runs import runs_of
+from dambench.report.verdict import notes
 from dambench.store.leaderboard import AXES, Leaderboard
 
 
@@ -16,7 +16,7 @@ def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> li
             title=wording.title(table),
             head=wording.head(table, rows, columns),
             lines=wording.lines(table, rows),
-            notes=table.notes,
+            notes=notes(board, table, rows, columns),
             caption=f"{wording.title(table)}; {wording.SHORT}{wording.selection(board)}",
         )
         for table in board.tables
@@ -53,16 +53,6 @@ def records(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> 
                     ]
                 )
     return Records(head, lines)
-
-
-def finite(value: float | None) -> float | None:
-    """The value; None in place of what is no number."""
-    return value if value is not None and math.isfinite(value) else None
-
-
-def runs_of(cell: Cell) -> list[str]:
-    """The ids of the runs that made a cell's sets, or evaluated them."""
-    return sorted({score.run for score in cell.scores})
 
 
 SECTION = Section("a table of accuracy, or of the metric that is shown, for each protocol", parts, records)

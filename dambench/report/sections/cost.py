@@ -6,7 +6,8 @@ from dataclasses import fields
 from dambench.report import wording
 from dambench.report.parts import Part, Records, Section
 from dambench.report.wording import TableEntry
-from dambench.store.leaderboard import Leaderboard, MethodCost
+from dambench.store.costs import MethodCost
+from dambench.store.leaderboard import Leaderboard
 
 
 def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> list[Part]:

@@ -16,8 +16,9 @@ from dambench.report import wording
 from dambench.report.sections import published
 from dambench.store import history
 from dambench.store.cells import Cell, CellKey
+from dambench.store.costs import MethodCost
 from dambench.store.history import Line
-from dambench.store.leaderboard import AXES, Leaderboard, MethodCost, Table, leaderboard, rivals
+from dambench.store.leaderboard import AXES, Leaderboard, Table, leaderboard, rivals
 from dambench.store.metrics import ACCURACY, MetricRow, metrics
 from dambench.store.runs import Store
 from dambench.store.statistics import difference
@@ -142,7 +143,7 @@ def contents(
     measured = None if is_metric(measure) else partial(wording.measure, board, quantity=measure)
     lines = wording.lines(table, rows, measured)
     heads = [[wording.name([axis], (part,)) for axis, part in zip(columns, key, strict=True)] for key in table.columns]
-    heads += [["mean"], ["drop"]] if table.transfer and measured is None else []
+    heads += [[name] for name in wording.UNSEEN] if table.transfer and measured is None else []
     texts = [[cell_text(entry) for entry in entries] for _, entries in lines]
     count = len(table.rows)
     return Contents(
