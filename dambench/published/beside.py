@@ -160,7 +160,9 @@ def _protocol_here(name: str, label: str, protocol: Protocol | None) -> str:
 
 def _labels_here(labels: str, protocol: Protocol | None) -> str:
     """Which labels the networks of a cell were trained on: a set's own are those of its method."""
-    return labels if protocol is None or protocol.labels != "hard" else "hard"
+    if protocol is None or protocol.labels == "as the set carries":
+        return labels
+    return "hard" if protocol.labels == "hard" else "soft"
 
 
 def _number(value: Any) -> str:

@@ -86,6 +86,16 @@ def test_soft_labels_the_best_test_and_zca_are_differences(store: Store) -> None
     assert "selection best on the test set, here last epoch" in compared(store)[0].why
 
 
+def test_a_subset_of_mosaics_is_no_plain_one(store: Store) -> None:
+    measure(store, run_on("cifar10", "random", ipc=50, protocol="dc", options={"factor": 2}), [0.5])
+    assert "factor 1, here 2" in compared(store)[0].why
+
+
+def test_labels_of_a_teacher_are_soft(store: Store) -> None:
+    measure(store, run_on("cifar10", protocol="soft", options=AS_PUBLISHED), [0.5])
+    assert "labels hard, here soft" in compared(store)[0].why
+
+
 def test_what_a_paper_does_not_state_is_no_agreement(store: Store) -> None:
     measure(store, run_on("mhist", "datadam", ipc=50), [0.6])
     first = compared(store)[0]
