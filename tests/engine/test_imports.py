@@ -860,8 +860,8 @@ def test_the_sets_of_a_file_are_one_row_and_each_seed_takes_its_own(
     assert [run["synthetic_sha256"] for run in made] == said["sets"]
     assert run_cli(["report", "--format", "json"]) == 0
     (table,) = json.loads(capsys.readouterr().out)["tables"]
-    (cell,) = (cell for cell in table["cells"] if cell["n"])
-    assert (cell["n"], cell["sets"]) == (2, 2)
+    (cell,) = table["cells"]
+    assert (cell["networks"], cell["sets"]) == (2, 2)
 
 
 def test_the_beginning_of_a_hash_will_do_where_only_one_set_has_it() -> None:

@@ -140,6 +140,7 @@ def test_a_run_of_an_imported_set_prints_the_audit_and_show_does_so_again(
     torch.save({"data": [[images, labels]], "accs_all_exps": accuracies}, tmp_path / "res.pt")
     assert run_cli(["import", str(tmp_path / "res.pt"), "--dataset", "digits", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
+    assert "to check them, pass that one" in " ".join(facts["notes"])
     assert facts["claims"] == [{NETWORK: [0.9, 0.91, 0.92], "ResNet50": [0.5]}]
     words = [*("run", "--headless", "--dataset", "digits", "--method", "imported", "--eval-repeats", "1", "--json")]
     words += ["--device", "cpu", "--set", f"method.set={facts['sha256']}", "--evaluate-on", NETWORK]
