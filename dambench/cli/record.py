@@ -28,6 +28,7 @@ from dambench.core.events import (
 from dambench.core.narration import without_test
 from dambench.published.audit import audit, sentence
 from dambench.runner import processes
+from dambench.store.recall import recall
 from dambench.store.recorder import Recorder
 from dambench.store.runs import Store
 from dambench.store.statistics import mean, std
@@ -95,7 +96,7 @@ def record(
             try:
                 command_line = shlex.join(["dambench", *without_secrets(sys.argv[1:])])
                 events = run_until_signal(
-                    engine.run(job, command_line, keeper, beginning, meter),
+                    engine.run(job, command_line, keeper, beginning, meter, recall(store, job.config, job.card.sha256)),
                     lambda: here.signals.received or (LOST if recorder.lost else ""),
                     engine.StopRun,
                 )

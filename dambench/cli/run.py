@@ -10,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from dambench.cli import check as checking
+from dambench.cli.arms import record_arms
 from dambench.cli.console import in_terminal, refuse_console_options, run_in_console, words_after_command
 from dambench.cli.options import Again, Db, EvaluatorSettings, Json, RunId, Settings, request_options, requests_of
 from dambench.cli.output import Watch
@@ -214,6 +215,8 @@ def evaluate(
                 code, more = record_twin(store, finished, job, request, here, again=False)
                 _point_out(store, finished, job, request, here.watch, as_json, more)
                 here.announce(finished)
+                return code
+            if code := record_arms(store, job, made_set, request, here):
                 return code
             new = store.create(
                 job.config, job.card, request.name or "", request.tags or [], here.process(), row.recipe, overrides

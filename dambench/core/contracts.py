@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 import msgspec
 
 from dambench.core import config
+from dambench.core.arms import Arm
 from dambench.core.config import PreprocessingName, Recipe, read
 from dambench.core.errors import BadInput, described
 from dambench.core.events import DataCard, Metric
+from dambench.core.protocol import Protocol
 from dambench.core.sanitize import display
 
 if TYPE_CHECKING:
@@ -249,6 +251,15 @@ class Evaluator(Contract):
             resume: subjects and repeats that were measured before.
         """
         raise NotImplementedError
+
+    @optional
+    def arms(self, protocol: Protocol) -> tuple[Arm, ...]:
+        """Name the accuracies that it needs, so that those that are not on record are measured first, by runs.
+
+        Raises:
+            BadInput: there can be none under this protocol.
+        """
+        return ()
 
     @optional
     def further_metrics(self, card: DataCard) -> dict[str, Metric]:

@@ -12,7 +12,7 @@ from dambench.core.contracts import Evaluator, Method
 from dambench.core.errors import BadInput
 from dambench.core.events import DataCard, Measured
 from dambench.datasets import Parts
-from dambench.evaluators import Context, Finding
+from dambench.evaluators import Context, Finding, Recall, forget
 from dambench.training.policy import Policy
 from dambench.training.problem import Notice, Problem, RealSet, Seeds, State, Step, SyntheticSet
 
@@ -104,11 +104,13 @@ def evaluation_context(
     iteration: int,
     final: bool,
     stack: int = 0,
+    recall: Recall = forget,
 ) -> Context:
     """Make what the job's evaluator is given.
 
     Args:
         stack: networks to be trained at once; 0: as many as the policy says.
+        recall: looks up what other runs have measured.
     """
     config = job.config
     return Context(
@@ -119,6 +121,8 @@ def evaluation_context(
         final=final,
         test=parts.test,
         validation=parts.validation if config.validates else None,
+        train=parts.train,
+        recall=recall,
         card=job.card,
         networks=config.evaluate_on,
         repeats=config.eval_repeats,

@@ -45,6 +45,7 @@ from dambench.engine.monitors import (
     stagnation_warning,
 )
 from dambench.engine.sets import check_set, load_set, save_set
+from dambench.evaluators import Recall, forget
 from dambench.training.environment import environment
 from dambench.training.policy import Policy
 from dambench.training.problem import PhaseStarted, Problem, State, Step, SyntheticSet
@@ -92,6 +93,7 @@ def run(
     keeper: Keeper | None = None,
     beginning: Beginning | None = None,
     meter: Meter = no_energy,
+    recall: Recall = forget,
 ) -> Generator[AnyEvent, None, None]:
     """Distil a set, train networks on it, test them.
 
@@ -101,8 +103,11 @@ def run(
         keeper: keeps checkpoints. Without it a run cannot be resumed.
         beginning: the run was begun already; it goes on from its last checkpoint.
         meter: reads the energy of the run's GPU.
+        recall: looks accuracies up that other runs have measured.
     """
-    this = _Run(job, keeper, PhaseTimer(job.policy, meter=meter), Progress(stack=beginning.stack if beginning else 0))
+    this = _Run(
+        job, keeper, PhaseTimer(job.policy, meter=meter), Progress(stack=beginning.stack if beginning else 0), recall
+    )
     timer, progress = this.timer, this.progress
     try:
         job.policy.apply()
@@ -145,6 +150,7 @@ class _Run:
     keeper: Keeper | None
     timer: PhaseTimer
     progress: Progress
+    recall: Recall = forget
 
     def start(self, here: Environment) -> Iterator[Started | Warned]:
         job, evaluator = self.job, self.job.evaluator
@@ -256,7 +262,14 @@ class _Run:
         spoken = time.perf_counter()
         done = frozenset((subject, repeat) for at, subject, repeat in progress.scores if at == iteration)
         context = evaluation_context(
-            job, synthetic, parts, set_sha256=snapshot.sha256, iteration=iteration, final=final, stack=progress.stack
+            job,
+            synthetic,
+            parts,
+            set_sha256=snapshot.sha256,
+            iteration=iteration,
+            final=final,
+            stack=progress.stack,
+            recall=self.recall,
         )
         for event in measured(job, context, done):
             if isinstance(event, Progressed):

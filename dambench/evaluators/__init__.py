@@ -27,6 +27,16 @@ Measure = Callable[[Network], dict[str, float] | None]
 """A trained network → its metrics by name; None: its outputs are no numbers."""
 
 
+Recall = Callable[[str, str, str, int], float | None]
+"""The SHA-256 of a set, that of a protocol, a network and a repeat of the run's seed → the accuracy; None: it is not
+known."""
+
+
+def forget(set_sha256: str, protocol_sha256: str, network: str, repeat: int) -> float | None:
+    """Know no accuracy."""
+    return None
+
+
 @dataclass(frozen=True)
 class Context:
     """A set to be measured, and all that it is measured with."""
@@ -51,6 +61,10 @@ class Context:
     policy: Policy
     validation: RealSet | None = None
     """Training images that the set was made without, as the protocol wants it; None: there are none."""
+    train: RealSet | None = None
+    """The real images that the set was made of; None: they are not at hand."""
+    recall: Recall = forget
+    """Looks accuracies up that other runs have measured."""
 
     @property
     def test_set(self) -> SyntheticSet:

@@ -40,6 +40,7 @@ def measured(evaluator: Evaluator, resume: Collection[tuple[str, int]] = ()) -> 
         protocol=quick,
         seeds=problem.seeds,
         policy=problem.policy,
+        train=problem.real,
     )
     findings: dict[tuple[str, int], Measured] = {}
     for event in evaluator.evaluate(context, evaluator.Options(), resume):

@@ -1,0 +1,100 @@
+"""Scores that are made of several accuracies measure the missing ones first, by runs that others can use."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from dambench.cli.app import run_cli
+from dambench.core.config import RunConfig
+from dambench.core.protocol import PRESETS, Budget
+from dambench.store.recall import recall
+from dambench.store.runs import Store
+from tests.cli.lab import DM, SMALL, printed
+
+FEW = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whole=Budget(epochs=1))
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dambench.engine.settle.preset", lambda name: FEW)
+    monkeypatch.setattr("dambench.engine.arms.PRESETS", {"quick": FEW})
+
+
+def runs(path: Path) -> list[tuple[str, str]]:
+    with closing(Store.open(path)) as store:
+        rows = store.query(
+            "select method, coalesce(json_extract(config, '$.evaluator.name'), 'accuracy') as evaluator from runs "
+            "order by number"
+        )
+        return [(row["method"], row["evaluator"]) for row in rows]
+
+
+def test_shared_arms_are_ordinary_runs_that_are_made_once_and_serve_all_methods(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = printed(capsys, *DM)
+    capsys.readouterr()
+    first = printed(capsys, "evaluate", made["run"], "--evaluator", "lrs")
+    path = tmp_path / "runs.db"
+    plain = "accuracy"
+    assert runs(path) == [("dm", plain), ("random", plain), ("whole", plain), ("dm", "lrs")]
+    for score, own in zip(first["scores"], made["scores"], strict=True):
+        assert score["set_own"] == score["set_hard"] == own["accuracy"]
+        assert score["hlr"] == pytest.approx(score["real_hard"] - own["accuracy"])
+    other = printed(capsys, *SMALL[:-4], "--method", "herding")
+    second = printed(capsys, "evaluate", other["run"], "--evaluator", "lrs")
+    assert runs(path)[4:] == [("herding", plain), ("herding", "lrs")]
+    for name in ("random_own", "real_hard"):
+        assert [score[name] for score in first["scores"]] == [score[name] for score in second["scores"]]
+    capsys.readouterr()
+    assert run_cli(["report", "--metric", "lrs", "--short"]) == 0
+    assert "LRS in %" in capsys.readouterr().out
+    assert printed(capsys, "evaluate", made["run"], "--evaluator", "lrs")["run"] == first["run"]
+
+
+def test_the_plain_arms_of_ars_are_under_a_protocol_that_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = printed(capsys, *DM)
+    printed(capsys, "evaluate", made["run"], "--evaluator", "ars")
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        rows = store.query("select method, protocol from runs order by number")
+    assert [(row["method"], row["protocol"].partition("#")[0]) for row in rows] == [
+        *[("dm", "quick"), ("random", "quick"), ("dm", "quick-plain"), ("random", "quick-plain"), ("dm", "quick")]
+    ]
+
+
+def test_only_accuracies_of_the_same_seed_and_way_that_are_undamaged_are_recalled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = printed(capsys, *DM)
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        row = store.run(made["run"])
+        config = store.run(made["run"]).config
+        asked = msgspec.json.decode(config, type=RunConfig)
+
+        def known(**changes: Any) -> float | None:
+            look = recall(store, msgspec.structs.replace(asked, **changes), row.dataset_sha256)
+            return look(made["synthetic_sha256"], row.protocol_sha256, "convnet-d1-w4", 1)
+
+        assert known() == made["scores"][1]["accuracy"]
+        assert known(precision="bf16") == known()
+        assert (known(seed=1), known(preprocessing="zca"), known(precision="tf32")) == (None, None, None)
+        cuda = msgspec.structs.replace(asked.execution, device="cuda:0")
+        assert known(execution=cuda) is None
+        store.delete(made["run"])
+        assert known() is None
+        store.restore(made["run"])
+        store.db.conn.execute("update measurements set value = 0.99 where metric = 'accuracy' and repeat = 1")
+        assert known() is None
+
+
+def test_the_whole_set_has_no_such_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = printed(capsys, *SMALL[:-4], "--method", "whole")
+    before = runs(tmp_path / "runs.db")
+    assert run_cli(["evaluate", whole["run"], "--evaluator", "lrs"]) == 2
+    assert "compares a synthetic set with all real images" in capsys.readouterr().err
+    assert runs(tmp_path / "runs.db") == before
