@@ -13,7 +13,7 @@ from dambench.core.sanitize import display, display_lines
 from dambench.core.units import duration, energy, size
 from dambench.report.wording import figure, metric_label
 from dambench.store.metrics import MetricRow
-from dambench.store.statistics import mean
+from dambench.store.statistics import estimate, mean
 
 
 def describe(details: dict[str, Any]) -> None:
@@ -101,6 +101,14 @@ def _print_scores(scores: list[dict[str, Any]]) -> None:
             for score in scores
         ],
     )
+    for (iteration, network), some in groupby(scores, itemgetter("iteration", "network")):
+        values = [score["accuracy"] for score in some if score["accuracy"] is not None]
+        if len(values) > 1 and iteration == scores[-1]["iteration"]:
+            within = estimate(values)
+            print(
+                f"{display(network)} on the set after iteration {iteration}: mean {_percent(within.mean)}, standard "
+                f"deviation {_percent(within.std)} within this set; between sets it takes other seeds (report, compare)"
+            )
 
 
 def _print_measurements(evaluator: str, rows: list[dict[str, Any]]) -> None:

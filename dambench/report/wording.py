@@ -213,8 +213,12 @@ def spread(cell: Cell) -> str:
     return f"within the set {shown[1]}" if cell.sets == 1 else f"between sets {shown[0]}{cut}, within a set {shown[1]}"
 
 
-def effect(metric: MetricRow, gap: Difference) -> str:
-    """A difference and its test: `+3.2 points (95 %: +1.1 to +5.3; paired over 3 shared seeds, p 0.021)`."""
+def effect(metric: MetricRow, gap: Difference, *, correction: str = "") -> str:
+    """A difference and its test: `+3.2 points (95 %: +1.1 to +5.3; paired over 3 shared seeds, p 0.021)`.
+
+    Args:
+        correction: what was done about other comparisons, to stand after p.
+    """
     if not math.isfinite(gap.mean):
         return MISSING
     points = " points" if metric.unit == "fraction" else ""
@@ -224,7 +228,7 @@ def effect(metric: MetricRow, gap: Difference) -> str:
         return f"{text}{f' on {over}' if over else ''} ({gap.reason})"
     low, high = (figure(metric, value, sign="+") for value in gap.interval)
     design = f"paired over {over}" if gap.design == "paired" else "Welch"
-    return f"{text} (95 %: {low} to {high}; {design}, p {p_value(gap.p)})"
+    return f"{text} (95 %: {low} to {high}; {design}, {' '.join(filter(None, ('p', p_value(gap.p), correction)))})"
 
 
 def p_value(p: float) -> str:

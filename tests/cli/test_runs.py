@@ -170,3 +170,16 @@ def test_show_prints_the_accuracy_of_each_class_and_of_many_the_lowest(
         else:
             assert [line[0] for line in lines] == [f"class_{n:02}" for n in range(24, 4, -1)]
         assert {row["metric"] for row in printed(capsys, "show", run)["measurements"]} == set(metrics)
+
+
+def test_a_run_in_full_has_the_spread_within_its_set_and_says_that_it_is_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        run = add(store, config("dm"), [0.5, 0.52, 0.54])
+        single = add(store, config("random"), [0.5])
+    assert run_cli(["show", run]) == 0
+    printed = capsys.readouterr().out
+    assert "mean 52.00 %, standard deviation 2.00 % within this set; between sets it takes other seeds" in printed
+    assert run_cli(["show", single]) == 0
+    assert "standard deviation" not in capsys.readouterr().out

@@ -180,7 +180,7 @@ def test_scores_are_read_by_pandas(store: Store, capsys: pytest.CaptureFixture[s
 def test_an_appendix_names_the_runs_of_each_cell(store: Store, capsys: pytest.CaptureFixture[str], form: str) -> None:
     other = add(store, config("dm", seed=3), HIGH)
     (first,) = (row["id"] for row in store.query("select id from runs where method = 'dm' and seed = 0"))
-    assert f"{first} (seed 0), {other} (seed 3)." in _report(capsys, "--format", form)
+    assert f"{first} (seed 0), {other} (seed 3); between sets" in _report(capsys, "--format", form)
 
 
 def test_the_full_set_stands_beside_the_condensed_ones(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

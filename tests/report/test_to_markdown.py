@@ -137,3 +137,12 @@ def test_each_dataset_has_the_recipe_that_was_used_on_it(store: Store) -> None:
     text = _report(store)
     assert "Settings of dm on digits: ours, for digits." in text
     assert "Settings of dm on flowers: the paper's." in text
+
+
+def test_each_cell_has_its_spread_between_sets_and_within_a_set(store: Store) -> None:
+    add_sets(store, config("dm"), HIGH_SETS)
+    add(store, config("random"), LOW)
+    appendix = _report(store).partition("## Runs of each cell")[2]
+    # By hand: within √((0.0002 + 0.0002 + 0) / 3) = 1.2 %, between √(0.0004 − 0.0002 / 3) = 1.8 %.
+    assert "(seed 2); between sets 1.8, within a set 1.2.\n" in appendix
+    assert "(seed 0); within the set 0.8.\n" in appendix

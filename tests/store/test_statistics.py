@@ -47,6 +47,15 @@ def test_variance_components_of_an_unbalanced_layout_are_those_computed_by_hand(
     assert found.between == pytest.approx((squares - 10 / 3) / (11 / 6))
 
 
+def test_variance_components_hold_scipy_s_ratio_of_mean_squares() -> None:
+    sets = [[0.5, 0.62, 0.55], [0.71], [0.44, 0.4], [0.6, 0.61, 0.66, 0.58]]
+    found = variance_components(sets)
+    usual = (10 - (9 + 1 + 4 + 16) / 10) / 3
+    assert found.between is not None
+    assert found.within is not None
+    assert (usual * found.between + found.within) / found.within == pytest.approx(stats.f_oneway(*sets).statistic)
+
+
 def test_a_negative_variance_between_sets_is_cut_off_and_marked() -> None:
     found = variance_components([[0, 10], [1, 9], [2, 8]])
     assert (found.between, found.truncated) == (0, True)

@@ -14,6 +14,7 @@ from dambench.core.protocol import PRESETS
 from dambench.store import records
 from dambench.store.leaderboard import leaderboard, rivals
 from dambench.store.runs import Store
+from dambench.store.statistics import difference
 from dambench.tui.models import catalogue, comparison
 from dambench.tui.models.catalogue import Catalogue
 from dambench.tui.models.comparison import CHOICES, Contents, about, choose, contents, curves, find, nothing
@@ -388,6 +389,26 @@ def test_a_cell_is_told_in_words(path: Path) -> None:
     assert recipe == "settings: a table"
     assert {place[0] for place in rivals(table, *AXES, here)} == {("random",), ("dm",), ("whole",)}
     assert about(board, table, *AXES, (("dm",), ("digits", 10)))[1] == "Not run yet."
+
+
+def test_a_cell_of_ten_sets_has_a_bootstrap_and_its_difference_an_interval_with_an_uncorrected_p(
+    tmp_path: Path,
+) -> None:
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        for method, centre, step in (("random", 0.3, 7), ("dm", 0.5, 3)):
+            sets = [[centre + (seed * step % 10) / 100, centre + (seed * step % 10 + 1) / 100] for seed in range(10)]
+            ledger.add_sets(store, ledger.config(method), sets)
+        board = leaderboard(store, *AXES)
+    (table,) = board.tables
+    (cell, other) = (table.cells[(method,), ("digits", 1)] for method in ("dm", "random"))
+    assert cell.bootstrap is not None
+    text = "\n".join(about(board, table, *AXES, (("dm",), ("digits", 1))))
+    low, high = (f"{100 * value:.1f}" for value in cell.bootstrap)
+    assert f"between sets 3.0, within a set 0.7; bootstrap over sets and networks {low} to {high}" in text
+    gap = difference(cell.sample, other.sample)
+    assert gap.interval is not None
+    assert f"against random +20.0 points (95 %: {100 * gap.interval.low:+.1f} to {100 * gap.interval.high:+.1f}" in text
+    assert "; paired over 10 shared seeds, p < 0.001 uncorrected)" in text
 
 
 def test_the_grid_has_the_texts_of_the_report(path: Path) -> None:

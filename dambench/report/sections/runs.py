@@ -1,4 +1,4 @@
-"""The runs that each cell of a report is made of: an appendix."""
+"""The runs that each cell of a report is made of, and how their scores spread: an appendix."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,8 +17,9 @@ def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> li
         for place, cell in _cells(table.cells, table.rows, table.columns):
             name = " · ".join(filter(None, (wording.name(rows, place[0]), wording.name(columns, place[1]), fixed)))
             runs = (f"{run} (seed {seed})" for run, seed in runs_of(cell).items())
-            notes.append(f"{name}: {', '.join(runs)}.")
-    return [Part("Runs of each cell", notes=notes)] if notes else []
+            notes.append(f"{name}: {', '.join(runs)}; {wording.spread(cell)}.")
+    text = "And the standard deviations between its sets and of the networks within a set."
+    return [Part("Runs of each cell", notes=notes, text=text)] if notes else []
 
 
 def records(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> Records:

@@ -208,7 +208,7 @@ def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequen
 
 def _effect(cell: Cell, other: Cell) -> str:
     """The difference in words; p is of this comparison alone."""
-    return wording.effect(cell.metric, difference(cell.sample, other.sample))
+    return wording.effect(cell.metric, difference(cell.sample, other.sample), correction="uncorrected")
 
 
 def _resampled(cell: Cell) -> str:
