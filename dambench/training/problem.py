@@ -256,12 +256,14 @@ def compose(images: Tensor, factor: int) -> Tensor:
     Returns:
         (n, C, H, W).
     """
-    if factor == 1:
-        return images
-    small = F.avg_pool2d(images, factor)
-    count, channels, height, width = images.shape
-    tiles = small.view(count // factor**2, factor, factor, channels, height // factor, width // factor)
-    return tiles.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, height, width)
+    return images if factor == 1 else lay_out(F.avg_pool2d(images, factor), factor)
+
+
+def lay_out(tiles: Tensor, factor: int) -> Tensor:
+    """Lay out tiles (n · factor², C, h, w) as mosaics, row by row: (n, C, h · factor, w · factor)."""
+    count, channels, height, width = tiles.shape
+    grid = tiles.view(count // factor**2, factor, factor, channels, height, width)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, height * factor, width * factor)
 
 
 class Teacher(NamedTuple):
