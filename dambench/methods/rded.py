@@ -11,8 +11,8 @@ With `choose` = random whole random images are taken instead: what the teacher's
 
 Where the published method and this differ: images are kept to the byte, not as JPEG; the mean and standard deviation
 are the dataset's, not ImageNet's; the teacher is trained here, by DSA and CutMix, where the authors offer theirs. Not
-read: where a small crop lies when it is shown to the teacher, surrounded by the mean colour (here in the middle). Labels
-for regions, which the paper describes, are in neither.
+read: where a small crop lies when it is shown to the teacher, surrounded by the mean colour (here in the middle).
+Labels for regions, which the paper describes, are in neither.
 """
 
 from collections.abc import Iterator
