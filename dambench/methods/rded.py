@@ -160,4 +160,4 @@ def _crops(images: Tensor, options: Options, generator: torch.Generator) -> Tens
             top, left = int(down * (height - rows + 1)), int(across * (width - columns + 1))
             crop = image[None, :, top : top + rows, left : left + columns]
             made.append(F.interpolate(crop, size, mode="bilinear", align_corners=False, antialias=True))
-    return torch.cat(made).unflatten(0, (len(images), options.crops))
+    return torch.stack(made).view(len(images), options.crops, images.shape[1], *size)
