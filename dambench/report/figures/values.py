@@ -55,7 +55,7 @@ def methods(board: Leaderboard) -> list[str]:
 
 
 def titles(tables: Sequence[Table]) -> tuple[list[str], str]:
-    """Of each table what the others have otherwise; and what all share, for the caption."""
+    """Name what tells each table from the others; and what all share, for the caption."""
     axes = [axis for axis in tables[0].fixed if tables[0].fixed[axis] is not None]
     different = [axis for axis in axes if len({table.fixed[axis] for table in tables}) > 1]
     own = [
