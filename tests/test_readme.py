@@ -92,6 +92,10 @@ def test_both_commands_are_in_the_makefile() -> None:
 @pytest.mark.slow
 def test_its_commands_do_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = newest = ""
+    Path("names.toml").write_text('[method]\ndm = "DM"')
+    Path("digits.toml").write_text(
+        '[run]\ndataset = "digits"\neval_repeats = 1\n[grid]\nmethod = "random"\nseed = [0, 1]'
+    )
     for command in COMMANDS:
         if "folder" in command or "arrays" in command or {"mnist", "cifar10"} & {*command}:
             continue  # somebody else's flowers, and what has to be downloaded

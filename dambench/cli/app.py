@@ -32,6 +32,7 @@ from dambench.cli import (
     runs,
     sets,
     shot,
+    sweep,
     tune,
     watch,
 )
@@ -55,6 +56,7 @@ app = Commands(
 )
 app.command()(run.run)
 app.command()(run.resume)
+app.command()(sweep.sweep)
 app.command()(run.evaluate)
 app.command()(tune.tune)
 app.command(hidden=True)(check.checks)

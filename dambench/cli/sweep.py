@@ -1,0 +1,342 @@
+"""`dambench sweep`: all runs of a grid, one after another, and again only what is missing."""
+
+import json
+import os
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import msgspec
+import tomli_w
+from typer import Argument, Option
+
+from dambench.cli.options import Db, Json
+from dambench.cli.output import say, table
+from dambench.cli.process import foreground
+from dambench.cli.signals import EXIT_CODES, Signals
+from dambench.cli.store import open_store
+from dambench.core import sweep as grids
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import counted, display
+from dambench.core.sweep import Point, Sweep
+from dambench.core.units import duration, size
+from dambench.runner import processes
+from dambench.store import history
+from dambench.store import runs as stored
+from dambench.store.runs import Store
+
+if TYPE_CHECKING:
+    from dambench.engine.job import Job
+
+Standing = Literal["done", "running", "to resume", "failed", "new", "data not prepared"]
+POLL_SECONDS = 0.5
+MOST_LINES = 60
+"""Lines of a plan; the sums are over all runs."""
+
+
+class _NotPrepared(Exception):
+    """Data that would have to be prepared, or downloaded, before more can be said."""
+
+
+@dataclass
+class PlannedRun:
+    """A run of a sweep, and how it stands."""
+
+    point: Point
+    standing: Standing
+    run: str = ""
+    """The run that is meant, where there is one already."""
+    seconds: float | None = None
+    """What it would take, by runs of its kind on the device that was used last; None: there are none."""
+    peak_bytes: int = 0
+    disk_bytes: int = 0
+
+
+def sweep(
+    file: Annotated[Path, Argument(metavar="GRID.toml", help="[grid], [run] and [[skip]]: see docs/sweeps.md.")],
+    dry_run: Annotated[bool, Option("--dry-run", help="Only the plan; nothing is prepared, run or kept.")] = False,
+    retry: Annotated[bool, Option("--retry", help="Also runs that have failed before.")] = False,
+    db: Db = None,
+    as_json: Json = False,
+) -> int:
+    """Make all runs of a grid that are missing, one after another: the same command goes on after an interruption."""
+    grid = grids.read(file)
+    path = db or stored.default_path()
+    stored.check(path)
+    with foreground() as here:
+        planned = plan(grid, path, prepare=None if dry_run else here.watch.say)
+        notes = [f"rule {number} of [[skip]] leaves nothing out" for number in grid.idle_rules]
+        if as_json and dry_run:
+            print(json.dumps(_as_json(grid, planned, notes)))
+            return 0
+        for note in notes:
+            say(f"note: {note}")
+        if dry_run:
+            _print_plan(grid, planned)
+            return 0
+        return _carry_out(grid, planned, path, here.signals, retry, as_json)
+
+
+def plan(grid: Sweep, path: Path, prepare: Callable[[str], None] | None) -> list[PlannedRun]:
+    """Look up how each run of a sweep stands.
+
+    Args:
+        prepare: hears what takes long when data are prepared; None: they are not.
+
+    Raises:
+        BadInput: a run cannot be: nothing is begun then.
+    """
+    settled: dict[str, Job | None] = {}
+    planned: dict[str, PlannedRun] = {}
+    for point in grid.points:
+        key = json.dumps(grids.file_of(point.request) | {"seed": 0}, sort_keys=True)
+        if key not in settled:
+            settled[key] = _settled(point, prepare)
+        job = settled[key]
+        if job is None:
+            planned[str(len(planned))] = PlannedRun(point, "data not prepared")
+            continue
+        job = job.with_seed(point.seed)
+        # Two combinations may be one run, where a method has no use for what differs.
+        planned.setdefault(f"{job.config.sha256} {job.card.sha256}", _Settled(point, "new", job=job))
+    runs = list(planned.values())
+    if stored.exists(path):
+        with open_store(path) as store:
+            for one in runs:
+                _look_up(store, one)
+    return runs
+
+
+@dataclass
+class _Settled(PlannedRun):
+    job: "Job | None" = None
+
+
+def _settled(point: Point, prepare: Callable[[str], None] | None) -> "Job | None":
+    from dambench import engine
+
+    def stop(text: str) -> NoReturn:
+        raise _NotPrepared(text)
+
+    try:
+        data = point.request.data or os.environ.get("DAMBENCH_DATA") or None
+        return engine.prepare(msgspec.structs.replace(point.request, data=data), prepare or stop)
+    except _NotPrepared:
+        return None
+    except BadInput as error:
+        said = f"The run with {_named(point) or 'these settings'} cannot be: {error}"
+        raise BadInput(f"{said} A rule under [[skip]] leaves it out.") from None
+
+
+def _look_up(store: Store, planned: PlannedRun) -> None:
+    """Find the run that is one of a sweep already, and else what it would take."""
+    job = planned.job if isinstance(planned, _Settled) else None
+    if job is None:
+        return
+    if finished := store.finished(job.config, job.card):
+        planned.standing, planned.run = "done", finished
+        return
+    rows = store.runs(
+        "config_sha256 = ? and dataset_sha256 = ? and deleted_at = '' and purpose = '' and state != 'finished' order by number desc",
+        job.config.sha256,
+        job.card.sha256,
+    )
+    planned.standing, planned.run = "new", ""
+    for row in rows[:1]:
+        state = processes.state(row)
+        planned.run = row.id
+        if state in processes.ALIVE:
+            planned.standing = "running"
+        elif state in ("stopped", "lost"):
+            planned.standing = "to resume"
+        else:
+            planned.standing = "failed"
+    if expected := history.expected(store, job.config, job.card.sha256):
+        first = expected[0]
+        evaluation = first.evaluate_seconds
+        planned.seconds = None if evaluation is None else first.distil_seconds + evaluation
+        planned.peak_bytes, planned.disk_bytes = first.peak_memory_bytes, first.disk_bytes
+
+
+def _print_plan(grid: Sweep, planned: Sequence[PlannedRun]) -> None:
+    axes = [axis for axis in grid.axes if axis != "seed"]
+    groups: dict[str, list[PlannedRun]] = {}
+    for one in planned:
+        groups.setdefault(json.dumps(one.point.settings, sort_keys=True), []).append(one)
+    lines = []
+    for group in groups.values():
+        settings = group[0].point.settings
+        missing = [one for one in group if one.standing != "done"]
+        known = [one.seconds for one in missing if one.seconds is not None]
+        standings = Counter(one.standing for one in missing if one.standing != "new")
+        took = duration(sum(known)) if missing and len(known) == len(missing) else None if missing else ""
+        rest = ", ".join(f"{number} {standing}" for standing, number in standings.items())
+        lines.append(
+            [
+                *(None if settings[axis] is None else _shown(settings[axis]) for axis in axes),
+                len(group),
+                len(group) - len(missing),
+                took,
+                rest,
+            ]
+        )
+    table([*axes, "runs", "done", "time", ""], lines[:MOST_LINES])
+    if len(lines) > MOST_LINES:
+        print(f"… and {len(lines) - MOST_LINES} lines more.")
+    for line in _summary(grid, planned):
+        print(line)
+
+
+def _summary(grid: Sweep, planned: Sequence[PlannedRun]) -> list[str]:
+    """Sentences about a whole plan."""
+    missing = [one for one in planned if one.standing != "done"]
+    known = [one for one in missing if one.seconds is not None]
+    skipped = grid.product - len(planned)
+    left = f"; {counted(skipped, 'combination')} left out, or the same run as another" if skipped > 0 else ""
+    lines = [
+        f"Sweep {grid.name}: {counted(len(planned), 'run')}, {len(planned) - len(missing)} done already, "
+        f"{len(missing)} to do{left}."
+    ]
+    if known:
+        seconds = sum(one.seconds or 0.0 for one in known)
+        peak, disk = max(one.peak_bytes for one in known), sum(one.disk_bytes for one in known)
+        share = "" if len(known) == len(missing) else f" for {len(known)} of them; of the others no run is known yet"
+        lines.append(
+            f"By runs of their kind: {duration(seconds)} one after another, at most {size(peak)} of memory, "
+            f"{size(disk)} of disk{share}."
+        )
+    elif missing:
+        lines.append("No run of this kind is known yet: `dambench run --dry-run` measures a few steps of one.")
+    if missing:
+        lines.append("Order: one seed of everything before the second of anything, random and whole first.")
+    return lines
+
+
+def _as_json(grid: Sweep, planned: Sequence[PlannedRun], notes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "sweep": grid.name,
+        "axes": list(grid.axes),
+        "combinations": grid.product,
+        "runs": [
+            {
+                "settings": dict(one.point.settings),
+                "seed": one.point.seed,
+                "standing": one.standing,
+                "run": one.run or None,
+                "seconds": one.seconds,
+                "peak_memory_bytes": one.peak_bytes or None,
+                "disk_bytes": one.disk_bytes or None,
+            }
+            for one in planned
+        ],
+        "notes": list(notes),
+    }
+
+
+def _carry_out(
+    grid: Sweep, planned: Sequence[PlannedRun], path: Path, signals: Signals, retry: bool, as_json: bool
+) -> int:
+    """Make what is missing, one run after another, each a process of its own.
+
+    Returns:
+        The exit code: 0 all are finished, 1 some failed, else that of the signal.
+    """
+    _tag(grid, [one.run for one in planned if one.run], path)
+    failed = []
+    missing = [one for one in planned if one.standing != "done"]
+    say(_summary(grid, planned)[0])
+    with signals.kept_for_the_run():
+        for number, one in enumerate(missing, 1):
+            if signals.received:
+                return EXIT_CODES[signals.received]
+            place = f"{number} of {len(missing)}: {_named(one.point)}, seed {one.point.seed}"
+            if one.standing == "failed" and not retry:
+                failed.append(one.run)
+                say(f"{place}: run {one.run} has failed before; --retry tries it again")
+                continue
+            if stored.exists(path):
+                with open_store(path) as store:
+                    _look_up(store, one)  # somebody else may have made it meanwhile
+            run = one.run if one.standing == "done" else _begin(one, path)
+            if not run:
+                return 1
+            one.run = run
+            say(f"{place}: run {run}")
+            state = _wait(run, path, signals)
+            if signals.received:
+                say(f"Stopped; the same command goes on, with run {run}.")
+                return EXIT_CODES[signals.received]
+            if state != "finished":
+                failed.append(run)
+                say(f"run {run} is {state}: `dambench show {run}` and `logs {run}` say why.")
+    say(f"{counted(len(planned) - len(failed), 'run')} finished: dambench report --filter sweep:{grid.name}")
+    if as_json:
+        print(json.dumps({"sweep": grid.name, "runs": [one.run for one in planned], "failed": failed}))
+    return 1 if failed else 0
+
+
+def _tag(grid: Sweep, runs: Sequence[str], path: Path) -> None:
+    """Let runs that were there before belong to the sweep."""
+    if not runs:
+        return
+    with open_store(path, write=True) as store:
+        have = {
+            row["id"] for row in store.query("select id from runs join tags on run = number where tag = ?", grid.tag)
+        }
+        for run in runs:
+            if run not in have:
+                store.edit(run, "tag", grid.tag)
+
+
+def _begin(planned: PlannedRun, path: Path) -> str:
+    """Start a run, or go on with it, in a process of its own. Returns its id; empty: it did not begin, and said why."""
+    if planned.standing == "running":
+        return planned.run
+    if planned.standing == "to resume":
+        run, _ = processes.start(["resume", planned.run, "--headless", "--db", str(path)], say)
+        return run
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "run.toml"
+        file.write_text(tomli_w.dumps(grids.file_of(planned.point.request)))
+        run, _ = processes.start(["run", str(file), "--headless", "--db", str(path)], say)
+    return run
+
+
+def _wait(run: str, path: Path, signals: Signals) -> str:
+    """Wait until a run has ended, or until we are to stop, and then stop it. Returns its state."""
+    asked = False
+    with open_store(path) as store:
+        while True:
+            store.refresh()
+            row = store.run(run)
+            state = processes.state(row)
+            if state not in processes.ALIVE:
+                break
+            if signals.received and not asked:
+                if not processes.is_here(row):
+                    return state
+                asked = processes.send(row, signal.SIGTERM)
+            time.sleep(POLL_SECONDS)
+    with suppress(ChildProcessError, OSError):
+        os.waitpid(row.pid, os.WNOHANG)  # one that we began is ours to bury
+    return state
+
+
+def _named(point: Point) -> str:
+    return ", ".join(f"{axis} {_shown(value)}" for axis, value in point.settings.items() if value is not None)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        name = value.get("name", "")
+        rest = ", ".join(f"{key} {_shown(one)}" for key, one in value.items() if key != "name")
+        return f"{name} ({rest})" if name and rest else str(name or rest)
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return display(str(value), 60)

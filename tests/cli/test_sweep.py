@@ -1,0 +1,165 @@
+"""`dambench sweep`: plans, and the runs that are missing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dambench.cli.app import run_cli
+from dambench.runner import processes
+from dambench.store.runs import Store
+from tests.cli.lab import printed
+from tests.lab import brief
+
+GRID = """
+name = "tiny"
+[run]
+dataset = "digits"
+network = "convnet-d1-w4"
+eval_repeats = 1
+[grid]
+method = [{name = "dm", iterations = 2, batch_real = 8}, "random"]
+seed = {from = 0, to = 1}
+"""
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The runs that are begun, in this process instead of one of their own."""
+    commands: list[list[str]] = []
+
+    def start(arguments: list[str], say: Callable[[str], None]) -> tuple[str, int]:
+        commands.append(arguments)
+        code = run_cli(arguments)
+        with closing(Store.open(Path(arguments[-1]))) as store:
+            newest = store.query("select id from runs order by number desc limit 1")
+        return (newest[0]["id"], 0) if newest else ("", code)
+
+    monkeypatch.setattr(processes, "start", start)
+    brief(monkeypatch)
+    return commands
+
+
+def _plan(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    plan: dict[str, Any] = printed(capsys, "sweep", "tiny.toml", "--dry-run")
+    return plan
+
+
+def test_what_is_missing_is_made_and_nothing_twice(begun: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tiny.toml").write_text(GRID.replace("to = 1", "to = 0"))
+    other = ["--method", "random", "--network", "convnet-d1-w4", "--seed", "9", "--eval-repeats", "1"]
+    assert run_cli(["run", "--headless", "--dataset", "digits", *other]) == 0
+    plan = _plan(capsys)
+    assert [(run["settings"]["method"], run["standing"]) for run in plan["runs"]] == [
+        ("random", "new"),
+        ({"name": "dm", "iterations": 2, "batch_real": 8}, "new"),
+    ]
+    assert run_cli(["sweep", "tiny.toml"]) == 0
+    assert len(begun) == 2
+    said = capsys.readouterr().err
+    assert "Sweep tiny: 2 runs, 0 done already, 2 to do." in said
+    assert "2 runs finished: dambench report --filter sweep:tiny" in said
+
+    assert run_cli(["sweep", "tiny.toml"]) == 0
+    assert len(begun) == 2
+    Path("tiny.toml").write_text(GRID)  # extended
+    plan = _plan(capsys)
+    assert [run["standing"] for run in plan["runs"]] == ["done", "done", "new", "new"]
+    assert all(run["seconds"] > 0 for run in plan["runs"] if run["standing"] == "new")
+    assert run_cli(["sweep", "tiny.toml", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (len(result["runs"]), result["failed"]) == (4, [])
+    rows = printed(capsys, "runs", "--filter", "sweep:tiny")
+    assert sorted(row["id"] for row in rows) == sorted(result["runs"])
+    assert printed(capsys, "runs", "--filter", "sweep:tin") == []
+    assert run_cli(["report", "--filter", "sweep:tiny"]) == 0
+    assert "4 finished runs" in capsys.readouterr().out
+
+
+def test_runs_that_were_there_before_belong_to_the_sweep(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("tiny.toml").write_text(GRID.replace("to = 1", "to = 0"))
+    assert run_cli(["sweep", "tiny.toml"]) == 0
+    Path("tiny.toml").write_text(GRID.replace("to = 1", "to = 0").replace('"tiny"', '"other"'))
+    assert run_cli(["sweep", "tiny.toml"]) == 0
+    assert len(begun) == 2
+    assert len(printed(capsys, "runs", "--filter", "sweep:other")) == 2
+
+
+def test_a_run_that_failed_is_tried_again_on_request_only(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    Path("tiny.toml").write_text(GRID.replace("to = 1", "to = 0"))
+    assert run_cli(["sweep", "tiny.toml"]) == 0
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        store.tables.execute("update runs set state = 'failed' where method = 'dm'")
+    assert run_cli(["sweep", "tiny.toml"]) == 1
+    assert len(begun) == 2
+    assert "has failed before; --retry tries it again" in capsys.readouterr().err
+    assert run_cli(["sweep", "tiny.toml", "--retry"]) == 0
+    assert len(begun) == 3
+
+
+def test_a_run_that_stopped_is_resumed(begun: list[list[str]], tmp_path: Path) -> None:
+    Path("tiny.toml").write_text(GRID.replace("to = 1", "to = 0"))
+    assert run_cli(["sweep", "tiny.toml"]) == 0
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        store.tables.execute("update runs set state = 'stopped' where method = 'dm'")
+    assert run_cli(["sweep", "tiny.toml"]) == 0
+    assert [command[0] for command in begun] == ["run", "run", "resume"]
+
+
+def test_a_plan_keeps_and_prepares_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tiny.toml").write_text(GRID)
+    before = sorted(tmp_path.iterdir())
+    plan = _plan(capsys)
+    assert [run["standing"] for run in plan["runs"]] == ["data not prepared"] * 4
+    assert run_cli(["sweep", "tiny.toml", "--dry-run"]) == 0
+    assert "4 data not prepared" not in capsys.readouterr().out  # two on each line
+    assert [path for path in sorted(tmp_path.iterdir()) if path not in before and path.name != "home"] == []
+    assert not list((tmp_path / "home").rglob("*.safetensors"))
+
+
+def test_one_run_that_cannot_be_begins_none(begun: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tiny.toml").write_text(GRID.replace('"random"', '"random", "nothing"'))
+    assert run_cli(["sweep", "tiny.toml"]) == 2
+    said = capsys.readouterr().err
+    assert "The run with method nothing cannot be: No method is called 'nothing'" in said
+    assert "A rule under [[skip]] leaves it out." in said
+    assert begun == []
+
+
+@pytest.mark.slow
+def test_interrupted_a_sweep_stops_its_run_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    grid = GRID.replace("iterations = 2", "iterations = 1500").replace('"random"', "").replace("to = 1", "to = 0")
+    (tmp_path / "tiny.toml").write_text(grid)
+    command = [sys.executable, "-m", "dambench", "sweep", "tiny.toml"]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            time.sleep(0.5)
+            if (tmp_path / "runs.db").exists():
+                with closing(Store.open(tmp_path / "runs.db")) as store:
+                    if any(row["done"] > 10 for row in store.query("select done from runs where phase = 'distil'")):
+                        break
+        first.send_signal(signal.SIGINT)
+        _, said = first.communicate(timeout=120)
+    finally:
+        first.kill()
+    assert first.returncode == 130, said
+    assert "Stopped; the same command goes on, with run " in said
+    second = subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(os.environ))
+    assert second.returncode == 0, second.stderr
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        (row,) = store.query("select state, attempt from runs")
+    assert (row["state"], row["attempt"]) == ("finished", 2)
