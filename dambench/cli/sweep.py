@@ -143,7 +143,8 @@ def _look_up(store: Store, planned: PlannedRun) -> None:
         planned.standing, planned.run = "done", finished
         return
     rows = store.runs(
-        "config_sha256 = ? and dataset_sha256 = ? and deleted_at = '' and purpose = '' and state != 'finished' order by number desc",
+        "config_sha256 = ? and dataset_sha256 = ? and deleted_at = '' and purpose = '' and state != 'finished' "
+        "order by number desc",
         job.config.sha256,
         job.card.sha256,
     )
