@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from dambench.cli.record import result
-from dambench.core.config import Choice, Execution, Plugin, RunConfig
+from dambench.core.config import Choice, Execution, HeldOut, Plugin, RunConfig
 from dambench.core.errors import BadInput
 from dambench.core.events import Measured
-from dambench.core.protocol import PRESETS
+from dambench.core.protocol import PRESETS, HoldOut
 from dambench.report.wording import made
 from dambench.store import filters, metrics
 from dambench.store.cells import Cell, Score
@@ -98,6 +98,7 @@ IN_THE_ROW: dict[str, Any] = {
     "method_version": 2,
     "evaluator": Choice("accuracy", {"crops": 10}),
     "evaluator_version": 2,
+    "held_out": HeldOut(rule=HoldOut(), of_each_class=26, sha256="0" * 64),
     "plugins": (PLUGIN,),
 }
 """Fields of RunConfig that make a row of their own, with another value for each."""
@@ -286,7 +287,9 @@ def test_what_experts_took_and_that_a_set_was_only_evaluated_are_among_the_costs
     for seed, seconds in enumerate((60.0, 0.5)):
         run_id = add(store, config("mtt", seed=seed), HIGH)
         number = store.run(run_id).number
-        store.db.conn.execute("insert into costs values (?, 'experts', ?, 0, 0)", [number, seconds])
+        store.db.conn.execute(
+            "insert into costs (run, phase, seconds, peak_memory_bytes) values (?, 'experts', ?, 0)", [number, seconds]
+        )
     add(store, config("mtt", evaluate_on="vgg11"), HIGH)
     store.db.conn.execute("delete from costs where phase = 'distil' and run = (select max(number) from runs)")
     costs = leaderboard(store).costs
