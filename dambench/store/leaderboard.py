@@ -72,6 +72,8 @@ class Leaderboard:
     unmeasured: list[str]
     """Finished runs that lack the metric, since it was not measured yet when they were evaluated: left out too."""
     metric: MetricRow = ACCURACY
+    selections: Mapping[str, RunSelection] = field(default_factory=dict)
+    """What can be selected of the runs that were evaluated on the way, by run."""
     only: str = ""
     """The filter that all these runs have met."""
     sections: tuple[str, ...] = ()
@@ -151,6 +153,7 @@ def leaderboard(
         damaged=list(broken.values()),
         repeated=repeated,
         unscored=unscored,
+        selections=selections(store, {score.run for score in scores}, metric),
         unmeasured=unmeasured,
         metric=metric,
         test_images=_test_images(store, scores),
