@@ -16,7 +16,7 @@ from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.published.audit import audit, sentence
 from dambench.runner import processes
-from dambench.store import filters
+from dambench.store import filters, selection
 from dambench.store.row_names import method_label
 
 NEWEST = 100
@@ -90,6 +90,7 @@ def show(
         raise BadInput("--decoded says which picture --preview FILE.png writes: it needs that.")
     with open_store(db) as store:
         details = store.describe(run_id)
+        details["selection"] = selection.by_rule(store, details["run"]["id"])
         lines = audit(details["scores"], details["run"]["protocol"])
         details["audit"] = [line.facts for line in lines]
         details["run"]["state"] = processes.state(store.run(run_id))

@@ -29,6 +29,8 @@ def describe(details: dict[str, Any]) -> None:
         _print_scores(details["scores"])
     for evaluator, rows in groupby(details["measurements"], itemgetter("evaluator")):
         _print_measurements(evaluator, list(rows))
+    if details["selection"]:
+        _print_selection(details["selection"])
     for line in machine(details["usage"]):
         print(line)
     for made in details["sets"]:
@@ -86,15 +88,43 @@ def _percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.2f} %"
 
 
-def _print_scores(scores: list[dict[str, Any]]) -> None:
+SCORES = {
+    "accuracy": "accuracy",
+    "validation_accuracy": "validation",
+    "balanced_accuracy": "balanced",
+    "train_accuracy": "train",
+}
+"""Metrics of scores, and the headings of their columns."""
+
+
+def _print_selection(rows: list[dict[str, Any]]) -> None:
+    """Print which iterations are reported by which rule, and their accuracies."""
     table(
-        ["iteration", "network", "#", "accuracy", "balanced", "train", "loss", "took"],
+        ["selection", "network", "iteration", "validation", "accuracy", "n"],
+        [
+            [
+                row["selection"],
+                display(row["network"]),
+                "/".join(map(str, row["iterations"])) or None,
+                *(_percent(row[name]) for name in ("validation_accuracy", "accuracy")),
+                row["n"],
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _print_scores(scores: list[dict[str, Any]]) -> None:
+    validated = any(score.get("validation_accuracy") is not None for score in scores)
+    shown = ["accuracy", *(["validation_accuracy"] if validated else []), "balanced_accuracy", "train_accuracy"]
+    table(
+        ["iteration", "network", "#", *(SCORES[metric] for metric in shown), "loss", "took"],
         [
             [
                 score["iteration"],
                 score["network"],
                 score["repeat"],
-                *(_percent(score[metric]) for metric in ("accuracy", "balanced_accuracy", "train_accuracy")),
+                *(_percent(score[metric]) for metric in shown),
                 (score["loss_state"] or "–") if score["loss"] is None else f"{score['loss']:.4f}",
                 duration(score["seconds"]),
             ]

@@ -360,9 +360,17 @@ def protocol_in_words(protocol: Protocol) -> str:
         f"{_budget(protocol.synthetic, protocol.decay)} on a synthetic set, "
         f"{_budget(protocol.whole, protocol.decay)} on the whole set; "
         f"SGD, rate {protocol.lr}, momentum {protocol.momentum}, weight decay {protocol.weight_decay}, "
-        f"batch {protocol.batch}; labels: {protocol.labels}; {augmentation(protocol)}. Source: "
+        f"batch {protocol.batch}; labels: {protocol.labels}; {augmentation(protocol)}{_held_out(protocol)}. Source: "
         f"{display(protocol.source)}."
     )
+
+
+def _held_out(protocol: Protocol) -> str:
+    rule = protocol.hold_out
+    if rule is None:
+        return ""
+    most = f"{rule.images:,} validation images, as many of each class"
+    return f"; {most} and at most {rule.share:.0%} of the smallest, are held out of what sets are made of"
 
 
 def _budget(budget: Budget, decay: float) -> str:

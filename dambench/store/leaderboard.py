@@ -6,7 +6,7 @@ Of a seed the newest run counts, as a whole: repeating a command adds no evidenc
 evaluation network or dataset is ever in the same table unless it has a row or a column of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from dambench.store.results import damaged
 from dambench.store.row_names import evaluated_runs, method_label
 from dambench.store.runs import Store
 from dambench.store.scores import counted_scores
+from dambench.store.selection import RunSelection, selections
 from dambench.store.transfer import CrossArchitecture, cross_architecture
 
 AXES = ("method", "dataset", "ipc", "network", "protocol")

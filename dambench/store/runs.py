@@ -62,7 +62,8 @@ EVALUATES = f"""case {_MADE.format("runs")} when '' then ''
 MEASUREMENTS = """
     select iteration, evaluator, subject, repeat, metric, value, state, unit, better, description
     from measurements join metrics using (evaluator) where run = ? and metrics.name = metric
-        and not (evaluator = 'accuracy' and metric in ('accuracy', 'balanced_accuracy', 'loss', 'train_accuracy'))
+        and not (evaluator = 'accuracy' and metric in ('accuracy', 'balanced_accuracy', 'loss', 'train_accuracy',
+            'validation_accuracy'))
     order by evaluator, iteration, subject, repeat, metric
 """
 """What was measured of a run besides its `scores`."""

@@ -1,4 +1,4 @@
-"""Which set of a run is reported: the last, the one that validation chose, or, as papers do, the one the test set chose.
+"""Which set of a run is reported: the last, the one that validation chose, or, as in papers, that the test set chose.
 
 A run with `--evaluate-every` trains networks on several sets, those of some iterations and its result. Three figures
 come of them:
@@ -11,7 +11,7 @@ come of them:
 
 Validation-selected is a little too high as well where the networks that chose are those that are tested: a network that
 happens to be good is so on both. Cross-fitted is not: each network is tested on the set that the other ones chose. It
-needs two networks or more; networks of another architecture than the one that chose did not choose, and are as they are.
+happens to be good is so on both. Cross-fitted is not: each network is tested on the set that the others chose. It
 
 A method without iterations makes one set, which every rule selects. Within one training no epoch is selected.
 """
@@ -30,6 +30,9 @@ from dambench.store.tuning import OBJECTIVE
 
 Rule = Literal["final", "validation-selected", "cross-fitted", "test-selected"]
 RULES: tuple[Rule, ...] = ("final", "validation-selected", "cross-fitted", "test-selected")
+
+ROUNDED = 12
+"""Decimals of means that are compared: what differs by less differs by how sums are rounded."""
 
 Values = dict[int, dict[int, float]]
 """By iteration and repeat."""
@@ -58,7 +61,7 @@ def best(values: Values, due: int, but: int | None = None) -> int | None:
         but: a repeat whose value does not count.
     """
     means = {
-        iteration: mean([value for repeat, value in of_each.items() if repeat != but])
+        iteration: round(mean([value for repeat, value in of_each.items() if repeat != but]), ROUNDED)
         for iteration, of_each in sorted(values.items())
         if len(of_each) >= due > (but is not None) and all(map(math.isfinite, of_each.values()))
     }
@@ -176,3 +179,29 @@ def selected(cell: Cell, rule: Rule, found: Mapping[str, RunSelection]) -> Cell 
             return None
         scores.append(replace(score, values={cell.metric.name: values[score.repeat]}))
     return replace(cell, scores=tuple(scores))
+
+
+def by_rule(store: Store, run: str) -> list[dict[str, Any]]:
+    """What each rule selects of a run, a row for each rule and network; empty: it has no sets to select from.
+
+    Fractions; None: the rule selects none.
+    """
+    rows: list[dict[str, Any]] = []
+    selection = selections(store, [run]).get(run)
+    if selection is None or selection.one_set:
+        return rows
+    for network, course in selection.courses.items():
+        for rule in RULES:
+            values, chosen = selection.values(network, rule), selection.iterations(network, rule)
+            validated = [course.validation[iteration] for iteration in chosen if iteration in course.validation]
+            rows.append(
+                {
+                    "selection": rule,
+                    "network": network,
+                    "iterations": chosen,
+                    "accuracy": mean(list(values.values())) if values else None,
+                    "n": len(values or ()),
+                    "validation_accuracy": mean(list(validated[0].values())) if len(validated) == 1 else None,
+                }
+            )
+    return rows

@@ -55,7 +55,7 @@ def validation_accuracies(store: Store, runs: Sequence[str]) -> dict[str, float]
 def best(trials: Sequence[Trial]) -> Trial | None:
     """The trial of highest mean; of equal ones the first of the grid; None: none is complete."""
     complete = [trial for trial in trials if trial.complete]
-    return max(complete, key=lambda trial: mean(list(trial.by_seed.values())), default=None)
+    return max(complete, key=lambda trial: round(mean(list(trial.by_seed.values())), 12), default=None)
 
 
 @dataclass(frozen=True)

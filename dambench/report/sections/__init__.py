@@ -17,6 +17,7 @@ from dambench.report.sections import (
     rank_correlation,
     runs,
     scores,
+    selection,
     summary,
 )
 from dambench.store.leaderboard import Leaderboard
@@ -27,6 +28,7 @@ SECTIONS: dict[str, Section] = {
     "cross-architecture": cross_architecture.SECTION,
     "rank-correlation": rank_correlation.SECTION,
     "published": published.SECTION,
+    "selection": selection.SECTION,
     "condensed": condensed.SECTION,
     "cost": cost.SECTION,
     "scores": scores.SECTION,

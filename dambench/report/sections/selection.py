@@ -65,11 +65,13 @@ def _cells(board: Leaderboard) -> Iterator[tuple[Cell, dict[Rule, Cell | None]]]
     """The cells of tables in which some run has sets to select from, each by the rules."""
     seen = set()
     for table in board.tables:
-        cells = [table.cells[row, column] for row in table.rows for column in table.columns if (row, column) in table.cells]
+        cells = [
+            table.cells[row, column] for row in table.rows for column in table.columns if (row, column) in table.cells
+        ]
         if not any(_has_course(board, cell) for cell in cells):
             continue
         for cell in cells:
-            key = cell.scores  # the whole set stands in the column of each IPC
+            key = tuple(map(id, cell.scores))  # the whole set stands in the column of each IPC
             if key in seen:
                 continue
             seen.add(key)

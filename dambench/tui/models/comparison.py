@@ -13,7 +13,7 @@ from rich.text import Text
 from dambench.core.sanitize import display
 from dambench.core.units import duration, size
 from dambench.report import wording
-from dambench.report.sections import published
+from dambench.report.sections import published, selection
 from dambench.store import history
 from dambench.store.cells import Cell, CellKey
 from dambench.store.costs import MethodCost
@@ -198,7 +198,7 @@ def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequen
     for other in whole[:1]:
         against.append(f"whole {_effect(cell, other)}")
     lines += [f"against {text}" for text in against]
-    lines += [text for text in [published.line(board, cell)] if text]
+    lines += [text for text in [selection.line(board, cell), published.line(board, cell)] if text]
     lines += _cost(board, cell)
     recipe = cell.scores[0].recipe
     if recipe:
