@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from dambench.core.config import HeldOut, RunConfig
-from dambench.core.events import Finished, Measured
+from dambench.core.events import AnyEvent, Finished, Measured, Real
 from dambench.core.protocol import PRESETS, HoldOut
 from dambench.report.sections import selection as section
 from dambench.store.leaderboard import Leaderboard, leaderboard
@@ -53,10 +53,10 @@ def _add(
         evaluate_every=every,
     )
     run_id = store.create(run, ledger.CARD)
-    events = [event for event in ledger.words(run) if not isinstance(event, Measured | Finished)]
+    events: list[AnyEvent] = [event for event in ledger.words(run) if not isinstance(event, Measured | Finished)]
     for iteration, networks in course.items():
         for repeat, (test, validation) in enumerate(networks):
-            values = {"accuracy": test, "balanced_accuracy": test, "loss": 0.5, "train_accuracy": 1.0}
+            values: dict[str, Real] = {"accuracy": test, "balanced_accuracy": test, "loss": 0.5, "train_accuracy": 1.0}
             events.append(
                 Measured(
                     evaluator="accuracy",
