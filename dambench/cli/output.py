@@ -19,7 +19,7 @@ from dambench.core.events import (
     Progressed,
     Stepped,
 )
-from dambench.core.narration import losses, summary
+from dambench.core.narration import losses, summary, without_test
 from dambench.core.sanitize import display
 from dambench.core.units import duration, rate, size
 
@@ -39,9 +39,18 @@ class Watch:
     Args:
         console: None: stderr, since stdout is for data.
         total: iterations of the method; 0: it has none.
+        only_validation: nothing of the test set is shown.
     """
 
-    def __init__(self, console: Console | None = None, total: int = 0, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        console: Console | None = None,
+        total: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        only_validation: bool = False,
+    ):
+        self.only_validation = only_validation
         self.console = console or Console(stderr=True, highlight=False)
         self.total = total
         self.clock = clock
@@ -51,6 +60,10 @@ class Watch:
         self.phase = ""
         self.gone = False
         """Whether nobody can see the screen any more."""
+
+    def of_run(self, total: int) -> "Watch":
+        """Make another one on the same console, for one run."""
+        return Watch(self.console, total, only_validation=self.only_validation)
 
     def __enter__(self) -> "Watch":
         if self.console.is_terminal and not self.console.is_dumb_terminal:
@@ -76,7 +89,7 @@ class Watch:
 
     def show(self, event: AnyEvent) -> None:
         """Show an event."""
-        self._try(lambda: self._show(event))
+        self._try(lambda: self._show(without_test(event) if self.only_validation else event))
 
     def say(self, line: str) -> None:
         """Show a line, whatever it holds. Outside a terminal a line stays one line."""

@@ -25,7 +25,6 @@ from dambench.core.events import (
     Warned,
     remark,
 )
-from dambench.core.narration import without_test
 from dambench.published.audit import audit, sentence
 from dambench.runner import processes
 from dambench.store.recall import recall
@@ -46,15 +45,12 @@ def record(
     as_json: bool,
     beginning: "Beginning | None" = None,
     then: Callable[[], tuple[int, dict[str, Any]]] = lambda: (0, {}),
-    *,
-    only_validation: bool = False,
 ) -> int:
     """Run a job that has been entered in the database, and keep all its events.
 
     Args:
         as_json: print the result when it is over.
         beginning: of a run that is resumed.
-        only_validation: show nothing of the test set.
         then: what follows once it has finished: its exit code, and what it adds to the result.
 
     Returns:
@@ -67,7 +63,7 @@ def record(
     from dambench.training.environment import device_uuid, without_secrets
 
     attempt = beginning.attempt if beginning else 1
-    watch = Watch(here.watch.console, job.config.iterations)
+    watch = here.watch.of_run(job.config.iterations)
     recorder = Recorder(store, run_id, attempt, watch.say, lambda: bool(here.signals.received))
     keeper = Keeper(
         files.run_folder(store.run(run_id).uid),
@@ -79,7 +75,7 @@ def record(
 
     def keep(events: Iterator[AnyEvent]) -> None:
         for event in recorder.record(events):
-            watch.show(without_test(event) if only_validation else event)
+            watch.show(event)
             if isinstance(event, Resumed):
                 here.announce(run_id)
             if isinstance(event, Finished | Failed | Stopped):
@@ -103,9 +99,7 @@ def record(
                 with closing(sampled(events, since=store.seconds(run_id))) as sampled_events:
                     keep(sampled_events)
             except Interrupted as interrupt:
-                row = store.run(run_id)
-                iteration = row.done if row.phase == "distil" else 0
-                keep(iter([Stopped(signal=str(interrupt), phase=row.phase, iteration=iteration, costs=[])]))
+                keep(iter([_stopped(store, run_id, interrupt)]))
             except NotKept:
                 raise
             except Exception as error:
@@ -119,14 +113,26 @@ def record(
     code = exit_code(last[-1])
     more: dict[str, Any] = {}
     if isinstance(last[-1], Finished):
-        if files.is_imported(last[-1].set_sha256):
-            details = store.describe(run_id)
-            if lines := audit(details["scores"], details["run"]["protocol"]):
-                watch.say(sentence(lines))
+        _say_audit(store, run_id, last[-1], watch)
         code, more = then()
     if as_json:
         print(json.dumps(result(store, run_id) | more), flush=True)
     return code
+
+
+def _stopped(store: Store, run_id: str, interrupt: Interrupted) -> Stopped:
+    """The last word of a run that was interrupted outside the engine."""
+    row = store.run(run_id)
+    iteration = row.done if row.phase == "distil" else 0
+    return Stopped(signal=str(interrupt), phase=row.phase, iteration=iteration, costs=[])
+
+
+def _say_audit(store: Store, run_id: str, finished: Finished, watch: Watch) -> None:
+    """Say how the accuracies compare that the file of an imported set claims."""
+    if files.is_imported(finished.set_sha256):
+        details = store.describe(run_id)
+        if lines := audit(details["scores"], details["run"]["protocol"]):
+            watch.say(sentence(lines))
 
 
 def exit_code(last: AnyEvent | None) -> int:

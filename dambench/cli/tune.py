@@ -68,6 +68,7 @@ def tune(
     path = db or stored.default_path()
     stored.check(path)
     with foreground() as here:
+        here.watch.only_validation = True
         jobs = _settled(requests, here)
         with open_store(path, write=True) as store:
             here.watch.say(f"{counted(runs, 'run')}; those that are there already are not made again")
@@ -171,7 +172,7 @@ def _try(store: Store, trial: Trial, job: "Job", request: Request, here: Foregro
     here.announce(run)
     here.watch.say(f"run {run}: {trial.arm}{f', {_in_words(trial.point)}' if trial.point else ''}")
     trial.runs[seed] = run
-    return record(store, run, job, here, False, only_validation=True)
+    return record(store, run, job, here, False)
 
 
 def _in_words(point: Mapping[str, Any]) -> str:

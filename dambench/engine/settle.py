@@ -128,6 +128,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         plugins=_plugins({("methods", chosen.name), ("datasets", dataset.name), *_families([network, *evaluate_on])}),
         execution=execution,
     )
+    notes = [*chosen.notes, *network_notes, *computing_notes, *evaluation_notes, *hold_out_notes]
     evaluator = registry.load("evaluators", config.evaluator.name)
     return Job(
         config=config,
@@ -140,12 +141,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         policy=Policy.of(execution, precision, config.deterministic),
         changed_options=changed_options,
         changed_settings=changed_settings,
-        notes=chosen.notes
-        + network_notes
-        + computing_notes
-        + evaluation_notes
-        + hold_out_notes
-        + _data_notes(request, dataset.name),
+        notes=[*notes, *_data_notes(request, dataset.name)],
     )
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from dambench.core.sanitize import display
 from dambench.report import wording
-from dambench.report.parts import Part, Records, Section
-from dambench.report.sections.accuracy import finite, runs_of
+from dambench.report.parts import Part, Records, Section, finite
+from dambench.report.sections.runs import runs_of
 from dambench.report.wording import MISSING, TableEntry
 from dambench.store.cells import Cell
 from dambench.store.leaderboard import AXES, Leaderboard
