@@ -15,7 +15,7 @@ from dambench.core import config, registry, sanitize
 from dambench.core.contracts import Method
 from dambench.core.protocol import PRESETS
 from dambench.core.registry import P, Plugins
-from dambench.report.wording import augmentation
+from dambench.report.wording import augmentation, mixing
 
 data_app = Commands(rich_markup_mode=None, help="Real datasets.")
 methods_app = Commands(rich_markup_mode=None)
@@ -107,7 +107,10 @@ def protocols(as_json: Json = False) -> None:
                 p.whole.epochs,
                 p.batch,
                 p.lr,
-                "none" if not p.augmentation else augmentation(p).partition(",")[0],
+                " + ".join(
+                    filter(None, ["" if not p.augmentation else augmentation(p).partition(",")[0], mixing(p)])
+                ).replace(" of every batch", "")
+                or "none",
                 p.source,
             ]
             for p in PRESETS.values()

@@ -359,10 +359,23 @@ def protocol_in_words(protocol: Protocol) -> str:
     return (
         f"{_budget(protocol.synthetic, protocol.decay)} on a synthetic set, "
         f"{_budget(protocol.whole, protocol.decay)} on the whole set; "
-        f"SGD, rate {protocol.lr}, momentum {protocol.momentum}, weight decay {protocol.weight_decay}, "
-        f"batch {protocol.batch}; labels: {protocol.labels}; {augmentation(protocol)}{_held_out(protocol)}. Source: "
-        f"{display(protocol.source)}."
+        f"{_optimiser(protocol)}, weight decay {protocol.weight_decay}, "
+        f"batch {protocol.batch}; labels: {_labels(protocol)}; {augmentation(protocol)}{_held_out(protocol)}. Source: "
+        f"{display(protocol.source, 1000)}."
     )
+
+
+def _optimiser(protocol: Protocol) -> str:
+    falling = ", falling by half a cosine" if protocol.schedule == "half cosine" else ""
+    if protocol.optimiser == "adamw":
+        return f"AdamW, rate {protocol.lr}{falling}"
+    return f"SGD, rate {protocol.lr}{falling}, momentum {protocol.momentum}"
+
+
+def _labels(protocol: Protocol) -> str:
+    if protocol.labels == "teacher":
+        return f"those of the set's teacher for each batch, KL at temperature {protocol.temperature:g}"
+    return protocol.labels
 
 
 def _held_out(protocol: Protocol) -> str:
@@ -385,10 +398,21 @@ def _budget(budget: Budget, decay: float) -> str:
 
 def augmentation(protocol: Protocol) -> str:
     """A protocol's augmentation in words: whose, by which operations, drawn how often."""
+    mixed = mixing(protocol)
     if not protocol.augmentation:
-        return "no augmentation"
+        return ", ".join(filter(None, ["no augmentation", mixed]))
     own = {operation.startswith("dc-") for operation in protocol.augmentation}
     whose = "DC's" if own == {True} else "DSA" if own == {False} else "augmentation"
     operations = display("/".join(operation.removeprefix("dc-") for operation in protocol.augmentation))
     mirrored = ", without flip where a mirror image is another class" if "flip" in protocol.augmentation else ""
-    return f"{whose} {operations}, one {protocol.draws}{mirrored}"
+    how = "one of the warps, and each of the others" if protocol.draws == "all at once" else f"one {protocol.draws}"
+    return f"{whose} {operations}, {how}{mirrored}" + (f", {mixed}" if mixed else "")
+
+
+def mixing(protocol: Protocol) -> str:
+    """What a protocol mixes batches by, in words; empty: nothing."""
+    if protocol.mixing == "none":
+        return ""
+    name = "CutMix" if protocol.mixing == "cutmix" else "mixup"
+    share = protocol.mixing_probability
+    return f"{name} of {'every batch' if share == 1 else f'a share of {share:g} of batches'}"

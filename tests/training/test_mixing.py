@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dambench import networks
 from dambench.core.protocol import IDC, PRESETS
+from dambench.report.wording import protocol_in_words
 from dambench.testing import data_card
 from dambench.training import train as training
 from dambench.training.augmentation import augment, augment_by, draw, draw_passes, joined, parameters, passes
@@ -235,3 +236,16 @@ def test_the_new_protocols_can_be_followed(name: str) -> None:
 def test_soft_cross_entropy_of_one_hot_labels_is_the_usual_one() -> None:
     logits, labels = noise(7, 4), torch.arange(7) % 4
     torch.testing.assert_close(F.cross_entropy(logits, F.one_hot(labels, 4).double()), F.cross_entropy(logits, labels))
+
+
+def test_a_protocol_says_in_words_what_it_does() -> None:
+    of_idc, of_ncfm, of_soft = (protocol_in_words(PRESETS[name]) for name in ("idc", "ncfm", "soft"))
+    assert "SGD, rate 0.01, momentum 0.9" in of_idc
+    assert "one of the warps, and each of the others" in of_idc
+    assert "CutMix of a share of 0.5 of batches" in of_idc
+    assert "AdamW, rate 0.001, weight decay 0.01" in of_ncfm
+    assert "momentum" not in of_ncfm
+    assert "those of the set's teacher for each batch, KL at temperature 20" in of_soft
+    assert "falling by half a cosine" in of_soft
+    assert "CutMix of every batch" in of_soft
+    assert of_soft.endswith("several).")
