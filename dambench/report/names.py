@@ -90,6 +90,14 @@ def of(axis: str, value: str | int | None) -> str:
     return current.get().of(axis, str(value))
 
 
+def of_any(text: str) -> str:
+    """The current name of what stands in a row or column, where its axis is not known."""
+    if text.startswith("IPC ") and text[4:].isdigit():
+        return shown("ipc", text[4:])
+    given = (of(axis, text) for axis in ("dataset", "network", "protocol", "method"))
+    return next((name for name in given if name != text), text)
+
+
 def of_axis(axis: str) -> str:
     """The current name of an axis."""
     return current.get().axis.get(axis, axis)

@@ -38,7 +38,7 @@ def verdict(table: Table, rows: Sequence[str], columns: Sequence[str]) -> str:
     groups = alike(table, rows, columns).items()
     for shared, cells in sorted(groups, key=lambda group: min(map(order.__getitem__, group[1]))):
         if text := outcome(cells):
-            outcomes.setdefault(text, []).append(" ".join(shared))
+            outcomes.setdefault(text, []).append(" ".join(map(names.of_any, shared)))
     if not outcomes:
         return ""
     return f"Verdict: {'; '.join(f'{_at(places)}{text}' for text, places in outcomes.items())}."
@@ -87,11 +87,11 @@ def coarse_notes(board: Leaderboard, table: Table) -> list[str]:
     """Say of each dataset of a table what one test image is worth, where that is much."""
     if board.metric != ACCURACY:
         return []
-    names = {score.dataset for cell in table.cells.values() for score in cell.scores}
+    shown = {score.dataset for cell in table.cells.values() for score in cell.scores}
     return [
         text
         for name, images in sorted(board.test_images.items())
-        if name in names and (text := coarse(images, display(name)))
+        if name in shown and (text := coarse(images, display(names.of("dataset", name))))
     ]
 
 

@@ -74,11 +74,11 @@ def test_tensors_come_back_to_the_bit(
 
 
 @pytest.mark.parametrize("format", TENSORS)
-def test_mosaics_are_known_as_such(tmp_path: Path, format: str) -> None:
-    synthetic = replace(_set(GREY, lr=0.1), factor=2)
+def test_mosaics_and_what_was_held_out_are_known(tmp_path: Path, format: str) -> None:
+    synthetic = replace(_set(GREY, lr=0.1), factor=2, held_out="a" * 64)
     written = exports.write(synthetic, _target(tmp_path, format), format)
     (found,) = imports.read(written.path, GREY).sets
-    assert (found.factor, found.to_bytes()) == (2, synthetic.to_bytes())
+    assert (found.factor, found.held_out, found.to_bytes()) == (2, "a" * 64, synthetic.to_bytes())
 
 
 @pytest.mark.parametrize("card", [GREY, COLOUR], ids=["grey", "colour"])

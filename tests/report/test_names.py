@@ -66,6 +66,14 @@ def test_rows_columns_captions_and_labels_have_their_names(capsys: pytest.Captur
     assert "| DM & co " in plain.replace("\\", "")
 
 
+def test_every_section_has_the_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also sentences and appendices; only what the leaderboard remarks itself keeps the names of runs."""
+    text = _report(capsys, NAMED, "--sections", "all")
+    assert "Verdict: at Digits images 1 and Digits images 10, no method can be called better" in text
+    assert "- Digits: 10 test images" in text
+    assert re.search(r"- Random · Digits images 1 · .*ConvNet, Quick", text)
+
+
 def test_what_has_no_name_is_called_as_always(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["report"]) == 0
     without = capsys.readouterr().out

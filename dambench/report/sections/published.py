@@ -6,7 +6,7 @@ from typing import Any
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
 from dambench.published.beside import Comparable, beside, closest
-from dambench.report import wording
+from dambench.report import names, wording
 from dambench.report.parts import Part, Records, Section
 from dambench.report.wording import TableEntry
 from dambench.store.cells import Cell
@@ -39,8 +39,8 @@ def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> li
             (
                 name,
                 [
-                    TableEntry(display(score.network)),
-                    TableEntry(display(score.protocol)),
+                    TableEntry(display(names.of("network", score.network))),
+                    TableEntry(display(names.of("protocol", score.protocol))),
                     TableEntry(f"{value.text}{mark} [{number}]"),
                     wording.entry(cell),
                     TableEntry(f"{first.gap:+.1f}"),
@@ -52,7 +52,7 @@ def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> li
         others += [f"{name}: {text}" for text in _others(some)]
     if not lines:
         return []
-    notes = [f"{_few(names)}: {display(why, MOST_TEXT)}." for why, names in reasons.items()]
+    notes = [f"{_few(same)}: {display(why, MOST_TEXT)}." for why, same in reasons.items()]
     notes += [f"[{number}] {display(source, MOST_TEXT)}." for source, number in sources.items()]
     notes += [f"Also printed for {display(text, MOST_TEXT)}." for text in others]
     if unknown:
@@ -148,7 +148,8 @@ def _cells(board: Leaderboard) -> Iterator[tuple[Cell, list[Comparable]]]:
 
 def _name(cell: Cell) -> str:
     score = cell.scores[0]
-    return display(f"{score.method}, {score.dataset}{'' if score.ipc is None else f' IPC {score.ipc}'}")
+    ipc = "" if score.ipc is None else f" {names.shown('ipc', score.ipc)}"
+    return display(f"{names.of('method', score.method)}, {names.of('dataset', score.dataset)}{ipc}")
 
 
 def _others(some: list[Comparable]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from dambench.core.sanitize import display
-from dambench.report import wording
+from dambench.report import names, wording
 from dambench.report.parts import Part, Records, Section
 from dambench.store.cells import Cell, CellKey, Key
 from dambench.store.leaderboard import AXES, Leaderboard
@@ -13,7 +13,7 @@ def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> li
     """A sentence for each cell."""
     notes = []
     for table in board.tables:
-        fixed = ", ".join(display(str(value)) for axis, value in table.fixed.items() if value)
+        fixed = ", ".join(display(names.shown(axis, value)) for axis, value in table.fixed.items() if value)
         for place, cell in _cells(table.cells, table.rows, table.columns):
             name = " · ".join(filter(None, (wording.name(rows, place[0]), wording.name(columns, place[1]), fixed)))
             runs = (f"{run} (seed {seed})" for run, seed in runs_of(cell).items())
