@@ -203,7 +203,8 @@ def test_markdown_has_the_right_rows_and_cells(capsys: pytest.CaptureFixture[str
 
 def test_latex_has_the_right_rows_and_cells(capsys: pytest.CaptureFixture[str], table: Table) -> None:
     text = _printed(capsys, "report", "--format", "latex")
-    accuracy, costs = (body.splitlines() for body in re.findall(r"\\midrule\n(.*?)\n    \\bottomrule", text, re.S))
+    bodies = re.findall(r"\\midrule\n(?:    \\endhead\n)?(.*?)\n    \\bottomrule", text, re.S)
+    accuracy, costs = (body.splitlines() for body in bodies)
     assert len(accuracy) == len(table.rows) + 1
     assert len(costs) >= len(table.rows)
     for lines, cells in ((accuracy, 1 + len(table.columns)), (costs, 10)):
@@ -216,8 +217,9 @@ def test_latex_has_the_right_rows_and_cells(capsys: pytest.CaptureFixture[str], 
             assert not re.search(r"(?<!\{)[\[*]", line)
     known = {"begin", "end", "centering", "caption", "toprule", "midrule", "bottomrule", "par", "footnotesize", "item"}
     known |= {"textbf", "textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar"}
-    assert set(re.findall(r"\\([a-zA-Z]+)", text)) <= known | {"pm", "times", "geq", "usepackage"}
-    assert set(re.findall(r"\\(?:begin|end)\{(\w+)\}", text)) == {"table", "tabular", "itemize"}
+    known |= {"pm", "times", "geq", "usepackage", "paragraph", "endhead"}
+    assert set(re.findall(r"\\([a-zA-Z]+)", text)) <= known
+    assert set(re.findall(r"\\(?:begin|end)\{(\w+)\}", text)) == {"longtable", "itemize"}
 
 
 def test_csv_has_a_line_per_cell_and_no_formula(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from dambench.cli.output import table
 from dambench.core.sanitize import display, display_lines
 from dambench.core.units import duration, energy, size
+from dambench.report.verdict import coarse
 from dambench.report.wording import figure, metric_label
 from dambench.store.metrics import MetricRow
 from dambench.store.statistics import estimate, mean
@@ -27,6 +28,8 @@ def describe(details: dict[str, Any]) -> None:
     _print_costs(details["costs"])
     if details["scores"] or not details["measurements"]:
         _print_scores(details["scores"])
+        if details["scores"] and (text := coarse(details["test_images"])):
+            print(text)
     for evaluator, rows in groupby(details["measurements"], itemgetter("evaluator")):
         _print_measurements(evaluator, list(rows))
     if details["selection"]:

@@ -13,7 +13,6 @@ from dambench.core.sanitize import counted, display
 from dambench.core.units import duration, size
 from dambench.report import names
 from dambench.store.cells import Cell, Key
-from dambench.store.costs import MethodCost
 from dambench.store.leaderboard import Leaderboard, Table
 from dambench.store.metrics import MetricRow
 from dambench.store.statistics import ENOUGH, Difference, too_few
@@ -265,31 +264,6 @@ def measure(board: Leaderboard, cell: Cell, quantity: str) -> TableEntry:
     return entry(cell) if quantity == "accuracy" else TableEntry(MISSING)
 
 
-def cost_lines(costs: list[MethodCost]) -> list[list[str]]:
-    """A table of what each method took; the first line is the head."""
-    experts = any(cost.experts_seconds for cost in costs)
-    head = ["method", "dataset", "runs", *(["experts"] if experts else []), "distil", "peak"]
-    table = [[*head, "trained network", "protocol", "each", "peak", "device"]]
-    for cost in costs:
-        ipc = "" if cost.ipc is None else f" IPC {cost.ipc}"
-        table.append(
-            [
-                display(names.of("method", cost.method)),
-                display(f"{names.of('dataset', cost.dataset)}{ipc}"),
-                str(cost.runs),
-                *([duration(cost.experts_seconds) if cost.experts_seconds else MISSING] if experts else []),
-                MISSING if cost.distil_seconds is None else duration(cost.distil_seconds),
-                size(cost.distil_peak_bytes) if cost.distil_peak_bytes else MISSING,
-                display(names.of("network", cost.network)),
-                display(names.of("protocol", cost.protocol)),
-                duration(cost.evaluate_seconds),
-                size(cost.evaluate_peak_bytes) if cost.evaluate_peak_bytes else MISSING,
-                display(cost.device),
-            ]
-        )
-    return table
-
-
 def reading(board: Leaderboard) -> list[str]:
     """Tell in sentences how the numbers came about."""
     notes = [
@@ -305,8 +279,6 @@ def reading(board: Leaderboard) -> list[str]:
         "Times and peaks are medians over runs: of distilling, then of each network trained and tested. Peak: the "
         "allocator's on a GPU, the whole process's resident memory on a CPU."
     )
-    if any(cost.experts_seconds for cost in board.costs):
-        notes.append("Experts: the most that one run took to train those it needs; they are kept, for the next ones.")
     return notes
 
 

@@ -414,6 +414,11 @@ class Store:
         )
         return [RunSummary(**row) for row in rows]
 
+    def test_images(self, run: RunRow) -> int:
+        """The number of test images of its dataset; 0: not known."""
+        rows = self.query("select test_images from datasets where sha256 = ?", run.dataset_sha256)
+        return next((row["test_images"] for row in rows if isinstance(row["test_images"], int)), 0)
+
     def describe(self, prefix: str) -> dict[str, Any]:
         """Everything that is known of one run, in parts that JSON can hold."""
         row = self.run(prefix)
@@ -436,6 +441,7 @@ class Store:
             "costs": part("costs", f"instr('{' '.join(PHASES)}', phase)"),
             "usage": msgspec.to_builtins(usage(*self._by_attempt(row.id, number))),
             "scores": part("scores", "iteration, network, repeat"),
+            "test_images": self.test_images(row),
             "measurements": self.query(MEASUREMENTS, number),
             "sets": [
                 artifact

@@ -254,3 +254,70 @@ def test_the_worth_of_one_test_image_stands_below_a_table_that_is_coarse(
     assert "digits: 977 test images, so that one is worth 0.1 points." in _report(capsys, "--short")
     store.db.conn.execute("update datasets set test_images = 1001")
     assert "test images" not in _report(capsys, "--short")
+
+
+def _experts(store: Store, run: str, seconds: float, *, trained: bool) -> None:
+    """Let a run have had experts, which it trained itself or found."""
+    number = store.run(run).number
+    insert = "insert into costs (run, phase, seconds, peak_memory_bytes) values (?, 'experts', ?, 0)"
+    store.db.conn.execute(insert, [number, seconds])
+    if trained:
+        message = "4 experts of convnet-d1-w8 on digits are trained, for 10 epochs: 1 MB in DAMBENCH_HOME, 1 GB free."
+        insert = "insert into events (run, sequence, at, kind, body) values (?, 999, '', 'warned', ?)"
+        store.db.conn.execute(insert, [number, json.dumps({"message": message})])
+
+
+def test_experts_that_were_trained_by_another_run_are_marked_as_shared(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = _lines(_report(capsys, "--sections", "cost"), "What it took")
+    assert lines["method"] == [
+        "dataset",
+        "runs",
+        "distil",
+        "peak",
+        "trained network",
+        "protocol",
+        "each",
+        "peak",
+        "device",
+    ]
+    for seed, (seconds, trained) in enumerate(((60.0, True), (0.5, False))):
+        _experts(store, add(store, config("mtt", seed=seed), HIGH), seconds, trained=trained)
+    _experts(store, add(store, config("datm"), HIGH), 0.25, trained=False)
+    text = _report(capsys, "--sections", "cost")
+    lines = _lines(text, "What it took")
+    assert {name: lines[name][2] for name in ("dm", "mtt", "datm")} == {"dm": "–", "mtt": "1 min 0 s §", "datm": "§"}
+    assert "- §: shared. Some of these runs, or all, found experts that were trained before" in text
+    records = json.loads(_report(capsys, "--format", "json"))["costs"]
+    assert [(r["experts_used"], r["experts_trained"]) for r in records if r["method"] == "mtt"] == [(2, 1)]
+
+
+def test_a_long_latex_table_goes_on_over_pages(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    short = _report(capsys, "--format", "latex", "--sections", "scores")
+    assert r"\begin{tabular}" in short
+    assert "longtable" not in short
+    add(store, config("dm", seed=1), [0.5] * 31)
+    text = _report(capsys, "--format", "latex", "--sections", "scores")
+    assert text.splitlines()[0].endswith(r"Needs \usepackage{booktabs,longtable}.")
+    assert text.count(r"\begin{longtable}{lrrrrrrrrr}") == text.count(r"\end{longtable}") == 1
+    assert text.count(r" & quick\#3528 & ") == 15 + 31
+
+
+def test_latex_has_the_titles_of_what_is_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    text = _report(capsys, "--format", "latex")
+    assert r"\paragraph{What this shows, and what it does not.} 1 method, random and whole on digits" in text
+    assert r"\paragraph{Runs of each cell.}" in text
+
+
+def test_show_says_what_one_test_image_is_worth_where_that_is_much(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = add(store, config("dm", seed=1), HIGH)
+    assert run_cli(["show", run]) == 0
+    assert "10 test images, so that one is worth 10 points." in capsys.readouterr().out
+    assert run_cli(["show", run, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["test_images"] == 10
+    store.db.conn.execute("update datasets set test_images = 10000")
+    assert run_cli(["show", run]) == 0
+    assert "test images" not in capsys.readouterr().out

@@ -11,6 +11,9 @@ from dambench.store.leaderboard import Leaderboard
 SUFFIXES = (".tex",)
 SHORT = True
 
+LONG = 45
+"""Rows that one page holds; a table with more is a longtable, which goes on over several."""
+
 _ESCAPED = {
     **{character: "\\" + character for character in "{}$&#%_"},
     "\\": r"\textbackslash{}",
@@ -38,23 +41,30 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
     """
     if not board.finished:
         return f"% {wording.NOTHING} {wording.FIRST}\n"
-    parts = [f"% {latex(wording.made(board))} Needs \\usepackage{{booktabs}}."]
-    for part in sections.parts(board, rows, columns, short=short):
+    made = sections.parts(board, rows, columns, short=short)
+    packages = "booktabs,longtable" if any(len(part.lines) > LONG for part in made) else "booktabs"
+    parts = [f"% {latex(wording.made(board))} Needs \\usepackage{{{packages}}}."]
+    for part in made:
         parts += _part(part)
     notes = wording.signs(board.tables, bold="Bold") if short else wording.reading(board)
     if notes:
-        items = "\n".join(f"  \\item {latex(note)}" for note in notes)
-        parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")
+        parts.append(_items(notes))
     return "\n\n".join(parts) + "\n"
 
 
 def _part(part: Part) -> list[str]:
     written = [latex(part.text)] if part.text else []
     if not part.head:
-        return [*written, *map(latex, part.notes)]
+        title = f"\\paragraph{{{latex(part.title)}.}}"
+        return [" ".join([title, *written]), *([_items(part.notes)] if part.notes else [])]
     lines = [[latex(name), *map(cell, entries)] for name, entries in part.lines]
     caption = f"{(part.caption or part.title).removesuffix('.')}."
     return [*written, _float(caption, [[latex(text) for text in part.head], *lines], part.notes, part.label)]
+
+
+def _items(notes: Sequence[str]) -> str:
+    items = "\n".join(f"  \\item {latex(note)}" for note in notes)
+    return f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}"
 
 
 def latex(text: str) -> str:
@@ -69,19 +79,12 @@ def cell(entry: TableEntry) -> str:
 
 def _float(caption: str, lines: list[list[str]], notes: Sequence[str], label: str = "") -> str:
     head, *body = [f"    {' & '.join(line)} \\\\" for line in lines]
-    written = [
-        r"\begin{table}",
-        r"  \centering",
-        f"  \\caption{{{latex(caption)}}}",
-        *([f"  \\label{{{label}}}"] if label else []),
-        f"  \\begin{{tabular}}{{l{'r' * (len(lines[0]) - 1)}}}",
-        r"    \toprule",
-        head,
-        r"    \midrule",
-        *body,
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        *(f"  \\par{{\\footnotesize {latex(note)}}}" for note in notes),
-        r"\end{table}",
-    ]
-    return "\n".join(written)
+    named = [f"\\caption{{{latex(caption)}}}", *([f"\\label{{{label}}}"] if label else [])]
+    columns = f"{{l{'r' * (len(lines[0]) - 1)}}}"
+    below = [f"  \\par{{\\footnotesize {latex(note)}}}" for note in notes]
+    rows = [r"    \toprule", head, r"    \midrule"]
+    if len(body) > LONG:
+        start = [f"\\begin{{longtable}}{columns}", f"  {' '.join(named)} \\\\"]
+        return "\n".join([*start, *rows, r"    \endhead", *body, r"    \bottomrule", r"\end{longtable}", *below])
+    start = [r"\begin{table}", r"  \centering", *(f"  {line}" for line in named), f"  \\begin{{tabular}}{columns}"]
+    return "\n".join([*start, *rows, *body, r"    \bottomrule", r"  \end{tabular}", *below, r"\end{table}"])

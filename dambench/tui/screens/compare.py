@@ -19,6 +19,7 @@ from dambench.core.errors import BadInput
 from dambench.core.sanitize import display, markdown
 from dambench.report import format_of, render, wording, write
 from dambench.report.formats.markdown import grid
+from dambench.report.verdict import notes as notes_below
 from dambench.store.cells import Cell, CellKey
 from dambench.store.leaderboard import Table
 from dambench.store.runs import Store
@@ -199,7 +200,7 @@ class CompareScreen(MainScreen):
         rows, columns = self.result.query[:2]
         grid.show(contents(self.result.board, table, rows, columns, self.measure), marks)
         legend = self._wrapped(" ".join(signs(table, self.measure)))
-        sentences = [display(note, 300) for note in table.notes]
+        sentences = [display(note, 300) for note in notes_below(self.result.board, table, rows, columns)]
         if self.result.board.left_out:
             sentences.append(f"Left out: {self.result.board.left_out} unfinished.")
         rest = self._wrapped(" ".join(sentences))
