@@ -3,8 +3,9 @@
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
@@ -25,6 +26,9 @@ from dambench.store.leaderboard import leaderboard
 from dambench.store.metrics import ACCURACY, find_metric
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
+
+if TYPE_CHECKING:
+    from dambench.report.figures.sheet import SetBlock
 
 app = Commands(no_args_is_help=True, rich_markup_mode=None, help="Figures for papers: PDF, SVG or PNG.")
 
@@ -142,6 +146,7 @@ def sheet(
         rows = _runs(store, ids, filter_, MOST_BLOCKS)
         blocks = kind.read(store, rows)
         chosen = kind.choose(classes, blocks[0].classes)
+        blocks = [_in_full(block) if block.lacks(chosen, images) else block for block in blocks]
         _write("sheet", kind.draw(blocks, chosen, images, look), output, snippet, look)
 
 
@@ -217,6 +222,26 @@ def _runs(store: Store, ids: list[str] | None, filter_: str, most: int) -> list[
     if len(rows) > most:
         raise BadInput(f"More than {most} runs are meant, and a figure takes {most} at the most: choose with --filter.")
     return rows
+
+
+def _in_full(block: "SetBlock") -> "SetBlock":
+    """The block with the pixels of its set, where that is on this machine; else as it is."""
+    path = files.set_path(block.sha256)
+    if not path.is_file() or files.sha256(path) != block.sha256:
+        return block
+    import numpy as np
+
+    from dambench.engine.exports import pixels_of
+    from dambench.training.problem import SyntheticSet
+
+    synthetic = SyntheticSet.read(path)
+    pixels = pixels_of(synthetic)[0].permute(0, 2, 3, 1).numpy()
+    labels = synthetic.hard_labels.numpy()
+    each = min(int((labels == label).sum()) for label in range(len(synthetic.classes)))
+    if not each:
+        return block  # soft labels of which none is largest for a class
+    images = np.stack([pixels[labels == label][:each] for label in range(len(synthetic.classes))])
+    return replace(block, images=images.repeat(3 // images.shape[-1], -1), total=each, thinned=False)
 
 
 def _write(kind: str, drawn: Drawn, output: Path, snippet: Path | None, look: Look) -> None:

@@ -11,16 +11,20 @@ from xml.dom.minidom import parseString
 import msgspec
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dambench.cli.app import run_cli
+from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.core.events import Snapshot
+from dambench.core.files import digest
 from dambench.report import names
 from dambench.report.figures import accuracy, curves, drawing, sheet, transfer
 from dambench.report.figures.drawing import Drawn, Look
 from dambench.store.leaderboard import Leaderboard, leaderboard
 from dambench.store.runs import Store
+from dambench.training.problem import Normalisation, SyntheticSet
 from tests.hostile import NAMES, steering
 from tests.ledger import CARD, add, config, words
 
@@ -186,7 +190,7 @@ def _picture(store: Store, method: str, value: int, *, height: int = 8, ipc: int
     number = store.create(run, CARD)
     for event in words(run):
         if isinstance(event, Snapshot):
-            event = msgspec.structs.replace(event, shape=[2, 1, height, 8], preview=file.getvalue())
+            event = msgspec.structs.replace(event, shape=[2 * ipc, 1, height, 8], preview=file.getvalue())
         for _ in store.record(number, [event]):
             pass
     return number
@@ -207,6 +211,27 @@ def test_a_sheet_has_classes_down_and_methods_across(store: Store) -> None:
     assert drawn.caption == "Synthetic sets on digits, a row per class."
 
 
+def test_more_than_the_preview_has_comes_from_the_set_where_it_is_here(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.arange(48, dtype=torch.uint8).repeat_interleave(64).view(48, 1, 8, 8)
+    labels = torch.arange(2).repeat_interleave(24)
+    content = SyntheticSet(images, labels, Normalisation((0.5,), (0.25,)), ("0", "1")).to_bytes()
+    run = _picture(store, "dm", 100, ipc=24)
+    store.tables.execute("update artifacts set sha256 = ?", digest(content))
+    drawn: list[Drawn] = []
+    monkeypatch.setattr("dambench.cli.figure._write", lambda kind, figure, *rest: drawn.append(figure))
+    command = ["figure", "sheet", run, "-o", "a.pdf", "--images", "3"]
+    assert run_cli(command) == 0
+    assert set(np.unique(drawn[-1].figure.axes[0].images[0].get_array())) == {100, 101, 255}
+    files.write_whole(files.set_path(digest(content)), content)
+    assert run_cli(command) == 0
+    pixels = drawn[-1].figure.axes[0].images[0].get_array()
+    assert set(np.unique(pixels)) == {0, 1, 2, 24, 25, 26, 255}
+    assert pixels[0, 0].tolist() == [0, 0, 0]
+    assert drawn[-1].caption.endswith("3 of 24 images per class are shown.")
+
+
 def test_classes_are_chosen_by_name_or_number() -> None:
     classes = ["cat", "dog", "Sea lion", "ox"]
     assert sheet.choose("", classes) == [0, 1, 2, 3]
@@ -220,12 +245,12 @@ def test_classes_are_chosen_by_name_or_number() -> None:
 
 def test_the_same_runs_give_the_same_bytes_without_a_date(full: Store) -> None:
     for suffix in drawing.SUFFIXES:
-        files = []
+        made = []
         for _ in range(2):
             with drawing.drawing(LOOK):
-                files.append(drawing.content(_drawn(full, accuracy), suffix))
-        assert files[0] == files[1]
-        assert not re.search(rb"20[0-9][0-9]-[01][0-9]-|CreationDate|<dc:date>", files[0])
+                made.append(drawing.content(_drawn(full, accuracy), suffix))
+        assert made[0] == made[1]
+        assert not re.search(rb"20[0-9][0-9]-[01][0-9]-|CreationDate|<dc:date>", made[0])
 
 
 def test_fonts_are_embedded_as_conferences_demand(full: Store) -> None:

@@ -43,6 +43,13 @@ class SetBlock:
     """Images of each class that the set has."""
     thinned: bool
     """Whether its pixels are fewer than those of the set."""
+    sha256: str
+    """Of the set."""
+
+    def lacks(self, classes: Sequence[int], images: int | None) -> bool:
+        """Whether what is to be shown is not all in the picture of the database."""
+        each = min(self.total, images or 0)
+        return self.thinned or each > self.images.shape[1] or max(classes) >= len(self.images)
 
 
 def choose(text: str, classes: Sequence[str]) -> list[int]:
@@ -80,10 +87,12 @@ def read(store: Store, rows: Sequence[RunRow]) -> list[SetBlock]:
     different = len({row.ipc for row in rows}) > 1, len({(row.method, row.overrides) for row in rows}) < len(rows)
     for row in rows:
         png = store.preview(row.id)
-        shapes = store.query("select shape from artifacts where run = ? order by iteration desc limit 1", row.number)
-        if not png or not shapes:
+        made = store.query(
+            "select shape, sha256 from artifacts where run = ? order by iteration desc limit 1", row.number
+        )
+        if not png or not made:
             raise BadInput(f"The run {row.id} has no set yet, and so no picture.")
-        height, width = json.loads(shapes[0]["shape"])[2:]
+        height, width = json.loads(made[0]["shape"])[2:]
         try:
             images = half_blocks.tiles(png, height, width)[:, :, :-1, :-1]
         except ValueError as error:
@@ -94,7 +103,8 @@ def read(store: Store, rows: Sequence[RunRow]) -> list[SetBlock]:
         label += f", seed {row.seed}" if different[1] else ""
         thinned = images.shape[2:4] != (height, width)
         card = tuple(store.card(row).classes)
-        blocks.append(SetBlock(row.id, label, row.dataset, card, images, total // max(1, classes), thinned))
+        each = total // max(1, classes)
+        blocks.append(SetBlock(row.id, label, row.dataset, card, images, each, thinned, str(made[0]["sha256"])))
     return blocks
 
 
