@@ -23,6 +23,7 @@ SOURCE = "†"
 NOTHING = "No finished runs yet. Start one, for example:"
 FIRST = "dambench run --headless --method dm --dataset digits --ipc 1 --seeds 0-2"
 ONLY = "‡"
+TWIN = "¶"
 SHORT = "mean ± half of its 95 % confidence interval over sets, by Student's t (sets × networks)"
 
 
@@ -186,6 +187,7 @@ def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> TableEntry:
     if math.isfinite(cell.mean):
         number += f" ± {MISSING if cell.interval is None else figure(cell.metric, cell.interval.half)}"
     number += ONLY if cell.unit == "network" else ""
+    number += TWIN if any(score.left_out for score in cell.scores) else ""
     number += SOURCE if mark and all(score.source for score in cell.scores) else ""
     return TableEntry(number, networks(cell), bold)
 
@@ -240,6 +242,7 @@ MEASURES = {
     "loss": "mean loss on the test set (sets × networks)",
     "seconds": "time to distil, median (n runs)",
     "peak": "peak memory of distilling, median (n runs)",
+    "bytes": "bytes of the set with all that it needs (share of the real set)",
 }
 """What can be said of a cell."""
 
@@ -254,6 +257,8 @@ def measure(board: Leaderboard, cell: Cell, quantity: str) -> TableEntry:
         return TableEntry(text, networks(cell))
     if quantity == "loss":
         return TableEntry(figure(LOSS, cell.of(LOSS).mean), networks(cell))
+    if quantity == "bytes":
+        return needed(board, cell)
     costs = board.costs_of(cell)
     if quantity in ("seconds", "peak") and costs:
         cost = costs[0]
@@ -262,6 +267,15 @@ def measure(board: Leaderboard, cell: Cell, quantity: str) -> TableEntry:
         took = duration(cost.distil_seconds) if quantity == "seconds" else size(cost.distil_peak_bytes)
         return TableEntry(took, str(cost.runs))
     return entry(cell) if quantity == "accuracy" else TableEntry(MISSING)
+
+
+def needed(board: Leaderboard, cell: Cell) -> TableEntry:
+    """The bytes of a cell's sets with all that they need, the largest's, and its share of the real set."""
+    known = [board.set_bytes[sha256] for sha256 in cell.by_set if sha256 in board.set_bytes]
+    if len(known) < len(cell.by_set):
+        return TableEntry(MISSING)
+    largest = max(known, key=lambda one: one.total)
+    return TableEntry(size(largest.total), f"{100 * largest.ratio:.3g} %")
 
 
 def reading(board: Leaderboard) -> list[str]:
@@ -279,6 +293,11 @@ def reading(board: Leaderboard) -> list[str]:
         "Times and peaks are medians over runs: of distilling, then of each network trained and tested. Peak: the "
         "allocator's on a GPU, the whole process's resident memory on a CPU."
     )
+<<<<<<< HEAD
+=======
+    if any(cost.experts_seconds for cost in board.costs):
+        notes.append("Experts: the most that one run took to train those it needs; they are kept, for the next ones.")
+>>>>>>> 2571a01 (Reports: bytes of sets, energy beside seconds, and a mark on what a protocol leaves out of a set)
     return notes
 
 
@@ -296,6 +315,7 @@ def signs(tables: Sequence[Table], *, bold: str, brief: bool = False) -> list[st
     several = any(
         len({score.network for cell in table.cells.values() for score in cell.scores}) > 1 for table in tables
     )
+    twins = " and ".join(sorted({part for cell in cells for score in cell.scores for part in score.left_out}))
     notes = {
         f"{bold}: the {best} mean, and every row in the same place that is not told from it at 5 %: by the paired "
         f"t-test over shared distillation seeds, by Welch's where fewer than {ENOUGH} are shared, Holm-corrected. Only "
@@ -310,6 +330,11 @@ def signs(tables: Sequence[Table], *, bold: str, brief: bool = False) -> list[st
         "sets.": (
             "unseen: networks that no row was matched on; drop: from the one matched on to their mean.",
             any(table.transfer for table in tables),
+        ),
+        f"{TWIN}: the set carries {twins} that this protocol does not use. With hard labels at the usual rate it is "
+        "the hard-label twin of the row under the set's own protocol.": (
+            f"{TWIN} without {twins} that the set carries.",
+            bool(twins),
         ),
         f"{ONLY}: this set only. No seed changes the set, or it was imported alone: ± is over its networks.": (
             f"{ONLY} this set only: ± is over its networks.",

@@ -51,6 +51,8 @@ class Score:
     """The dataset's name in the program, where tables may call it by the name of a user's folder; empty: not known."""
     from_seed: bool = True
     """Whether another seed makes another set. False: the whole set, or several seeds are known to have made one."""
+    left_out: tuple[str, ...] = ()
+    """What the set carries and the protocol does not use: `soft labels`, `learning rate`. It is a hard-label twin."""
 
 
 @dataclass(frozen=True)

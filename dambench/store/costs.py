@@ -34,6 +34,12 @@ class MethodCost:
     device: str
     runs: int
     on_gpu: bool = False
+    distil_joules: float | None = None
+    """Of the GPU's whole board; None: not known of all runs, as on a CPU."""
+    evaluate_joules: float | None = None
+    """Per network."""
+    shared: bool | None = None
+    """Whether other processes used the GPU meanwhile; None: not known."""
     experts_used: int = 0
     """As many of the runs needed experts."""
     experts_trained: int = 0
@@ -66,10 +72,14 @@ def costs(store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow) -> l
             experts.seconds is not null and exists (select 1 from events where events.run = runs.number
                 and kind = 'warned' and json_extract(body, '$.message') like '% experts of % are trained, for %'
             ) as experts_trained,
+            distil.joules as distil_joules, evaluate.joules as evaluate_joules,
+            max(coalesce(distil.shared, evaluate.shared), coalesce(evaluate.shared, distil.shared)) as shared,
+            (select count(*) from evaluations where run = runs.number) as trained,
             avg(scores.seconds) as evaluate_seconds, max(scores.peak_memory_bytes) as evaluate_peak
         from runs
             join environments on environments.run = runs.number
             left join costs as distil on distil.run = runs.number and distil.phase = 'distil'
+            left join costs as evaluate on evaluate.run = runs.number and evaluate.phase = 'evaluate'
             left join costs as experts on experts.run = runs.number and experts.phase = 'experts'
             join evaluations as scores on scores.run = runs.number and scores.evaluator = ?
         where runs.number in (select value from json_each(?))
@@ -104,8 +114,19 @@ def _cost(key: CostKey, group: Sequence[SqlRow]) -> MethodCost:
         evaluate_seconds=median(row["evaluate_seconds"] for row in group),
         evaluate_peak_bytes=int(median(row["evaluate_peak"] for row in group)),
         device=key.device,
+        distil_joules=_median([row["distil_joules"] for row in made]),
+        evaluate_joules=_median(
+            [None if row["evaluate_joules"] is None else row["evaluate_joules"] / row["trained"] for row in group]
+        ),
+        shared=any(known) if (known := [row["shared"] for row in group if row["shared"] is not None]) else None,
         on_gpu=group[0]["device"] != "cpu",
         runs=len(group),
         experts_used=sum(row["experts_seconds"] is not None for row in group),
         experts_trained=sum(row["experts_trained"] for row in group),
     )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    """None: one of them is not known, or there are none."""
+    known = [value for value in values if value is not None]
+    return median(known) if known and len(known) == len(values) else None

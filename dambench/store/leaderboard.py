@@ -7,12 +7,13 @@ evaluation network or dataset is ever in the same table unless it has a row or a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from dambench.core.errors import unknown
+from dambench.core.hard_labels import left_out
 from dambench.core.protocol import Protocol
 from dambench.store.cells import Cell, CellKey, Key, Score, order
 from dambench.store.costs import MethodCost, costs
@@ -23,6 +24,7 @@ from dambench.store.row_names import evaluated_runs, method_label
 from dambench.store.runs import Store
 from dambench.store.scores import counted_scores
 from dambench.store.selection import RunSelection, selections
+from dambench.store.set_bytes import SetBytes, set_bytes
 from dambench.store.transfer import CrossArchitecture, cross_architecture
 
 AXES = ("method", "dataset", "ipc", "network", "protocol")
@@ -77,6 +79,8 @@ class Leaderboard:
     """What can be selected of the runs that were evaluated on the way, by run."""
     only: str = ""
     """The filter that all these runs have met."""
+    set_bytes: dict[str, SetBytes] = field(default_factory=dict)
+    """By a set's SHA-256, where it is known, the bytes of all that it needs."""
     sections: tuple[str, ...] = ()
     """Those that a report of it is to have; empty: the usual ones."""
     test_images: dict[str, int] = field(default_factory=dict)
@@ -140,6 +144,8 @@ def leaderboard(
         msgspec.json.decode(row["definition"], type=Protocol)
         for row in store.query("select definition from protocols order by name, sha256")
     ]
+    sizes = set_bytes(store.query, {score.set_sha256 for score in scores})
+    scores = _marked(scores, sizes, protocols)
     return Leaderboard(
         tables=[
             _table(store, metric, rest, key, group, rows, columns)
@@ -157,8 +163,20 @@ def leaderboard(
         selections=selections(store, {score.run for score in scores}, metric),
         unmeasured=unmeasured,
         metric=metric,
+        set_bytes=sizes,
         test_images=_test_images(store, scores),
     )
+
+
+def _marked(scores: list[Score], sizes: dict[str, SetBytes], protocols: Sequence[Protocol]) -> list[Score]:
+    """Mark the scores of sets that carry more than their protocol uses."""
+    by_label = {protocol.label: protocol for protocol in protocols}
+    marked = []
+    for score in scores:
+        known, protocol = sizes.get(score.set_sha256), by_label.get(score.protocol)
+        parts = left_out(protocol, known.carries) if known and protocol else []
+        marked.append(replace(score, left_out=tuple(parts)) if parts else score)
+    return marked
 
 
 def _test_images(store: Store, scores: Sequence[Score]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from dambench.report.sections import (
     runs,
     scores,
     selection,
+    size,
     summary,
 )
 from dambench.store.leaderboard import Leaderboard
@@ -31,6 +32,7 @@ SECTIONS: dict[str, Section] = {
     "selection": selection.SECTION,
     "condensed": condensed.SECTION,
     "cost": cost.SECTION,
+    "size": size.SECTION,
     "scores": scores.SECTION,
     "runs": runs.SECTION,
 }
