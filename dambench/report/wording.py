@@ -293,11 +293,6 @@ def reading(board: Leaderboard) -> list[str]:
         "Times and peaks are medians over runs: of distilling, then of each network trained and tested. Peak: the "
         "allocator's on a GPU, the whole process's resident memory on a CPU."
     )
-<<<<<<< HEAD
-=======
-    if any(cost.experts_seconds for cost in board.costs):
-        notes.append("Experts: the most that one run took to train those it needs; they are kept, for the next ones.")
->>>>>>> 2571a01 (Reports: bytes of sets, energy beside seconds, and a mark on what a protocol leaves out of a set)
     return notes
 
 
