@@ -14,9 +14,12 @@ from dambench.cli.show import describe, draw, preview_note
 from dambench.cli.store import open_store
 from dambench.core import files
 from dambench.core.errors import BadInput
+from dambench.core.sanitize import display
 from dambench.published.audit import audit, sentence
 from dambench.runner import processes
 from dambench.store import filters, selection
+from dambench.store.baselines import NO_COMMAND
+from dambench.store.leaderboard import missing_beside
 from dambench.store.row_names import method_label
 
 NEWEST = 100
@@ -95,6 +98,7 @@ def show(
         details["audit"] = [line.facts for line in lines]
         details["run"]["state"] = processes.state(store.run(run_id))
         png = store.preview(run_id)
+        missing = [] if preview or as_json else missing_beside(store, store.run(run_id))
         part = preview_note(png, details["sets"][-1]["shape"], store.extent(run_id)) if png else ""
     if preview is not None:
         if not png:
@@ -111,6 +115,9 @@ def show(
     describe(details)
     if lines:
         print(sentence(lines))
+    for one in missing:
+        print(f"missing beside it: {display(one.what)} ({display(one.where, 300)})")
+        print(f"  {display(one.command, 2000) or NO_COMMAND}")
     if png and sys.stdout.isatty():
         draw(png, details["sets"][-1]["shape"])
         if part:

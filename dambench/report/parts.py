@@ -19,6 +19,8 @@ class Part:
     """A table: the name of each row, and its other cells."""
     notes: Sequence[str] = ()
     """Sentences below the table."""
+    commands: Sequence[tuple[str, str]] = ()
+    """Below the notes: what a line for a shell does, and the line, which is to be copied as it is."""
     text: str = ""
     """A paragraph above the table."""
     caption: str = ""

@@ -151,7 +151,12 @@ def lines(
         if table.transfer:
             found = (result.rows[row] for result in table.transfer if row in result.rows)
             entries += unseen(table.metric, next(found, None))
-        named.append((name(rows, row), entries))
+        named.append((_with_epochs(name(rows, row), [cell for cell, _ in cells if cell is not None]), entries))
+    if table.strong:
+        best = [table.strong.get(column) for column in table.columns]
+        entries = [TableEntry(MISSING) if cell is None else entry(cell.of(table.metric)) for cell in best]
+        entries += [TableEntry(MISSING)] * (len(UNSEEN) if table.transfer else 0)
+        named.append((_with_epochs("whole, strong recipe", [cell for cell in best if cell is not None]), entries))
     if table.majority:
         rates = [table.majority.get(column) for column in table.columns]
         entries = [TableEntry(MISSING if rate is None else f"{100 * rate:.1f}") for rate in rates]
@@ -175,6 +180,12 @@ def unseen(metric: MetricRow, transfer: Transfer | None) -> list[TableEntry]:
         TableEntry(figure(metric, transfer.worst), name(["network"], (transfer.worst_network,))),
         TableEntry(MISSING if transfer.drop is None else figure(metric, transfer.drop, sign="+")),
     ]
+
+
+def _with_epochs(name: str, cells: Sequence[Cell]) -> str:
+    """`whole (50 epochs)`: networks on the whole set have a budget of their own."""
+    epochs = sorted({score.epochs for cell in cells for score in cell.scores} - {0})
+    return f"{name} ({' or '.join(map(str, epochs))} epochs)" if epochs else name
 
 
 def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> TableEntry:

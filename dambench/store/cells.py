@@ -53,6 +53,12 @@ class Score:
     """Whether another seed makes another set. False: the whole set, or several seeds are known to have made one."""
     left_out: tuple[str, ...] = ()
     """What the set carries and the protocol does not use: `soft labels`, `learning rate`. It is a hard-label twin."""
+    epochs: int = 0
+    """For how many a network on the whole set is trained; 0: this one is not."""
+    repeats: int = 1
+    """How many of each network the run was asked for."""
+    words: tuple[str, ...] = ()
+    """Flags of `dambench run` that another method's run must share, besides protocol and networks."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,14 @@ import msgspec
 from dambench.core.errors import unknown
 from dambench.core.hard_labels import left_out
 from dambench.core.protocol import Protocol
+from dambench.store.baselines import Baselines, Missing
 from dambench.store.cells import Cell, CellKey, Key, Score, order
 from dambench.store.costs import MethodCost, costs
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.ranking import missing_seeds, rank
 from dambench.store.results import damaged
 from dambench.store.row_names import evaluated_runs, method_label
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.store.scores import counted_scores
 from dambench.store.selection import RunSelection, selections
@@ -50,6 +52,8 @@ class Table:
     """The highest mean of each place, and all that are not told apart from it."""
     transfer: list[CrossArchitecture] = field(default_factory=list)
     """Where columns are networks, of the rows that differ in nothing but the method: how they serve unseen networks."""
+    strong: dict[Key, Cell] = field(default_factory=dict)
+    """By column: networks trained on the whole set by the strong recipe, which is another protocol."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -83,6 +87,8 @@ class Leaderboard:
     """By a set's SHA-256, where it is known, the bytes of all that it needs."""
     sections: tuple[str, ...] = ()
     """Those that a report of it is to have; empty: the usual ones."""
+    baselines: Baselines = field(default_factory=Baselines)
+    """What the results stand beside, and what is missing there."""
     test_images: dict[str, int] = field(default_factory=dict)
     """Their number, by dataset as tables call it."""
 
@@ -146,11 +152,16 @@ def leaderboard(
     ]
     sizes = set_bytes(store.query, {score.set_sha256 for score in scores})
     scores = _marked(scores, sizes, protocols)
+    baselines = Baselines(scores, metric, _smallest_classes(store))
+    tables = [
+        _table(store, metric, rest, key, group, rows, columns)
+        for key, group in sorted(_by_table(scores, rest).items(), key=lambda item: order(rest, item[0]))
+    ]
+    for table in tables:
+        table.strong = baselines.strong_by_column(table.cells)
     return Leaderboard(
-        tables=[
-            _table(store, metric, rest, key, group, rows, columns)
-            for key, group in sorted(_by_table(scores, rest).items(), key=lambda item: order(rest, item[0]))
-        ],
+        tables=tables,
+        baselines=baselines,
         costs=costs(store, entries, metric),
         protocols=[protocol for protocol in protocols if protocol.label in shown],
         recipes=_recipes(scores),
@@ -182,6 +193,22 @@ def _marked(scores: list[Score], sizes: dict[str, SetBytes], protocols: Sequence
 def _test_images(store: Store, scores: Sequence[Score]) -> dict[str, int]:
     images = {row["sha256"]: row["test_images"] for row in store.query("select sha256, test_images from datasets")}
     return {score.dataset: images[score.dataset_sha256] for score in scores}
+
+
+def missing_beside(store: Store, run: RunRow) -> list[Missing]:
+    """What the results of a run lack to be read; nothing, if it is a baseline or has none."""
+    if run.state != "finished" or run.method in BASELINES:
+        return []
+    board = leaderboard(store, only=("runs.dataset_sha256 = ?", [run.dataset_sha256]))
+    cells = [cell for table in board.tables for cell in table.cells.values()]
+    own = [cell for cell in cells if any(score.run == run.id for score in cell.scores)]
+    return list(dict.fromkeys(one for cell in own for one in board.baselines.missing_of(cell)))
+
+
+def _smallest_classes(store: Store) -> dict[str, int]:
+    """The images of the smallest class of each dataset, as far as known."""
+    sql = "select sha256, (select min(value) from json_each(card, '$.train_counts')) as least from datasets"
+    return {row["sha256"]: row["least"] for row in store.query(sql) if isinstance(row["least"], int)}
 
 
 def _measured_by(metric: MetricRow, only: tuple[str, Sequence[Any]]) -> tuple[str, Sequence[Any]]:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from dambench.store.baselines import words_of
 from dambench.store.cells import Score
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.row_names import EvaluatedRun
@@ -48,6 +49,7 @@ def counted_scores(
         if kind in counted_kinds:
             continue
         counted_kinds.add(kind)
+        words = words_of(entry.config)
         counted += [
             Score(
                 method=entry.label,
@@ -69,11 +71,19 @@ def counted_scores(
                 seed=run.seed,
                 repeat=network.repeat,
                 from_seed=entry.kind not in fixed,
+                epochs=_epochs(entry) if run.method == "whole" else 0,
+                repeats=int(entry.config.get("eval_repeats", 1)),
+                words=words,
             )
             for network in final
         ]
     repeated = [run for run, is_repeated_one in is_repeated.items() if is_repeated_one]
     return counted, repeated, unscored, list(dict.fromkeys(unmeasured))
+
+
+def _epochs(entry: EvaluatedRun) -> int:
+    """For how many epochs its protocol trains on the whole set."""
+    return int(entry.config.get("protocol", {}).get("whole", {}).get("epochs", 0))
 
 
 def _fixed_sets(

@@ -47,7 +47,7 @@ def test_latex_is_a_booktabs_tabular(capsys: pytest.CaptureFixture[str]) -> None
     \midrule
     random & 61.0 $\pm$ 7.5 (3$\times$2) & -- \\
     dm & \textbf{91.0 $\pm$ 5.0} (3$\times$2) & 90.8 $\pm$ -- (1$\times$5) \\
-    whole & 99.0 $\pm$ 0.0‡ (1$\times$5) & 99.0 $\pm$ 0.0‡ (1$\times$5) \\
+    whole (50 epochs) & 99.0 $\pm$ 0.0‡ (1$\times$5) & 99.0 $\pm$ 0.0‡ (1$\times$5) \\
     majority class & 60.0 & 60.0 \\
     \bottomrule
   \end{tabular}

@@ -376,7 +376,9 @@ def test_a_cell_is_told_in_words(path: Path) -> None:
         board = leaderboard(store, *AXES)
     (table,) = (table for table in board.tables if str(table.fixed["protocol"]).startswith("quick"))
     here = (("dm",), ("digits", 1))
-    name, scores, spread, *against, cost, recipe = about(board, table, *AXES, here)
+    name, scores, spread, *against, between, cost, recipe, strong, draws, herding, curve = about(
+        board, table, *AXES, here
+    )
     # By hand: set means 51 and 53, t(1) 12.7062 · √2 / √2; within 1, between √(2 − 1/3).
     assert name == "dm · digits IPC 1   52.0 ± 12.7   n = 2×3"
     assert spread == "between sets 1.3, within a set 1.0; 2 sets: no claim about the method"
@@ -385,8 +387,15 @@ def test_a_cell_is_told_in_words(path: Path) -> None:
         "against random +21.0 points on 1 shared seed (2 sets: no claim about the method)",
         "against whole -39.0 points (2 sets: no claim about the method)",
     ]
+    # 52 of 91; random has one set, so that nobody knows whether whole is above it.
+    assert between.startswith("57.1 (")
+    assert between.endswith(") % of whole; – % of the gap between random and whole; as random images of IPC 5.4 (–)")
     assert cost == "took 1 s to distil (1 MB peak), 1 s per network, on a CPU, 2 threads"
     assert recipe == "settings: a table"
+    assert strong.startswith("missing: 3 networks on the whole set by its strong recipe, 200 epochs: dambench run")
+    assert draws.startswith("missing: 5 random draws: dambench run --headless --dataset digits --protocol quick")
+    assert herding.startswith("missing: herding: dambench run")
+    assert curve.startswith("missing: the random curve: for ipc in 2 5; do dambench run")
     assert {place[0] for place in rivals(table, *AXES, here)} == {("random",), ("dm",), ("whole",)}
     assert about(board, table, *AXES, (("dm",), ("digits", 10)))[1] == "Not run yet."
 
@@ -419,7 +428,7 @@ def test_the_grid_has_the_texts_of_the_report(path: Path) -> None:
     assert found == Contents(
         corner=["", "method"],
         heads=[["digits", "IPC 1"], ["digits", "IPC 10"]],
-        names=["random", "dm", "whole"],
+        names=["random", "dm", "whole (50 epochs)"],
         cells=[
             ["30.0 ± – (1×3)", "60.0 ± – (1×3)"],
             ["52.0 ± 12.7 (2×3)", ""],

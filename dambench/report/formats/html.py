@@ -56,7 +56,8 @@ def _part(part: Part) -> list[str]:
     written = [f"<h2>{html(part.title)}</h2>"]
     written += [f"<p>{html(part.text)}</p>"] if part.text else []
     written += [_grid([[html(text) for text in part.head], *lines])] if part.head else []
-    return written + ([_list(part.notes)] if part.notes else [])
+    written += [_list(part.notes)] if part.notes else []
+    return written + [f"<p>{html(about)}:</p>\n<pre>{html(command)}</pre>" for about, command in part.commands]
 
 
 def html(text: str) -> str:

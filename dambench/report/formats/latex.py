@@ -54,12 +54,14 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
 
 def _part(part: Part) -> list[str]:
     written = [latex(part.text)] if part.text else []
+    commands = [f"{latex(about)}: \\texttt{{{latex(command)}}}" for about, command in part.commands]
     if not part.head:
         title = f"\\paragraph{{{latex(part.title)}.}}"
-        return [" ".join([title, *written]), *([_items(part.notes)] if part.notes else [])]
+        return [" ".join([title, *written]), *([_items(part.notes)] if part.notes else []), *commands]
     lines = [[latex(name), *map(cell, entries)] for name, entries in part.lines]
     caption = f"{(part.caption or part.title).removesuffix('.')}."
-    return [*written, _float(caption, [[latex(text) for text in part.head], *lines], part.notes, part.label)]
+    table = _float(caption, [[latex(text) for text in part.head], *lines], part.notes, part.label)
+    return [*written, table, *commands]
 
 
 def _items(notes: Sequence[str]) -> str:

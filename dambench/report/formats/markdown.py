@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dambench.core.sanitize import markdown
+from dambench.core.sanitize import display, markdown
 from dambench.report import sections, wording
 from dambench.report.parts import Part
 from dambench.report.wording import TableEntry
@@ -40,7 +40,10 @@ def _part(part: Part) -> list[str]:
     written = [f"## {markdown(part.title, SENTENCE)}"]
     written += [markdown(part.text, 2 * SENTENCE)] if part.text else []
     written += [grid([[markdown(text) for text in part.head], *lines])] if part.head else []
-    return written + ([_list(part.notes)] if part.notes else [])
+    written += [_list(part.notes)] if part.notes else []
+    for about, command in part.commands:
+        written += [f"{markdown(about, SENTENCE)}:", f"    {display(command, SENTENCE)}"]
+    return written
 
 
 def cell(entry: TableEntry) -> str:

@@ -10,6 +10,7 @@ from dambench.report import names
 from dambench.report.parts import Part, Section
 from dambench.report.sections import (
     accuracy,
+    baselines,
     condensed,
     cost,
     cross_architecture,
@@ -26,6 +27,7 @@ from dambench.store.leaderboard import Leaderboard
 SECTIONS: dict[str, Section] = {
     "summary": summary.SECTION,
     "accuracy": accuracy.SECTION,
+    "baselines": baselines.SECTION,
     "cross-architecture": cross_architecture.SECTION,
     "rank-correlation": rank_correlation.SECTION,
     "published": published.SECTION,

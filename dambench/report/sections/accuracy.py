@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dambench.report import wording
 from dambench.report.parts import Part, Records, Section, finite
 from dambench.report.sections.runs import runs_of
+from dambench.report.standing import missing_baselines
 from dambench.report.verdict import notes
 from dambench.store.leaderboard import AXES, Leaderboard
 
@@ -16,7 +17,7 @@ def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> li
             title=wording.title(table),
             head=wording.head(table, rows, columns),
             lines=wording.lines(table, rows),
-            notes=notes(board, table, rows, columns),
+            notes=[*notes(board, table, rows, columns), *missing_baselines(board, table)],
             caption=f"{wording.title(table)}; {wording.SHORT}{wording.selection(board)}",
         )
         for table in board.tables

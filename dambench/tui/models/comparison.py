@@ -12,9 +12,10 @@ from rich.text import Text
 
 from dambench.core.sanitize import display
 from dambench.core.units import duration, size
-from dambench.report import wording
+from dambench.report import standing, wording
 from dambench.report.sections import published, selection
 from dambench.store import history
+from dambench.store.baselines import NO_COMMAND
 from dambench.store.cells import Cell, CellKey
 from dambench.store.costs import MethodCost
 from dambench.store.history import Line
@@ -199,11 +200,31 @@ def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequen
         against.append(f"whole {_effect(cell, other)}")
     lines += [f"against {text}" for text in against]
     lines += [text for text in [selection.line(board, cell), published.line(board, cell)] if text]
+    lines += _between(board, cell)
     lines += _cost(board, cell)
     recipe = cell.scores[0].recipe
     if recipe:
         lines.append(f"settings: {display(recipe, 300)}")
-    return lines
+    return lines + _missing(board, cell)
+
+
+def _between(board: Leaderboard, cell: Cell) -> list[str]:
+    """Where a result is between random and whole."""
+    found = board.baselines.standing(cell)
+    if found is None:
+        return []
+    relative, gap, size = (
+        f"{entry.number} ({entry.n})" if entry.n else entry.number for entry in standing.entries(found)
+    )
+    return [f"{relative} % of whole; {gap} % of the gap between random and whole; as random images of IPC {size}"]
+
+
+def _missing(board: Leaderboard, cell: Cell) -> list[str]:
+    """What a result lacks to be read, each with the command that makes it."""
+    return [
+        f"missing: {display(one.what)}: {display(one.command or NO_COMMAND, 400)}"
+        for one in board.baselines.missing_of(cell)
+    ]
 
 
 def _effect(cell: Cell, other: Cell) -> str:
