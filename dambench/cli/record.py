@@ -104,8 +104,9 @@ def record(
                 raise
             except Exception as error:
                 # The engine raises nothing: this is a fault of ours outside it. The run must not look alive.
-                text = f"{type(error).__name__}: {error}"
-                keep(iter([Failed(error=text, traceback=traceback.format_exc(), costs=[])]))
+                keep(
+                    iter([Failed(error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc(), costs=[])])
+                )
     except NotKept as error:
         kept = f" What was kept stays; `dambench resume {run_id}` goes on from there."
         watch.say(f"dambench: {error}{'' if isinstance(error, KeptElsewhere) else kept}")
