@@ -34,6 +34,7 @@ from dambench.store.statistics import mean, std
 
 if TYPE_CHECKING:
     from dambench.core.events import Beginning
+    from dambench.engine.checkpoints import Keeper
     from dambench.engine.job import Job
 
 
@@ -57,7 +58,6 @@ def record(
         The exit code.
     """
     from dambench import engine
-    from dambench.engine.checkpoints import Keeper
     from dambench.runner.energy import EnergyMeter
     from dambench.runner.monitor import sampled
     from dambench.training.environment import device_uuid, without_secrets
@@ -65,12 +65,7 @@ def record(
     attempt = beginning.attempt if beginning else 1
     watch = here.watch.of_run(job.config.iterations)
     recorder = Recorder(store, run_id, attempt, watch.say, lambda: bool(here.signals.received))
-    keeper = Keeper(
-        files.run_folder(store.run(run_id).uid),
-        job.config.execution.checkpoint_every,
-        beginning.checkpoints if beginning else None,
-        lambda: not recorder.is_behind,
-    )
+    keeper = _keeper(store, run_id, job, beginning, recorder)
     last: list[AnyEvent] = []
 
     def keep(events: Iterator[AnyEvent]) -> None:
@@ -119,6 +114,18 @@ def record(
     if as_json:
         print(json.dumps(result(store, run_id) | more), flush=True)
     return code
+
+
+def _keeper(store: Store, run_id: str, job: "Job", beginning: "Beginning | None", recorder: Recorder) -> "Keeper":
+    """What keeps the checkpoints of a run, as long as its words are kept too."""
+    from dambench.engine.checkpoints import Keeper
+
+    return Keeper(
+        files.run_folder(store.run(run_id).uid),
+        job.config.execution.checkpoint_every,
+        beginning.checkpoints if beginning else None,
+        lambda: not recorder.is_behind,
+    )
 
 
 def _stopped(store: Store, run_id: str, interrupt: Interrupted) -> Stopped:

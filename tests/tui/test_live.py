@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -37,8 +38,15 @@ from dambench.core.events import (
 from dambench.runner import monitor, processes
 from dambench.store.runs import NO_PROCESS, Store
 from dambench.tui.app import DambenchApp
-from dambench.tui.models.live_panes import header_lines, machine_lines, problem_banner, timing_lines, wrapped
-from dambench.tui.models.run_reader import RunReader, RunSnapshot, runs
+from dambench.tui.models.live_panes import (
+    accuracy_lines,
+    header_lines,
+    machine_lines,
+    problem_banner,
+    timing_lines,
+    wrapped,
+)
+from dambench.tui.models.run_reader import NetworkAccuracy, RunReader, RunSnapshot, runs
 from dambench.tui.screens.live import LiveScreen, WhyNoGpu
 from dambench.tui.terminal import refresh_rate
 from dambench.tui.terminal.refresh_rate import backlog
@@ -743,3 +751,17 @@ def test_nothing_is_painted_while_the_terminal_is_behind(path: Path, monkeypatch
         await shows(pilot, "400/400")
 
     play(app, scene)
+
+
+def test_validation_stands_beside_accuracy_and_decides_which_iteration_is_called_best() -> None:
+    row = ledger.run_row(config='{"evaluate_every": 10}')
+    accuracies = tuple(
+        NetworkAccuracy(iteration, "convnet", iteration == 20, accuracy, 0.01, 3, validation)
+        for iteration, accuracy, validation in ((10, 0.91, 0.93), (20, 0.92, 0.90))
+    )
+    snapshot = cast(RunSnapshot, SimpleNamespace(row=row, accuracies=accuracies))
+    lines = [str(line) for line in accuracy_lines(snapshot, 40, ascii=False)]
+    assert lines[0].split() == ["after", "mean", "±", "std", "n", "valid."]
+    assert lines[1].split() == ["20", "92.00", "±", "1.00", "3", "90.00"]
+    assert lines[2].split() == ["10", "91.00", "±", "1.00", "3", "93.00", "best"]
+    assert max(map(len, lines)) <= 44

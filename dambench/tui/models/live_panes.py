@@ -13,7 +13,7 @@ from dambench.core.units import duration, energy, milliseconds, part_of, size
 from dambench.runner import processes
 from dambench.tui import clock
 from dambench.tui.models.chart import bar, short, spark
-from dambench.tui.models.run_reader import Attempt, RunSnapshot, local
+from dambench.tui.models.run_reader import Attempt, NetworkAccuracy, RunSnapshot, local
 
 QUIET_SECONDS = 15.0
 """Since the last sign of life, from which on it is worth a word on a small screen."""
@@ -290,14 +290,20 @@ def accuracy_lines(snapshot: RunSnapshot, width: int, *, ascii: bool) -> list[Te
         return wrapped(when, width)
     sign = "+-" if ascii else "±"
     several = len({one.network for one in snapshot.accuracies}) > 1
-    lines = [
-        Text(f"{'after':>7}  {f'mean {sign} std':<13}{'n':>3}  {'network' if several else ''}", "dim", no_wrap=True)
-    ]
-    best = max(one.mean for one in snapshot.accuracies)
+    validated = all(one.validation is not None for one in snapshot.accuracies)
+    held = "valid.  " if validated else ""
+    title = f"{'after':>7}  {f'mean {sign} std':<13}{'n':>3}  {held}{'network' if several else ''}"
+    lines = [Text(title, "dim", no_wrap=True)]
+
+    def chooses(one: NetworkAccuracy) -> float:
+        return one.mean if one.validation is None else one.validation
+
+    best = max(map(chooses, snapshot.accuracies))  # by validation, where there is such
     for one in sorted(snapshot.accuracies, key=lambda one: -one.iteration):
         spread = f" {sign} {100 * one.std:.2f}" if one.std is not None else ""
         line = Text(f"{one.iteration:>7}  {100 * one.mean:.2f}{spread:<8}{one.n:>3}  ", no_wrap=True)
-        line.append("best " if one.mean == best and len(snapshot.accuracies) > 1 else "")
+        line.append(f"{100 * one.validation:<8.2f}" if validated and one.validation is not None else "")
+        line.append("best " if chooses(one) == best and len(snapshot.accuracies) > 1 else "")
         line.append(display(one.network, 40) if several else "")
         lines.append(line)
     return lines

@@ -74,11 +74,14 @@ def field_notes(answer: Answer, catalogue: Catalogue) -> dict[str, str]:
     train, test = sum(card["train_counts"]), sum(card["test_counts"])
     shape = f"{card['channels']}×{card['height']}×{card['width']}"
     runs = answer["runs"]
+    held = (config.get("held_out") or {}).get("of_each_class", 0)
+    left = min(card["train_counts"]) - held
+    smallest = f"of {left} in the smallest class" + (f", {held} held out" if held else "")
     notes = {
         "method": catalogue.method(config["method"]["name"]).what,
         "dataset": f"{train:,} + {test:,} images, {shape}, {len(card['classes'])} classes",
         "data": where["data"],
-        "ipc": "the whole set" if config["ipc"] is None else f"of {min(card['train_counts'])} in the smallest class",
+        "ipc": "the whole set" if config["ipc"] is None else smallest,
         "network": config["network"] or "this method matches on none",
         "evaluate_on": ", ".join(config["evaluate_on"]),
         "eval_repeats": f"{config['eval_repeats']} of each network",

@@ -33,6 +33,7 @@ from dambench.runner import processes
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.store.statistics import mean, std
+from dambench.store.tuning import OBJECTIVE
 from dambench.tui.models.chart import Floats, Series
 from dambench.tui.models.sheet import Sheet
 
@@ -59,6 +60,8 @@ class NetworkAccuracy:
     mean: float
     std: float | None
     n: int
+    validation: float | None = None
+    """Mean accuracy on validation images; None: the protocol holds none out."""
 
 
 @dataclass(frozen=True)
@@ -402,9 +405,12 @@ def _accuracies(measurements: Iterable[Measured]) -> tuple[NetworkAccuracy, ...]
         if one.evaluator == "accuracy":
             by[one.iteration, one.subject].append(one)
     return tuple(
-        NetworkAccuracy(iteration, network, of[0].final, mean(values), std(values), len(values))
+        NetworkAccuracy(
+            iteration, network, of[0].final, mean(values), std(values), len(values), mean(held) if held else None
+        )
         for (iteration, network), of in by.items()
         for values in [[float(one.values["accuracy"]) for one in of]]
+        for held in [[float(one.values[OBJECTIVE]) for one in of if OBJECTIVE in one.values]]
     )
 
 
