@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from dambench.cli.follow_up import record_follow_up
 from dambench.cli.process import Foreground
 from dambench.core.arms import Arm
 from dambench.core.config import Request, SetRef
@@ -27,7 +28,6 @@ def record_arms(store: Store, job: "Job", made: SetRef, request: Request, here: 
     Raises:
         BadInput: there can be no such arms.
     """
-    from dambench.cli.record import record
     from dambench.engine.arms import arm_job
 
     arms = job.evaluator.arms(job.config.protocol)
@@ -64,10 +64,9 @@ def record_arms(store: Store, job: "Job", made: SetRef, request: Request, here: 
         arm_of = jobs[arm]
         if arm_of is None:
             continue
-        source = arm_of.recipe.source if arm_of.recipe else ""
-        new = store.create(arm_of.config, arm_of.card, "", request.tags or [], here.process(), source, arm_of.overrides)
-        here.announce(new)
-        here.watch.say(f"run {new}, an arm of {job.evaluator.name}: {arm.of} under {arm.protocol.label}")
-        if code := record(store, new, arm_of, here, as_json=False):
+        what = f"an arm of {job.evaluator.name}: {arm.of} under {arm.protocol.label}"
+        recipe = arm_of.recipe.source if arm_of.recipe else ""
+        _, code = record_follow_up(store, arm_of, here, what, tags=request.tags or [], recipe=recipe)
+        if code:
             return code
     return 0

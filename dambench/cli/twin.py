@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from dambench.cli.follow_up import record_follow_up
 from dambench.cli.process import Foreground
 from dambench.core.config import Choice, Request, SetRef
 from dambench.core.hard_labels import hard_twin, used, wants_twin
@@ -31,7 +32,7 @@ def record_twin(
         The exit code, and `hard_twin` for the run's result: None if it needs none, or it is not to have one.
     """
     from dambench import engine
-    from dambench.cli.record import record, result
+    from dambench.cli.record import result
 
     protocol, row = job.config.protocol, store.run(run_id)
     nothing: dict[str, Any] = {"hard_twin": None}
@@ -59,9 +60,8 @@ def record_twin(
         f"{twin.label}, in about {duration(seconds)} "
         "(--hard-twin off leaves it out)."
     )
-    new = store.create(made.config, made.card, "", request.tags or [], here.process(), row.recipe, job.overrides)
-    here.watch.say(f"run {new}, the hard-label twin of {run_id}")
-    code = record(store, new, made, here, as_json=False)
+    what, tags = f"the hard-label twin of {run_id}", request.tags or []
+    new, code = record_follow_up(store, made, here, what, tags=tags, recipe=row.recipe, again=again)
     return code, {"hard_twin": result(store, new)}
 
 

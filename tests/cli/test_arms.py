@@ -1,5 +1,6 @@
 """Scores that are made of several accuracies measure the missing ones first, by runs that others can use."""
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from dambench import engine
 from dambench.cli.app import run_cli
 from dambench.core.config import RunConfig
+from dambench.core.events import Measured
 from dambench.core.protocol import PRESETS, Budget
 from dambench.store.recall import recall
 from dambench.store.runs import Store
@@ -98,3 +101,42 @@ def test_the_whole_set_has_no_such_score(tmp_path: Path, capsys: pytest.CaptureF
     assert run_cli(["evaluate", whole["run"], "--evaluator", "lrs"]) == 2
     assert "compares a synthetic set with all real images" in capsys.readouterr().err
     assert runs(tmp_path / "runs.db") == before
+
+
+class Killed(BaseException):
+    """What nothing catches."""
+
+
+def test_an_evaluation_that_is_killed_goes_on_with_the_arm_and_the_network_it_was_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = printed(capsys, *DM)
+    expected = printed(capsys, "evaluate", made["run"], "--evaluator", "lrs")
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        for run in store.ids():
+            if run != made["run"]:
+                store.delete(run)
+    real, measured = engine.run, []
+
+    def killed(*arguments: Any, **more: Any) -> Any:
+        for event in real(*arguments, **more):
+            yield event
+            if isinstance(event, Measured):
+                measured.append(event)
+                if len(measured) == 3:  # the first network of the second arm
+                    raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "run", killed)
+        with pytest.raises(Killed):
+            run_cli(["evaluate", made["run"], "--evaluator", "lrs"])
+    monkeypatch.setattr("dambench.runner.processes._started", lambda pid: 0)
+    capsys.readouterr()
+    assert run_cli(["evaluate", made["run"], "--evaluator", "lrs", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert [score["lrs"] for score in json.loads(shown.out)["scores"]] == [s["lrs"] for s in expected["scores"]]
+    assert "resumed: an arm of lrs" in " ".join(shown.err.split())
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        assert store.count_by_state() == {"finished": 4}
+        attempts = [row["attempt"] for row in store.query("select attempt from runs where deleted_at = ''")]
+    assert sorted(attempts) == [1, 1, 1, 2]
