@@ -25,6 +25,8 @@ FIRST = "dambench run --headless --method dm --dataset digits --ipc 1 --seeds 0-
 ONLY = "‡"
 TWIN = "¶"
 SHORT = "mean ± half of its 95 % confidence interval over sets, by Student's t (sets × networks)"
+BRIEF = "mean ± half of its 95 % confidence interval over sets (sets × networks)"
+"""As SHORT, for a small screen."""
 
 
 @dataclass(frozen=True)
@@ -327,7 +329,7 @@ def signs(tables: Sequence[Table], *, bold: str, brief: bool = False) -> list[st
         f"t-test over shared distillation seeds, by Welch's where fewer than {ENOUGH} are shared, Holm-corrected. Only "
         f"rows with {ENOUGH} sets compete, or with {ENOUGH} networks on a set that no seed changes, that were tested "
         "with the same preprocessing and precision; whole and a single imported set do not.": (
-            f"{bold} the {best} mean and all not told from it at 5 % (by seed, Holm), of ≥ {ENOUGH} sets.",
+            f"{bold} the {best} mean and all not told from it at 5 %, of ≥ {ENOUGH} sets.",
             any(table.best for table in tables),
         ),
         f"{SOURCE}: on the network that the set was matched on.": (f"{SOURCE} on the network matched on.", several),
@@ -343,7 +345,7 @@ def signs(tables: Sequence[Table], *, bold: str, brief: bool = False) -> list[st
             bool(twins),
         ),
         f"{ONLY}: this set only. No seed changes the set, or it was imported alone: ± is over its networks.": (
-            f"{ONLY} this set only: ± is over its networks.",
+            f"{ONLY} this set only: ± over its networks.",
             any(cell.unit == "network" for cell in cells),
         ),
         f"Fewer than {ENOUGH} sets: no claim about the method, never {bold.lower()}; of one set there is no interval "

@@ -282,10 +282,11 @@ def _table(
     if tuple(columns) == ("network",) and len(table.columns) > 1:
         _transfer(table, rows)
     if "method" in (*rows, *columns):
-        for shared, cells in sorted(alike(table, rows, columns).items()):
+        places = {" ".join(shared): cells for shared, cells in sorted(alike(table, rows, columns).items())}
+        for cells in places.values():
             if (ranking := rank(cells)) is not None:
                 table.best |= ranking.level
-            table.notes += missing_seeds(cells, " ".join(shared))
+        table.notes += missing_seeds(places)
         _missing_baselines(table, rows, columns)
     return table
 

@@ -57,22 +57,26 @@ def rank(cells: Mapping[CellKey, Cell]) -> Ranking | None:
     return Ranking(best, differences, corrected, frozenset(competing.keys() - worse))
 
 
-def missing_seeds(cells: Mapping[CellKey, Cell], place: str) -> list[str]:
-    """Sentences on the seeds that some cells lack and others have.
+def missing_seeds(places: Mapping[str, Mapping[CellKey, Cell]]) -> list[str]:
+    """Sentences on the seeds that some cells of a place lack and others have.
 
     Args:
-        place: what all of them share, as a reader calls it.
+        places: the cells of each, by what all of them share, as a reader calls it.
     """
-    seeds = {cell.scores[0].method: cell.seeds for cell in cells.values() if cell.seeds}
-    every = sorted(set().union(*seeds.values())) if seeds else []
-    lacking: dict[tuple[int, ...], list[str]] = {}
-    for method, own in sorted(seeds.items()):
-        if missing := tuple(seed for seed in every if seed not in own):
-            lacking.setdefault(missing, []).append(method)
-    where = f"{place}: " if place else ""
+    lacking: dict[tuple[tuple[int, ...], tuple[str, ...]], list[str]] = {}
+    for place, cells in places.items():
+        seeds = {cell.scores[0].method: cell.seeds for cell in cells.values() if cell.seeds}
+        every = sorted(set().union(*seeds.values())) if seeds else []
+        methods: dict[tuple[int, ...], list[str]] = {}
+        for method, own in sorted(seeds.items()):
+            if missing := tuple(seed for seed in every if seed not in own):
+                methods.setdefault(missing, []).append(method)
+        for missing, names in methods.items():
+            lacking.setdefault((missing, tuple(names)), []).append(place)
     return [
-        f"{where}{', '.join(methods)} without {_seeds(missing)}, which others have: compared on shared seeds."
-        for missing, methods in lacking.items()
+        f"{f'{where}: ' if (where := ', '.join(filter(None, among))) else ''}{', '.join(names)} without "
+        f"{_seeds(missing)}, which others have: compared on shared seeds (3 or more; else Welch)."
+        for (missing, names), among in lacking.items()
     ]
 
 

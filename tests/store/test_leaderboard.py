@@ -463,7 +463,16 @@ def test_rows_are_compared_on_the_seeds_they_share_and_the_missing_ones_are_said
     add_sets(store, config("dc"), [[0.7 + shift] for shift in (*shifts, 0.2)])
     table = _only(store)
     assert table.best == {((method,), ("digits", 1)) for method in ("dm", "dc")}
-    assert "digits IPC 1: dm without seed 3, which others have: compared on shared seeds." in table.notes
+    add_sets(store, config("dm", 10), _three(0.7))
+    add_sets(store, config("dc", 10), [*_three(0.6), [0.6]])
+    add_sets(store, config("dc", 2), [[0.6]])
+    add_sets(store, config("random", 2), _three(0.5))
+    notes = [note for note in _only(store).notes if "seed" in note]
+    assert notes == [
+        "digits IPC 1, digits IPC 10: dm without seed 3, which others have: compared on shared seeds (3 or more; else "
+        "Welch).",
+        "digits IPC 2: dc without seeds 1, 2, which others have: compared on shared seeds (3 or more; else Welch).",
+    ]
 
 
 def test_a_method_alone_is_not_the_best_of_anything(store: Store) -> None:

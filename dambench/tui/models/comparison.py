@@ -1,7 +1,7 @@
 """Comparison: the tables that Compare shows, what there is to say of a cell, and the curves of runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from typing import NamedTuple
@@ -126,7 +126,8 @@ def is_metric(measure: str) -> bool:
 
 def signs(table: Table, measure: str) -> list[str]:
     """Sentences on the signs of a table that shows this."""
-    sentences = [f"{wording.capitalised(wording.MEASURES['accuracy' if is_metric(measure) else measure])}."]
+    shown = wording.BRIEF if is_metric(measure) else wording.MEASURES[measure]
+    sentences = [f"{wording.capitalised(shown)}."]
     if is_metric(measure):
         return sentences + wording.signs([table], bold="*", brief=True)
     return sentences
@@ -198,7 +199,7 @@ def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequen
     whole = [other for other in others.values() if other.scores[0].base_method == "whole"]
     for other in whole[:1]:
         against.append(f"whole {_effect(cell, other)}")
-    lines += [f"against {text}" for text in against]
+    lines += [f"against {'; '.join(against)}"] if against else []
     lines += [text for text in [selection.line(board, cell), published.line(board, cell)] if text]
     lines += _between(board, cell)
     lines += _cost(board, cell)
@@ -229,7 +230,10 @@ def _missing(board: Leaderboard, cell: Cell) -> list[str]:
 
 def _effect(cell: Cell, other: Cell) -> str:
     """The difference in words; p is of this comparison alone."""
-    return wording.effect(cell.metric, difference(cell.sample, other.sample), correction="uncorrected")
+    gap = difference(cell.sample, other.sample)
+    if gap.reason and gap.reason in wording.claim(cell):
+        gap = replace(gap, reason="no test")  # the reason stands with the cell's own number
+    return wording.effect(cell.metric, gap, correction="uncorrected")
 
 
 def _resampled(cell: Cell) -> str:
