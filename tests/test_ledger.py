@@ -3,6 +3,7 @@
 And how it is made: what is missing only, each finished run kept at once.
 """
 
+import json
 import os
 import re
 import shlex
@@ -19,7 +20,9 @@ import pytest
 
 from benchmarks import ledger as making
 from dambench.cli.app import run_cli
+from dambench.cli.compare import more_seeds
 from dambench.core.config import Request, RunConfig
+from dambench.report.compared import Contestant
 from dambench.report.formats.markdown import render as to_markdown
 from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import Store
@@ -229,3 +232,19 @@ def test_an_interrupted_ledger_is_whole_and_goes_on_where_it_was(tmp_path: Path)
         assert again.wait(30) == 130
     with closing(sqlite3.connect(tmp_path / "made.db")) as db:
         assert db.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+def test_the_command_for_more_seeds_of_a_row_makes_sets_of_that_row(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a seed that is there already, it names the run that has made that set."""
+    with closing(Store.open(copy)) as store:
+        board = leaderboard(store, only=("runs.dataset = 'digits'", ()))
+        cells = [cell for table in board.tables for cell in table.cells.values()]
+        rows = [(Contestant(cell.scores[0].method, cell, is_run=False), cell.scores[0]) for cell in cells]
+        commands = [(more_seeds(store, side, (score.seed,)), score.run) for side, score in rows]
+    assert len(commands) >= 6
+    for command, run in commands[:3]:
+        assert run_cli([*shlex.split(command)[1:], "--headless", "--json", "--db", str(copy)]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["run"], found["existing"]) == (run, True)

@@ -77,15 +77,6 @@ def test_of_fewer_than_three_sets_nothing_is_claimed_and_the_command_is_named(
     assert words[words.index("--evaluate-on") + 1] == "convnet-d1-w8"
 
 
-def test_the_command_that_is_named_is_one(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settled, it has the settings of the row: none of the runs differs in anything but the seed."""
-    (place,) = _json(capsys, "dc", "random")
-    words = shlex.split(place["rows"][0]["command"])[1:]
-    assert run_cli([*words, "--check"]) == 0
-    settled = json.loads(capsys.readouterr().out)
-    assert "error" not in settled
-
-
 def test_more_than_two_are_compared_with_the_first_by_holm(capsys: pytest.CaptureFixture[str]) -> None:
     (place,) = _json(capsys, "random", "dm", "whole")
     assert [(one["a"], one["b"]) for one in place["comparisons"]] == [("random", "dm"), ("random", "whole")]

@@ -41,10 +41,11 @@ def sentences(board: Leaderboard) -> Iterator[str]:
     protocols = [names.of("protocol", protocol) for protocol in sorted({score.protocol for score in scores})]
     several = "s" if len(protocols) > 1 else ""
     apart = ", which are never in one cell together" if several else ""
-    last = (
-        "; each accuracy is of the last epoch, nothing was selected on the test set" if board.metric == ACCURACY else ""
-    )
-    yield f"Protocol{several} {_listed(protocols)}{apart}{last}."
+    yield f"Protocol{several} {_listed(protocols)}{apart}."
+    if board.metric == ACCURACY:
+        chosen = any(not one.one_set for one in board.selections.values())
+        beside = ", but for what is called test-selected" if chosen else ""
+        yield f"Accuracies are of the last epoch, and nothing was selected on the test set{beside}."
     if any(score.base_method == "imported" for score in scores):
         yield "How the imported sets were chosen is not known here."
     if len(networks) == 1:
