@@ -23,6 +23,7 @@ from dambench.store.statistics import (
     Sample,
     difference,
     ratio_interval,
+    too_few,
 )
 
 DRAWS = 5
@@ -317,16 +318,14 @@ def recovered(cell: Cell, random: Cell | None, whole: Cell | None) -> Ratio:
         return Ratio(None, None, "random and whole are not told apart, or whole is below")
     value = (cell.mean - random.mean) / (whole.mean - random.mean)
     interval = ratio_interval([cell.sample, random.sample, whole.sample], (1, -1, 0), (0, -1, 1))
-    if interval is None and cell.sample.variance is not None:
+    if interval is None and cell.sample.enough:
         return Ratio(None, None, "its interval is unbounded")
     return Ratio(value, interval, "" if interval else _no_interval(cell))
 
 
-def _no_interval(cell: Cell, whole: Cell | None = None) -> str:
-    if cell.sample.variance is None:
-        return f"no interval: one {cell.unit}"
-    alone = whole is not None and whole.sample.variance is None
-    return "no interval: one network on the whole set" if alone else "no interval: nothing varies, or it is unbounded"
+def _no_interval(*cells: Cell) -> str:
+    few = next((too_few(cell.sample) for cell in cells if not cell.sample.enough), "")
+    return f"no interval: {few or 'nothing varies, or it is unbounded'}"
 
 
 def random_size(sample: Sample, curve: Mapping[int, Sample]) -> RandomSize:

@@ -385,9 +385,10 @@ def ratio_interval(
             recovered gap of a, with random and whole, (1, −1, 0) over (0, −1, 1).
 
     Returns:
-        None where it is unbounded (the denominator is not told from 0), or a sample has no variance.
+        None where it is unbounded (the denominator is not told from 0), a sample has fewer than three units (with two
+        it would cover 92 %), or a value is not finite.
     """
-    if any(sample.variance is None for sample in samples):
+    if any(sample.variance is None or not sample.enough for sample in samples):
         return None
     weights = list(zip(numerator, denominator, strict=True))
     means = [sample.mean for sample in samples]

@@ -114,7 +114,7 @@ def test_one_set_has_a_ratio_and_no_interval(store: Store) -> None:
     assert (found.relative.interval, found.recovered.interval) == (None, None)
     assert found.relative.value == pytest.approx(0.9 / 0.98)
     assert found.recovered.value == pytest.approx(0.3 / 0.38)
-    assert found.recovered.reason == found.relative.reason == "no interval: one set"
+    assert found.recovered.reason == found.relative.reason == "no interval: 1 set: no claim about the method"
 
 
 def test_baselines_of_another_preprocessing_protocol_code_or_hold_out_do_not_count(store: Store) -> None:

@@ -183,7 +183,8 @@ def test_fieller_s_interval_is_the_one_computed_by_hand() -> None:
 def test_a_ratio_to_what_is_not_told_from_nothing_is_unbounded() -> None:
     assert ratio_interval([_sets(4.0, 5.0, 6.0), _sets(-1.0, 0.5, 1.0)], (1, 0), (0, 1)) is None
     assert ratio_interval([_sets(4.0), _sets(9.0, 10.0, 11.0)], (1, 0), (0, 1)) is None
-    assert ratio_interval([_sets(4.0, 5.0), _sets(0.0, 0.0)], (1, 0), (0, 1)) is None
+    assert ratio_interval([_sets(4.0, 5.0, 6.0), _sets(0.0, 0.0, 0.0)], (1, 0), (0, 1)) is None
+    assert ratio_interval([_sets(4.0, 5.0), _sets(9.0, 10.0, 11.0)], (1, 0), (0, 1)) is None
 
 
 def test_the_recovered_gap_is_one_where_a_method_is_as_good_as_the_whole_set() -> None:
