@@ -112,13 +112,13 @@ def few_sets(store: Store, job: "Job") -> str:
     )
 
 
-def estimate(job: "Job", runs: int, as_json: bool) -> int:
+def estimate(job: "Job", runs: int, as_json: bool, *, hard_twin: bool = False) -> int:
     """Measure a few steps of a run, and say what all would take."""
     from dambench.engine.estimate import estimate
 
     try:
         with registry.stdout_to_stderr(), registry.guarded("methods", job.config.method.name):
-            measured = estimate(job)
+            measured = estimate(job, hard_twin=hard_twin)
     except NotEnoughMemory as error:
         return complain(str(error), 1)
     if as_json:
@@ -140,6 +140,17 @@ def estimate(job: "Job", runs: int, as_json: bool) -> int:
             f"{measured.networks} networks: "
             + ", ".join(f"{name} {seconds:.3g} s each" for name, seconds in measured.network_seconds.items()),
         ],
+        *(
+            [
+                [
+                    "hard twin",
+                    duration(measured.seconds["hard twin"]),
+                    "the set with hard labels at the usual rate",
+                ]
+            ]
+            if "hard twin" in measured.seconds
+            else []
+        ),
         ["in all", duration(total * runs), f"{runs} runs of {duration(total)}" if runs > 1 else ""],
         [
             "peak memory",

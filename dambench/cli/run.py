@@ -78,7 +78,7 @@ def run(
         job = engine.prepare(requests[0], here.watch.say)
         if dry_run:
             here.watch.say("measuring a few steps …")
-            return checking.estimate(job, len(requests), as_json)
+            return checking.estimate(job, len(requests), as_json, hard_twin=wants_twin(requests[0]))
         with open_store(path, write=True) as store:
             code = 0
             for request in requests:

@@ -3,7 +3,7 @@
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
@@ -11,6 +11,10 @@ from dambench.cli.options import DatasetSettings, Json, data_path, request_optio
 from dambench.cli.output import say
 from dambench.core import claims, config, files, sanitize
 from dambench.core.errors import BadInput
+from dambench.core.units import size
+
+if TYPE_CHECKING:
+    from dambench.training.problem import SyntheticSet
 
 
 @request_options(data="")
@@ -78,12 +82,7 @@ def import_(
         "experiments": list(imported.experiments),
         "dataset": card.label,
         "ipc": imported.ipc,
-        "shape": list(first.images.shape),
-        "dtype": str(first.images.dtype).removeprefix("torch."),
-        "preprocessing": first.preprocessing_name,
-        "labels": "hard" if first.labels.dim() == 1 else "soft",
-        "lr": first.lr,
-        "factor": first.factor,
+        **_facts_of(first),
         "file": None if several else str(files.set_path(hashes[0])),
         "claims": [each.accuracies if each else {} for each in imported.claims],
         "notes": [*card.notes, *imported.notes],
@@ -96,6 +95,21 @@ def import_(
     print(f"\n{sanitize.display(command, 3000)}")
 
 
+def _facts_of(synthetic: "SyntheticSet") -> dict[str, Any]:
+    """What is printed of a set itself."""
+    from dambench.engine.sets import bytes_of
+
+    return {
+        "shape": list(synthetic.images.shape),
+        "dtype": str(synthetic.images.dtype).removeprefix("torch."),
+        "preprocessing": synthetic.preprocessing_name,
+        "labels": "hard" if synthetic.labels.dim() == 1 else "soft",
+        "lr": synthetic.lr,
+        "factor": synthetic.factor,
+        "bytes": bytes_of(synthetic),
+    }
+
+
 def _print_facts(facts: dict[str, Any]) -> None:
     if len(facts["sets"]) > 1:
         for number, sha256 in zip(facts["experiments"], facts["sets"], strict=True):
@@ -104,6 +118,9 @@ def _print_facts(facts: dict[str, Any]) -> None:
         if facts[key] is not None and (key, facts[key]) != ("factor", 1):
             value = f"{facts[key]:.6g}" if key == "lr" else str(facts[key])
             print(f"{key:14}{sanitize.display(value, 1000)}")
+    if facts["bytes"]:
+        each = ", ".join(f"{part} {size(count)}" for part, count in facts["bytes"].items())
+        print(f"{'takes':14}{size(sum(facts['bytes'].values()))}: {each}")
     for number, accuracies in zip(facts["experiments"], facts["claims"], strict=True):
         if accuracies:
             title = f"claimed {number}" if len(facts["sets"]) > 1 else "claimed"

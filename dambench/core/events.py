@@ -131,7 +131,7 @@ class Energy(NamedTuple):
     """A reading of an energy meter."""
 
     joules: float
-    """Of the GPU's whole board, since the meter was opened."""
+    """The energy of the GPU's whole board, since the meter was opened."""
     shared: bool | None
     """Whether another process computed on the GPU since the reading before; None: not known."""
 

@@ -9,9 +9,12 @@ from msgspec import Struct
 from dambench import networks
 from dambench.core.errors import BadInput
 from dambench.core.events import Progressed, Warned
+from dambench.core.hard_labels import hard_twin as twin_of
+from dambench.core.hard_labels import used
 from dambench.datasets import Parts
 from dambench.engine.job import Job, distilled, evaluation_context, measured, open_parts, open_problem
 from dambench.engine.loop import LOGGED_STEPS
+from dambench.engine.sets import bytes_of
 from dambench.training.problem import Seeds, Step, SyntheticSet
 from dambench.training.train import predict
 
@@ -29,7 +32,7 @@ class RunEstimate(Struct, frozen=True, kw_only=True):
     """Time, memory and disk space that a run would take."""
 
     seconds: dict[str, float]
-    """By phase: `distil`, `evaluate`, and `experts` where they are not there yet."""
+    """By phase: `distil`, `evaluate`, `experts` where they are not there yet, and `hard twin`."""
     peak_memory_bytes: dict[str, int]
     """By phase, over the measured steps: the allocator's on a GPU, resident memory of the process on a CPU."""
     disk_bytes: int
@@ -47,8 +50,11 @@ class RunEstimate(Struct, frozen=True, kw_only=True):
     """Warnings of the method."""
 
 
-def estimate(job: Job) -> RunEstimate:
+def estimate(job: Job, *, hard_twin: bool = False) -> RunEstimate:
     """Take a few steps of a run, and say what all of them would take.
+
+    Args:
+        hard_twin: whether its set is to have its hard-label twin, if it carries what its protocol uses.
 
     Raises:
         BadInput, NotEnoughMemory: as the run would fail.
@@ -100,6 +106,9 @@ def estimate(job: Job) -> RunEstimate:
     seconds = {"distil": distil, "evaluate": evaluated * sum(per_network.values())}
     if training.seconds:
         seconds = {"experts": training.seconds} | seconds
+    if hard_twin and used(config.protocol, bytes_of(synthetic)) and (twin := twin_of(config.protocol)):
+        longer = twin.synthetic.epochs / config.protocol.synthetic.epochs
+        seconds["hard twin"] = config.eval_repeats * sum(per_network.values()) * longer
     sets = 0 if synthetic.whole else evaluations * len(synthetic.to_bytes())
     events = min(iterations, LOGGED_STEPS) + sum(seconds.values()) + evaluated * len(per_network)
     return RunEstimate(

@@ -13,7 +13,7 @@ from dambench.core.events import DataCard, Metric
 from dambench.core.sanitize import display
 
 BINS = 15
-"""Of confidence, equally wide, as Guo et al. have them."""
+"""The number of bins of confidence, equally wide, as Guo et al. have them."""
 
 LONGEST_NAME = 48
 """Characters of a class's name in that of its metric."""

@@ -35,7 +35,7 @@ class MethodCost:
     runs: int
     on_gpu: bool = False
     distil_joules: float | None = None
-    """Of the GPU's whole board; None: not known of all runs, as on a CPU."""
+    """Energy of the GPU's whole board; None: not known of all runs, as on a CPU."""
     evaluate_joules: float | None = None
     """Per network."""
     shared: bool | None = None

@@ -25,7 +25,7 @@ class SetBytes:
     parts: Mapping[str, int]
     """By part, as `images`."""
     real: int
-    """Of the real training set: a byte for each value of a pixel, and a label of 8 for each image."""
+    """Those of the real training set: a byte for each value of a pixel, and a label of 8 for each image."""
 
     @property
     def total(self) -> int:

@@ -83,6 +83,18 @@ def test_experts_that_would_be_trained_are_measured_and_not_kept(monkeypatch: py
     assert not list(files.experts_folder().glob("*/*"))
 
 
+def test_a_hard_label_twin_that_there_will_be_is_part_of_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimating, "MEASURED_SECONDS", 0.1)
+    mtt = {"name": "mtt", "iterations": 2, "experts": 1, "epochs": 3, "max_start": 1, "steps": 1}
+    request = Request(method=mtt, dataset="digits", network="convnet-d1-w4", device="cpu", protocol="mtt")
+    found = estimate(prepare(request), hard_twin=True)
+    # Its twin dsa-dm has as many epochs.
+    assert found.seconds["hard twin"] == pytest.approx(found.seconds["evaluate"])
+    for protocol, twin in (("mtt", False), ("dsa-dm", True)):
+        other = prepare(Request(method=mtt, dataset="digits", network="convnet-d1-w4", device="cpu", protocol=protocol))
+        assert "hard twin" not in estimate(other, hard_twin=twin).seconds
+
+
 def test_each_stage_of_training_experts_is_measured_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimating, "MEASURED_SECONDS", 2.5)
     training = estimating._ExpertTraining(0.0)
@@ -126,7 +138,7 @@ def test_a_dry_run_touches_no_database_and_no_set(tmp_path: Path, capsys: pytest
 def test_a_dry_run_that_finds_too_little_memory_says_so_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def crowded(job: Job) -> RunEstimate:
+    def crowded(job: Job, *, hard_twin: bool) -> RunEstimate:
         raise NotEnoughMemory("640 real images do not fit.")
 
     monkeypatch.setattr(estimating, "estimate", crowded)
