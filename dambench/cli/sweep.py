@@ -29,6 +29,7 @@ from dambench.core.units import duration, size
 from dambench.runner import processes
 from dambench.store import history
 from dambench.store import runs as stored
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 
 if TYPE_CHECKING:
@@ -104,18 +105,21 @@ def plan(grid: Sweep, path: Path, prepare: Callable[[str], None] | None) -> list
             continue
         job = job.with_seed(point.seed)
         # Two combinations may be one run, where a method has no use for what differs.
-        planned.setdefault(f"{job.config.sha256} {job.card.sha256}", _Settled(point, "new", job=job))
-    runs = list(planned.values())
+        sha256 = job.config.sha256
+        planned.setdefault(f"{sha256} {job.card.sha256}", _Settled(point, "new", job=job, sha256=sha256, kind=key))
     if stored.exists(path):
         with open_store(path) as store:
-            for one in runs:
-                _look_up(store, one)
-    return runs
+            _look_up(store, [one for one in planned.values() if isinstance(one, _Settled)])
+    return list(planned.values())
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Settled(PlannedRun):
-    job: "Job | None" = None
+    job: "Job"
+    sha256: str
+    """Of its configuration."""
+    kind: str
+    """What it shares with the same under other seeds."""
 
 
 def _settled(point: Point, prepare: Callable[[str], None] | None) -> "Job | None":
@@ -134,35 +138,37 @@ def _settled(point: Point, prepare: Callable[[str], None] | None) -> "Job | None
         raise BadInput(f"{said} A rule under [[skip]] leaves it out.") from None
 
 
-def _look_up(store: Store, planned: PlannedRun) -> None:
-    """Find the run that is one of a sweep already, and else what it would take."""
-    job = planned.job if isinstance(planned, _Settled) else None
-    if job is None:
-        return
-    if finished := store.finished(job.config, job.card):
-        planned.standing, planned.run = "done", finished
-        return
-    rows = store.runs(
-        "config_sha256 = ? and dataset_sha256 = ? and deleted_at = '' and purpose = '' and state != 'finished' "
-        "order by number desc",
-        job.config.sha256,
-        job.card.sha256,
-    )
-    planned.standing, planned.run = "new", ""
-    for row in rows[:1]:
-        state = processes.state(row)
-        planned.run = row.id
-        if state in processes.ALIVE:
-            planned.standing = "running"
-        elif state in ("stopped", "lost"):
-            planned.standing = "to resume"
-        else:
-            planned.standing = "failed"
-    if expected := history.expected(store, job.config, job.card.sha256):
-        first = expected[0]
-        evaluation = first.evaluate_seconds
-        planned.seconds = None if evaluation is None else first.distil_seconds + evaluation
-        planned.peak_bytes, planned.disk_bytes = first.peak_memory_bytes, first.disk_bytes
+def _look_up(store: Store, planned: Sequence[_Settled]) -> None:
+    """Find the runs that are those of a sweep already, and else what they would take."""
+    there: dict[tuple[str, str], list[RunRow]] = {}
+    for row in store.runs(
+        "deleted_at = '' and purpose = '' and config_sha256 in (select value from json_each(?)) order by number desc",
+        json.dumps([one.sha256 for one in planned]),
+    ):
+        there.setdefault((row.config_sha256, row.dataset_sha256), []).append(row)
+    expected: dict[str, list[history.Expected]] = {}
+    for one in planned:
+        one.standing, one.run = "new", ""
+        rows = there.get((one.sha256, one.job.card.sha256), [])
+        finished = any(row.state == "finished" for row in rows) and store.finished(one.job.config, one.job.card)
+        if finished:
+            one.standing, one.run = "done", finished
+            continue
+        for row in [row for row in rows if row.state != "finished"][:1]:
+            one.run, one.standing = row.id, _standing(row)
+        if one.kind not in expected:
+            expected[one.kind] = history.expected(store, one.job.config, one.job.card.sha256)
+        for cost in expected[one.kind][:1]:
+            evaluation = cost.evaluate_seconds
+            one.seconds = None if evaluation is None else cost.distil_seconds + evaluation
+            one.peak_bytes, one.disk_bytes = cost.peak_memory_bytes, cost.disk_bytes
+
+
+def _standing(row: RunRow) -> Standing:
+    state = processes.state(row)
+    if state in processes.ALIVE:
+        return "running"
+    return "to resume" if state in ("stopped", "lost") else "failed"
 
 
 def _print_plan(grid: Sweep, planned: Sequence[PlannedRun]) -> None:
@@ -261,9 +267,9 @@ def _carry_out(
                 failed.append(one.run)
                 say(f"{place}: run {one.run} has failed before; --retry tries it again")
                 continue
-            if stored.exists(path):
+            if stored.exists(path) and isinstance(one, _Settled):
                 with open_store(path) as store:
-                    _look_up(store, one)  # somebody else may have made it meanwhile
+                    _look_up(store, [one])  # somebody else may have made it meanwhile
             run = one.run if one.standing == "done" else _begin(one, path)
             if not run:
                 return 1

@@ -6,6 +6,7 @@ A protocol does not contain the network: a score belongs to (set, evaluation net
 """
 
 import hashlib
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -29,10 +30,16 @@ def _counted(value: Any, but: tuple[str, ...] = ()) -> Any:
     if not isinstance(value, Struct):
         return value
     return {
-        field.name: _counted(getattr(value, field.name))
-        for field in msgspec.structs.fields(value)
-        if field.name not in but and getattr(value, field.name) != field.default
+        name: _counted(getattr(value, name))
+        for name, default in _defaults(type(value))
+        if name not in but and getattr(value, name) != default
     }
+
+
+@cache
+def _defaults(kind: type[Struct]) -> tuple[tuple[str, Any], ...]:
+    """The fields of a struct and their defaults, looked up once: a plan of many runs asks for each of them."""
+    return tuple((field.name, field.default) for field in msgspec.structs.fields(kind))
 
 
 Positive = Annotated[int, Meta(ge=1)]
