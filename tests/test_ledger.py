@@ -21,7 +21,10 @@ import pytest
 from benchmarks import ledger as making
 from dambench.cli.app import run_cli
 from dambench.cli.compare import more_seeds
+from dambench.core import registry
 from dambench.core.config import Request, RunConfig
+from dambench.core.config import read as config_of
+from dambench.engine.settle import _fields as kept_options
 from dambench.report.compared import Contestant
 from dambench.report.formats.markdown import render as to_markdown
 from dambench.store.leaderboard import leaderboard
@@ -113,6 +116,16 @@ def test_runs_from_before_a_field_was_added_are_still_what_they_were(copy: Path)
             config = msgspec.json.decode(row["config"], type=RunConfig)
             assert config.sha256 == row["config_sha256"]
             assert (config.method_version, config.plugins) == (1, ())
+
+
+def test_a_run_that_is_asked_for_again_is_one_of_the_ledger(copy: Path) -> None:
+    """An option that a method got since has to be left out where it is as it was, else all is made once more."""
+    with closing(Store.open(copy)) as store:
+        rows = store.query("select config from runs")
+    for row in rows:
+        method = msgspec.json.decode(row["config"], type=RunConfig).method
+        options = config_of(registry.load("methods", method.name).Options, method.options, method.name)
+        assert kept_options(options) == method.options, method.name
 
 
 LINE = "--dataset digits --method random --ipc 1 --protocol brief --eval-repeats 1 --evaluate-on convnet-d1-w4"
