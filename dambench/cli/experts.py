@@ -21,6 +21,7 @@ from dambench.cli.signals import EXIT_CODES, Interrupted
 from dambench.core import config, expert_files, files, registry, sanitize
 from dambench.core.errors import BadInput, named
 from dambench.core.events import Progressed, Warned
+from dambench.core.protocol import preset
 from dambench.core.units import duration, size
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ SHOW_SECONDS = 0.25
 
 
 @app.command("train")
-@request_options(network="the dataset's", data="", device="", threads="")
+@request_options(network="the dataset's", data="", device="", threads="", protocol="no images are held out")
 def train(
     dataset: Annotated[str, Option(help="See `dambench data list`.")],
     count: Annotated[int, Option(min=1, max=100_000, help="How many there shall be.")] = 100,
@@ -88,15 +89,18 @@ def train(
         card = datasets.prepare(choice, data_path(given["data"]), here.watch.say)
         name = networks.settle(given["network"] or registry.load("datasets", dataset).NETWORK, card)
         experts.check(networks.build(name, card))
+        rule = None if given["protocol"] is None else preset(given["protocol"]).hold_out
+        held_out = None if rule is None else datasets.hold_out(card, rule)
         policy.apply()
         problem = Problem(
-            real=datasets.open_sets(card, policy.device, space)[0],
+            real=datasets.open_parts(card, policy.device, space, held_out).train,
             card=card,
             ipc=1,
             seeds=Seeds(seed),
             build_network=lambda: networks.build(name, card),
             network=name,
             policy=policy,
+            held_out=held_out.sha256 if held_out else "",
         )
         began = time.monotonic()
         try:

@@ -1,5 +1,6 @@
 """Runs under a protocol that holds validation images out: no arm sees them, and every network is tested on them."""
 
+import json
 from typing import Any
 
 import msgspec
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from dambench import datasets, engine
+from dambench.cli.app import run_cli
 from dambench.core import files, registry
 from dambench.core.config import Choice, Request, SetRef, read
 from dambench.core.errors import BadInput
@@ -15,8 +17,10 @@ from dambench.core.protocol import PRESETS, Budget, HoldOut, Protocol
 from dambench.datasets._hold_out import indices
 from dambench.engine.job import Job, open_parts, open_problem
 from dambench.matching import experts
+from dambench.matching.experts import ExpertTraining
 from dambench.testing.methods import quick_options
 from dambench.training.problem import SyntheticSet
+from tests.lab import end_of, messages
 
 
 @pytest.fixture(autouse=True)
@@ -136,3 +140,18 @@ def test_a_set_made_without_them_has_one_also_when_it_is_evaluated_later() -> No
 def test_an_ipc_that_leaves_no_room_for_validation_is_refused() -> None:
     with pytest.raises(BadInput, match=r"--ipc 120 is too many: class .* training images, 26 of which are held out"):
         _job("random", ipc=120)
+
+
+def test_experts_that_were_trained_beforehand_under_the_protocol_are_those_that_its_runs_take(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["experts", "train", "--dataset", "digits", "--network", "convnet-d1-w4", "--count", "1", "--epochs", "1"]
+    assert run_cli([*command, "--device", "cpu", "--protocol", "fair-quick", "--json"]) == 0
+    pool = json.loads(capsys.readouterr().out)
+    assert pool["about"]["dataset"] == "digits without validation images"
+    for protocol, there in (("fair-quick", True), ("quick", False)):
+        job = _job("mtt", protocol=protocol)
+        problem, notices = open_problem(job, open_parts(job).train), list[Any]()
+        found = end_of(experts.trajectories(problem, ExpertTraining(epochs=1), 1), notices)
+        assert (found.key == pool["key"]) == there
+        assert any("are trained" in text for text in messages(notices)) != there
