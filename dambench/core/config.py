@@ -101,6 +101,11 @@ class Recipe(Struct, frozen=True, kw_only=True):
         return (not self.datasets or dataset in self.datasets) and low <= ipc and (high is None or ipc <= high)
 
 
+CHECKED = "; step size checked on validation images at IPC 1 (docs/selection.md)"
+UNCHECKED = "; not yet checked on validation images (docs/selection.md)"
+"""The ends of the sources of our own recipes: whether `benchmarks.tuning` has a search for them in its record."""
+
+
 class Execution(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a run is executed: what decides how fast its result comes, not what the result is.
 

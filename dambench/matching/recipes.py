@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import fields
 
-from dambench.core.config import Options, Recipe
+from dambench.core.config import CHECKED, UNCHECKED, Options, Recipe
 
 COLUMNS = {
     "N": "steps",
@@ -69,7 +69,7 @@ def elsewhere(recipes: Sequence[Recipe], source: str, without_zca: str = "") -> 
 def digits(**options: Any) -> Recipe:
     """Seconds on the embedded dataset."""
     common = {"iterations": 100, "experts": 4, "epochs": 10, "steps": 10, "max_start": 5, "lr_student": 0.01}
-    source = "ours: digits has 130 images per class and a 2-block network, and is done in seconds"
+    source = f"ours: digits has 130 images per class and a 2-block network, and is done in seconds{CHECKED}"
     return Recipe(datasets=("digits",), options=common | options, source=source)
 
 
@@ -97,7 +97,7 @@ def brief(ipc: tuple[int, int | None], epochs: str, steps: str, chosen: str, **o
         options=common | options,
         network="convnet-d3-w16",
         source=f"ours, for two CPU cores: 1 expert (published: 100) of 2 epochs ({epochs}) in batches of 1024 (256), "
-        f"so that 10 steps ({steps}) can follow one epoch, width 16 (128); chosen {chosen}",
+        f"so that 10 steps ({steps}) can follow one epoch, width 16 (128); chosen {chosen}{UNCHECKED}",
     )
 
 

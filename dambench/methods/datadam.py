@@ -28,7 +28,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from dambench.core import config
-from dambench.core.config import Recipe
+from dambench.core.config import CHECKED, UNCHECKED, Recipe
 from dambench.core.errors import BadInput
 from dambench.core.events import Warned
 from dambench.matching.attention import attention
@@ -66,7 +66,8 @@ RECIPES = (
         datasets=("digits",),
         options={"iterations": 200},
         norm="batch",
-        source="ours: as the released code (BatchNorm, power 1), in seconds: 200 iterations, a 2-block network",
+        source="ours: as the released code (BatchNorm, power 1), in seconds: 200 iterations, a 2-block network"
+        + CHECKED,
     ),
     Recipe(
         datasets=("imagenet",),
@@ -120,7 +121,7 @@ RECIPES = (
         network="convnet-d3-w64",
         norm="batch",
         source="ours, about a minute on two CPU cores: as the released code (BatchNorm, power 1, 64 real images per "
-        "class), but 200 iterations (20,000) and width 64 (128)",
+        "class), but 200 iterations (20,000) and width 64 (128)" + UNCHECKED,
     ),
 )
 
