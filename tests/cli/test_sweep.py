@@ -84,38 +84,30 @@ def test_what_is_missing_is_made_and_nothing_twice(begun: list[list[str]], capsy
     assert "4 finished runs" in capsys.readouterr().out
 
 
-def test_runs_that_were_there_before_belong_to_the_sweep(
-    begun: list[list[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("tiny.toml").write_text(GRID.replace("to = 1", "to = 0"))
-    assert run_cli(["sweep", "tiny.toml"]) == 0
-    Path("tiny.toml").write_text(GRID.replace("to = 1", "to = 0").replace('"tiny"', '"other"'))
-    assert run_cli(["sweep", "tiny.toml"]) == 0
-    assert len(begun) == 2
-    assert len(printed(capsys, "runs", "--filter", "sweep:other")) == 2
-
-
-def test_a_run_that_failed_is_tried_again_on_request_only(
+def test_what_stopped_is_resumed_and_what_failed_is_tried_again_on_request_only(
     begun: list[list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    def now(state: str) -> None:
+        with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+            store.tables.execute("update runs set state = ? where method = 'dm'", state)
+
     Path("tiny.toml").write_text(GRID.replace("to = 1", "to = 0"))
     assert run_cli(["sweep", "tiny.toml"]) == 0
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        store.tables.execute("update runs set state = 'failed' where method = 'dm'")
-    assert run_cli(["sweep", "tiny.toml"]) == 1
-    assert len(begun) == 2
-    assert "has failed before; --retry tries it again" in capsys.readouterr().err
-    assert run_cli(["sweep", "tiny.toml", "--retry"]) == 0
-    assert len(begun) == 3
-
-
-def test_a_run_that_stopped_is_resumed(begun: list[list[str]], tmp_path: Path) -> None:
-    Path("tiny.toml").write_text(GRID.replace("to = 1", "to = 0"))
-    assert run_cli(["sweep", "tiny.toml"]) == 0
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        store.tables.execute("update runs set state = 'stopped' where method = 'dm'")
+    now("stopped")
     assert run_cli(["sweep", "tiny.toml"]) == 0
     assert [command[0] for command in begun] == ["run", "run", "resume"]
+    now("failed")
+    assert run_cli(["sweep", "tiny.toml"]) == 1
+    assert len(begun) == 3
+    assert "has failed before; --retry tries it again" in capsys.readouterr().err
+    assert run_cli(["sweep", "tiny.toml", "--retry"]) == 0
+    assert len(begun) == 4
+
+    # Runs that were there before belong to another sweep that means them, too.
+    Path("tiny.toml").write_text(GRID.replace("to = 1", "to = 0").replace('"tiny"', '"other"'))
+    assert run_cli(["sweep", "tiny.toml"]) == 0
+    assert len(begun) == 4
+    assert len(printed(capsys, "runs", "--filter", "sweep:other")) == 2
 
 
 def test_a_plan_keeps_and_prepares_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
