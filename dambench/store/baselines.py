@@ -362,9 +362,39 @@ def _drawn(ipcs: Sequence[int], samples: Sequence[Sample]) -> tuple[float, float
         ],
         axis=1,
     )
-    sizes = sorted(read_curve(ipcs, rising(list(row[1:])), row[0]) for row in drawn.tolist())
+    sizes = np.sort(read_curves(ipcs, drawn[:, 1:], drawn[:, 0]))
     tail = int(SIGNIFICANCE / 2 * RESAMPLES)
-    return sizes[tail], sizes[-1 - tail]
+    return float(sizes[tail]), float(sizes[-1 - tail])
+
+
+def read_curves(ipcs: Sequence[int], heights: Any, at: Any) -> Any:
+    """`read_curve` of many curves at once, each made to rise first.
+
+    Args:
+        heights: (curves, IPCs).
+        at: (curves,).
+
+    Returns:
+        IPCs, (curves,).
+    """
+    import numpy as np
+
+    count = len(ipcs)
+    sums = np.cumsum(np.concatenate([np.zeros((len(heights), 1)), heights], axis=1), axis=1)
+    # What `rising` gives of i: the highest, over j ≤ i, of the lowest mean of j … k over k ≥ i.
+    risen = np.empty_like(heights)
+    for i in range(count):
+        lowest = [
+            np.min([(sums[:, k + 1] - sums[:, j]) / (k + 1 - j) for k in range(i, count)], axis=0) for j in range(i + 1)
+        ]
+        risen[:, i] = np.max(lowest, axis=0)
+    reached = risen >= at[:, None]
+    right = np.where(reached.any(1), reached.argmax(1), count - 1)
+    left, lines = np.maximum(right - 1, 0), np.arange(len(heights))
+    low, high, logs = risen[lines, left], risen[lines, right], np.log(ipcs)
+    part = np.divide(at - low, high - low, out=np.zeros_like(at), where=high > low)
+    sizes = np.exp(logs[left] + part * (logs[right] - logs[left]))
+    return np.where(at < risen[:, 0], 0.0, np.where(at > risen[:, -1], np.inf, sizes))
 
 
 def rising(values: Sequence[float]) -> list[float]:

@@ -6,13 +6,23 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dambench.core.config import Choice, Execution, Plugin, RunConfig
 from dambench.core.protocol import PRESETS, strong
 from dambench.report import render
 from dambench.report.wording import lines
-from dambench.store.baselines import Baselines, Missing, place_of, random_size, read_curve, rising, words_of
+from dambench.store.baselines import (
+    Baselines,
+    Missing,
+    place_of,
+    random_size,
+    read_curve,
+    read_curves,
+    rising,
+    words_of,
+)
 from dambench.store.cells import Cell, Score
 from dambench.store.leaderboard import Leaderboard, leaderboard, missing_beside
 from dambench.store.runs import Store
@@ -221,6 +231,17 @@ def test_a_curve_is_read_on_lines_over_log_ipc_and_not_beyond_its_ends() -> None
     assert read_curve(ipcs, heights, 0.9) == pytest.approx(50)
     assert (read_curve(ipcs, heights, 0.49), read_curve(ipcs, heights, 0.91)) == (0.0, math.inf)
     assert read_curve((1, 2, 5), [0.5, 0.6, 0.6], 0.6) == pytest.approx(2), "of a flat part the smallest"
+
+
+def test_many_curves_are_read_at_once_as_each_alone() -> None:
+    generator = np.random.default_rng(0)
+    ipcs = (1, 2, 5, 10, 50)
+    heights = generator.integers(0, 9, (300, 5)) / 8 + np.linspace(0, 0.5, 5)
+    at = generator.integers(0, 12, 300) / 8
+    alone = [read_curve(ipcs, rising(list(row)), height) for row, height in zip(heights, at, strict=True)]
+    found = read_curves(ipcs, heights, at)
+    assert {0.0, math.inf} < set(alone)
+    assert found == pytest.approx(alone, rel=1e-9)
 
 
 def _sample(*means: float) -> Sample:
