@@ -6,7 +6,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from dambench.core.events import (
 from dambench.core.files import digest
 from dambench.core.narration import summary
 from dambench.core.sanitize import display
+from dambench.report.sections import SECTIONS
 from dambench.runner import processes
 from dambench.store.leaderboard import Table, leaderboard
 from dambench.store.runs import Store
@@ -236,6 +237,21 @@ def test_csv_has_a_line_per_cell_and_no_formula(capsys: pytest.CaptureFixture[st
     assert {"'=cmd|' /C calc'!A0", "'+1+1", "'-2+3", "'@SUM(1)"} <= {line[1].partition("#")[0] for line in lines}
 
 
+@pytest.mark.parametrize("section", SECTIONS)
+def test_csv_of_each_section_has_whole_lines_and_no_formula(capsys: pytest.CaptureFixture[str], section: str) -> None:
+    head, *lines = csv.reader(io.StringIO(_printed(capsys, "report", "--format", "csv", "--sections", section)))
+    for line in lines:
+        assert len(line) == len(head)
+        assert not [cell for cell in line if cell.strip().startswith(("=", "+", "-", "@")) and not _is_number(cell)]
+        assert not any(map(steering, line))
+
+
+def _is_number(text: str) -> bool:
+    with suppress(ValueError):
+        return isinstance(float(text), float)
+    return False
+
+
 class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -269,6 +285,15 @@ def test_html_has_only_our_tags_and_fetches_nothing(capsys: pytest.CaptureFixtur
     assert page.tags.count("th") == 1 + len(table.columns)
     assert page.tags.count("td") == (len(table.rows) + 1) * (1 + len(table.columns))
     assert "default-src 'none'" in text
+
+
+def test_html_of_all_sections_has_only_our_tags(capsys: pytest.CaptureFixture[str]) -> None:
+    page = _Page()
+    page.feed(_printed(capsys, "report", "--format", "html", "--sections", "all"))
+    page.close()
+    structure = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "ul", "li", "pre"}
+    assert set(page.tags) <= structure | {"table", "thead", "tbody", "tr", "th", "td", "small", "strong"}
+    assert page.attributes == {"lang", "charset", "http-equiv", "content", "name"}
 
 
 def test_json_holds_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
