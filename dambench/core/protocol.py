@@ -176,12 +176,14 @@ PRESETS = {
         ),
         Protocol(
             name="dc-augmented",
+            version=2,
             synthetic=Budget(epochs=1001, drops=(502,)),
             whole=Budget(epochs=200, drops=(100,)),
             augmentation=DC,
             draws="for each image",
             source="DC (ICLR 2021), released code for MNIST: crop, scale or rotation for each image (for BatchNorm "
-            "networks it has crop or noise); whole-set epochs are ours",
+            "networks it has crop or noise); whole-set epochs are ours; version 1 cropped by 4 pixels on either side, "
+            "where the code takes 3 on one",
         ),
         Protocol(
             name="dsa-dm",

@@ -257,7 +257,7 @@ def crop(images: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def dc_crop(images: Tensor, uniforms: Tensor) -> Tensor:
-    """Shift by up to 4 pixels in each direction."""
+    """Shift by up to 4 pixels towards the end of each axis, and by up to 3 towards its beginning."""
     return _move(images, _dc_shift(uniforms[:, :1]), _dc_shift(uniforms[:, 1:2]))
 
 
@@ -335,7 +335,8 @@ def _shift(size: int, uniform: Tensor) -> Tensor:
 
 
 def _dc_shift(uniform: Tensor) -> Tensor:
-    return _whole(uniform, -DC_CROP, DC_CROP)
+    # The released code draws one of 2 · 4 places, so that the last one is never taken.
+    return _whole(uniform, -DC_CROP, DC_CROP - 1)
 
 
 def _dc_factor(uniform: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def test_published_hashes_do_not_change() -> None:
         "datadam": "5d2198952911",
         "datadam-table": "b14738d71d52",
         "dc": "7644d3e7ebd5",
-        "dc-augmented": "9d086010ed8e",
+        "dc-augmented": "df07b660a150",
         "dsa-dm": "5566b8a96b12",
         "mtt": "bc7d53f1951f",
         "datm-pad": "8a1132752ac0",

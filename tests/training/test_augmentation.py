@@ -482,7 +482,7 @@ def _literally(operation: str, image: Tensor, colour: Tensor, uniforms: list[flo
         for column in range(width):
             down, across = row - middle[0], column - middle[1]
             if operation == "dc-crop":
-                down, across = (at - 4 + math.floor(9 * u) for at, u in zip((down, across), uniforms, strict=False))
+                down, across = (at - 4 + math.floor(8 * u) for at, u in zip((down, across), uniforms, strict=False))
             elif operation == "dc-scale":
                 across, down = (at / (0.8 + 0.4 * u) for at, u in zip((across, down), uniforms, strict=False))
             else:
