@@ -1,11 +1,15 @@
+import json
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dambench.cli.app import run_cli
 from dambench.core import files
+from dambench.core.protocol import PRESETS, Budget
 from dambench.methods import rded
 from dambench.testing import data_card, tiny_problem
 from dambench.testing.methods import quick_options, watch
@@ -84,3 +88,17 @@ def test_a_class_with_too_few_images_gives_several_crops_of_each() -> None:
     (step,) = watch(rded, problem, quick_options(rded, factor=2, crops=4))
     tiles = step.images[:2].unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
     assert len(tiles.flatten(1).unique(dim=0)) == 8
+
+
+def test_a_run_under_the_soft_protocol_is_taught_by_the_teacher_of_its_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = msgspec.structs.replace(PRESETS["soft"], synthetic=Budget(epochs=2))
+    monkeypatch.setattr("dambench.engine.settle.preset", lambda name: few)
+    words = ["run", "--headless", "--method", "rded", "--dataset", "digits", "--ipc", "1", "--protocol", "soft"]
+    words += ["--network", "convnet-d1-w4-bn", "--set", "method.epochs=1", "--eval-repeats", "2", "--device", "cpu"]
+    assert run_cli([*words, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["state"], made["n"]) == ("finished", 2)
+    assert len(list(files.teacher_path("0" * 64).parent.iterdir())) == 1
+    assert run_cli(["evaluate", made["run"], "--evaluate-on", "convnet-d1-w4", "--eval-repeats", "1", "--json"]) == 0

@@ -14,7 +14,7 @@ from dambench.core.errors import BadInput
 from dambench.core.events import DataCard
 from dambench.core.files import digest
 from dambench.core.protocol import Budget, Protocol
-from dambench.engine import imports
+from dambench.engine import exports, imports
 from dambench.methods import imported, random
 from dambench.store.row_names import method_label
 from dambench.testing import data_card, tiny_problem
@@ -196,3 +196,14 @@ def test_mosaics_from_elsewhere_are_told_by_a_flag_and_evaluated_as_such(tmp_pat
         imports.read(path, CARD, pixels="unit", factor=3)
     with pytest.raises(BadInput, match="--factor is for mosaics of images"):
         imports.read(path, CARD, pixels="unit", factor=2, preprocessing="zca")
+
+
+@pytest.mark.parametrize("form", ["pt", "npz", "triple", "safetensors"])
+def test_a_mosaic_that_is_exported_is_imported_as_one(tmp_path: Path, form: str) -> None:
+    normalisation = Normalisation(tuple(CARD.mean), tuple(CARD.std))
+    images, labels = noise(3, 1, 8, 8, dtype=torch.float32), torch.arange(3)
+    made = SyntheticSet(images, labels, normalisation, tuple(CARD.classes), factor=2)
+    target = tmp_path / f"set{exports.SUFFIXES[form]}"
+    exports.write(made, target, form)
+    (again,) = imports.read(target, CARD).sets
+    assert again.to_bytes() == made.to_bytes()
