@@ -389,3 +389,14 @@ def test_options_that_are_names_make_no_files(capsys: pytest.CaptureFixture[str]
 def test_names_are_cut_where_they_are_too_long_and_stay_recognisable() -> None:
     assert len(display("x" * 10_000)) == 200
     assert display("../../../../outside") == "../../../../outside"
+
+
+@pytest.mark.slow
+def test_figures_draw_names_as_text(full: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(Store.open(full[0])) as store:
+        ids = [row.id for row in store.runs("method = 'dm' and state = 'finished' order by number")]
+    for number, start in enumerate(range(0, len(ids), 20)):
+        _printed(capsys, "figure", "curves", *ids[start : start + 20], "-o", f"{number}.svg", "--size", "20x40")
+        drawn = Path(f"{number}.svg").read_text()
+        assert not steering(drawn)
+        parseString(drawn)

@@ -358,6 +358,21 @@ def test_what_cannot_be_drawn_is_said(
     assert sorted(Path.cwd().iterdir()) == before
 
 
+def test_matplotlib_is_imported_where_figures_are_drawn_and_nowhere_before() -> None:
+    package = Path(drawing.__file__).parents[2]
+    sources = {file: file.read_text() for file in package.rglob("*.py") if "matplotlib" in file.read_text()}
+    assert drawing.__file__ in map(str, sources)
+    assert not [file for file, text in sources.items() if re.search("^(import|from) matplotlib", text, re.M)]
+
+
+def test_what_is_too_small_for_its_panels_is_said(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for network in range(4):
+        add(store, config("dm", network=f"convnet-d1-w{network + 1}"), [0.5])
+    assert run_cli(["figure", "accuracy", "-o", "a.pdf", "--size", "1x1"]) == 2
+    assert "The figure has no room for its 4 panels: choose a larger --size" in capsys.readouterr().err
+    assert not Path("a.pdf").exists()
+
+
 def test_without_matplotlib_the_command_says_how_to_get_it(
     full: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

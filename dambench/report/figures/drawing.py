@@ -5,6 +5,7 @@ Names come from anywhere: they are drawn as text, never as mathtext, and what th
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -212,12 +213,23 @@ def legend(figure: Any, handles: Sequence[Any], labels: Sequence[str], look: Loo
 
 
 def content(drawn: Drawn, suffix: str) -> bytes:
-    """The figure as a file of one of SUFFIXES. No date is in it."""
+    """The figure as a file of one of SUFFIXES. No date is in it.
+
+    Raises:
+        BadInput: it is too small for what is in it.
+    """
     file = io.BytesIO()
     metadata: dict[str, dict[str, Any]] = {
         ".pdf": {"Creator": "dambench", "CreationDate": None},
         ".svg": {"Creator": "dambench", "Date": None},
         ".png": {"Software": None},
     }
-    drawn.figure.savefig(file, format=suffix.removeprefix("."), metadata=metadata[suffix])
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        drawn.figure.savefig(file, format=suffix.removeprefix("."), metadata=metadata[suffix])
+    if any("collapsed to zero" in str(remark.message) for remark in remarks):
+        shown = sum(axes.axison for axes in drawn.figure.axes)
+        raise BadInput(f"The figure has no room for its {shown} panels: choose a larger --size, or fewer runs.")
+    for remark in remarks:
+        warnings.warn_explicit(remark.message, remark.category, remark.filename, remark.lineno)
     return file.getvalue()
