@@ -117,7 +117,7 @@ def plan(grid: Sweep, path: Path, prepare: Callable[[str], None] | None) -> list
 class _Settled(PlannedRun):
     job: "Job"
     sha256: str
-    """Of its configuration."""
+    """The digest of its configuration."""
     kind: str
     """What it shares with the same under other seeds."""
 

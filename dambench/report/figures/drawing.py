@@ -57,7 +57,7 @@ class Drawn(NamedTuple):
     """A figure, and what is to be said about it."""
 
     figure: Any
-    """Of matplotlib."""
+    """A figure of matplotlib."""
     title: str
     """What it shows, as the title of a table."""
     caption: str

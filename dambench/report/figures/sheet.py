@@ -44,7 +44,7 @@ class SetBlock:
     thinned: bool
     """Whether its pixels are fewer than those of the set."""
     sha256: str
-    """Of the set."""
+    """The digest of the set."""
 
     def lacks(self, classes: Sequence[int], images: int | None) -> bool:
         """Whether what is to be shown is not all in the picture of the database."""
