@@ -392,7 +392,8 @@ def read_curves(ipcs: Sequence[int], heights: Any, at: Any) -> Any:
     right = np.where(reached.any(1), reached.argmax(1), count - 1)
     left, lines = np.maximum(right - 1, 0), np.arange(len(heights))
     low, high, logs = risen[lines, left], risen[lines, right], np.log(ipcs)
-    part = np.divide(at - low, high - low, out=np.zeros_like(at), where=high > low)
+    # What is above a curve is far beyond its last two points, and told below.
+    part = np.clip(np.divide(at - low, high - low, out=np.zeros_like(at), where=high > low), 0, 1)
     sizes = np.exp(logs[left] + part * (logs[right] - logs[left]))
     return np.where(at < risen[:, 0], 0.0, np.where(at > risen[:, -1], np.inf, sizes))
 

@@ -303,3 +303,8 @@ def test_the_section_of_a_report_has_the_ratios_and_commands_that_can_be_copied(
         in short
     )
     assert "--sections baselines" in short
+
+
+def test_what_is_far_above_a_nearly_level_curve_is_endless_and_overflows_nothing() -> None:
+    heights = np.array([[0.5, 0.5 + 1e-9], [0.5, 0.6]])
+    assert read_curves([1, 10], heights, np.array([0.9, 0.55])) == pytest.approx([math.inf, math.sqrt(10)])
