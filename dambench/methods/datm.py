@@ -53,7 +53,7 @@ tinyimagenet  50    21-      20   2  1000   40  -   70  -         100        10 
 PUBLISHED = table(TABLE, Options, CODE)
 
 RECIPES = (
-    digits(first_max_start=2, expansion=50, lr_images=1.0),
+    digits(first_max_start=2, expansion=50, lr_images=10.0),
     *PUBLISHED,
     *elsewhere(PUBLISHED, f"{CODE} for CIFAR-10, without its ZCA, at IPC"),
     brief((1, 1), "100", "80", FOR_MTT, iterations=200, lr_images=300.0),

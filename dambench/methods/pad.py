@@ -113,7 +113,7 @@ SOONER = {"growth": 1, "scored_by": 1, "scored_after": 1}
 """For experts of 2 epochs, of which the first sees 75 % and the second all."""
 
 RECIPES = (
-    digits(first_max_start=2, expansion=50, lr_images=1.0, **SOON),
+    digits(first_max_start=2, expansion=50, lr_images=10.0, **SOON),
     *PUBLISHED,
     *elsewhere(PUBLISHED, f"{SOURCE}: those for CIFAR-10, without ZCA, at IPC"),
     *table(CODE_TABLE, Options, CODE, "code", mask="loss", score="grand"),
