@@ -102,7 +102,7 @@ def test_what_a_command_prints_is_understood() -> None:
 def test_options_are_told_in_words() -> None:
     known = msgspec.convert(msgspec.json.schema(dm.Options), OptionsSchema).fields
     assert known["iterations"].bounds == "a whole number ≥ 1 and ≤ 1,000,000,000"
-    assert known["init"].bounds == "noise or real"
+    assert known["init"].bounds == "mix or noise or real"
     assert known["lr_images"].meaning == "step size for the images"
     either = {"anyOf": [{"type": "integer", "minimum": 1, "description": "blocks"}, {"type": "null"}]}
     schema = msgspec.convert(either, OptionSchema)
