@@ -240,6 +240,9 @@ def test_many_curves_are_read_at_once_as_each_alone() -> None:
     at = generator.integers(0, 12, 300) / 8
     alone = [read_curve(ipcs, rising(list(row)), height) for row, height in zip(heights, at, strict=True)]
     found = read_curves(ipcs, heights, at)
+    heights[0], at[0] = [0.5, 0.5, 0.5, 0.5, 0.5 + 1e-15], 9.0  # far above what is nearly flat
+    alone[0] = math.inf
+    found = read_curves(ipcs, heights, at)
     assert {0.0, math.inf} < set(alone)
     assert found == pytest.approx(alone, rel=1e-9)
 
