@@ -83,9 +83,9 @@ class EnergyMeter:
                 request.put(source.read())
         except Exception:  # the monitor, which asks the same driver, says what is wrong
             self._is_open = False
-            with suppress(Empty):
-                while (request := self._requests.get_nowait()) is not None:
-                    request.put(None)
+            # Whoever asked just before is not to wait: answers are given until the meter is closed.
+            while (request := self._requests.get()) is not None:
+                request.put(None)
         finally:
             if opened:
                 with suppress(Exception):
