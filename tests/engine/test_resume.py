@@ -47,7 +47,10 @@ DISTILLING = [name for name in registry.names("methods") if registry.load("metho
 
 ITERATING = [name for name in DISTILLING if "iterations" in registry.load("methods", name).Options.__struct_fields__]
 
-LONG = ("dc", "dsa", "datadam", "mtt", "datm", "pad", "herding", "kcenter", "kmeans")
+LONG = (
+    *("dc", "dsa", "datadam", "mtt", "datm", "pad", "herding", "kcenter", "kmeans"),
+    *("dance", "tgdd", "dsdm", "m3d", "rded"),
+)
 """Methods whose tiny run takes more than a moment."""
 
 GUARD = ("in_a_row", "losses", "gated", "held", "waited")
