@@ -316,6 +316,10 @@ def _table(
                 f"Published figures, {place}: {which} has {entry.value:g}, and its {table.quantity} lies from "
                 f"{limits.least:g} to {limits.most:g}{f' {limits.unit}' if limits.unit else ''}."
             )
+        if entry.std is not None and not math.isfinite(entry.std):
+            raise BadInput(
+                f"Published figures, {place}: {which} has std {entry.std:g}: a finite number, or leave it out."
+            )
         values.append(_value(file.dataset, table, entry, methods[entry.method]))
     return values
 

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
 from dambench.core.errors import BadInput, folded
@@ -150,7 +151,7 @@ def matches(board: Leaderboard, sides: Sequence[Side], *, best: bool = False) ->
         best: of the side with the best mean there, instead of the first.
 
     Raises:
-        BadInput: no place has two of the sides, or a side means several rows at one.
+        BadInput: no place has two of the sides, a side means several rows at one, or two sides share a run.
     """
     by_place: dict[CommonPlace, dict[str, list[Score]]] = {}
     for side in sides:
@@ -171,6 +172,7 @@ def matches(board: Leaderboard, sides: Sequence[Side], *, best: bool = False) ->
         names = [one.name for one in contestants]
         if again := next((name for name in names if names.count(name) > 1), ""):
             raise BadInput(f"{display(again, 80)!r} is meant twice, at {place.title}: name rows that differ.")
+        _check_apart(contestants, place)
         images = board.test_images.get(place.dataset, 0)
         found.append(PlaceComparison(place, contestants, _compare(contestants, best), images))
     if not found:
@@ -180,6 +182,16 @@ def matches(board: Leaderboard, sides: Sequence[Side], *, best: bool = False) ->
             f"{where}."
         )
     return found
+
+
+def _check_apart(contestants: Sequence[Contestant], place: CommonPlace) -> None:
+    """Refuse two sides with a run in common: the tests take both as independent, or as other sets of one seed."""
+    for a, b in combinations(contestants, 2):
+        if both := sorted({score.run for score in a.cell.scores} & {score.run for score in b.cell.scores}):
+            raise BadInput(
+                f"{display(a.name, 80)!r} and {display(b.name, 80)!r} share {counted(len(both), 'run')} of "
+                f"{place.title} ({display(', '.join(both), 80)}): name two that have none in common."
+            )
 
 
 def _contestant(side: Side, scores: Sequence[Score], place: CommonPlace, metric: MetricRow) -> Contestant:
@@ -223,6 +235,8 @@ def sentence(one: PairComparison) -> str:
         return f"{a} against {b}: no number, because {gap.reason or 'a value is not finite'}."
     points = f" {_unit(metric)}".rstrip()
     amount = f"{wording.figure(metric, abs(gap.mean))}{points} {'above' if gap.mean > 0 else 'below'}"
+    if gap.mean == 0:
+        amount = "equal to"
     if gap.interval is None or one.p is None:
         over = f" over {'seed' if len(gap.seeds) == 1 else 'seeds'} {spans(gap.seeds)}" if gap.seeds else ""
         return f"No claim: the mean of {a} is {amount} that of {b}{over}, but {_why(one)}."

@@ -156,6 +156,25 @@ def test_what_cannot_be_compared_is_one_sentence(
     assert printed.out == ""
 
 
+def test_sides_that_share_runs_are_refused(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    run = add(store, config("dm", ipc=7), [0.9, 0.8, 0.7])
+    for seed in (1, 2, 3):
+        add(store, config("dm", ipc=7, seed=seed), [0.5, 0.6, 0.7])
+    for other in (run, "method:dm seed<=2"):
+        assert run_cli(["compare", "dm", other, "--filter", "ipc:7"]) == 2
+        printed = capsys.readouterr()
+        assert f"'dm' and '{f'dm, run {run}' if other == run else other}' share " in printed.err
+        assert "name two that have none in common" in printed.err
+        assert printed.out == ""
+
+
+def test_equal_means_are_said_to_be_equal(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(3):
+        add(store, config("dsa", seed=seed), [GOOD[seed], GOOD[seed] + 0.01])
+    sentence = "No claim: the mean of dsa is equal to that of dm over seeds 0-2, but nothing varies"
+    assert sentence in _compare(capsys, "dsa", "dm")
+
+
 def test_rows_without_a_place_in_common_are_refused(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     add(store, config("mtt"), [0.9], card=other_data("e", "flowers"))
     run = add(store, config("dsa"), end=stopped())

@@ -135,6 +135,7 @@ def test_the_users_own_figures_are_read_too(tmp_path: Path, monkeypatch: pytest.
         (with_entry(GOOD).replace('"read"', '"guessed"'), "status"),
         (with_entry(GOOD).replace("97.5", "975"), "has 975, and its accuracy lies from 0 to 100 %"),
         (with_entry(GOOD).replace("97.5", "nan"), "has nan"),
+        (with_entry(GOOD).replace("0.1", "inf"), "has std inf: a finite number"),
         (with_entry(GOOD).replace('"dm"', '"dn"'), "the method 'dn' is not described"),
         (with_entry(f"{GOOD}, {GOOD}"), "dm at IPC 10 stands twice"),
         (with_entry(GOOD).replace("std", "sdt"), "sdt"),
