@@ -140,6 +140,10 @@ class Terminal:
         os.close(self._file)
 
 
+OWN = "pid = ? and state = 'running'"
+"""Finished runs of the ledger may have had the same process number."""
+
+
 @contextmanager
 def training(path: Path) -> Iterator[str]:
     """A run that trains as long as it is looked at; its id. It writes to that database, and is deleted from it."""
@@ -158,7 +162,7 @@ def training(path: Path) -> Iterator[str]:
         process.kill()
         process.wait()
         with closing(Store.open(path, write=True)) as store:
-            for row in store.query("select id from runs where pid = ?", process.pid):
+            for row in store.query(f"select id from runs where {OWN}", process.pid):
                 store.edit(row["id"], "deleted_at", "2026-01-01T00:00:00.000+00:00")
 
 
@@ -167,7 +171,7 @@ def _begun(path: Path, process: "subprocess.Popen[bytes]") -> str:
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and process.poll() is None:
         with closing(Store.open(path)) as store:
-            for row in store.query("select id from runs where pid = ? and done > 0", process.pid):
+            for row in store.query(f"select id from runs where {OWN} and done > 0", process.pid):
                 return str(row["id"])
         time.sleep(0.1)
     raise RuntimeError("the run beside the console has not begun")

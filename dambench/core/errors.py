@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 from dambench.core.sanitize import display
 
@@ -102,11 +102,18 @@ def named(kind: str, name: str, choices: Iterable[str]) -> str:
     raise unknown(kind, name, choices)
 
 
+def _edits(name: str, other: str) -> float:
+    """The letters that are put in or taken out between two names."""
+    return (len(name) + len(other)) * (1 - SequenceMatcher(None, name, other).ratio())
+
+
 def unknown(kind: str, name: str, choices: Iterable[str]) -> BadInput:
     """The error for a name that nobody answers to, naming the nearest one and all the others."""
     choices = sorted(choices)
     lower = name.lower()
     longer = [other for other in choices if name and other.startswith(lower)]
-    near = longer[:1] or get_close_matches(lower, choices, n=1, cutoff=0.4)
+    # difflib measures by the length of both: of what is alike enough, the nearest is what takes the fewest edits.
+    alike = get_close_matches(lower, choices, n=len(choices) or 1, cutoff=0.4)
+    near = longer[:1] or sorted(alike, key=lambda other: _edits(lower, other))[:1]
     hint = f"Did you mean {near[0]!r}? " if near else ""
     return BadInput(f"No {kind} is called {display(name, 60)!r}. {hint}Known: {', '.join(choices) or 'none'}.")

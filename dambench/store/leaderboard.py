@@ -87,7 +87,7 @@ class Leaderboard:
     """By a set's SHA-256, where it is known, the bytes of all that it needs."""
     sections: tuple[str, ...] = ()
     """Those that a report of it is to have; empty: the usual ones."""
-    baselines: Baselines = field(default_factory=Baselines)
+    baselines: Baselines = field(default_factory=Baselines, compare=False)
     """What the results stand beside, and what is missing there."""
     test_images: dict[str, int] = field(default_factory=dict)
     """Their number, by dataset as tables call it."""

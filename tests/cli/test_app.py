@@ -168,6 +168,10 @@ def test_what_is_said_before_a_command_is_taken_notice_of_or_refused(
     rest = [word for param in needed for word in ([param.opts[0], "x.svg"] if param.opts[0][0] == "-" else ["runs"])]
     rest += ["--check", "--method", "dm", "--dataset", "digits"] if words == ("run",) else []
     rest += ["others"] if words == ("compare",) else []
+    if words == ("sweep",):
+        (tmp_path / "grid.toml").write_text('[grid]\nseed = [0, 1]\n[run]\nmethod = "random"\ndataset = "digits"\n')
+        rest = [str(tmp_path / "grid.toml")]
+    rest += ["--method", "dm", "--dataset", "digits", "--grid", "iterations=1,2"] if words == ("tune",) else []
     assert run_cli(["--db", str(tmp_path / "their.db"), *words, *rest]) in (1, 2)
     told = capsys.readouterr()
     assert "their.db" in told.err + told.out, "the database that was named is not the one that was used"
