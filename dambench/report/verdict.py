@@ -72,7 +72,7 @@ def outcome(cells: Mapping[CellKey, Cell]) -> str:
         text = (
             f"{best} is best, told from {_names(methods, others) if len(others) < 3 else f'all {len(others)} others'}"
         )
-    elif not others:
+    elif not others and len(level) == 2:
         text = f"{_names(methods, level)} cannot be told apart"
     else:
         text = f"{best} has the best mean, and {_names(methods, level[1:])} cannot be told from it"

@@ -242,6 +242,22 @@ def test_each_table_ends_with_a_verdict(store: Store, capsys: pytest.CaptureFixt
     assert table["verdict"].startswith("Verdict: at digits IPC 1, ")
 
 
+def test_methods_that_the_best_is_not_told_from_are_not_said_to_be_alike(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two of them may well be told from each other: only the comparisons with the best were made."""
+    for seed in (0, 1, 2):
+        add(store, config("dc", seed=seed), [0.80 + (seed == 0) / 20])
+        add(store, config("dsa", seed=seed), [0.79 + (seed == 1) / 20])
+    both = _report(capsys, "--filter", "method:dc|dsa")
+    assert "dc and dsa cannot be told apart" in both
+    for seed in (0, 1, 2):
+        add(store, config("datadam", seed=seed), [0.78 + (seed == 2) / 20])
+    three = _report(capsys, "--filter", "method:dc|dsa|datadam")
+    assert "dc has the best mean, and dsa and datadam cannot be told from it" in three
+    assert "told apart" not in three.partition("Verdict")[2].partition("\n")[0]
+
+
 def test_the_worth_of_one_test_image_stands_below_a_table_that_is_coarse(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
