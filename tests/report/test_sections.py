@@ -254,7 +254,7 @@ def test_methods_that_the_best_is_not_told_from_are_not_said_to_be_alike(
     for seed in (0, 1, 2):
         add(store, config("datadam", seed=seed), [0.78 + (seed == 2) / 20])
     three = _report(capsys, "--filter", "method:dc|dsa|datadam")
-    assert "dc has the best mean, and dsa and datadam cannot be told from it" in three
+    assert "dc has the best mean, and datadam and dsa cannot be told from it" in three
     assert "told apart" not in three.partition("Verdict")[2].partition("\n")[0]
 
 
