@@ -211,6 +211,22 @@ def test_a_signal_leaves_a_checkpoint_of_the_iteration_that_was_being_done(
     assert newest(files.run_folder(row["uid"]), [checkpoint["sha256"]], row["config_sha256"]) is not None
 
 
+@pytest.mark.slow
+def test_of_the_signals_of_a_batch_system_only_the_first_counts(tmp_path: Path) -> None:
+    command = [*DM, "--headless", "--iterations", "1000000"]
+    with _dambench(*command, stderr=subprocess.PIPE, env=os.environ | {processes.BATCH: "1"}) as process:
+        assert process.stderr is not None
+        assert any(line.startswith("iteration") for line in process.stderr)
+        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM):
+            process.send_signal(number)
+        assert process.wait(30) == 143
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        (row,) = store.query("select * from runs")
+        (checkpoint,) = store.query("select iteration from checkpoints")
+    assert row["state"] == "stopped"
+    assert checkpoint["iteration"] == row["done"] > 0
+
+
 def test_a_signal_that_whoever_started_us_ignores_stays_ignored(tmp_path: Path) -> None:
     ignoring = (
         "import signal, sys, os; [signal.signal(n, signal.SIG_IGN) for n in (signal.SIGHUP, signal.SIGINT)]; "
@@ -295,7 +311,7 @@ def test_what_is_wrong_with_a_detached_run_is_said_where_it_was_asked_for(
 
 
 def test_a_run_that_is_not_there_any_more_is_lost_on_this_machine_at_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "runs.db"
     here = processes.this_process()
@@ -318,6 +334,14 @@ def test_a_run_that_is_not_there_any_more_is_lost_on_this_machine_at_once(
             for seconds, state in ((59, "running"), (61, "silent"), (601, "lost")):
                 then = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - seconds))
                 assert shown(beat_at=then, **elsewhere) == state
+        # Unless somebody knows that there is nothing left of it: of this process, and of no other there.
+        elsewhere = {"host": "elsewhere"}
+        gone = processes.identity(msgspec.structs.replace(store.run(run), **elsewhere))
+        monkeypatch.setenv(processes.ENDED, gone)
+        assert shown(**elsewhere) == "lost"
+        assert [shown(**elsewhere, pid=here.pid + 1), shown()] == ["running", "running"]
+        monkeypatch.setenv(processes.ENDED, "nonsense")
+        assert shown(**elsewhere) == "running"
         assert number == 1
     zombie = subprocess.Popen([sys.executable, "-c", ""])
     _wait(lambda: Path(f"/proc/{zombie.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")

@@ -44,7 +44,8 @@ def foreground() -> Iterator[Foreground]:
     """Run something in this process; to be entered before torch is imported."""
     watch, launcher = Watch(), processes.detached()
     os.environ.setdefault("GOMP_SPINCOUNT", allocator.SPINS)  # read when torch is imported
-    with Signals(detached=launcher is not None, say=watch.say) as signals:
+    patient = bool(os.environ.get(processes.BATCH))
+    with Signals(detached=launcher is not None, patient=patient, say=watch.say) as signals:
         yield Foreground(watch, signals, launcher)
 
 

@@ -28,13 +28,17 @@ class Signals:
 
     Args:
         detached: HUP, which comes when the terminal goes, is ignored.
+        patient: only the first counts. (A batch system sends several for one reason, TERM to each process of a job
+            besides what the job asked for, and kills by itself what takes too long.)
         say: tells who waits why it takes long.
     """
 
-    def __init__(self, *, detached: bool = False, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, *, detached: bool = False, patient: bool = False, say: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.received = ""
         """The first signal's name; empty: none has come."""
-        self._detached = detached
+        self._detached, self._patient = detached, patient
         self._say = say
         self._recording = False
         self._count = 0
@@ -70,6 +74,8 @@ class Signals:
         self.received = self.received or REQUEST
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._patient and self.received:
+            return
         self._count += 1
         self.received = self.received or signal.Signals(number).name
         if self._count > 2:

@@ -5,6 +5,7 @@ SSH connection does not end. (A pipe to whoever started it would: the run would 
 it: a restart, the end of a batch job or container, and logind where it kills the processes of users who leave.
 """
 
+import json
 import os
 import re
 import secrets
@@ -34,6 +35,13 @@ LOST_SECONDS = 600.0
 
 VARIABLE = "DAMBENCH_DETACHED"
 """In the environment of a detached process: the pipe to say the run's id to, and the log file."""
+
+BATCH = "DAMBENCH_BATCH"
+"""In the environment of a run that is part of a batch system's job: its signals come in several."""
+
+ENDED = "DAMBENCH_ENDED"
+"""In the environment, as JSON: host, boot, pid and start of a process that has ended. A batch system begins a job again
+on another host only when nothing of it is left on the first, which nobody else could know."""
 
 State = Literal["waiting", "running", "silent", "lost", "finished", "failed", "stopped"]
 
@@ -98,12 +106,19 @@ def state(row: ProcessRow) -> State:
         return stored
     if not row.pid:
         return "lost"  # by a dambench that did not say which process it was
+    if (ended := os.environ.get(ENDED)) and ended == identity(row):
+        return "lost"
     if is_here(row):
         return stored if _started(row.pid) == row.process_started else "lost"
     if row.host == socket.gethostname() and row.boot.split(" ")[0] != _boot().split(" ")[0]:
         return "lost"  # this machine was restarted since
     quiet = silence(row)
     return "lost" if quiet > LOST_SECONDS else "silent" if quiet > SILENT_SECONDS else stored
+
+
+def identity(row: ProcessRow) -> str:
+    """Write down which process a run was, so that a later one can be told that it has ended."""
+    return json.dumps([row.host, row.boot, row.pid, row.process_started])
 
 
 def states(store: Store) -> dict[int, State]:

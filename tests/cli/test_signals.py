@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from dambench.cli.record import run_until_signal
+from dambench.cli.signals import Interrupted, Signals
 from dambench.engine.loop import StopRun
 from dambench.store.runs import Store
 from tests.cli.lab import DM
@@ -65,6 +67,19 @@ def test_a_second_signal_does_not_wait_for_the_run_and_is_recorded_all_the_same(
         assert "Traceback" not in process.stderr.read()
     with closing(Store.open(tmp_path / "runs.db")) as store:
         assert store.query("select state, error from runs") == [{"state": "stopped", "error": "stopped by SIGINT"}]
+
+
+def test_of_the_signals_of_a_batch_system_only_the_first_counts() -> None:
+    def get(signals: Signals) -> None:
+        with signals, signals.kept_for_the_run():
+            for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGUSR2, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+
+    patient = Signals(patient=True)
+    get(patient)
+    assert patient.received == "SIGUSR2"
+    with pytest.raises(Interrupted, match="SIGUSR2"):
+        get(Signals())
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
