@@ -108,13 +108,13 @@ class Method(Contract):
     VERSION: int = 1
     """Raised when other sets come of the same settings: scores of two versions are in rows of their own."""
     MATCHES_ON_NETWORK: bool = True
-    """Whether the synthetic set depends on a network."""
+    """Whether the synthetic set depends on a network; where that depends on options, `needs_network` says it."""
     USES_TRAINING_SET: bool = True
     """Whether the set is made from the training images that it is given, and no others."""
     REDUCED_PRECISION: bool = True
     """Whether `--precision bf16` makes a difference."""
     TEACHES: bool = False
-    """Whether its sets name a teacher, whose labels a protocol may take."""
+    """Whether its sets may name a teacher, whose labels a protocol may take; `names_teacher` says when."""
     RECIPES: tuple[Recipe, ...] = ()
     """Published settings. The first one called `default` that fits stands below what is asked for."""
 
@@ -137,6 +137,16 @@ class Method(Contract):
         Raises:
             BadInput: the network is none to match on, or the options contradict each other.
         """
+
+    @optional
+    def needs_network(self, options: Any) -> bool:
+        """Whether a set of these options depends on a network."""
+        return self.MATCHES_ON_NETWORK
+
+    @optional
+    def names_teacher(self, options: Any) -> bool:
+        """Whether a set of these options names a teacher."""
+        return self.TEACHES
 
     @optional
     def settle(self, options: Any, card: DataCard, ipc: int | None) -> tuple[Any, PreprocessingName | None]:

@@ -65,6 +65,11 @@ class _MethodChoice:
     def iterations(self) -> int:
         return int(getattr(self.options, "iterations", 0))
 
+    @property
+    def needs_network(self) -> bool:
+        with registry.guarded("methods", self.name):
+            return bool(self.method.needs_network(self.options))
+
 
 def prepare(request: Request, say: Callable[[str], None] = lambda text: None) -> Job:
     """Settle a request: recipe below, the request on top, the data and the device looked at.
@@ -83,7 +88,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     choose_precision(request.precision, device)
     choose_compiling(request.compile, device, 0, False)
     chosen = _choose_method(request, method_name, dataset.name)
-    _check_teacher(protocol, chosen.method)
+    _check_teacher(protocol, chosen.method, chosen.options)
     _check_network_names(request)
     with about("data"):
         data = files.user_path(request.data) if request.data else None
@@ -174,11 +179,18 @@ def _choose_method(request: Request, choice: Choice, dataset: str) -> _MethodCho
 
 
 @about("protocol")
-def _check_teacher(protocol: Protocol, method: Method) -> None:
-    if protocol.labels == "teacher" and not method.TEACHES:
+def _check_teacher(protocol: Protocol, method: Method, options: Options) -> None:
+    if protocol.labels != "teacher":
+        return
+    with registry.guarded("methods", method.name):
+        names_teacher = method.names_teacher(options)
+    if not names_teacher:
+        instead = "take another protocol, or a method whose sets do"
+        if method.name == "random":
+            instead = "take another protocol, or --set method.teacher_epochs=60, and they do"
         raise BadInput(
             f"The protocol {protocol.name} trains with the labels of a teacher, and sets of {method.name} name none: "
-            "take another protocol, or a method whose sets do."
+            f"{instead}."
         )
 
 
@@ -269,7 +281,7 @@ def _settle_networks(
         evaluate_on = networks.settle_all(request.evaluate_on or [_plain(network, card)], card, network)
         for name in evaluate_on:
             networks.build(name, card)
-    if chosen.method.MATCHES_ON_NETWORK:
+    if chosen.needs_network:
         return network, evaluate_on, []
     note = f"The method {chosen.name} matches on no network: --network decides its evaluation only."
     return "", evaluate_on, [note] if request.network else []
@@ -281,7 +293,7 @@ def _settle_computing(
     """The precision, whether networks are compiled, and notes."""
     name, method = chosen.name, chosen.method
     precision = choose_precision(request.precision, device)
-    if not method.MATCHES_ON_NETWORK:
+    if not chosen.needs_network:
         if precision != "bf16" and request.compile != "on":
             return precision, False, []
         precision = choose_precision(None if precision == "bf16" else precision, device)
@@ -401,7 +413,7 @@ def evaluation(job: Job, request: Request, made: SetRef, choice: Choice) -> Job:
     """
     config = job.config
     protocol = config.protocol if request.protocol is None else preset(request.protocol)
-    _check_teacher(protocol, job.method)
+    _check_teacher(protocol, job.method, job.options)
     device = choose_device(request.device or config.execution.device)
     names = [*(request.evaluate_on or config.evaluate_on)]
     evaluate_on = networks.settle_all(names, job.card, config.network or config.evaluate_on[0])

@@ -27,10 +27,8 @@ from torch import Tensor
 from dambench.core import config
 from dambench.core.config import Recipe
 from dambench.core.events import Progressed
-from dambench.core.protocol import DSA, Budget, Protocol
-from dambench.matching.experts import expert
-from dambench.training.problem import Network, Notice, Problem, State, Step, Teacher, lay_out
-from dambench.training.teachers import UNTRAINED, keep_teacher
+from dambench.matching.teaching import teacher_of
+from dambench.training.problem import Network, Notice, Problem, State, Step, lay_out
 
 PAPER = "https://arxiv.org/abs/2312.03526"
 TEACHES = True
@@ -49,23 +47,6 @@ class Options(config.Options, frozen=True):
         Meta(description="the crops that the teacher recognises best, or random whole images"),
     ] = "best"
     epochs: Annotated[int, Meta(ge=1, le=10**4, description="epochs that the teacher is trained for")] = 60
-
-    @property
-    def teaching(self) -> Protocol:
-        """How the teacher is trained: SGD .01/.9/5e-4, × .2 at 2/3 and 5/6, DSA, CutMix half the time."""
-        drops = {epoch for epoch in (2 * self.epochs // 3, 5 * self.epochs // 6) if epoch}
-        budget = Budget(epochs=self.epochs, drops=tuple(sorted(drops)))
-        return Protocol(
-            name="teacher",
-            synthetic=budget,
-            whole=budget,
-            batch=128,
-            decay=0.2,
-            keeps_momentum=True,
-            augmentation=DSA,
-            mixing="cutmix",
-            mixing_probability=0.5,
-        )
 
 
 CODE = "RDED, released code: 5 crops of each of 300 images"
@@ -96,12 +77,8 @@ RECIPES = (
 
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Choose crops once, and name the teacher."""
-    network = yield from expert(problem, options.teaching)
+    network, teacher = yield from teacher_of(problem, options.epochs)
     real = problem.real
-    if problem.dry_run:
-        teacher = Teacher(problem.network, UNTRAINED)
-    else:
-        teacher = keep_teacher(network, problem.network, problem.card.classes, real.preprocessing)
     if options.choose == "random":
         pixels = problem.random_subset(options.factor)
     else:

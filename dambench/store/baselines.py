@@ -2,7 +2,8 @@
 
 Of a result at some IPC they are, with the same data, network, protocol, preprocessing and precision: at least five
 random draws, herding, and the whole set at the protocol's budget; and the whole set under a strong recipe, which shows
-what that budget leaves out.
+what that budget leaves out. Of a result whose protocol takes the labels of a teacher they are random draws with labels
+of a teacher of the same network and training, and the strong recipe: no other baseline names a teacher.
 """
 
 import json
@@ -50,6 +51,8 @@ class Place(NamedTuple):
     tested: tuple[str, ...]
     held_out: str = ""
     """Whether the set was made without validation images, where that is not as the protocol has it."""
+    teacher: str = ""
+    """Whose labels the protocol took, as `Score` has it."""
 
     @property
     def but_protocol(self) -> tuple[str, str, tuple[str, ...]]:
@@ -227,7 +230,11 @@ class Baselines:
         held_out = f"held out {place.held_out}" if place.held_out else ""
         if held_out:
             name = ""  # it takes two commands: a run under a protocol that holds out, and its evaluation
-        of = ", ".join(filter(None, (f"protocol {place.protocol}", tested, held_out)))
+        taught = f"teacher {place.teacher}" if place.teacher else ""
+        of = ", ".join(filter(None, (f"protocol {place.protocol}", tested, held_out, taught)))
+        labelled, label = _words_of_teacher(place.teacher), " with its labels" if taught else ""
+        if taught and not labelled:
+            name = ""  # nothing is known of it but that it was brought with a set
 
         def words(protocol: str, *more: str, networks: int = 1) -> tuple[str, ...]:
             each = str(max(networks, repeats))
@@ -236,13 +243,13 @@ class Baselines:
         for ipc in results:
             random = self.random(place, ipc)
             if (draws := random.sets if random else 0) < DRAWS:
-                run = words(name, "--method", "random", "--ipc", str(ipc), "--seeds", f"0-{DRAWS - 1}")
-                yield (f"{DRAWS} random draws", f"{dataset} IPC {ipc}", of, draws, run), [ipc]
-            if ("herding", place, ipc) not in self._cells:
+                run = words(name, "--method", "random", *labelled, "--ipc", str(ipc), "--seeds", f"0-{DRAWS - 1}")
+                yield (f"{DRAWS} random draws{label}", f"{dataset} IPC {ipc}", of, draws, run), [ipc]
+            if not taught and ("herding", place, ipc) not in self._cells:
                 run = words(name, "--method", "herding", "--ipc", str(ipc), "--seeds", "0-2")
                 yield ("herding", f"{dataset} IPC {ipc}", of, 0, run), [ipc]
         whole, best, curve = self.whole(place), self.strong(place), self.curve(place)
-        if (there := whole.networks if whole else 0) < NETWORKS:
+        if not taught and (there := whole.networks if whole else 0) < NETWORKS:
             run = words(name, "--method", "whole", networks=NETWORKS)
             yield (f"{NETWORKS} networks on the whole set", dataset, of, there, run), results
         if (there := best.networks if best else 0) < NETWORKS:
@@ -253,14 +260,15 @@ class Baselines:
         most = self._smallest.get(place.dataset_sha256, CURVE[-1])
         if few := [ipc for ipc in CURVE if ipc not in curve and ipc not in results and ipc <= most]:
             listed = ",".join(map(str, few))
-            run = words(name, "--method", "random", "--ipc", listed, "--seeds", "0-2")
-            yield ("the random curve", f"{dataset} IPC {listed}", of, len(curve), run), results
+            run = words(name, "--method", "random", *labelled, "--ipc", listed, "--seeds", "0-2")
+            yield (f"the random curve{label}", f"{dataset} IPC {listed}", of, len(curve), run), results
 
 
 def is_plain(score: Score) -> bool:
-    """Whether a baseline is the usual one: no other code, and images that are no mosaics."""
+    """Whether a baseline is the usual one: no other code, images that are no mosaics, and a teacher only if needed."""
     _, options, traits = json.loads(score.settings)
-    return not traits.get("code") and options.get("factor", 1) == 1
+    needless = bool(options.get("teacher_epochs")) and not score.teacher
+    return not traits.get("code") and options.get("factor", 1) == 1 and not needless
 
 
 def is_result(score: Score) -> bool:
@@ -271,7 +279,34 @@ def is_result(score: Score) -> bool:
 def place_of(score: Score) -> Place:
     traits = json.loads(score.settings)[2]
     held_out = str(traits.get("held out", ""))
-    return Place(score.dataset_sha256, score.network, score.protocol, score.tested, held_out)
+    return Place(score.dataset_sha256, score.network, score.protocol, score.tested, held_out, score.teacher)
+
+
+EPOCHS_OF_TEACHER = ("teacher_epochs", "epochs")
+"""Options of methods whose sets name one."""
+BROUGHT = "of its own"
+"""A teacher that came with a set from elsewhere."""
+
+
+def teacher_of(config: Mapping[str, Any]) -> str:
+    """The network and epochs of the teacher whose labels a run's networks were trained with; empty: with none's.
+
+    Args:
+        config: of the run, as JSON has it.
+    """
+    if config.get("protocol", {}).get("labels") != "teacher":
+        return ""
+    options = config["method"].get("options", {})
+    epochs = next((options[name] for name in EPOCHS_OF_TEACHER if options.get(name)), None)
+    return f"{config['network']}, {epochs} epochs" if config.get("network") and epochs else BROUGHT
+
+
+def _words_of_teacher(teacher: str) -> tuple[str, ...]:
+    """The words after `dambench run --method random` for images with a teacher of the same network and training."""
+    network, separator, epochs = teacher.partition(", ")
+    if not separator:
+        return ()
+    return "--network", network, "--set", f"method.teacher_epochs={epochs.removesuffix(' epochs')}"
 
 
 def words_of(config: Mapping[str, Any]) -> tuple[str, ...]:

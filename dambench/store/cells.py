@@ -57,6 +57,8 @@ class Score:
     """For how many a network on the whole set is trained; 0: this one is not."""
     repeats: int = 1
     """How many of each network the run was asked for."""
+    teacher: str = ""
+    """The network and epochs of the teacher whose labels the protocol took: `convnet-d3-w128-bn, 60 epochs`."""
     words: tuple[str, ...] = ()
     """Flags of `dambench run` that another method's run must share, besides protocol and networks."""
 

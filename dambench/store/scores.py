@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from dambench.store.baselines import words_of
+from dambench.store.baselines import teacher_of, words_of
 from dambench.store.cells import Score
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.row_names import EvaluatedRun
@@ -73,6 +73,7 @@ def counted_scores(
                 from_seed=entry.kind not in fixed,
                 epochs=_epochs(entry) if run.method == "whole" else 0,
                 repeats=int(entry.config.get("eval_repeats", 1)),
+                teacher=teacher_of(entry.config),
                 words=words,
             )
             for network in final

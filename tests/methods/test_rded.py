@@ -10,7 +10,7 @@ from torch import Tensor
 from dambench.cli.app import run_cli
 from dambench.core import files
 from dambench.core.protocol import PRESETS, Budget
-from dambench.methods import rded
+from dambench.methods import random, rded
 from dambench.testing import data_card, tiny_problem
 from dambench.testing.methods import quick_options, watch
 from dambench.training.problem import Problem, decode
@@ -83,6 +83,16 @@ def test_random_images_may_have_a_teacher_too() -> None:
     assert step.synthetic.teacher is not None
 
 
+def test_random_images_with_a_teacher_are_those_without_and_have_the_teacher_that_rded_has() -> None:
+    options: Any = quick_options(rded, epochs=1)
+    (chosen,) = watch(rded, problem_of(), options)
+    (plain,) = watch(random, problem_of(), random.Options())
+    (taught,) = watch(random, problem_of(), random.Options(teacher_epochs=1))
+    assert torch.equal(plain.images, taught.images)
+    assert plain.synthetic.teacher is None
+    assert taught.synthetic.teacher == chosen.synthetic.teacher
+
+
 def test_a_class_with_too_few_images_gives_several_crops_of_each() -> None:
     problem = tiny_problem(card=data_card((3, 3, 3), channels=3), network=BN)
     (step,) = watch(rded, problem, quick_options(rded, factor=2, crops=4))
@@ -95,7 +105,10 @@ def test_a_run_under_the_soft_protocol_is_taught_by_the_teacher_of_its_set(
 ) -> None:
     few = msgspec.structs.replace(PRESETS["soft"], synthetic=Budget(epochs=2))
     monkeypatch.setattr("dambench.engine.settle.preset", lambda name: few)
-    words = ["run", "--headless", "--method", "rded", "--dataset", "digits", "--ipc", "1", "--protocol", "soft"]
+    words = ["run", "--headless", "--method", "random", "--dataset", "digits", "--ipc", "1", "--protocol", "soft"]
+    assert run_cli([*words, "--network", "convnet-d1-w4-bn", "--device", "cpu"]) == 2
+    assert "--set method.teacher_epochs=60, and they do" in capsys.readouterr().err
+    words[3] = "rded"
     words += ["--network", "convnet-d1-w4-bn", "--set", "method.epochs=1", "--eval-repeats", "2", "--device", "cpu"]
     assert run_cli([*words, "--json"]) == 0
     made = json.loads(capsys.readouterr().out)

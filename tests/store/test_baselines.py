@@ -311,3 +311,36 @@ def test_the_section_of_a_report_has_the_ratios_and_commands_that_can_be_copied(
 def test_what_is_far_above_a_nearly_level_curve_is_endless_and_overflows_nothing() -> None:
     heights = np.array([[0.5, 0.5 + 1e-9], [0.5, 0.6]])
     assert read_curves([1, 10], heights, np.array([0.9, 0.55])) == pytest.approx([math.inf, math.sqrt(10)])
+
+
+def test_beside_labels_of_a_teacher_belong_random_images_with_those_of_one_like_it(store: Store) -> None:
+    soft, network = PRESETS["soft"], "convnet-d1-w8"
+
+    def made(method: str, seed: int, **options: object) -> None:
+        run = config(method, 1, seed, soft, network, options)
+        fields = {name: getattr(run, name) for name in run.__struct_fields__}
+        add(store, RunConfig(**fields | {"network": network}), [0.5 + seed / 10])
+
+    for seed in range(3):
+        made("rded", seed, epochs=20)
+    found = _lacking(leaderboard(store))
+    assert {what.partition(" with its")[0] for what in found if "strong" not in what} == {
+        "5 random draws",
+        "the random curve",
+    }
+    draws = found["5 random draws with its labels"]
+    assert draws.command.startswith("dambench run --headless --dataset digits --protocol soft --method random")
+    assert f"--network {network} --set method.teacher_epochs=20 --ipc 1" in draws.command
+    assert f"teacher {network}, 20 epochs" in draws.where
+    for seed in range(5):
+        made("random", seed, teacher_epochs=10)  # another teacher's
+    assert _lacking(leaderboard(store))["5 random draws with its labels"].there == 0
+    for seed in range(4):
+        made("random", seed, teacher_epochs=20)
+    board = leaderboard(store)
+    assert _lacking(board)["5 random draws with its labels"].there == 4
+    made("random", 4, teacher_epochs=20)
+    assert "5 random draws with its labels" not in _lacking(leaderboard(store))
+    add(store, config("random", options={"teacher_epochs": 20}), [0.6])
+    add(store, config("dm"), [0.6])
+    assert _lacking(leaderboard(store))["5 random draws"].there == 0, "it is of no use without its teacher's labels"
