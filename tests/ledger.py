@@ -214,7 +214,7 @@ def run_row(**more: Any) -> RunRow:
     return RunRow(**empty | numbers | more)
 
 
-SCHEMAS = (1, 2, 3, 4, 5, 6)
+SCHEMAS = (1, 2, 3, 4, 5, 6, 7)
 """Older ones, each as the migrations made it."""
 
 NEXT = {
@@ -224,6 +224,7 @@ NEXT = {
     4: "m005_results",
     5: "m006_measurements",
     6: "m007_selection",
+    7: "m008_queue",
 }
 """By schema, the migration that ended it."""
 

@@ -13,6 +13,7 @@ from dambench.cli.store import open_store
 from dambench.core import allocator
 from dambench.core.events import Process
 from dambench.runner import processes
+from dambench.store.records import Identity
 
 AGAIN = "it is not run again (--again does so)."
 
@@ -22,10 +23,17 @@ class Foreground:
 
     Args:
         launcher: None: nobody does.
+        queued: what the first run is to be; None: it was not queued.
     """
 
-    def __init__(self, watch: Watch, signals: Signals, launcher: processes.Detached | None):
-        self.watch, self.signals, self._launcher = watch, signals, launcher
+    def __init__(
+        self,
+        watch: Watch,
+        signals: Signals,
+        launcher: processes.Detached | None,
+        queued: Identity | None = None,
+    ):
+        self.watch, self.signals, self._launcher, self._queued = watch, signals, launcher, queued
         self._announced = False
 
     def announce(self, run_id: str) -> None:
@@ -33,6 +41,11 @@ class Foreground:
         if self._launcher and not self._announced:
             self._announced = True
             self._launcher.announce(run_id)
+
+    def identity(self) -> Identity | None:
+        """What the run that is begun now is to be, where it was queued: once, of the run that was asked for."""
+        queued, self._queued = self._queued, None
+        return queued
 
     def process(self) -> Process:
         """This process, as a run records it."""
@@ -42,11 +55,11 @@ class Foreground:
 @contextmanager
 def foreground() -> Iterator[Foreground]:
     """Run something in this process; to be entered before torch is imported."""
-    watch, launcher = Watch(), processes.detached()
+    watch, launcher, queued = Watch(), processes.detached(), processes.queued()
     os.environ.setdefault("GOMP_SPINCOUNT", allocator.SPINS)  # read when torch is imported
     patient = bool(os.environ.get(processes.BATCH))
     with Signals(detached=launcher is not None, patient=patient, say=watch.say) as signals:
-        yield Foreground(watch, signals, launcher)
+        yield Foreground(watch, signals, launcher, queued)
 
 
 def detach(arguments: list[str], path: Path, as_json: bool) -> int:

@@ -93,7 +93,14 @@ def run(
                     continue
                 source = job.recipe.source if job.recipe else ""
                 run_id = store.create(
-                    job.config, job.card, request.name or "", request.tags or [], here.process(), source, job.overrides
+                    job.config,
+                    job.card,
+                    request.name or "",
+                    request.tags or [],
+                    here.process(),
+                    source,
+                    job.overrides,
+                    queued=here.identity(),
                 )
                 here.announce(run_id)
                 here.watch.say(f"run {run_id}" + (f", settings: {source}" if job.recipe else ""))
@@ -219,7 +226,14 @@ def evaluate(
             if code := record_arms(store, job, made_set, request, here):
                 return code
             new = store.create(
-                job.config, job.card, request.name or "", request.tags or [], here.process(), row.recipe, overrides
+                job.config,
+                job.card,
+                request.name or "",
+                request.tags or [],
+                here.process(),
+                row.recipe,
+                overrides,
+                queued=here.identity(),
             )
             here.announce(new)
             here.watch.say(f"run {new}, of the set of {row.id}")

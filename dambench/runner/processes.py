@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ import psutil
 from dambench.core import files
 from dambench.core.errors import Gone, NotKept
 from dambench.core.events import Process
+from dambench.store.records import Identity
 from dambench.store.runs import Store, exists
 
 BEAT_SECONDS = 10.0
@@ -42,6 +43,9 @@ BATCH = "DAMBENCH_BATCH"
 ENDED = "DAMBENCH_ENDED"
 """In the environment, as JSON: host, boot, pid and start of a process that has ended. A batch system begins a job again
 on another host only when nothing of it is left on the first, which nobody else could know."""
+
+QUEUED = "DAMBENCH_QUEUED"
+"""In the environment of a process that begins a queued run: the uid and the id that the run is to have."""
 
 State = Literal["waiting", "running", "silent", "lost", "finished", "failed", "stopped"]
 
@@ -188,14 +192,69 @@ def detached(environ: dict[str, str] | None = None) -> Detached | None:
     return Detached(log, announce)
 
 
-def start(arguments: Sequence[str], say: Callable[[str], None]) -> tuple[str, int]:
-    """Start `dambench` with these arguments as a process of its own, and wait until its run has begun.
+def queued() -> Identity | None:
+    """The identity of the queued run that this process is to begin; None: it has none to begin. To be asked once."""
+    match = re.fullmatch("([0-9a-f]{32}):([a-z0-9]{1,40})", os.environ.pop(QUEUED, ""))
+    return Identity(match[1], match[2]) if match else None
+
+
+class Child:
+    """A process of our own that was started with `launch`, and what it has said until now."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path, pipe: int):
+        self._process, self.log, self._pipe = process, log, pipe
+        self._received, self._silent = b"", False
+        os.set_blocking(pipe, False)
+        self.run = ""
+        """The id of its run, once it has announced one."""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def hear(self) -> bool:
+        """Hear what it announces. Returns whether it will announce nothing more."""
+        while not self._silent:
+            try:
+                part = os.read(self._pipe, 100)
+            except BlockingIOError:
+                break
+            self._received += part
+            if not part or part.endswith(b"\n"):
+                self._silent = True
+                self.run = self._received.decode().strip().partition(" ")[0]
+                os.close(self._pipe)
+        return self._silent
+
+    @property
+    def written(self) -> int:
+        """How much it had written to its log when it announced its run."""
+        return int(self._received.decode().strip().partition(" ")[2] or 0)
+
+    def ended(self) -> int | None:
+        """Its exit code, negative for a signal; None: it goes on."""
+        return self._process.poll()
+
+    def wait(self) -> int:
+        return self._process.wait()
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def let_go(self) -> None:
+        """Ask no more about it: its end is the business of whoever looks for it."""
+        if not self._silent:
+            self._silent = True
+            os.close(self._pipe)
+        if self._process.returncode is None:
+            self._process.returncode = 0
+
+
+def launch(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> Child:
+    """Start `dambench` with these arguments as a process of its own, that outlives this one.
 
     Args:
-        say: hears what the process says until then.
-
-    Returns:
-        The run's id, or an empty text and the exit code of a process that ended without one.
+        environ: what is added to our environment.
     """
     folder = files.log_folder()
     with files.writing("The log", folder, files.HOME_HINT):
@@ -212,44 +271,52 @@ def start(arguments: Sequence[str], say: Callable[[str], None]) -> tuple[str, in
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=[theirs],
-                env=os.environ | {VARIABLE: f"{theirs}:{log}", "PYTHONUNBUFFERED": "1"},
+                env=os.environ | {VARIABLE: f"{theirs}:{log}", "PYTHONUNBUFFERED": "1"} | dict(environ or {}),
             )
-        os.close(theirs)
-        theirs = -1
-        run = _announced(ours, log, say)
-    finally:
+    except BaseException:
         os.close(ours)
-        if theirs >= 0:
-            os.close(theirs)
-    if run:
-        # Its end is the business of whoever looks for it; here nobody waits.
-        child.returncode = 0
-        return run, 0
-    code = child.wait()
-    log.unlink(missing_ok=True)
-    return "", code
+        raise
+    finally:
+        os.close(theirs)
+    return Child(child, log, ours)
 
 
-def _announced(pipe: int, log: Path, say: Callable[[str], None]) -> str:
-    """The run that a process announces, or an empty text at its end; what its log has until then is read aloud."""
-    received, over = b"", False
-    os.set_blocking(pipe, False)
-    with log.open("rb") as output:
+def start(arguments: Sequence[str], say: Callable[[str], None]) -> tuple[str, int]:
+    """Start `dambench` with these arguments as a process of its own, and wait until its run has begun.
+
+    Args:
+        say: hears what the process says until then.
+
+    Returns:
+        The run's id, or an empty text and the exit code of a process that ended without one.
+    """
+    child = launch(arguments)
+    try:
+        _read_aloud(child, say)
+        if child.run:
+            return child.run, 0
+        code = child.wait()
+        child.log.unlink(missing_ok=True)
+        return "", code
+    finally:
+        child.let_go()
+
+
+def _read_aloud(child: Child, say: Callable[[str], None]) -> None:
+    """Read aloud what the log of a process has until it announces a run, or ends."""
+    over = False
+    with child.log.open("rb") as output:
         rest = b""
         while not over:
-            with suppress(BlockingIOError):
-                part = os.read(pipe, 100)
-                received += part
-                over = not part or part.endswith(b"\n")
-            run, _, length = received.decode().strip().partition(" ")
-            lines = (rest + output.read(max(0, int(length) - output.tell()) if over and run else -1)).split(b"\n")
+            over = child.hear()
+            until = max(0, child.written - output.tell()) if over and child.run else -1
+            lines = (rest + output.read(until)).split(b"\n")
             rest = lines.pop()
             for line in [*lines, rest] if over else lines:
                 if line:
                     say(line.decode(errors="replace"))
             if not over:
                 time.sleep(0.02)
-    return run
 
 
 @contextmanager

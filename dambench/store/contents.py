@@ -34,10 +34,16 @@ _JSON: dict[tuple[str, str], Any] = {
     ("artifacts", "shape"): Annotated[list[int], msgspec.Meta(min_length=1)],
     ("artifacts", "parts"): dict[str, Annotated[int, msgspec.Meta(ge=0)]],
     ("samples", "gpu_neighbours"): list[Neighbour],
+    ("queue", "request"): dict[str, Any],
+    ("queue", "settings"): dict[str, Any],
+    ("queue", "after"): list[str],
+    ("workers", "devices"): list[str],
 }
 """Columns whose texts are JSON, and of what."""
 
 _TIMES = {("runs", name) for name in ("created_at", "beat_at", "ended_at", "deleted_at")} | {("events", "at")}
+_TIMES |= {("queue", name) for name in ("added_at", "taken_at", "ended_at")}
+_TIMES |= {("workers", name) for name in ("began_at", "beat_at", "ended_at")}
 
 MOST = 20
 """Faults of a table that are told."""

@@ -4,6 +4,8 @@ SQLite's files cannot be shared there. So the database itself is never written, 
 
     runs.db.d/UID.N.jsonl           what the N-th process of a run said, and nobody else writes there
     runs.db.d/edits-TOKEN.jsonl     what one process changed about runs
+    runs.db.d/queue-TOKEN.jsonl     what one process queued at once, or changed about what is queued
+    runs.db.d/taken-UID.N.jsonl     which worker has taken a queued run for the N-th time
 
 A line is whole or not yet there. Each host makes an index of them, which is an ordinary database, on a disk of its own.
 """
@@ -27,6 +29,8 @@ from dambench.store.schema import VERSION
 
 _WORDS = re.compile(r"([0-9a-f]{32})\.([1-9][0-9]{0,5})\.jsonl")
 _EDITS = re.compile(r"edits-[0-9a-f]{32}\.jsonl")
+_QUEUE = re.compile(r"queue-[0-9a-f]{32}\.jsonl")
+_TAKEN = re.compile(r"taken-[0-9a-f]{32}\.[1-9][0-9]{0,5}\.jsonl")
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -59,6 +63,23 @@ def parse_attempt_file_name(name: str) -> tuple[str, int] | None:
 
 def is_edits_file(name: str) -> bool:
     return bool(_EDITS.fullmatch(name))
+
+
+def queue_file_name() -> str:
+    """The name of a new file about the queue."""
+    return f"queue-{secrets.token_hex(16)}.jsonl"
+
+
+def taken_file_name(uid: str, attempt: int) -> str:
+    return f"taken-{uid}.{attempt}.jsonl"
+
+
+def is_taken_file(name: str) -> bool:
+    return bool(_TAKEN.fullmatch(name))
+
+
+def is_about_the_queue(name: str) -> bool:
+    return bool(_QUEUE.fullmatch(name)) or is_taken_file(name)
 
 
 def network_disk_reason(path: Path) -> str | None:
@@ -144,6 +165,8 @@ class Journal:
         self.folder = folder(path)
         self.edits = f"edits-{secrets.token_hex(16)}.jsonl"
         """This process's own, once it is made."""
+        self.queue = queue_file_name()
+        """The same, for what it changes about the queue."""
         self._open: dict[str, int] = {}
         self._inode = self._inode_now()
 
@@ -175,7 +198,7 @@ class Journal:
         states = {}
         with suppress(FileNotFoundError):
             for name in names if names is not None else os.listdir(self.folder):
-                if parse_attempt_file_name(name) or is_edits_file(name):
+                if parse_attempt_file_name(name) or is_edits_file(name) or is_about_the_queue(name):
                     with suppress(FileNotFoundError):
                         now = os.stat(self.folder / name)
                         states[name] = FileState(now.st_size, now.st_mtime_ns)

@@ -17,10 +17,22 @@ from sqlite_utils import Database
 
 from dambench.core.errors import BadInput, NotKept
 from dambench.core.events import Progressed, Resumed
-from dambench.store import database, journal
+from dambench.store import database, journal, journal_queue
 from dambench.store.database import transaction
 from dambench.store.journal import AlreadyBegun, FileState, Journal, attempt_file_name, parse_attempt_file_name
-from dambench.store.records import AttemptSuperseded, EventLogged, LogRecord, RunCreated, RunEdited, new_id
+from dambench.store.journal_queue import JournalQueue
+from dambench.store.records import (
+    AttemptSuperseded,
+    EventLogged,
+    LogRecord,
+    QueueEdited,
+    QueueTaken,
+    RunCreated,
+    RunEdited,
+    RunsQueued,
+    WorkerSeen,
+    new_id,
+)
 from dambench.store.rows import SqlRow
 from dambench.store.runs import Store
 
@@ -62,6 +74,7 @@ class JournalStore(Store):
         self.file = file
         self.notes: list[str] = []
         self._journal = Journal(path)
+        self._queue = JournalQueue(self.tables, self._journal, self._decoded)
         self._last_state: object = None
 
     @classmethod
@@ -82,7 +95,7 @@ class JournalStore(Store):
         store = cls(path, file, database.open_to_write(file))
         try:
             with transaction(store.db, file):
-                for statement in _TABLES.split(";\n\n"):
+                for statement in [*_TABLES.split(";\n\n"), journal_queue.TABLE]:
                     store.db.conn.execute(statement)
                 # What could not be read may have been written by a newer dambench, which this may be now.
                 store.tables.execute("update journal_files set size = -1 where unread > 0")
@@ -140,14 +153,17 @@ class JournalStore(Store):
                 self._append(name, part)
             self._index_own(name, patience)
 
-    def _write_checked(self, edited: RunEdited, check: Callable[[], None]) -> None:
-        name = self._journal.edits
-        with self._writing(name), transaction(self.db, self.file):
+    def decide(self, decision: Callable[[], Sequence[LogRecord]]) -> None:
+        with self._writing(self._journal.edits), transaction(self.db, self.file):
             self._journal.check_there()
             self._index_files(self._journal.look(), self._journal.base())
-            check()
-            self._append(name, [edited])
-            self._index_files(self._journal.look({name}), None, name.partition(".")[0])
+            parts: dict[str, list[LogRecord]] = {}
+            for record in decision():
+                parts.setdefault(self._name(record), []).append(record)
+            for name, part in parts.items():
+                self._append(name, part)
+            for name in parts:
+                self._index_files(self._journal.look({name}), None, name.partition(".")[0])
 
     def _name(self, line: LogRecord) -> str:
         """The file of a line."""
@@ -158,6 +174,12 @@ class JournalStore(Store):
                 return attempt_file_name(uid, attempt)
             case RunEdited():
                 return self._journal.edits
+            case RunsQueued():
+                return journal.queue_file_name()  # one of its own, which is there whole or not at all
+            case QueueTaken(uid=uid, attempt=attempt):
+                return journal.taken_file_name(uid, attempt)
+            case QueueEdited() | WorkerSeen():
+                return self._journal.queue
 
     def _append(self, name: str, lines: list[LogRecord]) -> None:
         content = b"".join(_encode(line) + b"\n" for line in lines)
@@ -170,7 +192,7 @@ class JournalStore(Store):
                 isinstance(first, EventLogged) and isinstance(first.event, Resumed)
             )
         else:
-            begins = not (self._journal.folder / name).exists()
+            begins = journal.is_taken_file(name) or not (self._journal.folder / name).exists()
         if not begins:
             self._journal.append(name, content)
             return
@@ -256,6 +278,7 @@ class JournalStore(Store):
                 row = indexed[name]
                 self._apply_file(name, there[name], row["taken"], row["sequence"], row["unread"])
         self._apply_edits(entered | again | self._index_edits(there, indexed))
+        self._queue.index({name: look.size for name, look in there.items()}, whole=base is not None)
         for at, number in list(self._news_of_life(there)):
             self.tables.update_run(number, beat_at=at)
 
@@ -399,6 +422,7 @@ class JournalStore(Store):
                 self.tables.execute("delete from runs where uid = ?", row["uid"])
         self.tables.execute("delete from journal_base")
         self.tables.execute("insert into journal_base values (?)", base)
+        self._queue.copy_base(other)
         return _copy_runs(self, other, there) if other else set()
 
 

@@ -5,7 +5,7 @@ Applied in their order to an empty database, all records give it again.
 
 import secrets
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -75,7 +75,90 @@ class RunEdited(Struct, frozen=True, kw_only=True, tag_field="line", tag="edited
     value: str | int
 
 
-LogRecord = RunCreated | EventLogged | RunEdited
+JsonObject = dict[str, Any]
+
+
+class Identity(NamedTuple):
+    """What tells a run from every other one: in every database, and for people."""
+
+    uid: str
+    id: str
+
+
+class QueuedRun(Struct, frozen=True, kw_only=True):
+    """What waits to be run: a row of `queue` as it was added."""
+
+    uid: str
+    id: str
+    request: JsonObject
+    """A run's, as in its TOML file; else {"words": […]}, and "of", the uid of the run that is evaluated."""
+    command: Literal["run", "evaluate", "experts"] = "run"
+    method: str = ""
+    dataset: str = ""
+    ipc: int | None = None
+    network: str = ""
+    protocol: str = ""
+    seed: int | None = None
+    settings: JsonObject = {}
+    """What tells it from the others of its sweep, by axis."""
+    tag: str = ""
+    key: str = ""
+    """The digests of its configuration and its data; empty: not known yet."""
+    state: Literal["waiting", "paused"] = "waiting"
+    priority: int = 0
+    place: float = 0.0
+    after: list[str] = []
+    """The uids of others that must be finished before."""
+    threads: int = 0
+    device: str = ""
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    run: str = ""
+    """The uid that its run has already; empty: its own."""
+    reason: str = ""
+
+
+class RunsQueued(Struct, frozen=True, kw_only=True, tag_field="line", tag="queued"):
+    """Runs are to be made: all of them, or none is known of."""
+
+    at: str
+    dambench: str
+    runs: list[QueuedRun]
+
+
+class QueueTaken(Struct, frozen=True, kw_only=True, tag_field="line", tag="taken"):
+    """A worker has taken a queued run, for the attempt-th time."""
+
+    uid: str
+    attempt: int
+    at: str
+    worker: str
+
+
+class QueueEdited(Struct, frozen=True, kw_only=True, tag_field="line", tag="requeued"):
+    """A change of a queued run."""
+
+    uid: str
+    attempt: int
+    """How often it had been taken by then: what is said of an earlier attempt than the last one does not hold."""
+    at: str
+    values: dict[str, str | int | float | None]
+    """By column of `queue`."""
+
+
+class WorkerSeen(Struct, frozen=True, kw_only=True, tag_field="line", tag="worker"):
+    """What is known of a worker, or has become known."""
+
+    uid: str
+    at: str
+    values: dict[str, str | int]
+    """By column of `workers`."""
+
+
+QueueRecord = RunsQueued | QueueTaken | QueueEdited | WorkerSeen
+
+LogRecord = RunCreated | EventLogged | RunEdited | RunsQueued | QueueTaken | QueueEdited | WorkerSeen
 
 
 class EditConflict(BadInput):

@@ -36,7 +36,17 @@ from dambench.core.events import (
 from dambench.core.sanitize import display
 from dambench.store import database, journal, records
 from dambench.store.database import transaction
-from dambench.store.records import LONGEST, Editable, EditConflict, LogRecord, Purpose, RunCreated, RunEdited
+from dambench.store.records import (
+    LONGEST,
+    AttemptSuperseded,
+    Editable,
+    EditConflict,
+    Identity,
+    LogRecord,
+    Purpose,
+    RunCreated,
+    RunEdited,
+)
 from dambench.store.results import damaged
 from dambench.store.rows import RUN_COLUMNS, RunRow, RunSummary, SqlRow
 from dambench.store.set_bytes import needs, set_bytes
@@ -163,18 +173,25 @@ class Store:
         recipe: str = "",
         overrides: dict[str, Any] | None = None,
         purpose: Purpose = "",
+        queued: Identity | None = None,
     ) -> str:
         """Enter a run that is about to begin. Returns its id.
 
         Args:
             recipe, overrides: as the run will say itself, unless it is killed before.
+            queued: of a run that was queued; None: a new identity.
+
+        Raises:
+            AttemptSuperseded: the run that was queued has been begun by another process.
         """
-        run_id = records.new_id()
-        while self.query("select 1 from runs where id = ?", run_id):
+        run_id = queued.id if queued else records.new_id()
+        while self.query("select 1 from runs where id = ? union all select 1 from queue where id = ?", *[run_id] * 2):
+            if queued:
+                break  # what is entered finds another one, should a run have it
             run_id = records.new_id()
         now = records.now()
         created = RunCreated(
-            uid=secrets.token_hex(16),
+            uid=queued.uid if queued else secrets.token_hex(16),
             id=run_id,
             name=display(name),
             tags=list(dict.fromkeys(map(display, tags))),
@@ -187,8 +204,16 @@ class Store:
             age=max(now, self.query("select coalesce(max(age), '') as age from runs")[0]["age"]),
             purpose=purpose,
         )
-        self.write([created])
+        if queued:
+            self.decide(lambda: self._unless_begun(created))
+        else:
+            self.write([created])
         return str(self.query("select id from runs where uid = ?", created.uid)[0]["id"])
+
+    def _unless_begun(self, created: RunCreated) -> list[LogRecord]:
+        if self.with_uid(created.uid):
+            raise AttemptSuperseded("Another process has begun this run already: this one ends.")
+        return [created]
 
     def record(self, run: str, events: Iterable[AnyEvent], attempt: int = 1) -> Iterator[AnyEvent]:
         """Keep everything a run says, and hand it on.
@@ -259,13 +284,21 @@ class Store:
             if was is not None and (now := getattr(self.run(row.id), what)) != was:
                 raise EditConflict(row.id, what, now)
 
-        self._write_checked(RunEdited(uid=row.uid, at=records.now(), what=what, value=value), check)
-
-    def _write_checked(self, edited: RunEdited, check: Callable[[], None]) -> None:
-        """Add a change, unless `check`, within the same transaction, raises."""
-        with transaction(self.db, self.file):
+        def decision() -> list[LogRecord]:
             check()
-            self.tables.apply(edited)
+            return [RunEdited(uid=row.uid, at=records.now(), what=what, value=value)]
+
+        self.decide(decision)
+
+    def decide(self, decision: Callable[[], Sequence[LogRecord]]) -> None:
+        """Write what a decision comes to, all or none of it. It may look at everything: nobody else writes meanwhile.
+
+        Raises:
+            NotKept: it could not be written; and whatever the decision raises.
+        """
+        with transaction(self.db, self.file):
+            for record in decision():
+                self.tables.apply(record)
 
     def delete(self, run: str) -> None:
         """Put a run into the trash."""

@@ -7,7 +7,7 @@ from sqlite_utils import Database, Migrations
 APPLICATION_ID = 0x64616D62  # «damb»
 """Written into the file's header, so that another program's database is never taken for ours."""
 
-VERSION = 7
+VERSION = 8
 """How many migrations this dambench knows: the file's `user_version`."""
 
 migrations = Migrations("dambench")
@@ -64,6 +64,13 @@ def m006_measurements(db: Database) -> None:
 def m007_selection(db: Database) -> None:
     """Validation accuracy, and runs that are to choose settings by. A dambench with only m006 knows no hold-outs."""
     for statement in _M007.split(";\n\n"):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m008_queue(db: Database) -> None:
+    """Runs that wait, and the workers that begin them. A dambench with only m007 can still add its runs."""
+    for statement in _M008.split(";\n\n"):
         db.conn.execute(statement)
 
 
@@ -585,4 +592,68 @@ create view results as
             order by complete desc, age desc, number desc
         ) as counts
     from final
+"""
+
+_M008 = """
+-- What is to be run, and what has been. `id` and `uid` are also the run's, unless `run` says another.
+create table queue (
+    number integer primary key,
+    uid text not null unique,
+    id text not null unique,
+    command text not null check (command in ('run', 'evaluate', 'experts')),
+    request text not null,             -- JSON: of a run, as in its TOML file; else the words of the command
+    method text not null default '',
+    dataset text not null default '',
+    ipc integer,
+    network text not null default '',
+    protocol text not null default '',
+    seed integer,
+    settings text not null default '{}',  -- JSON: what tells it from the others of its sweep
+    tag text not null default '',      -- sweep:NAME or suite:NAME
+    key text not null default '',      -- digests of its configuration and its data; empty: not known yet
+    state text not null default 'waiting'
+        check (state in ('waiting', 'paused', 'taken', 'finished', 'failed', 'dropped')),
+    priority integer not null default 0,  -- higher ones come first
+    place real not null,               -- among those of one priority, lower ones come first
+    after text not null default '[]',  -- JSON: uids of others that must be finished before
+    threads integer not null default 0,   -- of the processor; 0: as many as it takes by itself
+    device text not null default '',   -- empty: whichever is free
+    seconds real,                      -- expected; null: not known
+    peak_memory_bytes integer,
+    disk_bytes integer,
+    worker text not null default '',   -- that has taken it
+    attempt integer not null default 0,   -- how often it was taken
+    losses integer not null default 0, -- processes that it lost without getting any further
+    run text not null,                 -- the uid that its run has, or will have
+    reason text not null default '',   -- why it failed, waits again, was paused or dropped
+    dambench text not null,            -- the version that queued it
+    added_at text not null,            -- UTC, ISO 8601
+    taken_at text not null default '',
+    ended_at text not null default ''
+) strict;
+
+create index queue_by_turn on queue (state, priority desc, place, uid);
+
+create index queue_by_key on queue (key);
+
+create index queue_by_tag on queue (tag);
+
+create index queue_by_run on queue (run);
+
+create table workers (
+    uid text primary key,
+    host text not null,
+    boot text not null,
+    pid integer not null,
+    process_started integer not null,
+    dambench text not null,
+    executor text not null,
+    devices text not null,             -- JSON: cpu, cuda:0, …
+    slots integer not null,            -- runs at once
+    log text not null,
+    began_at text not null,
+    beat_at text not null,
+    ended_at text not null default '',
+    asked text not null default '' check (asked in ('', 'drain', 'stop'))
+) strict, without rowid
 """

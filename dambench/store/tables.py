@@ -25,8 +25,18 @@ from dambench.core.events import (
     Stopped,
 )
 from dambench.core.sanitize import display
-from dambench.store import records
-from dambench.store.records import AttemptSuperseded, EventLogged, LogRecord, RunCreated, RunEdited
+from dambench.store import queue_tables, records
+from dambench.store.records import (
+    AttemptSuperseded,
+    EventLogged,
+    LogRecord,
+    QueueEdited,
+    QueueTaken,
+    RunCreated,
+    RunEdited,
+    RunsQueued,
+    WorkerSeen,
+)
 from dambench.store.results import checksum
 from dambench.store.rows import SqlRow
 
@@ -41,13 +51,13 @@ class Tables:
     """Applies records, within a transaction of the caller's."""
 
     def __init__(self, db: Database):
-        self._db = db
+        self.db = db
 
     def query(self, sql: str, *values: Any) -> list[SqlRow]:
-        return [dict(row) for row in self._db.conn.execute(sql, values).fetchall()]
+        return [dict(row) for row in self.db.conn.execute(sql, values).fetchall()]
 
     def execute(self, sql: str, *values: Any) -> None:
-        self._db.conn.execute(sql, values)
+        self.db.conn.execute(sql, values)
 
     def apply(self, record: LogRecord) -> None:
         """Within a transaction."""
@@ -57,12 +67,14 @@ class Tables:
             case EventLogged():
                 self._insert_event(record)
             case RunEdited(uid=uid, what="tag", value=tag):
-                self._db.conn.execute("insert or ignore into tags select ?, number from runs where uid = ?", [tag, uid])
+                self.db.conn.execute("insert or ignore into tags select ?, number from runs where uid = ?", [tag, uid])
             case RunEdited(uid=uid, what="untag", value=tag):
                 mine = "(select number from runs where uid = ?)"
-                self._db.conn.execute(f"delete from tags where tag = ? and run = {mine}", [tag, uid])
+                self.db.conn.execute(f"delete from tags where tag = ? and run = {mine}", [tag, uid])
             case RunEdited(uid=uid, what=what, value=value):
-                self._db.conn.execute(f"update runs set {what} = ? where uid = ?", [value, uid])
+                self.db.conn.execute(f"update runs set {what} = ? where uid = ?", [value, uid])
+            case RunsQueued() | QueueTaken() | QueueEdited() | WorkerSeen():
+                queue_tables.apply(self.db, record)
 
     def _insert_run(self, created: RunCreated) -> None:
         config, card, protocol, process = created.config, created.card, created.config.protocol, created.process
@@ -204,14 +216,14 @@ class Tables:
             case Checkpointed():
                 row = {"sha256": event.sha256, "bytes": event.size_bytes, "iteration": event.iteration}
                 self.insert("insert into", "checkpoints", {"run": number, "sequence": record.sequence, **row})
-                self._db.conn.execute(
+                self.db.conn.execute(
                     "delete from checkpoints where run = ?1 and sequence not in "
                     "(select sequence from checkpoints where run = ?1 order by sequence desc limit ?2)",
                     [number, CHECKPOINTS],
                 )
             case Finished():
                 self.update_run(number, state="finished", phase="", ended_at=at, set_sha256=event.set_sha256)
-                self._db.conn.execute("delete from checkpoints where run = ?", [number])
+                self.db.conn.execute("delete from checkpoints where run = ?", [number])
                 self._add_costs(number, event.costs)
                 self.update_run(number, results_sha256=checksum(self.query, number))
             case Failed():
@@ -234,14 +246,14 @@ class Tables:
         """Another process takes over; what was said of iterations after its checkpoint no longer holds."""
         config = json.loads(self.query("select config from runs where number = ?", number)[0]["config"])
         later = [number, resumed.iteration]
-        self._db.conn.execute(
+        self.db.conn.execute(
             "delete from events where run = ? and kind in "
             "('stepped', 'snapshot', 'evaluated', 'measured', 'checkpointed', 'adapted') "
             "and cast(json_extract(body, '$.iteration') as integer) > ?",
             later,
         )
         for table in ("evaluations", "artifacts", "checkpoints", "previews"):
-            self._db.conn.execute(f"delete from {table} where run = ? and iteration > ?", later)
+            self.db.conn.execute(f"delete from {table} where run = ? and iteration > ?", later)
         self.update_run(
             number,
             state="running",
@@ -264,7 +276,7 @@ class Tables:
             return
         iterations = [row["iteration"] for row in rows]
         index = min(range(1, len(iterations) - 1), key=lambda at: iterations[at + 1] - iterations[at - 1])
-        self._db.conn.execute("delete from previews where run = ? and iteration = ?", [number, iterations[index]])
+        self.db.conn.execute("delete from previews where run = ? and iteration = ?", [number, iterations[index]])
 
     def add_sample(self, number: int, sequence: int, sample: Sampled) -> None:
         row = {"run": number, "sequence": sequence} | msgspec.structs.asdict(sample)
@@ -278,7 +290,7 @@ class Tables:
             "run": number,
             **{name: getattr(event, name) for name in ("iteration", "evaluator", "subject", "repeat")},
         }
-        self._db.conn.execute(
+        self.db.conn.execute(
             f"delete from evaluations where {' and '.join(f'{name} = ?' for name in key)}", list(key.values())
         )
         facts = ("protocol_sha256", "final", "seconds", "peak_memory_bytes", "set_sha256")
@@ -294,12 +306,12 @@ class Tables:
     def insert(self, verb: str, table: str, row: SqlRow) -> int:
         # Names come from this module and the schema alone; only values come from outside.
         marks = ", ".join("?" * len(row))
-        cursor = self._db.conn.execute(f"{verb} {table} ({', '.join(row)}) values ({marks})", list(row.values()))
+        cursor = self.db.conn.execute(f"{verb} {table} ({', '.join(row)}) values ({marks})", list(row.values()))
         return int(cursor.lastrowid or 0)
 
     def update_run(self, number: int, **values: Any) -> None:
         assignments = ", ".join(f"{name} = ?" for name in values)
-        self._db.conn.execute(f"update runs set {assignments} where number = ?", [*values.values(), number])
+        self.db.conn.execute(f"update runs set {assignments} where number = ?", [*values.values(), number])
 
 
 def process_columns(process: Process) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 
 from dambench.store import database
 from dambench.store.database import backups
+from dambench.store.queue import Queue
 from dambench.store.runs import Store
 from dambench.store.schema import VERSION
 from tests.ledger import CARD, SCHEMAS, config, older
@@ -111,6 +112,25 @@ def test_eight_processes_may_bring_a_file_up_to_date_at_once_or_make_it(
             assert store.query("select count(*) n from events") == [{"n": 22 if schema else 0}]
         assert schema is None or len(backups(path, schema)) == 1
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")]
+
+
+@pytest.mark.parametrize("runs", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_eight_processes_that_take_queued_runs_never_take_one_twice(
+    workers: Workers, runs: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "runs.db"
+    with closing(Store.open(path, write=True)) as store:
+        queue = Queue(store)
+        queued = [queue.new({"seed": seed}, seed=seed) for seed in range(runs)]
+        later = [queue.new({}, after=[one.uid]) for one in queued[:10]]
+        queue.add([*later, *queued])
+        answers = workers.ask(*[["take", str(path), f"worker {n}"] for n in range(PROCESSES)])
+        taken = [one for _, ids in answers for one in ids]
+        assert len(taken) >= runs + 1  # who comes last may see that what comes later still waits
+        taken += [one.id for one in iter(lambda: queue.take("last"), None) if queue.finish(one)]
+        assert sorted(taken) == sorted(one.id for one in queue.all())
+        assert {one.attempt for one in queue.all()} == {1}
+        assert queue.counts() == {"finished": runs + 10}
 
 
 @pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=pytest.mark.slow)])

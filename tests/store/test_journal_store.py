@@ -487,14 +487,14 @@ def test_of_two_that_replace_a_note_at_once_one_is_told_of_the_other(
     monkeypatch.setenv("DAMBENCH_DISK", "network")
     for mine, theirs in ((store, other), (host("a"), host("a")), (host("a"), host("b"))):
         run = add(mine, config())
-        begun = type(mine)._write_checked
+        begun = type(mine).decide
 
         def meanwhile(self: Store, *given: Any, begun: Any = begun, theirs: Store = theirs, run: str = run) -> None:
-            monkeypatch.setattr(type(self), "_write_checked", begun)
+            monkeypatch.setattr(type(self), "decide", begun)
             theirs.edit(run, "note", "theirs", was="")  # all of it, after the other has looked
             begun(self, *given)
 
-        monkeypatch.setattr(type(mine), "_write_checked", meanwhile)
+        monkeypatch.setattr(type(mine), "decide", meanwhile)
         with pytest.raises(EditConflict, match="theirs"):
             mine.edit(run, "note", "mine", was="")
         mine.refresh()

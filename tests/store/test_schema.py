@@ -33,7 +33,8 @@ def _contents(path: Path, like: dict[str, list[dict[str, object]]] | None = None
         found = {table: [dict(row) for row in db.execute(f"select * from {table}")] for table in names}
     if like is None:
         return found
-    found["metrics"] = [row for row in found.get("metrics", []) if row["name"] != "validation_accuracy"]
+    if "validation_accuracy" not in {row["name"] for row in like.get("metrics", [])}:  # it came with schema 7
+        found["metrics"] = [row for row in found.get("metrics", []) if row["name"] != "validation_accuracy"]
     return {
         table: [{key: value for key, value in row.items() if key in rows[0]} for row in found[table]]
         for table, rows in like.items()

@@ -1,8 +1,8 @@
 """A process that works on databases as it is told, a line of JSON at a time: what one process can do, many can at once.
 
 `["open", PATH]` opens a database to write. `["write", PATH, SEED, SECONDS]` adds runs to it for so long, and
-`["read", PATH, SECONDS]` looks at it again and again. It answers a line each time: `["done", FINDINGS]`, or what went
-wrong.
+`["read", PATH, SECONDS]` looks at it again and again. `["take", PATH, NAME]` takes queued runs until there are none.
+It answers a line each time: `["done", FINDINGS]`, or what went wrong.
 """
 
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dambench.core.events import AnyEvent, Sampled, Stepped
+from dambench.store.queue import Queue
 from dambench.store.runs import Store
 from tests.ledger import CARD, config, words
 
@@ -56,7 +57,18 @@ def read(path: str, seconds: float) -> list[float]:
     return took
 
 
-WORK: dict[str, Callable[..., Any]] = {"open": open_, "write": write, "read": read}
+def take(path: str, name: str) -> list[str]:
+    """Take queued runs until there is none that can begin, and finish each; returns their ids."""
+    taken = []
+    with closing(Store.open(Path(path), write=True)) as store:
+        queue = Queue(store)
+        while one := queue.take(name):
+            assert queue.finish(one)
+            taken.append(one.id)
+    return taken
+
+
+WORK: dict[str, Callable[..., Any]] = {"open": open_, "write": write, "read": read, "take": take}
 
 
 def main() -> None:
