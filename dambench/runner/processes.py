@@ -125,6 +125,11 @@ def identity(row: ProcessRow) -> str:
     return json.dumps([row.host, row.boot, row.pid, row.process_started])
 
 
+def identity_of(pid: int) -> str:
+    """Write down which process that is, of this machine."""
+    return json.dumps([socket.gethostname(), _boot(), pid, _started(pid)])
+
+
 def states(store: Store) -> dict[int, State]:
     """Look up how each run stands, by its number, that is waiting or running by its own word."""
     return {row.number: state(row) for row in store.unfinished()}
