@@ -95,7 +95,9 @@ def test_jobs_are_looked_for_in_slurms_queue_and_then_in_its_accounts(programs: 
     _does(programs, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     assert cluster.look(["8_2"]) == {}
     _does(programs, "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
-    with pytest.raises(BadInput, match=r"^Slurm does not say how its jobs stand: .*Unable to contact slurm controller$"):
+    with pytest.raises(
+        BadInput, match=r"^Slurm does not say how its jobs stand: .*Unable to contact slurm controller$"
+    ):
         cluster.look(["7_0"])
 
 
