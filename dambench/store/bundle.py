@@ -182,7 +182,7 @@ def _files(needed: dict[str, tuple[int | None, list[str]]], made: Bundled) -> It
             made.missing[f"sets/{path.name}"] = sorted(set(runs))
             continue
         yield f"sets/{path.name}", path
-        if whitening := _whitening_of(path):
+        if whitening := whitening_of(path):
             if (file := files.find_whitening(whitening)) is None:
                 made.missing[f"whitening {whitening}"] = sorted(set(runs))
             else:
@@ -197,7 +197,7 @@ def _is_sound(name: str, path: Path, made: Bundled) -> bool:
     return sound
 
 
-def _whitening_of(path: Path) -> str:
+def whitening_of(path: Path) -> str:
     """SHA-256 of the whitening that the file of a set names; empty: it names none, or is no set."""
     try:
         with safe_open(path, "numpy") as tensors:
@@ -268,7 +268,7 @@ def _take_sets(source: Source, merged: merge.Merged) -> None:
         if not path.is_file():
             merged.missing += [run for run in sorted(set(runs)) if run not in merged.missing]
             continue
-        whitening = _whitening_of(path)
+        whitening = whitening_of(path)
         if whitening in whitenings and files.find_whitening(whitening) is None:
             name = whitenings[whitening]
             _take(source, name, files.data_folder() / Path(name).name, whitening, None, merged)

@@ -266,7 +266,7 @@ def test_a_merge_that_is_cut_short_is_completed_by_doing_it_again(
     def killed(*given: Any) -> None:
         raise Killed
 
-    for place in ("dambench.store.bundle._whitening_of", "dambench.store.merge._merge_run"):
+    for place in ("dambench.store.bundle.whitening_of", "dambench.store.merge._merge_run"):
         with monkeypatch.context() as patched:
             patched.setattr(place, killed)
             with closing(Store.open(tmp_path / "runs.db", write=True)) as store, pytest.raises(Killed):
