@@ -42,7 +42,6 @@ MEANING = {
     "CANCELLED": "it was cancelled",
 }
 """What Slurm's states mean to whoever waits for a run."""
-HELD = ("JobHeldUser", "JobHeldAdmin", "launch failed requeued held", "DependencyNeverSatisfied", "BadConstraints")
 
 
 class SlurmSettings(Struct, frozen=True):
@@ -59,8 +58,6 @@ class SlurmSettings(Struct, frozen=True):
     constraint: str = ""
     grace: int = 120
     """Seconds before the end of its time at which a run is asked to save its state."""
-    at_once: int = 256
-    """Jobs of an array that may run at the same time."""
     flags: dict[str, str] = {}
     """Other options of sbatch, by name; an empty text: without a value."""
 
@@ -182,7 +179,7 @@ class SlurmCluster:
             **_parameters(settings, cores),
             job_name="dambench",
             signal_delay_s=settings.grace,
-            array_parallelism=settings.at_once,
+            array_parallelism=MOST_IN_ARRAY,
             stderr_to_stdout=True,
             srun_args=[f"--cpus-per-task={cores}"],  # since Slurm 22.05 srun does not ask sbatch for it
         )

@@ -31,7 +31,7 @@ from dambench.core import files
 from dambench.core.errors import BadInput, NotKept
 from dambench.core.units import duration
 from dambench.runner import processes
-from dambench.store.rows import SqlRow
+from dambench.store.rows import RunRow, SqlRow
 from dambench.store.runs import Store, exists
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ class JobSpec(Struct, frozen=True):
     """The name of this job, among all that were ever submitted for the run."""
     db: str
     begin: tuple[str, ...]
-    """Words of the command that begins the run."""
-    resume: tuple[str, ...]
-    """Words of the command that goes on with it."""
+    """Words of the command that begins the run. (What goes on with one that is there needs none of them.)"""
     threads: int
     """0: as many as the job has cores."""
     limit_seconds: float
@@ -111,6 +109,8 @@ class JobRecord(Struct):
     """A sentence, of what is no success."""
     run: str = ""
     """The uid of the run that was made, or had done the same before."""
+    told: bool = False
+    """It was Slurm who stopped it; else, if it stopped, somebody did by hand."""
 
 
 def current_path(folder: Path, uid: str) -> Path:
@@ -182,7 +182,7 @@ class SlurmJob:
             self._say("another job has this run now: nothing is done")
             return "superseded"
         self._record = read(record_path(folder, spec.uid, spec.token), JobRecord) or JobRecord()
-        self._record.outcome, self._record.reason = "", ""
+        self._record.outcome, self._record.reason, self._record.told = "", "", False
         os.environ.update(spec.environ)
         before = self._record.slices[-1].process if self._record.slices else ""
         self._record.slices.append(Slice(job_id(), socket.gethostname(), began=_now()))
@@ -191,7 +191,7 @@ class SlurmJob:
         if self._wait_for_others() == "finished":
             self._record.run = spec.uid
             return self._end("finished")
-        words = spec.resume if self._state() else spec.begin
+        words = self._words()
         signal.signal(signal.SIGTERM, self._pass_on)
         with _held_signals() as held:
             self._child = self._start(words, held)
@@ -212,12 +212,19 @@ class SlurmJob:
         return state
 
     def _state(self) -> str:
+        row = self._row()
+        return processes.state(row) if row else ""
+
+    def _words(self) -> tuple[str, ...]:
+        row = self._row()
+        return ("resume", row.id, "--headless", "--db", self.spec.db) if row else self.spec.begin
+
+    def _row(self) -> RunRow | None:
         path = Path(self.spec.db)
         if not exists(path):
-            return ""
+            return None
         with closing(Store.open(path)) as store:
-            row = store.with_uid(self.spec.uid)
-            return processes.state(row) if row else ""
+            return store.with_uid(self.spec.uid)
 
     def _start(self, words: tuple[str, ...], held: set[signal.Signals]) -> "subprocess.Popen[bytes]":
         """Start the run in this job's own group of processes: what ends the job must not leave it behind.
@@ -259,6 +266,7 @@ class SlurmJob:
         self._ask()
 
     def _ask(self) -> None:
+        self._record.told = True
         if self._child is not None:
             with suppress(ProcessLookupError):
                 self._child.send_signal(signal.SIGTERM)

@@ -51,7 +51,7 @@ def _job(tmp_path: Path, program: str, *, limit: float = 0.0, uid: str = UID, to
     slurm_job.write(slurm_job.current_path(tmp_path, uid), CurrentJob("t", "7"))
     (tmp_path / "dambench.py").write_text(program)
     environ = {"PYTHONPATH": str(tmp_path)}
-    return SlurmJob(JobSpec(str(tmp_path), uid, token, str(tmp_path / "runs.db"), ("b",), ("r",), 3, limit, environ))
+    return SlurmJob(JobSpec(str(tmp_path), uid, token, str(tmp_path / "runs.db"), ("b",), 3, limit, environ))
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +93,7 @@ def test_a_run_that_ends_is_noted_with_how_it_ended(tmp_path: Path) -> None:
         assert record.outcome == outcome
         assert record.reason.startswith(reason)
         last = record.slices[-1]
+        assert not record.told
         assert all([last.process, last.began, last.ended])
     assert len(_record(tmp_path).slices) == 5
 
@@ -135,7 +136,7 @@ def test_before_its_time_is_over_a_run_is_stopped_and_goes_back_to_be_called_aga
         job()
     thread.join()
     record = _record(tmp_path)
-    assert (record.outcome, record.slices[0].code) == ("stopped", 143)
+    assert (record.outcome, record.slices[0].code, record.told) == ("stopped", 143, True)
     (again,) = back
     assert (type(again), again.spec) == (SlurmJob, job.spec)
     (tmp_path / "dambench.py").write_text("")
@@ -159,6 +160,7 @@ def test_a_job_that_is_cancelled_stops_its_run(tmp_path: Path) -> None:
     thread = _once(tmp_path, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert job() == "stopped"
     thread.join()
+    assert _record(tmp_path).told
 
 
 def _slices(*seconds: int, marks: str) -> list[Slice]:
@@ -198,7 +200,7 @@ def test_a_run_that_is_there_is_gone_on_with_and_one_that_is_finished_is_not_beg
         gone.wait()
         uid = store.run(store.create(config(), CARD, process=process)).uid
         assert _job(tmp_path, "import sys; open('said', 'w').write(sys.argv[1])", uid=uid)() == "finished"
-        assert said.read_text() == "r"
+        assert said.read_text() == "resume"
         said.unlink()
         store.db.conn.execute("update runs set state = 'finished'")
         store.db.conn.commit()
