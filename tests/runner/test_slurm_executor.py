@@ -211,11 +211,11 @@ def test_what_slurm_refuses_for_now_is_offered_again_and_what_it_refuses_for_goo
     bench.cluster.refusal = "Slurm did not take the jobs: QOSMaxSubmitJobPerUserLimit"
     (handle,) = bench.handed_over(bench.queued())
     assert bench.after(20.0, handle) is None
-    assert not handle.job
+    assert bench.cluster.arrays == []
     assert "QOSMaxSubmitJobPerUserLimit" in bench.executor.standing(handle)
     bench.cluster.refusal = ""
     assert bench.after(40.0, handle) is None
-    assert handle.job == "1_0"
+    assert len(bench.cluster.arrays) == 1
     bench.cluster.refusal = "Slurm did not take the jobs: Invalid account"
     handle = bench.executor.start(bench.queued())
     outcome = bench.after(2.0, handle)

@@ -33,7 +33,7 @@ MISSING_SECONDS = 120.0
 """For which a job's files, or the job, may not be seen: clients of a network disk believe for a while that a folder is
 as it was, and Slurm's accounts lag behind."""
 FOR_NOW = ("limit", "unable to contact", "timed out", "temporarily", "did not answer", "queue is full", "slurmdbd")
-"""Of Slurm's refusals, those that another time would not get."""
+"""What Slurm's refusals say that another time would not get."""
 
 
 @dataclass
