@@ -46,6 +46,10 @@ NamesFile = Annotated[
     Option("--names", metavar="FILE.toml", help="What rows, columns, captions and labels are called: docs/names.md."),
 ]
 Again = Annotated[bool, Option("--again", help="Also what a finished run has done already.")]
+Hook = Annotated[
+    str,
+    Option("--hook", metavar="COMMAND", help="Run this at the end of each run: docs/hooks.md [also: DAMBENCH_HOOK]."),
+]
 Json = Annotated[bool, Option("--json", help="JSON on stdout.")]
 
 

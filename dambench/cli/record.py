@@ -26,7 +26,7 @@ from dambench.core.events import (
     remark,
 )
 from dambench.published.audit import audit, sentence
-from dambench.runner import processes
+from dambench.runner import hooks, processes
 from dambench.store.recall import recall
 from dambench.store.recorder import Recorder
 from dambench.store.runs import Store
@@ -105,8 +105,12 @@ def record(
     except NotKept as error:
         kept = f" What was kept stays; `dambench resume {run_id}` goes on from there."
         watch.say(f"dambench: {error}{'' if isinstance(error, KeptElsewhere) else kept}")
+        hooks.ended("run", run_id, "not kept", store.path, {"error": str(error)}, watch.say)
         return 1
     code = exit_code(last[-1])
+    if hooks.is_set():
+        facts = result(store, run_id)
+        hooks.ended("run", run_id, str(facts["state"]), store.path, facts, watch.say)
     more: dict[str, Any] = {}
     if isinstance(last[-1], Finished):
         _say_audit(store, run_id, last[-1], watch)

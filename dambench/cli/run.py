@@ -11,10 +11,11 @@ from typer import Argument, Option
 
 from dambench.cli import check as checking
 from dambench.cli.arms import record_arms
+from dambench.cli.chosen import Chosen, chosen, fitting
 from dambench.cli.console import in_terminal, refuse_console_options, run_in_console, words_after_command
-from dambench.cli.options import Again, Db, EvaluatorSettings, Json, RunId, Settings, request_options, requests_of
+from dambench.cli.options import Again, Db, EvaluatorSettings, Hook, Json, Settings, request_options, requests_of
 from dambench.cli.output import Watch
-from dambench.cli.process import AGAIN, detach, foreground
+from dambench.cli.process import AGAIN, Foreground, detach, foreground
 from dambench.cli.record import record, result
 from dambench.cli.signals import EXIT_CODES
 from dambench.cli.store import open_store
@@ -24,7 +25,7 @@ from dambench.core.config import Choice, Request, RunConfig, SetRef
 from dambench.core.errors import BadInput
 from dambench.core.hard_labels import wants_twin
 from dambench.core.units import duration
-from dambench.runner import processes
+from dambench.runner import hooks, processes
 from dambench.store import runs as stored
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
@@ -53,6 +54,7 @@ def run(
         bool, Option("--check", help="Say what the run would be, as JSON; nothing is prepared, run or kept.")
     ] = False,
     again: Again = False,
+    hook: Hook = "",
     db: Db = None,
     as_json: Json = False,
 ) -> int:
@@ -60,6 +62,7 @@ def run(
     ways = {"--headless": headless, "--detach": detached, "--dry-run": dry_run, "--check": check}
     _check_ways([flag for flag, chosen in ways.items() if chosen], context)
     requests = requests_of(file, given, settings)
+    hooks.use(hook)
     path = db or stored.default_path()
     stored.check(path)
     if not (headless or dry_run or check):
@@ -128,41 +131,56 @@ def _check_ways(flags: list[str], context: typer.Context) -> None:
 @request_options(hard_twin="")
 def resume(
     context: typer.Context,
-    run_id: Annotated[str, Argument(metavar="ID", help="Of a run that stopped, failed or was lost.")],
+    runs: Chosen,
     *,
     given: dict[str, Any],
-    headless: Annotated[bool, Option("--headless", help="Here, in the foreground, not in the background.")] = False,
+    headless: Annotated[
+        bool, Option("--headless", help="Here, in the foreground, one after another; not all in the background.")
+    ] = False,
+    hook: Hook = "",
     db: Db = None,
     as_json: Json = False,
 ) -> int:
-    """Go on with a run from its last checkpoint, as if it had never been interrupted."""
+    """Go on with runs from their last checkpoints, as if they had never been interrupted."""
     request = config.read(Request, config.overlay({}, given), "the request")
     wants_twin(request)
+    hooks.use(hook)
     path = db or stored.default_path()
     stored.check(path)
     with open_store(path) as store:
-        row = store.run(run_id)
-    _can_resume(row)
+        rows = fitting(chosen(store, runs), _can_resume)
     if not headless:
-        return detach([*context.obj, "--headless"], path, as_json)
+        more = [word for option in ("hard_twin",) if (value := given.get(option)) for word in ("--hard-twin", value)]
+        words = ["--headless", "--db", str(path), *more]
+        return max(detach(["resume", row.id, *words], path, as_json) for row in rows)
+    code = 0
     with foreground() as here:
-        from dambench import engine
+        for row in rows:
+            if here.signals.received:
+                return EXIT_CODES[here.signals.received]
+            code = max(code, _resume(path, row.id, request, here, as_json))
+    return code
 
-        with open_store(path, write=True) as store:
-            row = store.run(run_id)
-            _can_resume(row)
-            beginning = store.beginning(row.id, here.process())
-            job = engine.reopen(
-                msgspec.json.decode(row.config, type=RunConfig),
-                row.dataset_sha256,
-                row.recipe,
-                json.loads(row.overrides),
-                beginning.environment,
-                here.watch.say,
-            )
-            here.watch.say(f"run {row.id}, resumed")
-            then = partial(record_twin, store, row.id, job, request, here, again=False)
-            return record(store, row.id, job, here, as_json, beginning, then)
+
+def _resume(path: Path, run_id: str, request: Request, here: Foreground, as_json: bool) -> int:
+    """Go on with one run in this process."""
+    from dambench import engine
+
+    with open_store(path, write=True) as store:
+        row = store.run(run_id)
+        _can_resume(row)
+        beginning = store.beginning(row.id, here.process())
+        job = engine.reopen(
+            msgspec.json.decode(row.config, type=RunConfig),
+            row.dataset_sha256,
+            row.recipe,
+            json.loads(row.overrides),
+            beginning.environment,
+            here.watch.say,
+        )
+        here.watch.say(f"run {row.id}, resumed")
+        then = partial(record_twin, store, row.id, job, request, here, again=False)
+        return record(store, row.id, job, here, as_json, beginning, then)
 
 
 @request_options(
@@ -177,68 +195,82 @@ def resume(
 )
 def evaluate(
     context: typer.Context,
-    run_id: RunId,
+    runs: Chosen,
     *,
     given: dict[str, Any],
     evaluator: Annotated[str, Option(help="What is measured of the set.")] = "accuracy",
     settings: EvaluatorSettings = None,
     detached: Annotated[bool, Option("--detach", help="In the background.")] = False,
     again: Again = False,
+    hook: Hook = "",
     db: Db = None,
     as_json: Json = False,
 ) -> int:
-    """Train other networks on the set of a finished run, and test them: cross-architecture evaluation."""
+    """Train other networks on the sets of finished runs, and test them: cross-architecture evaluation."""
     choice = Choice(evaluator, config.settings(settings or [], ("evaluator",)).get("evaluator", {}))
     request = config.read(Request, config.overlay({}, given), "the request")
     wants_twin(request)
+    hooks.use(hook)
     path = db or stored.default_path()
     stored.check(path)
     with open_store(path) as store:
-        row = store.run(run_id)
-        iteration = store.iteration_of(row)
-    if row.state != "finished" or row.set_sha256 is None or iteration is None:
-        raise BadInput(f"The run {row.id} is {processes.state(row)}: only the set of a finished run is evaluated.")
-    _check_set(row, row.set_sha256)
+        found = chosen(store, runs)
+        rows = fitting(found, partial(_can_evaluate, store))
+    if found.by_filter:
+        rows = list({(row.set_sha256, row.seed): row for row in reversed(rows)}.values())[::-1]  # each set once
     if detached:
         return detach([word for word in context.obj if word not in ("--detach", "--json")], path, as_json)
+    code = 0
     with foreground() as here:
-        from dambench import engine
+        for row in rows:
+            if here.signals.received:
+                return EXIT_CODES[here.signals.received]
+            code = max(code, _evaluate(path, row, choice, request, here, again=again, as_json=as_json))
+    return code
 
-        with open_store(path, write=True) as store:
-            overrides = json.loads(row.overrides)
-            job = engine.reopen(
-                msgspec.json.decode(row.config, type=RunConfig),
-                row.dataset_sha256,
-                row.recipe,
-                overrides,
-                None,
-                here.watch.say,
-                only_its_set=True,
-            )
-            made_set = SetRef(row.set_sha256, iteration)
-            job = engine.evaluation(job, request, made_set, choice)
-            finished = None if again else store.finished(job.config, job.card, row.set_sha256)
-            if finished:
-                code, more = record_twin(store, finished, job, request, here, again=False)
-                _point_out(store, finished, job, request, here.watch, as_json, more)
-                here.announce(finished)
-                return code
-            if code := record_arms(store, job, made_set, request, here):
-                return code
-            new = store.create(
-                job.config,
-                job.card,
-                request.name or "",
-                request.tags or [],
-                here.process(),
-                row.recipe,
-                overrides,
-                queued=here.identity(),
-            )
-            here.announce(new)
-            here.watch.say(f"run {new}, of the set of {row.id}")
-            then = partial(record_twin, store, new, job, request, here, again=again)
-            return record(store, new, job, here, as_json, then=then)
+
+def _can_evaluate(store: Store, row: RunRow) -> None:
+    if row.state != "finished" or row.set_sha256 is None or store.iteration_of(row) is None:
+        raise BadInput(f"The run {row.id} is {processes.state(row)}: only the set of a finished run is evaluated.")
+    _check_set(row, row.set_sha256)
+
+
+def _evaluate(
+    path: Path, row: RunRow, choice: Choice, request: Request, here: Foreground, *, again: bool, as_json: bool
+) -> int:
+    """Measure the set of one run in this process."""
+    from dambench import engine
+
+    with open_store(path, write=True) as store:
+        overrides, iteration = json.loads(row.overrides), store.iteration_of(row)
+        assert row.set_sha256 is not None
+        assert iteration is not None
+        job = engine.reopen(
+            msgspec.json.decode(row.config, type=RunConfig),
+            row.dataset_sha256,
+            row.recipe,
+            overrides,
+            None,
+            here.watch.say,
+            only_its_set=True,
+        )
+        made_set = SetRef(row.set_sha256, iteration)
+        job = engine.evaluation(job, request, made_set, choice)
+        finished = None if again else store.finished(job.config, job.card, row.set_sha256)
+        if finished:
+            code, more = record_twin(store, finished, job, request, here, again=False)
+            _point_out(store, finished, job, request, here.watch, as_json, more)
+            here.announce(finished)
+            return code
+        if code := record_arms(store, job, made_set, request, here):
+            return code
+        new = store.create(
+            job.config, job.card, request.name or "", request.tags or [], here.process(), row.recipe, overrides
+        )
+        here.announce(new)
+        here.watch.say(f"run {new}, of the set of {row.id}")
+        then = partial(record_twin, store, new, job, request, here, again=again)
+        return record(store, new, job, here, as_json, then=then)
 
 
 def _point_out(

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from typer import Argument, Option
 
+from dambench.cli.chosen import Chosen, chosen, fitting
 from dambench.cli.options import Db, Filter, Json, RunId
 from dambench.cli.output import has_room, say, table
 from dambench.cli.show import describe, draw, preview_note
@@ -21,11 +22,10 @@ from dambench.store import filters, selection
 from dambench.store.baselines import NO_COMMAND
 from dambench.store.leaderboard import missing_beside
 from dambench.store.row_names import method_label
+from dambench.store.rows import RunRow
 
 NEWEST = 100
 """Runs that are listed, unless all are asked for."""
-
-RunIds = Annotated[list[str], Argument(metavar="ID…", help="Or their beginnings.")]
 
 
 def runs(
@@ -161,28 +161,32 @@ def note(
         say(f"Replaced: {row.note}")
 
 
-def delete(ids: RunIds, db: Db = None) -> None:
+def delete(runs: Chosen, db: Db = None) -> None:
     """Put runs into the trash: no table shows them any more. `dambench restore` takes them out again."""
     with open_store(db, write=True) as store:
-        rows = [store.run(run_id) for run_id in ids]
-        for row in rows:
-            if row.deleted_at:
-                raise BadInput(f"The run {row.id} is in the trash already.")
-            if processes.state(row) in processes.ALIVE:
-                raise BadInput(f"The run {row.id} goes on: `dambench stop {row.id}` first.")
+        rows = fitting(chosen(store, runs), _can_delete)
         for row in rows:
             store.delete(row.id)
     which = " ".join(row.id for row in rows)
     print(f"In the trash: {which}. `dambench restore` brings them back, `dambench db purge` does not.", file=sys.stderr)
 
 
-def restore(ids: RunIds, db: Db = None) -> None:
+def _can_delete(row: RunRow) -> None:
+    if row.deleted_at:
+        raise BadInput(f"The run {row.id} is in the trash already.")
+    if processes.state(row) in processes.ALIVE:
+        raise BadInput(f"The run {row.id} goes on: `dambench stop {row.id}` first.")
+
+
+def restore(runs: Chosen, db: Db = None) -> None:
     """Take runs out of the trash."""
     with open_store(db, write=True) as store:
-        rows = [store.run(run_id) for run_id in ids]
-        for row in rows:
-            if not row.deleted_at:
-                raise BadInput(f"The run {row.id} is not in the trash: `dambench runs --deleted` lists those.")
+        rows = fitting(chosen(store, runs, deleted=True), _can_restore)
         for row in rows:
             store.restore(row.id)
     print(f"Restored: {' '.join(row.id for row in rows)}.", file=sys.stderr)
+
+
+def _can_restore(row: RunRow) -> None:
+    if not row.deleted_at:
+        raise BadInput(f"The run {row.id} is not in the trash: `dambench runs --deleted` lists those.")

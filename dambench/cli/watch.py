@@ -1,4 +1,4 @@
-"""Runs that go on: watch one, read its log, stop it."""
+"""Runs that go on: watch one, read its log, stop some, wait for some."""
 
 import json
 import signal
@@ -6,20 +6,26 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
-from dambench.cli.options import Db, RunId
+from dambench.cli.chosen import Chosen, chosen, fitting
+from dambench.cli.options import Db, Json, RunId
 from dambench.cli.output import Watch, say
 from dambench.cli.record import exit_code
-from dambench.cli.signals import STOP_SECONDS
+from dambench.cli.signals import EXIT_CODES, STOP_SECONDS
 from dambench.cli.store import open_store
 from dambench.core import files, sanitize
 from dambench.core.errors import BadInput
 from dambench.core.events import AnyEvent, Progressed
 from dambench.core.narration import summary
+from dambench.core.sanitize import counted, display
+from dambench.core.units import duration
 from dambench.runner import processes
+from dambench.store.rows import RunRow
 
 POLL_SECONDS = 0.25
 """Between two looks at a run."""
@@ -94,36 +100,95 @@ def logs(
 
 
 def stop(
-    run_id: RunId,
+    runs: Chosen,
     kill: Annotated[bool, Option("--kill", help="With SIGKILL: it goes back to its last checkpoint.")] = False,
     db: Db = None,
 ) -> int:
-    """Ask a run to stop. It writes a checkpoint first, and can be resumed."""
+    """Ask runs to stop. Each writes a checkpoint first, and can be resumed."""
     with open_store(db) as store:
-        row = store.run(run_id)
-        now = processes.state(row)
-        if now == "lost":
-            raise BadInput(f"The run {row.id} is lost: there is no process to stop. `dambench resume` goes on with it.")
-        if now not in processes.ALIVE:
-            raise BadInput(f"The run {row.id} is {now}: there is nothing to stop.")
-    if not processes.is_here(row):
-        if kill:
-            raise BadInput(f"The run {row.id} is on {row.host}: only there can it be killed.")
+        found = chosen(store, runs)
+    rows = fitting(found, partial(_can_stop, kill=kill))
+    elsewhere = [row for row in rows if not processes.is_here(row)]
+    if elsewhere:
         with open_store(db, write=True) as store:
-            store.edit(row.id, "stop_asked", row.attempt)
-        say(f"Asked. {row.host} notices within {processes.BEAT_SECONDS + store.late_seconds:.0f} s.")
-        return 0
-    processes.send(row, signal.SIGKILL if kill else signal.SIGTERM)
+            for row in elsewhere:
+                store.edit(row.id, "stop_asked", row.attempt)
+            late = processes.BEAT_SECONDS + store.late_seconds
+        for host in dict.fromkeys(row.host for row in elsewhere):
+            say(f"Asked. {display(host, 60)} notices within {late:.0f} s.")
+    here = {row.id: row for row in rows if processes.is_here(row)}
+    for row in here.values():
+        processes.send(row, signal.SIGKILL if kill else signal.SIGTERM)
+    _see_them_stop(db, here, several=len(rows) > 1)
+    return 0
+
+
+def _can_stop(row: RunRow, *, kill: bool) -> None:
+    now = processes.state(row)
+    if now == "lost":
+        raise BadInput(f"The run {row.id} is lost: there is no process to stop. `dambench resume` goes on with it.")
+    if now not in processes.ALIVE:
+        raise BadInput(f"The run {row.id} is {now}: there is nothing to stop.")
+    if kill and not processes.is_here(row):
+        raise BadInput(f"The run {row.id} is on {row.host}: only there can it be killed.")
+
+
+def _see_them_stop(db: Path | None, going: dict[str, RunRow], *, several: bool) -> None:
+    """Say of each run how it ended, or at last that it has not yet."""
     until = time.monotonic() + STOP_SECONDS + 5
     with open_store(db) as store:
-        while time.monotonic() < until:
+        while going and time.monotonic() < until:
             store.refresh()
-            row = store.run(row.id)
-            now = processes.state(row)
-            if now not in ("waiting", "running"):
-                where = f" at iteration {row.done}" if row.phase == "distil" else ""
-                print(f"{'Killed' if now == 'lost' else now.capitalize()}{where}.", file=sys.stderr)
-                return 0
-            time.sleep(0.1)
-    print("It has been asked, and has not come to the end of an iteration yet.", file=sys.stderr)
-    return 0
+            for run in list(going):
+                row = store.run(run)
+                now = processes.state(row)
+                if now not in ("waiting", "running"):
+                    del going[run]
+                    where = f" at iteration {row.done}" if row.phase == "distil" else ""
+                    how = f"{'killed' if now == 'lost' else now}{where}."
+                    print(f"{run}: {how}" if several else how.capitalize(), file=sys.stderr)
+            time.sleep(0.1 if going else 0)
+    for run in going:
+        how = "has been asked, and has not come to the end of an iteration yet."
+        print(f"{run} {how}" if several else f"It {how}", file=sys.stderr)
+
+
+WAIT_LONGER = 2.0
+"""Seconds between two looks at many runs."""
+TIMED_OUT = 124
+"""The exit code of `dambench wait --timeout`, as of timeout(1)."""
+
+
+def wait(
+    runs: Chosen,
+    timeout: Annotated[float | None, Option(metavar="SECONDS", help="Then leave them, with exit code 124.")] = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> int:
+    """Wait until runs have ended. Exit code: 0 all are finished, 1 some failed or were lost, 143 some were stopped."""
+    if timeout is not None and not timeout >= 0:
+        raise BadInput(f"--timeout {timeout} is no time to wait: seconds, from 0.")
+    until = None if timeout is None else time.monotonic() + timeout
+    with open_store(db) as store:
+        rows = {row.id: row for row in chosen(store, runs).rows}
+        states: dict[str, str] = {}
+        while True:
+            for run in rows:
+                if states.get(run, "running") in processes.ALIVE:
+                    states[run] = processes.state(store.run(run))
+                    if states[run] not in processes.ALIVE and not as_json:
+                        print(f"{run} {states[run]}", flush=True)
+            going = [run for run, state in states.items() if state in processes.ALIVE]
+            left = None if until is None else until - time.monotonic()
+            if not going or (left is not None and left <= 0):
+                break
+            time.sleep(min(POLL_SECONDS if len(rows) < 20 else WAIT_LONGER, left or WAIT_LONGER))
+            store.refresh()
+    if as_json:
+        print(json.dumps({"runs": states, "timed_out": bool(going)}))
+    if going:
+        say(f"{counted(len(going), 'run')} not ended after {duration(timeout or 0.0)}: {' '.join(going[:20])}")
+        return TIMED_OUT
+    if {"failed", "lost"} & {*states.values()}:
+        return 1
+    return EXIT_CODES["SIGTERM"] if "stopped" in states.values() else 0

@@ -1,0 +1,84 @@
+"""The runs that a command is about: ids, their beginnings, or a filter, as in `resume state:lost`."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Annotated, NamedTuple
+
+from typer import Argument
+
+from dambench.cli.output import say
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import counted, display
+from dambench.runner import processes
+from dambench.store import filters
+from dambench.store.rows import RunRow
+from dambench.store.runs import Store
+
+Chosen = Annotated[
+    list[str], Argument(metavar="ID…|FILTER", help="Runs, by the beginnings of their ids, or by a filter (state:lost).")
+]
+
+
+class Choosing(NamedTuple):
+    """The runs that are meant, and how they were named."""
+
+    rows: list[RunRow]
+    by_filter: bool
+
+
+def chosen(store: Store, words: Sequence[str], *, deleted: bool = False) -> Choosing:
+    """Find the runs that the words of a command mean, each once: those of ids as they were said, else oldest first.
+
+    Args:
+        words: all ids, or all words of a filter, which hold together.
+        deleted: whether a filter looks in the trash.
+
+    Raises:
+        BadInput: ids and a filter are mixed, an id is none, or the filter means no run.
+    """
+    is_filter = [any(sign in word for sign in ":=<>") for word in words]
+    if not any(is_filter):
+        return Choosing(list({row.id: row for row in map(store.run, words)}.values()), by_filter=False)
+    if not all(is_filter) and (named := [word for word in words if _is_run(store, word)]):
+        raise BadInput(f"{display(named[0], 40)!r} is a run and the other words are a filter: say either of them.")
+    text = " ".join(words)
+    rows = store.newest(deleted=deleted, only=filters.read(text).where(processes.states(store)))
+    if not rows:
+        raise BadInput(f"No run is meant by {display(text, 200)!r}: `dambench runs --filter` lists those that are.")
+    return Choosing([store.run(row.id) for row in reversed(rows)], by_filter=True)
+
+
+def fitting(found: Choosing, check: Callable[[RunRow], None]) -> list[RunRow]:
+    """Leave out the runs of a filter that a command has no use for, and say how many; of ids each must be fit.
+
+    Args:
+        check: raises BadInput for a run that is not.
+
+    Raises:
+        BadInput: a run that was named is not fit, or none of a filter's is: nothing has been done then.
+    """
+    if not found.by_filter:
+        for row in found.rows:
+            check(row)
+        return found.rows
+    fit, first = [], None
+    for row in found.rows:
+        try:
+            check(row)
+            fit.append(row)
+        except BadInput as error:
+            first = first or error
+    if not fit and first is not None:
+        more = len(found.rows) - 1
+        raise BadInput(
+            f"None of the {len(found.rows)} runs is fit for that. The first: {first}" if more else str(first)
+        )
+    if len(fit) < len(found.rows):
+        say(f"{counted(len(found.rows) - len(fit), 'run')} left alone. The first: {first}")
+    return fit
+
+
+def _is_run(store: Store, word: str) -> bool:
+    with suppress(BadInput):
+        return bool(store.run(word))
+    return False
