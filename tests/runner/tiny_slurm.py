@@ -19,7 +19,7 @@ ClusterName=tiny
 SlurmctldHost=localhost
 SlurmctldPort={controller}
 AuthType=auth/munge
-AuthInfo=socket={place}/munge.socket
+AuthInfo=socket={place}/munge.socket,cred_expire=5
 CredType=cred/munge
 SlurmUser={user}
 SlurmdUser={user}
@@ -31,6 +31,7 @@ SlurmctldLogFile={place}/controller.log
 SlurmdLogFile={place}/%n.log
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
+TaskProlog={place}/prolog
 MpiDefault=none
 SwitchType=switch/none
 SchedulerType=sched/backfill
@@ -133,6 +134,9 @@ def tiny_slurm(place: Path) -> Iterator[TinySlurm]:
             place=place, user="root", host=socket.gethostname(), first=first, second=second, controller=controller
         )
     )
+    # Each node has a disk of its own for its index of the journal.
+    (place / "prolog").write_text(f"#!/bin/sh\necho export XDG_CACHE_HOME={place}/$SLURMD_NODENAME/cache\n")
+    (place / "prolog").chmod(0o755)
     try:
         munge = [f"--{part}-file={place}/munge.{part}" for part in ("key", "pid", "log", "seed")]
         for words in (["munged", "--force", f"--socket={place}/munge.socket", *munge], ["slurmctld", "-c"]):
