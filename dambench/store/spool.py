@@ -38,7 +38,7 @@ BATCH_BYTES = 1 << 20
 """A batch ends with the line that reaches so many."""
 
 PIECE_BYTES = 1 << 22
-"""Of a file that are sent at once."""
+"""The part of a file that is sent at once."""
 
 KEPT_DAYS = 30.0
 """For which a claim is remembered after the last word of its run."""
@@ -99,7 +99,7 @@ class Seed(NamedTuple):
     files: list[tuple[str, int]]
     """Names and bytes of the files that it needs."""
     row: SqlRow
-    """Of `runs`; empty: it has not begun."""
+    """Its row of `runs`; empty: it has not begun."""
 
 
 class Link(Protocol):
@@ -384,7 +384,7 @@ def _decoded(raw: bytes) -> LogRecord | None:
 
 
 def _without_old_progress(lines: list[LogRecord]) -> list[LogRecord]:
-    """Of how far the run is, the last word is enough."""
+    """Leave out all but the last word of how far the run is."""
     far = [n for n, line in enumerate(lines) if isinstance(line, EventLogged) and isinstance(line.event, Progressed)]
     return [line for n, line in enumerate(lines) if n not in far[:-1]]
 

@@ -5,8 +5,8 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,53 +19,12 @@ from dambench.store import records, spool
 from dambench.store.recorder import Recorder
 from dambench.store.records import AttemptSuperseded, LogRecord, RunCreated
 from dambench.store.runs import NO_PROCESS, Store
-from dambench.store.spool import Answer, Batch, Intake, Seed, Spool, Unreachable
+from dambench.store.spool import Answer, Batch, Seed, Spool, Unreachable
 from tests.ledger import CARD, ENVIRONMENT, PNG, config, costs, words
+from tests.store.hosts import Line, at
 
 UID = "ab" * 16
 RUN = config("dm", seed=1)
-
-
-@contextmanager
-def at(host: Path, disk: str = "local") -> Iterator[None]:
-    """On a host with a home of its own."""
-    before = {name: os.environ[name] for name in ("DAMBENCH_HOME", "DAMBENCH_DISK")}
-    os.environ.update(DAMBENCH_HOME=str(host), DAMBENCH_DISK=disk)
-    try:
-        yield
-    finally:
-        os.environ.update(before)
-
-
-class Line:
-    """A link to an intake on the head, on which things can go wrong.
-
-    Args:
-        fault: called before and after each call: what it raises happens to the call.
-    """
-
-    def __init__(self, head: Path, fault: Callable[[str, str], None] = lambda name, when: None):
-        self.head, self.fault = head, fault
-        self.batches: list[Batch] = []
-        with at(head):
-            self.intake = Intake(head / "runs.db")
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        def call(*values: Any) -> Any:
-            self.fault(name, "before")
-            with at(self.head):
-                answer = getattr(self.intake, name)(*values)
-            if name == "take":
-                self.batches.append(values[0])
-            self.fault(name, "after")
-            return answer
-
-        return call
-
-    def restart(self) -> None:
-        """The head's process is killed, and another one begins."""
-        with at(self.head):
-            self.intake = Intake(self.head / "runs.db")
 
 
 class Node:

@@ -32,7 +32,11 @@ from dambench.runner import processes
 from dambench.store.queue import Queued
 from dambench.store.runs import Store
 
-MODULES = {"local": "dambench.runner.executors.local", "slurm": "dambench.runner.executors.slurm"}
+MODULES = {
+    "local": "dambench.runner.executors.local",
+    "ray": "dambench.runner.executors.ray",
+    "slurm": "dambench.runner.executors.slurm",
+}
 """By name, as `--executor` takes it."""
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
