@@ -306,7 +306,12 @@ class _Cluster:
             except Exception as error:  # of many kinds
                 lines = str(error).strip().splitlines() or [type(error).__name__]
                 what = f"The Ray cluster {shown!r} cannot be used" if address else "A Ray cluster cannot be begun"
-                hint = f" This host must be one of it: `ray start --address={shown}` here." if address else ""
+                hint = (
+                    f" This host must be one of it (`ray start --address={shown}` here), and have its token in "
+                    "~/.ray/auth_token."
+                    if address
+                    else ""
+                )
                 raise BadInput(f"{what}: {display(lines[0], 300)}.{hint}") from None
         self._ray = ray
         self._looked, self._nodes = 0.0, list[dict[str, Any]]()
