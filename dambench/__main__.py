@@ -1,5 +1,6 @@
 """The `dambench` program."""
 
+import os
 import sys
 from typing import NoReturn
 
@@ -14,6 +15,10 @@ def main() -> NoReturn:
         from dambench.cli import app
     except KeyboardInterrupt:  # a second before there is anything that could be stopped
         sys.exit(130)
+    if os.environ.get("TORCHELASTIC_RUN_ID"):  # by torchrun: one of several processes of one run
+        from dambench.cli import rank
+
+        rank.under_torchrun(app.main)
     app.main()
 
 

@@ -18,7 +18,7 @@ from dambench.cli.process import AGAIN
 from dambench.cli.store import open_store
 from dambench.core import config, registry, sanitize
 from dambench.core.config import Request
-from dambench.core.errors import NotEnoughMemory
+from dambench.core.errors import BadInput, NotEnoughMemory
 from dambench.core.sanitize import counted
 from dambench.core.units import duration, size
 from dambench.store import runs as stored
@@ -116,6 +116,12 @@ def estimate(job: "Job", runs: int, as_json: bool, *, hard_twin: bool = False) -
     """Measure a few steps of a run, and say what all would take."""
     from dambench.engine.estimate import estimate
 
+    if job.config.execution.devices:
+        raise BadInput(
+            "--dry-run measures one process, and what several that share a run would take is not known: name one "
+            "device, and leave --ranks out.",
+            field="ranks",
+        )
     try:
         with registry.stdout_to_stderr(), registry.guarded("methods", job.config.method.name):
             measured = estimate(job, hard_twin=hard_twin)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dambench.cli.output import Watch
 from dambench.cli.process import Foreground
+from dambench.cli.rank import joiner
 from dambench.cli.signals import EXIT_CODES, LOST, Interrupted
 from dambench.core import files, registry
 from dambench.core.errors import KeptElsewhere, NotKept
@@ -60,7 +61,7 @@ def record(
     from dambench import engine
     from dambench.runner.energy import EnergyMeter
     from dambench.runner.monitor import sampled
-    from dambench.training.environment import device_uuid, without_secrets
+    from dambench.training.environment import without_secrets
 
     attempt = beginning.attempt if beginning else 1
     watch = here.watch.of_run(job.config.iterations)
@@ -82,12 +83,13 @@ def record(
             watch,
             here.signals.kept_for_the_run(),
             processes.beating(store.path, run_id, attempt, here.signals.ask),
-            closing(EnergyMeter(device_uuid(job.policy))) as meter,
+            closing(EnergyMeter(_metered(job))) as meter,
         ):
             try:
                 command_line = shlex.join(["dambench", *without_secrets(sys.argv[1:])])
+                known, join = recall(store, job.config, job.card.sha256), joiner(watch.say)
                 events = run_until_signal(
-                    engine.run(job, command_line, keeper, beginning, meter, recall(store, job.config, job.card.sha256)),
+                    engine.run(job, command_line, keeper, beginning, meter, known, join),
                     lambda: here.signals.received or (LOST if recorder.lost else ""),
                     engine.StopRun,
                 )
@@ -118,6 +120,13 @@ def record(
     if as_json:
         print(json.dumps(result(store, run_id) | more), flush=True)
     return code
+
+
+def _metered(job: "Job") -> str:
+    """The UUID of the GPU whose energy is the run's; empty: of one that several GPUs share it would be too little."""
+    from dambench.training.environment import device_uuid
+
+    return "" if job.config.execution.devices else device_uuid(job.policy)
 
 
 def _keeper(store: Store, run_id: str, job: "Job", beginning: "Beginning | None", recorder: Recorder) -> "Keeper":

@@ -16,6 +16,7 @@ from dambench.cli.console import in_terminal, refuse_console_options, run_in_con
 from dambench.cli.options import Again, Db, EvaluatorSettings, Hook, Json, Settings, request_options, requests_of
 from dambench.cli.output import Watch
 from dambench.cli.process import AGAIN, Foreground, detach, foreground
+from dambench.cli.rank import ranks_of_torchrun
 from dambench.cli.record import record, result
 from dambench.cli.signals import EXIT_CODES
 from dambench.cli.store import open_store
@@ -61,7 +62,7 @@ def run(
     """Distil a dataset, train networks on the result, test them, store everything. In a terminal: in the console."""
     ways = {"--headless": headless, "--detach": detached, "--dry-run": dry_run, "--check": check}
     _check_ways([flag for flag, chosen in ways.items() if chosen], context)
-    requests = requests_of(file, given, settings)
+    requests = requests_of(file, given | {"ranks": ranks_of_torchrun(given["ranks"])}, settings)
     hooks.use(hook)
     path = db or stored.default_path()
     stored.check(path)
@@ -128,7 +129,7 @@ def _check_ways(flags: list[str], context: typer.Context) -> None:
         raise BadInput("--detach, --dry-run and --check exclude each other: begin a run, measure it, or look at it.")
 
 
-@request_options(hard_twin="")
+@request_options(ranks="as before", hard_twin="")
 def resume(
     context: typer.Context,
     runs: Chosen,
@@ -150,7 +151,8 @@ def resume(
     with open_store(path) as store:
         rows = fitting(chosen(store, runs), _can_resume)
     if not headless:
-        more = [word for option in ("hard_twin",) if (value := given.get(option)) for word in ("--hard-twin", value)]
+        flags = {"--hard-twin": given.get("hard_twin"), "--ranks": given.get("ranks")}
+        more = [word for flag, value in flags.items() if value for word in (flag, str(value))]
         words = ["--headless", "--db", str(path), *more]
         return max(detach(["resume", row.id, *words], path, as_json) for row in rows)
     code = 0
@@ -178,6 +180,7 @@ def _resume(path: Path, run_id: str, request: Request, here: Foreground, as_json
             beginning.environment,
             here.watch.say,
         )
+        job = engine.resumed(job, ranks_of_torchrun(request.ranks))
         here.watch.say(f"run {row.id}, resumed")
         then = partial(record_twin, store, row.id, job, request, here, again=False)
         return record(store, row.id, job, here, as_json, beginning, then)

@@ -42,6 +42,7 @@ Count = Annotated[int, Meta(ge=1, le=10**9)]
 Every = Annotated[int, Meta(ge=0, le=10**9)]
 Seconds = Annotated[float, Meta(ge=0, le=10**6)]
 Threads = Annotated[int, Meta(ge=0, le=4096)]
+Ranks = Annotated[int, Meta(ge=1, le=1024)]
 Precision = Literal["fp32", "tf32", "bf16"]
 """What products in a network are rounded to. bf16: in the real branch while a set is made, else as by default."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -125,6 +126,9 @@ class Execution(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Networks that are trained at once on a set."""
     checkpoint_every: Seconds = 30.0
     """Seconds between two checkpoints, at least; 0: one after each iteration."""
+    devices: tuple[str, ...] = ()
+    """Those of each of the processes that share the run, the first of which is `device`; empty: there is one process.
+    Resumed, it may have others: what it was made on is in the environment of each attempt."""
     made: str = ""
     """SHA-256 of the set that another run of the same method and settings has made, and this one only evaluates."""
     made_after: Every = 0
@@ -285,7 +289,13 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         ),
     ] = None
     device: Annotated[
-        str | None, option("Device", "auto (a GPU if there is one), cpu or cuda:N", "auto", section="main")
+        str | None,
+        option(
+            "Device", "auto (a GPU if there is one), cpu, cuda:N, or cuda:0,1: one run on both", "auto", section="main"
+        ),
+    ] = None
+    ranks: Annotated[
+        Ranks | None, option("Ranks", "Processes that share one run, each with some of the classes", "one per device")
     ] = None
     protocol: Annotated[
         str | None,

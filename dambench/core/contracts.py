@@ -113,6 +113,9 @@ class Method(Contract):
     """Whether the set is made from the training images that it is given, and no others."""
     REDUCED_PRECISION: bool = True
     """Whether `--precision bf16` makes a difference."""
+    SUMS_OVER_CLASSES: bool = False
+    """Whether its loss is a sum over classes of what depends on the images of each alone, on a network without
+    BatchNorm, and it heeds `problem.ranks`: then several processes can share a run."""
     TEACHES: bool = False
     """Whether its sets may name a teacher, whose labels a protocol may take; `names_teacher` says when."""
     RECIPES: tuple[Recipe, ...] = ()

@@ -39,6 +39,10 @@ class NotEnoughMemory(RuntimeError):
     """The device has too little memory for what was asked, in any way that gives the same result. Ends a run."""
 
 
+class RankLost(RuntimeError):
+    """Another of the processes that share a run has ended, or cannot be reached. Ends the run, which can be resumed."""
+
+
 class Diverged(ArithmeticError):
     """The loss, an image, or what networks make of the images, is no longer a number. Ends a run.
 

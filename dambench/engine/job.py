@@ -15,6 +15,7 @@ from dambench.datasets import Parts
 from dambench.evaluators import Context, Finding, Recall, forget
 from dambench.training.policy import Policy
 from dambench.training.problem import Notice, Problem, RealSet, Seeds, State, Step, SyntheticSet
+from dambench.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,12 @@ def open_parts(job: Job) -> Parts:
     return datasets.open_parts(job.card, job.policy.device, config.preprocessing, config.held_out)
 
 
-def open_problem(job: Job, real: RealSet) -> Problem:
-    """Make what the job's method is given."""
+def open_problem(job: Job, real: RealSet, ranks: Ranks | None = None) -> Problem:
+    """Make what the job's method is given.
+
+    Args:
+        ranks: the processes that share the run, if several do.
+    """
     return Problem(
         real=real,
         card=job.card,
@@ -63,6 +68,7 @@ def open_problem(job: Job, real: RealSet) -> Problem:
         held_out=job.config.held_out.sha256 if job.config.held_out else "",
         network=job.config.network,
         policy=job.policy,
+        ranks=ranks,
     )
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from dambench.core import events
 from dambench.core.config import SetRef
-from dambench.core.errors import BadInput, Diverged, NotEnoughMemory
+from dambench.core.errors import BadInput, Diverged, NotEnoughMemory, RankLost
 from dambench.core.events import (
     SKIPPED,
     Adapted,
@@ -45,6 +45,7 @@ from dambench.engine.monitors import (
     stagnation_warning,
 )
 from dambench.engine.sets import check_set, load_set, save_set
+from dambench.engine.sharing import Join, together
 from dambench.evaluators import Recall, forget
 from dambench.training.environment import environment
 from dambench.training.policy import Policy
@@ -94,6 +95,7 @@ def run(
     beginning: Beginning | None = None,
     meter: Meter = no_energy,
     recall: Recall = forget,
+    join: Join | None = None,
 ) -> Generator[AnyEvent, None, None]:
     """Distil a set, train networks on it, test them.
 
@@ -104,14 +106,14 @@ def run(
         beginning: the run was begun already; it goes on from its last checkpoint.
         meter: reads the energy of the run's GPU.
         recall: looks accuracies up that other runs have measured.
+        join: starts the other ranks of a run that several processes share.
     """
-    this = _Run(
-        job, keeper, PhaseTimer(job.policy, meter=meter), Progress(stack=beginning.stack if beginning else 0), recall
-    )
-    timer, progress = this.timer, this.progress
+    progress = Progress(stack=beginning.stack if beginning else 0)
+    this = _Run(job, keeper, PhaseTimer(job.policy, meter=meter), progress, recall, join)
+    timer = this.timer
     try:
         job.policy.apply()
-        here = environment(job.policy, command_line)
+        here = environment(job.policy, command_line, len(job.config.execution.devices))
         if beginning is not None:
             yield from this.resume(here, beginning)
         if beginning is None or beginning.environment is None:
@@ -126,8 +128,11 @@ def run(
             yield from this.save_checkpoint()
         last: AnyEvent = Stopped(signal=str(stop), phase=phase, iteration=progress.iteration, costs=costs)
     except (Exception, SystemExit) as error:  # a method from outside may try to leave the program
+        if isinstance(error, RankLost):  # nothing of this one is wrong
+            with suppress(StopRun):
+                yield from this.save_checkpoint()
         message = str(error).strip() or "no message"
-        explained = isinstance(error, Diverged | BadInput | NotEnoughMemory)
+        explained = isinstance(error, Diverged | BadInput | NotEnoughMemory | RankLost)
         last = Failed(
             error=message if explained else f"{type(error).__name__}: {message}",
             traceback=traceback.format_exc(),
@@ -151,6 +156,7 @@ class _Run:
     timer: PhaseTimer
     progress: Progress
     recall: Recall = forget
+    join: Join | None = None
 
     def start(self, here: Environment) -> Iterator[Started | Warned]:
         job, evaluator = self.job, self.job.evaluator
@@ -246,7 +252,8 @@ class _Run:
                 yield from self.evaluate_set(synthetic, checkpoint.iteration, final, parts)
             if final:
                 return
-        step = yield from _Distillation(self, problem, parts).events(state)
+        with together(self.join, self.job, problem.policy, state) as problem.ranks:
+            step = yield from _Distillation(self, problem, parts).events(state)
         yield from self.evaluate_set(step.synthetic, step.iteration, True, parts)
 
     def evaluate_set(self, synthetic: SyntheticSet, iteration: int, final: bool, parts: Parts) -> Iterator[AnyEvent]:

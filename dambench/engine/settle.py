@@ -37,7 +37,16 @@ from dambench.core.events import (
 from dambench.core.hard_labels import wants_twin
 from dambench.core.protocol import Protocol, preset
 from dambench.engine.job import Job
-from dambench.training.policy import STACK, Policy, choose_compiling, choose_device, choose_precision, micro_batch
+from dambench.engine.sharing import check_shares, shared
+from dambench.training.policy import (
+    STACK,
+    Policy,
+    choose_compiling,
+    choose_device,
+    choose_devices,
+    choose_precision,
+    micro_batch,
+)
 from dambench.training.problem import mosaic_fault
 
 DATA = "DAMBENCH_DATA"
@@ -84,10 +93,12 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     method_name, dataset = (_registered(kind, request.choice(kind)) for kind in ("method", "dataset"))
     protocol = preset("quick" if request.protocol is None else request.protocol)
     wants_twin(request)
-    device = choose_device("auto" if request.device is None else request.device)
+    devices = choose_devices("auto" if request.device is None else request.device, request.ranks)
+    device = devices[0]
     choose_precision(request.precision, device)
     choose_compiling(request.compile, device, 0, False)
     chosen = _choose_method(request, method_name, dataset.name)
+    check_shares(chosen.name, chosen.method, devices)
     _check_teacher(protocol, chosen.method, chosen.options)
     _check_network_names(request)
     with about("data"):
@@ -135,7 +146,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     )
     notes = [*chosen.notes, *network_notes, *computing_notes, *evaluation_notes, *hold_out_notes]
     evaluator = registry.load("evaluators", config.evaluator.name)
-    return Job(
+    job = Job(
         config=config,
         card=card,
         recipe=recipe,
@@ -148,6 +159,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         changed_settings=changed_settings,
         notes=[*notes, *_data_notes(request, dataset.name)],
     )
+    return shared(job, devices)
 
 
 def _choose_method(request: Request, choice: Choice, dataset: str) -> _MethodChoice:
@@ -427,6 +439,7 @@ def evaluation(job: Job, request: Request, made: SetRef, choice: Choice) -> Job:
         device=device,
         threads=request.threads or 0,
         stack=1 if device == "cpu" else min(repeats, STACK),
+        devices=(),
         made=made.sha256,
         made_after=made.iteration,
     )

@@ -37,6 +37,7 @@ from dambench.training.augmentation import augment_by
 from dambench.training.cuda_graph import GraphRecorder
 from dambench.training.policy import Policy
 from dambench.training.problem import Network, Notice, Problem, Stage, State, Step
+from dambench.training.ranks import Ranks
 
 # What plug-ins may import: see docs/plugins.md.
 __all__ = ["Options", "Term", "match_means", "squared_distance"]
@@ -208,9 +209,18 @@ class Matching(RealBatchLoop):
         """Give the network the weights of this iteration, in place, and whatever else is random in it."""
         self.problem.new_network(iteration)
 
-    def _descend(self, batch: RealBatch) -> dict[str, Tensor]:
-        losses = self.means.pull(batch, self.images.shown(), self.images.gradient)
-        return self.images.descend(losses)
+    def _pull(self, batch: RealBatch, images: Tensor, gradient: Tensor) -> dict[str, Tensor]:
+        return self.means.pull(batch, images, gradient)
+
+    def _exchange(self, ranks: Ranks) -> None:
+        remembered = []
+        for memory, own in self.means.own_means:
+            means = torch.zeros_like(memory.values)
+            means[ranks.own(len(means))] = own
+            ranks.complete(means, len(means))
+            remembered.append((memory, means))
+        for memory, means in remembered:
+            memory.update(means)
 
     def _compile(self) -> Iterator[Notice]:
         """Compile for all shapes that will come; where that fails, go on without, from the first iteration on."""
@@ -267,6 +277,9 @@ class ClassMeans:
         """Which images were being looked at last: `real` or `synthetic`."""
         self.seconds: dict[str, float] = {}
         """What the last `pull` took for each, on a CPU."""
+        self.own_means: list[tuple[Memory, Tensor]] = []
+        """By what remembers them, the synthetic means of the last `pull`; where it was of all classes, they have been
+        taken already."""
         self.names = list(dict.fromkeys(["matching", *(term.name for term in terms), *([judge.name] if judge else [])]))
         """Names of the losses."""
         # The real branch may have a precision of its own: the same network, its weights rounded.
@@ -289,6 +302,7 @@ class ClassMeans:
         """The matching loss, and its gradient with respect to the synthetic images.
 
         Args:
+            batch: of all classes, or of some that follow each other: then nothing is remembered of their means.
             synthetic: (classes * ipc, C, H, W), sorted by class, a leaf. It is augmented as the real batch is.
             gradient: the same shape; overwritten.
         """
@@ -301,14 +315,15 @@ class ClassMeans:
         ipc = len(synthetic) // classes
         shown = ipc * self.factor**2 if batch.subset is None else batch.subset.shape[1]
         most = classes if self.network.uses_batch_statistics else max(1, self.policy.synthetic_chunk // shown)
-        labels = torch.arange(classes, device=synthetic.device).repeat_interleave(shown)
+        labels = torch.arange(batch.first, batch.first + classes, device=synthetic.device).repeat_interleave(shown)
 
-        remembering = [term for term in self.terms if term.memory is not None]
+        memories = [term.memory for term in self.terms if term.memory is not None]
+        values_before = [memory.values[batch.first : batch.first + classes] for memory in memories]
 
         def descend(some: slice) -> tuple[Tensor, list[Tensor]]:
             images = synthetic.detach().unflatten(0, (classes, ipc))[some].requires_grad_()
             given = batch.synthetic(images, some, self.factor), [target[some] for target in targets]
-            before = [term.memory.values[some] for term in remembering if term.memory is not None]
+            before = [remembered[some] for remembered in values_before]
             losses, means = self._part(*given, before, labels[some.start * shown : some.stop * shown])
             parts = torch.stack(losses)
             (slope,) = torch.autograd.grad(parts.sum(), images)
@@ -318,9 +333,12 @@ class ClassMeans:
         with torch.enable_grad():
             results = self.policy.each(descend, _slices(classes, most))
         values = torch.stack([parts for parts, _ in results]).sum(0)
-        for position, term in enumerate(remembering):
-            assert term.memory is not None
-            term.memory.update(torch.cat([means[position] for _, means in results]))
+        self.own_means = [
+            (memory, torch.cat([means[position] for _, means in results])) for position, memory in enumerate(memories)
+        ]
+        for memory, means in self.own_means:
+            if classes == len(memory.values):
+                memory.update(means)
         self.seconds["synthetic images"] = time.perf_counter() - began - self.seconds["real images"]
         of_names = {term.name: synthetic.new_zeros(()) for term in self.terms}
         for term, part in zip(self.terms, values, strict=False):

@@ -196,7 +196,7 @@ class ClassGradients:
             gradient: the same shape; overwritten.
         """
         classes = len(batch.indices)
-        labels = torch.arange(classes, device=synthetic.device)
+        labels = torch.arange(batch.first, batch.first + classes, device=synthetic.device)
         by_class, slopes = (tensor.detach().unflatten(0, (classes, -1)) for tensor in (synthetic, gradient))
         if self._real_network is not self.network:
             _copy(self.network, self._real_network)
@@ -317,9 +317,13 @@ class GradientMatching(RealBatchLoop):
             number = self.images.iteration * self.updates + update
             since = time.perf_counter()
             if update and self._training is not None:
-                # On the synthetic images as they are now.
-                for _ in self._training.run([self.problem.seeds.child("inner training", number)], reinitialise=False):
+                # On the synthetic images as they are now. (One rank does it for all, to the same bits.)
+                seeds = [self.problem.seeds.child("inner training", number)]
+                ranks = self.problem.ranks
+                for _ in self._training.run(seeds, reinitialise=False) if ranks is None or ranks.is_first else ():
                     yield self._progressed(number)
+                if ranks is not None:
+                    ranks.follow_first(list(network.parameters()))
             trained = time.perf_counter()
             self._set_statistics(network, number + 1)
             moved = yield from self._move(number + 1)
@@ -335,9 +339,8 @@ class GradientMatching(RealBatchLoop):
             self.parts = {"matching": matching, "network training": training, "new network": rest}
         return means
 
-    def _descend(self, batch: RealBatch) -> dict[str, Tensor]:
-        loss = self.gradients.pull(batch, self.images.tensor, self.images.gradient)
-        return self.images.descend({"matching": loss})
+    def _pull(self, batch: RealBatch, images: Tensor, gradient: Tensor) -> dict[str, Tensor]:
+        return {"matching": self.gradients.pull(batch, images, gradient)}
 
     def _less(self, reason: str) -> tuple[str, int]:
         """Halve the real images that go through the network at once."""

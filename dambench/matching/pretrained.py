@@ -154,7 +154,13 @@ def mean_features(network: Network) -> list[Term]:
 
 def pool_of(problem: Problem, options: PretrainedOptions) -> Generator[Notice, None, Trajectories]:
     """The trained networks of a method with these settings."""
-    return (yield from trajectories(problem, options.training, options.experts))
+    ranks = problem.ranks
+    if ranks is not None and not ranks.is_first:
+        ranks.wait()  # until they are trained and kept
+    pool = yield from trajectories(problem, options.training, options.experts)
+    if ranks is not None and ranks.is_first:
+        ranks.wait()
+    return pool
 
 
 def number(limit: int, generator: torch.Generator) -> int:

@@ -27,6 +27,7 @@ from dambench.training.augmentation import (
 from dambench.training.cuda_graph import GraphRecorder
 from dambench.training.policy import Policy
 from dambench.training.problem import Notice, Problem, RealSet, decode
+from dambench.training.ranks import Ranks
 
 # What plug-ins may import: see docs/plugins.md.
 __all__ = ["RealBatch", "real_batch"]
@@ -52,6 +53,19 @@ class RealBatch:
     augment_by: Callable[[Tensor, Tensor], Tensor] = augment_by
     subset: Tensor | None = None
     """(classes, m) int64: of each class's decoded synthetic images those that are looked at; None: all."""
+    first: int = 0
+    """The class of the first row."""
+
+    def of(self, classes: slice) -> "RealBatch":
+        """Keep some classes of a batch of all."""
+        return replace(
+            self,
+            indices=self.indices[classes],
+            drawn=None if self.drawn is None else self.drawn.of(classes),
+            table=None if self.table is None else self.table[classes],
+            subset=None if self.subset is None else self.subset[classes],
+            first=classes.start,
+        )
 
     def synthetic(self, images: Tensor, classes: slice, factor: int) -> Tensor:
         """Decode synthetic images (c, ipc, C, H, W) of these classes, choose those to look at, and augment them.
@@ -123,13 +137,41 @@ class RealBatchLoop(MatchingLoop):
             )
 
     @abstractmethod
+    def _pull(self, batch: RealBatch, images: Tensor, gradient: Tensor) -> dict[str, Tensor]:
+        """Give the losses of synthetic images (classes * ipc, C, H, W), and put their gradient there."""
+
     def _descend(self, batch: RealBatch) -> dict[str, Tensor]:
         """Move the images by the batch, and give the losses."""
+        return self.images.descend(self._pull(batch, self.images.shown(), self.images.gradient))
 
     def _move(self, number: int) -> Generator[Notice, None, dict[str, Tensor]]:
         """Take the step of that number: a real batch and an augmentation of its own, as often as it takes to fit."""
         batch = self._batch(number)
+        if self.problem.ranks is not None:
+            return (yield from self._move_together(self.problem.ranks, batch))
         return (yield from self._until_it_fits(lambda: self._try(batch)))
+
+    def _move_together(self, ranks: Ranks, batch: RealBatch) -> Generator[Notice, None, dict[str, Tensor]]:
+        """Take a step with other ranks: this one looks at its own classes. Nothing is changed until all have."""
+        if self.problem.device.type != "cpu":
+            more = [*([] if batch.subset is None else [batch.subset]), *self._tables(batch)]
+            batch = self._on_device(batch.indices, *(tensor.to(self.problem.device) for tensor in more))
+        classes = self.problem.real.classes
+        own, shown = ranks.own(classes), self.images.shown()
+        rows = slice(own.start * self.problem.ipc, own.stop * self.problem.ipc)
+
+        def attempt() -> Generator[Notice, None, dict[str, Tensor]]:
+            yield from ()
+            return self._pull(batch.of(own), shown[rows], self.images.gradient[rows])
+
+        losses = yield from self._until_it_fits(attempt)
+        ranks.complete(self.images.gradient, classes)
+        values = ranks.total(torch.stack(list(losses.values())))
+        self._exchange(ranks)
+        return self.images.descend(dict(zip(losses, values, strict=True)))
+
+    def _exchange(self, ranks: Ranks) -> None:
+        """Give the others what else there is to remember of this rank's classes, and take theirs."""
 
     def _batch(self, number: int) -> RealBatch:
         """Draw all that is random in a step."""

@@ -37,6 +37,7 @@ from dambench.matching.optimised import LearnedImages
 from dambench.training.problem import Network, Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2310.00093"
+SUMS_OVER_CLASSES = True
 
 
 class Options(config.Options, frozen=True):

@@ -25,6 +25,7 @@ from dambench.matching.gradients import BRIEF, DIGITS, match_gradients
 from dambench.training.problem import Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2006.05929"
+SUMS_OVER_CLASSES = True
 
 
 class Options(gradients.Options, frozen=True):

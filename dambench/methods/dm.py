@@ -20,6 +20,7 @@ from dambench.matching.distribution import Term, match_means
 from dambench.training.problem import Network, Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2110.04181"
+SUMS_OVER_CLASSES = True
 
 
 class Options(distribution.Options, frozen=True):

@@ -31,6 +31,8 @@ from dambench.matching.distribution import Memory, Term
 from dambench.matching.pretrained import BRIEF, DIGITS, Point, PretrainedMatching, number, pixel_images, pool_of
 from dambench.training.problem import Network, Notice, Problem, State, Step
 
+SUMS_OVER_CLASSES = True
+
 
 class Options(pretrained.PretrainedOptions, frozen=True):
     lr_images: Annotated[float, Meta(gt=0, description="step size for pixels from 0 to 1")] = 0.1

@@ -35,6 +35,8 @@ PAPER = "https://arxiv.org/abs/2312.15927"
 
 EXPONENTS = (-2, -1, 0, 1, 2)
 
+SUMS_OVER_CLASSES = True
+
 
 class Options(MosaicOptions, frozen=True):
     lr_images: Annotated[float, Meta(gt=0, description="step size for pixels from 0 to 1")] = 0.005

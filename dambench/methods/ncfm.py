@@ -46,6 +46,8 @@ LEAST = 1e-12
 """The least value of the part of phases, as in the code: a root of 0 has no slope."""
 LEAST_SQUARE = 1e-24
 
+SUMS_OVER_CLASSES = True
+
 
 class Options(pretrained.PretrainedOptions, frozen=True):
     iterations: Annotated[int, Meta(ge=1, le=10**9, description="updates of the synthetic images")] = 20_000

@@ -30,6 +30,8 @@ from dambench.matching.pretrained import (
 )
 from dambench.training.problem import Notice, Problem, State, Step
 
+SUMS_OVER_CLASSES = True
+
 
 class Options(pretrained.PretrainedOptions, frozen=True):
     lr_images: Annotated[float, Meta(gt=0, description="step size for pixels from 0 to 1; it is multiplied by IPC")] = (

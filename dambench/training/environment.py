@@ -21,11 +21,12 @@ from dambench.core.events import Environment, shown
 from dambench.training.policy import CPP, Policy
 
 
-def environment(policy: Policy, command_line: str) -> Environment:
+def environment(policy: Policy, command_line: str, ranks: int = 0) -> Environment:
     """Look at this process, this machine and this checkout.
 
     Args:
         command_line: how the run was asked for.
+        ranks: processes that share the run, which are named with the device; 0: there is this one.
     """
     cuda = policy.device.type == "cuda"
     commit, dirty = _git()
@@ -38,7 +39,8 @@ def environment(policy: Policy, command_line: str) -> Environment:
         cudnn=str(torch.backends.cudnn.version() or "") if cuda else "",
         driver=_driver() if cuda else "",
         device=str(policy.device),
-        device_name=torch.cuda.get_device_name(policy.device) if cuda else _cpu_name(),
+        device_name=(torch.cuda.get_device_name(policy.device) if cuda else _cpu_name())
+        + (f", {ranks} ranks" if ranks > 1 else ""),
         device_uuid=device_uuid(policy),
         host=socket.gethostname(),
         platform=platform.platform(),

@@ -26,6 +26,7 @@ from dambench.core import files
 from dambench.core.config import COMPILING, PRECISIONS, Execution, Precision
 from dambench.core.errors import BadInput, about, named
 from dambench.core.sanitize import display
+from dambench.training.ranks import ranks_here
 
 ALL = 10**9
 """Images at once, where a device wants them all."""
@@ -237,6 +238,36 @@ def choose_device(name: str) -> str:
         here = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device that torch can use"
         raise BadInput(f"--device {name} is not there: this machine has {here}. Use --device auto or cpu.")
     raise BadInput(f"--device {display(name, 60)!r} is not a device: use auto, cpu, cuda or cuda:N.")
+
+
+@about("device")
+def choose_devices(name: str, ranks: int | None) -> tuple[str, ...]:
+    """The devices of the processes that are to share a run, in full, from one device or several: `cuda:0,1`.
+
+    Args:
+        ranks: how many processes; None: one for each device that is named.
+
+    Raises:
+        BadInput: there are no such devices here, or not so many.
+    """
+    first, *more = [part.strip() for part in name.split(",")]
+    kind = first.partition(":")[0]
+    devices = [choose_device(first), *(choose_device(f"{kind}:{part}" if part.isdecimal() else part) for part in more)]
+    if ranks is None or ranks == len(devices):
+        if len(set(devices)) < len(devices) and devices[0] != "cpu":
+            raise BadInput(f"--device {name} names a GPU twice: a run that several processes share needs one for each.")
+        return tuple(devices)
+    if more:
+        raise BadInput(f"--device {name} names {len(devices)} devices, and --ranks {ranks} asks for {ranks} processes.")
+    if devices[0] == "cpu":
+        return ("cpu",) * ranks
+    count, here = torch.cuda.device_count(), ranks_here(ranks)
+    if ":" in first or count < here:
+        there = f"{first} is one" if ":" in first else f"this machine has {count}"
+        raise BadInput(
+            f"--ranks {ranks} needs {here} GPUs, and {there}: name them, as --device cuda:0,1, or take --device cpu."
+        )
+    return tuple(f"cuda:{rank % here}" for rank in range(ranks))
 
 
 @about("precision")

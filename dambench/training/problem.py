@@ -24,6 +24,7 @@ from dambench.core.errors import BadInput
 from dambench.core.events import Adapted, DataCard, Progressed, Warned
 from dambench.core.sanitize import display
 from dambench.training.policy import Policy
+from dambench.training.ranks import Ranks
 
 # What plug-ins may import: see docs/plugins.md.
 __all__ = [
@@ -560,6 +561,8 @@ class Problem:
     """SHA-256 of the places of the training images that `real` lacks; empty: it has all."""
     dry_run: bool = False
     """Whether only what things take is wanted: what would have to be trained for long may be anything."""
+    ranks: Ranks | None = None
+    """The processes that share the run, each with some of the classes; None: there is this one."""
     _network: Network | None = None
 
     @property
