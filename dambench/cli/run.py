@@ -268,7 +268,14 @@ def _evaluate(
         if code := record_arms(store, job, made_set, request, here):
             return code
         new = store.create(
-            job.config, job.card, request.name or "", request.tags or [], here.process(), row.recipe, overrides
+            job.config,
+            job.card,
+            request.name or "",
+            request.tags or [],
+            here.process(),
+            row.recipe,
+            overrides,
+            queued=here.identity(),
         )
         here.announce(new)
         here.watch.say(f"run {new}, of the set of {row.id}")

@@ -39,6 +39,7 @@ from dambench.tui.models.request import of_run
 from dambench.tui.screens.compare import CompareScreen
 from dambench.tui.screens.live import LiveScreen
 from dambench.tui.screens.new_run import NewRunScreen
+from dambench.tui.screens.queue import QueueScreen
 from dambench.tui.screens.runs import RunsScreen
 from dambench.tui.settings import Settings, folder
 from dambench.tui.terminal import shutdown
@@ -84,7 +85,12 @@ class DambenchApp(App[None]):
         (100, "-middle"),
         (140, "-wide"),
     ]
-    PLACES: ClassVar[dict[str, type[MainScreen]]] = {"runs": RunsScreen, "live": LiveScreen, "compare": CompareScreen}
+    PLACES: ClassVar[dict[str, type[MainScreen]]] = {
+        "runs": RunsScreen,
+        "live": LiveScreen,
+        "compare": CompareScreen,
+        "queue": QueueScreen,
+    }
     """By name, in the order of their number keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

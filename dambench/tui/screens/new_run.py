@@ -28,7 +28,7 @@ from textual.widgets import Footer, Input, Select, Static
 
 from dambench.core.config import Section
 from dambench.core.errors import BadInput
-from dambench.core.sanitize import display
+from dambench.core.sanitize import counted, display
 from dambench.report.wording import protocol_in_words
 from dambench.runner import monitor, processes
 from dambench.store import runs as stored
@@ -36,7 +36,7 @@ from dambench.store.runs import Store
 from dambench.tui.checker import Answer, Checker, Measurement
 from dambench.tui.console import Console
 from dambench.tui.main_screen import LOW
-from dambench.tui.models import catalogue, fields, request
+from dambench.tui.models import catalogue, fields, queueing, request
 from dambench.tui.models.catalogue import Catalogue
 from dambench.tui.models.preflight import (
     Outlook,
@@ -111,6 +111,7 @@ class NewRunScreen(Resilient, Screen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "start", "Start"),
+        Binding("ctrl+n", "queue", "Queue"),
         Binding("ctrl+t", "measure", "Measure"),
         Binding("ctrl+o", "edit", "TOML"),
         Binding("ctrl+y", "app.copy", "Copy"),
@@ -419,6 +420,23 @@ class NewRunScreen(Resilient, Screen[None]):
         self._message("starting …")
         again = ["--again"] if self._warned == arguments else []
         threading.Thread(target=self._start, args=(["run", *arguments, *again, "--headless"],), name="start").start()
+
+    def action_queue(self) -> None:
+        """Have it wait in the queue for its turn."""
+        if self.console_app.refuses():
+            return
+        arguments = self._arguments()
+        if self._checked == arguments and "error" in self.answer:
+            self.console_app.say(self.answer["error"], "error")
+            return
+        path = self.console_app.path
+        if stored.exists(path):  # otherwise it is made
+            self.console_app.check_file()
+        with closing(Store.open(path, write=True)) as store:
+            added = queueing.queue(store, queueing.wishes_of_form(self.form), "")
+        self._end_children()
+        self.console_app.say(f"Queued: {counted(len(added.new), 'run')}.")
+        self.console_app.go("queue")
 
     def _start(self, arguments: list[str]) -> None:
         last = ""

@@ -20,7 +20,7 @@ from dambench.store import filters, listing
 from dambench.store.filters import Filter
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
-from dambench.tui import run_actions
+from dambench.tui import queue_actions, run_actions
 from dambench.tui.feed import Question
 from dambench.tui.main_screen import MainScreen
 from dambench.tui.models.columns import COLUMNS, SORTED_AS, markdown_table, plain, usual
@@ -78,6 +78,7 @@ class RunsScreen(run_actions.RunActionsScreen):
         Binding("C", "columns", "Columns", show=False, tooltip="Choose columns"),
         Binding("F", "filters", "Filters", show=False, tooltip="Saved filters"),
         Binding("R", "again", "Run again", show=False, tooltip="Run it again: the form, filled"),
+        Binding("Q", "queue", "Queue", show=False, tooltip="Queue it, or the marked ones, again with other seeds"),
         run_actions.RunActionsScreen.RESUME,
         run_actions.RunActionsScreen.KILL,
         Binding("t", "tag", "Tag", show=False, tooltip="Tag it, or the marked ones"),
@@ -490,6 +491,9 @@ class RunsScreen(run_actions.RunActionsScreen):
 
     def action_delete(self) -> None:
         self._edit(run_actions.delete)
+
+    def action_queue(self) -> None:
+        self._edit(queue_actions.queue_again)
 
     def _edit(self, edit: Callable[[MainScreen, Sequence[RunRow]], None]) -> None:
         """Edit the marked runs, else the one under the cursor."""
