@@ -16,6 +16,7 @@ from PIL import Image
 
 from dambench.core.events import AnyEvent, Previewed, Progressed, Real, Sampled, Stepped
 from dambench.runner import processes
+from dambench.store.queue import Queue
 from dambench.store.runs import Store
 from tests import ledger
 from tests.tui.terminal import Terminal
@@ -159,3 +160,28 @@ def test_on_a_line_of_16_kilobytes_a_second_a_key_is_answered_soon(
     assert median(took) < 0.25
     assert max(took) < 1
     assert place < 2
+
+
+QUEUE = 3_000
+"""Bytes per second that the Queue place may send, while a run of its list says something ten times a second."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("columns", "lines"), LIVE)
+def test_the_queue_keeps_to_its_bytes_while_a_run_of_it_goes_on(
+    columns: int, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.db"
+    with _speaking(path, monkeypatch) as run, closing(Store.open(path, write=True)) as store:
+        queue = Queue(store)
+        facts = {"method": "dm", "dataset": "digits", "tag": "sweep:mine", "seconds": 600.0}
+        queue.add([queue.new({}, seed=seed, run=store.run(run).uid if not seed else "", **facts) for seed in range(30)])
+        queue.take("w" * 32)
+        with Terminal(["--db", str(path)], columns, lines, tmp_path) as terminal:
+            terminal.read(20, lambda sent: b"Runs" in sent)
+            terminal.press("4")
+            terminal.wait("distil")
+            terminal.read(2)
+            rate = terminal.read(20) / 20
+    print(f"{columns}×{lines}: {rate:.0f} B/s")
+    assert 20 < rate <= QUEUE
