@@ -283,7 +283,9 @@ def test_each_run_says_why_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert {line.one.id: line.why for line in page.lines}["quser"].endswith("which was dropped")
         queue.see("w" * 32, process_started=1)
         page = queue_page.read(store, "sweep:digits")
-        assert {line.one.id: line.why for line in page.lines}["qe"] == "no worker"
+        why = {line.one.id: line.why for line in page.lines}
+        assert why["qe"] == "no worker"
+        assert why["qc"].startswith("its worker is gone")
         assert worker_lines(page)[0].startswith("gone: local")
 
 

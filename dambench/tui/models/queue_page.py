@@ -222,6 +222,8 @@ def _why(one: Queued, before: Mapping[str, Queued], living: Sequence[WorkerLine]
     reason = display(one.reason, 200)
     if one.state == "paused":
         return reason or "paused: p lets it go on"
+    if one.state == "taken" and one.worker not in {worker.row.uid for worker in living}:
+        return "its worker is gone: the next one goes on with it"
     if one.state != "waiting":
         return reason
     for uid in one.after:

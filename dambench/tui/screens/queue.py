@@ -120,10 +120,9 @@ class QueueScreen(MainScreen):
             self.remove_class("-empty")
             if self.focused is None:
                 self.call_after_refresh(self.set_focus, self.table)
-        before = self.table.line
         self.table.fill(page.lines)
-        if self.table.line is not None and (before is None or page.tag != self._tag()):
-            self.console_app.ask()  # the sweep under the cursor is another one now
+        if page.tag != self._tag():
+            self.ask()  # the sweep under the cursor is another one now
         self._paint()
         return True
 
