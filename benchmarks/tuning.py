@@ -59,6 +59,7 @@ SEARCHES = (
     _digits("mtt", "1.0,10.0,100.0", 10.0),
     _digits("datm", "0.1,1.0,10.0", 10.0),
     _digits("pad", "0.1,1.0,10.0", 10.0),
+    _digits("atom", "0.1,1.0,10.0", 1.0),
     _digits("datm", "1.0,10.0", 10.0, more="-six-seeds", seeds="0-5"),
     _digits("pad", "1.0,10.0", 10.0, more="-six-seeds", seeds="0-5"),
     _brief("dm", "0.3,1.0,3.0", 1.0),

@@ -1,13 +1,40 @@
-"""Spatial attention: where in the image a layer is active.
+"""Attention: where in the image, and in which channels, a layer is active.
 
-Sajedi et al., "DataDAM: Efficient Dataset Distillation with Attention Matching", ICCV 2023.
+Sajedi et al., "DataDAM: Efficient Dataset Distillation with Attention Matching", ICCV 2023 (where), and "ATOM:
+Attention Mixer for Efficient Dataset Distillation", CVPR 2024 workshops (and in which channels).
 """
 
+from typing import Annotated, Literal
+
+import torch
 import torch.nn.functional as F
+from msgspec import Meta
 from torch import Tensor
+
+from dambench.core import config
 
 # What plug-ins may import: see docs/plugins.md.
 __all__ = ["attention"]
+
+
+class AttentionOptions(config.Options, frozen=True):
+    """The settings of a method that matches attention and mean features: as DataDAM's released code has them."""
+
+    iterations: Annotated[int, Meta(ge=1, le=10**9, description="updates of the synthetic images")] = 20_000
+    lr_images: Annotated[float, Meta(gt=0, description="step size for the images")] = 1.0
+    momentum_images: Annotated[float, Meta(ge=0, lt=1, description="momentum of the images' SGD")] = 0.5
+    batch_real: Annotated[int, Meta(ge=1, le=10**6, description="real images per class and iteration")] = 64
+    power: Annotated[float, Meta(gt=0, le=16, description="p of the attention map, the sum of |activation|^p")] = 1.0
+    attention_weight: Annotated[float, Meta(ge=0, description="of the attention term")] = 100.0
+    balance: Annotated[
+        float, Meta(ge=0, description="λ: the features' weight as a share of 100; 0.01 is DM's loss with weight 1")
+    ] = 0.01
+    init: Annotated[Literal["real", "noise"], Meta(description="start from random real images or from N(0, 1)")] = (
+        "real"
+    )
+    augmentation: Annotated[
+        Literal["dsa", "none"], Meta(description="the same draw for a class's real and synthetic images")
+    ] = "dsa"
 
 
 def attention(maps: Tensor, power: float = 1.0, nonnegative: bool = False) -> Tensor:
@@ -20,6 +47,33 @@ def attention(maps: Tensor, power: float = 1.0, nonnegative: bool = False) -> Te
     Returns:
         (n, H * W). An image that the layer does not react to at all has the zero vector.
     """
+    return _where(_strength(maps, power, nonnegative))
+
+
+def mixed_attention(
+    maps: Tensor, power: float, channel_power: float, channel_weight: float, nonnegative: bool = False
+) -> Tensor:
+    """The attention map of each image, and beside it the attention of its channels, each of length 1.
+
+    The latter is z = vec(A) / ‖vec(A)‖₂, A = Σ_pixels |f|^channel_power, times √channel_weight: the squared distance of
+    two such vectors is that of the maps, and channel_weight times that of the channels.
+
+    Args:
+        maps: (n, C, H, W), a layer's activations.
+
+    Returns:
+        (n, H * W + C).
+    """
+    strength = _strength(maps, power, nonnegative)
+    of_channels = strength if channel_power == power else _strength(maps, channel_power, nonnegative)
+    channels = F.normalize(of_channels.flatten(2).sum(2), dim=1)
+    return torch.cat([_where(strength), channel_weight**0.5 * channels], 1)
+
+
+def _strength(maps: Tensor, power: float, nonnegative: bool) -> Tensor:
     strength = maps if nonnegative else maps.abs()
-    strength = strength if power == 1 else strength.pow(power)
+    return strength if power == 1 else strength.pow(power)
+
+
+def _where(strength: Tensor) -> Tensor:
     return F.normalize(strength.sum(1).flatten(1), dim=1)

@@ -23,15 +23,11 @@ mirror image is another class; the code keeps it.
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Annotated, Literal
 
-from msgspec import Meta
-
-from dambench.core import config
 from dambench.core.config import CHECKED, UNCHECKED, Recipe
 from dambench.core.errors import BadInput
 from dambench.core.events import Warned
-from dambench.matching.attention import attention
+from dambench.matching.attention import AttentionOptions, attention
 from dambench.matching.distribution import Matching, Term
 from dambench.matching.optimised import LearnedImages
 from dambench.training.problem import Network, Notice, Problem, State, Step
@@ -40,22 +36,8 @@ PAPER = "https://arxiv.org/abs/2310.00093"
 SUMS_OVER_CLASSES = True
 
 
-class Options(config.Options, frozen=True):
-    iterations: Annotated[int, Meta(ge=1, le=10**9, description="updates of the synthetic images")] = 20_000
-    lr_images: Annotated[float, Meta(gt=0, description="step size for the images")] = 1.0
-    momentum_images: Annotated[float, Meta(ge=0, lt=1, description="momentum of the images' SGD")] = 0.5
-    batch_real: Annotated[int, Meta(ge=1, le=10**6, description="real images per class and iteration")] = 64
-    power: Annotated[float, Meta(gt=0, le=16, description="p of the attention map, the sum of |activation|^p")] = 1.0
-    attention_weight: Annotated[float, Meta(ge=0, description="of the attention term")] = 100.0
-    balance: Annotated[
-        float, Meta(ge=0, description="λ: the features' weight as a share of 100; 0.01 is DM's loss with weight 1")
-    ] = 0.01
-    init: Annotated[Literal["real", "noise"], Meta(description="start from random real images or from N(0, 1)")] = (
-        "real"
-    )
-    augmentation: Annotated[
-        Literal["dsa", "none"], Meta(description="the same draw for a class's real and synthetic images")
-    ] = "dsa"
+class Options(AttentionOptions, frozen=True):
+    """Those of all methods that match attention."""
 
 
 CODE = "DataDAM, released code: BatchNorm, power 1, 20,000 iterations, 64 real images per class"

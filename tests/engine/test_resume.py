@@ -49,9 +49,13 @@ ITERATING = [name for name in DISTILLING if "iterations" in registry.load("metho
 
 LONG = (
     *("dc", "dsa", "datadam", "mtt", "datm", "pad", "herding", "kcenter", "kmeans"),
-    *("dance", "tgdd", "dsdm", "m3d", "rded"),
+    *("dance", "tgdd", "dsdm", "m3d", "rded", "ncfm", "atom", "idm", "sre2l"),
 )
 """Methods whose tiny run takes more than a moment."""
+
+STRIDE = 7
+"""Of those one word in so many is followed by a kill; which ones differs from method to method. (That a method goes on
+to the bit after each of its steps is among the promises of tests/methods/test_every_method.py.)"""
 
 GUARD = ("in_a_row", "losses", "gated", "held", "waited")
 """Remembered for the case that a step has to be left out: tests/matching/test_optimised.py. Or that no loss falls:
@@ -158,8 +162,7 @@ def test_killed_after_any_word_a_run_ends_as_one_never_interrupted(method: str, 
     assert expected["state"] == "finished"
     words = len([*store.tail(whole)])
     assert words > 6
-    # Of those that take long, after every third word; which ones differs from method to method.
-    stride = 3 if method in LONG else 1
+    stride = STRIDE if method in LONG else 1
     for until in range(len(method) % stride, words, stride):
         run = _begin(store, job, until)
         with suppress(StopIteration):
@@ -185,7 +188,7 @@ def test_a_run_that_was_told_to_stop_goes_on_where_it_was(method: str, store: St
     job = _job(method)
     whole = _begin(store, job)
     expected = _outcome(store, whole)
-    for after in range(1, len([*store.tail(whole)]), 3 if method in LONG else 1):
+    for after in range(1, len([*store.tail(whole)]), STRIDE if method in LONG else 1):
         run = store.create(job.config, job.card)
         # Not one by time: only the one that the signal asks for.
         keeper = Keeper(files.run_folder(store.run(run).uid), 10**6)
