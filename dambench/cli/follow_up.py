@@ -35,8 +35,8 @@ def record_follow_up(
     row = None if again else _interrupted(store, job)
     if row is None:
         new = store.create(job.config, job.card, "", list(tags), here.process(), recipe, job.overrides)
-        here.announce(new)
         here.watch.say(f"run {new}, {what}")
+        here.announce(new)  # after what is said of it: who waits for it hears that, too
         return new, record(store, new, job, here, as_json=False)
     beginning = store.beginning(row.id, here.process())
     reopened = engine.reopen(

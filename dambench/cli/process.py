@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,14 +62,25 @@ def foreground() -> Iterator[Foreground]:
         yield Foreground(watch, signals, launcher, queued)
 
 
-def detach(arguments: list[str], path: Path, as_json: bool) -> int:
-    """Run `dambench` with these arguments in a process of its own, and say its id."""
+def detach(arguments: list[str], path: Path, as_json: bool, sets: Sequence[str] = ()) -> int:
+    """Run `dambench` with these arguments in a process of its own, and say its id.
+
+    Args:
+        sets: SHA-256 of those that it evaluates: a run that is of none of them only comes before.
+    """
     watch, began = Watch(), datetime.now(UTC)
     run_id, code = processes.start(arguments, watch.say)
     if not run_id:
         return code
     existing = ended_before(path, run_id, began)
-    print(json.dumps({"run": run_id} | ({"existing": True} if existing else {})) if as_json else run_id, flush=True)
+    first = bool(sets) and not _is_of(path, run_id, sets)
+    more = ({"existing": True} if existing else {}) | ({"comes_before": "evaluation"} if first else {})
+    print(json.dumps({"run": run_id} | more) if as_json else run_id, flush=True)
+    if first:
+        watch.say(
+            f"The run {run_id} comes first, because the evaluation compares with it; the same process then begins the "
+            f"evaluation, and `dambench logs -f {run_id}` names it."
+        )
     if existing:
         return 0  # it has said so
     watch.say(f"It goes on without this terminal: dambench watch {run_id}, logs {run_id}, stop {run_id}.")
@@ -81,3 +92,9 @@ def ended_before(path: Path, run_id: str, began: datetime) -> bool:
     with open_store(path) as store:
         row = store.run(run_id)
         return row.state == "finished" and datetime.fromisoformat(row.ended_at or "") < began
+
+
+def _is_of(path: Path, run_id: str, sets: Sequence[str]) -> bool:
+    """Whether a run evaluates one of these sets."""
+    with open_store(path) as store:
+        return json.loads(store.run(run_id).config).get("where", {}).get("made", "") in sets

@@ -222,7 +222,8 @@ def evaluate(
     if found.by_filter:
         rows = list({(row.set_sha256, row.seed): row for row in reversed(rows)}.values())[::-1]  # each set once
     if detached:
-        return detach([word for word in context.obj if word not in ("--detach", "--json")], path, as_json)
+        words = [word for word in context.obj if word not in ("--detach", "--json")]
+        return detach(words, path, as_json, [row.set_sha256 or "" for row in rows])
     code = 0
     with foreground() as here:
         for row in rows:

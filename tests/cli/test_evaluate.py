@@ -13,6 +13,7 @@ from dambench import engine
 from dambench.cli.app import run_cli
 from dambench.core import files, registry
 from dambench.core.events import AnyEvent, Checkpointed, Measured, Stopped
+from dambench.runner import processes
 from dambench.store.runs import Store
 from tests.cli.lab import printed
 from tests.lab import brief
@@ -269,3 +270,18 @@ def test_an_evaluator_from_outside_goes_on_with_the_networks_that_are_left(
     monkeypatch.setattr("dambench.runner.processes._started", lambda pid: 0)
     resumed = printed(capsys, "resume", run, "--headless")
     assert [score["top2"] for score in resumed["scores"]] == [score["top2"] for score in expected["scores"]]
+
+
+def test_in_the_background_a_run_that_only_comes_before_is_said_to_be_that(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = printed(capsys, *DM)["run"]
+    evaluation = printed(capsys, "evaluate", made, "--evaluate-on", "mlp")["run"]
+    monkeypatch.setattr(processes, "start", lambda words, say: (made, 0))  # an arm of another set
+    assert printed(capsys, "evaluate", made, "--detach") == {
+        "run": made,
+        "existing": True,
+        "comes_before": "evaluation",
+    }
+    monkeypatch.setattr(processes, "start", lambda words, say: (evaluation, 0))
+    assert printed(capsys, "evaluate", made, "--detach") == {"run": evaluation, "existing": True}
