@@ -94,6 +94,11 @@ class Queued(Struct, frozen=True, kw_only=True):
         seed = "" if self.seed is None else f"seed {self.seed}"
         return display(" ".join(part for part in (self.method, self.dataset, ipc, seed) if part), 200)
 
+    @property
+    def called(self) -> str:
+        """It in words, with its id: `ab2cde: dm digits IPC 10 seed 0`."""
+        return f"{display(self.id, 40)}: {self.what}"
+
 
 class WorkerRow(Struct, frozen=True, kw_only=True):
     """A worker as it was last seen: a row of `workers`, with what `processes.state` looks at."""
@@ -231,22 +236,23 @@ class Queue:
             row["state"]: row["n"] for row in self.store.query("select state, count(*) n from queue group by state")
         }
 
-    def ready(self, most: int = LOOKED_AT) -> list[Queued]:
+    def ready(self, most: int = LOOKED_AT, only: Collection[str] | None = None) -> list[Queued]:
         """Those that could begin now, in the order of their turn."""
-        sql = f"select * from queue where {_READY} order by {_TURN} limit ?"
-        return [_queued(row) for row in self.store.query(sql, most)]
+        return [_queued(row) for row in self.store.query(*_ready(most, only))]
 
     def waits_for(self, one: Queued) -> list[Queued]:
         """Those that must be finished before a queued run begins, and are not."""
         return [other for other in self.with_uids(one.after) if other.state != "finished"]
 
-    def take(self, worker: str, fits: Callable[[Queued], bool] = lambda one: True, tag: str = "") -> Queued | None:
+    def take(
+        self, worker: str, fits: Callable[[Queued], bool] = lambda one: True, only: Collection[str] | None = None
+    ) -> Queued | None:
         """Take the next run that can begin; None: there is none. No other worker has it then.
 
         Args:
             worker: who takes it, by uid.
             fits: whether it can be run there; asked in the order of their turn.
-            tag: only those of this sweep or suite; empty: any.
+            only: those of these uids; None: any.
 
         Raises:
             NotKept: none was taken.
@@ -256,8 +262,7 @@ class Queue:
 
         def decision() -> list[QueueTaken]:
             chosen.clear()
-            sql = f"select * from queue where {_READY} and ? in ('', tag) order by {_TURN} limit ?"
-            for row in self.store.query(sql, tag, LOOKED_AT):
+            for row in self.store.query(*_ready(LOOKED_AT, only)):
                 one = _queued(row)
                 if (one.uid, one.attempt) not in lost and fits(one):
                     chosen.append(one)
@@ -284,18 +289,19 @@ class Queue:
         """Note that a run failed. Returns whether it was still the worker's."""
         return self._end(one, state="failed", reason=reason)
 
-    def release(self, one: Queued, reason: str, *, lost: bool = False) -> bool:
+    def release(self, one: Queued, reason: str, *, lost: bool = False, further: bool = False) -> bool:
         """Give a run back, to be taken again. Returns whether it was still the worker's.
 
         Args:
             lost: its process ended without a word.
+            further: it had got further by then: what was lost before is forgotten.
         """
-        losses = {"losses": one.losses + 1} if lost else {}
+        losses = {"losses": 1 if further else one.losses + 1} if lost else {}
         return self._end(one, state="waiting", worker="", reason=reason, ended_at="", **losses)
 
-    def got_further(self, one: Queued) -> None:
-        """Forget the processes that a run has lost: it has got further since."""
-        self.store.decide(lambda: [_edit(self._now(one.uid), losses=0)])
+    def hold(self, one: Queued, reason: str) -> bool:
+        """Pause a run that this worker has taken. Returns whether it was still the worker's."""
+        return self._end(one, state="paused", worker="", reason=reason, ended_at="")
 
     def _end(self, one: Queued, **values: str | int | float | None) -> bool:
         changed: list[bool] = []
@@ -419,6 +425,13 @@ class Queue:
         """The workers that have not said that they ended, or all; the newest first."""
         sql = "select * from workers where ? or ended_at = '' order by began_at desc, uid"
         return [WorkerRow(**row) for row in self.store.query(sql, ended)]
+
+
+def _ready(most: int, only: Collection[str] | None) -> tuple[str, Any, Any]:
+    """A query for those that could begin now, and its values."""
+    mine = "1 or ?" if only is None else "queue.uid in (select value from json_each(?))"
+    sql = f"select * from queue where {_READY} and ({mine}) order by {_TURN} limit ?"
+    return sql, json.dumps([] if only is None else list(only)), most
 
 
 def _edit(one: Queued, **values: str | int | float | None) -> QueueEdited:

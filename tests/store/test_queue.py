@@ -125,9 +125,16 @@ def test_only_who_has_a_run_may_say_how_it_ended(queue: Queue) -> None:
     assert (queue.one("a").losses, queue.one("a").worker) == (1, "")
     third = queue.take("w")
     assert third is not None
-    queue.got_further(third)
-    assert queue.finish(third, "f" * 32)
-    assert (queue.one("a").losses, queue.one("a").run, queue.one("a").attempt) == (0, "f" * 32, 3)
+    assert queue.release(third, "lost", lost=True)
+    assert queue.one("a").losses == 2
+    fourth = queue.take("w")
+    assert fourth is not None
+    assert queue.release(fourth, "lost", lost=True, further=True)
+    assert queue.one("a").losses == 1
+    fifth = queue.take("w")
+    assert fifth is not None
+    assert queue.finish(fifth, "f" * 32)
+    assert (queue.one("a").run, queue.one("a").attempt) == ("f" * 32, 5)
 
 
 def test_a_run_of_a_worker_that_nobody_knows_is_given_back(queue: Queue) -> None:
