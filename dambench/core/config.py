@@ -294,9 +294,6 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             "Device", "auto (a GPU if there is one), cpu, cuda:N, or cuda:0,1: one run on both", "auto", section="main"
         ),
     ] = None
-    ranks: Annotated[
-        Ranks | None, option("Ranks", "Processes that share one run, each with some of the classes", "one per device")
-    ] = None
     protocol: Annotated[
         str | None,
         option(
@@ -343,6 +340,9 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         ),
     ] = None
     threads: Annotated[Threads | None, option("Threads", "CPU threads of torch; 0: its own choice", "0")] = None
+    ranks: Annotated[
+        Ranks | None, option("Ranks", "Processes that share one run, each with some of the classes", "one per device")
+    ] = None
     checkpoint_every: Annotated[
         Seconds | None, option("Checkpoint", "Seconds between two checkpoints, at least", "30")
     ] = None

@@ -81,8 +81,8 @@ def test_a_new_option_is_a_field_of_the_request_and_nothing_else(
 FLAGS = (
     "--again --check --checkpoint-every --compile --data --dataset --db --detach --deterministic --device --dry-run "
     "--eval-repeats --evaluate-every --evaluate-on --hard-twin --headless --help --hook --ipc --iterations --json "
-    "--method --name --network --no-deterministic --precision --preprocessing --protocol --recipe --seed --seeds "
-    "--set --tag --threads"
+    "--method --name --network --no-deterministic --precision --preprocessing --protocol --ranks --recipe --seed "
+    "--seeds --set --tag --threads"
 )
 
 
