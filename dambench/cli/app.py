@@ -27,6 +27,7 @@ from dambench.cli import (
     export,
     figure,
     published,
+    queue,
     report,
     run,
     runs,
@@ -82,6 +83,7 @@ app.command("published")(published.published_)
 app.add_typer(catalog.methods_app, name="methods")
 app.add_typer(catalog.data_app, name="data")
 app.add_typer(db.app, name="db")
+app.add_typer(queue.app, name="queue")
 app.add_typer(experts.app, name="experts")
 app.add_typer(figure.app, name="figure")
 

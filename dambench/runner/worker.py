@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from dambench import __version__
 from dambench.core.errors import BadInput, Held, NotKept
-from dambench.core.sanitize import counted, display
+from dambench.core.sanitize import display
 from dambench.runner import processes
 from dambench.runner.executors import Executor, Handle, Outcome, Site, Wishes, open_executor
 from dambench.store import database, records
@@ -30,7 +30,7 @@ MOST_LOSSES = 5
 
 
 @dataclass
-class Tally:
+class WorkDone:
     """What a worker has done."""
 
     finished: list[str] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Worker:
         self._executor: Executor = open_executor(executor, Site(store.path, store, self.uid), wishes)
         self._held: list[_Held] = []
         self._beat_at = self._looked_at = 0.0
-        self.tally = Tally()
+        self.tally = WorkDone()
 
     def _check_version(self) -> None:
         """See that this dambench may work on the queue.
@@ -101,7 +101,7 @@ class Worker:
                     f"{__version__}: update it."
                 )
 
-    def work(self) -> Tally:
+    def work(self) -> WorkDone:
         """Work until nothing is left that could be run, or until it is to stop. Runs that go on are left as they are
         where this ends with an exception.
 
@@ -273,10 +273,3 @@ class _NoHandle:
 def _number(version: str) -> list[int]:
     """A version as it is compared."""
     return [int(part) if part.isdigit() else 0 for part in version.split(".")[:3]]
-
-
-def summary(tally: Tally) -> str:
-    """What a worker has done, in a sentence."""
-    failed = f", {len(tally.failed)} failed" if tally.failed else ""
-    left = f"; {counted(len(tally.left), 'run')} need a device that this worker has not" if tally.left else ""
-    return f"{counted(len(tally.finished), 'run')} finished{failed}{left}."

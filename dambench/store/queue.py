@@ -10,7 +10,7 @@ its own machine.
 
 import json
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -39,7 +39,8 @@ LOOKED_AT = 200
 MOST_WAITING = 100_000
 """Runs that one queue may hold."""
 
-Worker = records.WorkerSeen
+Values = dict[str, str | int | float | None]
+"""By column of `queue`."""
 
 _READY = """
     queue.state = 'waiting' and not exists (
@@ -139,11 +140,12 @@ class Queue:
     def __init__(self, store: Store):
         self.store = store
 
-    def add(self, runs: Sequence[QueuedRun]) -> Added:
+    def add(self, runs: Sequence[QueuedRun], again: Mapping[str, str] | None = None) -> Added:
         """Queue runs, all or none. One whose `key` waits already, or is being run, is not queued twice.
 
         Args:
             runs: in the order of their turn; `place` is found here. `after` may name uids among them.
+            again: uids of queued runs that are over or paused, and are to wait once more, with the uids of their runs.
 
         Raises:
             BadInput: there would be too many, or one names another that is not there.
@@ -152,7 +154,7 @@ class Queue:
         new: list[str] = []
         there: list[str] = []
 
-        def decision() -> list[RunsQueued]:
+        def decision() -> list[records.LogRecord]:
             new.clear()
             there.clear()
             (row,) = self.store.query(
@@ -185,7 +187,11 @@ class Queue:
             ]
             self._check_after(added)
             new.extend(run.uid for run in added)
-            return [RunsQueued(at=records.now(), dambench=__version__, runs=added)] if added else []
+            waiting: Values = {"state": "waiting", "reason": "", "losses": 0, "worker": "", "ended_at": ""}
+            over = [one for one in self.with_uids(list(again or {})) if one.state not in ("waiting", "taken")]
+            edits = [_edit(one, **waiting | {"run": (again or {})[one.uid]}) for one in over]
+            there.extend(again or {})
+            return [*([RunsQueued(at=records.now(), dambench=__version__, runs=added)] if added else []), *edits]
 
         self.store.decide(decision)
         return Added(self.with_uids(new), self.with_uids(list(dict.fromkeys(there))))
@@ -364,7 +370,7 @@ class Queue:
             anew: those whose run cannot be gone on with: another one is begun.
         """
 
-        def values(one: Queued) -> dict[str, str | int | float | None]:
+        def values(one: Queued) -> Values:
             new = {"run": secrets.token_hex(16)} if one.uid in anew else {}
             return {"state": "waiting", "reason": reason, "losses": 0, "worker": "", "ended_at": "", **new}
 
@@ -400,7 +406,7 @@ class Queue:
         self,
         uids: Sequence[str],
         states: tuple[State, ...],
-        values: Callable[[Queued], dict[str, str | int | float | None]],
+        values: Callable[[Queued], Values],
     ) -> list[Queued]:
         """Change those of these runs that are in one of these states."""
         changed: list[Queued] = []

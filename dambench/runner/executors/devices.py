@@ -16,7 +16,7 @@ class Device(NamedTuple):
 
     name: str
     memory_bytes: int | None = None
-    """Of a GPU; None: not known."""
+    """A GPU's; None: not known."""
 
 
 def named_devices(text: str) -> tuple[str, ...]:

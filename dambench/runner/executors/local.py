@@ -22,7 +22,7 @@ from dambench.store.queue import Queued
 from dambench.store.rows import RunRow
 
 SHARE = 0.85
-"""Of a GPU's memory that runs which share it may take together, by what runs of their kind have taken."""
+"""The part of a GPU's memory that runs which share it may take together, by what runs of their kind have taken."""
 LONGEST_REASON = 400
 
 

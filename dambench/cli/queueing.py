@@ -1,0 +1,125 @@
+"""Requests as queued runs, and the queue's work in the foreground."""
+
+import os
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dambench.cli.executors import Chosen
+from dambench.cli.output import say
+from dambench.cli.plans import SettledRun
+from dambench.cli.process import Foreground
+from dambench.core import files
+from dambench.core import sweep as grids
+from dambench.core.config import Request
+from dambench.core.sanitize import counted
+from dambench.runner.executors.devices import named_devices
+from dambench.runner.worker import WorkDone, Worker
+from dambench.store.queue import Added, Queue
+from dambench.store.records import QueuedRun
+from dambench.store.runs import Store
+
+if TYPE_CHECKING:
+    from dambench.engine.job import Job
+
+
+def threads_of_one(workers: int | None) -> int:
+    """How many threads a run gets that does not say it: as it would have alone, shared among those at once."""
+    import torch
+
+    return max(1, torch.get_num_threads() // (workers or 1))
+
+
+def to_queue(queue: Queue, job: "Job", request: Request, threads: int, **facts: Any) -> QueuedRun:
+    """A run that can begin, as it is queued. `facts` are more fields of it."""
+    data = request.data or os.environ.get("DAMBENCH_DATA") or None
+    if data:  # who begins it may be elsewhere
+        request = msgspec.structs.replace(request, data=str(files.user_path(data).absolute()))
+    config, asked = job.config, request.device or "auto"
+    return queue.new(
+        grids.file_of(request),
+        **{
+            "method": config.method.name,
+            "dataset": job.card.label,
+            "ipc": config.ipc,
+            "network": config.network,
+            "protocol": config.protocol.label,
+            "seed": config.seed,
+            "key": f"{config.sha256} {job.card.sha256}",
+            "threads": request.threads or threads,
+            "device": "" if asked.lower() == "auto" else config.execution.device,
+            **facts,
+        },
+    )
+
+
+def queue_settled(store: Store, settled: Sequence[SettledRun], tag: str, threads: int, priority: int = 0) -> Added:
+    """Queue runs of a plan, all or none: those that have begun already are gone on with.
+
+    Returns:
+        What is in the queue now for them.
+    """
+    queue = Queue(store)
+    runs: list[QueuedRun] = []
+    again: dict[str, str] = {}
+    rows = {
+        row.id: row for row in store.runs("id in (select value from json_each(?))", _json([one.run for one in settled]))
+    }
+    known = {one.run: one for one in queue.all()}
+    for one in settled:
+        row = rows.get(one.run)
+        if row is not None and (over := known.get(row.uid)) is not None:
+            if over.state not in ("waiting", "taken"):
+                diverged = row.diverged_at is not None and row.state == "failed"
+                again[over.uid] = secrets.token_hex(16) if diverged else row.uid
+                continue
+            runs.append(to_queue(queue, one.job, one.point.request, threads, tag=tag))  # which is there already
+            continue
+        new = to_queue(
+            queue,
+            one.job,
+            one.point.request,
+            threads,
+            tag=tag,
+            priority=priority,
+            settings={axis: value for axis, value in one.point.settings.items() if value is not None},
+            seconds=one.seconds,
+            peak_memory_bytes=one.peak_bytes or None,
+            disk_bytes=one.disk_bytes or None,
+        )
+        if row is not None and not (row.diverged_at is not None and row.state == "failed"):
+            new = msgspec.structs.replace(new, uid=row.uid, id=row.id, run=row.uid)
+        runs.append(new)
+    return queue.add(runs, again)
+
+
+def _json(values: Sequence[str]) -> str:
+    return msgspec.json.encode(values).decode()
+
+
+def carry_out(
+    store: Store,
+    where: Chosen,
+    device: str,
+    here: Foreground,
+    only: Collection[str] | None = None,
+    ended: Callable[..., None] = lambda queued, outcome: None,
+) -> WorkDone:
+    """Work on the queue in the foreground, until nothing is left, or a signal comes: then its runs are stopped.
+
+    Raises:
+        BadInput: it cannot be done here, or by this dambench.
+    """
+    wishes = where.wishes(named_devices(device) if device else ())
+    worker = Worker(store, where.executor, wishes, say, lambda: bool(here.signals.received), only, ended)
+    with here.signals.kept_for_the_run():
+        return worker.work()
+
+
+def in_words(tally: WorkDone) -> str:
+    """What a worker has done, in a sentence."""
+    failed = f", {len(tally.failed)} failed" if tally.failed else ""
+    left = f"; {counted(len(tally.left), 'run')} need a device that this worker has not" if tally.left else ""
+    return f"{counted(len(tally.finished), 'run')} finished{failed}{left}."

@@ -1,0 +1,128 @@
+"""`dambench queue`: what waits is carried out, and what somebody changes about it."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dambench import __version__
+from dambench.cli.app import run_cli
+from dambench.runner import processes
+from dambench.store import records
+from dambench.store.queue import Queue
+from dambench.store.runs import Store
+from tests.cli.lab import begun, printed
+
+__all__ = ["begun"]
+
+RANDOM = [
+    *("--method", "random", "--dataset", "digits", "--network", "convnet-d1-w4"),
+    *("--eval-repeats", "1", "--device", "cpu"),
+]
+DM = [*RANDOM[2:], "--method", "dm", "--set", "method.batch_real=8", "--iterations", "2"]
+
+
+def _list(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = printed(capsys, "queue", "list", "--all")
+    return found
+
+
+def test_what_is_queued_is_carried_out_with_the_id_it_had_and_not_queued_again(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    queued = printed(capsys, "queue", "add", *RANDOM, "--seeds", "0-1", "--threads", "1")["queued"]
+    assert len(queued) == 2
+    again = printed(capsys, "queue", "add", *RANDOM, "--threads", "1")
+    assert (again["queued"], again["there"]) == ([], queued[:1])
+    assert [run["threads"] for run in _list(capsys)["runs"]] == [1, 1]
+    result = printed(capsys, "queue", "work")
+    assert (result["finished"], result["failed"]) == (queued, [])
+    assert sorted(run["id"] for run in printed(capsys, "runs")) == sorted(queued)
+    assert len(begun) == 2
+    assert printed(capsys, "queue", "add", *RANDOM)["done"] == queued[:1]
+    assert run_cli(["queue", "work"]) == 0
+    assert len(begun) == 2
+    listed = _list(capsys)
+    assert listed["counts"] == {"finished": 2}
+    assert listed["workers"] == []
+
+
+def test_what_fails_says_why_and_is_tried_again_with_a_reason(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = printed(capsys, "queue", "add", *RANDOM)["queued"]
+    with closing(Store.open(Path("runs.db"), write=True)) as store:
+        store.tables.execute("update queue set request = json_set(request, '$.method', 'nothing')")
+    assert run_cli(["queue", "work"]) == 1
+    assert "No method is called 'nothing'" in capsys.readouterr().err
+    (failed,) = _list(capsys)["runs"]
+    assert failed["state"] == "failed"
+    assert "No method is called 'nothing'" in failed["reason"]
+    with closing(Store.open(Path("runs.db"), write=True)) as store:
+        store.tables.execute("update queue set request = json_set(request, '$.method', 'random')")
+    assert run_cli(["queue", "retry", one, "--reason", "the method is there now"]) == 0
+    assert _list(capsys)["runs"][0]["reason"] == "the method is there now"
+    assert run_cli(["queue", "work"]) == 0
+    assert _list(capsys)["counts"] == {"finished": 1}
+
+
+def test_runs_are_moved_paused_and_dropped(begun: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    a, b, c = printed(capsys, "queue", "add", *RANDOM, "--seeds", "0-2")["queued"]
+    assert run_cli(["queue", "move", c, "--first"]) == 0
+    assert run_cli(["queue", "priority", "2", b]) == 0
+    assert [run["id"] for run in _list(capsys)["runs"]] == [b, c, a]
+    assert run_cli(["queue", "pause", b, "--reason", "later"]) == 0
+    assert run_cli(["queue", "drop", c]) == 0
+    assert run_cli(["queue", "list"]) == 0
+    assert "paused: later" in capsys.readouterr().out
+    assert printed(capsys, "queue", "work")["finished"] == [a]
+    assert run_cli(["queue", "resume", "--all"]) == 0
+    assert printed(capsys, "queue", "work")["finished"] == [b]
+    assert run_cli(["queue", "retry", a]) == 2
+    assert "is finished: left as it is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pause"], "Say which queued runs are meant"),
+        (["drop", "zzz"], "No queued run has the id 'zzz'"),
+        (["move", "zzz"], "Say where to"),
+        (["work", "--executor", "moon"], "No executor is called 'moon'"),
+        (["work", "--device", "cuda:77"], "There is no cuda:77 on this machine"),
+        (["work", "--device", "gpu"], "is no list of devices"),
+        (["work", "--partition", "big"], "is not of the local executor"),
+    ],
+)
+def test_bad_input_to_the_queue_is_one_sentence_and_changes_nothing(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Store.open(Path("runs.db"), write=True).close()
+    assert run_cli(["queue", *words]) == 2
+    assert said in capsys.readouterr().err
+    with closing(Store.open(Path("runs.db"))) as store:
+        assert store.query("select * from workers") == store.query("select * from queue") == []
+
+
+def test_a_worker_of_another_version_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(Store.open(Path("runs.db"), write=True)) as store:
+        queue = Queue(store)
+        here = processes.this_process()
+        who: dict[str, str | int] = {
+            "host": here.host,
+            "boot": here.boot,
+            "pid": here.pid,
+            "process_started": here.started,
+        }
+        queue.see("other", **who, dambench="0.0.1", began_at=records.now())
+        assert run_cli(["queue", "work"]) == 2
+        assert "A worker of dambench 0.0.1 " in capsys.readouterr().err
+        queue.see("other", ended_at=records.now())
+        queue.add([queue.new({})])
+        store.tables.execute("update queue set dambench = '999.0.0'")
+        assert run_cli(["queue", "work"]) == 2
+        assert f"dambench 999.0.0 has filled this queue, and this is dambench {__version__}" in capsys.readouterr().err
+        store.tables.execute("pragma user_version = 999")
+    assert run_cli(["queue", "work"]) == 2
+    assert "a newer dambench made it" in capsys.readouterr().err
