@@ -110,9 +110,7 @@ def record(
         hooks.ended("run", run_id, "not kept", store.path, {"error": str(error)}, watch.say)
         return 1
     code = exit_code(last[-1])
-    if hooks.is_set():
-        facts = result(store, run_id)
-        hooks.ended("run", run_id, str(facts["state"]), store.path, facts, watch.say)
+    _tell_hook(store, run_id, watch)
     more: dict[str, Any] = {}
     if isinstance(last[-1], Finished):
         _say_audit(store, run_id, last[-1], watch)
@@ -127,6 +125,12 @@ def _metered(job: "Job") -> str:
     from dambench.training.environment import device_uuid
 
     return "" if job.config.execution.devices else device_uuid(job.policy)
+
+
+def _tell_hook(store: Store, run_id: str, watch: Watch) -> None:
+    if hooks.is_set():
+        facts = result(store, run_id)
+        hooks.ended("run", run_id, str(facts["state"]), store.path, facts, watch.say)
 
 
 def _keeper(store: Store, run_id: str, job: "Job", beginning: "Beginning | None", recorder: Recorder) -> "Keeper":

@@ -7,13 +7,14 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from dambench.core.sanitize import display
 from dambench.core.units import duration
 from dambench.tui.console import Console
 from dambench.tui.feed import QueryResult, Question
 from dambench.tui.resilient import Resilient
+from dambench.tui.widgets.footer import KeysLine
 
 LOW = 22
 """Lines below which what is beside the main thing gives way."""
@@ -57,7 +58,7 @@ class MainScreen(Resilient, Screen[None]):
         yield Static(id="places")
         yield from self.content()
         yield Static(id="trouble")
-        yield Footer(show_command_palette=False)
+        yield KeysLine(show_command_palette=False)
 
     def content(self) -> ComposeResult:
         """The widgets between the line of places and the key hints."""

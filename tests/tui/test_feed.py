@@ -306,7 +306,8 @@ def test_keys_act_on_the_file_that_is_shown_or_not_at_all(path: Path, monkeypatc
         await shows(pilot, "3 runs")
         await pilot.press("D")
         await until(pilot, lambda: isinstance(app.screen, Sure))
-        monkeypatch.setattr(app.feed, "ask", lambda *asked, **how: None)  # it has not noticed yet
+        monkeypatch.setattr(app.feed, "ask", lambda *asked, **how: None)  # it has not noticed yet,
+        await until(pilot, lambda: app.feed.free)  # nor does what was asked before
         replaced(path, other)
         await pilot.press("y")
         await until(pilot, lambda: "is not the one that was shown: nothing was done" in said(app))

@@ -136,12 +136,15 @@ def test_a_console_that_is_asked_twice_ends_though_its_terminal_stalls(going: Go
 def test_a_terminal_may_become_tiny_and_large_again(going: Going) -> None:
     with console(going, LARGE) as terminal:
         opened(terminal)
-        terminal.resize(20, 5)
-        terminal.wait("dambench needs")
+        # As soon as the box is there, too: it is closed while the place below it is still being drawn.
+        for seconds in (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.02, 0.03, 0.3):
+            terminal.resize(20, 5)
+            terminal.wait("dambench needs")
+            time.sleep(seconds)
+            step = going.step()
+            terminal.resize(*LARGE)
+            terminal.wait("Synthetic set")  # a pane that only a large one has
         going.goes_on()
-        step = going.step()
-        terminal.resize(*LARGE)
-        terminal.wait("Synthetic set")  # a pane that only a large one has
         shown(terminal, step)
 
 

@@ -24,7 +24,7 @@ from textual.events import DescendantFocus
 from textual.message import Message
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Footer, Input, Select, Static
+from textual.widgets import Input, Select, Static
 
 from dambench.core.config import Section
 from dambench.core.errors import BadInput
@@ -50,6 +50,7 @@ from dambench.tui.models.preflight import (
 from dambench.tui.models.request import Form
 from dambench.tui.resilient import Resilient
 from dambench.tui.terminal.ascii_filter import spelled
+from dambench.tui.widgets.footer import KeysLine
 from dambench.tui.widgets.form import ChoiceField, FormRow, TextField, field_id
 
 STILL = 0.5
@@ -161,7 +162,7 @@ class NewRunScreen(Resilient, Screen[None]):
         yield self._lines["hint"]
         yield self._lines["command"]
         yield self._lines["message"]
-        yield Footer(show_command_palette=False)
+        yield KeysLine(show_command_palette=False)
 
     # The form.
 
