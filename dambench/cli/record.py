@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dambench.core.events import Beginning
     from dambench.engine.checkpoints import Keeper
     from dambench.engine.job import Job
+    from dambench.runner.energy import EnergyMeter
 
 
 def record(
@@ -59,7 +60,6 @@ def record(
         The exit code.
     """
     from dambench import engine
-    from dambench.runner.energy import EnergyMeter
     from dambench.runner.monitor import sampled
     from dambench.training.environment import without_secrets
 
@@ -83,7 +83,7 @@ def record(
             watch,
             here.signals.kept_for_the_run(),
             processes.beating(store.path, run_id, attempt, here.signals.ask),
-            closing(EnergyMeter(_metered(job))) as meter,
+            closing(_meter(job)) as meter,
         ):
             try:
                 command_line = shlex.join(["dambench", *without_secrets(sys.argv[1:])])
@@ -120,11 +120,12 @@ def record(
     return code
 
 
-def _metered(job: "Job") -> str:
-    """The UUID of the GPU whose energy is the run's; empty: of one that several GPUs share it would be too little."""
+def _meter(job: "Job") -> "EnergyMeter":
+    """The meter of a run's energy: of none, where several GPUs share it, for that of one would be too little."""
+    from dambench.runner.energy import EnergyMeter
     from dambench.training.environment import device_uuid
 
-    return "" if job.config.execution.devices else device_uuid(job.policy)
+    return EnergyMeter("" if job.config.execution.devices else device_uuid(job.policy))
 
 
 def _tell_hook(store: Store, run_id: str, watch: Watch) -> None:
