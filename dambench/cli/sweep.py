@@ -1,42 +1,45 @@
-"""`dambench sweep`: all runs of a grid, one after another, and again only what is missing."""
+"""`dambench sweep`: all runs of a grid, and again only what is missing: a plan, the queue, and work on it."""
 
 import json
-import os
-import signal
-import tempfile
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-import tomli_w
 from typer import Argument, Option
 
 from dambench.cli import plans
-from dambench.cli.options import Db, Json
+from dambench.cli.executors import Chosen, executor_options
+from dambench.cli.options import Db, Hook, Json
 from dambench.cli.output import say
-from dambench.cli.plans import PlannedRun
-from dambench.cli.process import foreground
-from dambench.cli.signals import EXIT_CODES, Signals
+from dambench.cli.plans import PlannedRun, SettledRun
+from dambench.cli.process import Foreground, foreground
+from dambench.cli.queueing import carry_out, queue_settled, threads_of_one
+from dambench.cli.signals import EXIT_CODES
 from dambench.cli.store import open_store
 from dambench.core import sweep as grids
-from dambench.core.sanitize import counted
+from dambench.core.sanitize import counted, display
 from dambench.core.sweep import Sweep
-from dambench.runner import processes
+from dambench.runner import hooks
 from dambench.store import runs as stored
+from dambench.store.queue import Queue
+from dambench.store.runs import Store
 
-POLL_SECONDS = 0.5
 
-
+@executor_options
 def sweep(
     file: Annotated[Path, Argument(metavar="GRID.toml", help="[grid], [run] and [[skip]]: see docs/sweeps.md.")],
     dry_run: Annotated[bool, Option("--dry-run", help="Only the plan; nothing is prepared, run or kept.")] = False,
+    queue: Annotated[bool, Option("--queue", help="Only queue them: `dambench queue work` carries them out.")] = False,
     retry: Annotated[bool, Option("--retry", help="Also runs that have failed before.")] = False,
+    *,
+    where: Chosen,
+    device: Annotated[str, Option("--device", help="cuda:0,1 or cpu [default: all GPUs, or the processors].")] = "",
+    hook: Hook = "",
     db: Db = None,
     as_json: Json = False,
 ) -> int:
-    """Make all runs of a grid that are missing, one after another: the same command goes on after an interruption."""
+    """Make all runs of a grid that are missing: the same command goes on after an interruption."""
+    hooks.use(hook)
     grid = grids.read(file)
     path = db or stored.default_path()
     stored.check(path)
@@ -51,93 +54,70 @@ def sweep(
         if dry_run:
             plans.print_plan(grid, planned)
             return 0
-        return _carry_out(grid, planned, path, here.signals, retry, as_json)
+        say(plans.summary(grid, planned)[0])
+        with open_store(path, write=True) as store:
+            uids = _queue(store, grid, planned, retry, where)
+            if queue:
+                say(f"{counted(len(uids), 'run')} queued: `dambench queue work` carries them out.")
+                return 0
+            return _carry_out(store, grid, planned, uids, where, device, here, as_json)
+
+
+def _queue(store: Store, grid: Sweep, planned: Sequence[PlannedRun], retry: bool, where: Chosen) -> list[str]:
+    """Queue what is missing, all or nothing. Returns the uids in the queue."""
+    for one in planned:
+        if one.standing == "failed" and not retry:
+            which = f"{plans.named(one.point)}, seed {one.point.seed}: run {one.run}"
+            say(f"{which} has failed before; --retry tries it again")
+    wanted = ("new", "to resume", "running", *(["failed"] if retry else []))
+    missing = [one for one in planned if isinstance(one, SettledRun) and one.standing in wanted]
+    # One at a time has all threads, as if it were alone; several share them.
+    added = queue_settled(store, missing, grid.tag, threads_of_one(where.workers))
+    _tag(store, grid, [one.run for one in planned if one.run])
+    return [one.uid for one in (*added.new, *added.there)]
 
 
 def _carry_out(
-    grid: Sweep, planned: Sequence[PlannedRun], path: Path, signals: Signals, retry: bool, as_json: bool
+    store: Store,
+    grid: Sweep,
+    planned: Sequence[PlannedRun],
+    uids: Sequence[str],
+    where: Chosen,
+    device: str,
+    here: Foreground,
+    as_json: bool,
 ) -> int:
-    """Make what is missing, one run after another, each a process of its own.
+    """Work on the sweep's own runs until all are over.
 
     Returns:
-        The exit code: 0 all are finished, 1 some failed, else that of the signal.
+        The exit code: 0 all are finished, 1 some are not, else that of the signal.
     """
-    _tag(grid, [one.run for one in planned if one.run], path)
-    failed = []
-    missing = [one for one in planned if one.standing != "done"]
-    say(plans.summary(grid, planned)[0])
-    with signals.kept_for_the_run():
-        for number, one in enumerate(missing, 1):
-            if signals.received:
-                return EXIT_CODES[signals.received]
-            place = f"{number} of {len(missing)}: {plans.named(one.point)}, seed {one.point.seed}"
-            if one.standing == "failed" and not retry:
-                failed.append(one.run)
-                say(f"{place}: run {one.run} has failed before; --retry tries it again")
-                continue
-            if stored.exists(path) and isinstance(one, plans.SettledRun):
-                with open_store(path) as store:
-                    plans.look_up(store, [one])  # somebody else may have made it meanwhile
-            run = one.run if one.standing == "done" else _begin(one, path)
-            if not run:
-                return 1
-            one.run = run
-            say(f"{place}: run {run}")
-            state = _wait(run, path, signals)
-            if signals.received:
-                say(f"Stopped; the same command goes on, with run {run}.")
-                return EXIT_CODES[signals.received]
-            if state != "finished":
-                failed.append(run)
-                say(f"run {run} is {state}: `dambench show {run}` and `logs {run}` say why.")
-    say(f"{counted(len(planned) - len(failed), 'run')} finished: dambench report --filter sweep:{grid.name}")
+    if uids:
+        carry_out(store, where, device, here, frozenset(uids))
+    settled = [one for one in planned if isinstance(one, SettledRun)]
+    plans.look_up(store, settled)
+    _tag(store, grid, [one.run for one in settled if one.run])
+    if here.signals.received:
+        begun = [one.run for one in settled if one.standing == "to resume"]
+        with_ = f", with run {', '.join(begun[:3])}" if begun else ""
+        say(f"Stopped; the same command goes on{with_}.")
+        return EXIT_CODES[here.signals.received]
+    finished = [one for one in planned if one.standing == "done"]
+    for one in Queue(store).with_uids(uids):
+        if one.state in ("failed", "paused", "dropped"):
+            say(f"{one.called}: {one.state}{f': {display(one.reason, 300)}' if one.reason else ''}")
+    say(f"{counted(len(finished), 'run')} finished: dambench report --filter sweep:{grid.name}")
+    failed = [one.run for one in planned if one.standing != "done"]
+    facts = {"sweep": grid.name, "runs": [one.run for one in planned], "failed": failed}
     if as_json:
-        print(json.dumps({"sweep": grid.name, "runs": [one.run for one in planned], "failed": failed}))
+        print(json.dumps(facts))
+    hooks.ended("sweep", grid.name, "failed" if failed else "finished", store.path, facts, say)
     return 1 if failed else 0
 
 
-def _tag(grid: Sweep, runs: Sequence[str], path: Path) -> None:
+def _tag(store: Store, grid: Sweep, runs: Sequence[str]) -> None:
     """Let runs that were there before belong to the sweep."""
-    if not runs:
-        return
-    with open_store(path, write=True) as store:
-        have = {
-            row["id"] for row in store.query("select id from runs join tags on run = number where tag = ?", grid.tag)
-        }
-        for run in runs:
-            if run not in have:
-                store.edit(run, "tag", grid.tag)
-
-
-def _begin(planned: PlannedRun, path: Path) -> str:
-    """Start a run, or go on with it, in a process of its own. Returns its id; empty: it did not begin, and said why."""
-    if planned.standing == "running":
-        return planned.run
-    if planned.standing == "to resume":
-        run, _ = processes.start(["resume", planned.run, "--headless", "--db", str(path)], say)
-        return run
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "run.toml"
-        file.write_text(tomli_w.dumps(grids.file_of(planned.point.request)))
-        run, _ = processes.start(["run", str(file), "--headless", "--db", str(path)], say)
-    return run
-
-
-def _wait(run: str, path: Path, signals: Signals) -> str:
-    """Wait until a run has ended, or until we are to stop, and then stop it. Returns its state."""
-    asked = False
-    with open_store(path) as store:
-        while True:
-            store.refresh()
-            row = store.run(run)
-            state = processes.state(row)
-            if state not in processes.ALIVE:
-                break
-            if signals.received and not asked:
-                if not processes.is_here(row):
-                    return state
-                asked = processes.send(row, signal.SIGTERM)
-            time.sleep(POLL_SECONDS)
-    with suppress(ChildProcessError, OSError):
-        os.waitpid(row.pid, os.WNOHANG)  # one that we began is ours to bury
-    return state
+    have = {row["id"] for row in store.query("select id from runs join tags on run = number where tag = ?", grid.tag)}
+    for run in dict.fromkeys(runs):
+        if run not in have:
+            store.edit(run, "tag", grid.tag)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from typing import Any
 import pytest
 
 from dambench.cli.app import run_cli
-from dambench.runner import processes
 from dambench.store.runs import Store
-from tests.cli.lab import printed
-from tests.lab import brief
+from tests.cli.lab import begun, printed
+
+__all__ = ["begun"]
 
 GRID = """
 name = "tiny"
@@ -29,23 +28,6 @@ eval_repeats = 1
 method = [{name = "dm", iterations = 2, batch_real = 8}, "random"]
 seed = {from = 0, to = 1}
 """
-
-
-@pytest.fixture
-def begun(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The runs that are begun, in this process instead of one of their own."""
-    commands: list[list[str]] = []
-
-    def start(arguments: list[str], say: Callable[[str], None]) -> tuple[str, int]:
-        commands.append(arguments)
-        code = run_cli(arguments)
-        with closing(Store.open(Path(arguments[-1]))) as store:
-            newest = store.query("select id from runs order by number desc limit 1")
-        return (newest[0]["id"], 0) if newest else ("", code)
-
-    monkeypatch.setattr(processes, "start", start)
-    brief(monkeypatch)
-    return commands
 
 
 def _plan(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -119,6 +101,25 @@ def test_a_plan_keeps_and_prepares_nothing(tmp_path: Path, capsys: pytest.Captur
     assert "4 data not prepared" not in capsys.readouterr().out  # two on each line
     assert [path for path in sorted(tmp_path.iterdir()) if path not in before and path.name != "home"] == []
     assert not list((tmp_path / "home").rglob("*.safetensors"))
+
+
+def test_a_sweep_may_only_be_queued_and_a_worker_or_the_same_command_carries_it_out(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("tiny.toml").write_text(GRID)
+    for _ in range(2):
+        assert run_cli(["sweep", "tiny.toml", "--queue"]) == 0
+        assert "4 runs queued: `dambench queue work` carries them out." in capsys.readouterr().err
+    listed = printed(capsys, "queue", "list")["runs"]
+    assert [(run["method"], run["seed"]) for run in listed] == [("random", 0), ("dm", 0), ("random", 1), ("dm", 1)]
+    assert {run["tag"] for run in listed} == {"sweep:tiny"}
+    assert listed[1]["settings"] == {"method": {"name": "dm", "iterations": 2, "batch_real": 8}}
+    assert begun == []
+    assert run_cli(["queue", "drop", listed[3]["id"]]) == 0
+    assert printed(capsys, "queue", "work")["finished"] == [run["id"] for run in listed[:3]]
+    assert len(begun) == 3
+    assert run_cli(["sweep", "tiny.toml"]) == 0
+    assert len(begun) == 4
 
 
 def test_one_run_that_cannot_be_begins_none(begun: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
