@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,18 +26,20 @@ OVER = "over"
 
 POLL_SECONDS = 0.05
 
+_RUNS = count()
+"""The numbers of the runs of this process that torchrun's ranks share: each meets in a part of the store of its own."""
+
 
 def joiner(say: Callable[[str], None]) -> "Callable[[Job], Ranks]":
     """How the first rank of a job gets the others: it starts them, or torchrun has."""
-    runs = iter(range(sys.maxsize))
 
     def join(job: "Job") -> "Ranks":
         from dambench.engine.sharing import description
         from dambench.training.ranks import Ranks, meeting_place, prefixed
 
-        size, number = len(job.config.execution.devices), next(runs)
+        size = len(job.config.execution.devices)
         if by_torchrun():
-            place = prefixed(meeting_place(), number)
+            place = prefixed(meeting_place(), next(_RUNS))
             place.set("job", description(job))
             return Ranks(place, 0, size, job.policy.device)
         processes = RankProcesses(size)
@@ -98,8 +101,9 @@ def main() -> int:
                 if not _one_run(place, rank, run):
                     return 0
             except RankLost as error:
-                # Under torchrun the first may just have been stopped; what it has to say it says itself.
-                return 0 if _is_over(place) else _fail(rank, str(error))
+                if MEETING in os.environ:
+                    return _fail(rank, str(error))
+                # The first may have ended this run and begin another; if it is gone, torchrun ends us all.
             except Exception as error:
                 kind = "" if isinstance(error, BadInput) else f"{type(error).__name__}: "
                 return _fail(rank, f"{kind}{str(error).strip() or 'no message'}")
@@ -114,10 +118,13 @@ def _one_run(place: Any, rank: int, number: int) -> bool:
     from dambench.training.ranks import Ranks, prefixed
 
     own = prefixed(place, number)
+    if MEETING not in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # torchrun's, whose first rank may be gone
     while not own.check(["job"]):
         if _is_over(place):
             return False
         time.sleep(POLL_SECONDS)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def join(device: "torch.device") -> "Ranks":
         return Ranks(own, rank, int(os.environ["WORLD_SIZE"]), device)

@@ -129,13 +129,14 @@ def test_devices_are_counted_and_each_gpu_has_one_process(monkeypatch: pytest.Mo
 
 
 def _begin(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "dambench", *words, "--json"],
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=(tmp_path / "err").open("w"),
-        start_new_session=True,
-    )
+    with (tmp_path / "err").open("w") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dambench", *words, "--json"],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+        )
 
 
 def _wait(for_: Callable[[], bool], seconds: float = 120.0) -> None:
@@ -145,7 +146,7 @@ def _wait(for_: Callable[[], bool], seconds: float = 120.0) -> None:
         time.sleep(0.05)
 
 
-LONG = [*SMALL[:-2], "--method", "dm", "--iterations", "4000", "--ranks", "2", "--threads", "1"]
+LONG = [*SMALL[:-2], "--method", "dm", "--iterations", "1000", "--ranks", "2", "--threads", "1"]
 
 
 def _under_way(tmp_path: Path, run: subprocess.Popen[str]) -> psutil.Process:
@@ -185,7 +186,7 @@ def test_a_killed_rank_ends_the_run_at_once_and_it_goes_on_where_it_was(
     resumed = printed(capsys, "resume", row.id, "--headless", "--ranks", str(ranks))
     with closing(Store.open(tmp_path / "runs.db")) as store:
         begun_at = [event.iteration for _, event in store.tail(row.id) if isinstance(event, Resumed)]
-    assert begun_at[0] >= done - 4  # of 4,000 iterations one of four is logged
+    assert begun_at[0] >= done  # nothing is lost
     alone = printed(capsys, *LONG[:-4], "--threads", "1", "--again")
     first, second = (_images(one["synthetic_sha256"]) for one in (alone, resumed))
     assert (first - second).abs().max() < 1e-3 * first.abs().max()
