@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
+from dambench.cli.fill import fill, lacking
 from dambench.cli.options import Db, Filter, NamesFile
 from dambench.cli.output import say
 from dambench.cli.store import open_store
@@ -35,8 +36,11 @@ def report(
     names_: NamesFile = None,
     filter_: Filter = "",
     output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
+    filled: Annotated[
+        bool, Option("--fill", help="Print nothing, but queue what the tables lack: baselines, and seeds others have.")
+    ] = False,
     db: Db = None,
-) -> None:
+) -> int | None:
     """Compare all finished runs, in markdown, LaTeX, CSV, HTML or JSON."""
     axes = [tuple(named("axis", part, AXES) for part in text.split(",") if part.strip()) for text in (rows, columns)]
     if len({*axes[0], *axes[1]}) < len(axes[0]) + len(axes[1]) or not all(axes):
@@ -45,6 +49,8 @@ def report(
     parts = read_sections(sections, chosen, short=short)
     only = filters.read(filter_, to_compare=True)
     path = db or stored.default_path()
+    if filled and not stored.exists(path):
+        raise BadInput(f"There is no database {str(path)!r} yet: a table lacks nothing before there is one.")
     if stored.exists(path) or chosen != "markdown":
         with open_store(path) as store, names.using(names_, SECTIONS):
             shown = find_metric(store, metric)
@@ -54,6 +60,9 @@ def report(
                 raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
             if shown != ACCURACY and not board.tables:
                 raise BadInput(f"No finished run has the metric {shown.full_name}: `dambench evaluate` measures one.")
+            if filled:
+                wanted = lacking(store, board, *axes)
+                return fill(path, wanted, [one for one in board.baselines.missing if not one.words])
             names.check(board)
             text = render(chosen, board, *axes, short=short)
     else:
@@ -63,6 +72,7 @@ def report(
         )
     if output is None:
         print(text, end="")
-        return
+        return None
     write(output, text)
     say(f"Written: {output}")
+    return None

@@ -4,10 +4,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dambench import __version__
 from dambench.cli.app import run_cli
+from dambench.core.protocol import PRESETS, Protocol
 from dambench.runner import processes
 from dambench.store import records
 from dambench.store.queue import Queue
@@ -126,3 +128,32 @@ def test_a_worker_of_another_version_is_refused(capsys: pytest.CaptureFixture[st
         store.tables.execute("pragma user_version = 999")
     assert run_cli(["queue", "work"]) == 2
     assert "a newer dambench made it" in capsys.readouterr().err
+
+
+def test_a_report_queues_what_its_tables_lack_once(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_cli(["report", "--fill"]) == 2
+    assert "There is no database" in capsys.readouterr().err
+    for seed in ("0", "1"):
+        assert run_cli(["run", "--headless", *DM, "--seed", seed]) == 0
+    sgd = ["--set", "method.lr_images=0.5"]
+    assert run_cli(["run", "--headless", *DM, *sgd]) == 0
+    with closing(Store.open(Path("runs.db"))) as store:
+        (protocol,) = store.query("select definition from protocols")
+    monkeypatch.setitem(PRESETS, "quick", msgspec.json.decode(protocol["definition"], type=Protocol))
+    for _ in range(2):
+        assert run_cli(["report", "--fill"]) == 0
+        said = capsys.readouterr()
+        queued = _list(capsys)["runs"]
+        assert len(queued) == len(said.out.splitlines()) + (len(queued) if "were there already" in said.err else 0)
+    random = [(run["ipc"], run["seed"]) for run in queued if run["method"] == "random"]
+    assert random[:5] == [(1, seed) for seed in range(5)]
+    assert set(random[5:]) == {(ipc, seed) for ipc in (2, 5, 10, 20, 50) for seed in range(3)}
+    assert [run["seed"] for run in queued if run["method"] == "herding"] == [0, 1, 2]
+    (other,) = (run for run in queued if run["method"] == "dm")
+    assert (other["seed"], other["request"]["method"]["lr_images"]) == (1, 0.5)
+    assert run_cli(["queue", "pause", *[run["id"] for run in queued if run["method"] != "dm"]]) == 0
+    assert printed(capsys, "queue", "work")["finished"] == [other["id"]]
+    assert run_cli(["report"]) == 0
+    assert "without seed" not in capsys.readouterr().out
