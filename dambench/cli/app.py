@@ -33,6 +33,7 @@ from dambench.cli import (
     runs,
     sets,
     shot,
+    suite,
     sweep,
     tune,
     watch,
@@ -58,6 +59,7 @@ app = Commands(
 app.command()(run.run)
 app.command()(run.resume)
 app.command()(sweep.sweep)
+app.command()(suite.suite)
 app.command()(run.evaluate)
 app.command()(tune.tune)
 app.command(hidden=True)(check.checks)

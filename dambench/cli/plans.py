@@ -151,7 +151,7 @@ def print_plan(grid: Sweep, planned: Sequence[PlannedRun]) -> None:
         rest = ", ".join(f"{number} {standing}" for standing, number in standings.items())
         lines.append(
             [
-                *(None if settings[axis] is None else shown(settings[axis]) for axis in axes),
+                *(None if settings.get(axis) is None else shown(settings[axis]) for axis in axes),
                 len(group),
                 len(group) - len(missing),
                 took,
@@ -172,8 +172,8 @@ def summary(grid: Sweep, planned: Sequence[PlannedRun]) -> list[str]:
     skipped = grid.product - len(planned)
     left = f"; {counted(skipped, 'combination')} left out, or the same run as another" if skipped > 0 else ""
     lines = [
-        f"Sweep {grid.name}: {counted(len(planned), 'run')}, {len(planned) - len(missing)} done already, "
-        f"{len(missing)} to do{left}."
+        f"{grid.prefix[:-1].capitalize()} {grid.name}: {counted(len(planned), 'run')}, "
+        f"{len(planned) - len(missing)} done already, {len(missing)} to do{left}."
     ]
     if known:
         seconds = sum(one.seconds or 0.0 for one in known)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from typer import Argument, Option
 
@@ -43,24 +43,43 @@ def sweep(
     grid = grids.read(file)
     path = db or stored.default_path()
     stored.check(path)
+    return make(grid, path, Asked(dry_run, queue, retry, where, device), as_json)
+
+
+class Asked(NamedTuple):
+    """What is to be done about a sweep or suite."""
+
+    dry_run: bool
+    queue: bool
+    retry: bool
+    where: Chosen
+    device: str
+
+
+def make(grid: Sweep, path: Path, asked: Asked, as_json: bool) -> int:
+    """Print the plan of a sweep or suite, or queue what is missing of it, or make that.
+
+    Returns:
+        The exit code: 0 all are finished, 1 some are not, else that of the signal.
+    """
     with foreground() as here:
-        planned = plans.plan(grid, path, prepare=None if dry_run else here.watch.say)
+        planned = plans.plan(grid, path, prepare=None if asked.dry_run else here.watch.say)
         notes = [f"rule {number} of [[skip]] leaves nothing out" for number in grid.idle_rules]
-        if as_json and dry_run:
+        if as_json and asked.dry_run:
             print(json.dumps(plans.as_json(grid, planned, notes)))
             return 0
         for note in notes:
             say(f"note: {note}")
-        if dry_run:
+        if asked.dry_run:
             plans.print_plan(grid, planned)
             return 0
         say(plans.summary(grid, planned)[0])
         with open_store(path, write=True) as store:
-            uids = _queue(store, grid, planned, retry, where)
-            if queue:
+            uids = _queue(store, grid, planned, asked.retry, asked.where)
+            if asked.queue:
                 say(f"{counted(len(uids), 'run')} queued: `dambench queue work` carries them out.")
                 return 0
-            return _carry_out(store, grid, planned, uids, where, device, here, as_json)
+            return _carry_out(store, grid, planned, uids, asked.where, asked.device, here, as_json)
 
 
 def _queue(store: Store, grid: Sweep, planned: Sequence[PlannedRun], retry: bool, where: Chosen) -> list[str]:
@@ -106,7 +125,7 @@ def _carry_out(
     for one in Queue(store).with_uids(uids):
         if one.state in ("failed", "paused", "dropped"):
             say(f"{one.called}: {one.state}{f': {display(one.reason, 300)}' if one.reason else ''}")
-    say(f"{counted(len(finished), 'run')} finished: dambench report --filter sweep:{grid.name}")
+    say(f"{counted(len(finished), 'run')} finished: dambench report --filter {grid.tag}")
     failed = [one.run for one in planned if one.standing != "done"]
     facts = {"sweep": grid.name, "runs": [one.run for one in planned], "failed": failed}
     if as_json:

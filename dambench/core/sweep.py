@@ -16,13 +16,16 @@
     method = "random"
     "method.lr_images" = [1]
 
+Several grids are several [[part]], each with [part.run], [part.grid] and [[part.skip]]; [run] is what all share.
 Runs of the whole training set have no images per class: those that differ in `ipc` alone are one run.
 """
 
 import itertools
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -36,12 +39,15 @@ from dambench.core.sanitize import display
 
 MOST_RUNS = 20_000
 """Runs of one sweep."""
-PARTS = ("name", "run", "grid", "skip")
+PARTS = ("name", "run", "grid", "skip", "part")
+PARTS_OF_PART = ("run", "grid", "skip")
 FIRST = ("random", "whole")
 """Methods whose runs come first: without them no other can be read."""
 WITHOUT_IPC = ("whole",)
 TAG = "sweep:"
 """What the tag of a sweep's runs begins with."""
+SUITE_TAG = "suite:"
+"""What the tag of a suite's runs begins with."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,13 @@ class Sweep:
     product: int
     """Combinations of the grid, those that are skipped too."""
     idle_rules: tuple[int, ...]
-    """Numbers of the rules, from 1, that leave nothing out."""
+    """Numbers of the rules, from 1 through all parts, that leave nothing out."""
+    prefix: str = TAG
+    """What its tag begins with."""
 
     @property
     def tag(self) -> str:
-        return f"{TAG}{self.name}"
+        return f"{self.prefix}{self.name}"
 
 
 def read(path: Path) -> Sweep:
@@ -89,18 +97,80 @@ def read(path: Path) -> Sweep:
     name = fields.get("name", path.stem)
     if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9._-]{1,60}", name):
         raise BadInput(f"In {whose}: name = {display(str(name), 60)!r} may have letters, digits, . _ and -, up to 60.")
-    shared = _table(fields.get("run", {}), f"{whose}, [run]")
-    axes = _axes(_table(fields.get("grid", {}), f"{whose}, [grid]"), shared, f"{whose}, [grid]")
-    product = prod(map(len, axes.values()))
-    if product > MOST_RUNS:
-        sizes = " × ".join(f"{len(values)} {axis}" for axis, values in axes.items())
-        raise BadInput(f"In {whose}: {sizes} are {product} runs, and {MOST_RUNS} are the most of one sweep.")
-    rules = _rules(fields.get("skip", []), axes, shared, whose)
-    points, used = _points(axes, shared, rules, name, whose)
-    if not points:
-        raise BadInput(f"In {whose}: [[skip]] leaves out all {product} runs of the grid.")
-    idle = tuple(number for number in range(1, len(rules) + 1) if number not in used)
-    return Sweep(name, tuple(axes), tuple(points), product, idle)
+    return _sweep_of(fields, name, whose, TAG)
+
+
+def _sweep_of(fields: Mapping[str, Any], name: str, whose: str, prefix: str) -> Sweep:
+    """The sweep that the parts of a file stand for: one grid, or the grids of all its parts."""
+    parts = fields.get("part", [])
+    if not isinstance(parts, list) or ("part" in fields and not parts):
+        raise BadInput(f"In {whose}: part is a list of grids, each under [[part]].")
+    if parts and ("grid" in fields or "skip" in fields):
+        raise BadInput(f"In {whose}: beside [[part]] there is no [grid] and no [[skip]]: they are in each part.")
+    common = _table(fields.get("run", {}), f"{whose}, [run]")
+    axes_of_all: dict[str, None] = {}
+    points: list[Point] = []
+    product, idle, rules_before = 0, [], 0
+    for number, part in enumerate(parts or [fields], 1):
+        where = f"{whose}, part {number}" if parts else whose
+        if parts:
+            for key in _table(part, where):
+                if key not in PARTS_OF_PART:
+                    raise BadInput(f"In {where}: {unknown('part', key, PARTS_OF_PART)}")
+        shared = common | _table(part.get("run", {}), f"{where}, [run]") if parts else common
+        axes = _axes(_table(part.get("grid", {}), f"{where}, [grid]"), shared, f"{where}, [grid]")
+        size = prod(map(len, axes.values()))
+        product += size
+        if product > MOST_RUNS:
+            sizes = " × ".join(f"{len(values)} {axis}" for axis, values in axes.items())
+            raise BadInput(f"In {where}: {sizes} are {size} runs, and {MOST_RUNS} are the most of one sweep.")
+        rules = _rules(part.get("skip", []), axes, shared, where)
+        found, used = _points(axes, shared, rules, f"{prefix}{name}", where)
+        if not found:
+            raise BadInput(f"In {where}: [[skip]] leaves out all {size} runs of the grid.")
+        idle += [rules_before + rule for rule in range(1, len(rules) + 1) if rule not in used]
+        rules_before += len(rules)
+        axes_of_all |= dict.fromkeys(axes)
+        points += found
+    return Sweep(name, tuple(axes_of_all), tuple(_ordered(points)), product, tuple(idle), prefix)
+
+
+def _ordered(points: Sequence[Point]) -> list[Point]:
+    """One seed of everything before the second of anything, baselines first."""
+    places = {seed: place for place, seed in enumerate(dict.fromkeys(point.seed for point in points))}
+    return sorted(points, key=lambda point: (places[point.seed], _method(point.request) not in FIRST))
+
+
+def shipped() -> dict[str, str]:
+    """The suites that come with dambench: what each is, by name."""
+    found = {}
+    for entry in sorted(resources.files("dambench.suites").iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".toml"):
+            found[entry.name.removesuffix(".toml")] = str(tomllib.loads(entry.read_text("utf-8"))["what"])
+    return found
+
+
+def suite(name: str, data: str = "") -> Sweep:
+    """A suite that comes with dambench: the runs of a whole table.
+
+    Args:
+        data: the user's own folder or .npz file, for the suite `mine`.
+
+    Raises:
+        BadInput: there is none of that name, or it needs data of the user's, or has its own.
+    """
+    if name not in (known := shipped()):
+        raise unknown("suite", name, known)
+    text = (resources.files("dambench.suites") / f"{name}.toml").read_text("utf-8")
+    fields = tomllib.loads(text)
+    if fields.pop("own_data", False):
+        if not data:
+            raise BadInput(f"The suite {name} is of your own images: --data says which folder or .npz file.")
+        fields["run"]["dataset"] = "arrays" if data.lower().endswith(".npz") else "folder"
+    if data:
+        fields["run"]["data"] = data
+    fields.pop("what")
+    return _sweep_of(fields, name, f"the suite {name}", SUITE_TAG)
 
 
 def _table(value: object, where: str) -> dict[str, Any]:
@@ -199,7 +269,7 @@ def _points(
     axes: Mapping[str, Sequence[Any]],
     shared: Mapping[str, Any],
     rules: Sequence[Mapping[str, Sequence[Any]]],
-    name: str,
+    tag: str,
     whose: str,
 ) -> tuple[list[Point], set[int]]:
     """The runs that are left, one seed of everything before the second of anything, baselines first."""
@@ -217,21 +287,19 @@ def _points(
             if matching:
                 continue
             if request is None:
-                request = _request(chosen, shared, name, whose)
+                request = _request(chosen, shared, tag, whose)
                 without_seed = msgspec.json.encode(msgspec.structs.replace(request, seed=None, seeds=None)).decode()
             shown = settings | ({"ipc": None} if "ipc" in settings and request.ipc is None else {})
             seeded = request if seed is None else msgspec.structs.replace(request, seed=seed)
             for each in seeded.each_seed():
                 found.setdefault((without_seed, each.seed or 0), Point(shown, each))
-    points = list(found.values())
-    places = {seed: place for place, seed in enumerate(dict.fromkeys(point.seed for point in points))}
-    points.sort(key=lambda point: (places[point.seed], _method(point.request) not in FIRST))
+    points = _ordered(list(found.values()))
     if len(points) > MOST_RUNS:
         raise BadInput(f"In {whose}: it stands for {len(points)} runs, and {MOST_RUNS} are the most of one sweep.")
     return points, used
 
 
-def _request(chosen: Mapping[str, Any], shared: Mapping[str, Any], name: str, whose: str) -> Request:
+def _request(chosen: Mapping[str, Any], shared: Mapping[str, Any], tag: str, whose: str) -> Request:
     fields = dict(shared)
     fields = config.overlay(fields, {axis: value for axis, value in chosen.items() if "." not in axis})
     options: dict[str, dict[str, Any]] = {}
@@ -241,7 +309,7 @@ def _request(chosen: Mapping[str, Any], shared: Mapping[str, Any], name: str, wh
             options.setdefault(kind, {})[option] = value
     fields = config.overlay(fields, options)
     tags = fields.get("tags", [])
-    fields["tags"] = [*(tags if isinstance(tags, list) else [tags]), f"{TAG}{name}"]
+    fields["tags"] = [*(tags if isinstance(tags, list) else [tags]), tag]
     request = config.read(Request, fields, f"the sweep {whose}")
     if _method(request) in WITHOUT_IPC and request.ipc is not None:
         request = msgspec.structs.replace(request, ipc=None)

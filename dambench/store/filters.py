@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from dambench.core.errors import BadInput, unknown
 from dambench.core.sanitize import display
-from dambench.core.sweep import TAG
+from dambench.core.sweep import SUITE_TAG, TAG
 from dambench.store.metrics import latest_mean
 
 NETWORK = "iif(runs.network != '', runs.network, json_extract(runs.config, '$.evaluate_on[0]'))"
@@ -250,6 +250,12 @@ def _sweep(name: str, operator: str, value: str) -> Term:
     return _tagged(f"{_pattern(TAG)}{_pattern(value)}")
 
 
+def _suite(name: str, operator: str, value: str) -> Term:
+    """The runs of a suite, which have its name as a tag."""
+    _exact(name, operator)
+    return _tagged(f"{_pattern(SUITE_TAG)}{_pattern(value)}")
+
+
 def _compare(column: str, operator: str, value: Any) -> Term:
     sign = "is" if operator in (":", "=") else operator
     return lambda really, now: Clause(f"ifnull({column} {sign} ?, 0)", [value])
@@ -356,6 +362,7 @@ FIELDS: dict[str, Callable[[str, str, str], Term]] = {
     "state": _state,
     "tag": _tag,
     "sweep": _sweep,
+    "suite": _suite,
     "note": _text("runs.note", "%{}%"),
     "host": _text("runs.host"),
     "purpose": _text("runs.purpose"),
@@ -380,6 +387,7 @@ EXAMPLES = {
     "state": "state:lost",
     "tag": "tag:thesis",
     "sweep": "sweep:digits",
+    "suite": "suite:digits",
     "note": 'note:"two words"',
     "host": "host:gpu07",
     "purpose": "purpose:tuning, of runs that `dambench tune` made",

@@ -1,0 +1,47 @@
+"""`dambench suite`: a whole table as one command, from a file that comes with dambench."""
+
+import json
+from typing import Annotated
+
+from typer import Argument, Option
+
+from dambench.cli.executors import Chosen, executor_options
+from dambench.cli.options import Db, Hook, Json, data_path
+from dambench.cli.output import table
+from dambench.cli.sweep import Asked, make
+from dambench.core import sweep as grids
+from dambench.core.errors import BadInput
+from dambench.runner import hooks
+from dambench.store import runs as stored
+
+
+@executor_options
+def suite(
+    name: Annotated[str | None, Argument(metavar="[NAME]", help="Alone: which there are.")] = None,
+    data: Annotated[str | None, Option("--data", help="Your folder or .npz file, for the suite mine.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only the plan; nothing is prepared, run or kept.")] = False,
+    queue: Annotated[bool, Option("--queue", help="Only queue them: `dambench queue work` carries them out.")] = False,
+    retry: Annotated[bool, Option("--retry", help="Also runs that have failed before.")] = False,
+    *,
+    where: Chosen,
+    device: Annotated[str, Option("--device", help="cuda:0,1 or cpu [default: all GPUs, or the processors].")] = "",
+    hook: Hook = "",
+    db: Db = None,
+    as_json: Json = False,
+) -> int:
+    """Make a whole table: all runs of a suite that are missing, in an order that makes it useful at any time."""
+    hooks.use(hook)
+    if name is None:
+        known = grids.shipped()
+        if as_json:
+            print(json.dumps(known))
+        else:
+            table(["suite", "what"], [[each, what] for each, what in known.items()])
+        return 0
+    place = data_path(data)
+    if data is not None and place is not None and not place.exists():
+        raise BadInput(f"--data {data!r}: there is no such folder or file.", field="data")
+    grid = grids.suite(name, "" if place is None else str(place))
+    path = db or stored.default_path()
+    stored.check(path)
+    return make(grid, path, Asked(dry_run, queue, retry, where, device), as_json)

@@ -1,0 +1,1 @@
+"""Suites: whole tables as data, each a file in the form of a sweep."""
