@@ -31,6 +31,8 @@ def suite(
 ) -> int:
     """Make a whole table: all runs of a suite that are missing, in an order that makes it useful at any time."""
     hooks.use(hook)
+    path = db or stored.default_path()
+    stored.check(path)
     if name is None:
         known = grids.shipped()
         if as_json:
@@ -42,6 +44,4 @@ def suite(
     if data is not None and place is not None and not place.exists():
         raise BadInput(f"--data {data!r}: there is no such folder or file.", field="data")
     grid = grids.suite(name, "" if place is None else str(place))
-    path = db or stored.default_path()
-    stored.check(path)
     return make(grid, path, Asked(dry_run, queue, retry, where, device), as_json)
