@@ -167,7 +167,8 @@ def test_what_is_said_before_a_command_is_taken_notice_of_or_refused(
     needed = [param for param in COMMANDS[words].params if param.required]
     rest = [word for param in needed for word in ([param.opts[0], "x.svg"] if param.opts[0][0] == "-" else ["runs"])]
     rest += ["--check", "--method", "dm", "--dataset", "digits"] if words == ("run",) else []
-    rest += ["others"] if words == ("compare",) else []
+    rest += {("compare",): ["others"], ("queue", "move"): ["--first"]}.get(words, [])
+    rest = ["1", "runs"] if words == ("queue", "priority") else rest
     if words == ("sweep",):
         (tmp_path / "grid.toml").write_text('[grid]\nseed = [0, 1]\n[run]\nmethod = "random"\ndataset = "digits"\n')
         rest = [str(tmp_path / "grid.toml")]
