@@ -12,16 +12,16 @@ from typer import Argument, Option
 from dambench.cli import plans
 from dambench.cli.arguments import Commands
 from dambench.cli.executors import Chosen, executor_options
-from dambench.cli.options import Db, Json, Settings, request_options, requests_of
+from dambench.cli.options import Db, EvaluatorSettings, Json, Settings, request_options, requests_of
 from dambench.cli.output import say, table
 from dambench.cli.plans import SettledRun
 from dambench.cli.process import foreground
-from dambench.cli.queueing import carry_out, in_words, queue_settled, threads_of_one
+from dambench.cli.queueing import carry_out, evaluated, in_words, queue_settled, threads_of_one, words_of
 from dambench.cli.signals import EXIT_CODES
 from dambench.cli.store import open_store
-from dambench.core import config
+from dambench.core import config, registry
 from dambench.core import sweep as grids
-from dambench.core.errors import BadInput
+from dambench.core.errors import BadInput, named
 from dambench.core.sanitize import counted, display
 from dambench.core.sweep import Point
 from dambench.core.units import duration
@@ -156,6 +156,44 @@ def add(
     others = len(settled) - len(missing) - len(done)
     more = f", {others} run or have failed" if others else ""
     say(f"{counted(len(added.new), 'run')} queued{there}{over}{more}. `dambench queue work` carries them out.")
+    return 0
+
+
+@app.command("evaluate")
+@request_options(
+    evaluate_on="those of the run",
+    eval_repeats="as the run",
+    protocol="the run's",
+    device="the run's",
+    threads="the queued run's",
+    name="",
+    tags="",
+)
+def evaluate(
+    ids: Annotated[list[str], Argument(metavar="ID…", help="Of runs, or of queued ones that are to become some.")],
+    *,
+    given: dict[str, Any],
+    evaluator: Annotated[str, Option(help="What is measured of the set.")] = "accuracy",
+    settings: EvaluatorSettings = None,
+    priority: Annotated[int, Option(min=-1000, max=1000, help="Higher ones come first.")] = 0,
+    db: Db = None,
+) -> int:
+    """Queue the evaluation of sets, as `dambench evaluate`: of a queued run once it has made its own."""
+    named("evaluator", evaluator, registry.names("evaluators"))
+    config.settings(settings or [], ("evaluator",))
+    config.read(config.Request, config.overlay({}, given), "the request")
+    words = words_of(given, evaluator, settings or [])
+    with open_store(db) as store:
+        for prefix in ids:
+            evaluated(Queue(store), prefix, words)
+    with open_store(db, write=True) as store:
+        queue = Queue(store)
+        runs = [evaluated(queue, prefix, words, threads=given["threads"], priority=priority) for prefix in ids]
+        added = queue.add(runs)
+    for one in added.new:
+        print(one.id)
+    there = f", {len(added.there)} were there already" if added.there else ""
+    say(f"{counted(len(added.new), 'evaluation')} queued{there}. `dambench queue work` carries them out.")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,13 +11,16 @@ from dambench.cli.executors import Chosen
 from dambench.cli.output import say
 from dambench.cli.plans import SettledRun
 from dambench.cli.process import Foreground
-from dambench.core import files
+from dambench.cli.shared_work import experts_first
+from dambench.core import config, files
 from dambench.core import sweep as grids
 from dambench.core.config import Request
+from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted
+from dambench.runner import processes
 from dambench.runner.executors.devices import named_devices
 from dambench.runner.worker import WorkDone, Worker
-from dambench.store.queue import Added, Queue
+from dambench.store.queue import PENDING, Added, Queue
 from dambench.store.records import QueuedRun
 from dambench.store.runs import Store
 
@@ -37,19 +40,19 @@ def to_queue(queue: Queue, job: "Job", request: Request, threads: int, **facts: 
     data = request.data or os.environ.get("DAMBENCH_DATA") or None
     if data:  # who begins it may be elsewhere
         request = msgspec.structs.replace(request, data=str(files.user_path(data).absolute()))
-    config, asked = job.config, request.device or "auto"
+    settled, asked = job.config, request.device or "auto"
     return queue.new(
         grids.file_of(request),
         **{
-            "method": config.method.name,
+            "method": settled.method.name,
             "dataset": job.card.label,
-            "ipc": config.ipc,
-            "network": config.network,
-            "protocol": config.protocol.label,
-            "seed": config.seed,
-            "key": f"{config.sha256} {job.card.sha256}",
+            "ipc": settled.ipc,
+            "network": settled.network,
+            "protocol": settled.protocol.label,
+            "seed": settled.seed,
+            "key": f"{settled.sha256} {job.card.sha256}",
             "threads": request.threads or threads,
-            "device": "" if asked.lower() == "auto" else config.execution.device,
+            "device": "" if asked.lower() == "auto" else settled.execution.device,
             **facts,
         },
     )
@@ -62,7 +65,7 @@ def queue_settled(store: Store, settled: Sequence[SettledRun], tag: str, threads
         What is in the queue now for them.
     """
     queue = Queue(store)
-    runs: list[QueuedRun] = []
+    runs: list[tuple[QueuedRun, Job]] = []
     again: dict[str, str] = {}
     rows = {
         row.id: row for row in store.runs("id in (select value from json_each(?))", _json([one.run for one in settled]))
@@ -75,7 +78,8 @@ def queue_settled(store: Store, settled: Sequence[SettledRun], tag: str, threads
                 diverged = row.diverged_at is not None and row.state == "failed"
                 again[over.uid] = secrets.token_hex(16) if diverged else row.uid
                 continue
-            runs.append(to_queue(queue, one.job, one.point.request, threads, tag=tag))  # which is there already
+            there = to_queue(queue, one.job, one.point.request, threads, tag=tag)  # its key is in the queue
+            runs.append((there, one.job))
             continue
         new = to_queue(
             queue,
@@ -91,8 +95,8 @@ def queue_settled(store: Store, settled: Sequence[SettledRun], tag: str, threads
         )
         if row is not None and not (row.diverged_at is not None and row.state == "failed"):
             new = msgspec.structs.replace(new, uid=row.uid, id=row.id, run=row.uid)
-        runs.append(new)
-    return queue.add(runs, again)
+        runs.append((new, one.job))
+    return queue.add(experts_first(queue, runs, tag), again)
 
 
 def _json(values: Sequence[str]) -> str:
@@ -123,3 +127,45 @@ def in_words(tally: WorkDone) -> str:
     failed = f", {len(tally.failed)} failed" if tally.failed else ""
     left = f"; {counted(len(tally.left), 'run')} need a device that this worker has not" if tally.left else ""
     return f"{counted(len(tally.finished), 'run')} finished{failed}{left}."
+
+
+def words_of(given: Mapping[str, Any], evaluator: str, settings: Sequence[str]) -> list[str]:
+    """The words after `dambench evaluate ID` that say the same as these options."""
+    words = ["--evaluator", evaluator, *(word for pair in settings for word in ("--set", pair))]
+    for option in config.options():
+        value = given.get(option.name)
+        if value is None:
+            continue
+        values = value if option.repeated else [",".join(value)] if isinstance(value, list) else [str(value)]
+        words += [word for one in values for word in (option.flag, one)]
+    return words
+
+
+def evaluated(
+    queue: Queue, prefix: str, words: Sequence[str], threads: int | None = None, priority: int = 0
+) -> QueuedRun:
+    """The evaluation of a run, or of a queued one that is to become a run, as it is queued.
+
+    Raises:
+        BadInput: there is no such run, or it has made no set and never will.
+    """
+    found = queue.all("id = ?", prefix) or queue.all("id >= ? and id < ?", prefix, f"{prefix}\U0010ffff")
+    pending = [one for one in found if one.command == "run" and one.state in PENDING]
+    about = {"command": "evaluate", "key": "", "priority": priority}
+    if len(pending) == 1:
+        (one,) = pending
+        facts = {
+            name: getattr(one, name) for name in ("method", "dataset", "ipc", "network", "protocol", "seed", "tag")
+        }
+        of, count = one.run, threads or one.threads
+        about |= {"after": [one.uid], "device": one.device} | facts
+    else:
+        row = queue.store.run(prefix)
+        if row.state != "finished" or row.deleted_at:
+            raise BadInput(f"The run {row.id} is {processes.state(row)}, and not in the queue: it will have no set.")
+        facts = {name: getattr(row, name) for name in ("method", "dataset", "ipc", "network", "protocol", "seed")}
+        of, count = row.uid, threads or 0
+        about |= facts
+    about["method"] = f"evaluation of {about['method']}"
+    about["key"] = f"evaluate {of} {msgspec.json.encode(list(words)).decode()}"
+    return queue.new({"of": of, "words": list(words)}, threads=count, **about)

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping
-from contextlib import closing, redirect_stderr
+from contextlib import closing, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class BegunChild:
         with pytest.MonkeyPatch.context() as there:
             there.setenv(processes.QUEUED, environ.get(processes.QUEUED, ""))
             text = io.StringIO()
-            with redirect_stderr(text):
+            with redirect_stderr(text), redirect_stdout(text):
                 self._code = run_cli(arguments)
         self.log.write_text(text.getvalue())
         self.run = ""

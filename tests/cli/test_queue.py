@@ -157,3 +157,37 @@ def test_a_report_queues_what_its_tables_lack_once(
     assert printed(capsys, "queue", "work")["finished"] == [other["id"]]
     assert run_cli(["report"]) == 0
     assert "without seed" not in capsys.readouterr().out
+
+
+def test_the_set_of_a_queued_run_is_evaluated_once_it_is_made(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (made,) = printed(capsys, "queue", "add", *RANDOM)["queued"]
+    assert run_cli(["queue", "evaluate", made, "--evaluate-on", "mlp", "--eval-repeats", "2", "--priority", "1"]) == 0
+    evaluation = capsys.readouterr().out.strip()
+    assert run_cli(["queue", "list"]) == 0
+    assert f"waits for {made} (waiting)" in capsys.readouterr().out
+    assert printed(capsys, "queue", "work")["finished"] == [made, evaluation]
+    shown = printed(capsys, "show", evaluation)
+    assert shown["run"]["evaluates"] == f"{made}'s set"
+    assert [(score["network"], score["repeat"]) for score in shown["scores"]] == [("mlp-d2-w128", n) for n in (0, 1)]
+    assert run_cli(["queue", "evaluate", made, "--evaluator", "nothing"]) == 2
+    assert run_cli(["queue", "evaluate", "zzz"]) == 2
+
+
+def test_experts_that_runs_share_are_trained_once_and_before_them(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"experts": 2, "epochs": 2, "max_start": 1, "expert_epochs": 1, "steps": 2, "lr_expert": 0.02}
+    words = [word for name, value in options.items() for word in ("--set", f"method.{name}={value}")]
+    mtt = ["--method", "mtt", "--iterations", "1", *words]
+    queued = printed(capsys, "queue", "add", *RANDOM[2:], *mtt, "--seeds", "0-1")["queued"]
+    listed = _list(capsys)["runs"]
+    assert [run["command"] for run in listed] == ["experts", "run", "run"]
+    assert [run["after"] for run in listed[1:]] == [[listed[0]["uid"]]] * 2
+    assert printed(capsys, "queue", "work")["finished"] == queued
+    assert [command[0] for command in begun] == ["experts", "run", "run"]
+    (pool,) = (pool for pool in printed(capsys, "experts", "list") if pool["about"]["what"] == "trajectories")
+    assert pool["count"] == 2
+    for run in queued[1:]:  # nothing was left for them to train
+        assert not [event for event in printed(capsys, "show", run)["warnings"] if "are kept" in event]

@@ -18,7 +18,7 @@ from dambench.core.sanitize import display
 from dambench.runner import processes
 from dambench.runner.executors import Outcome, Site, Wishes, environment_of
 from dambench.runner.executors.devices import Device, chosen, processors
-from dambench.store.queue import Queued
+from dambench.store.queue import Queue, Queued
 from dambench.store.rows import RunRow
 
 SHARE = 0.85
@@ -136,6 +136,9 @@ class LocalExecutor:
             self._launch(handle, ["experts", "train", *words, *device], database=False)
             return
         made = self._site.store.with_uid(str(queued.request.get("of", "")))
+        if made is None:  # where the run that was queued had been made before
+            before = Queue(self._site.store).with_uids(queued.after)
+            made = next((row for one in before if (row := self._site.store.with_uid(one.run))), None)
         if made is None:
             raise BadInput("The run whose set is to be evaluated is not in the database.")
         self._launch(handle, ["evaluate", made.id, *words, *device])
