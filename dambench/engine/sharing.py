@@ -93,12 +93,14 @@ def _on(job: Job, execution: Any) -> Job:
 
 
 def _without_batch_norm(network: str) -> str:
-    """The same network with instance norm, where the family has it; else the ConvNet."""
-    try:
-        module, options = networks.parse(network)
-        return networks.spell(module, msgspec.structs.replace(options, norm="instance"))
-    except (BadInput, TypeError, AttributeError, ValueError):
-        return "convnet"
+    """The same network with instance norm, said by name so that no recipe's norm is taken; else the ConvNet."""
+    module, options = networks.parse(network)
+    words = module.PARTS.get("norm", {})
+    word = next((word for word, norm in words.items() if norm == "instance"), "") if isinstance(words, dict) else ""
+    if not word:
+        return "convnet-in"
+    name = networks.spell(module, msgspec.structs.replace(options, norm="instance"))
+    return name if name.endswith(f"-{word}") else f"{name}-{word}"
 
 
 def lead(ranks: Ranks, job: Job, policy: Policy, state: State | None) -> None:

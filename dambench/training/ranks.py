@@ -10,6 +10,7 @@ Tensors on a CPU travel by gloo, those on a GPU by NCCL.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -52,7 +53,9 @@ class Ranks:
         store.set(f"ready {rank}", "yes")
         for other in range(size):
             self._until(lambda other=other: store.check([f"ready {other}"]))  # type: ignore[misc]
+        hook = sys.excepthook
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        sys.excepthook = hook  # torch's writes the rank before each line, once more for each group
 
     @property
     def is_first(self) -> bool:

@@ -81,8 +81,9 @@ def test_two_processes_make_the_set_that_one_makes(monkeypatch: pytest.MonkeyPat
     [
         (["--method", "mtt"], "2 processes cannot share a run of mtt: they share classes"),
         (["--method", "random"], "cannot share a run of random"),
-        (["--method", "dm", "--network", "convnet-d1-w4-bn"], "--network convnet-d1-w4."),
+        (["--method", "dm", "--network", "convnet-d1-w4-bn"], "--network convnet-d1-w4-in."),
         (["--method", "datadam"], "the statistics of its BatchNorm are of images of all"),
+        (["--method", "datadam"], "--network convnet-d2-w32-in."),
         (["--method", "dm", "--ranks", "11"], "11 processes cannot share 10 classes of digits"),
         (["--method", "dm", "--device", "cuda:0,1"], "is not there"),
         (["--method", "dm", "--device", "cpu,cpu,cpu"], "names 3 devices, and --ranks 2 asks for 2"),
@@ -99,6 +100,11 @@ def test_what_cannot_be_shared_is_refused_in_a_sentence(
     err = capsys.readouterr().err
     assert sentence in err
     assert not Path(os.environ["DAMBENCH_DB"]).exists()
+
+
+def test_the_network_that_is_proposed_instead_can_be_shared() -> None:
+    job = _job(method="datadam", network="convnet-d2-w32-in", ranks=2)
+    assert job.config.execution.devices == ("cpu", "cpu")
 
 
 def test_a_method_from_outside_shares_nothing_unless_it_says_so() -> None:
