@@ -37,6 +37,7 @@ NAMES = (
     "testpass",
     "recording",
     "store",
+    "queue",
     "memory",
 )
 """The benchmarks, each a module with `contest(scene)`."""

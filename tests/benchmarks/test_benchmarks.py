@@ -28,7 +28,10 @@ def held(name: str) -> records.Record:
     return records.record(name, contest, QUICK, results, machine("cpu"), 0.25, "a note")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "start"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "queue")) for name in NAMES if name != "start"],
+)
 def test_every_form_of_a_benchmark_measures_and_is_recorded(name: str, tmp_path: Path) -> None:
     one = held(name)
     path = tmp_path / "records.jsonl"
