@@ -187,8 +187,10 @@ class LocalExecutor:
 
     def _by_code(self, handle: LocalHandle, code: int | None) -> Outcome:
         """How a process without a run ended."""
-        if code == 0:
+        if code == 0 and handle.queued.command == "experts":
             return Outcome("finished")
+        if code == 0:
+            return Outcome("failed", "its process ended well, and its run is not in the database")
         if handle.asked or code in (129, 130, 143):
             return Outcome("stopped", "stopped before it began")
         if code is None or code < 0:
