@@ -1,56 +1,31 @@
-"""The list of queued runs: draws the lines that can be seen, and of those only the ones that have changed."""
+"""The list of queued runs."""
 
 from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.segment import Segment
-from textual.binding import Binding, BindingType
-from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
-from textual.widget import Widget
 
 from dambench.core.sanitize import display
 from dambench.tui.models.columns import cell, plain
 from dambench.tui.models.queue_page import STATES, QueueLine
-from dambench.tui.resilient import Resilient
+from dambench.tui.widgets.row_list import RowList
 
 
-class QueueTable(Resilient, Widget, can_focus=True):
+class QueueTable(RowList):
     """Queued runs, a line each, in the order of their turn."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "runs--head",
-        "runs--cursor",
-        "runs--good",
-        "runs--bad",
-        "runs--odd",
-        "runs--quiet",
-    }
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "step(1)", "Down", show=False),
-        Binding("up,k", "step(-1)", "Up", show=False),
-        Binding("pagedown,ctrl+f", "page(2)", "Page down", show=False),
-        Binding("pageup,ctrl+b", "page(-2)", "Page up", show=False),
-        Binding("ctrl+d", "page(1)", "Half a page down", show=False),
-        Binding("ctrl+u", "page(-1)", "Half a page up", show=False),
-        Binding("home,g", "end(False)", "First run", show=False),
-        Binding("end,G", "end(True)", "Last run", show=False),
-    ]
     STYLES: ClassVar[dict[str, str]] = {"taken": "runs--good", "failed": "runs--bad", "paused": "runs--odd"}
 
     class Highlighted(Message):
         """The cursor is at another queued run."""
 
     def __init__(self, *, ascii_only: bool = False) -> None:
-        super().__init__()
+        super().__init__(ascii_only=ascii_only)
         self.lines: Sequence[QueueLine] = ()
-        self.at = 0
         self.marks: set[str] = set()
         """The uids of those that are marked."""
-        self._ascii = ascii_only
-        self._top = 0
-        self._drawn: list[Strip] = []
 
     @property
     def line(self) -> QueueLine | None:
@@ -69,21 +44,12 @@ class QueueTable(Resilient, Widget, can_focus=True):
         self.marks &= {line.one.uid for line in lines}
         self.redraw()
 
-    def action_step(self, by: int) -> None:
-        self._go(self.at + by)
+    @property
+    def count(self) -> int:
+        return len(self.lines)
 
-    def action_page(self, halves: int) -> None:
-        self._go(self.at + halves * max(1, (self.size.height - 1) // 2))
-
-    def action_end(self, last: bool) -> None:
-        self._go(len(self.lines) - 1 if last else 0)
-
-    def _go(self, at: int) -> None:
-        at = max(0, min(at, len(self.lines) - 1))
-        if at != self.at:
-            self.at = at
-            self.redraw()
-            self.post_message(self.Highlighted())
+    def highlighted(self) -> Message:
+        return self.Highlighted()
 
     def on_resize(self) -> None:
         self.redraw()
@@ -92,8 +58,7 @@ class QueueTable(Resilient, Widget, can_focus=True):
         """Draw the lines that have changed."""
         if not self.size:
             return
-        room = max(1, self.size.height - 1)
-        self._top = max(min(self._top, self.at, len(self.lines) - room), self.at - room + 1, 0)
+        self._scroll()
         texts = [self._texts(line) for line in self.lines]
         heads = ["#", "STATE", "RUN", "WHAT", "SEED", "DEVICE", "WHEN", "WHY"]
         widths = (
@@ -108,7 +73,7 @@ class QueueTable(Resilient, Widget, can_focus=True):
         style = self.rich_style
         head_style = style + self.get_component_rich_style("runs--head", partial=True)
         drawn = [Strip([Segment("  " + self._row(heads, widths), head_style)])]
-        for index, row in enumerate(texts[self._top : self._top + room], start=self._top):
+        for index, row in enumerate(texts[self._top : self._top + self._lines], start=self._top):
             line, line_style = self.lines[index], style
             if index == self.at:
                 line_style += self.get_component_rich_style("runs--cursor", partial=True)
@@ -117,15 +82,7 @@ class QueueTable(Resilient, Widget, can_focus=True):
             bar = (">" if self._ascii else "▌") if index == self.at else " "
             mark = "*" if line.one.uid in self.marks else " "
             drawn.append(Strip([Segment(f"{bar}{mark}{self._row(row, widths)}", line_style)]))
-        drawn = [strip.adjust_cell_length(self.size.width, style) for strip in drawn[: self.size.height]]
-        drawn += [Strip.blank(self.size.width, style)] * (self.size.height - len(drawn))
-        before, self._drawn = self._drawn, drawn
-        if len(before) != len(drawn):
-            self.refresh()
-            return
-        for y, (old, new) in enumerate(zip(before, drawn, strict=True)):
-            if old != new:
-                self.refresh(Region(0, y, self.size.width, 1))
+        self._put([strip.adjust_cell_length(self.size.width, style) for strip in drawn[: self.size.height]])
 
     def _texts(self, line: QueueLine) -> list[str]:
         one = line.one
@@ -149,11 +106,3 @@ class QueueTable(Resilient, Widget, can_focus=True):
             cell(text, width, right=index in right, ascii_only=self._ascii)
             for index, (text, width) in enumerate(zip(texts, widths, strict=True))
         )
-
-    def render_line(self, y: int) -> Strip:
-        return self._drawn[y] if y < len(self._drawn) else Strip.blank(self.size.width, self.rich_style)
-
-    def notify_style_update(self) -> None:
-        super().notify_style_update()
-        self._drawn = []
-        self.redraw()

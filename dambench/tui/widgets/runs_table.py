@@ -6,41 +6,20 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
-from textual.binding import Binding, BindingType
-from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
-from textual.widget import Widget
 
 from dambench.store.rows import ListedRun
 from dambench.tui.models.columns import COLUMNS, cell, heads, layout, value
-from dambench.tui.resilient import Resilient
+from dambench.tui.widgets.row_list import RowList
 
 MARGIN = 2
 """Cells before the first column: the cursor and the mark."""
 
 
-class RunsTable(Resilient, Widget, can_focus=True):
+class RunsTable(RowList):
     """Runs, a line each, of which only those around the cursor are known."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "runs--head",
-        "runs--cursor",
-        "runs--good",
-        "runs--bad",
-        "runs--odd",
-        "runs--quiet",
-    }
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "step(1)", "Down", show=False),
-        Binding("up,k", "step(-1)", "Up", show=False),
-        Binding("pagedown,ctrl+f", "page(2)", "Page down", show=False),
-        Binding("pageup,ctrl+b", "page(-2)", "Page up", show=False),
-        Binding("ctrl+d", "page(1)", "Half a page down", show=False),
-        Binding("ctrl+u", "page(-1)", "Half a page up", show=False),
-        Binding("home,g", "end(False)", "First run", show=False),
-        Binding("end,G", "end(True)", "Last run", show=False),
-    ]
     STYLES: ClassVar[dict[str, str]] = {
         "running": "runs--good",
         "failed": "runs--bad",
@@ -54,12 +33,10 @@ class RunsTable(Resilient, Widget, can_focus=True):
         """The cursor is at another run."""
 
     def __init__(self, *, ascii_only: bool = False) -> None:
-        super().__init__()
+        super().__init__(ascii_only=ascii_only)
         self.numbers: Sequence[int] = ()
         """The numbers of all runs, in their order."""
         self.rows: Mapping[int, ListedRun] = {}
-        self.at = 0
-        """The index of the cursor."""
         self.marks: dict[int, str] = {}
         """By number, so that no other run of that number is taken for it, what is marked."""
         self.columns: list[str] = []
@@ -68,11 +45,8 @@ class RunsTable(Resilient, Widget, can_focus=True):
         self.left_out = 0
         """The number of them for which there is no room."""
         self.order, self.down = "age", True
-        self._ascii = ascii_only
-        self._top = 0
         self._heads: dict[str, str] = {}
         self._layout: list[tuple[str, int]] = []
-        self._drawn: list[Strip] = []
 
     @property
     def number(self) -> int | None:
@@ -111,25 +85,12 @@ class RunsTable(Resilient, Widget, can_focus=True):
         )
         self.redraw()
 
-    def action_step(self, by: int) -> None:
-        self._go(self.at + by)
-
-    def action_page(self, halves: int) -> None:
-        self._go(self.at + halves * max(1, self._lines // 2))
-
-    def action_end(self, last: bool) -> None:
-        self._go(len(self.numbers) - 1 if last else 0)
-
-    def _go(self, at: int) -> None:
-        at = max(0, min(at, len(self.numbers) - 1))
-        if at != self.at:
-            self.at = at
-            self.redraw()
-            self.post_message(self.RunHighlighted())
-
     @property
-    def _lines(self) -> int:
-        return max(1, self.size.height - 1)
+    def count(self) -> int:
+        return len(self.numbers)
+
+    def highlighted(self) -> Message:
+        return self.RunHighlighted()
 
     @property
     def numbers_on_screen(self) -> list[int]:
@@ -143,31 +104,15 @@ class RunsTable(Resilient, Widget, can_focus=True):
         """Draw the lines that have changed."""
         if not self.size:
             return
-        # The cursor is seen, and no line stays empty that has a run to show.
-        self._top = max(min(self._top, self.at, len(self.numbers) - self._lines), self.at - self._lines + 1, 0)
+        self._scroll()
         if any(number not in self.rows for number in self.numbers_on_screen):
             return  # what is there stays until the rows have come
-        lines = [
-            self._head(),
-            *(self._line(index) for index in range(self._top, self._top + len(self.numbers_on_screen))),
-        ]
-        blank = Strip.blank(self.size.width, self.rich_style)
-        lines += [blank] * (self.size.height - len(lines))
-        before, self._drawn = self._drawn, lines
-        if len(before) != len(lines):
-            self.refresh()
-            return
-        for y, (old, new) in enumerate(zip(before, lines, strict=True)):
-            if old != new:
-                self.refresh(Region(0, y, self.size.width, 1))
-
-    def render_line(self, y: int) -> Strip:
-        return self._drawn[y] if y < len(self._drawn) else Strip.blank(self.size.width, self.rich_style)
-
-    def notify_style_update(self) -> None:
-        super().notify_style_update()
-        self._drawn = []
-        self.redraw()
+        self._put(
+            [
+                self._head(),
+                *(self._line(index) for index in range(self._top, self._top + len(self.numbers_on_screen))),
+            ]
+        )
 
     def _head(self) -> Strip:
         parts = [cell(self._heads[name], width, right=COLUMNS[name].number) for name, width in self._layout]
