@@ -27,7 +27,9 @@ class Choosing(NamedTuple):
 
 
 def chosen(store: Store, words: Sequence[str], *, deleted: bool = False) -> Choosing:
-    """Find the runs that the words of a command mean, each once: those of ids as they were said, else oldest first.
+    """Look up the runs that a command line names, by ids or by a filter, without duplicates.
+
+    Ids keep their order; the runs of a filter are sorted, the oldest first.
 
     Args:
         words: all ids, or all words of a filter, which hold together.

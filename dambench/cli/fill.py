@@ -26,8 +26,8 @@ from dambench.tui.models.request import of_run, to_toml
 TAG = "fill"
 
 
-def lacking(store: Store, board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> list[Request]:
-    """Requests for what the tables of a leaderboard lack: baselines, and seeds that others have, each once.
+def missing_requests(store: Store, board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> list[Request]:
+    """Requests for the baselines that a leaderboard lacks, and for the seeds that only other rows of a place have.
 
     Raises:
         BadInput: a run is of settings that this dambench does not know.
@@ -76,7 +76,7 @@ def _of_seeds(store: Store, run: str, seeds: Sequence[int]) -> list[Request]:
     return config.read(Request, fields, f"the run {row.id}").each_seed()
 
 
-def fill(path: Path, requests: Sequence[Request], without: Sequence[Missing]) -> int:
+def queue_missing(path: Path, requests: Sequence[Request], without: Sequence[Missing]) -> int:
     """Queue what is lacking, all or nothing, and say what it is.
 
     Args:

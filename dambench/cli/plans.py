@@ -212,6 +212,7 @@ def as_json(grid: Sweep, planned: Sequence[PlannedRun], notes: Sequence[str]) ->
 
 
 def named(point: Point) -> str:
+    """The settings of a run by which it differs from the others of its sweep: `method dm, ipc 10`; empty: none."""
     return ", ".join(f"{axis} {shown(value)}" for axis, value in point.settings.items() if value is not None)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
-from dambench.cli.fill import fill, lacking
+from dambench.cli.fill import missing_requests, queue_missing
 from dambench.cli.options import Db, Filter, NamesFile
 from dambench.cli.output import say
 from dambench.cli.store import open_store
@@ -61,8 +61,8 @@ def report(
             if shown != ACCURACY and not board.tables:
                 raise BadInput(f"No finished run has the metric {shown.full_name}: `dambench evaluate` measures one.")
             if filled:
-                wanted = lacking(store, board, *axes)
-                return fill(path, wanted, [one for one in board.baselines.missing if not one.words])
+                requests = missing_requests(store, board, *axes)
+                return queue_missing(path, requests, [one for one in board.baselines.missing if not one.words])
             names.check(board)
             text = render(chosen, board, *axes, short=short)
     else:

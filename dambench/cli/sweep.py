@@ -88,8 +88,8 @@ def _queue(store: Store, grid: Sweep, planned: Sequence[PlannedRun], retry: bool
         if one.standing == "failed" and not retry:
             which = f"{plans.named(one.point)}, seed {one.point.seed}: run {one.run}"
             say(f"{which} has failed before; --retry tries it again")
-    wanted = ("new", "to resume", "running", *(["failed"] if retry else []))
-    missing = [one for one in planned if isinstance(one, SettledRun) and one.standing in wanted]
+    to_make = ("new", "to resume", "running", *(["failed"] if retry else []))
+    missing = [one for one in planned if isinstance(one, SettledRun) and one.standing in to_make]
     # One at a time has all threads, as if it were alone; several share them.
     added = queue_settled(store, missing, grid.tag, threads_of_one(where.workers))
     _tag(store, grid, [one.run for one in planned if one.run])

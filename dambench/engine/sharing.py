@@ -127,12 +127,14 @@ def description(job: Job) -> bytes:
     return json.dumps(about_job).encode()
 
 
-def follow(ranks: Callable[[torch.device], Ranks], rank: int, told: bytes, say: Callable[[str], None]) -> None:
+def follow(
+    ranks: Callable[[torch.device], Ranks], rank: int, description_of_first: bytes, say: Callable[[str], None]
+) -> None:
     """Do what a rank but the first does in a run, from its beginning to its end.
 
     Args:
         ranks: joins the others.
-        told: what `description` gave on the first.
+        description_of_first: what `description` gave on the first rank.
 
     Raises:
         BadInput: this machine lacks something that the first one has.
@@ -140,13 +142,13 @@ def follow(ranks: Callable[[torch.device], Ranks], rank: int, told: bytes, say: 
     """
     from dambench.engine.settle import reopen
 
-    job_told = json.loads(told)
+    described = json.loads(description_of_first)
     here = [__version__, str(torch.__version__)]
-    if job_told["version"] != here:
-        raise BadInput(f"The first rank is dambench, torch {job_told['version']}, and this one is {here}.")
-    config = msgspec.convert(job_told["config"], RunConfig)
-    own = msgspec.structs.replace(config.execution, device=config.execution.devices[rank], threads=job_told["threads"])
-    job = reopen(msgspec.structs.replace(config, execution=own), job_told["data"], "", {}, None, say)
+    if described["version"] != here:
+        raise BadInput(f"The first rank is dambench, torch {described['version']}, and this one is {here}.")
+    config = msgspec.convert(described["config"], RunConfig)
+    own = msgspec.structs.replace(config.execution, device=config.execution.devices[rank], threads=described["threads"])
+    job = reopen(msgspec.structs.replace(config, execution=own), described["data"], "", {}, None, say)
     job.policy.apply()
     problem = open_problem(job, open_parts(job).train)
     with closing(ranks(job.policy.device)) as joined:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -52,7 +52,7 @@ class Ranks:
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
         store.set(f"ready {rank}", "yes")
         for other in range(size):
-            self._until(lambda other=other: store.check([f"ready {other}"]))  # type: ignore[misc]
+            self._until(partial(store.check, [f"ready {other}"]))
         hook = sys.excepthook
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         sys.excepthook = hook  # torch's writes the rank before each line, once more for each group
@@ -171,6 +171,7 @@ def prefixed(place: Any, run: int) -> Any:
 def meeting_place() -> Any:
     """What the ranks of this process's run find each other by: a file of `dambench run`'s own, or torchrun's store."""
     if path := os.environ.get("DAMBENCH_RANKS"):
+        # Public and documented, but torch's stubs do not name it.
         return dist.FileStore(path, int(os.environ["WORLD_SIZE"]))  # type: ignore[attr-defined]
     return _of_torchrun()
 

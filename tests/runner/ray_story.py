@@ -13,8 +13,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import update_wrapper
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import ray
 from ray.cluster_utils import Cluster
@@ -171,13 +173,14 @@ def node(story: Story) -> None:
 def version(story: Story) -> None:
     """A host with another source of dambench."""
     here = remote.about_here()
-    remote.about_here = lambda: here._replace(code="another")  # type: ignore[assignment]
-    remote.about_here.__wrapped__ = lambda: here
+    # What hosts are asked is that which this one's is made from: they are as they were, and this one is another.
+    another = update_wrapper(lambda: here._replace(code="another"), lambda: here)
     story.executor.close()
-    try:
-        story.open()
-    except BadInput as error:
-        story.outcomes.append(("", "refused", str(error)))
+    with patch.object(remote, "about_here", another):
+        try:
+            story.open()
+        except BadInput as error:
+            story.outcomes.append(("", "refused", str(error)))
 
 
 def main(base: Path, name: str, iterations: int) -> None:

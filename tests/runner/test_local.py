@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from dambench.core.errors import BadInput
+from dambench.runner import processes
 from dambench.runner.executors import Site, environment_of
 from dambench.runner.executors import local as local_module
 from dambench.runner.executors.devices import Device, gpus, named_devices
@@ -127,7 +128,7 @@ def test_a_process_that_ends_without_a_word_is_lost_and_one_that_complains_has_f
     executor = LocalExecutor(site, [Device("cpu")], None)
     ends = []
     for code in (-9, 2, 143, 0):
-        handle = LocalHandle(_queued(site), "cpu", child=Ended(code))  # type: ignore[arg-type]
+        handle = LocalHandle(_queued(site), "cpu", child=cast(processes.Child, Ended(code)))
         executor._handles.append(handle)
         outcome = executor.poll(handle)
         assert outcome is not None

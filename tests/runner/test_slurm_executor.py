@@ -1,5 +1,6 @@
 """Slurm as the executor of a queue, on a cluster that says what the test wants it to say."""
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -118,6 +119,13 @@ def test_runs_that_come_together_are_one_array_and_those_with_other_threads_anot
     assert [one.job for one in handles] == ["1_0", "1_1", "2_0", "1_2"]
 
 
+def _current(bench: Bench, queued: Queued) -> CurrentJob:
+    """The job that a run belongs to now."""
+    current = slurm_job.read(slurm_job.current_path(bench.folder, queued.run), CurrentJob)
+    assert current is not None
+    return current
+
+
 def test_a_job_is_told_who_its_run_is_and_where_everything_lies(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +139,7 @@ def test_a_job_is_told_who_its_run_is_and_where_everything_lies(
     assert spec.environ[processes.QUEUED] == f"{queued.run}:{queued.id}"
     assert spec.environ["OMP_NUM_THREADS"] == "2"
     assert (spec.environ["DAMBENCH_DATA"], spec.environ["DAMBENCH_HOME"]) == ("/data", str(tmp_path / "home"))
-    assert slurm_job.read(slurm_job.current_path(bench.folder, queued.run), CurrentJob).job == "1_0"  # type: ignore[union-attr]
+    assert _current(bench, queued).job == "1_0"
     words = bench.executor.start(bench.queued(command="experts")).spec.begin
     assert words == ("experts", "train")
 
@@ -250,7 +258,7 @@ def test_another_worker_finds_the_job_of_one_that_is_gone_and_does_not_hand_its_
     (new,) = bench.handed_over(queued)
     assert (new.job, len(bench.cluster.arrays)) == ("2_0", 2)
     assert new.spec.token != handle.spec.token
-    assert slurm_job.read(slurm_job.current_path(bench.folder, queued.run), CurrentJob).token == new.spec.token  # type: ignore[union-attr]
+    assert _current(bench, queued).token == new.spec.token
 
 
 def test_what_nobody_needs_of_a_finished_run_is_removed_and_its_log_stays(bench: Bench) -> None:
@@ -308,7 +316,7 @@ def test_options_are_those_of_sbatch() -> None:
 def test_the_executor_says_what_is_missing_before_anything_is_queued(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor_of_slurm.slurm.importlib.util, "find_spec", lambda name: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r'^--executor slurm needs submitit, which is not installed: pip install "damb'):
         executors.open_executor("slurm", bench.site, Wishes())
     with pytest.raises(
