@@ -4,6 +4,7 @@ Sajedi et al., "DataDAM: Efficient Dataset Distillation with Attention Matching"
 Attention Mixer for Efficient Dataset Distillation", CVPR 2024 workshops (and in which channels).
 """
 
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -12,6 +13,11 @@ from msgspec import Meta
 from torch import Tensor
 
 from dambench.core import config
+from dambench.core.errors import BadInput
+from dambench.core.events import Warned
+from dambench.matching.distribution import Matching, Term
+from dambench.matching.optimised import LearnedImages
+from dambench.training.problem import Network, Notice, Problem, State, Step
 
 # What plug-ins may import: see docs/plugins.md.
 __all__ = ["attention"]
@@ -77,3 +83,44 @@ def _strength(maps: Tensor, power: float, nonnegative: bool) -> Tensor:
 
 def _where(strength: Tensor) -> Tensor:
     return F.normalize(strength.sum(1).flatten(1), dim=1)
+
+
+def check_maps(network: Network, what: str) -> None:
+    """See that a network has maps.
+
+    Args:
+        what: what a method compares, for the sentence.
+
+    Raises:
+        BadInput: it has none, and so no attention.
+    """
+    if network.num_levels < 2:
+        raise BadInput(
+            f"{what}, and an MLP has no such maps: match on a network with convolutions, such as --network convnet, or "
+            "take --method dm."
+        )
+
+
+def attention_terms(network: Network, options: AttentionOptions, vectors: Callable[[Tensor], Tensor]) -> list[Term]:
+    """The attention of all activations but the last block's, and the embedding.
+
+    Args:
+        vectors: the attention of each image, from a layer's activations.
+    """
+    blocks = network.num_levels - 1  # the last level is what the classifier reads
+    of_layers = [Term("attention", block, vectors, options.attention_weight) for block in range(blocks - 1)]
+    return [*of_layers, Term("features", blocks, lambda maps: maps.flatten(1), 100 * options.balance)]
+
+
+def match_attention(
+    problem: Problem, options: AttentionOptions, terms: Callable[[Network], list[Term]], resume: State | None
+) -> Iterator[Step | Notice]:
+    """Pull the mean attention and the mean embedding of each synthetic class towards the real ones."""
+    images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
+    matching = Matching(problem, images, terms, options.batch_real, options.augmentation)
+    if len(matching.means.terms) == 1:
+        yield Warned(
+            message="A network of one block has no layer but the last, so there is no attention to match: only the "
+            "features are matched."
+        )
+    yield from matching.steps(options.iterations)

@@ -24,11 +24,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from dambench.core.config import CHECKED, UNCHECKED, Recipe
-from dambench.core.errors import BadInput
-from dambench.core.events import Warned
-from dambench.matching.attention import AttentionOptions, mixed_attention
-from dambench.matching.distribution import Matching, Term
-from dambench.matching.optimised import LearnedImages
+from dambench.matching.attention import AttentionOptions, attention_terms, check_maps, match_attention, mixed_attention
+from dambench.matching.distribution import Term
 from dambench.training.problem import Network, Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2405.01373"
@@ -81,17 +78,12 @@ def check(network: Network, options: Options) -> None:
     Raises:
         BadInput: the network has no maps, and so no attention.
     """
-    if network.num_levels < 2:
-        raise BadInput(
-            "ATOM matches where and in which channels a network is active, and an MLP has no such maps: match on a "
-            "network with convolutions, such as --network convnet, or take --method dm."
-        )
+    check_maps(network, "ATOM matches where and in which channels a network is active")
 
 
 def terms(network: Network, options: Options) -> list[Term]:
     """The attention of all activations but the last block's, over space and channels, and the embedding."""
     check(network, options)
-    blocks = network.num_levels - 1  # the last level is what the classifier reads
     vectors = partial(
         mixed_attention,
         power=options.power,
@@ -99,17 +91,9 @@ def terms(network: Network, options: Options) -> list[Term]:
         channel_weight=options.channel_weight,
         nonnegative=network.nonnegative_features,
     )
-    of_layers = [Term("attention", block, vectors, options.attention_weight) for block in range(blocks - 1)]
-    return [*of_layers, Term("features", blocks, lambda maps: maps.flatten(1), 100 * options.balance)]
+    return attention_terms(network, options, vectors)
 
 
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Pull the mean attention and the mean embedding of each synthetic class towards the real ones."""
-    images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
-    matching = Matching(problem, images, partial(terms, options=options), options.batch_real, options.augmentation)
-    if len(matching.means.terms) == 1:
-        yield Warned(
-            message="A network of one block has no layer but the last, so there is no attention to match: only the "
-            "features are matched."
-        )
-    yield from matching.steps(options.iterations)
+    yield from match_attention(problem, options, partial(terms, options=options), resume)

@@ -25,11 +25,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from dambench.core.config import CHECKED, UNCHECKED, Recipe
-from dambench.core.errors import BadInput
-from dambench.core.events import Warned
-from dambench.matching.attention import AttentionOptions, attention
-from dambench.matching.distribution import Matching, Term
-from dambench.matching.optimised import LearnedImages
+from dambench.matching.attention import AttentionOptions, attention, attention_terms, check_maps, match_attention
+from dambench.matching.distribution import Term
 from dambench.training.problem import Network, Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2310.00093"
@@ -114,29 +111,16 @@ def check(network: Network, options: Options) -> None:
     Raises:
         BadInput: the network has no maps, and so no attention.
     """
-    if network.num_levels < 2:
-        raise BadInput(
-            "DataDAM matches where in an image a network is active, and an MLP has no such maps: match on a network "
-            "with convolutions, such as --network convnet, or take --method dm."
-        )
+    check_maps(network, "DataDAM matches where in an image a network is active")
 
 
 def terms(network: Network, options: Options) -> list[Term]:
     """The attention of all activations but the last block's, and the embedding."""
     check(network, options)
-    blocks = network.num_levels - 1  # the last level is what the classifier reads
     vectors = partial(attention, power=options.power, nonnegative=network.nonnegative_features)
-    of_layers = [Term("attention", block, vectors, options.attention_weight) for block in range(blocks - 1)]
-    return [*of_layers, Term("features", blocks, lambda maps: maps.flatten(1), 100 * options.balance)]
+    return attention_terms(network, options, vectors)
 
 
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
     """Pull the mean attention maps and the mean embedding of each synthetic class towards the real ones."""
-    images = LearnedImages(problem, options.init, options.lr_images, options.momentum_images, resume)
-    matching = Matching(problem, images, partial(terms, options=options), options.batch_real, options.augmentation)
-    if len(matching.means.terms) == 1:
-        yield Warned(
-            message="A network of one block has no layer but the last, so there is no attention to match: only the "
-            "features are matched."
-        )
-    yield from matching.steps(options.iterations)
+    yield from match_attention(problem, options, partial(terms, options=options), resume)
