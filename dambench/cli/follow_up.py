@@ -8,6 +8,7 @@ import msgspec
 
 from dambench.cli.process import Foreground
 from dambench.core.config import RunConfig
+from dambench.core.events import Beginning
 from dambench.runner import processes
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
@@ -29,7 +30,6 @@ def record_follow_up(
     Returns:
         The run's id, and the exit code.
     """
-    from dambench import engine
     from dambench.cli.record import record
 
     row = None if again else _interrupted(store, job)
@@ -39,7 +39,21 @@ def record_follow_up(
         here.announce(new)  # after what is said of it: who waits for it hears that, too
         return new, record(store, new, job, here, as_json=False)
     beginning = store.beginning(row.id, here.process())
-    reopened = engine.reopen(
+    reopened = reopen(row, beginning, here)
+    here.announce(row.id)
+    here.watch.say(f"run {row.id}, resumed: {what}")
+    return row.id, record(store, row.id, reopened, here, as_json=False, beginning=beginning)
+
+
+def reopen(row: RunRow, beginning: Beginning, here: Foreground) -> "Job":
+    """Settle a run that is recorded once more, to go on with it.
+
+    Raises:
+        BadInput: what it needs is not here, or is not what it was.
+    """
+    from dambench import engine
+
+    return engine.reopen(
         msgspec.json.decode(row.config, type=RunConfig),
         row.dataset_sha256,
         row.recipe,
@@ -47,9 +61,6 @@ def record_follow_up(
         beginning.environment,
         here.watch.say,
     )
-    here.announce(row.id)
-    here.watch.say(f"run {row.id}, resumed: {what}")
-    return row.id, record(store, row.id, reopened, here, as_json=False, beginning=beginning)
 
 
 def _interrupted(store: Store, job: "Job") -> RunRow | None:

@@ -45,6 +45,10 @@ NamesFile = Annotated[
     Path | None,
     Option("--names", metavar="FILE.toml", help="What rows, columns, captions and labels are called: docs/names.md."),
 ]
+DryRun = Annotated[bool, Option("--dry-run", help="Only the plan; nothing is prepared, run or kept.")]
+OnlyQueue = Annotated[bool, Option("--queue", help="Only queue them: `dambench queue work` carries them out.")]
+Retry = Annotated[bool, Option("--retry", help="Also runs that have failed before.")]
+Devices = Annotated[str, Option("--device", help="cuda:0,1 or cpu [default: all GPUs, or the processors].")]
 Again = Annotated[bool, Option("--again", help="Also what a finished run has done already.")]
 Hook = Annotated[
     str,

@@ -12,7 +12,7 @@ from typer import Argument, Option
 from dambench.cli import plans
 from dambench.cli.arguments import Commands
 from dambench.cli.executors import Chosen, executor_options
-from dambench.cli.options import Db, EvaluatorSettings, Json, Settings, request_options, requests_of
+from dambench.cli.options import Db, Devices, EvaluatorSettings, Json, Settings, request_options, requests_of
 from dambench.cli.output import say, table
 from dambench.cli.plans import SettledRun
 from dambench.cli.process import foreground
@@ -201,7 +201,7 @@ def evaluate(
 @executor_options
 def work(
     where: Chosen,
-    device: Annotated[str, Option("--device", help="cuda:0,1 or cpu [default: all GPUs, or the processors].")] = "",
+    device: Devices = "",
     db: Db = None,
     as_json: Json = False,
 ) -> int:
@@ -250,24 +250,26 @@ def _change(
     return 0 if changed or not left else 2
 
 
-def _stop(store: Store, changed: Sequence[Queued]) -> None:
-    """Ask runs to stop with a checkpoint that are being carried out."""
-    for one in changed:
-        row = store.with_uid(one.run)
-        if row is not None and processes.state(row) in processes.ALIVE:
-            store.edit(row.id, "stop_asked", row.attempt)
+def _stopping(change: Callable[[Queue, list[str]], list[Queued]]) -> Callable[[Store, Queue, list[str]], list[Queued]]:
+    """A change after which those of its runs that are being carried out are asked to stop with a checkpoint."""
+
+    def change_and_stop(store: Store, queue: Queue, uids: list[str]) -> list[Queued]:
+        changed = change(queue, uids)
+        for one in changed:
+            row = store.with_uid(one.run)
+            if row is not None and processes.state(row) in processes.ALIVE:
+                store.edit(row.id, "stop_asked", row.attempt)
+        return changed
+
+    return change_and_stop
 
 
 @app.command("pause")
 def pause(ids: Ids = None, everything: All = False, reason: Reason = "", db: Db = None) -> int:
     """Let queued runs wait until they are resumed. One that is carried out stops with a checkpoint."""
-
-    def change(store: Store, queue: Queue, uids: list[str]) -> list[Queued]:
-        changed = queue.pause(uids, reason)
-        _stop(store, changed)
-        return changed
-
-    return _change(db, ids, everything, ("waiting", "taken"), "paused", change)
+    return _change(
+        db, ids, everything, ("waiting", "taken"), "paused", _stopping(lambda queue, uids: queue.pause(uids, reason))
+    )
 
 
 @app.command("resume")
@@ -333,10 +335,11 @@ def retry(ids: Ids = None, everything: All = False, reason: Reason = "", db: Db 
 @app.command("drop")
 def drop(ids: Ids = None, everything: All = False, reason: Reason = "", db: Db = None) -> int:
     """Take runs out of the queue. One that is carried out stops with a checkpoint, and stays a run."""
-
-    def change(store: Store, queue: Queue, uids: list[str]) -> list[Queued]:
-        changed = queue.drop(uids, reason)
-        _stop(store, changed)
-        return changed
-
-    return _change(db, ids, everything, ("waiting", "paused", "failed"), "dropped", change)
+    return _change(
+        db,
+        ids,
+        everything,
+        ("waiting", "paused", "failed"),
+        "dropped",
+        _stopping(lambda queue, uids: queue.drop(uids, reason)),
+    )

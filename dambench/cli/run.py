@@ -13,6 +13,7 @@ from dambench.cli import check as checking
 from dambench.cli.arms import record_arms
 from dambench.cli.chosen import Chosen, chosen, fitting
 from dambench.cli.console import in_terminal, refuse_console_options, run_in_console, words_after_command
+from dambench.cli.follow_up import reopen
 from dambench.cli.options import Again, Db, EvaluatorSettings, Hook, Json, Settings, request_options, requests_of
 from dambench.cli.output import Watch
 from dambench.cli.process import AGAIN, Foreground, detach, foreground
@@ -172,14 +173,7 @@ def _resume(path: Path, run_id: str, request: Request, here: Foreground, as_json
         row = store.run(run_id)
         _can_resume(row)
         beginning = store.beginning(row.id, here.process())
-        job = engine.reopen(
-            msgspec.json.decode(row.config, type=RunConfig),
-            row.dataset_sha256,
-            row.recipe,
-            json.loads(row.overrides),
-            beginning.environment,
-            here.watch.say,
-        )
+        job = reopen(row, beginning, here)
         job = engine.resumed(job, ranks_of_torchrun(request.ranks))
         here.watch.say(f"run {row.id}, resumed")
         then = partial(record_twin, store, row.id, job, request, here, again=False)

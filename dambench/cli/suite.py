@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from dambench.cli.executors import Chosen, executor_options
-from dambench.cli.options import Db, Hook, Json, data_path
+from dambench.cli.options import Db, Devices, DryRun, Hook, Json, OnlyQueue, Retry, data_path
 from dambench.cli.output import table
 from dambench.cli.sweep import Asked, make
 from dambench.core import sweep as grids
@@ -19,12 +19,12 @@ from dambench.store import runs as stored
 def suite(
     name: Annotated[str | None, Argument(metavar="[NAME]", help="Alone: which there are.")] = None,
     data: Annotated[str | None, Option("--data", help="Your folder or .npz file, for the suite mine.")] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Only the plan; nothing is prepared, run or kept.")] = False,
-    queue: Annotated[bool, Option("--queue", help="Only queue them: `dambench queue work` carries them out.")] = False,
-    retry: Annotated[bool, Option("--retry", help="Also runs that have failed before.")] = False,
+    dry_run: DryRun = False,
+    queue: OnlyQueue = False,
+    retry: Retry = False,
     *,
     where: Chosen,
-    device: Annotated[str, Option("--device", help="cuda:0,1 or cpu [default: all GPUs, or the processors].")] = "",
+    device: Devices = "",
     hook: Hook = "",
     db: Db = None,
     as_json: Json = False,

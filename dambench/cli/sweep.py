@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from typer import Argument, Option
+from typer import Argument
 
 from dambench.cli import plans
 from dambench.cli.executors import Chosen, executor_options
-from dambench.cli.options import Db, Hook, Json
+from dambench.cli.options import Db, Devices, DryRun, Hook, Json, OnlyQueue, Retry
 from dambench.cli.output import say
 from dambench.cli.plans import PlannedRun, SettledRun
 from dambench.cli.process import Foreground, foreground
@@ -28,12 +28,12 @@ from dambench.store.runs import Store
 @executor_options
 def sweep(
     file: Annotated[Path, Argument(metavar="GRID.toml", help="[grid], [run] and [[skip]]: see docs/sweeps.md.")],
-    dry_run: Annotated[bool, Option("--dry-run", help="Only the plan; nothing is prepared, run or kept.")] = False,
-    queue: Annotated[bool, Option("--queue", help="Only queue them: `dambench queue work` carries them out.")] = False,
-    retry: Annotated[bool, Option("--retry", help="Also runs that have failed before.")] = False,
+    dry_run: DryRun = False,
+    queue: OnlyQueue = False,
+    retry: Retry = False,
     *,
     where: Chosen,
-    device: Annotated[str, Option("--device", help="cuda:0,1 or cpu [default: all GPUs, or the processors].")] = "",
+    device: Devices = "",
     hook: Hook = "",
     db: Db = None,
     as_json: Json = False,

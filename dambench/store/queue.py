@@ -19,7 +19,7 @@ from msgspec import Struct
 from dambench import __version__
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
-from dambench.store import records
+from dambench.store import prefixes, records
 from dambench.store.records import (
     AttemptSuperseded,
     JsonObject,
@@ -228,13 +228,8 @@ class Queue:
         Raises:
             BadInput: there is none, or more than one.
         """
-        found = self.all("id >= ? and id < ?", prefix, f"{prefix}\U0010ffff")
-        exact = [one for one in found if one.id == prefix]
-        if exact or (prefix and len(found) == 1):
-            return (exact or found)[0]
-        if not prefix or not found:
-            raise BadInput(f"No queued run has the id {display(prefix)!r}: `dambench queue list` shows them.")
-        raise BadInput(f"{len(found)} queued runs have an id that begins with {display(prefix)!r}: type more of it.")
+        found = self.all(prefixes.CONDITION, *prefixes.bounds(prefix))
+        return prefixes.meant(found, prefix, "queued run", "`dambench queue list` shows them")
 
     def counts(self) -> dict[State, int]:
         """How many there are, by state."""

@@ -34,7 +34,7 @@ from dambench.core.events import (
     shown,
 )
 from dambench.core.sanitize import display
-from dambench.store import database, journal, records
+from dambench.store import database, journal, prefixes, records
 from dambench.store.database import transaction
 from dambench.store.records import (
     LONGEST,
@@ -327,14 +327,8 @@ class Store:
         Raises:
             BadInput: there is none, or more than one.
         """
-        # By the index: the last character there is comes after all that an id can hold.
-        rows = self.runs("id >= ? and id < ? order by id", prefix, f"{prefix}\U0010ffff")
-        exact = [row for row in rows if row.id == prefix]
-        if exact or (prefix and len(rows) == 1):
-            return (exact or rows)[0]
-        if not prefix or not rows:
-            raise BadInput(f"No run has the id {display(prefix)!r}: `dambench runs` lists them.")
-        raise BadInput(f"{len(rows)} runs have an id that begins with {display(prefix)!r}: type more of it.")
+        rows = self.runs(f"{prefixes.CONDITION} order by id", *prefixes.bounds(prefix))
+        return prefixes.meant(rows, prefix, "run", "`dambench runs` lists them")
 
     def runs(self, condition: str, *values: Any) -> list[RunRow]:
         """The runs that meet a condition, in SQL."""
