@@ -97,13 +97,15 @@ def _stands(store: Store, queue: Queue, one: Queued, alive: set[str]) -> str:
     reason = f": {display(one.reason, 100)}" if one.reason else ""
     if one.state == "taken":
         row = store.with_uid(one.run)
+        gone = "" if one.worker in alive else "its worker is gone"
+        waits = display(one.reason, 100)  # where its executor has handed it to somebody else
         if row is None:
-            return "begins" if one.worker in alive else "its worker is gone"
+            return gone or waits or "begins"
         state = processes.state(row)
+        if waits and state not in processes.ALIVE:
+            return f"{state}, {gone or waits}"
         far = f" {100 * row.done // row.total} %" if row.total and state in processes.ALIVE else ""
-        return f"{state}{f' {row.phase}' if row.phase and far else ''}{far}" + (
-            "" if one.worker in alive else ", its worker is gone"
-        )
+        return f"{state}{f' {row.phase}' if row.phase and far else ''}{far}" + (f", {gone}" if gone else "")
     if one.state == "waiting" and (others := queue.waits_for(one)):
         return f"waits for {', '.join(display(other.id, 40) + f' ({other.state})' for other in others[:3])}"
     return f"{one.state}{reason}"

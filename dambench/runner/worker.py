@@ -16,7 +16,7 @@ from dambench import __version__
 from dambench.core.errors import BadInput, Held, NotKept
 from dambench.core.sanitize import display
 from dambench.runner import processes
-from dambench.runner.executors import Executor, Handle, Outcome, Site, Wishes, open_executor
+from dambench.runner.executors import Executor, Explaining, Handle, Outcome, Site, Wishes, open_executor
 from dambench.store import database, records
 from dambench.store.queue import Queue, Queued
 from dambench.store.runs import Store
@@ -77,6 +77,7 @@ class Worker:
         self._executor_name = executor
         self._executor: Executor = open_executor(executor, Site(store.path, store, self.uid), wishes)
         self._held: list[_Held] = []
+        self._explained: dict[str, str] = {}
         self._beat_at = self._looked_at = 0.0
         self.tally = WorkDone()
 
@@ -146,6 +147,7 @@ class Worker:
             if held.outcome:
                 self._note(held, held.outcome)
                 self._held.remove(held)
+        self._explain()
         stop, take = self._asked()
         self._stop_what_is_not_ours(stop)
         if take:
@@ -172,6 +174,16 @@ class Worker:
                 self._queue.see(worker.uid, beat_at=worker.beat_at, ended_at=records.now())
         for one in self._queue.give_back(gone, "its worker is gone"):
             self._say(f"{one.called}: its worker is gone; it waits again")
+
+    def _explain(self) -> None:
+        """Note in the queue what an executor says of runs that it has and that wait all the same."""
+        if not isinstance(self._executor, Explaining):
+            return
+        standings = {held.queued.uid: self._executor.standing(held.handle) for held in self._held}
+        news = {uid: said for uid, said in standings.items() if said != self._explained.get(uid, "")}
+        if news:
+            self._queue.explain(news)
+        self._explained = standings
 
     def _asked(self) -> tuple[bool, bool]:
         """Whether our runs are to stop, and whether more may be taken."""

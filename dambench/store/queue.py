@@ -342,6 +342,19 @@ class Queue:
         self.store.decide(decision)
         return given
 
+    def explain(self, reasons: Mapping[str, str]) -> None:
+        """Note why runs that workers hold do not simply go on, by uid, in the words of who has them.
+
+        Args:
+            reasons: empty texts: they do.
+        """
+
+        def decision() -> list[QueueEdited]:
+            held = [one for one in self.with_uids(list(reasons)) if one.state == "taken"]
+            return [_edit(one, reason=reasons[one.uid]) for one in held if one.reason != reasons[one.uid]]
+
+        self.store.decide(decision)
+
     def pause(self, uids: Sequence[str], reason: str = "") -> list[Queued]:
         """Let runs wait until they are resumed. One that is being run is to stop then. Returns those that changed."""
         return self._change(uids, ("waiting", "taken"), lambda one: {"state": "paused", "reason": reason})

@@ -11,12 +11,13 @@ import pytest
 
 from dambench.core import config
 from dambench.core.errors import BadInput
-from dambench.runner import executors, processes, slurm_job
+from dambench.runner import executors, processes, slurm, slurm_job
 from dambench.runner.executors import Site, Wishes
 from dambench.runner.executors import slurm as executor_of_slurm
 from dambench.runner.executors.slurm import SlurmHandle, SlurmQueue, folder_of, settings_of
 from dambench.runner.slurm import JobLook, SlurmSettings
 from dambench.runner.slurm_job import CurrentJob, JobRecord, JobSpec
+from dambench.runner.worker import Worker
 from dambench.store.queue import Queue, Queued
 from dambench.store.runs import Store
 
@@ -323,3 +324,27 @@ def test_the_executor_says_what_is_missing_before_anything_is_queued(
         BadInput, match=r"^--device is chosen by Slurm: ask it for GPUs with --gres gpu:1, or --gpus 1\.$"
     ):
         executors.open_executor("slurm", bench.site, Wishes(devices=("cuda:0",)))
+
+
+def test_the_queue_shows_why_slurm_lets_a_run_wait(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "check", lambda settings: None)
+    monkeypatch.setattr(executor_of_slurm, "SlurmCluster", lambda folder: bench.cluster)
+    queue, queued = Queue(bench.store), bench.queued()
+    worker = Worker(bench.store, "slurm", Wishes(), lambda said: None)
+
+    def shown() -> str:
+        for _ in range(6):
+            bench.clock.now += 1.0
+            worker._turn()
+        (one,) = queue.with_uids([queued.uid])
+        return f"{one.state} {one.attempt} {one.reason}"
+
+    assert shown() == "taken 1 Slurm job 1_0 waits: Priority"
+    bench.cluster.jobs["1_0"] = JobLook("RUNNING")
+    assert shown() == "taken 1 "
+    bench.cluster.jobs["1_0"] = JobLook("NODE_FAIL")
+    assert shown().startswith("taken 2 Slurm job 2_0 waits")
+    bench.cluster.jobs["2_0"] = JobLook("PENDING", "Resources")
+    assert shown() == "taken 2 Slurm job 2_0 waits: Resources"

@@ -23,7 +23,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import msgspec
 
@@ -115,6 +115,15 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Let go of everything but the runs that go on."""
+        ...
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """An executor that hands its runs to somebody else, and knows why one of them waits."""
+
+    def standing(self, handle: Any) -> str:
+        """Say how a run stands, where it does not simply run; empty: it does."""
         ...
 
 
