@@ -1,5 +1,6 @@
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,13 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _answering(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """List what this thread asks: one that a console of an earlier test left behind may still ask, too."""
     asked: list[list[str]] = []
+    here = threading.get_ident()
 
     def ask(said: list[str]) -> list[CatalogueEntry]:
-        asked.append(said)
+        if threading.get_ident() == here:
+            asked.append(said)
         return msgspec.convert(FOUND["datasets" if said[0] == "data" else said[0]], list[CatalogueEntry])
 
     monkeypatch.setattr(catalogue, "_ask", ask)
