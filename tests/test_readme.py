@@ -97,9 +97,9 @@ def test_its_commands_do_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixt
         '[run]\ndataset = "digits"\neval_repeats = 1\n[grid]\nmethod = "random"\nseed = [0, 1]'
     )
     for command in COMMANDS:
-        if "folder" in command or "arrays" in command or {"mnist", "cifar10"} & {*command}:
-            continue  # somebody else's flowers, and what has to be downloaded
-        if command[1] == "watch":
+        if "folder" in command or "arrays" in command or any("mnist" in word or "cifar10" in word for word in command):
+            continue  # somebody else's flowers, what has to be downloaded, and the ledger's runs of it
+        if command[1] in ("watch", "wait"):
             continue  # until its end
         arguments = [{"$run": run, "ID": newest}.get(word, word) for word in command[1:]]
         capsys.readouterr()

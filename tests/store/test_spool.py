@@ -418,9 +418,10 @@ from pathlib import Path
 from dambench.store.spool import Batch, Intake
 intake = Intake(Path(sys.argv[1]))
 name, content = sys.argv[2], Path(sys.argv[3]).read_bytes()
-lines, offset = content.splitlines(keepends=True), 0
+offset = 0
 print("ready", flush=True)
-for line in lines:
+while offset < len(content):
+    line = content[offset : content.index(b"\\n", offset) + 1]
     offset = intake.take(Batch(name[:32], 1, name, offset, line)).taken
     print(offset, flush=True)
 """
@@ -435,7 +436,7 @@ def test_whoever_takes_batches_may_be_killed_at_any_moment(kills: int, head: Pat
     path = made.folder / "runs.db.d" / f"{UID}.1.jsonl"
     size, acknowledged, chance = path.stat().st_size, 0, random.Random(3)
     for _ in range(kills):
-        # From the beginning each time: what is there is not applied again.
+        # From the beginning each time: what is there is not applied again, and the answer says where it goes on.
         taker = subprocess.Popen(
             [sys.executable, "-c", _KILLED, str(head / "runs.db"), path.name, str(path)],
             env=os.environ | {"DAMBENCH_HOME": str(head)},
