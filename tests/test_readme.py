@@ -110,5 +110,8 @@ def test_its_commands_do_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixt
             with closing(Store.open(tmp_path / "runs.db")) as store:
                 newest = store.query("select id from runs order by number desc")[0]["id"]
     with closing(Store.open(tmp_path / "runs.db")) as store:
-        assert processes.send(store.run(run), signal.SIGKILL), "it was not resumed"
+        row = store.run(run)
+        assert row.attempt == 2, "it was not resumed"
+        # The suite takes minutes: it may have come to its end.
+        assert processes.send(row, signal.SIGKILL) or processes.state(row) == "finished"
     assert "| dm " in (tmp_path / "report.md").read_text()
