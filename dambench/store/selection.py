@@ -11,7 +11,7 @@ come of them:
 
 Validation-selected is a little too high as well where the networks that chose are those that are tested: a network that
 happens to be good is so on both. Cross-fitted is not: each network is tested on the set that the other ones chose. It
-happens to be good is so on both. Cross-fitted is not: each network is tested on the set that the others chose. It
+takes two networks.
 
 A method without iterations makes one set, which every rule selects. Within one training no epoch is selected.
 """
