@@ -28,6 +28,29 @@ def record_arms(store: Store, job: "Job", made: SetRef, request: Request, here: 
     Raises:
         BadInput: there can be no such arms.
     """
+    arms, missing = job.evaluator.arms(job.config.protocol), missing_arms(store, job, made)
+    if arms:
+        networks = len(job.config.evaluate_on) * job.config.eval_repeats * len(missing)
+        todo = ", ".join(f"{arm.of} under {arm.protocol.label}" for arm, _ in missing)
+        here.watch.say(
+            f"{job.evaluator.name} compares {len(arms)} arms: {len(arms) - len(missing)} are on record"
+            + (f"; {counted(networks, 'network')} to train for {todo}." if missing else ".")
+        )
+    for arm, arm_of in missing:
+        what = f"an arm of {job.evaluator.name}: {arm.of} under {arm.protocol.label}"
+        recipe = arm_of.recipe.source if arm_of.recipe else ""
+        _, code = record_follow_up(store, arm_of, here, what, tags=request.tags or [], recipe=recipe)
+        if code:
+            return code
+    return 0
+
+
+def missing_arms(store: Store, job: "Job", made: SetRef) -> list[tuple[Arm, "Job"]]:
+    """The arms of an evaluation that are not on record, each with the run that measures it.
+
+    Raises:
+        BadInput: there can be no such arms.
+    """
     from dambench.engine.arms import arm_job
 
     arms = job.evaluator.arms(job.config.protocol)
@@ -53,20 +76,4 @@ def record_arms(store: Store, job: "Job", made: SetRef, request: Request, here: 
         )
 
     missing = {(arm.of, arm.protocol.sha256): arm for arm in reversed(arms) if not is_on_record(arm)}
-    if arms:
-        networks = len(job.config.evaluate_on) * job.config.eval_repeats * len(missing)
-        todo = ", ".join(f"{arm.of} under {arm.protocol.label}" for arm in reversed(missing.values()))
-        here.watch.say(
-            f"{job.evaluator.name} compares {len(arms)} arms: {len(arms) - len(missing)} are on record"
-            + (f"; {counted(networks, 'network')} to train for {todo}." if missing else ".")
-        )
-    for arm in reversed(missing.values()):
-        arm_of = jobs[arm]
-        if arm_of is None:
-            continue
-        what = f"an arm of {job.evaluator.name}: {arm.of} under {arm.protocol.label}"
-        recipe = arm_of.recipe.source if arm_of.recipe else ""
-        _, code = record_follow_up(store, arm_of, here, what, tags=request.tags or [], recipe=recipe)
-        if code:
-            return code
-    return 0
+    return [(arm, found) for arm in reversed(missing.values()) if (found := jobs[arm]) is not None]

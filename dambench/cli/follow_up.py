@@ -32,7 +32,7 @@ def record_follow_up(
     """
     from dambench.cli.record import record
 
-    row = None if again else _interrupted(store, job)
+    row = None if again else interrupted_run(store, job)
     if row is None:
         new = store.create(job.config, job.card, "", list(tags), here.process(), recipe, job.overrides)
         here.watch.say(f"run {new}, {what}")
@@ -63,7 +63,7 @@ def reopen(row: RunRow, beginning: Beginning, here: Foreground) -> "Job":
     )
 
 
-def _interrupted(store: Store, job: "Job") -> RunRow | None:
+def interrupted_run(store: Store, job: "Job") -> RunRow | None:
     """The newest run of this configuration, on these data and this set, that can be gone on with."""
     made = job.config.execution.made
     rows = store.runs(

@@ -47,6 +47,11 @@ class Foreground:
         queued, self._queued = self._queued, None
         return queued
 
+    @property
+    def is_queued(self) -> bool:
+        """Whether the run that is begun now was queued, as a run of its own."""
+        return self._queued is not None
+
     def process(self) -> Process:
         """This process, as a run records it."""
         return processes.this_process(self._launcher.log if self._launcher else "")

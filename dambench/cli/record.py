@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from dambench.cli.items import look_for
 from dambench.cli.output import Watch
 from dambench.cli.process import Foreground
 from dambench.cli.rank import joiner
@@ -48,6 +49,8 @@ def record(
     as_json: bool,
     beginning: "Beginning | None" = None,
     then: Callable[[], tuple[int, dict[str, Any]]] = lambda: (0, {}),
+    *,
+    again: bool = False,
 ) -> int:
     """Run a job that has been entered in the database, and keep all its events.
 
@@ -55,6 +58,7 @@ def record(
         as_json: print the result when it is over.
         beginning: of a run that is resumed.
         then: what follows once it has finished: its exit code, and what it adds to the result.
+        again: take nothing over that other runs have measured of the set that is evaluated.
 
     Returns:
         The exit code.
@@ -87,9 +91,9 @@ def record(
         ):
             try:
                 command_line = shlex.join(["dambench", *without_secrets(sys.argv[1:])])
-                known, join = recall(store, job.config, job.card.sha256), joiner(watch.say)
+                known, before = recall(store, job.config, job.card.sha256), look_for(store, job, run_id, again=again)
                 events = run_until_signal(
-                    engine.run(job, command_line, keeper, beginning, meter, known, join),
+                    engine.run(job, command_line, keeper, beginning, meter, known, joiner(watch.say), before),
                     lambda: here.signals.received or (LOST if recorder.lost else ""),
                     engine.StopRun,
                 )
@@ -101,9 +105,8 @@ def record(
                 raise
             except Exception as error:
                 # The engine raises nothing: this is a fault of ours outside it. The run must not look alive.
-                keep(
-                    iter([Failed(error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc(), costs=[])])
-                )
+                fault = f"{type(error).__name__}: {error}"
+                keep(iter([Failed(error=fault, traceback=traceback.format_exc(), costs=[])]))
     except NotKept as error:
         kept = f" What was kept stays; `dambench resume {run_id}` goes on from there."
         watch.say(f"dambench: {error}{'' if isinstance(error, KeptElsewhere) else kept}")

@@ -13,7 +13,8 @@ from dambench.cli import check as checking
 from dambench.cli.arms import record_arms
 from dambench.cli.chosen import Chosen, chosen, fitting
 from dambench.cli.console import in_terminal, refuse_console_options, run_in_console, words_after_command
-from dambench.cli.follow_up import reopen
+from dambench.cli.follow_up import interrupted_run, reopen
+from dambench.cli.items import announced, print_outlook
 from dambench.cli.options import Again, Db, EvaluatorSettings, Hook, Json, Settings, request_options, requests_of
 from dambench.cli.output import Watch
 from dambench.cli.process import AGAIN, Foreground, detach, foreground
@@ -198,6 +199,9 @@ def evaluate(
     evaluator: Annotated[str, Option(help="What is measured of the set.")] = "accuracy",
     settings: EvaluatorSettings = None,
     detached: Annotated[bool, Option("--detach", help="In the background.")] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Measure some items, say what all would take, and keep nothing.")
+    ] = False,
     again: Again = False,
     hook: Hook = "",
     db: Db = None,
@@ -213,6 +217,8 @@ def evaluate(
     with open_store(path) as store:
         found = chosen(store, runs)
         rows = fitting(found, partial(_can_evaluate, store))
+    if dry_run and detached:
+        raise BadInput("--dry-run and --detach exclude each other: measure what it would take, or begin it.")
     if found.by_filter:
         rows = list({(row.set_sha256, row.seed): row for row in reversed(rows)}.values())[::-1]  # each set once
     if detached:
@@ -223,7 +229,7 @@ def evaluate(
         for row in rows:
             if here.signals.received:
                 return EXIT_CODES[here.signals.received]
-            code = max(code, _evaluate(path, row, choice, request, here, again=again, as_json=as_json))
+            code = max(code, _evaluate(path, row, choice, request, here, again=again, as_json=as_json, dry_run=dry_run))
     return code
 
 
@@ -234,12 +240,20 @@ def _can_evaluate(store: Store, row: RunRow) -> None:
 
 
 def _evaluate(
-    path: Path, row: RunRow, choice: Choice, request: Request, here: Foreground, *, again: bool, as_json: bool
+    path: Path,
+    row: RunRow,
+    choice: Choice,
+    request: Request,
+    here: Foreground,
+    *,
+    again: bool,
+    as_json: bool,
+    dry_run: bool = False,
 ) -> int:
-    """Measure the set of one run in this process."""
+    """Measure the set of one run in this process, or what that would take."""
     from dambench import engine
 
-    with open_store(path, write=True) as store:
+    with open_store(path, write=not dry_run) as store:
         overrides, iteration = json.loads(row.overrides), store.iteration_of(row)
         assert row.set_sha256 is not None
         assert iteration is not None
@@ -254,28 +268,36 @@ def _evaluate(
         )
         made_set = SetRef(row.set_sha256, iteration)
         job = engine.evaluation(job, request, made_set, choice)
+        if dry_run:
+            return print_outlook(store, job, made_set, again=again, as_json=as_json)
         finished = None if again else store.finished(job.config, job.card, row.set_sha256)
         if finished:
             code, more = record_twin(store, finished, job, request, here, again=False)
             _point_out(store, finished, job, request, here.watch, as_json, more)
             here.announce(finished)
             return code
+        others = job.evaluator.name != "accuracy"
+        if others:
+            here.watch.say(f"{announced(store, job, made_set, again=again)}.")
         if code := record_arms(store, job, made_set, request, here):
             return code
-        new = store.create(
-            job.config,
-            job.card,
-            request.name or "",
-            request.tags or [],
-            here.process(),
-            row.recipe,
-            overrides,
-            queued=here.identity(),
-        )
-        here.announce(new)
-        here.watch.say(f"run {new}, of the set of {row.id}")
-        then = partial(record_twin, store, new, job, request, here, again=again)
-        return record(store, new, job, here, as_json, then=then)
+        interrupted = interrupted_run(store, job) if others and not again and not here.is_queued else None
+        if interrupted is None:
+            new = store.create(
+                job.config,
+                job.card,
+                request.name or "",
+                request.tags or [],
+                here.process(),
+                row.recipe,
+                overrides,
+                queued=here.identity(),
+            )
+            here.announce(new)
+            here.watch.say(f"run {new}, of the set of {row.id}")
+            then = partial(record_twin, store, new, job, request, here, again=again)
+            return record(store, new, job, here, as_json, then=then, again=again)
+    return _resume(path, interrupted.id, request, here, as_json)
 
 
 def _point_out(

@@ -22,6 +22,7 @@ from dambench.core.arms import Arm
 from dambench.core.config import PreprocessingName, Recipe, read
 from dambench.core.errors import BadInput, described
 from dambench.core.events import DataCard, Metric
+from dambench.core.items import Item
 from dambench.core.protocol import Protocol
 from dambench.core.sanitize import display
 
@@ -254,6 +255,9 @@ class Evaluator(Contract):
     """The numbers that it measures, by name."""
     VERSION: int = 1
     """Raised when it comes to give other numbers."""
+    REPEATABLE: bool = True
+    """Whether one set has the same values whenever it is measured. False: they depend on the machine, too, and are
+    not taken over from a run on another one."""
 
     @required
     def evaluate(self, context: "Context", options: Any, resume: Collection[tuple[str, int]]) -> "Iterator[Finding]":
@@ -261,7 +265,7 @@ class Evaluator(Contract):
 
         Args:
             context: the set, the real images and what else there is to measure it by.
-            resume: subjects and repeats that were measured before.
+            resume: subjects and repeats that were measured before; `context.known` has their values.
         """
         raise NotImplementedError
 
@@ -275,17 +279,33 @@ class Evaluator(Contract):
         return ()
 
     @optional
+    def items(self, context: "Context", options: Any) -> Sequence[Item]:
+        """List everything that `evaluate` will have Measured, in its order, before a run begins. It takes moments.
+
+        `Progressed` counts the cost of all of them, so that one which is cut short can be extrapolated.
+
+        Raises:
+            BadInput: there can be nothing of the kind for this set.
+        """
+        return [Item(name, repeat, name) for name in context.networks for repeat in range(context.repeats)]
+
+    @optional
     def further_metrics(self, card: DataCard) -> dict[str, Metric]:
         """Describe the metrics that only some datasets have, such as one for each class."""
         return {}
 
-    def metrics(self, card: DataCard) -> dict[str, Metric]:
-        """Describe all metrics that it may take on these data.
+    @optional
+    def metrics_of(self, options: Any) -> dict[str, Metric]:
+        """Describe the metrics that these options ask for, such as one for each budget."""
+        return {}
+
+    def metrics(self, card: DataCard, options: Any) -> dict[str, Metric]:
+        """Describe all metrics that it may take on these data with these options.
 
         Raises:
             BadInput: it is from outside, and one of them has no proper name or description.
         """
-        further = self.further_metrics(card)
+        further = self.further_metrics(card) | self.metrics_of(options)
         try:
             _check_metrics(further)
         except Violation as error:

@@ -91,7 +91,7 @@ def measured(job: Job, context: Context, done: Collection[tuple[str, int]] = ())
     Raises:
         BadInput: it is from outside, and gives something else.
     """
-    name, metrics = job.evaluator.name, job.evaluator.metrics(job.card)
+    name, metrics = job.evaluator.name, job.evaluator.metrics(job.card, job.evaluator_options)
     for event in job.evaluator.evaluate(context, job.evaluator_options, done):
         if not isinstance(event, Finding):
             kind = type(event).__name__
@@ -111,12 +111,14 @@ def evaluation_context(
     final: bool,
     stack: int = 0,
     recall: Recall = forget,
+    dry_run: bool = False,
 ) -> Context:
     """Make what the job's evaluator is given.
 
     Args:
         stack: networks to be trained at once; 0: as many as the policy says.
         recall: looks up what other runs have measured.
+        dry_run: whether it is for an estimate.
     """
     config = job.config
     return Context(
@@ -129,6 +131,7 @@ def evaluation_context(
         validation=parts.validation if config.validates else None,
         train=parts.train,
         recall=recall,
+        dry_run=dry_run,
         card=job.card,
         networks=config.evaluate_on,
         repeats=config.eval_repeats,

@@ -33,8 +33,10 @@ from dambench.core.events import (
     Stopped,
     Warned,
 )
+from dambench.core.items import Look, measured_nowhere
 from dambench.datasets import Parts
 from dambench.engine.checkpoints import Checkpoint, Keeper, newest
+from dambench.engine.items import items_of, taken_over
 from dambench.engine.job import Job, distilled, evaluation_context, measured, open_parts, open_problem
 from dambench.engine.monitors import (
     DivergenceMonitor,
@@ -96,6 +98,7 @@ def run(
     meter: Meter = no_energy,
     recall: Recall = forget,
     join: Join | None = None,
+    earlier: Look = measured_nowhere,
 ) -> Generator[AnyEvent, None, None]:
     """Distil a set, train networks on it, test them.
 
@@ -107,9 +110,10 @@ def run(
         meter: reads the energy of the run's GPU.
         recall: looks accuracies up that other runs have measured.
         join: starts the other ranks of a run that several processes share.
+        earlier: looks up what was measured before of the set that is to be evaluated, by this run or by others.
     """
     progress = Progress(stack=beginning.stack if beginning else 0)
-    this = _Run(job, keeper, PhaseTimer(job.policy, meter=meter), progress, recall, join)
+    this = _Run(job, keeper, PhaseTimer(job.policy, meter=meter), progress, recall, join, earlier)
     timer = this.timer
     try:
         job.policy.apply()
@@ -157,6 +161,7 @@ class _Run:
     progress: Progress
     recall: Recall = forget
     join: Join | None = None
+    earlier: Look = measured_nowhere
 
     def start(self, here: Environment) -> Iterator[Started | Warned]:
         job, evaluator = self.job, self.job.evaluator
@@ -167,7 +172,7 @@ class _Run:
             recipe=job.recipe.source if job.recipe else "",
             overrides=job.overrides,
             environment=here,
-            metrics={evaluator.name: evaluator.metrics(job.card)},
+            metrics={evaluator.name: evaluator.metrics(job.card, job.evaluator_options)},
         )
         for note in [*job.card.notes, *job.notes]:
             yield Warned(message=note)
@@ -266,7 +271,6 @@ class _Run:
         progress.set_sha256 = snapshot.sha256
         if iteration not in progress.sets:
             yield snapshot
-        spoken = time.perf_counter()
         done = frozenset((subject, repeat) for at, subject, repeat in progress.scores if at == iteration)
         context = evaluation_context(
             job,
@@ -278,6 +282,11 @@ class _Run:
             stack=progress.stack,
             recall=self.recall,
         )
+        if job.config.evaluates:
+            before = taken_over(items_of(job, context), self.earlier(snapshot.sha256), done)
+            yield from before.events
+            done, context = done | before.values.keys(), replace(context, known=before.values)
+        spoken = time.perf_counter()
         for event in measured(job, context, done):
             if isinstance(event, Progressed):
                 if time.perf_counter() - spoken < PROGRESS_SECONDS:

@@ -5,20 +5,21 @@ An evaluator has `Options`, `METRICS` and `evaluate(context, options, resume)`. 
 """
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from dambench import networks
 from dambench.core.errors import Diverged
-from dambench.core.events import Adapted, DataCard, Measured, Progressed, Warned, real
+from dambench.core.events import Adapted, DataCard, Measured, Progressed, Real, Warned, real
+from dambench.core.items import Item
 from dambench.core.protocol import Protocol
 from dambench.training.policy import Policy, until_it_fits
 from dambench.training.problem import Network, RealSet, Seeds, SyntheticSet
 from dambench.training.teachers import load_teacher
 from dambench.training.train import DEFAULT_LR, train_together
 
-__all__ = ["Context", "Finding", "Measure", "measure_networks"]
+__all__ = ["Context", "Finding", "Item", "Measure", "measure_networks"]
 
 Finding = Progressed | Measured | Warned | Adapted
 """What an evaluator may yield."""
@@ -65,6 +66,10 @@ class Context:
     """The real images that the set was made of; None: they are not at hand."""
     recall: Recall = forget
     """Looks accuracies up that other runs have measured."""
+    known: Mapping[tuple[str, int], Mapping[str, Real]] = field(default_factory=dict)
+    """By subject and repeat, the values of what was measured before: of all that `resume` names."""
+    dry_run: bool = False
+    """Whether an item is measured for its time alone: nothing is to be kept of it."""
 
     @property
     def test_set(self) -> SyntheticSet:

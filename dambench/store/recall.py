@@ -1,7 +1,7 @@
 """Accuracies that are on record: of networks that another run has trained on the same set in the same way."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dambench.core.config import RunConfig
@@ -35,7 +35,7 @@ def recall(store: Store, config: RunConfig, dataset_sha256: str) -> Recall:
             *(set_sha256, protocol_sha256, network, repeat, config.seed, dataset_sha256),
         )
         for row in rows:
-            if _alike(json.loads(row["config"]), config) and not damaged(
+            if alike(json.loads(row["config"]), config) and not damaged(
                 store.query, "runs.number = ?", (row["number"],)
             ):
                 return float(row["value"])
@@ -44,7 +44,7 @@ def recall(store: Store, config: RunConfig, dataset_sha256: str) -> Recall:
     return look
 
 
-def _alike(found: dict[str, Any], config: RunConfig) -> bool:
+def alike(found: Mapping[str, Any], config: RunConfig, version: int = 1) -> bool:
     """Whether what an accuracy depends on besides set, protocol, network and seed is the same."""
     held_out = (found.get("held_out") or {}).get("sha256", "")
     device = found.get("where", {}).get("device", "cpu")
@@ -54,7 +54,7 @@ def _alike(found: dict[str, Any], config: RunConfig) -> bool:
         and _tested_in(found.get("precision", "fp32"), device) == _tested_in(config.precision, config.execution.device)
         and device.partition(":")[0] == config.execution.device.partition(":")[0]
         and not any(plugin.get("kind") == "networks" for plugin in found.get("plugins", []))
-        and found.get("evaluator_version", 1) == 1
+        and found.get("evaluator_version", 1) == version
     )
 
 

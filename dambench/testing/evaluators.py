@@ -1,6 +1,7 @@
 """The promises of all evaluators."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -22,11 +23,11 @@ def check_evaluator(name: str) -> None:
         refuse(broken_promises("evaluators", name, EVALUATOR_PROMISES, lambda plugin: plugin))
 
 
-def measured(evaluator: Evaluator, resume: Collection[tuple[str, int]] = ()) -> dict[tuple[str, int], Measured]:
-    """What an evaluator measures of a tiny set, by subject and repeat."""
+def tiny_context(evaluator: Evaluator) -> Context:
+    """A tiny set, and two networks to be trained on it, twice each."""
     problem = tiny_problem(ipc=3)
     quick = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whole=Budget(epochs=1))
-    context = Context(
+    return Context(
         evaluator=evaluator.name,
         synthetic=problem.synthetic_set(problem.random_subset()),
         set_sha256="0" * 64,
@@ -42,8 +43,20 @@ def measured(evaluator: Evaluator, resume: Collection[tuple[str, int]] = ()) -> 
         policy=problem.policy,
         train=problem.real,
     )
+
+
+def measured(
+    evaluator: Evaluator, before: Mapping[tuple[str, int], Measured] | None = None
+) -> dict[tuple[str, int], Measured]:
+    """What an evaluator measures of a tiny set, by subject and repeat.
+
+    Args:
+        before: what was measured already.
+    """
+    known = {key: finding.values for key, finding in (before or {}).items()}
+    context = replace(tiny_context(evaluator), known=known)
     findings: dict[tuple[str, int], Measured] = {}
-    for event in evaluator.evaluate(context, evaluator.Options(), resume):
+    for event in evaluator.evaluate(context, evaluator.Options(), known.keys()):
         if isinstance(event, Measured):
             twice = (event.subject, event.repeat) in findings
             hold(not twice, f"It measures repeat {event.repeat} of {event.subject!r} twice.")
@@ -53,22 +66,32 @@ def measured(evaluator: Evaluator, resume: Collection[tuple[str, int]] = ()) -> 
 
 def its_metrics_are_explained(evaluator: Evaluator) -> None:
     hold(len(evaluator.headline) > 5, "Its module has no docstring, whose first line says what is measured.")
-    for name, metric in evaluator.metrics(tiny_problem().card).items():
+    for name, metric in evaluator.metrics(tiny_problem().card, evaluator.Options()).items():
         hold(len(metric.description) > 5, f"Its metric {name!r} has no description.")
 
 
 def it_measures_the_metrics_that_it_names(evaluator: Evaluator) -> None:
     findings = measured(evaluator)
     hold(findings, "It yields nothing that it has Measured.")
+    names = set(evaluator.metrics(tiny_problem().card, evaluator.Options()))
+    values = {name for finding in findings.values() for name in finding.values}
+    hold(values == names, f"It measures {sorted(values)}, and its METRICS are {sorted(names)}.")
     for finding in findings.values():
-        values, names = set(finding.values), set(evaluator.metrics(tiny_problem().card))
-        hold(values == names, f"It measures {sorted(values)}, and its METRICS are {sorted(names)}.")
         hold(finding.evaluator == evaluator.name, "It measures under another name: pass on `context.evaluator`.")
         of_set = (finding.set_sha256, finding.iteration, finding.final) == ("0" * 64, 4, True)
         hold(of_set, "What it measures is of another set, iteration or stage than its context.")
 
 
+def it_lists_the_items_that_it_measures(evaluator: Evaluator) -> None:
+    items = evaluator.items(tiny_context(evaluator), evaluator.Options())
+    listed = [(item.subject, item.repeat) for item in items]
+    hold(listed == [*measured(evaluator)], f"Its items are {listed}, and it measures {[*measured(evaluator)]}.")
+    hold(all(item.cost > 0 for item in items), "An item costs nothing: what is left could not be told from it.")
+
+
 def the_same_set_has_the_same_values(evaluator: Evaluator) -> None:
+    if not evaluator.REPEATABLE:
+        return
     values = []
     for unrelated in (11, 12):
         with global_seed(unrelated):
@@ -79,10 +102,10 @@ def the_same_set_has_the_same_values(evaluator: Evaluator) -> None:
 def what_is_measured_already_is_left_out_and_changes_nothing(evaluator: Evaluator) -> None:
     everything = measured(evaluator)
     for done in everything:
-        rest = measured(evaluator, {done})
+        rest = measured(evaluator, {done: everything[done]})
         hold(done not in rest, f"It measures {done} again, which `resume` says is measured already.")
         hold(rest.keys() == everything.keys() - {done}, f"Without {done} it does not measure all the others.")
-        same = all(rest[key].values == everything[key].values for key in rest)
+        same = not evaluator.REPEATABLE or all(rest[key].values == everything[key].values for key in rest)
         hold(same, f"Where {done} was measured before, the others have other values.")
 
 
@@ -94,6 +117,7 @@ def measuring_leaves_torch_s_global_generator_alone(evaluator: Evaluator) -> Non
 EVALUATOR_PROMISES: tuple[Callable[[Evaluator], None], ...] = (
     its_metrics_are_explained,
     it_measures_the_metrics_that_it_names,
+    it_lists_the_items_that_it_measures,
     the_same_set_has_the_same_values,
     what_is_measured_already_is_left_out_and_changes_nothing,
     measuring_leaves_torch_s_global_generator_alone,
