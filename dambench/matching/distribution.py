@@ -141,7 +141,8 @@ class Judge:
 
     network: Network
     """In evaluation mode, its weights frozen; they may change from call to call, in place."""
-    weight: float = 1.0
+    weight: float | Tensor = 1.0
+    """A tensor, a scalar on the device, may change from call to call, in place."""
     name: str = "calibration"
 
 

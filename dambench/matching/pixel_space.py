@@ -39,6 +39,8 @@ class PixelSpace:
 
     mean: Tensor
     std: Tensor
+    bounded: bool = True
+    """Whether pixels end at black and white."""
 
     @classmethod
     def of(cls, preprocessing: Preprocessing, device: torch.device) -> "PixelSpace":
@@ -55,6 +57,12 @@ class PixelSpace:
             )
         mean, std = (constant(v, torch.float32, device) for v in (preprocessing.mean, preprocessing.std))
         return cls(mean.view(-1, 1, 1), std.view(-1, 1, 1))
+
+    @classmethod
+    def as_seen(cls, channels: int, device: torch.device) -> "PixelSpace":
+        """The space of those who learn what networks see: steps are taken as they stand, and nothing is clamped."""
+        mean, std = (torch.full((channels, 1, 1), value, device=device) for value in (0.0, 1.0))
+        return cls(mean, std, bounded=False)
 
     @property
     def black(self) -> Tensor:
@@ -76,6 +84,8 @@ class PixelSpace:
         return epsilon * self.std
 
     def clamp(self, images: Tensor) -> Tensor:
+        if not self.bounded:
+            return images
         return torch.maximum(torch.minimum(images, self.white), self.black)
 
 
@@ -103,12 +113,20 @@ class PixelImages(LearnedImages):
     Args:
         start: `mix` composes each mosaic of reals; or images (N, C, H, W), normalised.
         factor: of the mosaics that the images are.
+        space: in which steps are taken; None: that of plain pixels.
     """
 
     def __init__(
-        self, problem: Problem, start: Start | Tensor, steps: PixelSteps, resume: State | None, factor: int = 1
+        self,
+        problem: Problem,
+        start: Start | Tensor,
+        steps: PixelSteps,
+        resume: State | None,
+        factor: int = 1,
+        space: PixelSpace | None = None,
     ):
-        self._steps, self._space = steps, PixelSpace.of(problem.real.preprocessing, problem.device)
+        self._steps = steps
+        self._space = space or PixelSpace.of(problem.real.preprocessing, problem.device)
         super().__init__(problem, start, steps.lr, steps.momentum, resume, factor)
         with torch.no_grad():
             self.tensor.copy_(self._space.clamp(self.tensor))

@@ -33,6 +33,7 @@ QUICK: dict[str, Any] = {
     **{"iterations": 4, "batch_real": 4, "epochs": 2, "updates": 3},
     **{"experts": 2, "steps": 2, "expert_epochs": 1, "max_start": 2, "scored_by": 2, "scored_after": 1, "growth": 1},
     **{"memory_after": 1, "patience": 1, "frequencies": 16},
+    **{"queue": 2, "push_every": 2, "train_steps": 2, "accuracy_over": 3},
     "lr_labels": 0.01,  # of experts that learn next to nothing: a usual step would change what an image is
 }
 """Settings that make any method quick; each takes those that it knows."""
