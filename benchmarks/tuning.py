@@ -62,7 +62,7 @@ SEARCHES = (
     _digits("atom", "0.1,1.0,10.0", 1.0),
     _digits("idm", "0.002,0.02,0.2", 0.2),
     _digits("dance", "0.001,0.01,0.1", 0.01),
-    _digits("tgdd", "0.01,0.1,1.0", 0.1),
+    _digits("tgdd", "0.001,0.01,0.1", 0.01),
     _digits("ncfm", "0.001,0.01,0.1", 0.01),
     _digits("datm", "1.0,10.0", 10.0, more="-six-seeds", seeds="0-5"),
     _digits("pad", "1.0,10.0", 10.0, more="-six-seeds", seeds="0-5"),
