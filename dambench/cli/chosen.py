@@ -1,5 +1,6 @@
 """The runs that a command is about: ids, their beginnings, or a filter, as in `resume state:lost`."""
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Annotated, NamedTuple
@@ -9,8 +10,10 @@ from typer import Argument
 from dambench.cli.output import say
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
+from dambench.core.sweep import SUITE_TAG, TAG
 from dambench.runner import processes
 from dambench.store import filters
+from dambench.store.queue import Queue
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 
@@ -48,6 +51,62 @@ def chosen(store: Store, words: Sequence[str], *, deleted: bool = False) -> Choo
     if not rows:
         raise BadInput(f"No run is meant by {display(text, 200)!r}: `dambench runs --filter` lists those that are.")
     return Choosing([store.run(row.id) for row in reversed(rows)], by_filter=True)
+
+
+def awaited(store: Store, words: Sequence[str]) -> list[str]:
+    """Look up the ids of the runs that `wait` is told of: also queued ones that have not begun, by their ids, or by the
+    tag of their sweep or suite.
+
+    Raises:
+        BadInput: as `chosen`.
+    """
+    queue = Queue(store)
+    if not any(sign in word for word in words for sign in ":=<>"):
+        return [_awaited(store, queue, word) for word in words]
+    tag = words[0] if len(words) == 1 and words[0].startswith((SUITE_TAG, TAG)) else ""
+    queued = [one.id for one in queue.all("tag = ? and state in ('waiting', 'paused', 'taken')", tag)] if tag else []
+    try:
+        runs = [row.id for row in chosen(store, words).rows]
+    except BadInput:
+        if not queued:
+            raise
+        runs = []
+    return list(dict.fromkeys([*runs, *queued]))
+
+
+def _awaited(store: Store, queue: Queue, word: str) -> str:
+    try:
+        return store.run(word).id
+    except BadInput as error:
+        try:
+            return queue.one(word).id
+        except BadInput:
+            raise error from None
+
+
+def standings(store: Store, ids: Sequence[str]) -> dict[str, str]:
+    """Look up how runs stand, by id, as `processes.state` has it; a queued one is waiting until it is over.
+
+    One that was paused or dropped in the queue is stopped: nobody goes on with it.
+    """
+    queued = {
+        row["id"]: row
+        for row in store.query(
+            "select id, run, state from queue where id in (select value from json_each(?))", json.dumps(list(ids))
+        )
+    }
+    found: dict[str, str] = {}
+    for run in ids:
+        entry = queued.get(run)
+        row = (store.with_uid(entry["run"]) if entry else None) or store.with_id(run)
+        stands = processes.state(row) if row is not None and not row.deleted_at else ""
+        if entry and stands not in (*processes.ALIVE, "finished"):
+            if entry["state"] in ("waiting", "taken"):
+                stands = "waiting"
+            elif not stands:
+                stands = "stopped" if entry["state"] in ("paused", "dropped") else entry["state"]
+        found[run] = stands or "lost"
+    return found
 
 
 def fitting(found: Choosing, check: Callable[[RunRow], None]) -> list[RunRow]:

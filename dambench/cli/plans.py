@@ -63,7 +63,7 @@ def plan(grid: Sweep, path: Path, prepare: Callable[[str], None] | None) -> list
     for point in grid.points:
         key = json.dumps(grids.file_of(point.request) | {"seed": 0}, sort_keys=True)
         if key not in settled:
-            settled[key] = _settled(point, prepare)
+            settled[key] = _settled(point, prepare, of_grid=bool(grid.name))
         job = settled[key]
         if job is None:
             planned[str(len(planned))] = PlannedRun(point, "data not prepared")
@@ -87,7 +87,7 @@ class SettledRun(PlannedRun):
     """What it shares with the same under other seeds."""
 
 
-def _settled(point: Point, prepare: Callable[[str], None] | None) -> "Job | None":
+def _settled(point: Point, prepare: Callable[[str], None] | None, *, of_grid: bool) -> "Job | None":
     from dambench import engine
 
     def stop(text: str) -> NoReturn:
@@ -99,6 +99,8 @@ def _settled(point: Point, prepare: Callable[[str], None] | None) -> "Job | None
     except _NotPrepared:
         return None
     except BadInput as error:
+        if not of_grid:
+            raise
         said = f"The run with {named(point) or 'these settings'} cannot be: {error}"
         raise BadInput(f"{said} A rule under [[skip]] leaves it out.") from None
 

@@ -25,7 +25,7 @@ from dambench.core.errors import BadInput, named
 from dambench.core.sanitize import counted, display
 from dambench.core.sweep import Point
 from dambench.core.units import duration
-from dambench.runner import processes
+from dambench.runner import hooks, processes
 from dambench.store import runs as stored
 from dambench.store.queue import Queue, Queued
 from dambench.store.runs import Store
@@ -208,13 +208,14 @@ def work(
     as_json: Json = False,
 ) -> int:
     """Carry out what is queued, until nothing is left. Several at once share the work, on one host or on many."""
+    hooks.use("")  # else each run would fail by the one that the environment names
     with foreground() as here, open_store(db, write=True) as store:
         tally = carry_out(store, where, device, here)
         received = here.signals.received
     say(in_words(tally) + (" Stopped; what it had begun waits with a checkpoint." if received else ""))
     if as_json:
         print(json.dumps({"finished": tally.finished, "failed": tally.failed, "left": tally.left}))
-    return EXIT_CODES[received] if received else 1 if tally.failed else 0
+    return EXIT_CODES[received] if received else 1 if tally.failed or (tally.hindered and tally.left) else 0
 
 
 def _chosen(queue: Queue, ids: Sequence[str] | None, everything: bool, states: tuple[str, ...]) -> list[str]:

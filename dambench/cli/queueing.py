@@ -125,6 +125,9 @@ def carry_out(
 def in_words(tally: WorkDone) -> str:
     """What a worker has done, in a sentence."""
     failed = f", {len(tally.failed)} failed" if tally.failed else ""
+    if tally.hindered:
+        waiting = f" {counted(len(tally.left), 'run')} wait." if tally.left else ""
+        return f"{counted(len(tally.finished), 'run')} finished{failed}. {tally.hindered}{waiting}"
     left = f"; {counted(len(tally.left), 'run')} need a device that this worker has not" if tally.left else ""
     return f"{counted(len(tally.finished), 'run')} finished{failed}{left}."
 

@@ -13,7 +13,7 @@ from dambench.cli.options import Db, Devices, DryRun, Hook, Json, OnlyQueue, Ret
 from dambench.cli.output import say
 from dambench.cli.plans import PlannedRun, SettledRun
 from dambench.cli.process import Foreground, foreground
-from dambench.cli.queueing import carry_out, queue_settled, threads_of_one
+from dambench.cli.queueing import carry_out, in_words, queue_settled, threads_of_one
 from dambench.cli.signals import EXIT_CODES
 from dambench.cli.store import open_store
 from dambench.core import sweep as grids
@@ -111,8 +111,8 @@ def _carry_out(
     Returns:
         The exit code: 0 all are finished, 1 some are not, else that of the signal.
     """
-    if uids:
-        carry_out(store, where, device, here, frozenset(uids))
+    if uids and (tally := carry_out(store, where, device, here, frozenset(uids))).hindered:
+        say(in_words(tally))
     settled = [one for one in planned if isinstance(one, SettledRun)]
     plans.look_up(store, settled)
     _tag(store, grid, [one.run for one in settled if one.run])

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from typer import Option
 
-from dambench.cli.chosen import Chosen, chosen, fitting
+from dambench.cli.chosen import Chosen, awaited, chosen, fitting, standings
 from dambench.cli.options import Db, Json, RunId
 from dambench.cli.output import Watch, say
 from dambench.cli.record import exit_code
@@ -165,24 +165,27 @@ def wait(
     db: Db = None,
     as_json: Json = False,
 ) -> int:
-    """Wait until runs have ended. Exit code: 0 all are finished, 1 some failed or were lost, 143 some were stopped."""
+    """Wait until runs have ended, queued ones too.
+
+    Exit code: 0 all are finished, 1 some failed or were lost, 143 some were stopped.
+    """
     if timeout is not None and not timeout >= 0:
         raise BadInput(f"--timeout {timeout} is no time to wait: seconds, from 0.")
     until = None if timeout is None else time.monotonic() + timeout
     with open_store(db) as store:
-        rows = {row.id: row for row in chosen(store, runs).rows}
-        states: dict[str, str] = {}
+        meant = awaited(store, runs)
+        states = dict.fromkeys(meant, "running")
         while True:
-            for run in rows:
-                if states.get(run, "running") in processes.ALIVE:
-                    states[run] = processes.state(store.run(run))
-                    if states[run] not in processes.ALIVE and not as_json:
-                        print(f"{run} {states[run]}", flush=True)
+            going = [run for run in meant if states[run] in processes.ALIVE]
+            for run, stands in standings(store, going).items():
+                states[run] = stands
+                if stands not in processes.ALIVE and not as_json:
+                    print(f"{run} {stands}", flush=True)
             going = [run for run, state in states.items() if state in processes.ALIVE]
             left = None if until is None else until - time.monotonic()
             if not going or (left is not None and left <= 0):
                 break
-            time.sleep(min(POLL_SECONDS if len(rows) < 20 else WAIT_LONGER, left or WAIT_LONGER))
+            time.sleep(min(POLL_SECONDS if len(meant) < 20 else WAIT_LONGER, left or WAIT_LONGER))
             store.refresh()
     if as_json:
         print(json.dumps({"runs": states, "timed_out": bool(going)}))

@@ -39,6 +39,8 @@ from dambench.core.sanitize import display
 
 MOST_RUNS = 20_000
 """Runs of one sweep."""
+_LARGEST = 1e18
+"""Number that a range may have."""
 PARTS = ("name", "run", "grid", "skip", "part")
 PARTS_OF_PART = ("run", "grid", "skip")
 FIRST = ("random", "whole")
@@ -232,14 +234,17 @@ def _range(key: str, value: Mapping[str, Any], where: str) -> list[Any]:
     parts = [value.get("from"), value.get("to"), value.get("step", 1)]
     numbers: list[Any] = [one for one in parts if isinstance(one, int | float) and not isinstance(one, bool)]
     first, last, step = numbers if len(numbers) == 3 else (0, -1, 1)
-    if set(value) - {"from", "to", "step"} or not step > 0 or not first <= last:
+    finite = all(-_LARGEST <= one <= _LARGEST for one in (first, last, step))  # not so is what is no number
+    if set(value) - {"from", "to", "step"} or not finite or not step > 0 or not first <= last:
         raise BadInput(
             f"In {where}: {key} is no range: {{from = 0, to = 4}}, or with step = 2; both ends are numbers, the first "
             "not above the last, and are included."
         )
-    count = int((last - first) / step + 1e-9) + 1
-    if count > MOST_RUNS:
-        raise BadInput(f"In {where}: the range of {key} has {count} values, and {MOST_RUNS} are the most.")
+    steps = (last - first) / step + 1e-9
+    if steps >= MOST_RUNS:
+        number = f"{int(steps) + 1}" if steps <= _LARGEST else "endlessly many"
+        raise BadInput(f"In {where}: the range of {key} has {number} values, and {MOST_RUNS} are the most.")
+    count = int(steps) + 1
     return [first + number * step for number in range(count)]
 
 

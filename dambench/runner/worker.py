@@ -10,9 +10,11 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dambench import __version__
+from dambench.core import files
 from dambench.core.errors import BadInput, Held, NotKept
 from dambench.core.sanitize import display
 from dambench.runner import processes
@@ -25,6 +27,8 @@ from dambench.store.schema import VERSION
 POLL_SECONDS = 0.25
 LOOK_SECONDS = 3.0
 """Between two looks for workers that are gone."""
+LEAST_ROOM = 20_000_000
+"""Free bytes below which no run is begun: on a full disk each of a long queue would fail, one after another."""
 MOST_LOSSES = 5
 """Processes that a run may lose, one after another, without getting any further."""
 
@@ -38,6 +42,8 @@ class WorkDone:
     failed: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     """Ready, but nothing that this worker could run."""
+    hindered: str = ""
+    """Why it took no more of what it could have run."""
 
 
 @dataclass
@@ -201,7 +207,8 @@ class Worker:
 
     def _fill(self) -> None:
         """Take what there is room for."""
-        while len(self._held) < self._executor.slots and not self._stopping():
+        self.tally.hindered = _full_disk(self._store)
+        while not self.tally.hindered and len(self._held) < self._executor.slots and not self._stopping():
             one = self._queue.take(self.uid, self._executor.fits, self._only)
             if one is None:
                 return
@@ -216,8 +223,10 @@ class Worker:
 
     def _may_come(self) -> bool:
         """Whether something could still be taken, once others are done."""
-        ready = self._queue.ready(only=self._only)
+        ready = list(self._queue.ready(self._only))
         self.tally.left = [one.id for one in ready]
+        if self.tally.hindered:
+            return False
         if any(self._executor.fits(one) for one in ready):
             return True
         going = self._queue.all("state = 'taken'")
@@ -280,6 +289,15 @@ class Worker:
 @dataclass
 class _NoHandle:
     queued: Queued
+
+
+def _full_disk(store: Store) -> str:
+    """Which disk that runs write to is full, in a sentence; empty: none."""
+    for folder in (files.home(), store.path.absolute().parent):
+        with suppress(OSError):  # its first run makes it, or says what is wrong
+            if files.room(folder) < LEAST_ROOM:
+                return f"The disk of {display(str(folder), 200)} is full: no run is begun until there is room."
+    return ""
 
 
 def _number(version: str) -> list[int]:

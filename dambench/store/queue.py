@@ -8,9 +8,10 @@ Many are queued at once, or none. A merge brings runs, and leaves the queue of t
 its own machine.
 """
 
+import itertools
 import json
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -35,7 +36,7 @@ from dambench.store.runs import Store
 State = Literal["waiting", "paused", "taken", "finished", "failed", "dropped"]
 PENDING: tuple[State, ...] = ("waiting", "paused", "taken")
 LOOKED_AT = 200
-"""Runs, in the order of their turn, that a worker looks at for one that fits."""
+"""Runs, in the order of their turn, that are read at once where one is looked for that fits."""
 MOST_WAITING = 100_000
 """Runs that one queue may hold."""
 
@@ -237,9 +238,16 @@ class Queue:
             row["state"]: row["n"] for row in self.store.query("select state, count(*) n from queue group by state")
         }
 
-    def ready(self, most: int = LOOKED_AT, only: Collection[str] | None = None) -> list[Queued]:
+    def ready(self, only: Collection[str] | None = None) -> Iterator[Queued]:
         """Those that could begin now, in the order of their turn."""
-        return [_queued(row) for row in self.store.query(*_ready(most, only))]
+        mine = "1 or ?" if only is None else "queue.uid in (select value from json_each(?))"
+        sql = f"select * from queue where {_READY} and ({mine}) order by {_TURN} limit {LOOKED_AT} offset ?"
+        uids = json.dumps([] if only is None else list(only))
+        for offset in itertools.count(0, LOOKED_AT):
+            rows = self.store.query(sql, uids, offset)
+            yield from map(_queued, rows)
+            if len(rows) < LOOKED_AT:
+                return
 
     def waits_for(self, one: Queued) -> list[Queued]:
         """Those that must be finished before a queued run begins, and are not."""
@@ -263,8 +271,7 @@ class Queue:
 
         def decision() -> list[QueueTaken]:
             chosen.clear()
-            for row in self.store.query(*_ready(LOOKED_AT, only)):
-                one = _queued(row)
+            for one in self.ready(only):
                 if (one.uid, one.attempt) not in lost and fits(one):
                     chosen.append(one)
                     return [QueueTaken(uid=one.uid, attempt=one.attempt + 1, at=records.now(), worker=worker)]
@@ -393,9 +400,14 @@ class Queue:
 
         Args:
             to: the first or last place of all, or before another one, whose priority they get.
+
+        Raises:
+            BadInput: that one does not wait.
         """
         waiting = self.all("state in ('waiting', 'paused')")
         others = [one for one in waiting if one.uid not in set(uids)]
+        if isinstance(to, Queued) and to.uid not in {one.uid for one in others}:
+            raise BadInput(f"{display(to.id, 40)} is {to.state}: a run is moved before one that waits.")
         if not others:
             lower, upper, priority = 0.0, 1.0, waiting[0].priority if waiting else 0
         elif to == "first":
@@ -408,7 +420,16 @@ class Queue:
             lower, upper = (before[-1].place if before else to.place - 1), to.place
             priority = to.priority
         places = {uid: lower + (n + 1) * (upper - lower) / (len(uids) + 1) for n, uid in enumerate(uids)}
-        return self._change(uids, ("waiting", "paused"), lambda one: {"place": places[one.uid], "priority": priority})
+        if len({lower, *places.values(), upper}) < len(places) + 2:  # no number is left between: all are counted anew
+            at = others.index(to) if isinstance(to, Queued) else 0 if to == "first" else len(others)
+            order = [one.uid for one in others]
+            places = {uid: float(n) for n, uid in enumerate([*order[:at], *places, *order[at:]], 1)}
+
+        def values(one: Queued) -> Values:
+            return {"place": places[one.uid], "priority": priority if one.uid in uids else one.priority}
+
+        changed = self._change(list(places), ("waiting", "paused"), values)
+        return [one for one in changed if one.uid in uids]
 
     def _change(
         self,
@@ -439,13 +460,6 @@ class Queue:
         """The workers that have not said that they ended, or all; the newest first."""
         sql = "select * from workers where ? or ended_at = '' order by began_at desc, uid"
         return [WorkerRow(**row) for row in self.store.query(sql, ended)]
-
-
-def _ready(most: int, only: Collection[str] | None) -> tuple[str, Any, Any]:
-    """A query for those that could begin now, and its values."""
-    mine = "1 or ?" if only is None else "queue.uid in (select value from json_each(?))"
-    sql = f"select * from queue where {_READY} and ({mine}) order by {_TURN} limit ?"
-    return sql, json.dumps([] if only is None else list(only)), most
 
 
 def _edit(one: Queued, **values: str | int | float | None) -> QueueEdited:

@@ -328,6 +328,13 @@ class Store:
             BadInput: there is none, or more than one.
         """
         rows = self.runs(f"{prefixes.CONDITION} order by id", *prefixes.bounds(prefix))
+        if prefix and not rows:
+            queued = self.query(f"select id, state from queue where {prefixes.CONDITION}", *prefixes.bounds(prefix))
+            if len(queued) == 1:
+                raise BadInput(
+                    f"{display(queued[0]['id'], 40)} is queued ({queued[0]['state']}), and has not begun: "
+                    "`dambench queue list` shows it."
+                )
         return prefixes.meant(rows, prefix, "run", "`dambench runs` lists them")
 
     def runs(self, condition: str, *values: Any) -> list[RunRow]:

@@ -107,6 +107,54 @@ def test_bad_input_to_the_queue_is_one_sentence_and_changes_nothing(
         assert store.query("select * from workers") == store.query("select * from queue") == []
 
 
+def test_where_every_run_would_fail_none_is_begun(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed(capsys, "queue", "add", *RANDOM, "--seeds", "0-1")
+    with monkeypatch.context() as there:
+        there.setenv("DAMBENCH_HOOK", "no-such-program --now")
+        assert run_cli(["queue", "work"]) == 2
+        assert "DAMBENCH_HOOK 'no-such-program --now': there is no program" in capsys.readouterr().err
+    with monkeypatch.context() as there:
+        there.setattr("dambench.core.files.room", lambda path: 1_000_000)
+        assert run_cli(["queue", "work"]) == 1
+        said = capsys.readouterr().err
+        assert "0 runs finished. The disk of " in said
+        assert "is full: no run is begun until there is room. 2 runs wait." in said
+    assert begun == []
+    assert _list(capsys)["counts"] == {"waiting": 2}
+    assert run_cli(["queue", "work"]) == 0
+
+
+def test_a_queued_run_is_told_from_one_that_is_not_there_and_can_be_waited_for(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = printed(capsys, "queue", "add", *RANDOM, "--seeds", "0-1")["queued"]
+    assert run_cli(["show", a[:5]]) == 2
+    assert f"{a} is queued (waiting), and has not begun" in capsys.readouterr().err
+    assert run_cli(["wait", a, b, "--timeout", "0"]) == 124
+    assert run_cli(["queue", "drop", b]) == 0
+    assert run_cli(["queue", "work"]) == 0
+    capsys.readouterr()
+    assert run_cli(["wait", a]) == 0
+    assert run_cli(["wait", a, b]) == 143
+    assert capsys.readouterr().out.split() == [a, "finished", a, "finished", b, "stopped"]
+    assert run_cli(["wait", "nothing"]) == 2
+    Path("grid.toml").write_text(
+        'name = "two"\n[run]\ndataset = "digits"\nnetwork = "convnet-d1-w4"\n[grid]\nmethod = "random"\nseed = [5]\n'
+    )
+    assert run_cli(["sweep", "grid.toml", "--queue"]) == 0
+    assert run_cli(["wait", "sweep:two", "--timeout", "0"]) == 124
+    assert run_cli(["wait", "sweep:three"]) == 2
+
+
+def test_one_run_that_cannot_be_is_not_told_of_the_rules_of_sweeps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["queue", "add", "--method", "nothing", "--dataset", "digits"]) == 2
+    said = capsys.readouterr().err
+    assert "No method is called 'nothing'" in said
+    assert "[[skip]]" not in said
+
+
 def test_a_worker_of_another_version_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with closing(Store.open(Path("runs.db"), write=True)) as store:
         queue = Queue(store)

@@ -85,7 +85,7 @@ class Story:
                 if outcome := self.executor.poll(handle):
                     handles.remove(handle)
                     self.note(handle.queued, outcome)
-            if not handles and not self.queue.ready():
+            if not handles and next(self.queue.ready(), None) is None:
                 return
             meanwhile()
             time.sleep(0.1)

@@ -62,6 +62,28 @@ def test_runs_are_taken_in_their_order_and_what_has_a_higher_priority_before(que
     assert queue.counts() == {"finished": 4}
 
 
+def test_runs_may_be_moved_between_the_same_two_for_ever(queue: Queue) -> None:
+    added = queue.add([_run(queue, name) for name in "abcd"])
+    a, b, _, d = [one.uid for one in added.new]
+    queue.move([d], to="last")
+    for _ in range(40):  # each halves what is left between two places
+        for uid in (a, b):
+            assert [one.uid for one in queue.move([uid], to=queue.one("c"))] == [uid]
+    assert _order(queue) == "a b c d"
+    assert queue.finish(queue.take("w") or pytest.fail("nothing was taken"))
+    with pytest.raises(BadInput, match="a is finished: a run is moved before one that waits"):
+        queue.move([d], to=queue.one("a"))
+    assert _order(queue) == "b c d"
+
+
+def test_what_fits_is_found_behind_many_that_do_not(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "LOOKED_AT", 10)
+    queue.add([_run(queue, f"gpu{n}", device="cuda:0") for n in range(30)])
+    queue.add([_run(queue, "cpu", device="cpu")])
+    assert len(list(queue.ready())) == 31
+    assert _taken(queue, fits=lambda one: one.device == "cpu") == "cpu"
+
+
 def test_what_depends_on_another_waits_until_that_is_finished(queue: Queue) -> None:
     experts = _run(queue, "experts")
     user = _run(queue, "user", after=[experts.uid])
