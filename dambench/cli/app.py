@@ -21,6 +21,7 @@ from dambench.cli import (
     catalog,
     check,
     compare,
+    config,
     db,
     doctor,
     experts,
@@ -88,6 +89,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(queue.app, name="queue")
 app.add_typer(experts.app, name="experts")
 app.add_typer(figure.app, name="figure")
+app.add_typer(config.app, name="config")
 
 
 def main() -> NoReturn:

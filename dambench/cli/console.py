@@ -2,13 +2,14 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from dambench.cli.output import say
-from dambench.core import files
+from dambench.core import files, preferences
 from dambench.core.errors import BadInput
 from dambench.runner import processes
 from dambench.store import database
@@ -32,10 +33,16 @@ def in_terminal() -> bool:
 def console_options(context: typer.Context) -> "ConsoleOptions":
     """The options that the console was opened with. To be called before textual is imported."""
     colour = not os.environ.get("NO_COLOR")
-    from dambench.tui.console import ConsoleOptions
+    from dambench.tui import preferred
 
     given = context.find_root().params
-    return ConsoleOptions(readonly=bool(given.get("readonly")), ascii=bool(given.get("ascii_")), colour=colour)
+    options = preferred.options(preferences.read(), f"{str(preferences.path())!r}")
+    return replace(
+        options,
+        readonly=options.readonly or bool(given.get("readonly")),
+        ascii=options.ascii or bool(given.get("ascii_")),
+        colour=colour,
+    )
 
 
 def open_console(path: Path, run_id: str, context: typer.Context) -> None:

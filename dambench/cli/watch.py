@@ -18,10 +18,11 @@ from dambench.cli.output import Watch, say
 from dambench.cli.record import exit_code
 from dambench.cli.signals import EXIT_CODES, STOP_SECONDS
 from dambench.cli.store import open_store
-from dambench.core import files, sanitize
+from dambench.core import files, preferences, sanitize
 from dambench.core.errors import BadInput
 from dambench.core.events import AnyEvent, Progressed
 from dambench.core.narration import summary
+from dambench.core.notifying import in_words, signals
 from dambench.core.sanitize import counted, display
 from dambench.core.units import duration
 from dambench.runner import processes
@@ -33,7 +34,7 @@ POLL_SECONDS = 0.25
 
 def watch(run_id: RunId, db: Db = None) -> int:
     """Show a run as it goes on, or went. Leave with Ctrl+C: the run does not notice."""
-    screen = Watch().console
+    screen, kinds = Watch().console, preferences.read().console.notify
     last: AnyEvent | None = None
     try:
         with open_store(db) as store:
@@ -56,6 +57,9 @@ def watch(run_id: RunId, db: Db = None) -> int:
     except KeyboardInterrupt:
         screen.print("The run goes on.")
         return 0
+    if screen.is_terminal and not screen.is_dumb_terminal:
+        sys.stderr.write(signals(kinds, in_words([(row.id, now)])))
+        sys.stderr.flush()
     if now == "lost":
         screen.print(f"lost: its process is gone. `dambench resume {row.id}` goes on from its last checkpoint.")
         return 1

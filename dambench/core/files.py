@@ -58,6 +58,7 @@ XDG = {
     "data": ("XDG_DATA_HOME", "~/.local/share"),
     "state": ("XDG_STATE_HOME", "~/.local/state"),
     "cache": ("XDG_CACHE_HOME", "~/.cache"),
+    "config": ("XDG_CONFIG_HOME", "~/.config"),
 }
 """Variables and what they are by default."""
 
@@ -75,7 +76,7 @@ def home() -> Path:
     return folder
 
 
-def user_folder(kind: Literal["data", "state", "cache"]) -> Path:
+def user_folder(kind: Literal["data", "state", "cache", "config"]) -> Path:
     """Give the user's folder of that kind by XDG's variables, the same on every system."""
     variable, default = XDG[kind]
     return user_path(os.environ.get(variable) or default) / "dambench"

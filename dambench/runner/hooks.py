@@ -1,7 +1,7 @@
 """Hooks: a command of the user's that is run at the end of a run or a sweep, to send a mail or begin something else.
 
-It comes from `--hook` or DAMBENCH_HOOK, never from a database: that may be a stranger's. Whatever it does, the run
-is as it was.
+It comes from `--hook`, DAMBENCH_HOOK or the user's preferences, never from a database: that may be a stranger's.
+Whatever it does, the run is as it was.
 """
 
 import json
@@ -13,25 +13,44 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from dambench.core import preferences
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
 
 VARIABLE = "DAMBENCH_HOOK"
-"""In the environment: the command, as a shell would split it. Runs in the background inherit it."""
+"""In the environment: the command, as a shell would split it. Runs in the background inherit it. Empty: none, whatever
+the user's preferences say."""
 SECONDS = 60.0
 """After which a hook is killed."""
 
 
 def use(command: str) -> None:
-    """Set the hook of this process and its children; an empty one: leave it as the environment has it.
+    """Set the hook of this process and its children; an empty one: as the environment or the preferences have it.
+
+    Raises:
+        BadInput: it is no command line, or names a program that is not there; the preferences cannot be read.
+    """
+    where = "--hook"
+    if not command and VARIABLE in os.environ:
+        where, command = VARIABLE, os.environ[VARIABLE]
+    elif not command:
+        where, command = f"on_finish in {str(preferences.path())!r}:", preferences.read().on_finish
+    if command:
+        check(command, where)
+        os.environ[VARIABLE] = command
+
+
+def check(command: str, where: str) -> None:
+    """See that a hook can be run; an empty one is none.
+
+    Args:
+        where: it was said.
 
     Raises:
         BadInput: it is no command line, or names a program that is not there.
     """
-    if not (command or os.environ.get(VARIABLE)):
+    if not command:
         return
-    where = "--hook" if command else VARIABLE
-    command = command or os.environ[VARIABLE]
     try:
         words = shlex.split(command)
     except ValueError as error:
@@ -39,7 +58,6 @@ def use(command: str) -> None:
     if not words or shutil.which(words[0]) is None:
         program = display(words[0] if words else "", 80)
         raise BadInput(f"{where} {display(command, 80)!r}: there is no program {program!r} that could be run.")
-    os.environ[VARIABLE] = command
 
 
 def is_set() -> bool:
@@ -71,8 +89,8 @@ def ended(
         return
     facts = {"DAMBENCH_ENDED_KIND": what, "DAMBENCH_ENDED_NAME": name, "DAMBENCH_ENDED_STATE": state}
     # Its own runs have no hook, or one that begins a run would never end.
-    environment = {key: value for key, value in os.environ.items() if key not in (VARIABLE, "DAMBENCH_DETACHED")}
-    environment |= facts | {"DAMBENCH_DB": str(path.absolute())}
+    environment = {key: value for key, value in os.environ.items() if key != "DAMBENCH_DETACHED"}
+    environment |= {VARIABLE: ""} | facts | {"DAMBENCH_DB": str(path.absolute())}
     try:
         done = subprocess.run(
             words,

@@ -26,12 +26,13 @@ from textual.widgets import Input, TextArea
 
 import dambench
 from dambench.core.errors import BadInput
+from dambench.core.notifying import in_words, signals
 from dambench.core.sanitize import display
 from dambench.runner import processes
 from dambench.store import runs as stored
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
-from dambench.tui import feed
+from dambench.tui import feed, keys
 from dambench.tui.console import ConsoleOptions
 from dambench.tui.feed import Feed, File, QueryResult
 from dambench.tui.main_screen import MainScreen
@@ -93,16 +94,22 @@ class DambenchApp(App[None]):
     }
     """By name, in the order of their number keys."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        # First of all: the next key is meant for the place that this one asks for.
-        *(Binding(str(number), f"place({number})", show=False, priority=True) for number in range(1, 6)),
-        Binding("question_mark", "help", "Help", key_display="?"),
-        Binding("colon", "command_palette", "Palette", key_display=":", show=False),
-        Binding("n", "new", "New"),
-        Binding("y", "copy", "Copy", show=False),
-        Binding("q", "leave", "Quit"),
-        Binding("ctrl+q", "leave", "Quit", show=False, priority=True),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = keys.named(
+        keys.EVERYWHERE,
+        [
+            # First of all: the next key is meant for the place that this one asks for.
+            *(
+                Binding(str(number), f"place({number})", show=False, priority=True, tooltip=f"Place {number}")
+                for number in range(1, 6)
+            ),
+            Binding("question_mark", "help", "Help", key_display="?"),
+            Binding("colon", "command_palette", "Palette", key_display=":", show=False),
+            Binding("n", "new", "New"),
+            Binding("y", "copy", "Copy", show=False),
+            Binding("q", "leave", "Quit"),
+            Binding("ctrl+q", "leave", "Quit, whatever is typed", show=False, priority=True),
+        ],
+    )
 
     def __init__(
         self, path: Path, run: str = "", options: ConsoleOptions | None = None, settings: Settings | None = None
@@ -110,11 +117,14 @@ class DambenchApp(App[None]):
         super().__init__()
         self.path = path
         self.options = options or ConsoleOptions()
+        self.set_keymap(dict(self.options.keys))
         self._line_filters: list[LineFilter] = [
             *([AsciiFilter()] if self.options.ascii else []),
             *([] if self.options.colour else [ColourFilter()]),
         ]
         self.settings = settings or Settings()
+        if self.options.columns:
+            self.settings.set("runs.columns", list(self.options.columns))
         self.feed = Feed(self, path)
         self.file: File | None = None
         """The file that is shown; None: there is no database."""
@@ -130,7 +140,7 @@ class DambenchApp(App[None]):
         self._first_run = run
         if not self.options.colour:
             self.theme = "ansi-dark"
-        elif (theme := self.settings.get("theme", "textual-dark")) in self.available_themes:
+        elif (theme := self.options.theme or self.settings.get("theme", "textual-dark")) in self.available_themes:
             self.theme = theme
 
     # Places.
@@ -143,7 +153,7 @@ class DambenchApp(App[None]):
         if not self.is_headless:
             shutdown.on_sigterm(self.exit)
             shutdown.on_hang_up()
-        first = self.settings.get("place", "runs")
+        first = self.settings.get("place", "runs") if self.options.place == "last" else self.options.place
         if self._first_run:
             cast(LiveScreen, self.get_screen("live")).watch_run(self._first_run)
             first = "live"
@@ -187,6 +197,7 @@ class DambenchApp(App[None]):
         if result.fault is not None and self._is_new(result.fault):
             self._log_fault(result.fault)
         self._trouble = result.trouble
+        self._tell_ended(result.ended)
         anew = result.file != self.file
         answered = not anew or result.trouble or result.file is None
         try:
@@ -327,6 +338,21 @@ class DambenchApp(App[None]):
         """A note that goes away by itself."""
         self.notify(display(text, 400), severity=severity, markup=False, timeout=6)
 
+    def _tell_ended(self, ended: Sequence[tuple[str, str]]) -> None:
+        """Say that runs have ended, as the user wants to be told.
+
+        Args:
+            ended: id and state of each.
+        """
+        kinds = self.options.notify
+        if not (ended and kinds):
+            return
+        text = in_words(ended)
+        if "toast" in kinds:
+            self.say(text, "information" if all(state == "finished" for _, state in ended) else "warning")
+        if (heard := signals(kinds, text)) and self._driver is not None and not self.is_headless:
+            self._driver.write(heard)
+
     def refuses(self) -> bool:
         """Refuse, with a note, where nothing may be changed from here."""
         if self.options.readonly:
@@ -379,11 +405,11 @@ class DambenchApp(App[None]):
         """The palette: places, whatever has a key here, and the theme."""
         for name, place in self.PLACES.items():
             yield SystemCommand(f"Go to {place.NAME}", place.__doc__ or "", self._going(name))
-        for active, keys in self._by_action(screen):
+        for active, pressed in self._by_action(screen):
             action = active.binding.action
             # How to move about in a table is for keys alone.
             if isinstance(active.node, App | Screen) and not action.startswith(("place", "command_palette")):
-                yield SystemCommand(_meaning(active, keys[0]), f"Key {keys[0]}", self._doing(active))
+                yield SystemCommand(_meaning(active, pressed[0]), f"Key {pressed[0]}", self._doing(active))
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
 
     def _doing(self, active: ActiveBinding) -> Callable[[], Any]:

@@ -22,6 +22,18 @@ class ConsoleOptions:
     ascii: bool = False
     """Nothing but ASCII: bars of #, charts of dots."""
     colour: bool = True
+    theme: str = ""
+    """Its name; empty: the one that was chosen last."""
+    place: str = "last"
+    """The first; last: where the console was left."""
+    columns: tuple[str, ...] = ()
+    """Columns of Runs; none: as they were left."""
+    refresh: float = 1.0
+    """How many times as long as usual nothing is drawn anew."""
+    notify: tuple[str, ...] = ("toast", "bell")
+    """How the end of a run is told: of preferences.Notice."""
+    keys: tuple[tuple[str, str], ...] = ()
+    """Names of what keys do (tui.keys), and the keys instead of the usual ones."""
 
 
 class Console(Protocol):

@@ -20,6 +20,7 @@ from textual.app import App
 from textual.message import Message
 
 from dambench.core.errors import BadInput, NotKept
+from dambench.runner import processes
 from dambench.store import journal
 from dambench.store import runs as stored
 from dambench.store.runs import Store
@@ -78,6 +79,8 @@ class QueryResult(Message):
     """When that was so, as `time.monotonic` has it."""
     fault: Exception | None = None
     """What is wrong is wrong here."""
+    ended: tuple[tuple[str, str], ...] = ()
+    """Id and state of the runs that were going on when the last question was answered, and are not any more."""
 
 
 class _Query(NamedTuple):
@@ -109,6 +112,9 @@ class Feed:
         self.files: Files | None = None
         """The open ones; None: none are."""
         self._version: tuple[int, int] | None = None
+        self._going: set[str] = set()
+        """The runs that went on when it was last asked, by id."""
+        self._going_in: File | None = None
         self._last = 0.0
         self._thread = threading.Thread(target=self._read, name="feed", daemon=True)
 
@@ -178,12 +184,21 @@ class Feed:
             if version == self._version and not query.now and at - self._last < AT_LEAST:
                 return None
             self._version, self._last = version, at
-            return QueryResult(query.requester, self._ask_store(store, query.question), file=file, at=at)
+            ended = self._ended(store, there.main)
+            return QueryResult(query.requester, self._ask_store(store, query.question), file=file, at=at, ended=ended)
         except (BadInput, NotKept, sqlite3.Error, OSError) as error:
             self._close()
             return QueryResult(query.requester, None, str(error), file, at)
         except Exception as error:  # a fault of ours must not end the feed
             return QueryResult(query.requester, None, f"{type(error).__name__}: {error}", file, at, error)
+
+    def _ended(self, store: Store, file: File) -> tuple[tuple[str, str], ...]:
+        """The runs that have ended since this was asked last of the same file, with their states."""
+        before = self._going if file == self._going_in else set()
+        self._going = {row.id for row in store.unfinished() if processes.state(row) in processes.ALIVE}
+        self._going_in, gone = file, sorted(before - self._going)
+        rows = [store.with_id(run) for run in gone]
+        return tuple((row.id, processes.state(row)) for row in rows if row is not None and not row.deleted_at)
 
     def _open(self, there: Files) -> Store:
         """Open what is there now."""

@@ -11,6 +11,7 @@ from textual.widgets import Static
 
 from dambench.core.sanitize import display
 from dambench.core.units import duration
+from dambench.tui import keys
 from dambench.tui.console import Console
 from dambench.tui.feed import QueryResult, Question
 from dambench.tui.resilient import Resilient
@@ -34,7 +35,14 @@ class MainScreen(Resilient, Screen[None]):
     NAME: ClassVar[str]
     """Its name in the line of main screens."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("f5", "refresh", "Refresh", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = keys.named(
+        keys.EVERYWHERE, [Binding("f5", "refresh", "Refresh", show=False)]
+    )
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        if "BINDINGS" in vars(cls):
+            cls.BINDINGS = keys.named(cls.NAME.lower(), cls.BINDINGS)
+        super().__init_subclass__(**options)
 
     answered = False
     """The database has answered."""

@@ -50,8 +50,11 @@ def shoot(
     async def on_stage(folder: str) -> str:
         # What the user of the console had chosen is not changed, and of it only the theme is taken over.
         settings = Settings(Path(folder) / "console.json")
-        settings.set("theme", theme or Settings().get("theme", "textual-dark"))
-        app = DambenchApp(path, run, replace(options or ConsoleOptions(), readonly=True), settings)
+        preferred = options.theme if options else ""
+        settings.set("theme", theme or preferred or Settings().get("theme", "textual-dark"))
+        app = DambenchApp(
+            path, run, replace(options or ConsoleOptions(), readonly=True, theme="", place="last"), settings
+        )
         if theme and theme not in app.available_themes:
             raise unknown("theme", theme, app.available_themes)
         async with app.run_test(size=size) as pilot:

@@ -151,9 +151,8 @@ def test_a_hook_hears_how_a_run_ended(
     monkeypatch.delenv(hooks.VARIABLE, raising=False)
     monkeypatch.setenv("DAMBENCH_DB", str(tmp_path / "runs.db"))
     heard = "print(os.environ['DAMBENCH_ENDED_STATE'], os.environ['DAMBENCH_ENDED_NAME'], facts['kind'], facts['n'],"
-    body = (
-        f"{heard} facts['db'] == os.environ['DAMBENCH_DB'], 'DAMBENCH_HOOK' in os.environ, file=open(sys.argv[1], 'a'))"
-    )
+    own = "facts['db'] == os.environ['DAMBENCH_DB'], bool(os.environ['DAMBENCH_HOOK'])"
+    body = f"{heard} {own}, file=open(sys.argv[1], 'a'))"
     made = printed(capsys, *DM, "--hook", _hook(tmp_path, body))
     assert (tmp_path / "heard.txt").read_text() == f"finished {made['run']} run 2 True False\n"
     shown = printed(capsys, "show", made["run"])

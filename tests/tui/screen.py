@@ -38,7 +38,7 @@ def stop_clock(monkeypatch: pytest.MonkeyPatch, entered: str = "2026-11-01T09:00
     monkeypatch.setattr(records, "now", lambda: entered)
 
 
-def console(path: Path, run: str = "", **look: bool) -> DambenchApp:
+def console(path: Path, run: str = "", **look: Any) -> DambenchApp:
     """With settings of its own, beside the database."""
     return DambenchApp(path, run, ConsoleOptions(**look), Settings(path.parent / "console.json"))
 

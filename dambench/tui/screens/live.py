@@ -126,7 +126,7 @@ class LiveScreen(run_actions.RunActionsScreen):
         }
         for name, paint in painters.items():
             self.query_one(f"#{name}", Lines).painter = paint
-        self.set_interval(refresh_rate.NUMBERS, self._tick)
+        self.set_interval(refresh_rate.NUMBERS * self.console_app.options.refresh, self._tick)
 
     def question(self) -> Question:
         return self._reader.read
@@ -174,7 +174,7 @@ class LiveScreen(run_actions.RunActionsScreen):
         self._paint_banner()
         self._paint_facts()
         self._paint_log()
-        if now - self._charted >= refresh_rate.CHARTS - 0.1:
+        if now - self._charted >= refresh_rate.CHARTS * self.console_app.options.refresh - 0.1:
             self._charted = now
             for paint in (self._paint_loss, self._paint_machine, self._paint_accuracy, self._paint_time):
                 paint()

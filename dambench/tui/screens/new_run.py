@@ -33,6 +33,7 @@ from dambench.report.wording import protocol_in_words
 from dambench.runner import monitor, processes
 from dambench.store import runs as stored
 from dambench.store.runs import Store
+from dambench.tui import keys
 from dambench.tui.checker import Answer, Checker, Measurement
 from dambench.tui.console import Console
 from dambench.tui.main_screen import LOW
@@ -110,17 +111,20 @@ class RunStarted(Message):
 class NewRunScreen(Resilient, Screen[None]):
     """Ask for a run."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+r", "start", "Start"),
-        Binding("ctrl+n", "queue", "Queue"),
-        Binding("ctrl+t", "measure", "Measure"),
-        Binding("ctrl+o", "edit", "TOML"),
-        Binding("ctrl+y", "app.copy", "Copy"),
-        Binding("f5", "refresh", "Look again", show=False),
-        Binding("f1", "app.help", "Help", show=False),
-        Binding("ctrl+l", "clear", "Clear the form", show=False),
-        Binding("escape", "back", "Back"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = keys.named(
+        "form",
+        [
+            Binding("ctrl+r", "start", "Start"),
+            Binding("ctrl+n", "queue", "Queue"),
+            Binding("ctrl+t", "measure", "Measure"),
+            Binding("ctrl+o", "edit", "TOML"),
+            Binding("ctrl+y", "app.copy", "Copy"),
+            Binding("f5", "refresh", "Look again", show=False),
+            Binding("f1", "app.help", "Help", show=False),
+            Binding("ctrl+l", "clear", "Clear the form", show=False),
+            Binding("escape", "back", "Back"),
+        ],
+    )
 
     def __init__(self) -> None:
         super().__init__()

@@ -47,7 +47,7 @@ class QueueScreen(MainScreen):
         Binding("space", "mark", "Mark"),
         Binding("a", "add", "Add", tooltip="Add a run: the form, where ctrl+n queues it"),
         Binding("p", "pause", "Pause", tooltip="Pause it, or the marked ones; let them go on"),
-        Binding("J", "move(1)", "Move", key_display="J K", tooltip="Later"),
+        Binding("J", "move(1)", "Move", key_display="J K", tooltip="Later", id="queue.later"),
         Binding("K", "move(-1)", "Sooner", show=False),
         Binding("R", "retry", "Retry", tooltip="Try it again, with a reason"),
         Binding("D", "drop", "Drop", tooltip="Take it, or the marked ones, out of the queue"),
@@ -108,7 +108,8 @@ class QueueScreen(MainScreen):
 
     def show(self, page: QueuePage | None) -> bool:
         now = time.monotonic()
-        if not self._key_pressed and (now - self._drawn < refresh_rate.NUMBERS or refresh_rate.backlog(self.app)):
+        every = refresh_rate.NUMBERS * self.console_app.options.refresh
+        if not self._key_pressed and (now - self._drawn < every or refresh_rate.backlog(self.app)):
             return False
         self._key_pressed, self._drawn, self._page = False, now, page
         if page is None:

@@ -169,7 +169,8 @@ class RunsScreen(run_actions.RunActionsScreen):
         if page is not None and page.query != RunsQuery(self._filter, self.table.order, self.table.down):
             return False  # another one was asked for since
         now = time.monotonic()
-        if not self._key_pressed and (now - self._drawn < refresh_rate.NUMBERS or refresh_rate.backlog(self.app)):
+        every = refresh_rate.NUMBERS * self.console_app.options.refresh
+        if not self._key_pressed and (now - self._drawn < every or refresh_rate.backlog(self.app)):
             return False
         anew = page is None or self._page is None or page.query != self._page.query
         self._key_pressed, self._drawn, self._page = False, now, page

@@ -14,6 +14,7 @@ from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
+from dambench.tui import keys
 from dambench.tui.models.comparison import Contents
 from dambench.tui.resilient import Resilient
 from dambench.tui.terminal.ascii_filter import plain, spelled
@@ -32,18 +33,21 @@ class Grid(Resilient, Widget, can_focus=True):
         ascii_: draw nothing but ASCII signs.
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "go(-1, 0)", "Up", show=False),
-        Binding("down,j", "go(1, 0)", "Down", show=False),
-        Binding("left,h", "go(0, -1)", "Left", show=False),
-        Binding("right,l", "go(0, 1)", "Right", show=False),
-        Binding("g", "go(-999999, 0)", "First row", show=False),
-        Binding("G", "go(999999, 0)", "Last row", show=False),
-        Binding("home", "go(0, -999999)", "First column", show=False),
-        Binding("end", "go(0, 999999)", "Last column", show=False),
-        Binding("ctrl+d", "go(10, 0)", "Ten down", show=False),
-        Binding("ctrl+u", "go(-10, 0)", "Ten up", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = keys.named(
+        keys.ROWS,
+        [
+            Binding("up,k", "go(-1, 0)", "Up", show=False),
+            Binding("down,j", "go(1, 0)", "Down", show=False),
+            Binding("left,h", "go(0, -1)", "Left", show=False),
+            Binding("right,l", "go(0, 1)", "Right", show=False),
+            Binding("g", "go(-999999, 0)", "First row", show=False),
+            Binding("G", "go(999999, 0)", "Last row", show=False),
+            Binding("home", "go(0, -999999)", "First column", show=False),
+            Binding("end", "go(0, 999999)", "Last column", show=False),
+            Binding("ctrl+d", "go(10, 0)", "Ten down", show=False),
+            Binding("ctrl+u", "go(-10, 0)", "Ten up", show=False),
+        ],
+    )
 
     row: reactive[int] = reactive(0, repaint=False)
     column: reactive[int] = reactive(0, repaint=False)

@@ -9,6 +9,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
+from dambench.tui import keys
 from dambench.tui.resilient import Resilient
 
 
@@ -23,16 +24,19 @@ class RowList(Resilient, Widget, can_focus=True):
         "runs--odd",
         "runs--quiet",
     }
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "step(1)", "Down", show=False),
-        Binding("up,k", "step(-1)", "Up", show=False),
-        Binding("pagedown,ctrl+f", "page(2)", "Page down", show=False),
-        Binding("pageup,ctrl+b", "page(-2)", "Page up", show=False),
-        Binding("ctrl+d", "page(1)", "Half a page down", show=False),
-        Binding("ctrl+u", "page(-1)", "Half a page up", show=False),
-        Binding("home,g", "end(False)", "First run", show=False),
-        Binding("end,G", "end(True)", "Last run", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = keys.named(
+        keys.ROWS,
+        [
+            Binding("down,j", "step(1)", "Down", show=False),
+            Binding("up,k", "step(-1)", "Up", show=False),
+            Binding("pagedown,ctrl+f", "page(2)", "Page down", show=False),
+            Binding("pageup,ctrl+b", "page(-2)", "Page up", show=False),
+            Binding("ctrl+d", "page(1)", "Half a page down", show=False),
+            Binding("ctrl+u", "page(-1)", "Half a page up", show=False),
+            Binding("home,g", "end(False)", "First run", show=False),
+            Binding("end,G", "end(True)", "Last run", show=False),
+        ],
+    )
 
     def __init__(self, *, ascii_only: bool = False) -> None:
         super().__init__()
