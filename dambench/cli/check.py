@@ -86,7 +86,7 @@ def checks(context: typer.Context) -> None:
             with redirect_stdout(sys.stderr):
                 with group.commands["run"].make_context("run", list(json.loads(line)), parent=context) as parsed:
                     values = parsed.params
-                requests = requests_of(values["file"], given_options(values), values["settings"])
+                requests = requests_of(values["file"], given_options(values, lists=True), values["settings"])
                 path = values["db"] or stored.default_path()
                 stored.check(path)
                 answer = outlook(requests, None if values["again"] else path)

@@ -1,17 +1,23 @@
 """Runs that follow from another one: begun, or gone on with where an earlier one was interrupted."""
 
 import json
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from dambench.cli.process import Foreground
+from dambench.cli.rank import ranks_of_torchrun
 from dambench.core.config import RunConfig
+from dambench.core.errors import BadInput
 from dambench.core.events import Beginning
+from dambench.core.sanitize import display
 from dambench.runner import processes
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
+
+POLL_SECONDS = 1.0
 
 if TYPE_CHECKING:
     from dambench.engine.job import Job
@@ -31,6 +37,7 @@ def record_follow_up(
         The run's id, and the exit code.
     """
     from dambench.cli.record import record
+    from dambench.engine import resumed
 
     row = None if again else interrupted_run(store, job)
     if row is None:
@@ -39,7 +46,7 @@ def record_follow_up(
         here.announce(new)  # after what is said of it: who waits for it hears that, too
         return new, record(store, new, job, here, as_json=False)
     beginning = store.beginning(row.id, here.process())
-    reopened = reopen(row, beginning, here)
+    reopened = resumed(reopen(row, beginning, here), ranks_of_torchrun(None))
     here.announce(row.id)
     here.watch.say(f"run {row.id}, resumed: {what}")
     return row.id, record(store, row.id, reopened, here, as_json=False, beginning=beginning)
@@ -65,14 +72,48 @@ def reopen(row: RunRow, beginning: Beginning, here: Foreground) -> "Job":
 
 def interrupted_run(store: Store, job: "Job") -> RunRow | None:
     """The newest run of this configuration, on these data and this set, that can be gone on with."""
+    return next((row for row in _begun(store, job) if processes.state(row) not in processes.ALIVE), None)
+
+
+def going_on(store: Store, job: "Job") -> RunRow | None:
+    """The newest run of this configuration, on these data and this set, that another process carries out."""
+    return next((row for row in _begun(store, job) if processes.state(row) == "running"), None)
+
+
+def left_by_another(store: Store, job: "Job", here: Foreground) -> RunRow | None:
+    """The run of this configuration that somebody stopped, or whose process was lost: who wants it goes on with it.
+
+    One that another process carries out is waited for.
+
+    Returns:
+        None: there is no such run, or it is finished now.
+
+    Raises:
+        BadInput: the one that was waited for was stopped, or has failed.
+    """
+    going = going_on(store, job)
+    if going is not None:
+        here.announce(going.id)
+        here.watch.say(
+            f"run {going.id} does this now, as process {going.pid} on {display(going.host, 60)}: it is waited for "
+            "(--again begins another)"
+        )
+        while processes.state(going) == "running":
+            time.sleep(POLL_SECONDS)
+            store.refresh()
+            going = store.run(going.id)
+        if (now := processes.state(going)) not in ("finished", "lost"):
+            raise BadInput(f"The run {going.id}, which was waited for, is {now}: `dambench resume {going.id}`.")
+    row = interrupted_run(store, job)
+    return row if row is not None and processes.state(row) in ("stopped", "lost") else None
+
+
+def _begun(store: Store, job: "Job") -> list[RunRow]:
+    """Runs of this configuration that are not over, the newest first."""
     made = job.config.execution.made
     rows = store.runs(
-        "config_sha256 = ? and dataset_sha256 = ? and state != 'finished' and deleted_at = '' and diverged_at is null "
-        f"order by {store.by_age(newest_first=True)}",
+        "config_sha256 = ? and dataset_sha256 = ? and state != 'finished' and deleted_at = '' and purpose = '' "
+        f"and diverged_at is null order by {store.by_age(newest_first=True)}",
         *(job.config.sha256, job.card.sha256),
     )
-    for row in rows:
-        same_set = json.loads(row.config).get("where", {}).get("made", "") == made
-        if same_set and processes.state(row) not in processes.ALIVE:
-            return row
-    return None
+    return [row for row in rows if json.loads(row.config).get("where", {}).get("made", "") == made]

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -11,9 +12,10 @@ import msgspec
 import typer
 from typer import Argument, Option
 
-from dambench.core import config, files
+from dambench.core import config, files, listed
 from dambench.core.config import OptionSpec, Request
 from dambench.core.errors import BadInput
+from dambench.core.sweep import Sweep
 
 Result = TypeVar("Result")
 
@@ -68,13 +70,35 @@ def parameter_name(option: OptionSpec) -> str:
     return option.flag.removeprefix("--").replace("-", "_")
 
 
-def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a run by field, from the values of their flags; None: not given."""
+def given_options(values: Mapping[str, Any], *, lists: bool = False) -> dict[str, Any]:
+    """The options of a run by field, from the values of their flags; None: not given.
+
+    Args:
+        lists: whether a setting may have several values, which is a list then.
+    """
     given = {option.name: values.get(parameter_name(option)) for option in config.options()}
     for option in config.options():
         if option.kind == "list" and isinstance(value := given[option.name], str):
             given[option.name] = [part.strip() for part in value.split(",")]
+        elif lists and option.name in listed.AXES and isinstance(value := given[option.name], str):
+            given[option.name] = _one_or_more(option, value)
     return given
+
+
+def _one_or_more(option: OptionSpec, text: str) -> Any:
+    """The value of a flag, or the several that stand between commas."""
+    parts = [part.strip() for part in text.split(",")] if "," in text else [text]
+    if not all(parts) and len(parts) > 1:
+        raise BadInput(f"{option.flag} {text!r} has nothing between two commas, or at an end.", field=option.name)
+    if option.kind == "integer":
+        for part in parts:
+            if not re.fullmatch(r"[+-]?[0-9]{1,30}", part.strip()):
+                raise BadInput(
+                    f"Invalid value for {option.flag!r}: {part!r} is not a valid integer.", field=option.name
+                )
+        numbers = [int(part) for part in parts]
+        return numbers if len(parts) > 1 else numbers[0]
+    return parts if len(parts) > 1 else text
 
 
 def requests_of(file: Path | None, given: Mapping[str, Any], settings: list[str] | None) -> list[Request]:
@@ -85,6 +109,9 @@ def requests_of(file: Path | None, given: Mapping[str, Any], settings: list[str]
         given: by field, from flags.
         settings: pairs of `--set`.
     """
+    if file is not None:
+        listed.refuse(config.toml_in(file), f"{str(file)!r}")
+    listed.refuse(given, "the command")
     fields = config.read_toml(file) if file else {}
     fields = config.overlay(fields, {"data": os.environ.get("DAMBENCH_DATA") or None})
     options = config.settings(settings or [])
@@ -93,16 +120,31 @@ def requests_of(file: Path | None, given: Mapping[str, Any], settings: list[str]
     return config.read(Request, fields, "the request").each_seed()
 
 
+def asked_of(
+    file: Path | None, given: Mapping[str, Any], settings: list[str] | None
+) -> tuple[list[Request], Sweep | None]:
+    """The requests of one command, one per seed; or the sweep that it is, where a setting has several values.
+
+    Args:
+        file, given, settings: as `requests_of`.
+    """
+    grid = listed.read(file, given, settings or [], os.environ.get("DAMBENCH_DATA"))
+    return ([], grid) if grid else (requests_of(file, given, settings), None)
+
+
 def field_of(parameter: Any) -> str:
     """The option of a run that a parameter of a command is for; empty: none."""
     names = {parameter_name(option): option.name for option in config.options()}
     return names.get(getattr(parameter, "name", ""), "")
 
 
-def request_options(**defaults: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+def request_options(
+    *, lists: bool = False, **defaults: str
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Give a command flags for options of a run, in the place of its parameter `given`: their values by field.
 
     Args:
+        lists: whether an option may have several values, which make a sweep.
         defaults: which options; what their help says is the default, where it is not that of a run. None: all.
     """
     options = [
@@ -115,7 +157,7 @@ def request_options(**defaults: str) -> Callable[[Callable[..., Result]], Callab
             parameter_name(option),
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=cast(Any, Annotated)[_type(option) | None, _flag(option)],
+            annotation=cast(Any, Annotated)[_type(option, lists=lists) | None, _flag(option, lists=lists)],
         )
         for option in options
     ]
@@ -123,7 +165,7 @@ def request_options(**defaults: str) -> Callable[[Callable[..., Result]], Callab
     def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
         @wraps(command)
         def with_flags(**values: Any) -> Result:
-            given = given_options({flag.name: values.pop(flag.name) for flag in flags})
+            given = given_options({flag.name: values.pop(flag.name) for flag in flags}, lists=lists)
             return command(**values, given=given)
 
         parameters: list[inspect.Parameter] = []
@@ -136,12 +178,15 @@ def request_options(**defaults: str) -> Callable[[Callable[..., Result]], Callab
     return decorate
 
 
-def _type(option: OptionSpec) -> Any:
+def _type(option: OptionSpec, *, lists: bool) -> Any:
     if option.kind == "list":
         return list[str] if option.repeated else str
+    if lists and option.name in listed.AXES:
+        return str
     return {"text": str, "integer": int, "number": float, "boolean": bool}[option.kind]
 
 
-def _flag(option: OptionSpec) -> Any:
+def _flag(option: OptionSpec, *, lists: bool) -> Any:
     spelling = f"{option.flag}/--no-{option.flag[2:]}" if option.kind == "boolean" else option.flag
-    return Option(spelling, help=option.help, metavar="|".join(option.choices) or None)
+    metavar = "|".join(option.choices) or ("INTEGER" if option.kind == "integer" and lists else None)
+    return Option(spelling, help=option.help, metavar=metavar)

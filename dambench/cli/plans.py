@@ -102,7 +102,7 @@ def _settled(point: Point, prepare: Callable[[str], None] | None, *, of_grid: bo
         if not of_grid:
             raise
         said = f"The run with {named(point) or 'these settings'} cannot be: {error}"
-        raise BadInput(f"{said} A rule under [[skip]] leaves it out.") from None
+        raise BadInput(f"{said} A rule under [[skip]] of a sweep's file leaves it out.") from None
 
 
 def look_up(store: Store, planned: Sequence[SettledRun]) -> None:

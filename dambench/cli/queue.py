@@ -12,7 +12,7 @@ from typer import Argument, Option
 from dambench.cli import plans
 from dambench.cli.arguments import Commands
 from dambench.cli.executors import Chosen, executor_options
-from dambench.cli.options import Db, Devices, EvaluatorSettings, Json, Settings, request_options, requests_of
+from dambench.cli.options import Db, Devices, EvaluatorSettings, Json, Settings, asked_of, request_options
 from dambench.cli.output import say, table
 from dambench.cli.plans import SettledRun
 from dambench.cli.process import foreground
@@ -112,7 +112,7 @@ def _stands(store: Store, queue: Queue, one: Queued, alive: set[str]) -> str:
 
 
 @app.command("add")
-@request_options()
+@request_options(lists=True)
 def add(
     file: Annotated[
         Path | None, Argument(metavar="[FILE.toml]", help="A run's settings, or a sweep; flags go over the former.")
@@ -139,9 +139,9 @@ def add(
         if grid is not None:
             planned = plans.plan(grid, path, prepare=here.watch.say)
         else:
-            requests = requests_of(file, given, settings)
-            single = grids.Sweep("", (), tuple(Point({}, request) for request in requests), len(requests), ())
-            planned = plans.plan(single, path, prepare=here.watch.say)
+            requests, grid = asked_of(file, given, settings)
+            points = tuple(Point({}, request) for request in requests)
+            planned = plans.plan(grid or grids.Sweep("", (), points, len(points), ()), path, prepare=here.watch.say)
         settled = [one for one in planned if isinstance(one, SettledRun)]
         done = [one.run for one in settled if one.standing == "done"]
         missing = [one for one in settled if one.standing in ("new", "to resume")]

@@ -1,6 +1,7 @@
 """Begin a run, go on with one, evaluate the set of one."""
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,20 +14,23 @@ from dambench.cli import check as checking
 from dambench.cli.arms import record_arms
 from dambench.cli.chosen import Chosen, chosen, fitting
 from dambench.cli.console import in_terminal, refuse_console_options, run_in_console, words_after_command
-from dambench.cli.follow_up import interrupted_run, reopen
+from dambench.cli.executors import Chosen as Executing
+from dambench.cli.follow_up import interrupted_run, left_by_another, reopen
 from dambench.cli.items import announced, print_outlook
-from dambench.cli.options import Again, Db, EvaluatorSettings, Hook, Json, Settings, request_options, requests_of
+from dambench.cli.options import Again, Db, EvaluatorSettings, Hook, Json, Settings, asked_of, request_options
 from dambench.cli.output import Watch
 from dambench.cli.process import AGAIN, Foreground, detach, foreground
 from dambench.cli.rank import ranks_of_torchrun
 from dambench.cli.record import record, result
 from dambench.cli.signals import EXIT_CODES
 from dambench.cli.store import open_store
+from dambench.cli.sweep import Asked, make
 from dambench.cli.twin import record_twin
 from dambench.core import config, files, sanitize
 from dambench.core.config import Choice, Request, RunConfig, SetRef
 from dambench.core.errors import BadInput
 from dambench.core.hard_labels import wants_twin
+from dambench.core.sweep import Sweep
 from dambench.core.units import duration
 from dambench.runner import hooks, processes
 from dambench.store import runs as stored
@@ -36,10 +40,12 @@ from dambench.store.runs import Store
 if TYPE_CHECKING:
     from dambench.engine.job import Job
 
+OF_NEW_RUNS = "--name and --tag are of new runs. `dambench tag {run}` and `note {run}` change this one."
+
 # Whoever needs torch imports the engine in the function: `dambench runs` must answer at once.
 
 
-@request_options()
+@request_options(lists=True)
 def run(
     context: typer.Context,
     file: Annotated[Path | None, Argument(metavar="[FILE.toml]", help="Settings; flags go over them.")] = None,
@@ -57,17 +63,31 @@ def run(
         bool, Option("--check", help="Say what the run would be, as JSON; nothing is prepared, run or kept.")
     ] = False,
     again: Again = False,
+    workers: Annotated[
+        int | None, Option("--workers", min=1, help="Of several runs: how many at once, at most.")
+    ] = None,
     hook: Hook = "",
     db: Db = None,
     as_json: Json = False,
 ) -> int:
-    """Distil a dataset, train networks on the result, test them, store everything. In a terminal: in the console."""
+    """Distil a dataset, train networks on the result, test them, store everything. In a terminal: in the console.
+
+    A list, as --ipc 1,10, is a run for each value, made as `dambench sweep` does: docs/sweeps.md.
+    """
     ways = {"--headless": headless, "--detach": detached, "--dry-run": dry_run, "--check": check}
-    _check_ways([flag for flag, chosen in ways.items() if chosen], context)
-    requests = requests_of(file, given | {"ranks": ranks_of_torchrun(given["ranks"])}, settings)
+    given |= {"ranks": ranks_of_torchrun(given["ranks"])}
+    requests, grid = asked_of(file, given, settings)
+    flags = [flag for flag, chosen in ways.items() if chosen]
+    if grid is None or flags:
+        _check_ways(flags, context)
     hooks.use(hook)
     path = db or stored.default_path()
     stored.check(path)
+    if grid is not None:
+        _check_sweep(grid, {"--check": check, "--detach": detached, "--again": again})
+        return make(grid, path, Asked(dry_run, False, False, Executing("local", workers, {}), ""), as_json)
+    if workers is not None:
+        raise BadInput("--workers is for several runs at once, as of --ipc 1,10; this is one command for one.")
     if not (headless or dry_run or check):
         words = [
             "run",
@@ -86,37 +106,54 @@ def run(
             here.watch.say("measuring a few steps …")
             return checking.estimate(job, len(requests), as_json, hard_twin=wants_twin(requests[0]))
         with open_store(path, write=True) as store:
-            code = 0
+            code, finished = 0, None
             for request in requests:
                 if here.signals.received:
                     return EXIT_CODES[here.signals.received]
                 job = job.with_seed(request.seed or 0)
-                finished = None if again else store.finished(job.config, job.card)
-                if finished:
-                    twin_code, more = record_twin(store, finished, job, request, here, again=False)
-                    _point_out(store, finished, job, request, here.watch, as_json, more)
-                    code = max(code, twin_code)
-                    continue
-                source = job.recipe.source if job.recipe else ""
-                run_id = store.create(
-                    job.config,
-                    job.card,
-                    request.name or "",
-                    request.tags or [],
-                    here.process(),
-                    source,
-                    job.overrides,
-                    queued=here.identity(),
-                )
-                here.announce(run_id)
-                here.watch.say(f"run {run_id}" + (f", settings: {source}" if job.recipe else ""))
-                then = partial(record_twin, store, run_id, job, request, here, again=again)
-                code = max(code, record(store, run_id, job, here, as_json, then=then))
+                ended, finished = _make(store, job, request, here, again=again, as_json=as_json)
+                code = max(code, ended)
             if finished:
                 here.announce(finished)  # if no other was begun
             if len(requests) == 1 and not code and (few := checking.few_sets(store, job)):
                 here.watch.say(few)
             return code
+
+
+def _make(
+    store: Store, job: "Job", request: Request, here: Foreground, *, again: bool, as_json: bool
+) -> tuple[int, str | None]:
+    """Begin a run in this process, or go on with one that was interrupted, or point out one that has done the same.
+
+    Returns:
+        The exit code, and the run that had done it before.
+    """
+    identity = here.identity()
+    finished = None if again else store.finished(job.config, job.card)
+    if not (again or identity or finished):
+        before = left_by_another(store, job, here)
+        if before is not None:
+            return _go_on(store, before, request, here, as_json, instead=True), None
+        finished = store.finished(job.config, job.card)  # it may have been waited for
+    if finished:
+        code, more = record_twin(store, finished, job, request, here, again=False)
+        _point_out(store, finished, job, request, here.watch, as_json, more)
+        return code, finished
+    source = job.recipe.source if job.recipe else ""
+    run_id = store.create(
+        job.config,
+        job.card,
+        request.name or "",
+        request.tags or [],
+        here.process(),
+        source,
+        job.overrides,
+        queued=identity,
+    )
+    here.announce(run_id)
+    here.watch.say(f"run {run_id}" + (f", settings: {source}" if job.recipe else ""))
+    then = partial(record_twin, store, run_id, job, request, here, again=again)
+    return record(store, run_id, job, here, as_json, then=then), None
 
 
 def _check_ways(flags: list[str], context: typer.Context) -> None:
@@ -129,6 +166,19 @@ def _check_ways(flags: list[str], context: typer.Context) -> None:
         raise BadInput("--headless and --detach exclude each other: in the foreground, or in the background.")
     if len({"--detach", "--dry-run", "--check"} & {*flags}) > 1:
         raise BadInput("--detach, --dry-run and --check exclude each other: begin a run, measure it, or look at it.")
+
+
+def _check_sweep(grid: Sweep, ways: Mapping[str, bool]) -> None:
+    """See that several runs were asked for in a way in which they can be made."""
+    why = {
+        "--check": "it looks at one run; --dry-run prints the plan of several",
+        "--detach": "`dambench queue add` takes the same words, and `dambench queue work` carries them out",
+        "--again": "a sweep leaves out what is finished; say one value of each to make a run anew",
+    }
+    for flag, given in ways.items():
+        if given:
+            axes = ", ".join(grid.axes)
+            raise BadInput(f"{flag} is not for a sweep, which this is by several values of {axes}: {why[flag]}.")
 
 
 @request_options(ranks="as before", hard_twin="")
@@ -168,17 +218,34 @@ def resume(
 
 def _resume(path: Path, run_id: str, request: Request, here: Foreground, as_json: bool) -> int:
     """Go on with one run in this process."""
-    from dambench import engine
-
     with open_store(path, write=True) as store:
         row = store.run(run_id)
         _can_resume(row)
-        beginning = store.beginning(row.id, here.process())
-        job = reopen(row, beginning, here)
-        job = engine.resumed(job, ranks_of_torchrun(request.ranks))
-        here.watch.say(f"run {row.id}, resumed")
-        then = partial(record_twin, store, row.id, job, request, here, again=False)
-        return record(store, row.id, job, here, as_json, beginning, then)
+        return _go_on(store, row, request, here, as_json)
+
+
+def _go_on(
+    store: Store, row: RunRow, request: Request, here: Foreground, as_json: bool, *, instead: bool = False
+) -> int:
+    """Go on with a run in this process.
+
+    Args:
+        instead: whether a new one of these settings was asked for.
+    """
+    from dambench import engine
+
+    state = processes.state(row)
+    beginning = store.beginning(row.id, here.process())
+    job = reopen(row, beginning, here)
+    job = engine.resumed(job, ranks_of_torchrun(request.ranks))
+    if instead:
+        here.announce(row.id)
+    how = {"lost": "its process was lost", "stopped": "it was stopped"}.get(state, f"it is {state}")
+    here.watch.say(f"run {row.id}, resumed" + (f": {how}, and --again begins a new one" if instead else ""))
+    if instead and (request.name or request.tags):
+        here.watch.say(OF_NEW_RUNS.format(run=row.id))
+    then = partial(record_twin, store, row.id, job, request, here, again=False)
+    return record(store, row.id, job, here, as_json, beginning, then)
 
 
 @request_options(
@@ -310,7 +377,7 @@ def _point_out(
     where, when = sanitize.display(row.host, 60), (row.ended_at or "")[:16].replace("T", " ")
     watch.say(f"run {run_id} has done this already{f' on {where}' if where else ''} ({when} UTC): {AGAIN}")
     if request.name or request.tags:
-        watch.say(f"--name and --tag are of new runs. `dambench tag {run_id}` and `note {run_id}` change this one.")
+        watch.say(OF_NEW_RUNS.format(run=run_id))
     if as_json:
         print(json.dumps(result(store, run_id) | {"existing": True} | more), flush=True)
 

@@ -41,7 +41,7 @@ def parse(pairs: Sequence[str]) -> Grid:
             )
         if name in grid:
             raise BadInput(f"--grid {display(name, 60)!r} is there more than once: give all its values at once.")
-        values = _values(text)
+        values = values_in(text)
         if len({repr(value) for value in values}) < len(values):
             raise BadInput(f"--grid {display(pair, 100)!r} has a value twice.")
         grid[name] = values
@@ -50,7 +50,8 @@ def parse(pairs: Sequence[str]) -> Grid:
     return grid
 
 
-def _values(text: str) -> list[Any]:
+def values_in(text: str) -> list[Any]:
+    """The values of a text: a TOML list, or parts between commas, each as TOML has it, else a text."""
     whole = _value(text)
     if isinstance(whole, list) and whole:
         return whole

@@ -50,6 +50,8 @@ TAG = "sweep:"
 """What the tag of a sweep's runs begins with."""
 SUITE_TAG = "suite:"
 """What the tag of a suite's runs begins with."""
+NAME = "[A-Za-z0-9._-]{1,60}"
+"""What a sweep may be called."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,16 @@ def read(path: Path) -> Sweep:
         if key not in PARTS:
             raise BadInput(f"In {whose}: {unknown('part', key, PARTS)}")
     name = fields.get("name", path.stem)
-    if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9._-]{1,60}", name):
+    return of_fields(fields, name, whose)
+
+
+def of_fields(fields: Mapping[str, Any], name: object, whose: str) -> Sweep:
+    """The sweep that the parts of a file, or of a command, stand for.
+
+    Raises:
+        BadInput: as `read`.
+    """
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise BadInput(f"In {whose}: name = {display(str(name), 60)!r} may have letters, digits, . _ and -, up to 60.")
     return _sweep_of(fields, name, whose, TAG)
 

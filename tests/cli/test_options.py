@@ -82,7 +82,7 @@ FLAGS = (
     "--again --check --checkpoint-every --compile --data --dataset --db --detach --deterministic --device --dry-run "
     "--eval-repeats --evaluate-every --evaluate-on --hard-twin --headless --help --hook --ipc --iterations --json "
     "--method --name --network --no-deterministic --precision --preprocessing --protocol --ranks --recipe --seed "
-    "--seeds --set --tag --threads"
+    "--seeds --set --tag --threads --workers"
 )
 
 

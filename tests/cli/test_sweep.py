@@ -15,6 +15,7 @@ import pytest
 from dambench.cli.app import run_cli
 from dambench.store.runs import Store
 from tests.cli.lab import begun, printed
+from tests.lab import brief
 
 __all__ = ["begun"]
 
@@ -127,7 +128,7 @@ def test_one_run_that_cannot_be_begins_none(begun: list[list[str]], capsys: pyte
     assert run_cli(["sweep", "tiny.toml"]) == 2
     said = capsys.readouterr().err
     assert "The run with method nothing cannot be: No method is called 'nothing'" in said
-    assert "A rule under [[skip]] leaves it out." in said
+    assert "A rule under [[skip]] of a sweep's file leaves it out." in said
     assert begun == []
 
 
@@ -156,3 +157,80 @@ def test_interrupted_a_sweep_stops_its_run_and_the_same_command_goes_on(tmp_path
     with closing(Store.open(tmp_path / "runs.db")) as store:
         (row,) = store.query("select state, attempt from runs")
     assert (row["state"], row["attempt"]) == ("finished", 2)
+
+
+ROW = ["--dataset", "digits", "--network", "convnet-d1-w4", "--eval-repeats", "1"]
+
+
+def test_several_values_in_flags_are_a_sweep_that_can_be_repeated_and_extended(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", "--headless", "--method", "random", *ROW, "--ipc", "1,2", "--name", "both"]
+    assert run_cli([*command[:1], "--dry-run", *command[2:]]) == 0
+    assert "Sweep both: 2 runs, 0 done already, 2 to do." in capsys.readouterr().out
+    assert run_cli(command) == 0
+    assert "2 runs finished: dambench report --filter sweep:both" in capsys.readouterr().err
+    assert run_cli(command) == 0
+    assert len(begun) == 2
+    assert sorted(row["ipc"] for row in printed(capsys, "runs", "--filter", "sweep:both")) == [1, 2]
+    queued = printed(capsys, "queue", "add", *command[2:], "--seeds", "0,1")
+    assert (len(queued["queued"]), len(queued["done"])) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["--check"], "--check is not for a sweep, which this is by several values of ipc"),
+        (["--headless", "--again"], "--again is not for a sweep"),
+        (["--detach"], "`dambench queue add` takes the same words"),
+        (["--headless", "--recipe", "a,"], "--recipe 'a,' has nothing between two commas"),
+    ],
+)
+def test_a_sweep_of_flags_is_refused_where_one_run_is_meant(
+    more: list[str], why: str, begun: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["run", "--method", "random", *ROW, "--ipc", "1,2", *more]) == 2
+    assert why in capsys.readouterr().err
+    assert not Path("runs.db").exists()
+
+
+def test_a_script_that_was_interrupted_goes_on_with_its_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    brief(monkeypatch)
+    run = ["run", "--headless", "--method", "random", *ROW]
+    first = printed(capsys, *run)["run"]
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        store.tables.execute("update runs set state = 'stopped'")
+    assert run_cli([*run, "--tag", "a", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["run"] == first
+    assert f"run {first}, resumed: it was stopped, and --again begins a new one" in shown.err
+    assert "--name and --tag are of new runs." in shown.err
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        store.tables.execute("update runs set state = 'failed'")
+    assert printed(capsys, *run)["run"] != first  # it would fail again, as far as is known
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        store.tables.execute("update runs set state = 'stopped'")
+    assert printed(capsys, *run, "--again")["run"] != first
+
+
+def test_a_run_that_another_process_carries_out_is_waited_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    brief(monkeypatch)
+    monkeypatch.setattr("dambench.cli.follow_up.POLL_SECONDS", 0.0)
+    run = ["run", "--headless", "--method", "random", *ROW]
+    first = printed(capsys, *run)["run"]
+
+    def alive(then: str) -> None:
+        states = iter(["running", "running", then])
+        monkeypatch.setattr("dambench.cli.follow_up.processes.state", lambda row: next(states, then))
+        with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+            store.tables.execute("update runs set state = 'running'")
+
+    alive("stopped")
+    assert run_cli(run) == 2
+    said = capsys.readouterr().err
+    assert f"run {first} does this now" in said
+    assert f"The run {first}, which was waited for, is stopped: `dambench resume {first}`." in said
