@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from torch import Tensor
 
 from dambench import datasets, networks
 from dambench.core.config import Options, Recipe, RunConfig
@@ -72,6 +73,16 @@ def open_problem(job: Job, real: RealSet, ranks: Ranks | None = None) -> Problem
     )
 
 
+def starting_images(job: Job, real: RealSet) -> Tensor | None:
+    """The places of the real images that the job's method starts from, or is content with; None: it does not."""
+    method, options = job.config.method.name, job.config.method.options
+    starts = method == "random" or options.get("init") == "real"
+    if not starts or job.config.ipc is None or options.get("factor", 1) != 1:
+        return None
+    problem = open_problem(job, real)
+    return problem.subset_places().flatten().to(real.images.device)
+
+
 def distilled(job: Job, problem: Problem, resume: State | None = None) -> Iterator[Step | Notice]:
     """Run the job's method.
 
@@ -130,6 +141,8 @@ def evaluation_context(
         test=parts.test,
         validation=parts.validation if config.validates else None,
         train=parts.train,
+        apart=parts.validation,
+        start=starting_images(job, parts.train),
         recall=recall,
         dry_run=dry_run,
         card=job.card,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from torch import Tensor
+
 from dambench import networks
 from dambench.core.errors import Diverged
 from dambench.core.events import Adapted, DataCard, Measured, Progressed, Real, Warned, real
@@ -64,6 +66,11 @@ class Context:
     """Training images that the set was made without, as the protocol wants it; None: there are none."""
     train: RealSet | None = None
     """The real images that the set was made of; None: they are not at hand."""
+    apart: RealSet | None = None
+    """Training images that the set was made without, for whatever reason; None: there are none."""
+    start: Tensor | None = None
+    """The places in `train` of the images that those of the set started from, one for each, (N,) int64; None: that is
+    not known, or it started from none."""
     recall: Recall = forget
     """Looks accuracies up that other runs have measured."""
     known: Mapping[tuple[str, int], Mapping[str, Real]] = field(default_factory=dict)

@@ -596,9 +596,12 @@ class Problem:
         Args:
             factor: above 1, each is composed of factor² of them, reduced and rounded.
         """
-        indices = self.real.draw(self.ipc * factor**2, self.generator("subset")).to(self.real.images.device)
-        pixels = self.real.images[indices.flatten()]
+        pixels = self.real.images[self.subset_places(factor).flatten()]
         return pixels if factor == 1 else compose(pixels.float(), factor).round().to(torch.uint8)
+
+    def subset_places(self, factor: int = 1) -> Tensor:
+        """The places of the images that `random_subset` takes: (classes, IPC * factor²) int64."""
+        return self.real.draw(self.ipc * factor**2, self.generator("subset")).to(self.real.images.device)
 
     def labels(self) -> Tensor:
         """(classes * IPC,) int64: IPC times 0, IPC times 1, …"""
