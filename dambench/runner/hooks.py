@@ -6,10 +6,14 @@ Whatever it does, the run is as it was.
 
 import json
 import os
+import selectors
 import shlex
 import shutil
+import signal
 import subprocess
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +26,9 @@ VARIABLE = "DAMBENCH_HOOK"
 the user's preferences say."""
 SECONDS = 60.0
 """After which a hook is killed."""
+MOMENT = 0.05
+MOST_HEARD = 1 << 16
+"""Bytes of what a hook has said that are kept."""
 
 
 def use(command: str) -> None:
@@ -91,24 +98,88 @@ def ended(
     # Its own runs have no hook, or one that begins a run would never end.
     environment = {key: value for key, value in os.environ.items() if key != "DAMBENCH_DETACHED"}
     environment |= {VARIABLE: ""} | facts | {"DAMBENCH_DB": str(path.absolute())}
+    told = json.dumps({"kind": what, "name": name, "state": state, "db": str(path.absolute())} | dict(details))
     try:
-        done = subprocess.run(
-            words,
-            input=json.dumps({"kind": what, "name": name, "state": state, "db": str(path.absolute())} | dict(details)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=SECONDS,
-            env=environment,
-            start_new_session=True,  # Ctrl+C is for us
-        )
-    except subprocess.TimeoutExpired:
-        say(f"the hook was not done after {SECONDS:.0f} s and was killed; the {what} is not affected")
+        code, said = _call(words, told.encode(), environment)
     except (OSError, ValueError) as error:
         say(f"the hook could not be run: {display(str(error))}; the {what} is not affected")
-    else:
-        if done.returncode:
-            said = display(done.stdout.strip().rpartition("\n")[2])
-            told = f": {said}" if said else ""
-            say(f"the hook ended with exit code {done.returncode}{told}; the {what} is not affected")
+        return
+    if code is None:
+        say(f"the hook was not done after {SECONDS:.0f} s and was killed; the {what} is not affected")
+    elif code:
+        last = display(said.strip().rpartition("\n")[2])
+        say(f"the hook ended with exit code {code}{f': {last}' if last else ''}; the {what} is not affected")
+
+
+def _call(words: Sequence[str], told: bytes, environment: Mapping[str, str]) -> tuple[int | None, str]:
+    """Call a hook. It is over when its own process has ended, whatever that leaves in the background.
+
+    Args:
+        told: what it may read.
+
+    Returns:
+        Its exit code, None: it was killed, with all that it had begun; and the end of what it said.
+    """
+    until = time.monotonic() + SECONDS
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,  # Ctrl+C is for us
+    )
+    talk = _Talk(process, told)
+    try:
+        while process.poll() is None and time.monotonic() < until:
+            talk.go_on()
+        if process.returncode is None:
+            return None, ""
+        talk.go_on()
+        return process.returncode, talk.heard.decode(errors="replace")
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        talk.close()
+
+
+class _Talk:
+    """What is said to a process and heard of it, of which only the end is kept: it may say more than memory holds."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", told: bytes):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._stdin, self._stdout, self._left = process.stdin, process.stdout, told
+        self._waits = selectors.DefaultSelector()
+        self.heard = b""
+        for pipe, event in ((self._stdin, selectors.EVENT_WRITE), (self._stdout, selectors.EVENT_READ)):
+            os.set_blocking(pipe.fileno(), False)
+            self._waits.register(pipe, event)
+
+    def go_on(self) -> None:
+        """Say and hear what can be at once; wait a moment if there is nothing."""
+        if not self._waits.get_map():
+            time.sleep(MOMENT)
+        for key, _ in self._waits.select(MOMENT) if self._waits.get_map() else []:
+            if key.fileobj is self._stdin:
+                self._say()
+            elif part := os.read(key.fd, MOST_HEARD):
+                self.heard = (self.heard + part)[-MOST_HEARD:]
+            else:
+                self._waits.unregister(self._stdout)
+
+    def _say(self) -> None:
+        try:
+            self._left = self._left[os.write(self._stdin.fileno(), self._left) :]
+        except BrokenPipeError:  # it does not want to know
+            self._left = b""
+        if not self._left:
+            self._waits.unregister(self._stdin)
+            self._stdin.close()
+
+    def close(self) -> None:
+        self._waits.close()
+        self._stdin.close()
+        self._stdout.close()

@@ -1,13 +1,16 @@
 """Commands about several runs: by ids or a filter; waiting for them, and a command of the user's at their end."""
 
 import json
+import os
 import shlex
+import signal
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from msgspec.structs import replace
 
@@ -176,6 +179,41 @@ def test_a_hook_that_fails_is_said_and_changes_nothing(
     monkeypatch.setenv(hooks.VARIABLE, str(tmp_path))
     hooks.ended("run", "abc", "failed", tmp_path / "runs.db", {}, said.append)
     assert "the hook could not be run: " in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("script", "seconds", "said"),
+    [
+        ("sleep 30 & exit 0", 20.0, ""),  # what it leaves behind is its own affair
+        ("(sleep 30; echo late) & echo gone; exit 4", 20.0, "exit code 4: gone"),
+        ("yes; true", 0.7, "was killed"),
+        ("sleep 30; true", 0.7, "was killed"),
+        ("exec <&-; sleep 0.1; exit 5", 20.0, "exit code 5"),
+    ],
+)
+def test_a_hook_holds_nobody_up_and_leaves_nothing_when_it_is_killed(
+    script: str, seconds: float, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "SECONDS", seconds)
+    heard: list[str] = []
+    (tmp_path / "hook.sh").write_text(f"echo $$ > '{tmp_path}/pid'\n{script}\n")
+    monkeypatch.setenv(hooks.VARIABLE, f"sh '{tmp_path}/hook.sh'")
+    began = time.monotonic()
+    hooks.ended("run", "abc", "failed", tmp_path / "runs.db", {"much": "x" * 300_000}, heard.append)
+    assert time.monotonic() - began < 15
+    assert said in "".join(heard)
+    assert bool(heard) == bool(said)
+    group = int((tmp_path / "pid").read_text())
+    left = [one for one in psutil.process_iter() if _group(one.pid) == group and one.status() != psutil.STATUS_ZOMBIE]
+    assert bool(left) == ("&" in script.replace("<&-", ""))
+    if left:
+        os.killpg(group, signal.SIGKILL)
+
+
+def _group(pid: int) -> int:
+    with suppress(ProcessLookupError):
+        return os.getpgid(pid)
+    return -1
 
 
 @pytest.mark.parametrize(
