@@ -204,16 +204,22 @@ def test_a_hook_holds_nobody_up_and_leaves_nothing_when_it_is_killed(
     assert said in "".join(heard)
     assert bool(heard) == bool(said)
     group = int((tmp_path / "pid").read_text())
-    left = [one for one in psutil.process_iter() if _group(one.pid) == group and one.status() != psutil.STATUS_ZOMBIE]
-    assert bool(left) == ("&" in script.replace("<&-", ""))
-    if left:
+    if "&" in script.replace("<&-", ""):
+        assert _are_left(group)
         os.killpg(group, signal.SIGKILL)
+    until = time.monotonic() + 10  # what was killed takes a moment to be gone
+    while _are_left(group) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not _are_left(group)
 
 
-def _group(pid: int) -> int:
-    with suppress(ProcessLookupError):
-        return os.getpgid(pid)
-    return -1
+def _are_left(group: int) -> bool:
+    """Whether a process of a group goes on."""
+    for one in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(one.pid) == group and one.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 @pytest.mark.parametrize(
