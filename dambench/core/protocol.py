@@ -98,8 +98,9 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """T, by which the logits of a teacher and of its student are divided."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """AdamW has β 0.9 and 0.999, and no use for `momentum`."""
-    schedule: Literal["drops", "half cosine"] = "drops"
-    """Half cosine: lr · ½ (1 + cos(π e / 2E)) in epoch e of E, which ends at a half."""
+    schedule: Literal["drops", "cosine", "half cosine"] = "drops"
+    """Cosine: lr · ½ (1 + cos(π e / E)) in epoch e of E, which ends near 0. Half cosine: lr · ½ (1 + cos(π e / 2E)),
+    which ends at a half."""
     mixing: Literal["none", "cutmix", "mixup"] = "none"
     """What is done to augmented batches: see dambench.training.mixing."""
     mixing_probability: float = 1.0
@@ -288,6 +289,25 @@ PRESETS = {
             "CutMix, AdamW 1e-3, 300 epochs, half a cosine. Ours: batch 50 (by IPC 10, 50 or 100), crops by DSA "
             "(resized crops and shuffled patches), decay of all weights; the last epoch (their best of several)",
         ),
+        Protocol(
+            name="sre2l",
+            synthetic=Budget(epochs=400),
+            whole=Budget(epochs=100),
+            batch=128,
+            lr=0.001,
+            weight_decay=0.01,
+            optimiser="adamw",
+            schedule="cosine",
+            augmentation=("crop", "flip"),
+            draws="all at once",
+            labels="teacher",
+            temperature=30.0,
+            mixing="mixup",
+            mixing_alpha=0.8,
+            source="SRe2L (NeurIPS 2023), released code for CIFAR-100: its teacher's labels of each batch, KL at T 30 "
+            "without T², mixup α 0.8, AdamW 1e-3, batch 128, 400 epochs, a cosine. Ours: crops by DSA, one for a batch "
+            "(theirs for each image), decay as for others; the last epoch, as theirs",
+        ),
         _strong("strong", 200, ""),
         _strong("strong-short", 20, ", in a tenth of its epochs, for MNIST and FashionMNIST"),
     )
@@ -302,13 +322,16 @@ def strong(dataset: str) -> Protocol:
     return PRESETS[STRONG.get(dataset, "strong")]
 
 
-PRESETS["soft-hard"] = msgspec.structs.replace(
-    PRESETS["soft"],
-    name="soft-hard",
-    labels="hard",
-    temperature=1.0,
-    source="ours: as soft, with hard labels in place of the teacher's, for the twins of such sets",
-)
+PRESETS |= {
+    f"{name}-hard": msgspec.structs.replace(
+        PRESETS[name],
+        name=f"{name}-hard",
+        labels="hard",
+        temperature=1.0,
+        source=f"ours: as {name}, with hard labels in place of the teacher's, for the twins of such sets",
+    )
+    for name in ("soft", "sre2l")
+}
 
 
 def _fair(name: str, base: str) -> Protocol:

@@ -371,7 +371,9 @@ def protocol_in_words(protocol: Protocol) -> str:
 
 
 def _optimiser(protocol: Protocol) -> str:
-    falling = ", falling by half a cosine" if protocol.schedule == "half cosine" else ""
+    falling = {"half cosine": ", falling by half a cosine", "cosine": ", falling by a cosine"}.get(
+        protocol.schedule, ""
+    )
     if protocol.optimiser == "adamw":
         return f"AdamW, rate {protocol.lr}{falling}"
     return f"SGD, rate {protocol.lr}{falling}, momentum {protocol.momentum}"

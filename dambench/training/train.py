@@ -202,7 +202,8 @@ class Training:
         """The share of the learning rate that a schedule without drops leaves in an epoch."""
         if self._protocol.schedule == "drops":
             return 1.0
-        return 0.5 * (1 + cos(pi * epoch / (2 * self._budget.epochs)))
+        end = self._budget.epochs * (2 if self._protocol.schedule == "half cosine" else 1)
+        return 0.5 * (1 + cos(pi * epoch / end))
 
 
 @dataclass(frozen=True)

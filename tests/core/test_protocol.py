@@ -54,6 +54,8 @@ def test_published_hashes_do_not_change() -> None:
         "idc-mnist": "10e3ea996037",
         "ncfm": "6d90c1472cc1",
         "soft": "a291d1ab6da9",
+        "sre2l": "2f0fa051897c",
+        "sre2l-hard": "1230857f0ab9",
         "fair": "4f30d900b626",
         "fair-quick": "d86ac125dcf9",
         "fair-brief": "1eb851c421cf",

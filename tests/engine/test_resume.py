@@ -85,7 +85,7 @@ def _job(method: str = "dm", chosen: dict[str, Any] | None = None, **changes: An
         | (chosen or {}),
         "dataset": "digits",
         "ipc": 2,
-        "network": "convnet-d1-w4",
+        "network": "convnet-d1-w4-bn" if method == "sre2l" else "convnet-d1-w4",
         "evaluate_on": ["convnet-d1-w4", "convnet-d1-w8"],
         "eval_repeats": 2,
         "evaluate_every": 2,

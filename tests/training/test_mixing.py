@@ -200,6 +200,12 @@ def test_half_a_cosine_ends_at_half_the_learning_rate() -> None:
     assert shapes == pytest.approx([(1 + math.cos(math.pi * e / 8)) / 2 for e in range(4)])
 
 
+def test_a_cosine_ends_near_nothing() -> None:
+    how = protocol(4, schedule="cosine")
+    shapes = [training.Training([small_network()], labelled(), how, mirrors=True)._shape(epoch) for epoch in range(4)]
+    assert shapes == pytest.approx([(1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)])
+
+
 def test_a_protocol_of_a_teacher_needs_one_and_others_take_none() -> None:
     for how, given in ((protocol(1, labels="teacher"), None), (protocol(1), teacher())):
         with pytest.raises(ValueError, match="a protocol has a teacher"):
