@@ -11,7 +11,7 @@ import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from dambench.core.protocol import PRESETS, strong
@@ -39,6 +39,10 @@ NO_COMMAND = "# no single command: the protocol has another version by now, or h
 
 RESAMPLES = 2000
 RESAMPLING_SEED = 20_261_129
+
+
+MOST_KINDS = 10_000
+"""Settings and places that are remembered."""
 
 
 class Place(NamedTuple):
@@ -266,8 +270,13 @@ class Baselines:
 
 def is_plain(score: Score) -> bool:
     """Whether a baseline is the usual one: no other code, images that are no mosaics, and a teacher only if needed."""
-    _, options, traits = json.loads(score.settings)
-    needless = bool(options.get("teacher_epochs")) and not score.teacher
+    return _is_plain(score.settings, score.teacher)
+
+
+@lru_cache(maxsize=MOST_KINDS)
+def _is_plain(settings: str, teacher: str) -> bool:
+    _, options, traits = json.loads(settings)
+    needless = bool(options.get("teacher_epochs")) and not teacher
     return not traits.get("code") and options.get("factor", 1) == 1 and not needless
 
 
@@ -277,9 +286,19 @@ def is_result(score: Score) -> bool:
 
 
 def place_of(score: Score) -> Place:
-    traits = json.loads(score.settings)[2]
-    held_out = str(traits.get("held out", ""))
-    return Place(score.dataset_sha256, score.network, score.protocol, score.tested, held_out, score.teacher)
+    return _place(
+        score.dataset_sha256, score.network, score.protocol, score.tested, held_out_of(score.settings), score.teacher
+    )
+
+
+_place = lru_cache(maxsize=MOST_KINDS)(Place)
+"""Thousands of scores are of one place."""
+
+
+@lru_cache(maxsize=MOST_KINDS)
+def held_out_of(settings: str) -> str:
+    """Whether a set was made without validation images, as `Place` has it, by the settings of its score."""
+    return str(json.loads(settings)[2].get("held out", ""))
 
 
 EPOCHS_OF_TEACHER = ("teacher_epochs", "epochs")

@@ -149,6 +149,7 @@ def _copy_runs(store: Store, path: Path, runs: Sequence[str]) -> None:
             copy.execute("delete from runs where id not in (select value from json_each(?))", [json.dumps(runs)])
             for table in ("dataset", "protocol"):
                 copy.execute(f"delete from {table}s where sha256 not in (select {table}_sha256 from runs)")
+            copy.execute("update revisions set number = 0")  # how often was written here is none of their business
             copy.execute("vacuum")
     except sqlite3.Error as error:
         raise BadInput(f"The runs cannot be copied to {str(path)!r}: {error}.") from None

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from msgspec import Struct
+
 from dambench.store import statistics
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.statistics import Interval, Sample, Unit, VarianceComponents
@@ -17,8 +19,7 @@ CellKey = tuple[Key, Key]
 """A row and a column."""
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(Struct, frozen=True, gc=False):
     """One network trained on one set."""
 
     method: str

@@ -1,17 +1,15 @@
 """What runs took: seconds and memory of each method, median over its runs."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
 from dambench.core.sanitize import counted
 from dambench.store.cells import order
+from dambench.store.final_scores import Computed, FinalScores, Trained
 from dambench.store.metrics import MetricRow
 from dambench.store.row_names import EvaluatedRun
-from dambench.store.rows import SqlRow
-from dambench.store.runs import Store
 
 
 @dataclass(frozen=True)
@@ -57,72 +55,55 @@ class CostKey(NamedTuple):
     device: str
 
 
-def costs(store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow) -> list[MethodCost]:
+def costs(entries: Sequence[EvaluatedRun], found: Mapping[int, FinalScores], metric: MetricRow) -> list[MethodCost]:
     """One for each method, dataset, IPC, trained network, protocol and device.
 
     Args:
         entries: runs by trained networks, the newest first.
+        found: their final scores, by number.
         metric: whose evaluator trained them.
     """
-    rows = store.query(
-        """
-        select runs.number, runs.protocol, scores.subject as network, device_name, threads, device,
-            distil.seconds as distil_seconds, distil.peak_memory_bytes as distil_peak,
-            experts.seconds as experts_seconds,
-            experts.seconds is not null and exists (select 1 from events where events.run = runs.number
-                and kind = 'warned' and json_extract(body, '$.message') like '% experts of % are trained, for %'
-            ) as experts_trained,
-            distil.joules as distil_joules, evaluate.joules as evaluate_joules,
-            max(coalesce(distil.shared, evaluate.shared), coalesce(evaluate.shared, distil.shared)) as shared,
-            (select count(*) from evaluations where run = runs.number) as trained,
-            avg(scores.seconds) as evaluate_seconds, max(scores.peak_memory_bytes) as evaluate_peak
-        from runs
-            join environments on environments.run = runs.number
-            left join costs as distil on distil.run = runs.number and distil.phase = 'distil'
-            left join costs as evaluate on evaluate.run = runs.number and evaluate.phase = 'evaluate'
-            left join costs as experts on experts.run = runs.number and experts.phase = 'experts'
-            join evaluations as scores on scores.run = runs.number and scores.evaluator = ?
-        where runs.number in (select value from json_each(?))
-        group by runs.number, scores.subject
-        """,
-        metric.evaluator,
-        json.dumps(sorted({entry.run.number for entry in entries})),
-    )
-    by_run = {(row["number"], row["network"]): row for row in rows}
-    groups: dict[CostKey, list[SqlRow]] = {}
-    for entry in reversed(entries):
-        if row := by_run.get((entry.run.number, entry.network)):
-            threads = "" if row["device"] != "cpu" else f", {counted(row['threads'], 'thread')}"
-            device = f"{row['device_name']}{threads}"
-            key = CostKey(entry.label, entry.dataset, entry.run.ipc, row["network"], row["protocol"], device)
-            groups.setdefault(key, []).append(row)
+    devices: dict[tuple[str, str, int], str] = {}
+    groups: dict[CostKey, list[tuple[Computed, Trained, int]]] = {}
+    for run, mates in reversed(entries):
+        of_run = found[run.number]
+        trained, row = of_run.subjects.get(metric.evaluator, {}).get(mates.network), of_run.computed
+        if row is None or trained is None:
+            continue
+        computed_on = row.device, row.device_name, row.threads
+        if (device := devices.get(computed_on)) is None:
+            threads = "" if row.device != "cpu" else f", {counted(row.threads, 'thread')}"
+            device = devices[computed_on] = f"{row.device_name}{threads}"
+        key = CostKey(mates.label, mates.dataset, run.ipc, mates.network, run.protocol, device)
+        groups.setdefault(key, []).append((row, trained, of_run.trained))
     axes = ("method", "dataset", "ipc", "network", "protocol")
     return [_cost(key, groups[key]) for key in sorted(groups, key=lambda key: (order(axes, key[:5]), key[5]))]
 
 
-def _cost(key: CostKey, group: Sequence[SqlRow]) -> MethodCost:
-    made = [row for row in group if row["distil_seconds"] is not None]
+def _cost(key: CostKey, group: Sequence[tuple[Computed, Trained, int]]) -> MethodCost:
+    rows = [row for row, _, _ in group]
+    made = [row for row in rows if row.distil_seconds is not None]
     return MethodCost(
         method=key.method,
         dataset=key.dataset,
         ipc=key.ipc,
         network=key.network,
         protocol=key.protocol,
-        experts_seconds=max(row["experts_seconds"] or 0.0 for row in group),
-        distil_seconds=median(row["distil_seconds"] for row in made) if made else None,
-        distil_peak_bytes=int(median(row["distil_peak"] for row in made)) if made else 0,
-        evaluate_seconds=median(row["evaluate_seconds"] for row in group),
-        evaluate_peak_bytes=int(median(row["evaluate_peak"] for row in group)),
+        experts_seconds=max(row.experts_seconds or 0.0 for row in rows),
+        distil_seconds=median(row.distil_seconds or 0.0 for row in made) if made else None,
+        distil_peak_bytes=int(median(row.distil_peak or 0 for row in made)) if made else 0,
+        evaluate_seconds=median(trained.seconds or 0.0 for _, trained, _ in group),
+        evaluate_peak_bytes=int(median(trained.peak_memory_bytes or 0 for _, trained, _ in group)),
         device=key.device,
-        distil_joules=_median([row["distil_joules"] for row in made]),
+        distil_joules=_median([row.distil_joules for row in made]),
         evaluate_joules=_median(
-            [None if row["evaluate_joules"] is None else row["evaluate_joules"] / row["trained"] for row in group]
+            [None if row.evaluate_joules is None else row.evaluate_joules / count for row, _, count in group]
         ),
-        shared=any(known) if (known := [row["shared"] for row in group if row["shared"] is not None]) else None,
-        on_gpu=group[0]["device"] != "cpu",
+        shared=any(known) if (known := [row.shared for row in rows if row.shared is not None]) else None,
+        on_gpu=rows[0].device != "cpu",
         runs=len(group),
-        experts_used=sum(row["experts_seconds"] is not None for row in group),
-        experts_trained=sum(row["experts_trained"] for row in group),
+        experts_used=sum(row.experts_seconds is not None for row in rows),
+        experts_trained=sum(row.experts_trained for row in rows),
     )
 
 

@@ -6,8 +6,9 @@ Of a seed the newest run counts, as a whole: repeating a command adds no evidenc
 evaluation network or dataset is ever in the same table unless it has a row or a column of its own.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -20,7 +21,6 @@ from dambench.store.cells import Cell, CellKey, Key, Score, order
 from dambench.store.costs import MethodCost, costs
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.ranking import missing_seeds, rank
-from dambench.store.results import damaged
 from dambench.store.row_names import evaluated_runs, method_label
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
@@ -132,11 +132,8 @@ def leaderboard(
         only = _measured_by(metric, only)
     if "runs.purpose" not in only[0]:  # runs that were made to choose settings by count only where they are asked for
         only = f"({only[0]}) and runs.purpose = ''", only[1]
-    broken = damaged(
-        store.query, f"runs.state = 'finished' and runs.deleted_at = '' and {only[0]}", only[1], store.by_age()
-    )
-    entries = evaluated_runs(store, metric.evaluator, broken, only)
-    scores, repeated, unscored, unmeasured = counted_scores(store, entries, metric)
+    entries, found, broken = evaluated_runs(store, metric.evaluator, only)
+    scores, repeated, unscored, unmeasured = counted_scores(store, entries, found, metric)
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
     states = {
         row["state"]: row["n"]
@@ -162,7 +159,7 @@ def leaderboard(
     return Leaderboard(
         tables=tables,
         baselines=baselines,
-        costs=costs(store, entries, metric),
+        costs=costs(entries, found, metric),
         protocols=[protocol for protocol in protocols if protocol.label in shown],
         recipes=_recipes(scores),
         finished=finished,
@@ -182,11 +179,14 @@ def leaderboard(
 def _marked(scores: list[Score], sizes: dict[str, SetBytes], protocols: Sequence[Protocol]) -> list[Score]:
     """Mark the scores of sets that carry more than their protocol uses."""
     by_label = {protocol.label: protocol for protocol in protocols}
+    carries = {sha256: known.carries for sha256, known in sizes.items()}
+    left: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
     marked = []
     for score in scores:
-        known, protocol = sizes.get(score.set_sha256), by_label.get(score.protocol)
-        parts = left_out(protocol, known.carries) if known and protocol else []
-        marked.append(replace(score, left_out=tuple(parts)) if parts else score)
+        key = score.protocol, carries.get(score.set_sha256, ())
+        if key not in left:
+            left[key] = tuple(left_out(by_label[key[0]], key[1])) if key[0] in by_label else ()
+        marked.append(msgspec.structs.replace(score, left_out=left[key]) if left[key] else score)
     return marked
 
 
@@ -219,11 +219,15 @@ def _measured_by(metric: MetricRow, only: tuple[str, Sequence[Any]]) -> tuple[st
 def _by_table(scores: Sequence[Score], axes: Sequence[str]) -> dict[Key, list[Score]]:
     """The scores of each table, by its values on the axes that are neither rows nor columns."""
     groups: dict[Key, list[Score]] = {}
+    key_of = _keys(axes)
+    same: dict[Key, list[Key]] = {}
     for score in sorted(scores, key=lambda score: score.ipc is None):
-        key = _key(score, axes)
+        key = key_of(score)
         # The whole set has no IPC: where each IPC has its own table, it is in all of them.
-        same = [k for k in groups if score.ipc is None and "ipc" in axes and _but_ipc(k, axes) == _but_ipc(key, axes)]
-        for k in same or [key]:
+        if key not in same:
+            is_whole = score.ipc is None and "ipc" in axes
+            same[key] = [k for k in groups if is_whole and _but_ipc(k, axes) == _but_ipc(key, axes)] or [key]
+        for k in same[key]:
             groups.setdefault(k, []).append(score)
     return groups
 
@@ -249,8 +253,11 @@ def _diverged(store: Store, only: tuple[str, Sequence[Any]]) -> list[str]:
     ]
 
 
-def _key(score: Score, axes: Sequence[str]) -> Key:
-    return tuple(getattr(score, axis) for axis in axes)
+def _keys(axes: Sequence[str]) -> Callable[[Score], Key]:
+    """Read the values of scores on these axes."""
+    if len(axes) > 1:
+        return attrgetter(*axes)
+    return lambda score: tuple(getattr(score, axis) for axis in axes)
 
 
 def _but_ipc(key: Key, axes: Sequence[str]) -> Key:
@@ -296,17 +303,21 @@ def _cells(
 ) -> dict[CellKey, Cell]:
     groups: dict[CellKey, list[Score]] = {}
     spread: list[Score] = []
+    row_of, column_of = _keys(rows), _keys(columns)
+    has_ipc = "ipc" in (*rows, *columns)
     for score in scores:
         # The whole set has no IPC: it stands in every column of its dataset.
-        if score.ipc is None and "ipc" in (*rows, *columns):
+        if score.ipc is None and has_ipc:
             spread.append(score)
         else:
-            groups.setdefault((_key(score, rows), _key(score, columns)), []).append(score)
+            groups.setdefault((row_of(score), column_of(score)), []).append(score)
+    places: dict[CellKey, set[CellKey]] = {}
     for score in spread:
-        key = _key(score, rows), _key(score, columns)
-        alike = [cell for cell in groups if _matches(key, cell, rows, columns)]
-        places = {(_fill(key[0], r, rows), _fill(key[1], c, columns)) for r, c in alike}
-        for place in places or {key}:
+        key = row_of(score), column_of(score)
+        if key not in places:
+            alike = [cell for cell in groups if _matches(key, cell, rows, columns)]
+            places[key] = {(_fill(key[0], r, rows), _fill(key[1], c, columns)) for r, c in alike} or {key}
+        for place in places[key]:
             groups.setdefault(place, []).append(score)
     return {key: Cell(tuple(group), metric) for key, group in groups.items()}
 

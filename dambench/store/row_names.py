@@ -2,14 +2,18 @@
 
 import json
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from dambench.core.files import digest
+from dambench.store import final_scores
+from dambench.store.baselines import teacher_of, words_of
+from dambench.store.final_scores import FinalScores
+from dambench.store.results import damaged
 from dambench.store.runs import Store
 
 NORMS = ("in", "bn", "ln", "gn", "nn")
@@ -20,11 +24,12 @@ Settings = dict[str, Any]
 """Options of a method, an evaluator or a run, as JSON has them."""
 
 
-class FinishedRun(Struct):
+class FinishedRun(Struct, frozen=True):
     """A row of `runs`, with what the run was computed with."""
 
     number: int
     id: str
+    seed: int
     method: str
     dataset: str
     dataset_sha256: str
@@ -32,32 +37,31 @@ class FinishedRun(Struct):
     network: str
     """Matched on."""
     protocol: str
-    seed: int
     overrides: str
     recipe: str
-    config: str
-    dambench: str | None
-    torch: str | None
-    networks: str
-    """Evaluated on, as JSON."""
-    made_in: str | None
-    """In which precision the set was made that this run only evaluates."""
+    copied: str | None
+    """Its final scores, as `final_scores` has them; None: they are in the tables alone."""
+    copied_sha256: str | None
 
 
 @dataclass
-class EvaluatedRun:
-    """A finished run as one network has seen its set."""
+class SeedMates:
+    """What finished runs that differ in nothing but the seed have in common, as one network has seen their sets."""
 
     run: FinishedRun
+    """The newest of them."""
     config: Settings
+    """Its own, with its seed."""
+    versions: tuple[str | None, str | None]
+    """Those of dambench and torch; None: not known."""
     network: str
     traits: Settings
-    """What its number depends on besides the method's options, by the names that rows tell it by."""
+    """What their numbers depend on besides the method's options, by the names that rows tell it by."""
     options: Settings
     dataset: str
     """As tables call it."""
     label: str = ""
-    """The name of its row."""
+    """The name of their row."""
 
     @cached_property
     def settings(self) -> str:
@@ -68,7 +72,7 @@ class EvaluatedRun:
     def place(self) -> tuple[str, int | None]:
         return self.run.dataset_sha256, self.run.ipc
 
-    @property
+    @cached_property
     def kind(self) -> tuple[str, str, int | None]:
         """The key of scores that are called by one name."""
         return self.settings, *self.place
@@ -77,8 +81,8 @@ class EvaluatedRun:
     def computed(self) -> tuple[tuple[str, str], ...]:
         """Versions and devices, as far as known: they should change bits at most, and are told where they are mixed."""
         facts = {
-            "dambench": self.run.dambench,
-            "torch": self.run.torch,
+            "dambench": self.versions[0],
+            "torch": self.versions[1],
             "kind of device": self.config.get("where", {}).get("device", "cpu").partition(":")[0],
             "kind of operations": "deterministic" if self.config.get("deterministic") else "any",
         }
@@ -89,52 +93,134 @@ class EvaluatedRun:
         """True where the network is the one that the set was matched on, whatever the norm of either."""
         return _without_norm(self.network) == _without_norm(self.run.network)
 
-    @property
+    @cached_property
     def tested(self) -> tuple[str, ...]:
         """The preprocessing and precision of the test images, where they are not the usual ones."""
         usual = {"preprocessing": "mean/std", "tested in": "fp32"}
         return tuple(f"{name} {self.traits[name]}" for name in usual if self.traits[name] != usual[name])
 
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Flags of `dambench run` that another method's run must share, besides protocol and networks."""
+        return words_of(self.config)
+
+    @cached_property
+    def teacher(self) -> str:
+        """Whose labels the networks were trained with, as `Score` has it."""
+        return teacher_of(self.config)
+
+
+class EvaluatedRun(NamedTuple):
+    """A finished run as one network has seen its set."""
+
+    run: FinishedRun
+    mates: SeedMates
+
 
 def evaluated_runs(
-    store: Store, evaluator: str, but: Container[int], only: tuple[str, Sequence[Any]]
-) -> list[EvaluatedRun]:
-    """All finished runs, newest first, by the networks that were trained on their sets."""
-    rows = store.query(
+    store: Store, evaluator: str, only: tuple[str, Sequence[Any]]
+) -> tuple[list[EvaluatedRun], dict[int, FinalScores], dict[int, str]]:
+    """All finished runs, newest first, by the networks that were trained on their sets; their final scores by number;
+    and the runs whose results are not those of their checksum, which are left out: number → id."""
+    runs = _finished(store, only)
+    scores = final_scores.read([(run.number, run.copied, run.copied_sha256) for run in runs])
+    uncopied = [run for run in runs if run.number not in scores]
+    broken: dict[int, str] = {}
+    if uncopied:
+        numbers = [run.number for run in uncopied]
+        among = "runs.number in (select value from json_each(?))"
+        damaged_ones = damaged(store.query, among, [json.dumps(numbers)])
+        broken = {run.number: run.id for run in reversed(uncopied) if run.number in damaged_ones}
+        scores |= final_scores.from_tables(store.query, numbers)
+        runs = [run for run in runs if run.number not in broken]
+    return _by_networks(store, runs, evaluator, scores), scores, broken
+
+
+def _finished(store: Store, only: tuple[str, Sequence[Any]]) -> list[FinishedRun]:
+    """The finished runs, newest first."""
+    rows = store.rows(
         f"""
-        select runs.number, id, method, runs.dataset, dataset_sha256, ipc, network, protocol, seed, overrides, recipe,
-            config, environments.dambench, environments.torch,
-            (select json_group_array(distinct subject) from evaluations
-                where evaluations.run = runs.number and evaluations.evaluator = ?) as networks,
-            (select json_extract(maker.config, '$.precision') from artifacts join runs maker
-                on maker.number = artifacts.run where artifacts.sha256 = json_extract(runs.config, '$.where.made')
-                and coalesce(json_extract(maker.config, '$.where.made'), '') = '' limit 1) as made_in
-        from runs left join environments on environments.run = runs.number
+        select runs.number, id, seed, method, runs.dataset, dataset_sha256, ipc, network, protocol, overrides, recipe,
+            finals.body, finals.sha256
+        from runs left join finals on finals.run = runs.number
         where runs.state = 'finished' and runs.deleted_at = '' and {only[0]}
         order by {store.by_age(newest_first=True)}
         """,
-        evaluator,
         *only[1],
     )
-    runs = [FinishedRun(**row) for row in rows if row["number"] not in but]
-    datasets = _dataset_labels(runs)
-    entries = []
+    return [FinishedRun(*row) for row in rows]
+
+
+def _by_networks(
+    store: Store, runs: Sequence[FinishedRun], evaluator: str, scores: Mapping[int, FinalScores]
+) -> list[EvaluatedRun]:
+    made_in = _precisions(store, {scores[run.number].made for run in runs} - {""})
+    groups: dict[Any, list[FinishedRun]] = {}
     for run in runs:
-        config = json.loads(run.config)
-        options = config["method"].get("options", {})
-        measured = set(json.loads(run.networks))
-        if not measured and config.get("evaluator", {}).get("name", "accuracy") != evaluator:
-            continue
-        for network in sorted({*measured, *config["evaluate_on"]}):
-            traits = _traits(run, config, network)
-            entries.append(EvaluatedRun(run, config, network, traits, options, datasets[run.dataset_sha256]))
-    _name_rows(entries)
-    return entries
+        of_run = scores[run.number]
+        computed = of_run.computed
+        versions = (computed.dambench, computed.torch) if computed else (None, None)
+        # All that they have besides number, id and seed.
+        key = (
+            *(of_run.alike, versions, made_in.get(of_run.made), tuple(of_run.subjects.get(evaluator, ())), run.method),
+            *(run.dataset, run.dataset_sha256, run.ipc, run.network, run.protocol, run.overrides, run.recipe),
+        )
+        groups.setdefault(key, []).append(run)
+    datasets = _dataset_labels(runs)
+    configs = _configs(store, [group[0] for group in groups.values()])
+    found: dict[int, list[SeedMates]] = {}
+    for (_, versions, precision, measured, *_), group in groups.items():
+        newest = group[0]
+        config = configs[newest.number]
+        of_another = not measured and config.get("evaluator", {}).get("name", "accuracy") != evaluator
+        mates = [
+            SeedMates(
+                run=newest,
+                config=config,
+                versions=versions,
+                network=network,
+                traits=_traits(newest, config, network, precision),
+                options=config["method"].get("options", {}),
+                dataset=datasets[newest.dataset_sha256],
+            )
+            for network in (() if of_another else sorted({*measured, *config["evaluate_on"]}))
+        ]
+        found |= dict.fromkeys((run.number for run in group), mates)
+    _name_rows([one for group in groups.values() for one in found[group[0].number]])
+    return [EvaluatedRun(run, one) for run in runs for one in found[run.number]]
 
 
-def _traits(run: FinishedRun, config: Settings, network: str) -> Settings:
+def _configs(store: Store, runs: Sequence[FinishedRun]) -> dict[int, Settings]:
+    rows = store.rows(
+        "select number, config from runs where number in (select value from json_each(?))",
+        json.dumps([run.number for run in runs]),
+    )
+    return {number: json.loads(config) for number, config in rows}
+
+
+def _precisions(store: Store, sets: Collection[str]) -> dict[str, str | None]:
+    """In which precision sets were made that were only evaluated since, by their SHA-256; None: not known."""
+    if not sets:
+        return {}
+    rows = store.rows(
+        """
+        select value, (select json_extract(maker.config, '$.precision') from artifacts join runs maker
+            on maker.number = artifacts.run where artifacts.sha256 = value
+            and coalesce(json_extract(maker.config, '$.where.made'), '') = '' limit 1)
+        from json_each(?)
+        """,
+        json.dumps(sorted(sets)),
+    )
+    return dict(rows)
+
+
+def _traits(run: FinishedRun, config: Settings, network: str, made_in: str | None) -> Settings:
     """Every field of RunConfig that is neither an axis, a setting of the method nor the seed, and changes the meaning
-    of a score, not only its last bits."""
+    of a score, not only its last bits.
+
+    Args:
+        made_in: in which precision the set was made that the run only evaluates; None: it made it, or nobody knows.
+    """
     precision = config.get("precision", "fp32")
     on_cpu = config.get("where", {}).get("device", "cpu") == "cpu"
     matched = run.network
@@ -143,7 +229,7 @@ def _traits(run: FinishedRun, config: Settings, network: str) -> Settings:
     return {
         "network": matched,
         "preprocessing": config.get("preprocessing", "mean/std"),
-        "precision": (run.made_in or precision) if matched else "",
+        "precision": (made_in or precision) if matched else "",
         # bf16 is of the real branch alone: networks are then tested as the device does by default.
         "tested in": precision if precision != "bf16" else "fp32" if on_cpu else "tf32",
         "version": config.get("method_version", 1),
@@ -166,21 +252,21 @@ def _made_without(config: Settings) -> Settings:
     return {"held out": "validation" if held_out else "none"}
 
 
-def _name_rows(entries: Sequence[EvaluatedRun]) -> None:
-    """Give each entry, newest first, the name of its row: the method, with what sets it apart.
+def _name_rows(entries: Sequence[SeedMates]) -> None:
+    """Give each entry, that of the newest runs first, the name of its row: the method, with what sets it apart.
 
     That is what differs from its recipe, preprocessing other than the usual one, and where entries would still have
     the same name, what differs between them: precision, versions, the evaluator's settings and code wherever they
     stand, else within a dataset and IPC, where the newest keeps the name as it is (a recipe may have changed since
     the older ones were run).
     """
-    newest_of: dict[Any, EvaluatedRun] = {}
+    newest_of: dict[Any, SeedMates] = {}
     for entry in entries:
         newest_of.setdefault(entry.kind, entry)
     names = {kind: _settings_shown(entry) for kind, entry in newest_of.items()}
 
-    def same(also: Callable[[EvaluatedRun], Any]) -> Iterable[list[EvaluatedRun]]:
-        groups: dict[Any, list[EvaluatedRun]] = {}
+    def same(also: Callable[[SeedMates], Any]) -> Iterable[list[SeedMates]]:
+        groups: dict[Any, list[SeedMates]] = {}
         for kind, entry in newest_of.items():
             groups.setdefault((method_label(entry.run.method, names[kind]), also(entry)), []).append(entry)
         return groups.values()
@@ -212,7 +298,7 @@ def _name_rows(entries: Sequence[EvaluatedRun]) -> None:
         entry.label = newest_of[entry.kind].label
 
 
-def _settings_shown(entry: EvaluatedRun) -> Settings:
+def _settings_shown(entry: SeedMates) -> Settings:
     """The settings that differ from the recipe's, and how the images were preprocessed and the factor of mosaics,
     recipe or not."""
     changed: Settings = json.loads(entry.run.overrides)

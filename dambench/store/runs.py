@@ -618,18 +618,34 @@ class Store:
         Raises:
             BadInput: it cannot be read, or holds bytes where a text or a number belongs.
         """
+        names, rows = self._read(sql, values)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """The same without names, for many rows.
+
+        Raises:
+            BadInput: as `query` does.
+        """
+        return self._read(sql, values)[1]
+
+    def _read(self, sql: str, values: Sequence[Any]) -> tuple[list[str], list[tuple[Any, ...]]]:
         try:
-            rows = [dict(row) for row in self.db.conn.execute(sql, values).fetchall()]
+            cursor = self.db.conn.cursor()
+            cursor.row_factory = None
+            rows = cursor.execute(sql, values).fetchall()
         except sqlite3.DatabaseError as error:
             # What SQLite has a limit for was asked; nothing is wrong with the file.
             limit = error.sqlite_errorcode in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG) and " too " in str(error)
             problem = "cannot answer what was asked" if limit else "cannot be read"
             raise BadInput(f"The database {str(self.path)!r} {problem}: {error}.") from None
+        names = [column[0] for column in cursor.description or ()]
         for row in rows:
-            for name, value in row.items():
-                if type(value) is bytes and name != "preview":
-                    raise BadInput(
-                        f"The database {str(self.path)!r} is not as a dambench wrote it: {display(name)} is bytes. "
-                        "`dambench db check` tells more."
-                    )
-        return rows
+            if bytes in map(type, row):
+                for name, value in zip(names, row, strict=True):
+                    if type(value) is bytes and name != "preview":
+                        raise BadInput(
+                            f"The database {str(self.path)!r} is not as a dambench wrote it: {display(name)} is bytes. "
+                            "`dambench db check` tells more."
+                        )
+        return names, rows

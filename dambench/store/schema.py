@@ -4,10 +4,12 @@ from hashlib import blake2b
 
 from sqlite_utils import Database, Migrations
 
+from dambench.store import final_scores
+
 APPLICATION_ID = 0x64616D62  # «damb»
 """Written into the file's header, so that another program's database is never taken for ours."""
 
-VERSION = 8
+VERSION = 9
 """How many migrations this dambench knows: the file's `user_version`."""
 
 migrations = Migrations("dambench")
@@ -72,6 +74,12 @@ def m008_queue(db: Database) -> None:
     """Runs that wait, and the workers that begin them. A dambench with only m007 can still add its runs."""
     for statement in _M008.split(";\n\n"):
         db.conn.execute(statement)
+
+
+@migrations()
+def m009_finals(db: Database) -> None:
+    """Copies of final scores, with triggers that keep them right. A dambench with only m008 would not make any."""
+    final_scores.make(db)
 
 
 # The columns of a primary key come first and in its order: SQLite 3.40's integrity_check misreads a table without

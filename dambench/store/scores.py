@@ -1,80 +1,84 @@
 """Reading of scores: those that count, each with its run, seed, set and repeat."""
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Container, Mapping, Sequence
 
-from dambench.store.baselines import teacher_of, words_of
+import msgspec
+
 from dambench.store.cells import Score
+from dambench.store.final_scores import FinalScore, FinalScores, as_number
 from dambench.store.metrics import ACCURACY, MetricRow
-from dambench.store.row_names import EvaluatedRun
+from dambench.store.row_names import EvaluatedRun, SeedMates
 from dambench.store.runs import Store
 
 
 def counted_scores(
-    store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow
+    store: Store, entries: Sequence[EvaluatedRun], found: Mapping[int, FinalScores], metric: MetricRow
 ) -> tuple[list[Score], list[str], list[str], list[str]]:
     """The scores that count, newest run first, then which runs were repeated since, which networks diverged, and which
     runs lack the metric.
 
     A run of the same settings and seed as another adds no evidence, on this machine or on another whose last bits
     differ: the newest counts, with all its networks, and none of the others'.
+
+    Args:
+        found: all final scores, by number of the run.
     """
-    final_ones, lacking = _final_scores(store, entries, metric)
+    labels = _protocol_labels(store)
+    final_ones, lacking = _final_scores(store, found, metric, labels)
     fixed = _fixed_sets(entries, final_ones)
     counted: list[Score] = []
     is_repeated: dict[str, bool] = {}
     unscored, unmeasured = [], []
     counted_kinds = set()
-    for entry in entries:
-        run = entry.run
-        final = final_ones.get((run.number, entry.network), [])
-        if not final and (run.number, entry.network) in lacking:
+    for run, mates in entries:
+        final = final_ones.get((run.number, mates.network), [])
+        if not final and (run.number, mates.network) in lacking:
             unmeasured.append(run.id)
             continue
-        evaluator = entry.config.get("evaluator", {}).get("name", ACCURACY.evaluator)
-        is_due = entry.network in entry.config["evaluate_on"] and metric.evaluator == ACCURACY.evaluator == evaluator
+        evaluator = mates.config.get("evaluator", {}).get("name", ACCURACY.evaluator)
+        is_due = mates.network in mates.config["evaluate_on"] and metric.evaluator == ACCURACY.evaluator == evaluator
         if not final and not is_due:
             continue
-        due = entry.config.get("eval_repeats", 1) if metric.evaluator == ACCURACY.evaluator else 1
+        due = mates.config.get("eval_repeats", 1) if metric.evaluator == ACCURACY.evaluator else 1
         if len(final) < due:
             unscored.append(
-                f"{entry.network} on the set of {entry.label} on {entry.dataset}{_at(run.ipc)}, seed {run.seed} "
+                f"{mates.network} on the set of {mates.label} on {mates.dataset}{_at(run.ipc)}, seed {run.seed} "
                 f"({due - len(final)} of {due})"
             )
             continue
-        kind = (entry.settings, entry.place, run.seed, entry.network, final[0].protocol_sha256)
+        kind = (mates.kind, run.seed, mates.network, final[0].protocol_sha256)
         is_repeated[run.id] = is_repeated.get(run.id, True) and kind in counted_kinds
         if kind in counted_kinds:
             continue
         counted_kinds.add(kind)
-        words = words_of(entry.config)
+        epochs = _epochs(mates) if run.method == "whole" else 0
+        repeats = int(mates.config.get("eval_repeats", 1))
         counted += [
             Score(
-                method=entry.label,
-                dataset=entry.dataset,
+                method=mates.label,
+                dataset=mates.dataset,
                 ipc=run.ipc,
-                network=entry.network,
-                protocol=f"{network.protocol}#{network.protocol_sha256[:4]}",
+                network=mates.network,
+                protocol=labels[network.protocol_sha256],
                 values=network.values,
                 base_method=run.method,
-                settings=entry.settings,
+                settings=mates.settings,
                 recipe=run.recipe,
                 set_sha256=network.set_sha256,
                 dataset_sha256=run.dataset_sha256,
                 run=run.id,
-                source=entry.on_source,
-                tested=entry.tested,
-                computed=entry.computed,
-                data_name=entry.config["dataset"]["name"],
+                source=mates.on_source,
+                tested=mates.tested,
+                computed=mates.computed,
+                data_name=mates.config["dataset"]["name"],
                 seed=run.seed,
                 repeat=network.repeat,
-                from_seed=entry.kind not in fixed,
-                epochs=_epochs(entry) if run.method == "whole" else 0,
-                repeats=int(entry.config.get("eval_repeats", 1)),
-                teacher=teacher_of(entry.config),
-                words=words,
+                from_seed=mates.kind not in fixed,
+                epochs=epochs,
+                repeats=repeats,
+                teacher=mates.teacher,
+                words=mates.words,
             )
             for network in final
         ]
@@ -82,76 +86,73 @@ def counted_scores(
     return counted, repeated, unscored, list(dict.fromkeys(unmeasured))
 
 
-def _epochs(entry: EvaluatedRun) -> int:
-    """For how many epochs its protocol trains on the whole set."""
-    return int(entry.config.get("protocol", {}).get("whole", {}).get("epochs", 0))
+def _epochs(mates: SeedMates) -> int:
+    """For how many epochs their protocol trains on the whole set."""
+    return int(mates.config.get("protocol", {}).get("whole", {}).get("epochs", 0))
+
+
+def _protocol_labels(store: Store) -> dict[str, str]:
+    rows = store.query("select sha256, name from protocols")
+    return {row["sha256"]: f"{row['name']}#{row['sha256'][:4]}" for row in rows}
 
 
 def _fixed_sets(
-    entries: Sequence[EvaluatedRun], scores: Mapping[tuple[int, str], Sequence["_FinalScore"]]
+    entries: Sequence[EvaluatedRun], scores: Mapping[tuple[int, str], Sequence[FinalScore]]
 ) -> set[tuple[str, str, int | None]]:
     """The kinds of runs whose set does not depend on the seed: the whole set, and where several seeds made one."""
     made: dict[tuple[str, str, int | None], dict[int, set[str]]] = {}
     fixed = set()
-    for entry in entries:
-        if entry.run.method == "whole":
-            fixed.add(entry.kind)
-        if final := scores.get((entry.run.number, entry.network)):
+    for run, mates in entries:
+        if run.method == "whole":
+            fixed.add(mates.kind)
+        if final := scores.get((run.number, mates.network)):
             # Of a seed the newest run counts.
-            made.setdefault(entry.kind, {}).setdefault(entry.run.seed, {score.set_sha256 for score in final})
+            by_seed = made.setdefault(mates.kind, {})
+            if run.seed not in by_seed:
+                by_seed[run.seed] = {score.set_sha256 for score in final}
     return fixed | {kind for kind, by in made.items() if len(by) > 1 and len(set().union(*by.values())) == 1}
 
 
-class _FinalScore(NamedTuple):
-    """A network trained on the result of a run."""
-
-    protocol: str
-    protocol_sha256: str
-    set_sha256: str
-    repeat: int
-    values: dict[str, float]
-
-
 def _final_scores(
-    store: Store, entries: Sequence[EvaluatedRun], metric: MetricRow
-) -> tuple[dict[tuple[int, str], list[_FinalScore]], set[tuple[int, str]]]:
-    """Read the scores of results by the run's number and the network, in the order of repeats; then those that lack
-    the metric."""
-    numbers = json.dumps(sorted({entry.run.number for entry in entries}))
-    values: dict[tuple[int, str, int], dict[str, float]] = {}
-    for row in store.query(
-        """
-        select run, subject, repeat, metric, value, state
-        from measurements join evaluations using (run, iteration, evaluator, subject, repeat)
-        where final = 1 and evaluator = ? and run in (select value from json_each(?))
-            and (metric not glob 'class_*' or metric = ?)
-        """,
-        metric.evaluator,
-        numbers,
-        metric.name,
-    ):
-        infinite = row["state"] in ("inf", "-inf")
-        value = row["value"] if row["value"] is not None else float(row["state"]) if infinite else math.nan
-        values.setdefault((row["run"], row["subject"], row["repeat"]), {})[row["metric"]] = value
-    scores: dict[tuple[int, str], list[_FinalScore]] = {}
+    store: Store, found: Mapping[int, FinalScores], metric: MetricRow, protocols: Container[str]
+) -> tuple[dict[tuple[int, str], list[FinalScore]], set[tuple[int, str]]]:
+    """The scores of results by the run's number and the network, in the order of repeats; then those that lack the
+    metric."""
+    of_class = _of_class(store, found, metric) if metric.name.startswith("class_") else {}
+    scores: dict[tuple[int, str], list[FinalScore]] = {}
     lacking = set()
-    for row in store.query(
+    for number, all_of in found.items():
+        for score in all_of.scores.get(metric.evaluator, ()):
+            key = number, score.subject
+            if of_class:
+                value = of_class.get((*key, score.repeat))
+                finite = score.finite if value is None else dict(sorted({**score.finite, metric.name: value}.items()))
+                score = msgspec.structs.replace(score, finite=finite)
+            if score.protocol_sha256 not in protocols:
+                continue
+            if metric.name in score.finite or metric.name in score.others:
+                scores.setdefault(key, []).append(score)
+            else:
+                lacking.add(key)
+    return scores, lacking
+
+
+def _of_class(store: Store, found: Mapping[int, FinalScores], metric: MetricRow) -> dict[tuple[int, str, int], float]:
+    """The accuracies of one class, which are in no copy, by run, network and repeat."""
+    rows = store.query(
         """
-        select run, subject, repeat, protocol_sha256, set_sha256, protocols.name as protocol from evaluations
-            join protocols on protocols.sha256 = evaluations.protocol_sha256
-        where final = 1 and evaluator = ? and run in (select value from json_each(?))
-        order by repeat
+        select run, subject, repeat, value, state
+        from measurements join evaluations using (run, iteration, evaluator, subject, repeat)
+        where final = 1 and evaluator = ? and metric = ? and run in (select value from json_each(?))
         """,
         metric.evaluator,
-        numbers,
-    ):
-        mine = values.get((row["run"], row["subject"], row["repeat"]), {})
-        if metric.name in mine:
-            score = _FinalScore(row["protocol"], row["protocol_sha256"], row["set_sha256"], row["repeat"], mine)
-            scores.setdefault((row["run"], row["subject"]), []).append(score)
-        else:
-            lacking.add((row["run"], row["subject"]))
-    return scores, lacking
+        metric.name,
+        json.dumps(sorted(found)),
+    )
+    return {
+        (row["run"], row["subject"], row["repeat"]): as_number(row["state"]) if row["value"] is None else row["value"]
+        for row in rows
+    }
 
 
 def _at(ipc: int | None) -> str:

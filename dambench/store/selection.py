@@ -22,6 +22,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from msgspec import structs
+
 from dambench.store.cells import Cell, Score
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.runs import Store
@@ -177,7 +179,7 @@ def selected(cell: Cell, rule: Rule, found: Mapping[str, RunSelection]) -> Cell 
         values = selection.values(score.network, rule)
         if values is None or score.repeat not in values:
             return None
-        scores.append(replace(score, values={cell.metric.name: values[score.repeat]}))
+        scores.append(structs.replace(score, values={cell.metric.name: values[score.repeat]}))
     return replace(cell, scores=tuple(scores))
 
 

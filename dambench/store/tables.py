@@ -25,7 +25,7 @@ from dambench.core.events import (
     Stopped,
 )
 from dambench.core.sanitize import display
-from dambench.store import queue_tables, records
+from dambench.store import final_scores, queue_tables, records
 from dambench.store.records import (
     AttemptSuperseded,
     EventLogged,
@@ -226,6 +226,7 @@ class Tables:
                 self.db.conn.execute("delete from checkpoints where run = ?", [number])
                 self._add_costs(number, event.costs)
                 self.update_run(number, results_sha256=checksum(self.query, number))
+                final_scores.keep(self.db, self.query, number)
             case Failed():
                 self.update_run(
                     number,

@@ -17,7 +17,7 @@ from sqlite_utils import Database
 
 from dambench.core import files
 from dambench.core.errors import BadInput
-from dambench.store import contents, database
+from dambench.store import contents, database, final_scores
 from dambench.store.results import damaged
 from dambench.store.rows import RunRow, SqlRow
 from dambench.store.runs import Store
@@ -80,6 +80,10 @@ def _check_results(store: Store) -> Iterator[Finding]:
     broken = damaged(store.query, "runs.state = 'finished'")
     for run in broken.values():
         yield Finding("results", "damaged", f"run {run}: its scores are not those of its checksum")
+    for run in final_scores.faults(store.query):
+        yield Finding("results", "damaged", f"run {run}: the copy of its scores is not what they are")
+    if missing := final_scores.missing_triggers(store.query):
+        yield Finding("results", "damaged", f"nothing keeps the copies of scores right: no trigger {missing[0]}")
     sums = [row for row in rows if row["results_sha256"]]
     without = len(rows) - len(sums)
     older = f"; {without} without a checksum, finished before schema 4" if without else ""

@@ -1,12 +1,12 @@
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from dambench.cli.record import result
 from dambench.core.config import Choice, Execution, HeldOut, Plugin, RunConfig

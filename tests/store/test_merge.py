@@ -50,6 +50,8 @@ def _contents(path: Path) -> dict[str, list[dict[str, Any]]]:
         uids = {row["number"]: row["uid"] for row in db.execute("select number, uid from runs")}
         found = {}
         for table in tables(db):
+            if table == "revisions":  # how often was written, which is no content
+                continue
             rows = [dict(row) for row in db.execute(f"select * from {table}")]
             for row in rows:
                 row |= {name: uids[row[name]] for name in ("run", "number") if name in row}

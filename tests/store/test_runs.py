@@ -248,7 +248,7 @@ def test_a_new_database_says_whose_it_is(store: Store, tmp_path: Path) -> None:
     assert store.query("pragma synchronous")[0]["synchronous"] == 2
     strict = store.query("select name, strict from pragma_table_list where type = 'table' and schema = 'main'")
     ours = [row for row in strict if not row["name"].startswith(("sqlite_", "_sqlite"))]
-    assert len(ours) == 16
+    assert len(ours) == 18
     assert all(row["strict"] for row in ours)
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")]
 
