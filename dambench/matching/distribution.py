@@ -167,6 +167,7 @@ class Matching(RealBatchLoop):
         count: real images per class and iteration.
         recorder: stands in for CUDA's, in tests.
         judge: a trained network under which the images are to be recognised, too.
+        beside: other tensors that distances depend on, leaves, and where their gradients are put.
     """
 
     def __init__(
@@ -178,10 +179,11 @@ class Matching(RealBatchLoop):
         augmentation: Augmentation,
         recorder: Callable[[torch.device], GraphRecorder] | None = None,
         judge: Judge | None = None,
+        beside: Sequence[tuple[Tensor, Tensor]] = (),
     ):
         super().__init__(problem, images, count, augmentation, recorder)
         network = problem.new_network(images.iteration + 1)
-        self.means = ClassMeans(network, terms(network), problem.policy, images.factor, judge)
+        self.means = ClassMeans(network, terms(network), problem.policy, images.factor, judge, beside)
         self.names = (*self.means.names, SKIPPED)
         self._augment_by = problem.policy.compile(augment_by)
 
@@ -268,12 +270,20 @@ class ClassMeans:
         network: in train mode, its weights frozen; they may change from call to call, in place.
         factor: of the mosaics that the synthetic images are.
         judge: what else says how good they are.
+        beside: other tensors that distances depend on, leaves, and where their gradients are put.
     """
 
     def __init__(
-        self, network: Network, terms: Sequence[Term], policy: Policy, factor: int = 1, judge: Judge | None = None
+        self,
+        network: Network,
+        terms: Sequence[Term],
+        policy: Policy,
+        factor: int = 1,
+        judge: Judge | None = None,
+        beside: Sequence[tuple[Tensor, Tensor]] = (),
     ):
         self.network, self.terms, self.policy, self.factor, self.judge = network, terms, policy, factor, judge
+        self.beside = beside
         self.phase = "real"
         """Which images were being looked at last: `real` or `synthetic`."""
         self.seconds: dict[str, float] = {}
@@ -297,7 +307,7 @@ class ClassMeans:
 
     def under(self, policy: Policy) -> "ClassMeans":
         """The same under another policy."""
-        return ClassMeans(self.network, self.terms, policy, self.factor, self.judge)
+        return ClassMeans(self.network, self.terms, policy, self.factor, self.judge, self.beside)
 
     def pull(self, batch: RealBatch, synthetic: Tensor, gradient: Tensor) -> dict[str, Tensor]:
         """The matching loss, and its gradient with respect to the synthetic images.
@@ -321,21 +331,24 @@ class ClassMeans:
         memories = [term.memory for term in self.terms if term.memory is not None]
         values_before = [memory.values[batch.first : batch.first + classes] for memory in memories]
 
-        def descend(some: slice) -> tuple[Tensor, list[Tensor]]:
+        def descend(some: slice) -> tuple[Tensor, list[Tensor], list[Tensor]]:
             images = synthetic.detach().unflatten(0, (classes, ipc))[some].requires_grad_()
             given = batch.synthetic(images, some, self.factor), [target[some] for target in targets]
             before = [remembered[some] for remembered in values_before]
             losses, means = self._part(*given, before, labels[some.start * shown : some.stop * shown])
             parts = torch.stack(losses)
-            (slope,) = torch.autograd.grad(parts.sum(), images)
+            slope, *slopes = torch.autograd.grad(parts.sum(), [images, *(tensor for tensor, _ in self.beside)])
             gradient.unflatten(0, (classes, ipc))[some] = slope
-            return parts.detach(), [mean.detach() for mean in means]
+            return parts.detach(), [mean.detach() for mean in means], slopes
 
         with torch.enable_grad():
             results = self.policy.each(descend, _slices(classes, most))
-        values = torch.stack([parts for parts, _ in results]).sum(0)
+        values = torch.stack([parts for parts, _, _ in results]).sum(0)
+        for position, (_, put) in enumerate(self.beside):
+            put.copy_(torch.stack([slopes[position] for _, _, slopes in results]).sum(0))
         self.own_means = [
-            (memory, torch.cat([means[position] for _, means in results])) for position, memory in enumerate(memories)
+            (memory, torch.cat([means[position] for _, means, _ in results]))
+            for position, memory in enumerate(memories)
         ]
         for memory, means in self.own_means:
             if classes == len(memory.values):

@@ -5,7 +5,7 @@ which keeps the weights after each epoch; between two of them a network is θ = 
 learn plain pixels, step class by class, and show networks what `SyntheticSet.decoded` makes of mosaics.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -120,6 +120,7 @@ class PretrainedMatching(Matching):
         choose: draws where an iteration's network is, and the one under which the images are to be recognised; from a
             generator on the CPU.
         calibration: what that weighs; 0: there is none.
+        beside: see `Matching`.
     """
 
     def __init__(
@@ -131,11 +132,13 @@ class PretrainedMatching(Matching):
         pool: Trajectories,
         choose: Callable[[torch.Generator], tuple[Point, Point]],
         calibration: float = 1.0,
+        beside: Sequence[tuple[Tensor, Tensor]] = (),
     ):
         judge = None
         if calibration:
             judge = Judge(problem.build_network().to(problem.device).requires_grad_(False).eval(), calibration)
-        super().__init__(problem, images, terms, options.batch_real, options.augmentation, judge=judge)
+        how = options.batch_real, options.augmentation
+        super().__init__(problem, images, terms, *how, judge=judge, beside=beside)
         self.most_synthetic = options.most_synthetic
         self._pool, self._choose, self._judge = pool, choose, judge
 

@@ -15,12 +15,16 @@ has not fallen for 500 iterations.
 Where it was read: the paper and the released code. They differ, and options say which:
 
 * frequencies: the paper has 1,024 (the default), every setting of the code 4,096;
-* the network that chooses frequencies by ascent of the same loss: the paper has it, every setting of the code leaves it
-  out. Here there is none: frequencies are drawn.
+* the sampling network ψ, which makes frequencies of noise and goes up the same loss: the paper has it (`paper`), every
+  setting of the code leaves it out, and so does the default;
+* ψ has as many rows of noise as there are frequencies (`repeated` 1), where the code's has one for 16 of them.
 
-The code's schedule is wrapped round the images' optimiser twice where the sampling network is on; without it, as here,
-once. Not read: that the images under θ_final are the augmented ones. The published figures are the best of several
-tests on the way, under `ncfm`; here it is the last epoch.
+ψ is three layers of a linear map, BatchNorm and LeakyReLU 0.2 (the last one tanh), as wide as the features. With it
+the features of all real images of an iteration are kept, and its weights are in checkpoints. Where this and the code
+differ: there ψ takes a step for each class, with noise of its own, here one for all with the sum of their slopes, which
+is the same to first order; there the images' schedule is stepped twice where ψ is on, here once; there the
+cross-entropy has a step of its own after that of the matching loss, here both have one. Not read: ψ's weight decay
+(here none). The published figures are the best of several tests on the way, under `ncfm`; here it is the last epoch.
 """
 
 from collections.abc import Iterator
@@ -36,8 +40,10 @@ from dambench.core.config import Recipe
 from dambench.matching import pretrained
 from dambench.matching.distribution import Term
 from dambench.matching.pretrained import BRIEF, DIGITS, Point, PretrainedMatching, number, pixel_images, pool_of
-from dambench.matching.real_batch import exact
+from dambench.matching.real_batch import RealBatch, exact
+from dambench.matching.sampling import SamplingNetwork
 from dambench.training.problem import Network, Notice, Problem, State, Step
+from dambench.training.ranks import Ranks
 
 PAPER = "https://arxiv.org/abs/2502.20653"
 
@@ -65,6 +71,13 @@ class Options(pretrained.PretrainedOptions, frozen=True):
     frequencies: Annotated[
         int, Meta(ge=1, le=10**5, description="K, at which characteristic functions are compared")
     ] = 1024
+    sampled_by: Annotated[
+        Literal["normal", "network"],
+        Meta(description="where frequencies come from: N(0, I), or the sampling network ψ, which goes up the loss"),
+    ] = "normal"
+    lr_sampling: Annotated[float, Meta(gt=0, description="step size of ψ")] = 0.001
+    momentum_sampling: Annotated[float, Meta(ge=0, lt=1, description="momentum of ψ's SGD")] = 0.5
+    repeated: Annotated[int, Meta(ge=1, le=10**5, description="how often each frequency of ψ is there")] = 1
     amplitude: Annotated[float, Meta(ge=0, description="α, the weight of the difference of amplitudes")] = 0.5
     phase: Annotated[float, Meta(ge=0, description="β, the weight of the difference of phases")] = 0.5
     calibration: Annotated[float, Meta(ge=0, description="weight of the cross-entropy under a trained network")] = 1.0
@@ -85,6 +98,7 @@ RECIPES = (
         source=f"{PAPERS}; SGD with momentum 0.5 for CIFAR-100 at IPC 10",
     ),
     Recipe(source=PAPERS),
+    Recipe(name="paper", options={"sampled_by": "network"}, source=f"{PAPERS}; the sampling network, as in the paper"),
     Recipe(
         name="code",
         options={"frequencies": 4096},
@@ -125,6 +139,26 @@ def terms(network: Network, frequencies: Tensor, options: Options) -> list[Term]
     return [Term("frequencies", network.num_levels - 1, vectors, WEIGHT, between)]
 
 
+def features_in_full(maps: Tensor) -> Tensor:
+    """What the classifier reads of each image as a vector of length 1: (n, …) → (n, D)."""
+    return F.normalize(exact(maps).flatten(1))
+
+
+def distance_in_full(real: Tensor, synthetic: Tensor, frequencies: Tensor, amplitude: float, phase: float) -> Tensor:
+    """`distance`, of the features of all images (c, n, D) and (c, m, D); differentiable by the frequencies, too."""
+    means = []
+    for features in (real, synthetic):
+        angles = features @ frequencies.to(features.dtype).T
+        means.append(torch.cat([angles.cos().mean(1), angles.sin().mean(1)], 1))
+    return distance(means[0], means[1], amplitude, phase)
+
+
+def terms_in_full(network: Network, frequencies: Tensor, options: Options) -> list[Term]:
+    """`terms`, which keep the features of all images: the sampling network's gradient needs them."""
+    between = partial(distance_in_full, frequencies=frequencies, amplitude=options.amplitude, phase=options.phase)
+    return [Term("frequencies", network.num_levels - 1, features_in_full, WEIGHT, between, whole=True)]
+
+
 class _NcfmMatching(PretrainedMatching):
     """Draws frequencies for each iteration."""
 
@@ -133,6 +167,26 @@ class _NcfmMatching(PretrainedMatching):
     def _renew(self, iteration: int) -> None:
         super()._renew(iteration)
         self.frequencies.normal_(generator=self.problem.generator("frequencies", iteration))
+
+
+class _AdversarialMatching(PretrainedMatching):
+    """Makes frequencies of noise, by a network that goes up the loss while the images go down."""
+
+    sampling: SamplingNetwork
+
+    def _renew(self, iteration: int) -> None:
+        super()._renew(iteration)
+        self.sampling.noise.normal_(generator=self.problem.generator("frequencies", iteration))
+
+    def _pull(self, batch: RealBatch, images: Tensor, gradient: Tensor) -> dict[str, Tensor]:
+        back = self.sampling.sample()
+        losses = super()._pull(batch, images, gradient)
+        back()
+        return losses
+
+    def _exchange(self, ranks: Ranks) -> None:
+        super()._exchange(ranks)
+        self.sampling.weights.gradient.copy_(ranks.total(self.sampling.weights.gradient))
 
 
 def distill(problem: Problem, options: Options, resume: State | None = None) -> Iterator[Step | Notice]:
@@ -147,6 +201,18 @@ def distill(problem: Problem, options: Options, resume: State | None = None) -> 
     images = pixel_images(problem, options, resume, **how)
     features = problem.new_network(1).classifier.in_features
     frequencies = torch.zeros(options.frequencies, features, device=problem.device)
+    if options.sampled_by == "network":
+        how_sampled = options.lr_sampling, options.momentum_sampling, options.repeated
+        sampling = SamplingNetwork(problem, frequencies, *how_sampled)
+        images.learn("sampling network", sampling.weights, resume)
+        of = partial(terms_in_full, frequencies=frequencies, options=options)
+        beside = [(frequencies, sampling.slope)]
+        adversarial = _AdversarialMatching(
+            problem, images, of, options, pool, choose, options.calibration, beside=beside
+        )
+        adversarial.sampling = sampling
+        yield from adversarial.steps(options.iterations)
+        return
     of = partial(terms, frequencies=frequencies, options=options)
     matching = _NcfmMatching(problem, images, of, options, pool, choose, options.calibration)
     matching.frequencies = frequencies

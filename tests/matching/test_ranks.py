@@ -169,3 +169,12 @@ def test_every_class_has_one_rank_and_no_rank_much_more_than_another(size: int, 
     lengths = [part.stop - part.start for part in parts]
     assert max(lengths) - min(lengths) <= 1
     assert min(lengths) >= 1
+
+
+def test_ranks_share_what_ncfm_s_sampling_network_learns() -> None:
+    settings: dict[str, Any] = {"iterations": 3, "sampled_by": "network", "lr_sampling": 0.1}
+    (alone,), ranks = distilled("ncfm", 1, **settings), distilled("ncfm", 2, **settings)
+    assert same_state(ranks[0][-1].state, ranks[1][-1].state)
+    ours, theirs = (steps[-1].state["sampling network"] for steps in (ranks[0], alone))
+    assert apart(ours, theirs) < TOLERANCE[torch.float32]
+    assert apart(alone[0].state["sampling network"], theirs) > 10 * TOLERANCE[torch.float32]
