@@ -258,6 +258,8 @@ class Evaluator(Contract):
     REPEATABLE: bool = True
     """Whether one set has the same values whenever it is measured. False: they depend on the machine, too, and are
     not taken over from a run on another one."""
+    QUICK: dict[str, Any] = {}  # noqa: RUF012
+    """Options under which it takes moments on a tiny set: its promises are checked with them."""
 
     @required
     def evaluate(self, context: "Context", options: Any, resume: Collection[tuple[str, int]]) -> "Iterator[Finding]":
@@ -316,6 +318,10 @@ class Evaluator(Contract):
         _check_version(self.VERSION)
         if not self.METRICS:
             raise Violation("its METRICS are empty, so it measures nothing")
+        try:
+            read(self.Options, self.QUICK, "its QUICK")
+        except Exception as error:
+            raise Violation(f"its QUICK is wrong: {described(error)}") from error
         _check_metrics(self.METRICS)
 
 

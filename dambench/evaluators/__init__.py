@@ -26,8 +26,12 @@ __all__ = ["Context", "Finding", "Item", "Measure", "measure_networks"]
 Finding = Progressed | Measured | Warned | Adapted
 """What an evaluator may yield."""
 
-Measure = Callable[[Network], dict[str, float] | None]
-"""A trained network → its metrics by name; None: its outputs are no numbers."""
+Values = dict[str, float] | None
+"""Metrics by name; None: the network's outputs are no numbers."""
+
+Measure = Callable[[Network], Values | Generator[float, None, Values]]
+"""A trained network → its metrics by name. What takes longer than moments yields on the way how much of it is done,
+from 0 to 1: a run can be stopped there."""
 
 
 Recall = Callable[[str, str, str, int], float | None]
@@ -96,7 +100,9 @@ class Context:
         return self.policy.test_batch(self.card.height * self.card.width)
 
 
-def measure_networks(context: Context, measure: Measure, done: Collection[tuple[str, int]] = ()) -> Iterator[Finding]:
+def measure_networks(
+    context: Context, measure: Measure, done: Collection[tuple[str, int]] = (), *, measuring: float = 0.0
+) -> Iterator[Finding]:
     """Train `repeats` networks of each name on the set, and measure each once, after its last epoch.
 
     Repeat r of a network has the same initial weights whatever set it is trained on, so two methods of one run
@@ -112,6 +118,7 @@ def measure_networks(context: Context, measure: Measure, done: Collection[tuple[
     Args:
         done: names and repeats that were measured before. They are not yielded again; but where another one is to
             be trained together with them, they are too, so that its bits are those of a run never interrupted.
+        measuring: how much longer than its training it takes to measure a network, about: for `Progressed`.
 
     Raises:
         Diverged: the set is final, and of no network all repeats could be measured: a mean over those that are left
@@ -130,7 +137,7 @@ def measure_networks(context: Context, measure: Measure, done: Collection[tuple[
         repeats = range(first, min(first + stack, context.repeats))
         if all((name, repeat) in done for repeat in repeats):
             return []
-        return (yield from _measure_stack(context, measure, name, position, repeats))
+        return (yield from _measure_stack(context, measure, name, position, repeats, measuring))
 
     def take_less(reason: str) -> Iterator[Finding]:
         nonlocal stack
@@ -162,8 +169,23 @@ def measure_networks(context: Context, measure: Measure, done: Collection[tuple[
         )
 
 
+def _values(
+    found: Values | Generator[float, None, Values], progressed: Callable[[float], Progressed]
+) -> Generator[Progressed, None, Values]:
+    """What a `Measure` comes to, with its signs of life."""
+    if not isinstance(found, Generator):
+        return found
+    while True:
+        try:
+            share = next(found)
+        except StopIteration as end:
+            values: Values = end.value
+            return values
+        yield progressed(share)
+
+
 def _measure_stack(
-    context: Context, measure: Measure, name: str, position: int, repeats: range
+    context: Context, measure: Measure, name: str, position: int, repeats: range, measuring: float
 ) -> Generator[Progressed, None, list[Measured | Warned]]:
     """Train some repeats of one network side by side, and measure them.
 
@@ -187,7 +209,8 @@ def _measure_stack(
     if context.protocol.labels == "teacher":
         teacher = load_teacher(context.synthetic, lambda name: networks.build(name, context.card)).to(device)
     trained = [networks.build(name, context.card).to(device) for _ in repeats]
-    for done, total in train_together(
+    steps = after = each = 0
+    for done, steps in train_together(
         trained,
         context.synthetic,
         context.protocol,
@@ -196,8 +219,17 @@ def _measure_stack(
         on_warning=warnings.append,
         teacher=teacher,
     ):
-        yield Progressed(phase="evaluate", done=before * total + done * together, total=everything * total, note=note)
-    values = [measure(network) for network in trained]
+        after = round(steps * measuring)
+        each = steps + after
+        yield Progressed(phase="evaluate", done=before * each + done * together, total=everything * each, note=note)
+    values: list[Values] = []
+    for network in trained:
+        so_far = before * each + steps * together + len(values) * after
+
+        def progressed(share: float, so_far: int = so_far, each: int = each, after: int = after) -> Progressed:
+            return Progressed(phase="evaluate", done=so_far + round(share * after), total=everything * each, note=note)
+
+        values.append((yield from _values(measure(network), progressed)))
     seconds, peak = (time.perf_counter() - began) / together, context.policy.peak_bytes()
     results: list[Measured | Warned] = [Warned(message=message) for message in warnings]
     for repeat, metrics in zip(repeats, values, strict=True):

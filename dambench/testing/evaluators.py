@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
+from dambench.core.config import read
 from dambench.core.contracts import Evaluator
 from dambench.core.events import Measured
 from dambench.core.protocol import PRESETS, Budget
 from dambench.evaluators import Context
-from dambench.testing.problems import global_generator_untouched, global_seed, real_set, tiny_problem
+from dambench.testing.problems import global_generator_untouched, global_seed, striped_set, tiny_problem
 from dambench.testing.promises import broken_promises, hold, own_home, refuse
 
 ONE_BY_ONE = 8
@@ -26,18 +28,23 @@ def check_evaluator(name: str) -> None:
         refuse(broken_promises("evaluators", name, EVALUATOR_PROMISES, lambda plugin: plugin))
 
 
+def quick_options(evaluator: Evaluator) -> Any:
+    return read(evaluator.Options, evaluator.QUICK, f"QUICK of {evaluator.name}")
+
+
 def tiny_context(evaluator: Evaluator) -> Context:
     """A tiny set, and two networks to be trained on it, twice each."""
     problem = tiny_problem(ipc=3)
-    quick = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whole=Budget(epochs=1))
+    problem = replace(problem, real=striped_set(problem.card))
+    quick = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=8), whole=Budget(epochs=1), lr=0.1)
     return Context(
         evaluator=evaluator.name,
         synthetic=problem.synthetic_set(problem.random_subset()),
         set_sha256="0" * 64,
         iteration=4,
         final=True,
-        test=real_set(problem.card, seed=1),
-        validation=real_set(problem.card, seed=2),
+        test=striped_set(problem.card, seed=1),
+        validation=striped_set(problem.card, seed=2),
         card=problem.card,
         networks=("convnet-d1-w8", "mlp-d1-w8"),
         repeats=2,
@@ -60,7 +67,7 @@ def measured(
     known = {key: finding.values for key, finding in (before or {}).items()}
     context = replace(tiny_context(evaluator), known=known)
     findings: dict[tuple[str, int], Measured] = {}
-    for event in evaluator.evaluate(context, evaluator.Options(), known.keys()):
+    for event in evaluator.evaluate(context, quick_options(evaluator), known.keys()):
         if isinstance(event, Measured):
             twice = (event.subject, event.repeat) in findings
             hold(not twice, f"It measures repeat {event.repeat} of {event.subject!r} twice.")
@@ -70,14 +77,14 @@ def measured(
 
 def its_metrics_are_explained(evaluator: Evaluator) -> None:
     hold(len(evaluator.headline) > 5, "Its module has no docstring, whose first line says what is measured.")
-    for name, metric in evaluator.metrics(tiny_problem().card, evaluator.Options()).items():
+    for name, metric in evaluator.metrics(tiny_problem().card, quick_options(evaluator)).items():
         hold(len(metric.description) > 5, f"Its metric {name!r} has no description.")
 
 
 def it_measures_the_metrics_that_it_names(evaluator: Evaluator) -> None:
     findings = measured(evaluator)
     hold(findings, "It yields nothing that it has Measured.")
-    names = set(evaluator.metrics(tiny_problem().card, evaluator.Options()))
+    names = set(evaluator.metrics(tiny_problem().card, quick_options(evaluator)))
     values = {name for finding in findings.values() for name in finding.values}
     hold(values <= names, f"It measures {sorted(values)}, and its METRICS are {sorted(names)}.")
     never = set(evaluator.METRICS) - values
@@ -89,9 +96,10 @@ def it_measures_the_metrics_that_it_names(evaluator: Evaluator) -> None:
 
 
 def it_lists_the_items_that_it_measures(evaluator: Evaluator) -> None:
-    items = evaluator.items(tiny_context(evaluator), evaluator.Options())
+    items = evaluator.items(tiny_context(evaluator), quick_options(evaluator))
     listed = [(item.subject, item.repeat) for item in items]
-    hold(listed == [*measured(evaluator)], f"Its items are {listed}, and it measures {[*measured(evaluator)]}.")
+    found = [*measured(evaluator)]
+    hold(listed == found, f"Its items are {listed}, and it measures {found}.")
     hold(all(item.cost > 0 for item in items), "An item costs nothing: what is left could not be told from it.")
 
 

@@ -45,6 +45,15 @@ def real_set(card: DataCard, seed: int = 0) -> RealSet:
     return RealSet(pixels, tuple(card.train_counts), Normalisation(tuple(card.mean), tuple(card.std)))
 
 
+def striped_set(card: DataCard, seed: int = 0) -> RealSet:
+    """Images that a network learns in some steps: noise, and a bright stripe whose place says the class."""
+    noise = real_set(card, seed)
+    stripes = torch.arange(card.width) * len(card.train_counts) // card.width
+    bright = (stripes == noise.labels.unsqueeze(1)).view(-1, 1, 1, card.width)
+    images = (noise.images.float() / 4 + 190 * bright).to(torch.uint8)
+    return RealSet(images, noise.counts, noise.preprocessing)
+
+
 def tiny_problem(
     *, seed: int = 0, ipc: int = 2, card: DataCard | None = None, network: str = "convnet-d1-w8"
 ) -> Problem:
