@@ -278,7 +278,7 @@ def pause(ids: Ids = None, everything: All = False, reason: Reason = "", db: Db 
 @app.command("resume")
 def resume(ids: Ids = None, everything: All = False, db: Db = None) -> int:
     """Let paused runs wait for their turn again."""
-    return _change(db, ids, everything, ("paused",), "wait again", lambda store, queue, uids: queue.resume(uids))
+    return _change(db, ids, everything, ("paused",), "waiting again", lambda store, queue, uids: queue.resume(uids))
 
 
 @app.command("move")
@@ -315,7 +315,7 @@ def priority(
         ids,
         everything,
         ("waiting", "paused"),
-        f"have priority {number}",
+        f"given priority {number}",
         lambda store, queue, uids: queue.prioritise(uids, number),
     )
 
@@ -332,7 +332,7 @@ def retry(ids: Ids = None, everything: All = False, reason: Reason = "", db: Db 
                 anew.append(one.uid)
         return queue.retry(uids, reason, anew)
 
-    return _change(db, ids, everything, ("failed",), "wait again", change)
+    return _change(db, ids, everything, ("failed",), "waiting again", change)
 
 
 @app.command("drop")

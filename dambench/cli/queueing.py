@@ -129,6 +129,11 @@ def in_words(tally: WorkDone) -> str:
         waiting = f" {counted(len(tally.left), 'run')} wait." if tally.left else ""
         return f"{counted(len(tally.finished), 'run')} finished{failed}. {tally.hindered}{waiting}"
     left = f"; {counted(len(tally.left), 'run')} need a device that this worker has not" if tally.left else ""
+    if tally.blocked:
+        left += (
+            f"; {counted(len(tally.blocked), 'run')} still waiting for others that failed or were paused or dropped "
+            f"({', '.join(tally.blocked[:3])}{', …' if len(tally.blocked) > 3 else ''})"
+        )
     return f"{counted(len(tally.finished), 'run')} finished{failed}{left}."
 
 

@@ -42,6 +42,8 @@ class WorkDone:
     failed: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     """Ready, but nothing that this worker could run."""
+    blocked: list[str] = field(default_factory=list)
+    """Waiting for others that will not be finished: they failed, or were paused or dropped."""
     hindered: str = ""
     """Why it took no more of what it could have run."""
 
@@ -213,6 +215,12 @@ class Worker:
             if one is None:
                 return
             progress = self._progress(one)
+            row = self._store.with_uid(one.run)
+            if row is not None and row.deleted_at:
+                self._fail(
+                    one, f"its run {row.id} is in the trash: `dambench restore` brings it back, a retry begins another"
+                )
+                continue
             try:
                 handle = self._executor.start(one)
             except BadInput as error:
@@ -231,10 +239,14 @@ class Worker:
             return True
         going = self._queue.all("state = 'taken'")
         if self._only is not None:
-            return any(one.uid in self._only for one in going)
-        return bool(
-            going and self._store.query("select 1 from queue where state = 'waiting' and after != '[]' limit 1")
-        )
+            if any(one.uid in self._only for one in going):
+                return True
+        elif going and self._store.query("select 1 from queue where state = 'waiting' and after != '[]' limit 1"):
+            return True
+        can = {one.uid for one in ready}
+        waiting = [one for one in self._queue.all("state = 'waiting'") if one.uid not in can]
+        self.tally.blocked = [one.id for one in waiting if self._only is None or one.uid in self._only]
+        return False
 
     def _progress(self, one: Queued) -> tuple[object, ...]:
         row = self._store.with_uid(one.run)

@@ -15,6 +15,7 @@ from dambench.store import records
 from dambench.store.queue import Queue
 from dambench.store.runs import Store
 from tests.cli.lab import begun, printed
+from tests.ledger import add, config, stopped
 
 __all__ = ["begun"]
 
@@ -221,6 +222,27 @@ def test_the_set_of_a_queued_run_is_evaluated_once_it_is_made(
     assert [(score["network"], score["repeat"]) for score in shown["scores"]] == [("mlp-d2-w128", n) for n in (0, 1)]
     assert run_cli(["queue", "evaluate", made, "--evaluator", "nothing"]) == 2
     assert run_cli(["queue", "evaluate", "zzz"]) == 2
+
+
+def test_what_waits_for_a_dropped_one_or_has_its_run_in_the_trash_is_said(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, other = printed(capsys, "queue", "add", *RANDOM, "--seeds", "0-1")["queued"]
+    assert run_cli(["queue", "evaluate", made, "--evaluate-on", "mlp"]) == 0
+    evaluation = capsys.readouterr().out.strip()
+    assert run_cli(["queue", "drop", made]) == 0
+    with closing(Store.open(Path("runs.db"), write=True)) as store:  # begun, and then thrown away
+        run = add(store, config("random"), end=stopped())
+        store.delete(run)
+        store.tables.execute("update queue set run = ? where id = ?", store.run(run).uid, other)
+    assert run_cli(["queue", "work"]) == 1
+    said = capsys.readouterr().err
+    assert f"1 failed; 1 run still waiting for others that failed or were paused or dropped ({evaluation})." in said
+    assert f"its run {run} is in the trash" in said
+    assert begun == []
+    assert run_cli(["queue", "retry", other]) == 0
+    assert run_cli(["queue", "retry", made]) == 0
+    assert printed(capsys, "queue", "work")["finished"] == [made, other, evaluation]
 
 
 def test_experts_that_runs_share_are_trained_once_and_before_them(
