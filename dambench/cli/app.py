@@ -32,6 +32,7 @@ from dambench.cli import (
     report,
     run,
     runs,
+    serve,
     sets,
     shot,
     suite,
@@ -71,6 +72,7 @@ app.command()(watch.wait)
 app.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})(runs.tag)
 app.command()(runs.note)
 app.command()(shot.shot)
+app.command()(serve.serve)
 app.command()(report.report)
 app.command()(compare.compare)
 app.command()(runs.runs)

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +27,14 @@ def refuse_console_options(context: typer.Context, command: str) -> None:
             raise BadInput(f"{flag} is for the console, and `{command}` opens none: leave it out.")
 
 
+SERVED = "DAMBENCH_SERVED"
+"""Set where the console is drawn on a page of `dambench serve`: whoever looks is not known to be its user."""
+
+
 def in_terminal() -> bool:
     """Whether the console can be drawn here."""
+    if os.environ.get(SERVED):
+        return True
     return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
@@ -35,11 +43,12 @@ def console_options(context: typer.Context) -> "ConsoleOptions":
     colour = not os.environ.get("NO_COLOR")
     from dambench.tui import preferred
 
-    given = context.find_root().params
+    given, served = context.find_root().params, bool(os.environ.get(SERVED))
     options = preferred.options(preferences.read(), f"{str(preferences.path())!r}")
     return replace(
         options,
-        readonly=options.readonly or bool(given.get("readonly")),
+        readonly=options.readonly or bool(given.get("readonly")) or served,
+        served=served,
         ascii=options.ascii or bool(given.get("ascii_")),
         colour=colour,
     )
@@ -56,7 +65,7 @@ def open_console(path: Path, run_id: str, context: typer.Context) -> None:
     os.environ.setdefault("TEXTUAL_FPS", "30")
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     # Exported by some shells, and wrong once the terminal has another size.
-    for name in ("COLUMNS", "LINES"):
+    for name in () if os.environ.get(SERVED) else ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
     files.home()
     options = console_options(context)
@@ -64,8 +73,11 @@ def open_console(path: Path, run_id: str, context: typer.Context) -> None:
 
     if path.exists():
         database.identify(path)
-    # Every move of one would cost kilobytes, and a terminal that comes back sends moves from nowhere.
-    DambenchApp(path, run_id, options).run(mouse=False)
+    with tempfile.TemporaryDirectory() if options.served else nullcontext() as own:
+        if own:
+            os.environ["XDG_STATE_HOME"] = own  # a visitor's choices are not the user's
+        # Every move of a mouse would cost kilobytes, and a terminal that comes back sends moves from nowhere.
+        DambenchApp(path, run_id, options).run(mouse=False)
 
 
 def run_in_console(arguments: list[str], path: Path, context: typer.Context) -> int:

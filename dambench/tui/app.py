@@ -4,6 +4,7 @@ It never imports torch and never runs anything itself: runs are processes of the
 not notice when it is closed, killed or cut off. Whatever breaks here becomes a message.
 """
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -138,6 +139,8 @@ class DambenchApp(App[None]):
         """When a place last was, because of a fault."""
         self.ansi_theme_light = ANSI_ON_LIGHT
         self._first_run = run
+        self._server = os.getppid()
+        """The process that serves this console to a browser, if one does."""
         if not self.options.colour:
             self.theme = "ansi-dark"
         elif (theme := self.options.theme or self.settings.get("theme", "textual-dark")) in self.available_themes:
@@ -177,6 +180,9 @@ class DambenchApp(App[None]):
 
     def _tick(self) -> None:
         """Ask for whatever is in front, if the answer before has been taken in."""
+        if self.options.served and os.getppid() != self._server:
+            self.exit()  # the server was killed, and nobody sees this
+            return
         place = self.front()
         if place is not None:
             place.show_age()
@@ -303,6 +309,9 @@ class DambenchApp(App[None]):
         Args:
             row: of a run, to ask for the same again; None: the form is as it was left.
         """
+        if self.options.served:  # where files of this machine are named, looked for and read
+            self.say("There are no new runs from a browser.", "warning")
+            return
         if not self.is_screen_installed("new"):
             self.install_screen(NewRunScreen(), "new")
         form = self.get_screen("new", NewRunScreen)

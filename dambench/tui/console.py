@@ -19,6 +19,8 @@ class ConsoleOptions:
 
     readonly: bool = False
     """No run is started, stopped or changed from here."""
+    served: bool = False
+    """It is drawn for somebody at a browser, who is shown the database and nothing else of this machine."""
     ascii: bool = False
     """Nothing but ASCII: bars of #, charts of dots."""
     colour: bool = True

@@ -393,6 +393,9 @@ class LiveScreen(run_actions.RunActionsScreen):
 
     def action_pager(self) -> None:
         """The end of the log in $PAGER."""
+        if self.console_app.options.served:
+            self.console_app.say("There is no $PAGER in a browser.", "warning")
+            return
         log = "\n".join(self._snapshot.log if self._snapshot else ())
         if not log:
             self.console_app.say("There is no log yet.")

@@ -23,7 +23,7 @@ def copy(app: App[Any], text: str) -> Path | None:
         The file; None: it could not be written.
     """
     app.copy_to_clipboard(text)
-    if os.environ.get("TMUX"):
+    if os.environ.get("TMUX") and not app.is_web:
         with suppress(OSError, subprocess.SubprocessError):
             subprocess.run(["tmux", "load-buffer", "-w", "-"], input=text.encode(), timeout=2, check=False)
     path = settings.folder() / "clipboard.txt"
