@@ -91,7 +91,8 @@ def announced(store: Store, job: "Job", made: SetRef, *, again: bool) -> str:
         BadInput: it cannot be.
     """
     arms = bool(job.evaluator.arms(job.config.protocol))
-    seen = outlook_of(store, job, made, again=again, seconds=0 if arms else SHORT_SECONDS, past=not arms)
+    past = not arms and not job.evaluator.SHARES
+    seen = outlook_of(store, job, made, again=again, seconds=0 if arms else SHORT_SECONDS, past=past)
     left = seen.items - seen.known
     known = f", {seen.known} of them measured before" if seen.known else ""
     takes = f": about {duration(seen.seconds)}" if left and seen.item_seconds else ""

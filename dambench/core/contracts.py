@@ -260,6 +260,8 @@ class Evaluator(Contract):
     not taken over from a run on another one."""
     QUICK: dict[str, Any] = {}  # noqa: RUF012
     """Options under which it takes moments on a tiny set: its promises are checked with them."""
+    SHARES: bool = False
+    """Whether it keeps parts of items for other sets, so that one may take less than in a run of the past."""
 
     @required
     def evaluate(self, context: "Context", options: Any, resume: Collection[tuple[str, int]]) -> "Iterator[Finding]":

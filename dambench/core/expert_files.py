@@ -114,7 +114,7 @@ def use(key: str) -> Lock:
         folder(key).mkdir(parents=True, exist_ok=True)
         with suppress(OSError):  # they may be somebody else's
             os.utime(folder(key))
-        lock = _lock(folder(key) / ".used", fcntl.LOCK_SH)
+        lock = take_lock(folder(key) / ".used", fcntl.LOCK_SH)
     assert lock is not None
     return lock
 
@@ -122,10 +122,15 @@ def use(key: str) -> Lock:
 def claim(key: str) -> Lock | None:
     """A lock that only one process has, for training; None: another one has it."""
     with files.writing("What is trained on the real images", folder(key), files.HOME_HINT):
-        return _lock(folder(key) / ".trained", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return take_lock(folder(key) / ".trained", fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _lock(path: Path, how: int) -> Lock | None:
+def take_lock(path: Path, how: int) -> Lock | None:
+    """Lock a file as `fcntl.flock` does; None: another process, or this one, holds it in a way that excludes it.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     lock = Lock(handle)
     try:
@@ -185,7 +190,7 @@ def delete(pool: Pool) -> None:
     """
     place = folder(pool.key)
     with files.writing("The experts' folder", place):
-        lock = _lock(place / ".used", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = take_lock(place / ".used", fcntl.LOCK_EX | fcntl.LOCK_NB)
         if lock is None:
             raise BadInput(f"The experts {pool.key[:12]} are used by a run that goes on: stop it first.")
         shutil.rmtree(place)

@@ -13,6 +13,7 @@ Everything lies under DAMBENCH_HOME:
     runs/UID/SHA256.safetensors             checkpoints of a run that is not finished
     logs/NAME.log                           what detached runs wrote
     experts/KEY/NAME-SHA256.safetensors     networks trained on real images, named by all that they depend on
+    nas/KEY/NETWORK.json                    what networks of a ranking came to, named by all but their architecture
 
 A file appears under its name only when it is whole and on disk.
 """

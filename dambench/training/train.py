@@ -63,10 +63,19 @@ class Gsam(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def train(
-    network: Network, data: SyntheticSet, protocol: Protocol, seeds: Seeds, *, mirrors: bool, reinitialise: bool = True
+    network: Network,
+    data: SyntheticSet,
+    protocol: Protocol,
+    seeds: Seeds,
+    *,
+    mirrors: bool,
+    reinitialise: bool = True,
+    teacher: Network | None = None,
 ) -> Iterator[tuple[int, int]]:
     """`train_together`, one network."""
-    return train_together([network], data, protocol, [seeds], mirrors=mirrors, reinitialise=reinitialise)
+    return train_together(
+        [network], data, protocol, [seeds], mirrors=mirrors, reinitialise=reinitialise, teacher=teacher
+    )
 
 
 def train_together(
