@@ -182,8 +182,11 @@ def stagnation_warning(logged: list[Stepped], options: Options) -> str:
     """Warn where the matching loss is no lower at the end of a whole run than at its beginning; empty: it is.
 
     Each iteration may have a network of its own, and their losses differ: medians are compared. The first iteration
-    counts by itself, too, for a step that is far too large makes the loss jump at once, and then fall.
+    counts by itself, too, for a step that is far too large makes the loss jump at once, and then fall. Nothing is said
+    where a part weighs more the longer its networks are trained: such a loss grows whatever the images do.
     """
+    if getattr(options, "calibrated_by", "") == "accuracy":
+        return ""
     losses = [float(event.losses["matching"]) for event in logged if "matching" in event.losses]
     few = len(losses) // 10
     if few < 5 or logged[0].iteration > 1:

@@ -1,8 +1,8 @@
 """Matching by trajectories: where N steps on the synthetic set take a student, and where the real set took an expert.
 
-MTT, DATM and PAD are of this kind. An expert is a network that was trained on the real set, and θ*_t its weights after
-t epochs. A student begins as θ_0 = θ*_t and takes N steps on the synthetic set, θ_{i+1} = θ_i − α g_i, with g_i the
-gradient of its cross-entropy on an augmented minibatch; the minibatches are shuffled passes over the set.
+MTT, FTD, DATM and PAD are of this kind. An expert is a network that was trained on the real set, and θ*_t its weights
+after t epochs. A student begins as θ_0 = θ*_t and takes N steps on the synthetic set, θ_{i+1} = θ_i − α g_i, with g_i
+the gradient of its cross-entropy on an augmented minibatch; the minibatches are shuffled passes over the set.
 
     loss = ‖θ_N − θ*_{t+M}‖² / ‖θ*_t − θ*_{t+M}‖²
 
@@ -186,6 +186,13 @@ class SoftOptions(Options, frozen=True):
     gsam_alpha: Annotated[float, Meta(ge=0, description="α of the experts' GSAM")] = 0.3
 
 
+class FlatOptions(Options, frozen=True):
+    """FTD's."""
+
+    gsam_rho: Annotated[float, Meta(gt=0, description="ρ of the experts' GSAM")] = 0.01
+    gsam_alpha: Annotated[float, Meta(ge=0, description="α of the experts' GSAM")] = 1.0
+
+
 def training(options: Options, schedule: Schedule | None = None) -> ExpertTraining:
     """How the experts are trained.
 
@@ -197,7 +204,9 @@ def training(options: Options, schedule: Schedule | None = None) -> ExpertTraini
         lr=options.lr_expert,
         batch=options.batch_expert,
         augmented=options.augmentation == "dsa",
-        gsam=Gsam(rho=options.gsam_rho, alpha=options.gsam_alpha) if isinstance(options, SoftOptions) else None,
+        gsam=Gsam(rho=options.gsam_rho, alpha=options.gsam_alpha)
+        if isinstance(options, SoftOptions | FlatOptions)
+        else None,
         schedule=schedule,
         seed=options.experts_seed,
     )

@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal
 import torch
 from msgspec import Meta
 
-from dambench.core.config import UNCHECKED, Recipe
+from dambench.core.config import CHECKED, UNCHECKED, Recipe
 from dambench.core.errors import BadInput
 from dambench.matching.distribution import Judge, Matching
 from dambench.matching.network_queue import NetworkQueue, QueueTraining
@@ -80,13 +80,14 @@ RECIPES = (
         datasets=("digits",),
         options={
             "iterations": 100,
+            "lr_images": 0.002,
             "batch_real": 64,
             "push_every": 10,
             "batch_network": 64,
             "train_steps": 5,
             "accuracy_over": 20,
         },
-        source="ours: digits has 130 images per class and a 2-block network, and is done in seconds" + UNCHECKED,
+        source="ours: digits has 130 images per class and a 2-block network, and is done in seconds" + CHECKED,
     ),
     Recipe(datasets=("cifar10",), ipc=(1, 1), options=ALL_REAL, source=f"{COMMANDS}; all real images, one new in 5"),
     Recipe(datasets=("cifar10",), ipc=(2, 20), source=COMMANDS),

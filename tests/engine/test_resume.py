@@ -48,7 +48,7 @@ DISTILLING = [name for name in registry.names("methods") if registry.load("metho
 ITERATING = [name for name in DISTILLING if "iterations" in registry.load("methods", name).Options.__struct_fields__]
 
 LONG = (
-    *("dc", "dsa", "datadam", "mtt", "datm", "pad", "herding", "kcenter", "kmeans"),
+    *("dc", "dsa", "datadam", "mtt", "ftd", "datm", "pad", "herding", "kcenter", "kmeans"),
     *("dance", "tgdd", "dsdm", "m3d", "rded", "ncfm", "atom", "idm", "sre2l"),
 )
 """Methods whose tiny run takes more than a moment."""

@@ -10,7 +10,8 @@ from torch.nn.utils import parameters_to_vector
 
 from dambench import networks
 from dambench.core.errors import BadInput
-from dambench.core.events import Progressed
+from dambench.core.events import Progressed, Stepped
+from dambench.engine.monitors import stagnation_warning
 from dambench.matching.network_queue import NetworkQueue, QueueTraining
 from dambench.methods import idm
 from dambench.testing import data_card, tiny_problem
@@ -162,6 +163,12 @@ def test_a_network_is_trained_on_images_as_they_are() -> None:
     torch.testing.assert_close(queue.networks[0].weights, before - 0.1 * slope)
     right = int((network(images).argmax(1) == problem.real.labels).sum())
     assert (int(queue.networks[0].correct), queue.networks[0].seen) == (right, 18)
+
+
+def test_a_loss_that_grows_with_the_networks_is_no_sign_of_too_large_a_step() -> None:
+    logged = [Stepped(iteration=i, losses={"matching": float(i)}, seconds=0.0) for i in range(1, 101)]
+    assert stagnation_warning(logged, idm.Options()) == ""
+    assert "has not fallen" in stagnation_warning(logged, idm.Options(calibrated_by="constant"))
 
 
 def test_images_are_not_clamped() -> None:

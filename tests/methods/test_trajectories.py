@@ -12,16 +12,16 @@ from dambench.core.config import read
 from dambench.matching.experts import FTD, MTT, PAD, trajectories
 from dambench.matching.soft_labels import predicted
 from dambench.matching.trajectories import Student, check, training
-from dambench.methods import datm, mtt, pad
+from dambench.methods import datm, ftd, mtt, pad
 from dambench.testing import data_card, tiny_problem
 from dambench.testing.methods import quick_options, watch
 from dambench.training.problem import SyntheticSet
 from tests.lab import end_of
 
-ALL_THREE = pytest.mark.parametrize("method", [mtt, datm, pad], ids=["mtt", "datm", "pad"])
+ALL_FOUR = pytest.mark.parametrize("method", [mtt, ftd, datm, pad], ids=["mtt", "ftd", "datm", "pad"])
 
 
-@ALL_THREE
+@ALL_FOUR
 def test_a_set_carries_the_step_size_and_the_labels_that_were_learned(method: ModuleType, tmp_path: Path) -> None:
     problem = tiny_problem()
     last = watch(method, problem, quick_options(method))[-1].synthetic
@@ -31,10 +31,10 @@ def test_a_set_carries_the_step_size_and_the_labels_that_were_learned(method: Mo
     assert isinstance(again.lr, float)
     assert again.lr == float(last.lr or 0)
     assert 0 < again.lr != quick_options(method).lr_student  # type: ignore[attr-defined]
-    assert again.labels.shape == ((6,) if method is mtt else (6, 3))
+    assert again.labels.shape == ((6,) if method in (mtt, ftd) else (6, 3))
 
 
-@ALL_THREE
+@ALL_FOUR
 def test_no_recipe_contradicts_itself(method: ModuleType) -> None:
     network = networks.build("convnet-d1-w8", data_card())
     for recipe in method.RECIPES:
@@ -42,8 +42,34 @@ def test_no_recipe_contradicts_itself(method: ModuleType) -> None:
     check(network, method.Options())
 
 
+def test_the_set_of_ftd_is_the_moving_average_of_the_images_that_mtt_would_have() -> None:
+    settings = {"iterations": 5, "lr_images": 3.0}
+    experts = {"gsam_rho": 1e-9, "gsam_alpha": 0.0}  # plain SGD, but for rounding
+    averaged = watch(ftd, tiny_problem(), quick_options(ftd, ema_decay=0.7, **settings, **experts))
+    plain = watch(ftd, tiny_problem(), quick_options(ftd, ema_decay=0.0, **settings, **experts))
+    of_mtt = watch(mtt, tiny_problem(), quick_options(mtt, **settings))
+    torch.testing.assert_close(plain[-1].images, of_mtt[-1].images, rtol=1e-3, atol=1e-3)
+    problem = tiny_problem()
+    average = problem.real.preprocessing.apply(problem.random_subset()).double()
+    for step, image in zip(averaged, plain, strict=True):
+        average = 0.7 * average + 0.3 * image.images.double()
+        torch.testing.assert_close(step.images.double(), average, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(averaged[-1].images, plain[-1].images)
+
+
+def test_tesla_is_mtt_with_the_gradient_that_needs_no_memory() -> None:
+    recipes = [recipe for recipe in mtt.RECIPES if recipe.name == "tesla"]
+    assert all(read(mtt.Options, recipe.options, "a recipe").memory == "tesla" for recipe in recipes)
+    (own,) = [recipe for recipe in recipes if recipe.datasets == ("cifar10",) and recipe.ipc == (1, 1)]
+    assert (own.preprocessing, own.options["max_start"], own.options["lr_images"]) == ("mean/std", 5, 1000.0)
+    assert any(recipe.fits("mnist", 1) for recipe in recipes)
+
+
 def test_experts_are_trained_as_published() -> None:
     assert training(mtt.Options()) == MTT
+    flat = training(ftd.Options())
+    assert flat.gsam is not None
+    assert (flat.epochs, flat.gsam.rho, flat.gsam.alpha) == (50, 0.01, 1.0)
     assert training(datm.Options()) == FTD
     assert training(pad.Options(), pad.Options().schedule) == PAD
     options = datm.Options(epochs=7, lr_expert=0.5, batch_expert=9, experts_seed=3, gsam_rho=0.2, augmentation="none")
