@@ -14,6 +14,7 @@ from dambench.core.errors import BadInput
 from dambench.core.events import Beginning
 from dambench.core.sanitize import display
 from dambench.runner import processes
+from dambench.store.records import Purpose
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 
@@ -24,7 +25,15 @@ if TYPE_CHECKING:
 
 
 def record_follow_up(
-    store: Store, job: "Job", here: Foreground, what: str, *, tags: Sequence[str], recipe: str, again: bool = False
+    store: Store,
+    job: "Job",
+    here: Foreground,
+    what: str,
+    *,
+    tags: Sequence[str],
+    recipe: str,
+    again: bool = False,
+    purpose: Purpose = "",
 ) -> tuple[str, int]:
     """Run a job that follows from another run, from where an interrupted run of the same configuration is.
 
@@ -32,6 +41,7 @@ def record_follow_up(
         what: what the run is, for whoever watches.
         tags, recipe: of a run that is begun.
         again: begin a new one in any case.
+        purpose: of a run that is begun.
 
     Returns:
         The run's id, and the exit code.
@@ -41,7 +51,7 @@ def record_follow_up(
 
     row = None if again else interrupted_run(store, job)
     if row is None:
-        new = store.create(job.config, job.card, "", list(tags), here.process(), recipe, job.overrides)
+        new = store.create(job.config, job.card, "", list(tags), here.process(), recipe, job.overrides, purpose=purpose)
         here.watch.say(f"run {new}, {what}")
         here.announce(new)  # after what is said of it: who waits for it hears that, too
         return new, record(store, new, job, here, as_json=False)

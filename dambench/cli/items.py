@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dambench.cli.arms import missing_arms
+from dambench.cli.halves import estimate_of, missing_halves
 from dambench.cli.output import complain, table
 from dambench.core import registry
 from dambench.core.config import SetRef
@@ -115,11 +116,21 @@ def print_outlook(store: Store, job: "Job", made: SetRef, *, again: bool, as_jso
     except NotEnoughMemory as error:
         return complain(str(error), 1)
     arm_seconds = {name: sum(measured.seconds.values()) for name, measured in each.items()}
-    total = seen.seconds + sum(arm_seconds.values())
+    half_seconds = 0.0
+    if halves := missing_halves(store, job):
+        each["halves"] = estimate_of(halves[0])
+        half_seconds = len(halves) * sum(each["halves"].seconds.values())
+    total = seen.seconds + sum(arm_seconds.values()) + half_seconds
     peak = max([seen.peak_memory_bytes, *(max(one.peak_memory_bytes.values()) for one in each.values())])
     disk = seen.disk_bytes + sum(one.disk_bytes for one in each.values())
     if as_json:
-        more = {"arms": arm_seconds, "total_seconds": total, "peak_memory_bytes": peak, "disk_bytes": disk}
+        more = {
+            "arms": arm_seconds,
+            "halves_seconds": half_seconds,
+            "total_seconds": total,
+            "peak_memory_bytes": peak,
+            "disk_bytes": disk,
+        }
         print(json.dumps({"evaluator": job.evaluator.name} | msgspec.to_builtins(seen) | more))
         return 0
     rows = [["items", str(seen.items), f"{seen.known} measured before, which are taken over" if seen.known else ""]]
@@ -132,6 +143,11 @@ def print_outlook(store: Store, job: "Job", made: SetRef, *, again: bool, as_jso
         *(
             [f"  arm {name}", duration(seconds), "measured first, by a run of its own"]
             for name, seconds in arm_seconds.items()
+        ),
+        *(
+            [["  sets from halves", duration(half_seconds), f"measured first, by {counted(len(halves), 'run')}"]]
+            if halves
+            else []
         ),
         ["in all", duration(total), "" if len(seen.kinds) > 1 else _each(next(iter(seen.item_seconds.values()), None))],
         ["peak memory", size(peak), ""],

@@ -6,8 +6,10 @@ import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dambench.cli.halves import made_of_halves
 from dambench.cli.items import look_for
 from dambench.cli.output import Watch
 from dambench.cli.process import Foreground
@@ -92,8 +94,9 @@ def record(
             try:
                 command_line = shlex.join(["dambench", *without_secrets(sys.argv[1:])])
                 known, before = recall(store, job.config, job.card.sha256), look_for(store, job, run_id, again=again)
+                others = known, joiner(watch.say), before, partial(made_of_halves, store, job)
                 events = run_until_signal(
-                    engine.run(job, command_line, keeper, beginning, meter, known, joiner(watch.say), before),
+                    engine.run(job, command_line, keeper, beginning, meter, *others),
                     lambda: here.signals.received or (LOST if recorder.lost else ""),
                     engine.StopRun,
                 )
@@ -112,9 +115,8 @@ def record(
         watch.say(f"dambench: {error}{'' if isinstance(error, KeptElsewhere) else kept}")
         hooks.ended("run", run_id, "not kept", store.path, {"error": str(error)}, watch.say)
         return 1
-    code = exit_code(last[-1])
+    code, more = exit_code(last[-1]), dict[str, Any]()
     _tell_hook(store, run_id, watch)
-    more: dict[str, Any] = {}
     if isinstance(last[-1], Finished):
         _say_audit(store, run_id, last[-1], watch)
         code, more = then()

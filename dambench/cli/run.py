@@ -16,6 +16,7 @@ from dambench.cli.chosen import Chosen, chosen, fitting
 from dambench.cli.console import in_terminal, refuse_console_options, run_in_console, words_after_command
 from dambench.cli.executors import Chosen as Executing
 from dambench.cli.follow_up import interrupted_run, left_by_another, reopen
+from dambench.cli.halves import record_halves
 from dambench.cli.items import announced, print_outlook
 from dambench.cli.options import Again, Db, EvaluatorSettings, Hook, Json, Settings, asked_of, request_options
 from dambench.cli.output import Watch
@@ -346,7 +347,7 @@ def _evaluate(
         others = job.evaluator.name != "accuracy"
         if others:
             here.watch.say(f"{announced(store, job, made_set, again=again)}.")
-        if code := record_arms(store, job, made_set, request, here):
+        if code := record_arms(store, job, made_set, request, here) or record_halves(store, job, request, here):
             return code
         interrupted = interrupted_run(store, job) if others and not again and not here.is_queued else None
         if interrupted is None:

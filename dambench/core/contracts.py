@@ -283,6 +283,11 @@ class Evaluator(Contract):
         return ()
 
     @optional
+    def halves(self, options: Any) -> int:
+        """How many sets it needs that are made anew from random halves of the training images, where they can be."""
+        return 0
+
+    @optional
     def items(self, context: "Context", options: Any) -> Sequence[Item]:
         """List everything that `evaluate` will have Measured, in its order, before a run begins. It takes moments.
 

@@ -169,7 +169,7 @@ def open_parts(
     test = RealSet(tensors["test_images"].to(device), tuple(card.test_counts), normalisation)
     if held_out is None:
         return Parts(RealSet(train.to(device), counts, normalisation), test)
-    kept, held = _split(card, held_out)
+    kept, held = split_places(card, held_out)
     each = held_out.of_each_class
     return Parts(
         RealSet(train[kept].to(device), tuple(count - each for count in counts), normalisation),
@@ -178,7 +178,7 @@ def open_parts(
     )
 
 
-def _split(card: DataCard, held_out: HeldOut) -> tuple[torch.Tensor, torch.Tensor]:
+def split_places(card: DataCard, held_out: HeldOut) -> tuple[torch.Tensor, torch.Tensor]:
     """The places of the training images that are kept, and of those that are held out."""
     if hold_out(card, held_out.rule) != held_out:
         raise BadInput(
@@ -216,7 +216,7 @@ def whitening(
                 return kept
     say(f"Fitting the whitening of {card.label}: this is done once.")
     images = safetensors.torch.load_file(path_of(card))["train_images"]
-    content = Whitening.fit(images if held_out is None else images[_split(card, held_out)[0]])
+    content = Whitening.fit(images if held_out is None else images[split_places(card, held_out)[0]])
     path = files.whitening_path(data, files.digest(content))
     with files.writing("The whitening of the images", path.parent, files.HOME_HINT):
         files.write_whole(path, content)

@@ -12,6 +12,7 @@ from dambench.core.errors import BadInput
 from dambench.core.events import Measured, Progressed, Real, Warned
 from dambench.core.items import Earlier, Item, Look, measured_nowhere
 from dambench.core.sanitize import counted
+from dambench.engine.halves import made_of_none, with_halves
 from dambench.engine.job import Job, evaluation_context, measured, open_parts
 from dambench.engine.sets import load_set
 from dambench.evaluators import Context, Finding, Recall, forget
@@ -127,6 +128,7 @@ def outlook(
         recall=recall,
         dry_run=True,
     )
+    context = with_halves(job, context, made_of_none)
     items = items_of(job, context)
     before = taken_over(items, earlier(set_sha256), ())
     left = [item for item in items if (item.subject, item.repeat) not in before.values]

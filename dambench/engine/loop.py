@@ -36,6 +36,7 @@ from dambench.core.events import (
 from dambench.core.items import Look, measured_nowhere
 from dambench.datasets import Parts
 from dambench.engine.checkpoints import Checkpoint, Keeper, newest
+from dambench.engine.halves import MadeOfHalves, made_of_none, with_halves
 from dambench.engine.items import items_of, taken_over
 from dambench.engine.job import Job, distilled, evaluation_context, measured, open_parts, open_problem
 from dambench.engine.monitors import (
@@ -99,6 +100,7 @@ def run(
     recall: Recall = forget,
     join: Join | None = None,
     earlier: Look = measured_nowhere,
+    made_of_halves: MadeOfHalves = made_of_none,
 ) -> Generator[AnyEvent, None, None]:
     """Distil a set, train networks on it, test them.
 
@@ -111,9 +113,10 @@ def run(
         recall: looks accuracies up that other runs have measured.
         join: starts the other ranks of a run that several processes share.
         earlier: looks up what was measured before of the set that is to be evaluated, by this run or by others.
+        made_of_halves: looks up the sets that were made anew from halves of the training images.
     """
     progress = Progress(stack=beginning.stack if beginning else 0)
-    this = _Run(job, keeper, PhaseTimer(job.policy, meter=meter), progress, recall, join, earlier)
+    this = _Run(job, keeper, PhaseTimer(job.policy, meter=meter), progress, recall, join, earlier, made_of_halves)
     timer = this.timer
     try:
         job.policy.apply()
@@ -162,6 +165,7 @@ class _Run:
     recall: Recall = forget
     join: Join | None = None
     earlier: Look = measured_nowhere
+    made_of_halves: MadeOfHalves = made_of_none
 
     def start(self, here: Environment) -> Iterator[Started | Warned]:
         job, evaluator = self.job, self.job.evaluator
@@ -283,6 +287,7 @@ class _Run:
             recall=self.recall,
         )
         if job.config.evaluates:
+            context = with_halves(job, context, self.made_of_halves)
             before = taken_over(items_of(job, context), self.earlier(snapshot.sha256), done)
             yield from before.events
             done, context = done | before.values.keys(), replace(context, known=before.values)

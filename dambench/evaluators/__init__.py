@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 from torch import Tensor
 
 from dambench import networks
-from dambench.core.errors import Diverged
+from dambench.core.errors import BadInput, Diverged
 from dambench.core.events import Adapted, DataCard, Measured, Progressed, Real, Warned, real
 from dambench.core.items import Item
 from dambench.core.protocol import Protocol
@@ -42,6 +43,35 @@ known."""
 def forget(set_sha256: str, protocol_sha256: str, network: str, repeat: int) -> float | None:
     """Know no accuracy."""
     return None
+
+
+class Half(NamedTuple):
+    """A set that was made anew from a random half of the training images."""
+
+    synthetic: SyntheticSet
+    name: str
+    """What tells it from others: the digests of the set, and of the images that it was made without."""
+    inside: Tensor
+    """(N,) bool: which training images it was made of."""
+    start: Tensor | None
+    """The places among all training images of those that its own started from, as `Context.start`."""
+
+
+class Halves(NamedTuple):
+    """Sets that were made anew, by the method and with the settings of the set that is measured."""
+
+    real: RealSet
+    """All training images, (N, …)."""
+    sets: tuple[Half, ...]
+
+
+def no_halves() -> Halves:
+    """Have none.
+
+    Raises:
+        BadInput: always.
+    """
+    raise BadInput("No sets were made anew from halves of the training images.")
 
 
 @dataclass(frozen=True)
@@ -75,6 +105,10 @@ class Context:
     start: Tensor | None = None
     """The places in `train` of the images that those of the set started from, one for each, (N,) int64; None: that is
     not known, or it started from none."""
+    not_anew: str = "no run of it is at hand"
+    """The reason why the set cannot be made anew from halves of the training images, as a clause; empty: it can."""
+    halves: Callable[[], Halves] = no_halves
+    """Opens the sets that were made anew from halves, as many as the evaluator's `halves` says."""
     recall: Recall = forget
     """Looks accuracies up that other runs have measured."""
     known: Mapping[tuple[str, int], Mapping[str, Real]] = field(default_factory=dict)

@@ -390,7 +390,7 @@ EXAMPLES = {
     "suite": "suite:digits",
     "note": 'note:"two words"',
     "host": "host:gpu07",
-    "purpose": "purpose:tuning, of runs that `dambench tune` made",
+    "purpose": "purpose:tuning, of runs of `dambench tune`, and of sets made from halves of the images",
     "accuracy": "accuracy>=50, in percent",
     "iteration": "iteration>1000",
     "age": "age<2h",

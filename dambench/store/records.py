@@ -27,7 +27,7 @@ def now() -> str:
 
 
 Purpose = Literal["", "tuning"]
-"""Why a run is made; `tuning`: to choose settings by, so that it is no evidence."""
+"""Why a run is made; `tuning`: to choose settings by, or of half of the training images, so that it is no evidence."""
 
 
 class RunCreated(Struct, frozen=True, kw_only=True, tag_field="line", tag="created"):

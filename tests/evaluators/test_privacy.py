@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from dambench import networks
 from dambench.core.errors import BadInput
-from dambench.core.events import Measured, Progressed, Real
+from dambench.core.events import Measured, Progressed, Real, Warned
 from dambench.core.protocol import PRESETS, Budget
-from dambench.evaluators import Context, privacy
+from dambench.evaluators import Context, Half, Halves, privacy
 from dambench.evaluators import _membership as membership
 from dambench.evaluators import _neighbours as neighbours
 from dambench.testing import data_card, real_set, tiny_problem
@@ -105,16 +106,21 @@ def test_likelihood_ratios_are_those_of_a_loop() -> None:
     inside[:, 3] = True  # nothing is known of the last one without it
     scores, sound = membership.likelihood_ratios(phi, inside, target=2)
     shadows = [k for k in range(6) if k != 2]
+
+    def of(image: int, side: bool) -> list[float]:
+        both = [[float(phi[k, image]) for k in shadows if bool(inside[k, image]) is kind] for kind in (side, not side)]
+        return both[0][: min(map(len, both))]
+
     for image in range(4):
         both = []
         for side in (True, False):
             spread, free = 0.0, 0
             for other in range(4):
-                mine = [float(phi[k, other]) for k in shadows if bool(inside[k, other]) is side]
+                mine = of(other, side)
                 if mine:
                     spread += sum((value - sum(mine) / len(mine)) ** 2 for value in mine)
                     free += len(mine) - 1
-            mine = [float(phi[k, image]) for k in shadows if bool(inside[k, image]) is side]
+            mine = of(image, side)
             both.append((sum(mine) / len(mine) if mine else None, spread / free))
         (mean_in, var_in), (mean_out, var_out) = both
         assert bool(sound[image]) is (mean_in is not None and mean_out is not None)
@@ -124,6 +130,28 @@ def test_likelihood_ratios_are_those_of_a_loop() -> None:
         density_in = math.exp(-((value - mean_in) ** 2) / (2 * var_in)) / math.sqrt(2 * math.pi * var_in)
         density_out = math.exp(-((value - mean_out) ** 2) / (2 * var_out)) / math.sqrt(2 * math.pi * var_out)
         assert float(scores[image]) == pytest.approx(math.log(density_in) - math.log(density_out))
+
+
+def test_offline_ratios_are_those_of_a_loop() -> None:
+    phi, own = noise(5, 3), torch.zeros(5, 3, dtype=torch.bool)
+    own[0, 0] = own[2, 0] = own[1, 1] = True
+    own[1:, 2] = True  # of the last image one network says what is usual
+    scores, sound = membership.offline_ratios(phi, own, target=2)
+    usual = {image: [float(phi[k, image]) for k in (0, 1, 3, 4) if not own[k, image]] for image in range(3)}
+    squares = sum(sum((value - sum(some) / len(some)) ** 2 for value in some) for some in usual.values())
+    deviation = math.sqrt(squares / sum(len(some) - 1 for some in usual.values()))
+    for image in (0, 1):
+        mean = sum(usual[image]) / len(usual[image])
+        assert float(scores[image]) == pytest.approx((float(phi[2, image]) - mean) / deviation)
+    assert sound.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("count", [4, 6, 16])
+def test_networks_that_tell_nothing_find_nobody_however_few_they_are(count: int) -> None:
+    drawn = torch.Generator().manual_seed(count)
+    phi = torch.randn(count, 4000, generator=drawn) + 3 * torch.randn(4000, generator=drawn)
+    inside = torch.rand(count, 4000, generator=drawn).argsort(0) < count // 2  # each image in half of the sets
+    assert privacy.likelihood_figures(phi, inside)["lira_auc"] == pytest.approx(0.5, abs=0.015)
 
 
 # Sets that keep everything, and sets that keep nothing.
@@ -240,3 +268,91 @@ def test_an_image_is_recognised_below_a_threshold_whose_errors_are_counted_on_ot
     assert known.which.tolist() == [True, False]
     assert known.false == pytest.approx(2 / 8)  # .4 of both
     assert neighbours.recognised(torch.tensor([0.9]), [others(1, 2, 3)], rate=0.01) is None
+
+
+# Sets made anew from halves.
+
+
+def made_anew(ipc: int, count: int = 6) -> Halves:
+    """What random makes of halves: it takes real images of its half, all of them if IPC is half of a class."""
+    problem, sets = tiny_problem(card=CARD), []
+    for number in range(count):
+        inside = torch.zeros(24, dtype=torch.bool)
+        order = torch.stack([torch.randperm(8, generator=Seeds(number).generator("half", c)) for c in range(3)])
+        places = (order[:, :4] + torch.arange(3)[:, None] * 8).sort(1).values
+        inside[places.flatten()] = True
+        taken = places[:, :ipc].flatten()
+        synthetic = replace(problem, ipc=ipc).synthetic_set(problem.real.images[taken])
+        sets.append(Half(synthetic, str(number), inside, taken))
+    return Halves(problem.real, tuple(sets))
+
+
+def with_halves(made: Halves) -> Context:
+    return context(not_anew="", halves=lambda: made)
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAMBENCH_HOME", str(tmp_path / "home"))
+
+
+def attacked(made: Halves, resume: Collection[tuple[str, int]] = (), **changes: Any) -> dict[tuple[str, int], Any]:
+    given = replace(with_halves(made), **changes)
+    findings = list(privacy.evaluate(given, privacy.Options(halves=len(made.sets)), {*resume, (NAME, 0), NEIGHBOUR}))
+    return {(row.subject, row.repeat): row.values for row in findings if isinstance(row, Measured)}
+
+
+NEIGHBOUR = ("neighbours", 0)
+LIRA = (f"{NAME} LiRA", 0)
+
+
+def test_of_sets_that_are_their_halves_members_are_found_with_near_certainty_and_in_noise_nobody_is() -> None:
+    made = made_anew(ipc=4)
+    rows = attacked(made)
+    assert list(rows) == [*((f"{NAME} halves", number) for number in range(6)), LIRA]
+    assert all(rows[f"{NAME} halves", number]["loss_auc"] > 0.95 for number in range(6))
+    found = rows[LIRA]
+    assert found["lira_auc"] > 0.97
+    assert found["lira_auc_low"] <= found["lira_auc"] <= found["lira_auc_high"] <= 1
+    assert found["attacked"] == 6
+    assert found["own_lira_auc"] > 0.97
+    assert 8 < found["members"] <= 12  # those that are in another half, too
+    images = noise(12, 1, 8, 8, seed=5, dtype=torch.float32)
+    unrelated = tuple(half._replace(synthetic=replace(half.synthetic, images=images)) for half in made.sets)
+    assert abs(attacked(Halves(made.real, unrelated))[LIRA]["lira_auc"] - 0.5) < 0.12
+
+
+def test_by_offline_likelihood_ratios_random_is_near_certain_for_its_own_images() -> None:
+    rows = attacked(made_anew(ipc=2))
+    assert rows[LIRA]["own_images"] == 6
+    assert rows[LIRA]["own_lira_auc"] > 0.97
+    assert rows[LIRA]["own_lira_tpr_10"] > 0.9
+    # Of what is in the half and not in the set nothing is told.
+    assert 0.6 < rows[LIRA]["lira_auc"] < 0.9
+
+
+def test_what_networks_say_is_kept_until_the_attack_is_measured_and_found_again_if_it_is_gone(tmp_path: Path) -> None:
+    made, kept = made_anew(ipc=2), tmp_path / "home" / "confidences"
+    rows = attacked(made)
+    assert list(kept.iterdir()) == []
+    # An attempt that was interrupted after four networks; what one of them said is damaged.
+    given = with_halves(made)
+    for event in privacy.evaluate(given, privacy.Options(halves=6), {(NAME, 0), NEIGHBOUR}):
+        if isinstance(event, Measured) and event.repeat == 3:
+            break
+    files = sorted(kept.iterdir())
+    assert len(files) == 4
+    files[0].write_bytes(b"nothing")
+    done = {(f"{NAME} halves", number) for number in range(4)}
+    assert attacked(made, done) == {key: row for key, row in rows.items() if key not in done}
+    assert list(kept.iterdir()) == []
+
+
+def test_an_imported_set_has_a_loss_threshold_only_and_says_so() -> None:
+    given = context(not_anew="it was imported, and how it was made is not known")
+    assert [item.subject for item in privacy.items(given, privacy.Options())] == [NAME, "neighbours"]
+    said = [event.message for event in privacy.evaluate(given, privacy.Options()) if isinstance(event, Warned)]
+    assert said == [
+        "The set cannot be made anew from halves of the training images, so that membership is inferred by a loss "
+        "threshold only, without LiRA: it was imported, and how it was made is not known."
+    ]
