@@ -24,6 +24,7 @@ from dambench.cli import (
     config,
     db,
     doctor,
+    estimates,
     experts,
     export,
     figure,
@@ -65,6 +66,7 @@ app.command()(suite.suite)
 app.command()(run.evaluate)
 app.command()(tune.tune)
 app.command(hidden=True)(check.checks)
+app.command(hidden=True)(estimates.estimates)
 app.command()(watch.watch)
 app.command()(watch.logs)
 app.command()(watch.stop)

@@ -4,15 +4,20 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import msgspec
 
+from dambench.cli import estimates
 from dambench.cli.output import table
+from dambench.cli.shared_work import SharedWork, past_seconds, shared_work
 from dambench.cli.store import open_store
+from dambench.core import expert_files
 from dambench.core import sweep as grids
+from dambench.core.config import Recipe, Request
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
 from dambench.core.sweep import Point, Sweep
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 Standing = Literal["done", "running", "to resume", "failed", "new", "data not prepared"]
 MOST_LINES = 60
 """Lines of a plan; the sums are over all runs."""
+MOST_WORKS = 6
+"""Lines about what runs share."""
 
 
 class _NotPrepared(Exception):
@@ -41,19 +48,33 @@ class PlannedRun:
 
     point: Point
     standing: Standing
+    kind: str = ""
+    """What it shares with the same under other seeds; empty: its data are not prepared."""
     run: str = ""
     """The run that is meant, where there is one already."""
     seconds: float | None = None
     """What it would take, by runs of its kind on the device that was used last; None: there are none."""
     peak_bytes: int = 0
     disk_bytes: int = 0
+    by_steps: bool = False
+    """Whether this is by a few steps that were measured, not by past runs."""
+    unknown: str = ""
+    """Why a few steps of it could not be measured."""
+    work: SharedWork | None = None
+    """What it needs that is trained once, for all runs that share it, and is not counted in its seconds."""
+
+    @property
+    def iterations(self) -> int:
+        """How many its method makes; 0: it has none, or that is not known."""
+        return 0
 
 
-def plan(grid: Sweep, path: Path, prepare: Callable[[str], None] | None) -> list[PlannedRun]:
+def plan(grid: Sweep, path: Path, prepare: Callable[[str], None] | None, patience: float = 0.0) -> list[PlannedRun]:
     """Look up how each run of a sweep stands.
 
     Args:
         prepare: hears what takes long when data are prepared; None: they are not.
+        patience: seconds that steps of runs are measured of whose kind none is known; 0: none are.
 
     Raises:
         BadInput: a run cannot be: nothing is begun then.
@@ -72,10 +93,118 @@ def plan(grid: Sweep, path: Path, prepare: Callable[[str], None] | None) -> list
         # Two combinations may be one run, where a method has no use for what differs.
         sha256 = job.config.sha256
         planned.setdefault(f"{sha256} {job.card.sha256}", SettledRun(point, "new", job=job, sha256=sha256, kind=key))
+    found = [one for one in planned.values() if isinstance(one, SettledRun)]
+    _share(found)
     if stored.exists(path):
         with open_store(path) as store:
-            look_up(store, [one for one in planned.values() if isinstance(one, SettledRun)])
+            look_up(store, found)
+            past_seconds(store, works_of(found))
+    if patience:
+        measure(found, patience)
     return list(planned.values())
+
+
+def _share(planned: "Sequence[SettledRun]") -> None:
+    """Let runs that need the same trained networks name them once."""
+    pools = expert_files.listed()
+    works: dict[str, SharedWork] = {}
+    for one in planned:
+        work = shared_work(one.job, pools)
+        if work is not None:
+            one.work = works.setdefault(work.key, work)
+            if work.count > one.work.count:
+                one.work.count, one.work.kept, one.work.seconds = work.count, work.kept, work.seconds
+
+
+def works_of(planned: Sequence[PlannedRun]) -> list[SharedWork]:
+    """What runs that are not done share, each once, in the order in which it is needed."""
+    works = [one.work for one in planned if one.work is not None and one.standing != "done"]
+    return list({work.key: work for work in works}.values())
+
+
+class NamedRecipes:
+    """The runs of a plan by other recipes of their methods that have a name, found when somebody asks.
+
+    Args:
+        planned: the runs.
+        path: the database.
+        patience: seconds that steps are measured of what no past run tells.
+    """
+
+    def __init__(self, planned: Sequence[PlannedRun], path: Path, patience: float):
+        self._planned, self._path, self._patience = planned, path, patience
+        self._found: dict[str, list[SettledRun]] | None = None
+
+    def __call__(self, one: PlannedRun) -> "list[SettledRun]":
+        """Those of one run. What is done already takes no time."""
+        if self._found is None:
+            self._found = self._find()
+        return self._found.get(one.sha256, []) if isinstance(one, SettledRun) else []
+
+    def _find(self) -> "dict[str, list[SettledRun]]":
+        jobs: dict[str, Job | None] = {}
+        found: dict[str, list[SettledRun]] = {}
+        for one in self._planned:
+            if not isinstance(one, SettledRun) or one.standing == "done" or not _takes_recipe(one.point.request):
+                continue
+            for recipe in dict.fromkeys(recipe.name for recipe in one.job.method.RECIPES if _fits(recipe, one.job)):
+                key = f"{one.kind} {recipe}"
+                request = msgspec.structs.replace(one.point.request, recipe=recipe)
+                point = Point(dict(one.point.settings) | {"recipe": recipe}, request)
+                if key not in jobs:
+                    jobs[key] = None
+                    with suppress(BadInput):  # what the run asks for does not go with this recipe
+                        jobs[key] = _settled(point, None, of_grid=False)
+                if (job := jobs[key]) is not None:
+                    seeded = job.with_seed(one.point.seed)
+                    made = SettledRun(point, "new", job=seeded, sha256=seeded.config.sha256, kind=key)
+                    found.setdefault(one.sha256, []).append(made)
+        every = [made for each in found.values() for made in each]
+        _share(every)
+        if stored.exists(self._path):
+            with open_store(self._path) as store:
+                look_up(store, every)
+                past_seconds(store, works_of(every))
+        if self._patience:
+            measure(every, self._patience)
+        for made in every:
+            if made.standing == "done":
+                made.seconds, made.work = 0.0, None
+        return found
+
+
+def _takes_recipe(request: Request) -> bool:
+    """Whether nobody has said how long a run is to be, or by which recipe."""
+    method = request.method
+    return (
+        request.recipe is None
+        and request.iterations is None
+        and not (isinstance(method, dict) and "iterations" in method)
+    )
+
+
+def _fits(recipe: Recipe, job: "Job") -> bool:
+    return recipe.name != "default" and recipe.fits(job.config.dataset.name, job.config.ipc or 0)
+
+
+def measure(planned: "Sequence[SettledRun]", patience: float) -> None:
+    """Measure a few steps of what no past run tells, one run of a kind, for as long as there is patience."""
+    kinds: dict[str, list[SettledRun]] = {}
+    for one in planned:
+        if one.standing == "new" and (one.seconds is None or (one.work is not None and one.work.seconds is None)):
+            kinds.setdefault(one.kind, []).append(one)
+    answers = estimates.measure([runs[0].point.request for runs in kinds.values()], patience)
+    for runs, answer in zip(kinds.values(), answers, strict=False):
+        for one in runs:
+            if isinstance(answer, str):
+                one.unknown = answer
+                continue
+            if one.seconds is None:
+                one.seconds, one.by_steps = answer.seconds, True
+                one.peak_bytes, one.disk_bytes = answer.peak_bytes, answer.disk_bytes
+            if one.work is not None and one.work.seconds is None:
+                one.work.seconds = answer.shared_seconds or 0.0
+                one.work.kept = answer.shared_seconds is None
 
 
 @dataclass(kw_only=True)
@@ -83,8 +212,10 @@ class SettledRun(PlannedRun):
     job: "Job"
     sha256: str
     """The digest of its configuration."""
-    kind: str
-    """What it shares with the same under other seeds."""
+
+    @property
+    def iterations(self) -> int:
+        return self.job.config.iterations
 
 
 def _settled(point: Point, prepare: Callable[[str], None] | None, *, of_grid: bool) -> "Job | None":
@@ -170,30 +301,70 @@ def print_plan(grid: Sweep, planned: Sequence[PlannedRun]) -> None:
 def summary(grid: Sweep, planned: Sequence[PlannedRun]) -> list[str]:
     """Sentences about a whole plan."""
     missing = [one for one in planned if one.standing != "done"]
-    known = [one for one in missing if one.seconds is not None]
     skipped = grid.product - len(planned)
     left = f"; {counted(skipped, 'combination')} left out, or the same run as another" if skipped > 0 else ""
     lines = [
         f"{grid.prefix[:-1].capitalize()} {grid.name}: {counted(len(planned), 'run')}, "
         f"{len(planned) - len(missing)} done already, {len(missing)} to do{left}."
     ]
-    if known:
-        seconds = sum(one.seconds or 0.0 for one in known)
-        peak, disk = max(one.peak_bytes for one in known), sum(one.disk_bytes for one in known)
-        share = "" if len(known) == len(missing) else f" for {len(known)} of them; of the others no run is known yet"
-        lines.append(
-            f"By runs of their kind: {duration(seconds)} one after another, at most {size(peak)} of memory, "
-            f"{size(disk)} of disk{share}."
-        )
-    elif missing:
-        lines.append("No run of this kind is known yet: `dambench run --dry-run` measures a few steps of one.")
+    lines += _times(missing)
     if missing:
         lines.append("Order: one seed of everything before the second of anything, random and whole first.")
     return lines
 
 
-def as_json(grid: Sweep, planned: Sequence[PlannedRun], notes: Sequence[str]) -> dict[str, Any]:
-    return {
+def _times(missing: Sequence[PlannedRun]) -> list[str]:
+    """What runs take, by what is known of it."""
+    known = [one for one in missing if one.seconds is not None]
+    works = [work for work in works_of(missing) if not work.kept]
+    first = sum(work.seconds or 0.0 for work in works)
+    lines = []
+    groups: dict[str, list[tuple[SharedWork, int]]] = {}
+    for work in works:
+        groups.setdefault(work.what, []).append((work, sum(one.work is work for one in missing)))
+    for what, group in list(groups.items())[:MOST_WORKS]:
+        times = [work.seconds for work, _ in group if work.seconds is not None]
+        took = duration(sum(times)) if len(times) == len(group) else "– (not known yet)"
+        often = "" if len(group) == 1 else f", {len(group)} times (each seed has its own)"
+        users = counted(sum(number for _, number in group), "run")
+        lines.append(f"First, kept for the {users} that share it{often}: {what}, {took}.")
+    if len(groups) > MOST_WORKS:
+        lines.append(f"… and {len(groups) - MOST_WORKS} more such.")
+    if known:
+        seconds = first + sum(one.seconds or 0.0 for one in known)
+        steps = sum(one.by_steps for one in known)
+        by = "By runs of their kind" if not steps else "By a few measured steps"
+        by += f" ({steps} of them; the others by runs of their kind)" if 0 < steps < len(known) else ""
+        peaks = [one.peak_bytes for one in known if one.peak_bytes]
+        memory = f"at most {size(max(peaks))} of memory, " if peaks else ""
+        share = "" if len(known) == len(missing) else f", for {len(known)} of {counted(len(missing), 'run')}"
+        lines.append(
+            f"{by}: {duration(seconds)} one after another, {memory}{size(sum(one.disk_bytes for one in known))} of "
+            f"disk{share}."
+        )
+    unknown = [one for one in missing if one.seconds is None]
+    reasons = Counter(
+        "their data are not prepared, which the first run does" if one.standing == "data not prepared" else one.unknown
+        for one in unknown
+    )
+    none_known = (
+        f"no run of their kind is known yet, and {duration(estimates.PATIENCE)} of measuring did not come to them; "
+        "`dambench run --dry-run` measures one"
+    )
+    for reason, number in reasons.most_common(4):
+        lines.append(f"– for {counted(number, 'run')}: {(reason or none_known).rstrip('.')}.")
+    return lines
+
+
+def as_json(
+    grid: Sweep, planned: Sequence[PlannedRun], notes: Sequence[str], budget: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """A plan for programs.
+
+    Args:
+        budget: what fits one, in sentences; None: there is none.
+    """
+    return ({} if budget is None else {"budget": list(budget)}) | {
         "sweep": grid.name,
         "axes": list(grid.axes),
         "combinations": grid.product,
@@ -204,11 +375,14 @@ def as_json(grid: Sweep, planned: Sequence[PlannedRun], notes: Sequence[str]) ->
                 "standing": one.standing,
                 "run": one.run or None,
                 "seconds": one.seconds,
+                "measured": one.by_steps,
+                "shared": None if one.work is None else one.work.what,
                 "peak_memory_bytes": one.peak_bytes or None,
                 "disk_bytes": one.disk_bytes or None,
             }
             for one in planned
         ],
+        "shared": [{"what": work.what, "seconds": work.seconds, "kept": work.kept} for work in works_of(planned)],
         "notes": list(notes),
     }
 

@@ -110,14 +110,18 @@ def carry_out(
     here: Foreground,
     only: Collection[str] | None = None,
     ended: Callable[..., None] = lambda queued, outcome: None,
+    until: float | None = None,
 ) -> WorkDone:
     """Work on the queue in the foreground, until nothing is left, or a signal comes: then its runs are stopped.
+
+    Args:
+        until: when nothing more is begun, by the monotonic clock; None: never.
 
     Raises:
         BadInput: it cannot be done here, or by this dambench.
     """
     wishes = where.wishes(named_devices(device) if device else ())
-    worker = Worker(store, where.executor, wishes, say, lambda: bool(here.signals.received), only, ended)
+    worker = Worker(store, where.executor, wishes, say, lambda: bool(here.signals.received), only, ended, until)
     with here.signals.kept_for_the_run():
         return worker.work()
 

@@ -2,13 +2,19 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dambench.core.sanitize import counted
+from dambench.core import config as settings_of
+from dambench.core import expert_files, registry
+from dambench.core.config import RunConfig
+from dambench.core.errors import BadInput
+from dambench.core.sanitize import counted, display
 from dambench.store.queue import Queue
 from dambench.store.records import QueuedRun
+from dambench.store.runs import Store
 
 if TYPE_CHECKING:
     from dambench.engine.job import Job
@@ -100,3 +106,111 @@ def expert_words(job: "Job", data: str) -> list[str]:
     if config.held_out is not None:
         words += ["--protocol", config.protocol.name]
     return [*words, *(["--data", data] if data else [])]
+
+
+@dataclass
+class SharedWork:
+    """Networks that are trained on the real images once, and kept for all runs that ask for the same."""
+
+    key: str
+    count: int
+    network: str
+    dataset: str
+    seconds: float | None = None
+    """What their training takes; None: nobody knows yet. 0: they are kept already."""
+    kept: bool = False
+
+    @property
+    def what(self) -> str:
+        """It in words: `100 networks convnet-d3-w128 on CIFAR-10`."""
+        return f"{counted(self.count, 'trained network')} {display(self.network, 60)} on {display(self.dataset, 60)}"
+
+
+def shared_work(job: "Job", pools: Sequence[expert_files.Pool]) -> SharedWork | None:
+    """What a run needs trained on the real images before it begins; None: nothing.
+
+    Args:
+        pools: what is kept of such already.
+    """
+    how = _training(job.config, job.options)
+    if how is None:
+        return None
+    count = int(job.config.method.options.get("experts", 1) or 1)
+    work = SharedWork(_work_key(job.config, job.card.sha256, how), count, job.config.network, job.card.label)
+    kept = [
+        pool
+        for pool in pools
+        if (pool.about.dataset, pool.about.network) == (_label(job), job.config.network)
+        and {"epochs": 0} | pool.about.how == {"epochs": 0} | msgspec.to_builtins(how)
+        and pool.about.what == "trajectories"
+        and pool.count >= count
+    ]
+    if kept:
+        work.seconds, work.kept = 0.0, True
+    return work
+
+
+def _label(job: "Job") -> str:
+    return job.card.label + (" without validation images" if job.config.held_out else "")
+
+
+def _training(config: RunConfig, options: Any) -> Any | None:
+    """How the networks of a run are trained, and what else they depend on but the data; None: it needs none."""
+    from dambench.matching import coresets, pretrained, trajectories
+
+    if isinstance(options, trajectories.Options):
+        return None if options.experts_from else trajectories.training(options, getattr(options, "schedule", None))
+    if isinstance(options, pretrained.PretrainedOptions):
+        return options.training
+    epochs = getattr(options, "epochs", 0) if config.method.name == "rded" else getattr(options, "teacher_epochs", 0)
+    if epochs:
+        return {"teacher": epochs, "seed": config.seed}
+    return {"network": options.epochs, "seed": config.seed} if isinstance(options, coresets.Options) else None
+
+
+def _work_key(config: RunConfig, data: str, how: Any) -> str:
+    held_out = config.held_out.sha256 if config.held_out else ""
+    where = config.execution.device.partition(":")[0]
+    parts = [msgspec.to_builtins(how), config.network, data, config.preprocessing, held_out, where, config.precision]
+    return json.dumps(parts, sort_keys=True)
+
+
+def past_seconds(store: Store, works: Sequence[SharedWork]) -> None:
+    """Find out what shared work took in the past: the most that a run spent on it, as the others found it done.
+
+    Of trajectories only runs count that said that they trained some.
+    """
+    if not works:
+        return
+    wanted: dict[str, list[SharedWork]] = {}
+    for work in works:
+        if not work.kept:
+            wanted.setdefault(_without_seed(work.key), []).append(work)  # that of another seed takes as long
+    rows = store.query(
+        """
+        select runs.config, runs.dataset_sha256, costs.seconds, (
+            select json_extract(body, '$.message') from events where events.run = runs.number and kind = 'warned'
+                and json_extract(body, '$.message') like '% experts of % are trained, for %' limit 1
+        ) as trained
+        from runs join costs on costs.run = runs.number and costs.phase = 'experts'
+        where runs.state = 'finished' and runs.deleted_at = ''
+        """
+    )
+    for row in rows:
+        try:
+            config = msgspec.json.decode(row["config"], type=RunConfig)
+            method = registry.load("methods", config.method.name)
+            how = _training(config, settings_of.read(method.Options, config.method.options, "a past run"))
+        except (msgspec.DecodeError, BadInput):  # of a dambench that knows other settings
+            continue
+        if how is None:
+            continue
+        for work in wanted.get(_without_seed(_work_key(config, row["dataset_sha256"], how)), []):
+            if isinstance(how, dict) or str(row["trained"] or "").startswith(f"{work.count} experts of "):
+                work.seconds = max(work.seconds or 0.0, row["seconds"])
+
+
+def _without_seed(key: str) -> str:
+    parts = json.loads(key)
+    parts[0].pop("seed", None)
+    return json.dumps(parts, sort_keys=True)

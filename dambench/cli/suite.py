@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from dambench.cli.executors import Chosen, executor_options
-from dambench.cli.options import Db, Devices, DryRun, Hook, Json, OnlyQueue, Retry, data_path
+from dambench.cli.options import Budget, Db, Devices, DryRun, Hook, Json, OnlyQueue, Retry, data_path
 from dambench.cli.output import table
 from dambench.cli.sweep import Asked, make
 from dambench.core import sweep as grids
@@ -22,6 +22,7 @@ def suite(
     dry_run: DryRun = False,
     queue: OnlyQueue = False,
     retry: Retry = False,
+    budget: Budget = "",
     *,
     where: Chosen,
     device: Devices = "",
@@ -44,4 +45,4 @@ def suite(
     if data is not None and place is not None and not place.exists():
         raise BadInput(f"--data {data!r}: there is no such folder or file.", field="data")
     grid = grids.suite(name, "" if place is None else str(place))
-    return make(grid, path, Asked(dry_run, queue, retry, where, device), as_json)
+    return make(grid, path, Asked(dry_run, queue, retry, where, device, budget), as_json)

@@ -1,15 +1,17 @@
 """`dambench sweep`: all runs of a grid, and again only what is missing: a plan, the queue, and work on it."""
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from typer import Argument
 
-from dambench.cli import plans
-from dambench.cli.executors import Chosen, executor_options
-from dambench.cli.options import Db, Devices, DryRun, Hook, Json, OnlyQueue, Retry
+from dambench.cli import estimates, plans
+from dambench.cli.budget import PART, SHARE, Fitting, fit, seconds_of
+from dambench.cli.executors import DEFAULT, Chosen, executor_options
+from dambench.cli.options import Budget, Db, Devices, DryRun, Hook, Json, OnlyQueue, Retry
 from dambench.cli.output import say
 from dambench.cli.plans import PlannedRun, SettledRun
 from dambench.cli.process import Foreground, foreground
@@ -20,8 +22,9 @@ from dambench.core import sweep as grids
 from dambench.core.sanitize import counted, display
 from dambench.core.sweep import Sweep
 from dambench.runner import hooks
+from dambench.runner.executors.devices import gpus, named_devices
 from dambench.store import runs as stored
-from dambench.store.queue import Queue
+from dambench.store.queue import Queue, Queued
 from dambench.store.runs import Store
 
 
@@ -31,6 +34,7 @@ def sweep(
     dry_run: DryRun = False,
     queue: OnlyQueue = False,
     retry: Retry = False,
+    budget: Budget = "",
     *,
     where: Chosen,
     device: Devices = "",
@@ -43,7 +47,7 @@ def sweep(
     grid = grids.read(file)
     path = db or stored.default_path()
     stored.check(path)
-    return make(grid, path, Asked(dry_run, queue, retry, where, device), as_json)
+    return make(grid, path, Asked(dry_run, queue, retry, where, device, budget), as_json)
 
 
 class Asked(NamedTuple):
@@ -54,6 +58,8 @@ class Asked(NamedTuple):
     retry: bool
     where: Chosen
     device: str
+    budget: str = ""
+    """As `8h`; empty: everything."""
 
 
 def make(grid: Sweep, path: Path, asked: Asked, as_json: bool) -> int:
@@ -62,24 +68,47 @@ def make(grid: Sweep, path: Path, asked: Asked, as_json: bool) -> int:
     Returns:
         The exit code: 0 all are finished, 1 some are not, else that of the signal.
     """
+    began, budget = time.monotonic(), seconds_of(asked.budget) if asked.budget else 0.0
     with foreground() as here:
-        planned = plans.plan(grid, path, prepare=None if asked.dry_run else here.watch.say)
+        patience = max(estimates.PATIENCE, PART * budget) if budget and not asked.dry_run else estimates.PATIENCE
+        share = SHARE if budget else 1.0 if asked.dry_run else 0.0
+        planned = plans.plan(grid, path, None if asked.dry_run else here.watch.say, share * patience)
+        fitting = _fitting(planned, path, asked, budget, (1 - share) * patience) if budget else None
         notes = [f"rule {number} of [[skip]] leaves nothing out" for number in grid.idle_rules]
         if as_json and asked.dry_run:
-            print(json.dumps(plans.as_json(grid, planned, notes)))
+            print(json.dumps(plans.as_json(grid, planned, notes, fitting.sentences() if fitting else None)))
             return 0
         for note in notes:
             say(f"note: {note}")
         if asked.dry_run:
             plans.print_plan(grid, planned)
+            for line in fitting.sentences() if fitting else ():
+                print(line)
             return 0
         say(plans.summary(grid, planned)[0])
+        if fitting:
+            for line in fitting.sentences():
+                say(line)
+            planned = [*(one for one in planned if one.standing == "done"), *fitting.taken]
         with open_store(path, write=True) as store:
             uids = _queue(store, grid, planned, asked.retry, asked.where)
             if asked.queue:
                 say(f"{counted(len(uids), 'run')} queued: `dambench queue work` carries them out.")
                 return 0
-            return _carry_out(store, grid, planned, uids, asked.where, asked.device, here, as_json)
+            return _carry_out(store, grid, planned, uids, asked, here, began + budget if budget else None, as_json)
+
+
+def _fitting(planned: Sequence[PlannedRun], path: Path, asked: Asked, budget: float, patience: float) -> Fitting:
+    """What of a plan fits a budget."""
+    workers, local = asked.where.workers, asked.where.executor == DEFAULT
+    devices = named_devices(asked.device) if asked.device else tuple(device.name for device in gpus()) if local else ()
+    variants = plans.NamedRecipes(planned, path, patience)
+    return fit(planned, _to_make(asked.retry), budget, workers or max(1, len(devices)), variants)
+
+
+def _to_make(retry: bool) -> tuple[str, ...]:
+    """How runs stand that are made."""
+    return ("new", "to resume", "running", *(["failed"] if retry else []))
 
 
 def _queue(store: Store, grid: Sweep, planned: Sequence[PlannedRun], retry: bool, where: Chosen) -> list[str]:
@@ -88,8 +117,7 @@ def _queue(store: Store, grid: Sweep, planned: Sequence[PlannedRun], retry: bool
         if one.standing == "failed" and not retry:
             which = f"{plans.named(one.point)}, seed {one.point.seed}: run {one.run}"
             say(f"{which} has failed before; --retry tries it again")
-    to_make = ("new", "to resume", "running", *(["failed"] if retry else []))
-    missing = [one for one in planned if isinstance(one, SettledRun) and one.standing in to_make]
+    missing = [one for one in planned if isinstance(one, SettledRun) and one.standing in _to_make(retry)]
     # One at a time has all threads, as if it were alone; several share them.
     added = queue_settled(store, missing, grid.tag, threads_of_one(where.workers))
     _tag(store, grid, [one.run for one in planned if one.run])
@@ -101,17 +129,20 @@ def _carry_out(
     grid: Sweep,
     planned: Sequence[PlannedRun],
     uids: Sequence[str],
-    where: Chosen,
-    device: str,
+    asked: Asked,
     here: Foreground,
+    until: float | None,
     as_json: bool,
 ) -> int:
     """Work on the sweep's own runs until all are over.
 
+    Args:
+        until: when none is begun any more, by the monotonic clock; None: never.
+
     Returns:
         The exit code: 0 all are finished, 1 some are not, else that of the signal.
     """
-    if uids and (tally := carry_out(store, where, device, here, frozenset(uids))).hindered:
+    if uids and (tally := carry_out(store, asked.where, asked.device, here, frozenset(uids), until=until)).hindered:
         say(in_words(tally))
     settled = [one for one in planned if isinstance(one, SettledRun)]
     plans.look_up(store, settled)
@@ -121,9 +152,15 @@ def _carry_out(
         with_ = f", with run {', '.join(begun[:3])}" if begun else ""
         say(f"Stopped; the same command goes on{with_}.")
         return EXIT_CODES[here.signals.received]
+    queue = Queue(store)
+    late: list[Queued] = []
+    if until is not None and time.monotonic() >= until:
+        late = queue.drop([one.uid for one in queue.with_uids(uids) if one.state == "waiting"], "its budget was over")
+        if late:
+            say(f"The budget was over before {counted(len(late), 'run')} could begin: the same command goes on.")
     finished = [one for one in planned if one.standing == "done"]
-    for one in Queue(store).with_uids(uids):
-        if one.state in ("failed", "paused", "dropped"):
+    for one in queue.with_uids(uids):
+        if one.state in ("failed", "paused", "dropped") and one.uid not in {each.uid for each in late}:
             say(f"{one.called}: {one.state}{f': {display(one.reason, 300)}' if one.reason else ''}")
     say(f"{counted(len(finished), 'run')} finished: dambench report --filter {grid.tag}")
     failed = [one.run for one in planned if one.standing != "done"]

@@ -50,15 +50,17 @@ class RunEstimate(Struct, frozen=True, kw_only=True):
     """Warnings of the method."""
 
 
-def estimate(job: Job, *, hard_twin: bool = False) -> RunEstimate:
+def estimate(job: Job, *, hard_twin: bool = False, longest: float | None = None) -> RunEstimate:
     """Take a few steps of a run, and say what all of them would take.
 
     Args:
         hard_twin: whether its set is to have its hard-label twin, if it carries what its protocol uses.
+        longest: seconds that each phase is measured, after its first step; None: as usual.
 
     Raises:
         BadInput, NotEnoughMemory: as the run would fail.
     """
+    longest = MEASURED_SECONDS if longest is None else longest
     config, policy = job.config, job.policy
     policy.apply()
     parts = open_parts(job)
@@ -69,7 +71,7 @@ def estimate(job: Job, *, hard_twin: bool = False) -> RunEstimate:
     times: list[float] = []
     synthetic: SyntheticSet | None = None
     begun = last = time.perf_counter()
-    training = _ExpertTraining(begun)
+    training = _ExpertTraining(begun, longest)
     for event in distilled(job, problem):
         if isinstance(event, Warned):
             notes.append(event.message)
@@ -82,7 +84,7 @@ def estimate(job: Job, *, hard_twin: bool = False) -> RunEstimate:
             begun = last = time.perf_counter()
             continue
         if isinstance(event, Progressed):
-            if not times and now - begun > MEASURED_SECONDS:  # the first step alone takes long
+            if not times and now - begun > longest:  # the first step alone takes long
                 times = [(now - begun) / event.done * event.total / max(1, iterations)] * 2
                 synthetic = problem.synthetic_set(problem.random_subset())
                 break
@@ -90,7 +92,7 @@ def estimate(job: Job, *, hard_twin: bool = False) -> RunEstimate:
         synthetic = event.synthetic
         times.append(now - last)
         last = time.perf_counter()
-        if len(times) > 1 and last - begun - times[0] > MEASURED_SECONDS:
+        if len(times) > 1 and last - begun - times[0] > longest:
             break
     if synthetic is None:
         raise BadInput(f"The method {config.method.name} gave no synthetic set.")
@@ -98,7 +100,7 @@ def estimate(job: Job, *, hard_twin: bool = False) -> RunEstimate:
     distil = times[0] + each * max(0, iterations - 1)
     peaks = {"distil": policy.peak_bytes()}
     policy.restart_peak()
-    per_network = {name: _network_seconds(job, name, synthetic, parts) for name in config.evaluate_on}
+    per_network = {name: _network_seconds(job, name, synthetic, parts, longest) for name in config.evaluate_on}
     peaks["evaluate"] = policy.peak_bytes()
     on_the_way = (iterations - 1) // config.evaluate_every if config.evaluate_every and iterations else 0
     evaluations = 1 + on_the_way
@@ -129,9 +131,11 @@ class _ExpertTraining:
 
     Args:
         now: when the first one began.
+        longest: seconds that each is measured; None: as usual.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, longest: float | None = None) -> None:
+        self._longest = MEASURED_SECONDS if longest is None else longest
         self.seconds = self._before = 0.0
         self._begun = self._last = now
         self._stage = "", 0
@@ -142,12 +146,12 @@ class _ExpertTraining:
         if stage != self._stage:
             self._stage, self._before, self._begun = stage, self.seconds, self._last
         self._last, spent = now, now - self._begun
-        enough = spent > MEASURED_SECONDS
+        enough = spent > self._longest
         self.seconds = self._before + (spent / event.done * event.total if enough and event.done else spent)
         return enough
 
 
-def _network_seconds(job: Job, name: str, synthetic: SyntheticSet, parts: Parts) -> float:
+def _network_seconds(job: Job, name: str, synthetic: SyntheticSet, parts: Parts, longest: float) -> float:
     """To train and test one network of this name, as many at once as the run would."""
     config, policy = job.config, job.policy
     together = min(policy.stack, config.eval_repeats)
@@ -166,7 +170,7 @@ def _network_seconds(job: Job, name: str, synthetic: SyntheticSet, parts: Parts)
             training = (now - begun) / event.done * event.total
         elif event.done > first[1]:
             training = (now - first[0]) / (event.done - first[1]) * event.total
-        if now - first[0] > MEASURED_SECONDS / len(config.evaluate_on):
+        if now - first[0] > longest / len(config.evaluate_on):
             break
     network = networks.build(name, job.card).to(policy.device)
     network.reset(Seeds(config.seed).generator("estimate", device=policy.device))

@@ -66,6 +66,7 @@ class Worker:
         stopping: whether it is to stop its runs and end.
         only: runs of these uids, until all of them are over; None: any.
         ended: hears of each run how it ended.
+        until: when it takes nothing more, by the monotonic clock; None: never.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class Worker:
         stopping: Callable[[], bool] = lambda: False,
         only: Collection[str] | None = None,
         ended: Callable[[Queued, Outcome], None] = lambda queued, outcome: None,
+        until: float | None = None,
     ):
         self._store, self._queue, self._say, self._stopping = store, Queue(store), say, stopping
+        self._until = until
         self._only, self._ended = None if only is None else frozenset(only), ended
         self.uid = secrets.token_hex(16)
         self._check_version()
@@ -197,7 +200,7 @@ class Worker:
         """Whether our runs are to stop, and whether more may be taken."""
         asked = next((worker.asked for worker in self._queue.workers() if worker.uid == self.uid), "")
         stop = self._stopping() or asked == "stop"
-        return stop, not (stop or asked)
+        return stop, not (stop or asked or (self._until is not None and time.monotonic() >= self._until))
 
     def _stop_what_is_not_ours(self, everything: bool) -> None:
         """Stop runs that were paused, dropped or taken by another worker; or all."""

@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 
+from dambench.cli import estimates
 from dambench.cli.app import run_cli
+from dambench.cli.estimates import MeasuredCost
+from dambench.core.config import Request
+from dambench.core.units import duration
 from dambench.store.runs import Store
 from tests.cli.lab import begun, printed
 from tests.lab import brief
@@ -234,3 +238,53 @@ def test_a_run_that_another_process_carries_out_is_waited_for(
     said = capsys.readouterr().err
     assert f"run {first} does this now" in said
     assert f"The run {first}, which was waited for, is stopped: `dambench resume {first}`." in said
+
+
+def test_a_plan_counts_what_runs_share_once_and_measures_what_no_past_run_tells(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[Request]] = []
+
+    def measure(requests: list[Request], patience: float) -> list[MeasuredCost | str]:
+        asked.append(list(requests))
+        return [MeasuredCost(10.0, 60.0, 0, 1000), "too large"]
+
+    monkeypatch.setattr("dambench.cli.estimates.measure", measure)
+    grid = GRID.replace('{name = "dm", iterations = 2, batch_real = 8}', '"tgdd", "dm"').replace("to = 1", "to = 2")
+    Path("tiny.toml").write_text(grid)
+    assert run_cli(["run", "--headless", "--method", "random", *ROW]) == 0
+    plan = _plan(capsys)
+    assert [request.choice("method").name for request in asked[0]] == ["tgdd", "dm"]
+    of_tgdd = [run for run in plan["runs"] if run["settings"]["method"] == "tgdd"]
+    assert [(run["seconds"], run["measured"], run["shared"]) for run in of_tgdd] == [
+        (10.0, True, "2 trained networks convnet-d1-w4 on digits")
+    ] * 3
+    assert plan["shared"] == [{"what": "2 trained networks convnet-d1-w4 on digits", "seconds": 60.0, "kept": False}]
+    assert [run["seconds"] for run in plan["runs"] if run["settings"]["method"] == "dm"] == [None] * 3
+    assert run_cli(["sweep", "tiny.toml", "--dry-run"]) == 0
+    printed_plan = capsys.readouterr().out
+    share = "First, kept for the 3 runs that share it: 2 trained networks convnet-d1-w4 on digits, 1 min 0 s."
+    assert share in printed_plan
+    assert "– for 3 runs: too large." in printed_plan
+    assert "for 5 of 8 runs." in printed_plan
+    seconds = sum(run["seconds"] for run in plan["runs"] if run["seconds"] and run["standing"] == "new")
+    assert f"{duration(seconds + 60)} one after another" in printed_plan
+
+
+@pytest.mark.slow
+def test_steps_are_measured_in_a_process_of_its_own_that_ends_with_patience(tmp_path: Path) -> None:
+    assert run_cli(["run", "--headless", "--method", "random", *ROW]) == 0
+    requests = [
+        Request(method=name, dataset="digits", network="convnet-d1-w4", eval_repeats=1)
+        for name in ("dm", "tgdd", "nothing")
+    ]
+    dm, tgdd, nothing = estimates.measure(requests, 120.0)
+    assert isinstance(dm, MeasuredCost)
+    assert isinstance(tgdd, MeasuredCost)
+    assert dm.seconds > 0
+    assert dm.shared_seconds is None
+    assert (tgdd.shared_seconds or 0) > 0
+    assert "No method is called 'nothing'" in str(nothing)
+    began = time.monotonic()
+    assert estimates.measure(requests * 30, 1.0) == []
+    assert time.monotonic() - began < 10

@@ -1,0 +1,150 @@
+"""`--budget`: what of a table fits, which rows are shortened, and what is left out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dambench.cli.app import run_cli
+from dambench.cli.budget import Fitting, fit, seconds_of
+from dambench.cli.plans import PlannedRun, Standing
+from dambench.cli.shared_work import SharedWork
+from dambench.core.config import Request
+from dambench.core.errors import BadInput
+from dambench.core.sweep import Point
+from tests.cli.lab import begun, printed
+
+__all__ = ["begun"]
+
+TO_MAKE = ("new", "to resume")
+
+
+def _run(method: str, seed: int, seconds: float | None, standing: Standing = "new", recipe: str = "") -> PlannedRun:
+    settings = {"method": method} | ({"recipe": recipe} if recipe else {})
+    request = Request(method=method, seed=seed, recipe=recipe or None)
+    return PlannedRun(Point(settings, request), standing, kind=method, seconds=seconds)
+
+
+def _table(*rows: tuple[str, float | None], seeds: int = 2) -> list[PlannedRun]:
+    return [_run(method, seed, seconds) for seed in range(seeds) for method, seconds in rows]
+
+
+def _taken(found: Fitting) -> list[tuple[str, int, str]]:
+    return [(str(one.point.request.method), one.point.seed, one.point.request.recipe or "") for one in found.taken]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("45m", 2700), ("8h", 28800), ("1d12h", 129600), ("1.5h", 5400), ("90 s", 90), ("2min", 120)]
+)
+def test_a_budget_is_a_time_as_people_write_it(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "8", "h", "-8h", "0h", "8 hours", "8h later"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="45m, 8h or 1d12h are"):
+        seconds_of(text)
+
+
+def test_one_seed_of_everything_comes_before_the_second_of_anything() -> None:
+    found = fit(_table(("random", 10), ("dm", 100), ("dc", 50)), TO_MAKE, 275, 1, lambda one: [])
+    # 160 s of first seeds, then random (170), dm (270); dc's second would end at 320.
+    assert _taken(found) == [("random", 0, ""), ("dm", 0, ""), ("dc", 0, ""), ("random", 1, ""), ("dm", 1, "")]
+    assert found.seconds == 270
+    assert [(one.point.request.method, one.point.seed) for one in found.too_long] == [("dc", 1)]
+    assert found.sentences() == [
+        "Budget 4 min 35 s: 5 runs fit, in about 4 min 30 s by their estimates.",
+        "Left out: 1 run that do not fit: method dc (seed 1).",
+    ]
+
+
+def test_what_has_no_estimate_is_left_out_and_named() -> None:
+    found = fit(_table(("random", 10), ("dm", None)), TO_MAKE, 1000, 1, lambda one: [])
+    assert _taken(found) == [("random", 0, ""), ("random", 1, "")]
+    assert len(found.unknown) == 2
+    assert "2 runs that have no estimate, and nothing is guessed: method dm (seed 0, 1)." in found.sentences()[-1]
+
+
+def test_rows_are_shortened_by_named_recipes_only_and_only_as_many_as_must_be() -> None:
+    def variants(one: PlannedRun) -> list[PlannedRun]:
+        seconds = {"dm": 20.0, "datadam": 30.0}.get(str(one.point.request.method))
+        return [] if seconds is None else [_run(str(one.point.request.method), one.point.seed, seconds, recipe="brief")]
+
+    table = _table(("random", 10), ("dm", 200), ("datadam", 1000), ("dc", 50))
+    found = fit(table, TO_MAKE, 300, 1, variants)  # datadam saves most: 10 + 200 + 30 + 50 fit
+    assert _taken(found) == [
+        *(("random", 0, ""), ("dm", 0, ""), ("datadam", 0, "brief"), ("dc", 0, "")),
+        ("random", 1, ""),
+    ]
+    assert found.sentences()[1] == ("Shortened: method datadam by its recipe brief, 30 s for 16 min 40 s a seed.")
+    enough = fit(table, TO_MAKE, 2600, 1, variants)
+    assert not enough.shortened
+    assert len(enough.taken) == 8
+    # Where even that is not enough, dm is shortened, too; dc has no such recipe.
+    least = fit(table, TO_MAKE, 60, 1, variants)
+    assert sorted(least.shortened) == ["method datadam", "method dm"]
+    assert _taken(least) == [("random", 0, ""), ("dm", 0, "brief"), ("datadam", 0, "brief")]
+
+
+def test_a_row_that_has_begun_is_not_shortened_and_its_next_seed_waits() -> None:
+    table = _table(("random", 10), ("dm", 200), ("dc", 50))
+    table[1] = _run("dm", 0, None, "done")
+
+    def variants(one: PlannedRun) -> list[PlannedRun]:
+        return [_run(str(one.point.request.method), one.point.seed, 1.0, recipe="brief")]
+
+    found = fit(table, TO_MAKE, 70, 1, variants)
+    assert _taken(found) == [("random", 0, ""), ("dc", 0, ""), ("random", 1, "")]
+    assert not found.shortened
+
+
+def test_several_at_once_take_less_time_and_shared_work_is_counted_once() -> None:
+    table = _table(("random", 50), ("dm", 50), ("dc", 50), ("dsa", 50), seeds=1)
+    assert len(fit(table, TO_MAKE, 100, 1, lambda one: []).taken) == 2
+    both = fit(table, TO_MAKE, 100, 2, lambda one: [])
+    assert (len(both.taken), both.seconds) == (4, 100)
+    work = SharedWork("key", 5, "convnet", "digits", seconds=100.0)
+    shared = [replace(one, work=work) for one in _table(("mtt", 10), ("tgdd", 10), seeds=2)]
+    found = fit(shared, TO_MAKE, 1000, 1, lambda one: [])
+    assert (len(found.taken), found.seconds) == (4, 140)
+    work.seconds = None
+    assert len(fit(shared, TO_MAKE, 1000, 1, lambda one: []).unknown) == 4
+
+
+GRID = """
+name = "tiny"
+[run]
+dataset = "digits"
+network = "convnet-d1-w4"
+eval_repeats = 1
+[grid]
+method = ["random", {name = "dm", iterations = 2, batch_real = 8}]
+seed = {from = 0, to = 1}
+"""
+
+
+def test_a_sweep_takes_what_fits_and_the_same_command_takes_the_rest(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dambench.cli.estimates.measure", lambda requests, patience: [])
+    Path("tiny.toml").write_text(GRID)
+    assert run_cli(["sweep", "tiny.toml", "--budget", "1h"]) == 0
+    said = capsys.readouterr().err
+    assert "4 runs that have no estimate, and nothing is guessed: method random (seed 0, 1)" in said
+    assert begun == []
+    random = ["--dataset", "digits", "--method", "random", "--network", "convnet-d1-w4", "--eval-repeats", "1"]
+    assert run_cli(["run", "--headless", *random, "--seed", "7"]) == 0
+    plan = printed(capsys, "sweep", "tiny.toml", "--budget", "1h", "--dry-run")
+    assert plan["budget"][0].startswith("Budget 1 h 0 min: 2 runs fit")
+    assert run_cli(["sweep", "tiny.toml", "--budget", "1h"]) == 0
+    assert len(begun) == 2
+    assert run_cli(["sweep", "tiny.toml", "--budget", "8"]) == 2
+    # When the time is over, what has not begun is left, and the same command goes on.
+    assert run_cli(["sweep", "tiny.toml"]) == 0
+    Path("tiny.toml").write_text(GRID.replace("to = 1", "to = 4"))
+    clock = iter([0.0])
+    with monkeypatch.context() as late:
+        late.setattr("dambench.cli.sweep.time.monotonic", lambda: next(clock, 1e9))
+        assert run_cli(["sweep", "tiny.toml", "--budget", "1h"]) == 1
+    assert "The budget was over before 6 runs could begin" in capsys.readouterr().err
+    assert printed(capsys, "queue", "list")["counts"] == {"dropped": 6, "finished": 4}
