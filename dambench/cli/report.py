@@ -16,6 +16,7 @@ from dambench.runner import processes
 from dambench.store import filters
 from dambench.store import runs as stored
 from dambench.store.leaderboard import AXES, leaderboard
+from dambench.store.measured import measured
 from dambench.store.metrics import ACCURACY, find_metric
 
 
@@ -56,6 +57,8 @@ def report(
             shown = find_metric(store, metric)
             board = leaderboard(store, *axes, metric=shown, only=only.where(processes.states(store)))
             board.only, board.sections = only.text.strip(), parts
+            if "measured" in (parts or SECTIONS) and not short:
+                board.measured = measured(store, only.where(processes.states(store)))
             if board.only and not board.finished:
                 raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
             if shown != ACCURACY and not board.tables:

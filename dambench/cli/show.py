@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from dambench.cli.output import table
+from dambench.core.natural import natural
 from dambench.core.sanitize import display, display_lines
 from dambench.core.units import duration, energy, size
 from dambench.report.verdict import coarse
@@ -151,7 +152,7 @@ def _print_measurements(evaluator: str, rows: list[dict[str, Any]]) -> None:
         for row in rows
     }
     lines = []
-    plain = {name: metric for name, metric in metrics.items() if not metric.is_of_class}
+    plain = {name: metrics[name] for name in sorted(metrics, key=natural) if not metrics[name].is_of_class}
     for (iteration, subject, repeat), some in groupby(rows, itemgetter("iteration", "subject", "repeat")):
         values = {row["metric"]: row for row in some}
         figures = [
@@ -163,10 +164,20 @@ def _print_measurements(evaluator: str, rows: list[dict[str, Any]]) -> None:
             for name, metric in plain.items()
         ]
         lines.append([iteration, display(subject), repeat, *figures])
-    table([evaluator, "network", "#", *map(metric_label, plain.values())], lines)
+    if len(plain) > max(WIDE_METRICS, len(lines)):  # a line for each metric
+        heads = [f"{subject} #{repeat}" for _, subject, repeat, *_ in lines]
+        table(
+            [evaluator, *heads],
+            [[metric_label(metric), *(line[3 + at] for line in lines)] for at, metric in enumerate(plain.values())],
+        )
+    else:
+        table([evaluator, "network", "#", *map(metric_label, plain.values())], lines)
     if len(metrics) > len(plain):
         _print_classes([row for row in rows if metrics[row["metric"]].is_of_class])
 
+
+WIDE_METRICS = 8
+"""Metrics above which a table has a line for each, where there are fewer networks."""
 
 SHOWN_CLASSES = 20
 """Lines of a table of classes."""

@@ -93,6 +93,7 @@ def title(table: Table) -> str:
 
 
 ABBREVIATIONS = {"f1": "F1", "auc": "AUC", "lrs": "LRS", "ars": "ARS", "hlr": "HLR", "ior": "IOR", "std": "std"}
+ABBREVIATIONS |= {"fgsm": "FGSM", "pgd": "PGD", "linf": "Linf", "l2": "L2", "mlp": "MLP"}
 """Parts of the names of metrics, as tables write them."""
 
 UNITS = {"fraction": " in %", "seconds": " in s", "bytes": " in GB"}

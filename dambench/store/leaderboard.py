@@ -9,7 +9,7 @@ evaluation network or dataset is ever in the same table unless it has a row or a
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -28,6 +28,9 @@ from dambench.store.scores import counted_scores
 from dambench.store.selection import RunSelection, selections
 from dambench.store.set_bytes import SetBytes, set_bytes
 from dambench.store.transfer import CrossArchitecture, cross_architecture
+
+if TYPE_CHECKING:
+    from dambench.store.measured import MeasuredPlace
 
 AXES = ("method", "dataset", "ipc", "network", "protocol")
 """What rows and columns can stand for. `network` is the one trained on the set."""
@@ -89,6 +92,8 @@ class Leaderboard:
     """Those that a report of it is to have; empty: the usual ones."""
     baselines: Baselines = field(default_factory=Baselines, compare=False)
     """What the results stand beside, and what is missing there."""
+    measured: "Sequence[MeasuredPlace]" = field(default=(), compare=False)
+    """What evaluators other than of accuracy have measured, where it was looked up."""
     test_images: dict[str, int] = field(default_factory=dict)
     """Their number, by dataset as tables call it."""
 

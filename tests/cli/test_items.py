@@ -1,5 +1,6 @@
 """Items of an evaluation: said before it begins, measured once, gone on with after an interruption."""
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.metadata import EntryPoint
@@ -11,9 +12,14 @@ import pytest
 from dambench import engine
 from dambench.cli.app import run_cli
 from dambench.core import registry
-from dambench.core.events import Measured
+from dambench.core.events import Measured, Stopped
+from dambench.store.leaderboard import leaderboard
+from dambench.store.metrics import metrics
 from dambench.store.runs import Store
-from tests.cli.lab import DM, printed
+from dambench.tui.models.comparison import about
+from dambench.tui.models.live_panes import accuracy_lines
+from dambench.tui.models.run_reader import RunReader, RunSnapshot
+from tests.cli.lab import DM, SMALL, printed
 from tests.lab import brief
 
 COUNTED = """
@@ -188,3 +194,76 @@ def test_how_long_it_takes_is_said_before_it_begins_from_runs_of_the_past_where_
     assert run_cli(evaluate(other["run"])) == 0
     assert "counted measures 3 items: about 3 s" in capsys.readouterr().err, "each took a second, it said"
     assert not any(dry for _, _, dry in calls)
+
+
+def test_a_report_has_a_section_of_it_drawn_from_its_metrics_with_what_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = [printed(capsys, *DM, "--seed", str(seed))["run"] for seed in range(3)]
+    random = printed(capsys, *SMALL[:-4], "--method", "random")["run"]
+    for run in runs[:2]:
+        printed(capsys, *evaluate(run))
+    sections = ["report", "--sections", "measured"]
+    capsys.readouterr()
+    assert run_cli([*sections, "--format", "json"]) == 0
+    lines = json.loads(capsys.readouterr().out)["measured"]
+    (half,) = [line for line in lines if line["metric"] == "half"]
+    assert (half["mean"], half["sets"], half["networks"], half["subject"]) == (0.25, 2, 4, "convnet-d1-w4")
+    assert [line["subject"] for line in lines] == ["all", "convnet-d1-w4"]
+    assert half["runs"].split() != runs[:2], "the runs that measured it"
+    assert run_cli(sections) == 0
+    said = capsys.readouterr().out
+    assert "## Counted: digits IPC 1" in said
+    assert "| Half" in said
+    assert "0.250" in said
+    assert "Fewer than 3 sets make no claim: dm" in said
+    assert "Whole is missing: there is no such run" in said
+    assert f"dambench evaluate {runs[2]} --evaluator counted" in said
+    assert f"dambench evaluate {random} --evaluator counted" in said
+    for form in ("html", "latex", "csv"):
+        assert run_cli([*sections, "--format", form]) == 0
+        found = capsys.readouterr().out
+        assert "counted" in found.lower()
+        assert "0.25" in found
+    assert run_cli(["report"]) == 0
+    assert "## Counted" in capsys.readouterr().out, "a report has it unless others are asked for"
+
+
+def test_the_console_and_show_have_its_figures_in_a_place_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = printed(capsys, *DM)
+    run = printed(capsys, *evaluate(made["run"]))["run"]
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        snapshot = RunReader(run).read(store)
+        assert isinstance(snapshot, RunSnapshot)
+        lines = [str(line) for line in accuracy_lines(snapshot, 60, ascii=False)]
+        assert [line.split() for line in lines] == [
+            ["all"],
+            *[["Depth", "2", "0.500", "1"], ["convnet-d1-w4"], ["Half", "0.250", "±", "0.354", "2"]],
+        ]
+        metric = next(one for one in metrics(store) if one.name == "half")
+        board = leaderboard(store, ("method",), ("network",), metric=metric)
+        (table,) = board.tables
+        said = about(board, table, ("method",), ("network",), (table.rows[0], ("convnet-d1-w4",)), metrics(store))
+        assert said[0].startswith("dm (")
+        assert "0.250 ± –" in said[0]
+    assert run_cli(["show", run]) == 0
+    shown = capsys.readouterr().out
+    assert "counted" in shown
+    assert "Depth 2" in shown
+
+
+def test_a_screen_of_an_evaluation_that_has_measured_nothing_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = printed(capsys, *DM)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            engine, "run", lambda *given: iter([Stopped(signal="SIGTERM", phase="", iteration=0, costs=[])])
+        )
+        assert run_cli(evaluate(made["run"])) == 143
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        snapshot = RunReader(store.newest()[0].id).read(store)
+        assert isinstance(snapshot, RunSnapshot)
+        assert [str(line) for line in accuracy_lines(snapshot, 60, ascii=True)] == ["Nothing is measured yet."]

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from dambench.core.natural import natural
 from dambench.core.sanitize import display
 from dambench.core.units import duration, size
 from dambench.report import standing, wording
@@ -176,8 +177,19 @@ def scores(cell: Cell, run: str = "") -> str:
     return " ".join(wording.figure(cell.metric, value) for score, value in values if run in ("", score.run))
 
 
-def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequence[str], here: CellKey) -> list[str]:
-    """Sentences on a cell; the first is its name."""
+def about(
+    board: Leaderboard,
+    table: Table,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    here: CellKey,
+    described: Sequence[MetricRow] = (),
+) -> list[str]:
+    """Sentences on a cell; the first is its name.
+
+    Args:
+        described: the metrics that there are.
+    """
     name = " · ".join(filter(None, (wording.name(rows, here[0]), wording.name(columns, here[1]))))
     cell = table.cells.get(here)
     if cell is None:
@@ -187,6 +199,7 @@ def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequen
     which = runs(cell)
     lines.append("   ".join(f"{run}: {scores(cell, run)}" for run in which[:6]) + ("   …" if len(which) > 6 else ""))
     lines.append("; ".join(filter(None, (wording.spread(cell), _resampled(cell), wording.claim(cell)))))
+    lines += _further(cell, described)
     against = []
     others = {place: other for place, other in rivals(table, rows, columns, here).items() if place != here}
     random = [other for other in others.values() if other.scores[0].base_method == "random"]
@@ -207,6 +220,20 @@ def about(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequen
     if recipe:
         lines.append(f"settings: {display(recipe, 300)}")
     return lines + _missing(board, cell)
+
+
+def _further(cell: Cell, all_metrics: Sequence[MetricRow]) -> list[str]:
+    """The other metrics that another evaluator than of accuracy has measured of the same networks."""
+    if cell.metric.evaluator == ACCURACY.evaluator:
+        return []
+    names = sorted({name for score in cell.scores for name in score.values} - {cell.metric.name}, key=natural)
+    described = {metric.name: metric for metric in all_metrics if metric.evaluator == cell.metric.evaluator}
+    shown = [
+        f"{wording.metric_label(described[name])} {wording.entry(cell.of(described[name])).number}"
+        for name in names
+        if name in described
+    ]
+    return [f"{display(cell.metric.evaluator, 60)}: {', '.join(shown)}"] if shown else []
 
 
 def _between(board: Leaderboard, cell: Cell) -> list[str]:

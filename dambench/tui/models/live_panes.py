@@ -10,7 +10,9 @@ from rich.text import Text
 from dambench.core.events import PHASES, Sampled
 from dambench.core.sanitize import display
 from dambench.core.units import duration, energy, milliseconds, part_of, size
+from dambench.report.wording import figure, metric_label
 from dambench.runner import processes
+from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.tui import clock
 from dambench.tui.models.chart import bar, short, spark
 from dambench.tui.models.run_reader import Attempt, NetworkAccuracy, RunSnapshot, local
@@ -284,6 +286,8 @@ def _share(name: str, value: str, share: float, width: int, ascii: bool) -> Text
 
 def accuracy_lines(snapshot: RunSnapshot, width: int, *, ascii: bool) -> list[Text]:
     """Mean and spread of each network after each iteration that was judged, the last ones first."""
+    if not snapshot.accuracies and (snapshot.figures or snapshot.evaluator != ACCURACY.evaluator):
+        return figure_lines(snapshot, width, ascii=ascii)
     if not snapshot.accuracies:
         every = json.loads(snapshot.row.config)["evaluate_every"]
         when = f"The set is evaluated every {every} iterations." if every else "The set is evaluated at the end."
@@ -306,6 +310,24 @@ def accuracy_lines(snapshot: RunSnapshot, width: int, *, ascii: bool) -> list[Te
         line.append("best " if chooses(one) == best and len(snapshot.accuracies) > 1 else "")
         line.append(display(one.network, 40) if several else "")
         lines.append(line)
+    return lines
+
+
+def figure_lines(snapshot: RunSnapshot, width: int, *, ascii: bool) -> list[Text]:
+    """What another evaluator than of accuracy has measured: a line for each metric, by subject."""
+    if not snapshot.figures:
+        return wrapped("Nothing is measured yet.", width)
+    sign, lines, subject = "+-" if ascii else "±", [], ""
+    several = len({one.subject for one in snapshot.figures}) > 1
+    for one in snapshot.figures:
+        if several and one.subject != subject:
+            lines.append(Text(display(one.subject, 60), "dim", no_wrap=True))
+        subject = one.subject
+        metric = MetricRow(one.evaluator, one.metric, one.unit, "higher", "")
+        spread = f" {sign} {figure(metric, one.std)}" if one.std is not None else ""
+        value = f"{figure(metric, one.mean)}{spread}"
+        name = set_cell_size(metric_label(metric), max(8, min(30, width - 20)))
+        lines.append(Text(f"{name} {value:<14}{one.n:>3}", no_wrap=True))
     return lines
 
 

@@ -28,8 +28,10 @@ from dambench.core.events import (
 )
 from dambench.core.narration import losses as spelled
 from dambench.core.narration import summary
+from dambench.core.natural import natural
 from dambench.core.sanitize import display
 from dambench.runner import processes
+from dambench.store.metrics import ACCURACY
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.store.statistics import mean, std
@@ -65,6 +67,19 @@ class NetworkAccuracy:
 
 
 @dataclass(frozen=True)
+class MeasuredFigure:
+    """Mean of a metric of another evaluator than accuracy, over the repeats of a subject."""
+
+    evaluator: str
+    subject: str
+    metric: str
+    unit: str
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
 class Attempt:
     """A process of a run."""
 
@@ -95,6 +110,8 @@ class RunSnapshot:
     """Seconds of an iteration, on average; empty: not measured."""
     accuracies: tuple[NetworkAccuracy, ...]
     """In the order of their first scores."""
+    figures: tuple[MeasuredFigure, ...]
+    """What other evaluators have measured, the subject that was measured last first."""
     samples: tuple[Sampled, ...]
     """The last ones."""
     joules: float | None
@@ -115,6 +132,11 @@ class RunSnapshot:
     @property
     def run(self) -> str:
         return str(self.row.id)
+
+    @property
+    def evaluator(self) -> str:
+        """What measures its sets."""
+        return str(json.loads(self.row.config).get("evaluator", {}).get("name", ACCURACY.evaluator))
 
     @property
     def live(self) -> bool:
@@ -161,6 +183,8 @@ class _History:
     losses: dict[str, tuple[list[float], list[float]]] = field(default_factory=lambda: defaultdict(lambda: ([], [])))
     parts: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=PARTS))
     measurements: dict[tuple[int, str, int], Measured] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+    """By metric of another evaluator than accuracy."""
     samples: deque[Sampled] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     joules: float | None = None
     counted: int | None = None
@@ -267,6 +291,7 @@ class RunReader:
             iterations=np.array(history.iterations),
             parts=_means(history.parts),
             accuracies=_accuracies(history.measurements.values()),
+            figures=_figures(history.measurements.values(), history.units),
             samples=tuple(history.samples),
             joules=history.joules,
             costs=self._spent(),
@@ -285,6 +310,8 @@ class RunReader:
                 history.environment = event.environment
                 number, after = (event.attempt, event.iteration) if isinstance(event, Resumed) else (1, -1)
                 history.attempts.append(Attempt(number, after, event.environment))
+                if isinstance(event, Started):
+                    history.units = {name: one.unit for each in event.metrics.values() for name, one in each.items()}
                 history.earlier_lines = 0 if isinstance(event, Started) else len(history.log)
                 costs, history.costs = history.costs or {}, None
                 history.prepared |= {
@@ -411,6 +438,22 @@ def _accuracies(measurements: Iterable[Measured]) -> tuple[NetworkAccuracy, ...]
         for (iteration, network), of in by.items()
         for values in [[float(one.values["accuracy"]) for one in of]]
         for held in [[float(one.values[OBJECTIVE]) for one in of if OBJECTIVE in one.values]]
+    )
+
+
+def _figures(measurements: Iterable[Measured], units: dict[str, str]) -> tuple[MeasuredFigure, ...]:
+    """The means of all metrics of other evaluators, in natural order."""
+    by: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for one in measurements:
+        if one.evaluator != "accuracy":
+            values = by.pop((one.evaluator, one.subject), {})
+            by[one.evaluator, one.subject] = values
+            for name, value in one.values.items():
+                values.setdefault(name, []).append(float(value))
+    return tuple(
+        MeasuredFigure(evaluator, subject, name, units.get(name, ""), mean(of), std(of), len(of))
+        for (evaluator, subject), values in reversed(by.items())
+        for name, of in sorted(values.items(), key=lambda item: natural(item[0]))
     )
 
 

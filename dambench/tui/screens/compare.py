@@ -254,7 +254,9 @@ class CompareScreen(MainScreen):
             return
         text = Text()
         rows, columns = self.result.query[:2]
-        for index, line in enumerate(about(self.result.board, self.table, rows, columns, self.here)):
+        for index, line in enumerate(
+            about(self.result.board, self.table, rows, columns, self.here, self.result.metrics)
+        ):
             style = "bold" if index == 0 else ""
             text.append((spelled(line) if self.console_app.options.ascii else line) + "\n", style)
         text.rstrip()

@@ -17,6 +17,7 @@ from textual.containers import Container
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
 from dambench.runner import monitor, processes
+from dambench.store.metrics import ACCURACY
 from dambench.store.rows import RunRow
 from dambench.tui import run_actions
 from dambench.tui.feed import Question
@@ -262,6 +263,8 @@ class LiveScreen(run_actions.RunActionsScreen):
         accuracies = snapshot.accuracies if snapshot else ()
         names = {one.network for one in accuracies}
         title = "Accuracy, %" + (f"  {display(names.pop(), 24)}" if len(names) == 1 else "")
+        if snapshot and snapshot.evaluator != ACCURACY.evaluator:
+            title = display(snapshot.evaluator, 40).capitalize()
         table = accuracy_lines(snapshot, pane.size.width, ascii=self.console_app.options.ascii) if snapshot else []
         several = len({one.iteration for one in accuracies}) > 2
         room = pane.size.height - 5
