@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 NAMES = (
     "distil",
+    "costs",
     "gradients",
     "trajectories",
     "experts",

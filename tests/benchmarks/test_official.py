@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import official
+from benchmarks import official, official_mosaics
+from benchmarks.images import TINY
 from dambench import networks
 from dambench.core.protocol import DSA
 from dambench.matching.distribution import Term
+from dambench.matching.pretrained import mean_features
 from dambench.matching.trajectories import Minibatch, Student, match
-from dambench.methods import datadam, dm
+from dambench.methods import datadam, dm, ncfm
 from dambench.testing import data_card
 from dambench.testing.problems import global_seed
 from dambench.training.augmentation import Draw, augment
-from dambench.training.problem import Network
+from dambench.training.problem import Network, decode
 from tests.lab import end_of, generator, noise, pulled
 from tests.matching.test_gradients import pulled as matched_gradients
 
@@ -148,3 +150,36 @@ def test_the_test_pass_counts_what_is_right() -> None:
     truth = network.eval()(images)[1].argmax(1)
     assert official.test(network, images, truth) == 1
     assert official.test(network, images, (truth + 1) % 3) == 0
+
+
+@pytest.mark.parametrize("method", ["DANCE", "NCFM"])
+def test_losses_of_the_official_form_with_mosaics_are_ours(method: str) -> None:
+    ours, theirs = both_networks("instance")
+    real, mosaics = noise(3, 5, 1, 28, 28), noise(3, 2, 1, 28, 28, seed=1)
+    free, decoded = mosaics.clone().requires_grad_(), decode(mosaics, 2)
+    frequencies = noise(7, ours.classifier.in_features, seed=2)
+    terms = mean_features(ours) if method == "DANCE" else ncfm.terms(ours, frequencies, ncfm.Options())
+    losses, gradient = pulled(ours, terms, real, decoded)
+    (through,) = torch.autograd.grad(decode(free, 2), free, gradient)
+    loss = torch.zeros((), dtype=torch.float64)
+    for of_class, stored in zip(real, free, strict=True):
+        shown = official_mosaics.decoded(stored)
+        if method == "DANCE":
+            loss = loss + official_mosaics.dance_loss(theirs, of_class, shown)
+        else:
+            loss = loss + official_mosaics.ncfm_loss(theirs, of_class, shown, frequencies)
+    (expected,) = torch.autograd.grad(loss, free)
+    torch.testing.assert_close(losses["matching"], loss.detach(), rtol=1e-9, atol=0)
+    torch.testing.assert_close(through, expected, rtol=1e-7, atol=1e-10)
+    assert through.abs().max() > 0
+
+
+@pytest.mark.parametrize("method", ["DANCE", "NCFM"])
+def test_an_iteration_of_the_official_form_with_mosaics_moves_every_image(method: str) -> None:
+    with global_seed(0):
+        form = official_mosaics.Condensation(method, TINY, ipc=2, batch_real=4, width=4, frequencies=8, device="cpu")
+        before = form.synthetic.detach().clone()
+        losses = [form.step() for _ in range(2)]
+    moved = (form.synthetic.detach() - before).flatten(1).abs().amax(1)
+    assert all(loss > 0 for loss in losses)
+    assert (moved > 0).all()
