@@ -20,6 +20,7 @@ from dambench.core.sanitize import counted, display
 from dambench.core.sweep import Point, Sweep
 from dambench.store.baselines import Missing
 from dambench.store.leaderboard import Leaderboard, alike
+from dambench.store.queue import Queue
 from dambench.store.runs import Store
 from dambench.tui.models.request import of_run, to_toml
 
@@ -76,15 +77,18 @@ def _of_seeds(store: Store, run: str, seeds: Sequence[int]) -> list[Request]:
     return config.read(Request, fields, f"the run {row.id}").each_seed()
 
 
-def queue_missing(path: Path, requests: Sequence[Request], without: Sequence[Missing]) -> int:
+def queue_missing(
+    path: Path, requests: Sequence[Request], without: Sequence[Missing], *, dry_run: bool = False, as_json: bool = False
+) -> int:
     """Queue what is lacking, all or nothing, and say what it is.
 
     Args:
         without: what no single command makes, which is named.
+        dry_run: only say what would be queued, and what it takes.
     """
     for one in without:
         say(f"no run of its own makes {display(one.what, 200)} ({display(one.where, 200)}): left out")
-    if not requests:
+    if not requests and not dry_run:
         say("The tables lack nothing that could be queued.")
         return 0
     grid = Sweep(TAG, (), tuple(Point({}, request) for request in requests), len(requests), ())
@@ -92,6 +96,8 @@ def queue_missing(path: Path, requests: Sequence[Request], without: Sequence[Mis
         planned = plans.plan(grid, path, prepare=here.watch.say)
         unique = {f"{one.sha256} {one.job.card.sha256}": one for one in planned if isinstance(one, SettledRun)}
         new = [one for one in unique.values() if one.standing in ("new", "to resume")]
+        if dry_run:
+            return _say_missing(path, new, as_json=as_json)
         with open_store(path, write=True) as store:
             added = queue_settled(store, new, "", threads_of_one(None))
     for queued in added.new:
@@ -99,3 +105,31 @@ def queue_missing(path: Path, requests: Sequence[Request], without: Sequence[Mis
     there = f", {len(added.there)} were there already" if added.there else ""
     say(f"{counted(len(added.new), 'run')} queued{there}. `dambench queue work` carries them out.")
     return 0
+
+
+def _say_missing(path: Path, new: Sequence[SettledRun], *, as_json: bool) -> int:
+    """Say what would be queued, and for how long it would run."""
+    with open_store(path) as store:
+        pending = {one.key for one in Queue(store).all("state in ('waiting', 'paused', 'taken')")}
+    left = [one for one in new if f"{one.sha256} {one.job.card.sha256}" not in pending]
+    what = [_what(one) for one in left]
+    if as_json:
+        times = [one.seconds for one in left if one.seconds is not None]
+        works = [work.seconds or 0.0 for work in plans.works_of(left)]
+        facts = {"runs": what, "seconds": sum(times) + sum(works), "without": len(left) - len(times)}
+        print(json.dumps(facts | {"queued": len(new) - len(left)}))
+        return 0
+    for line in what:
+        print(line)
+    there = f", {len(new) - len(left)} are queued already" if len(new) > len(left) else ""
+    say(f"{counted(len(left), 'run')} would be queued{there}.")
+    for line in plans.times(left):
+        say(line)
+    return 0
+
+
+def _what(one: SettledRun) -> str:
+    config = one.job.config
+    ipc = "" if config.ipc is None else f"IPC {config.ipc}"
+    words = (config.method.name, one.job.card.label, ipc, config.protocol.label, f"seed {config.seed}")
+    return display(" ".join(word for word in words if word), 200)

@@ -307,14 +307,14 @@ def summary(grid: Sweep, planned: Sequence[PlannedRun]) -> list[str]:
         f"{grid.prefix[:-1].capitalize()} {grid.name}: {counted(len(planned), 'run')}, "
         f"{len(planned) - len(missing)} done already, {len(missing)} to do{left}."
     ]
-    lines += _times(missing)
+    lines += times(missing)
     if missing:
         lines.append("Order: one seed of everything before the second of anything, random and whole first.")
     return lines
 
 
-def _times(missing: Sequence[PlannedRun]) -> list[str]:
-    """What runs take, by what is known of it."""
+def times(missing: Sequence[PlannedRun]) -> list[str]:
+    """What runs take, in sentences, by what is known of it."""
     known = [one for one in missing if one.seconds is not None]
     works = [work for work in works_of(missing) if not work.kept]
     first = sum(work.seconds or 0.0 for work in works)
@@ -323,8 +323,8 @@ def _times(missing: Sequence[PlannedRun]) -> list[str]:
     for work in works:
         groups.setdefault(work.what, []).append((work, sum(one.work is work for one in missing)))
     for what, group in list(groups.items())[:MOST_WORKS]:
-        times = [work.seconds for work, _ in group if work.seconds is not None]
-        took = duration(sum(times)) if len(times) == len(group) else "– (not known yet)"
+        known_times = [work.seconds for work, _ in group if work.seconds is not None]
+        took = duration(sum(known_times)) if len(known_times) == len(group) else "– (not known yet)"
         often = "" if len(group) == 1 else f", {len(group)} times (each seed has its own)"
         users = counted(sum(number for _, number in group), "run")
         lines.append(f"First, kept for the {users} that share it{often}: {what}, {took}.")
@@ -348,8 +348,7 @@ def _times(missing: Sequence[PlannedRun]) -> list[str]:
         for one in unknown
     )
     none_known = (
-        f"no run of their kind is known yet, and {duration(estimates.PATIENCE)} of measuring did not come to them; "
-        "`dambench run --dry-run` measures one"
+        "no run of their kind is known yet, and measuring did not come to them; `dambench run --dry-run` measures one"
     )
     for reason, number in reasons.most_common(4):
         lines.append(f"– for {counted(number, 'run')}: {(reason or none_known).rstrip('.')}.")

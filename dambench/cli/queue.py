@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+import typer
 from typer import Argument, Option
 
 from dambench.cli import plans
 from dambench.cli.arguments import Commands
+from dambench.cli.console import words_after_command
 from dambench.cli.executors import Chosen, executor_options
 from dambench.cli.options import Db, Devices, EvaluatorSettings, Json, Settings, asked_of, request_options
 from dambench.cli.output import say, table
@@ -25,7 +27,7 @@ from dambench.core.errors import BadInput, named
 from dambench.core.sanitize import counted, display
 from dambench.core.sweep import Point
 from dambench.core.units import duration
-from dambench.runner import hooks, processes
+from dambench.runner import hooks, own_worker, processes
 from dambench.store import runs as stored
 from dambench.store.queue import Queue, Queued
 from dambench.store.runs import Store
@@ -85,9 +87,10 @@ def list_(
         print(f"… and {len(found) - len(lines)} more: --all.")
     print(", ".join(f"{number} {state}" for state, number in counts.items()) or "The queue is empty.", file=sys.stderr)
     for worker, state in workers:
+        asked = {"drain": ", takes nothing more", "stop": ", stops what it runs"}.get(worker.asked, "")
         place = f"process {worker.pid} on {display(worker.host, 60)}"
         print(
-            f"worker: {place}, {display(worker.executor, 20)}, {counted(worker.slots, 'run')} at once, {state}",
+            f"worker: {place}, {display(worker.executor, 20)}, {counted(worker.slots, 'run')} at once, {state}{asked}",
             file=sys.stderr,
         )
 
@@ -202,20 +205,74 @@ def evaluate(
 @app.command("work")
 @executor_options
 def work(
+    context: typer.Context,
     where: Chosen,
     device: Devices = "",
+    detached: Annotated[
+        bool, Option("--detach", help="In the background, where a lost terminal ends nothing; one for a database.")
+    ] = False,
+    alone: Annotated[bool, Option(own_worker.ALONE, hidden=True)] = False,
     db: Db = None,
     as_json: Json = False,
 ) -> int:
     """Carry out what is queued, until nothing is left. Several at once share the work, on one host or on many."""
     hooks.use("")  # else each run would fail by the one that the environment names
-    with foreground() as here, open_store(db, write=True) as store:
+    path = db or stored.default_path()
+    if detached:
+        stored.check(path)
+        own = words_after_command(context)[1:]
+        words = [word for word in own if word not in ("--detach", "--json", own_worker.ALONE)]
+        worker = own_worker.start(path, without_db(words))
+        print(json.dumps({"pid": worker.pid, "log": worker.log}) if as_json else worker.pid, flush=True)
+        say(f"At work as process {worker.pid} ({worker.log}); `dambench queue stop` lets it take nothing more.")
+        return 0
+    with foreground() as here, open_store(path, write=True) as store:
+        held = own_worker.lock(path) if alone else None
         tally = carry_out(store, where, device, here)
         received = here.signals.received
+        if held is not None:
+            held.release()
     say(in_words(tally) + (" Stopped; what it had begun waits with a checkpoint." if received else ""))
     if as_json:
         print(json.dumps({"finished": tally.finished, "failed": tally.failed, "left": tally.left}))
     return EXIT_CODES[received] if received else 1 if tally.failed or (tally.hindered and tally.left) else 0
+
+
+def without_db(words: Sequence[str]) -> list[str]:
+    """Words of a command line without `--db FILE`."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word != "--db" and not word.startswith("--db="):
+            kept.append(word)
+        skip = word == "--db" and not skip
+    return kept
+
+
+@app.command("stop")
+def stop(
+    which: Annotated[
+        list[int] | None, Argument(metavar="[PID…]", help="Processes of workers, as `queue list` names them; else all.")
+    ] = None,
+    now: Annotated[bool, Option("--now", help="Also stop what they run, with a checkpoint; it waits then.")] = False,
+    db: Db = None,
+) -> int:
+    """Have workers finish what they run, take nothing more, and end. What is queued waits for the next worker."""
+    with open_store(db, write=True) as store:
+        queue = Queue(store)
+        workers = [worker for worker in queue.workers() if processes.state(worker) in processes.ALIVE]
+        missing = [pid for pid in which or [] if pid not in {worker.pid for worker in workers}]
+        if missing:
+            raise BadInput(f"No worker of this queue is process {missing[0]}: `dambench queue list` names them.")
+        meant = [worker for worker in workers if not which or worker.pid in which]
+        for worker in meant:
+            queue.ask(worker.uid, "stop" if now else "drain")
+    if not meant:
+        say("No worker is at this queue: nothing is to be stopped.")
+        return 0
+    what = "stop what they run, with a checkpoint," if now else "finish what they run"
+    say(f"{counted(len(meant), 'worker')} asked to {what} and take nothing more: `dambench queue list` shows them.")
+    return 0
 
 
 def _chosen(queue: Queue, ids: Sequence[str] | None, everything: bool, states: tuple[str, ...]) -> list[str]:

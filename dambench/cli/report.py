@@ -40,7 +40,11 @@ def report(
     filled: Annotated[
         bool, Option("--fill", help="Print nothing, but queue what the tables lack: baselines, and seeds others have.")
     ] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Of --fill: only say what would be queued, and what it takes.")
+    ] = False,
     db: Db = None,
+    as_json: Annotated[bool, Option("--json", help="Of --fill --dry-run: JSON on stdout.")] = False,
 ) -> int | None:
     """Compare all finished runs, in markdown, LaTeX, CSV, HTML or JSON."""
     axes = [tuple(named("axis", part, AXES) for part in text.split(",") if part.strip()) for text in (rows, columns)]
@@ -48,6 +52,8 @@ def report(
         raise BadInput(f"--rows {rows} and --columns {columns}: each needs an axis, and none may be there twice.")
     chosen = format_of(format_, output, short=short)
     parts = read_sections(sections, chosen, short=short)
+    if (dry_run and not filled) or (as_json and not dry_run):
+        raise BadInput("--dry-run is of --fill, and --json of both; --format json is the report as JSON.")
     only = filters.read(filter_, to_compare=True)
     path = db or stored.default_path()
     if filled and not stored.exists(path):
@@ -65,7 +71,8 @@ def report(
                 raise BadInput(f"No finished run has the metric {shown.full_name}: `dambench evaluate` measures one.")
             if filled:
                 requests = missing_requests(store, board, *axes)
-                return queue_missing(path, requests, [one for one in board.baselines.missing if not one.words])
+                without = [one for one in board.baselines.missing if not one.words]
+                return queue_missing(path, requests, without, dry_run=dry_run, as_json=as_json)
             names.check(board)
             text = render(chosen, board, *axes, short=short)
     else:

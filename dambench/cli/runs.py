@@ -15,7 +15,7 @@ from dambench.cli.show import describe, draw, preview_note
 from dambench.cli.store import open_store
 from dambench.core import files
 from dambench.core.errors import BadInput
-from dambench.core.sanitize import display
+from dambench.core.sanitize import counted, display
 from dambench.published.audit import audit, sentence
 from dambench.runner import processes
 from dambench.store import filters, selection
@@ -134,18 +134,37 @@ def _decoded_preview(path: str) -> bytes:
 
 
 def tag(
-    run_id: RunId,
-    tags: Annotated[list[str], Argument(metavar="TAG…", help="To give it; with a - in front, to take from it.")],
+    words: Annotated[
+        list[str],
+        Argument(
+            metavar="ID… TAG…",
+            help="A run, more by their whole ids, then tags to give; with a - in front, to take away.",
+        ),
+    ],
+    filter_: Annotated[
+        str, Option("--filter", metavar="FILTER", help="Instead of ids: tag all such runs: 'method:dm state:done'.")
+    ] = "",
     db: Db = None,
 ) -> None:
-    """Tag a run: filters find it by its tags."""
-    if wrong := [name for name in tags if not name.strip("- ")]:
-        raise BadInput(f"{wrong[0]!r} is no tag: a tag is a word, with a - in front to take it away.")
+    """Tag runs: filters find them by their tags."""
+    with open_store(db) as store:
+        at = (
+            0 if filter_ else next((n for n, word in enumerate(words) if n and store.with_id(word) is None), len(words))
+        )
+        tags = words[at:]
+        if wrong := [name for name in tags if not name.strip("- ")]:
+            raise BadInput(f"{wrong[0]!r} is no tag: a tag is a word, with a - in front to take it away.")
+        rows = chosen(store, [filter_] if filter_ else words[:at]).rows
+        if not tags:
+            raise BadInput(f"No tag was said: `dambench tag {' '.join(words)} TAG`.")
     with open_store(db, write=True) as store:
-        run = store.run(run_id).id
-        for name in tags:
-            store.edit(run, "untag" if name.startswith("-") else "tag", name.removeprefix("-").strip())
-        print(" ".join(store.describe(run)["tags"]))
+        for row in rows:
+            for name in tags:
+                store.edit(row.id, "untag" if name.startswith("-") else "tag", name.removeprefix("-").strip())
+        if len(rows) == 1:
+            print(" ".join(store.describe(rows[0].id)["tags"]))
+    if len(rows) > 1:
+        say(f"{counted(len(rows), 'run')} tagged: {display(' '.join(tags), 200)}.")
 
 
 def note(

@@ -1,5 +1,7 @@
 """`dambench queue`: what waits is carried out, and what somebody changes about it."""
 
+import os
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ import pytest
 from dambench import __version__
 from dambench.cli.app import run_cli
 from dambench.core.protocol import PRESETS, Protocol
-from dambench.runner import processes
+from dambench.runner import own_worker, processes
+from dambench.runner.executors import Wishes
+from dambench.runner.worker import Worker
 from dambench.store import records
 from dambench.store.queue import Queue
 from dambench.store.runs import Store
@@ -179,6 +183,85 @@ def test_a_worker_of_another_version_is_refused(capsys: pytest.CaptureFixture[st
     assert "a newer dambench made it" in capsys.readouterr().err
 
 
+def _worker(queue: Queue, name: str, executor: str = "local") -> None:
+    here = processes.this_process()
+    facts: dict[str, str | int] = {
+        "host": here.host,
+        "boot": here.boot,
+        "pid": here.pid,
+        "process_started": here.started,
+    }
+    queue.see(name, **facts, dambench=__version__, executor=executor, slots=1, began_at=records.now())
+
+
+def test_workers_are_asked_to_finish_what_they_run_and_take_nothing_more(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed(capsys, "queue", "add", *RANDOM)
+    assert run_cli(["queue", "stop"]) == 0
+    assert "No worker is at this queue" in capsys.readouterr().err
+    with closing(Store.open(Path("runs.db"), write=True)) as store:
+        queue = Queue(store)
+        _worker(queue, "other")
+        assert run_cli(["queue", "stop", "99999999"]) == 2
+        assert "No worker of this queue is process 99999999" in capsys.readouterr().err
+        assert run_cli(["queue", "stop", str(os.getpid())]) == 0
+        assert "1 worker asked to finish what they run and take nothing more" in capsys.readouterr().err
+        assert run_cli(["queue", "list"]) == 0
+        assert "running, takes nothing more" in capsys.readouterr().err
+        assert run_cli(["queue", "stop", "--now"]) == 0
+        assert _list(capsys)["workers"][0]["asked"] == "stop"
+        queue.see("other", ended_at=records.now())
+
+
+def test_a_worker_that_is_asked_to_drain_finishes_its_run_and_leaves_the_others(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed(capsys, "queue", "add", *RANDOM, "--seeds", "0-2")
+    with closing(Store.open(Path("runs.db"), write=True)) as store:
+
+        def say(text: str) -> None:
+            if ": finished" not in text:  # it has begun its first
+                Queue(store).ask(worker.uid, "drain")
+
+        worker = Worker(store, "local", Wishes(workers=1), say)
+        assert len(worker.work().finished) == 1
+    assert len(begun) == 1
+    assert _list(capsys)["counts"] == {"finished": 1, "waiting": 2}
+
+
+def test_a_worker_in_the_background_is_there_once(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    printed(capsys, "queue", "add", *RANDOM)
+    held = own_worker.lock(tmp_path / "runs.db")
+    assert run_cli(["queue", "work", "--alone"]) == 2
+    assert "is at work in the background here" in capsys.readouterr().err
+    assert begun == []
+    own_worker.lock(tmp_path / "other.db").release()  # that is another queue
+    held.release()
+    assert run_cli(["queue", "work", "--alone"]) == 0
+    assert len(begun) == 1
+    own_worker.lock(tmp_path / "runs.db").release()
+
+
+@pytest.mark.slow
+def test_a_worker_goes_on_in_the_background_until_it_is_asked_to_stop(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    printed(capsys, "queue", "add", *DM[:-1], "100000")
+    first = printed(capsys, "queue", "work", "--detach")
+    assert run_cli(["queue", "work", "--detach"]) == 2
+    assert "is at work in the background here" in capsys.readouterr().err
+    assert run_cli(["queue", "stop", "--now", str(first["pid"])]) == 0
+    until = time.monotonic() + 120
+    while time.monotonic() < until and _list(capsys)["workers"]:
+        time.sleep(0.5)
+    listed = _list(capsys)
+    assert listed["workers"] == []
+    assert listed["counts"] == {"waiting": 1}
+
+
 def test_a_report_queues_what_its_tables_lack_once(
     begun: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,11 +274,20 @@ def test_a_report_queues_what_its_tables_lack_once(
     with closing(Store.open(Path("runs.db"))) as store:
         (protocol,) = store.query("select definition from protocols")
     monkeypatch.setitem(PRESETS, "quick", msgspec.json.decode(protocol["definition"], type=Protocol))
+    assert run_cli(["report", "--fill", "--dry-run"]) == 0
+    assert "would be queued." in capsys.readouterr().err
+    planned = printed(capsys, "report", "--fill", "--dry-run")
+    assert 0 < planned["without"] <= len(planned["runs"])
+    assert any(run.startswith("dm digits IPC 1 quick") and run.endswith("seed 1") for run in planned["runs"])
+    assert _list(capsys)["runs"] == []
     for _ in range(2):
         assert run_cli(["report", "--fill"]) == 0
         said = capsys.readouterr()
         queued = _list(capsys)["runs"]
         assert len(queued) == len(said.out.splitlines()) + (len(queued) if "were there already" in said.err else 0)
+    assert len(queued) == len(planned["runs"])
+    planned = printed(capsys, "report", "--fill", "--dry-run")
+    assert (planned["runs"], planned["queued"]) == ([], len(queued))
     random = [(run["ipc"], run["seed"]) for run in queued if run["method"] == "random"]
     assert random[:5] == [(1, seed) for seed in range(5)]
     assert set(random[5:]) == {(ipc, seed) for ipc in (2, 5, 10, 20, 50) for seed in range(3)}
