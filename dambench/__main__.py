@@ -13,13 +13,14 @@ def main() -> NoReturn:
         allocator.keep_freed_memory()
     try:
         from dambench.cli import app
+
+        if os.environ.get("TORCHELASTIC_RUN_ID"):  # by torchrun: one of several processes of one run
+            from dambench.cli import rank
+
+            rank.under_torchrun(app.main)
+        app.main()
     except KeyboardInterrupt:  # a second before there is anything that could be stopped
         sys.exit(130)
-    if os.environ.get("TORCHELASTIC_RUN_ID"):  # by torchrun: one of several processes of one run
-        from dambench.cli import rank
-
-        rank.under_torchrun(app.main)
-    app.main()
 
 
 if __name__ == "__main__":

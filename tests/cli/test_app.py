@@ -263,3 +263,14 @@ def test_a_shell_completes_commands_and_flags(
             run_cli([])
         assert not end.value.code
         assert capsys.readouterr().out.split() == completions.split()
+
+
+def test_ctrl_c_before_a_command_has_begun_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dambench.cli.app.main", interrupted)
+    monkeypatch.setattr("sys.argv", ["dambench", "runs"])
+    with pytest.raises(SystemExit) as ended:
+        program()
+    assert ended.value.code == 130

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
+from dambench.store.baselines import CURVE, random_size, read_curve
+from dambench.store.cells import Cell, Score
 from dambench.store.statistics import (
     Interval,
     Sample,
@@ -17,6 +20,7 @@ from dambench.store.statistics import (
     t_interval,
     variance_components,
 )
+from dambench.store.transfer import cross_architecture
 
 TABLES = 10_000
 BETWEEN, WITHIN = 5.6, 1.3
@@ -134,6 +138,55 @@ def test_ratios(layout: str) -> None:
     simulation.check(relative, METHOD / WHOLE, "Fieller, relative accuracy")
     gap = (ratio_interval(part, (1, -1, 0), (0, -1, 1)) for part in zip(*arms, strict=True))
     simulation.check(gap, (METHOD - RANDOM) / (WHOLE - RANDOM), "Fieller, recovered gap")
+
+
+@pytest.mark.parametrize("sets", [3, 5])
+@pytest.mark.parametrize("height", [85.0, 92.4, 97.0])
+def test_the_equivalent_random_size(sets: int, height: float) -> None:
+    """It covers more than it says: each of seven means has a t of its own, whose tails are long."""
+    centres, spreads = (67.6, 78.8, 90.3, 94.8, 95.4, 98.3), (6.8, 3.9, 1.9, 0.9, 0.8, 0.3)  # digits
+    generator = np.random.default_rng(sets)
+    truth = read_curve(CURVE, centres, height)
+
+    def sample(centre: float, spread: float) -> Sample:
+        means = generator.normal(centre, spread, sets)
+        return Sample(tuple(tuple(generator.normal(one, 1.0, 3).tolist()) for one in means))
+
+    tables = 1000
+    hits = 0
+    for _ in range(tables):
+        curve = {ipc: sample(*one) for ipc, one in zip(CURVE, zip(centres, spreads, strict=True), strict=True)}
+        found = random_size(sample(height, 1.0), curve)
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= truth <= found.high
+    print(f"random size at {height}, {sets} sets: {100 * hits / tables:.1f} %")
+    assert 0.94 <= hits / tables <= 1
+
+
+@pytest.mark.parametrize("sets", [3, 5])
+def test_the_mean_over_unseen_networks(sets: int) -> None:
+    """Sets differ in the same way on all networks, by some more on one than on another."""
+    networks, heights = ("a", "b", "c"), {"a": 90.0, "b": 80.0, "c": 70.0}
+    generator = np.random.default_rng(sets)
+    example = Score("dm", "d", 1, "a", "p", {}, "dm", "[]", "", "", "", "")
+    tables, hits = 2000, 0
+    for _ in range(tables):
+        shared = generator.normal(0, BETWEEN, sets)
+        cells = {}
+        for network, height in heights.items():
+            means = height + shared + generator.normal(0, BETWEEN / 3, sets)
+            scores = [
+                replace(example, network=network, seed=n, repeat=k, set_sha256=str(n), values={"accuracy": value})
+                for n, one in enumerate(means)
+                for k, value in enumerate(generator.normal(one, WITHIN, 3).tolist())
+            ]
+            cells[network] = Cell(tuple(scores))
+        found = cross_architecture({("dm",): cells}, networks).rows[("dm",)].interval
+        assert found is not None
+        hits += found.low <= 80.0 <= found.high
+    print(f"mean over unseen networks, {sets} sets: {100 * hits / tables:.1f} %")
+    assert 0.93 <= hits / tables <= 0.97
 
 
 @every_layout
