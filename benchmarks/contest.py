@@ -39,6 +39,7 @@ NAMES = (
     "recording",
     "store",
     "queue",
+    "ranking",
     "memory",
 )
 """The benchmarks, each a module with `contest(scene)`."""
