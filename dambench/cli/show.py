@@ -32,7 +32,8 @@ def describe(details: dict[str, Any]) -> None:
         if details["scores"] and (text := coarse(details["test_images"])):
             print(text)
     for evaluator, rows in groupby(details["measurements"], itemgetter("evaluator")):
-        _print_measurements(evaluator, list(rows))
+        for some in _of_one_kind(list(rows)):
+            _print_measurements(evaluator, some)
     if details["selection"]:
         _print_selection(details["selection"])
     for line in machine(details["usage"]):
@@ -143,6 +144,21 @@ def _print_scores(scores: list[dict[str, Any]]) -> None:
                 f"{display(network)} on the set after iteration {iteration}: mean {_percent(within.mean)}, standard "
                 f"deviation {_percent(within.std)} within this set; between sets it takes other seeds (report, compare)"
             )
+
+
+def _of_one_kind(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Split measurements into those of subjects that have the same metrics, or some of them: each becomes a table."""
+    metrics: dict[str, set[str]] = {}
+    for row in rows:
+        metrics.setdefault(row["subject"], set()).add(row["metric"])
+    groups: list[set[str]] = []
+    for own in sorted(metrics.values(), key=len, reverse=True):
+        if not any(own <= group for group in groups):
+            groups.append(own)
+    group_of = {
+        subject: next(at for at, group in enumerate(groups) if own <= group) for subject, own in metrics.items()
+    }
+    return [[row for row in rows if group_of[row["subject"]] == at] for at in range(len(groups))]
 
 
 def _print_measurements(evaluator: str, rows: list[dict[str, Any]]) -> None:

@@ -182,8 +182,8 @@ def can_be_built(name: str, card: DataCard) -> bool:
 def training_cost(arm: TrainingArm, name: str, card: DataCard) -> float:
     """About the milliseconds that a thread of a CPU takes to train a network: each step and each image cost something.
 
-    Fitted to a dozen ConvNets on digits; of images of 28×28 it is about half of what they take. Only ratios matter where
-    an item is measured.
+    Fitted to a dozen ConvNets on digits; on images of 28×28 they take about twice as long. Where an item is measured,
+    only ratios matter.
     """
     macs, outputs, depth = _workload(name, card.channels, card.height, card.width, len(card.classes))
     per_image = 0.2 * card.height * card.width / 1e3 + 0.06 * macs / 1e6 + 0.006 * outputs / 1e3
