@@ -1,6 +1,7 @@
 """The items of an evaluation: what of them is on record, what the others take, and what is said of it."""
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +15,7 @@ from dambench.core.errors import NotEnoughMemory
 from dambench.core.items import Earlier, Look, measured_nowhere
 from dambench.core.sanitize import counted, display
 from dambench.core.units import duration, size
-from dambench.store.earlier import Machine, earlier, past_seconds
+from dambench.store.earlier import Machine, earlier, made_seconds, past_seconds
 from dambench.store.recall import recall
 from dambench.store.runs import Store
 
@@ -50,6 +51,16 @@ def look_for(store: Store, job: "Job", run: str, *, again: bool = False) -> Look
         return [one for one in found(set_sha256) if not (again and one.run)]
 
     return look
+
+
+def timed(store: Store, job: "Job") -> "Job":
+    """The evaluation of a set, with what making it took, if that was on this machine."""
+    if job.evaluator.REPEATABLE:
+        return job
+    execution = job.config.execution
+    took = made_seconds(store, execution.made, machine_of(job))
+    known = msgspec.structs.replace(execution, made_seconds=took)
+    return replace(job, config=msgspec.structs.replace(job.config, execution=known))
 
 
 def machine_of(job: "Job") -> Machine:

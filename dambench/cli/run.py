@@ -17,7 +17,7 @@ from dambench.cli.console import in_terminal, refuse_console_options, run_in_con
 from dambench.cli.executors import Chosen as Executing
 from dambench.cli.follow_up import interrupted_run, left_by_another, reopen
 from dambench.cli.halves import record_halves
-from dambench.cli.items import announced, print_outlook
+from dambench.cli.items import announced, print_outlook, timed
 from dambench.cli.options import Again, Db, EvaluatorSettings, Hook, Json, Settings, asked_of, request_options
 from dambench.cli.output import Watch
 from dambench.cli.process import AGAIN, Foreground, detach, foreground
@@ -335,7 +335,7 @@ def _evaluate(
             only_its_set=True,
         )
         made_set = SetRef(row.set_sha256, iteration)
-        job = engine.evaluation(job, request, made_set, choice)
+        job = timed(store, engine.evaluation(job, request, made_set, choice))
         if dry_run:
             return print_outlook(store, job, made_set, again=again, as_json=as_json)
         finished = None if again else store.finished(job.config, job.card, row.set_sha256)

@@ -133,6 +133,8 @@ class Execution(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """SHA-256 of the set that another run of the same method and settings has made, and this one only evaluates."""
     made_after: Every = 0
     """The iterations that it took."""
+    made_seconds: Annotated[float, Meta(ge=0)] | None = None
+    """The seconds that it took, experts included, on the machine that evaluates it; None: not known."""
 
 
 class SetRef(NamedTuple):

@@ -145,6 +145,7 @@ def evaluation_context(
         start=starting_images(job, parts.train),
         recall=recall,
         dry_run=dry_run,
+        made_seconds=config.execution.made_seconds,
         card=job.card,
         networks=config.evaluate_on,
         repeats=config.eval_repeats,

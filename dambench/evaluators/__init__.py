@@ -4,10 +4,10 @@ An evaluator has `Options`, `METRICS` and `evaluate(context, options, resume)`. 
 `measure_networks` does that for them.
 """
 
-import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from time import perf_counter
 from typing import NamedTuple
 
 from torch import Tensor
@@ -113,6 +113,8 @@ class Context:
     """Looks accuracies up that other runs have measured."""
     known: Mapping[tuple[str, int], Mapping[str, Real]] = field(default_factory=dict)
     """By subject and repeat, the values of what was measured before: of all that `resume` names."""
+    made_seconds: float | None = None
+    """What making the set took on this machine, experts included; None: that is not known."""
     dry_run: bool = False
     """Whether an item is measured for its time alone: nothing is to be kept of it."""
 
@@ -235,7 +237,7 @@ def _measure_stack(
     note = f"{name} {before + 1}{last}/{everything}"
     context.policy.restart_peak()
     context.policy.synchronise()
-    began = time.perf_counter()
+    began = perf_counter()
     own = [context.seeds.child(f"evaluation of {name}", repeat) for repeat in repeats]
     warnings: list[str] = []
     device = context.policy.device
@@ -264,7 +266,7 @@ def _measure_stack(
             return Progressed(phase="evaluate", done=so_far + round(share * after), total=everything * each, note=note)
 
         values.append((yield from _values(measure(network), progressed)))
-    seconds, peak = (time.perf_counter() - began) / together, context.policy.peak_bytes()
+    seconds, peak = (perf_counter() - began) / together, context.policy.peak_bytes()
     results: list[Measured | Warned] = [Warned(message=message) for message in warnings]
     for repeat, metrics in zip(repeats, values, strict=True):
         if metrics is None:

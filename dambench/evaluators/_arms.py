@@ -61,11 +61,11 @@ def measure_arms(
         began = time.perf_counter()
         context.policy.restart_peak()
         for arm in arms:
-            yield from _measure_arm(_arm_context(context, arm, name), left, known)
+            yield from _measure_arm(arm_context(context, arm, name), left, known)
         seconds, peak = (time.perf_counter() - began) / len(left), context.policy.peak_bytes()
         complete = len(left) == context.repeats or len(done) > 0
         for repeat in left:
-            keys = {arm.name: _key(_arm_context(context, arm, name), repeat) for arm in arms}
+            keys = {arm.name: _key(arm_context(context, arm, name), repeat) for arm in arms}
             if lacking := [arm for arm, key in keys.items() if key not in known]:
                 complete = False
                 yield Warned(message=f"{name} #{repeat} has no {context.evaluator}: it diverged in {lacking[0]}.")
@@ -91,7 +91,7 @@ def _key(context: Context, repeat: int) -> tuple[str, str, str, int]:
     return context.set_sha256, context.protocol.sha256, context.networks[0], repeat
 
 
-def _arm_context(context: Context, arm: Arm, name: str) -> Context:
+def arm_context(context: Context, arm: Arm, name: str) -> Context:
     """What measures one arm: its set, its protocol, one network."""
     synthetic, sha256 = context.synthetic, context.set_sha256
     if arm.of != "set":

@@ -62,6 +62,21 @@ def earlier(
     return look
 
 
+def made_seconds(store: Store, set_sha256: str, machine: Machine) -> float | None:
+    """What making a set took on this machine, experts included; None: it was made elsewhere, or is imported."""
+    rows = store.query(
+        """
+        select total(costs.seconds) as seconds, device_name, threads from runs
+            join environments on environments.run = runs.number join costs on costs.run = runs.number
+        where runs.set_sha256 = ? and runs.state = 'finished' and costs.phase in ('experts', 'distil')
+            and coalesce(json_extract(runs.config, '$.where.made'), '') = '' and runs.method != 'imported'
+        group by runs.number order by runs.number desc
+        """,
+        set_sha256,
+    )
+    return next((row["seconds"] for row in rows if (row["device_name"], row["threads"]) == machine), None)
+
+
 def past_seconds(store: Store, config: RunConfig, dataset_sha256: str, machine: Machine) -> dict[str, float]:
     """By subject, the mean seconds of an item in runs of the same evaluator, options, protocol, data and IPC here."""
     rows = store.query(

@@ -52,6 +52,7 @@ def tiny_context(evaluator: Evaluator) -> Context:
         seeds=problem.seeds,
         policy=problem.policy,
         train=problem.real,
+        made_seconds=2.0,
         start=problem.subset_places().flatten(),
     )
 
