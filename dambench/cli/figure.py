@@ -1,5 +1,6 @@
 """`dambench figure`: figures for papers."""
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 from typer import Argument, Option
 
 from dambench.cli.arguments import Commands
@@ -14,6 +16,7 @@ from dambench.cli.options import Db, Filter, NamesFile
 from dambench.cli.output import say
 from dambench.cli.store import open_store
 from dambench.core import files
+from dambench.core.config import RunConfig, SetRef
 from dambench.core.errors import BadInput, named
 from dambench.report import names
 from dambench.report.figures import drawing
@@ -28,6 +31,7 @@ from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 
 if TYPE_CHECKING:
+    from dambench.core.half_blocks import Pixels
     from dambench.report.figures.sheet import SetBlock
 
 app = Commands(no_args_is_help=True, rich_markup_mode=None, help="Figures for papers: PDF, SVG or PNG.")
@@ -148,6 +152,57 @@ def sheet(
         chosen = kind.choose(classes, blocks[0].classes)
         blocks = [_in_full(block) if block.lacks(chosen, images) else block for block in blocks]
         _write("sheet", kind.draw(blocks, chosen, images, look), output, snippet, look)
+
+
+@app.command()
+def pairs(
+    run: Annotated[str, Argument(metavar="ID", help="A finished run, or its beginning.")],
+    output: Output,
+    classes: Annotated[str, Option(help="Rows, by name or number: 0-4,7 [default: the first 20].")] = "",
+    images: Annotated[int | None, Option(min=1, help="Of each class, at the most [default: as fit].")] = None,
+    size: Size = "page",
+    font: Font = Look.font,
+    points: Points = Look.points,
+    names_: NamesFile = None,
+    snippet: Snippet = None,
+    db: Db = None,
+) -> None:
+    """Synthetic images beside the real ones nearest to them, and those that they started from."""
+    from dambench.report.figures import sheet as kind
+
+    look = _look(size, None, font, points)
+    _check(output, snippet)
+    with open_store(db) as store, names.using(names_, SECTIONS), drawing.drawing(look):
+        row = store.run(run)
+        columns = _columns_of_pairs(store, row)
+        (block,) = kind.read(store, [row])
+        blocks = [
+            replace(block, label=label, images=shown, total=shown.shape[1], thinned=False)
+            for label, shown in columns.items()
+        ]
+        drawn = kind.draw(blocks, kind.choose(classes, block.classes), images, look)
+        title = f"Nearest real images of {block.label} on {names.of('dataset', block.dataset)}"
+        caption = f"{title}, a row per class: {', '.join(columns)}."
+        _write("pairs", drawn._replace(title=title, caption=caption), output, snippet, look)
+
+
+def _columns_of_pairs(store: Store, row: RunRow) -> dict[str, "Pixels"]:
+    """The images of a run's set and the real ones beside them, with three channels.
+
+    Raises:
+        BadInput: it has no set, or what it was made of is not here.
+    """
+    iteration = store.iteration_of(row)
+    if row.state != "finished" or row.set_sha256 is None or iteration is None:
+        raise BadInput(f"The run {row.id} is {processes.state(row)}: only the set of a finished run has neighbours.")
+    from dambench import engine
+    from dambench.engine.pairs import pairs as found
+
+    config = msgspec.json.decode(row.config, type=RunConfig)
+    overrides = json.loads(row.overrides)
+    job = engine.reopen(config, row.dataset_sha256, row.recipe, overrides, None, say, only_its_set=True)
+    columns = found(job, SetRef(row.set_sha256, iteration)).columns
+    return {label: shown.repeat(3 // shown.shape[-1], -1) for label, shown in columns.items()}
 
 
 def _look(size: str, panels: int | None, font: str, points: float) -> Look:

@@ -457,6 +457,24 @@ def _neighbours(context: Context, options: Options) -> Measured:
     return _measured(context, NEIGHBOURS, time.perf_counter() - began, values)
 
 
+def neighbours(context: Context) -> dict[str, Tensor]:
+    """The real images to be looked at beside those of a set that is not all of them, by what they are.
+
+    Returns:
+        (M, C, H, W) uint8 each, one for each image that networks are trained on.
+    """
+    assert context.train is not None
+    images, batch, spaces = context.synthetic.decoded().images, context.test_batch, _spaces(context)
+    train, others = context.train.images, _others(context).images
+    found: dict[str, Tensor] = {}
+    if context.start is not None and context.synthetic.factor == 1:
+        found["started from"] = train[context.start]
+    found["nearest by pixels"] = train[nearest(spaces.pixels, images, train, batch, squared=False)[1]]
+    found["nearest by features"] = train[nearest(spaces.features, images, train, batch, squared=True)[1]]
+    found["made without, nearest by pixels"] = others[nearest(spaces.pixels, images, others, batch, squared=False)[1]]
+    return found
+
+
 def _measured(context: Context, subject: str, seconds: float, values: Mapping[str, float]) -> Measured:
     return Measured(
         evaluator=context.evaluator,

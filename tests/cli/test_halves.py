@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from dambench.cli.app import run_cli
+from dambench.cli.figure import _columns_of_pairs
 from dambench.core.config import RunConfig
 from dambench.core.protocol import PRESETS, Budget
 from dambench.store.runs import Store
@@ -68,6 +69,25 @@ def test_sets_of_halves_are_runs_that_are_made_once_and_are_in_no_table(
     shown = capsys.readouterr().out
     assert made["run"] in shown
     assert not any(row["id"] in shown for row in halves)
+
+
+def test_a_sheet_of_pairs_shows_real_images_beside_those_of_a_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = printed(capsys, *SMALL[:-4], "--method", "random")
+    target = tmp_path / "pairs.svg"
+    assert run_cli(["figure", "pairs", made["run"], "-o", str(target)]) == 0
+    said = capsys.readouterr().err
+    assert "a row per class: synthetic, started from, nearest by pixels, nearest by features, made without" in said
+    assert target.read_text().startswith("<?xml")
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        columns = _columns_of_pairs(store, store.run(made["run"]))
+    for label in ("synthetic", "started from", "nearest by features"):
+        assert (columns[label] == columns["nearest by pixels"]).all(), label
+    assert columns["synthetic"].shape == columns["made without, nearest by pixels"].shape == (10, 1, 8, 8, 3)
+    whole = printed(capsys, *SMALL[:-4], "--method", "whole")
+    assert run_cli(["figure", "pairs", whole["run"], "-o", str(target)]) == 2
+    assert "The set is all real images, each its own neighbour" in capsys.readouterr().err
 
 
 def test_sets_that_cannot_be_made_anew_say_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
