@@ -102,6 +102,21 @@ class Checker:
         return self._errors.read().decode(errors="replace").strip().rpartition("\n")[2]
 
 
+def outlooks(questions: Sequence[Sequence[str]]) -> list[Answer]:
+    """Ask one `dambench checks` several questions, and wait for its answers."""
+    if not questions:
+        return []
+    text = "".join(json.dumps(list(question)) + "\n" for question in questions)
+    done = subprocess.run(
+        [sys.executable, "-m", "dambench", "checks"], input=text, capture_output=True, text=True, check=False
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    if len(answers) < len(questions):
+        last = done.stderr.strip().rpartition("\n")[2]
+        return [{"error": f"The request could not be checked: the child that has torch ended. {last}"}] * len(questions)
+    return answers
+
+
 class Measurement:
     """`dambench run --dry-run`: a few measured steps.
 

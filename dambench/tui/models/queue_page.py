@@ -369,7 +369,7 @@ def worker_lines(page: QueuePage) -> list[str]:
         lines.append(f"and {len(page.workers) - 4} more")
     waiting = page.counts.get("waiting", 0)
     if not page.slots:
-        lines.append("No worker: `dambench queue work` starts one." if waiting else "No worker, and nothing waits.")
+        lines.append("No worker: w starts one here." if waiting else "No worker, and nothing waits.")
     if waiting:
         lines.append(rest_line(page))
     return lines

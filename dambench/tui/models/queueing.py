@@ -4,12 +4,15 @@ other seeds and settings."""
 import itertools
 import json
 import os
+import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import tomli_w
 
 from dambench.core import config, sweep
 from dambench.core.config import MAX_RUNS, Request, RunConfig
@@ -31,15 +34,64 @@ class Wish(NamedTuple):
     """What tells it from the others, by axis."""
     like: RunRow | None
     """The run that it is made from, which says what it would take; None: nothing is known."""
+    key: str = ""
+    """What the queue knows the same run by: the digests of its configuration and its data; empty: not known."""
 
 
-def wishes_of_form(form: Mapping[str, str]) -> list[Wish]:
+def wishes_of_form(form: Mapping[str, str], answer: Mapping[str, Any] | None = None) -> list[Wish]:
     """The runs that a form asks for, one per seed.
+
+    Args:
+        answer: what `dambench run --check` says of it, if that was asked.
 
     Raises:
         BadInput: something is wrong with it.
     """
-    return [Wish(request, {}, None) for request in _requests(dict(form))]
+    keys = _keys(answer or {})
+    return [Wish(request, {}, None, keys.get(request.seed or 0, "")) for request in _requests(dict(form))]
+
+
+def _keys(answer: Mapping[str, Any]) -> dict[int, str]:
+    """By seed, what the queue knows the runs of an outlook by; none: its data are not prepared."""
+    digests, data = answer.get("config_sha256", ()), answer.get("data", {}).get("sha256", "")
+    return {seed: f"{sha256} {data}" for seed, sha256 in zip(answer.get("seeds", ()), digests, strict=False)}
+
+
+def with_keys(
+    wishes: Sequence[Wish], outlooks: Callable[[Sequence[Sequence[str]]], Sequence[Mapping[str, Any]]]
+) -> list[Wish]:
+    """The same runs, each with what the queue knows it by.
+
+    Args:
+        outlooks: answers what `dambench checks` would.
+
+    Raises:
+        BadInput: one cannot be.
+    """
+    groups: dict[str, list[Wish]] = {}
+    for wish in wishes:
+        if not wish.key:
+            alike = msgspec.structs.replace(wish.request, seed=None, seeds=None)
+            groups.setdefault(msgspec.json.encode(alike).decode(), []).append(wish)
+    found: dict[tuple[str, int], str] = {}
+    with tempfile.TemporaryDirectory(prefix="dambench-") as folder:
+        questions = []
+        for number, group in enumerate(groups.values()):
+            seeds = [wish.request.seed or 0 for wish in group]
+            request = msgspec.structs.replace(group[0].request, seed=None, seeds=list(dict.fromkeys(seeds)))
+            file = Path(folder, f"{number}.toml")
+            file.write_text(tomli_w.dumps(sweep.file_of(request)))
+            questions.append([str(file), "--again"])
+        for name, answer in zip(groups, outlooks(questions), strict=True):
+            if "error" in answer:
+                raise BadInput(display(str(answer["error"]), 500))
+            found |= {(name, seed): key for seed, key in _keys(answer).items()}
+    keyed = []
+    for wish in wishes:
+        alike = msgspec.structs.replace(wish.request, seed=None, seeds=None)
+        key = wish.key or found.get((msgspec.json.encode(alike).decode(), wish.request.seed or 0), "")
+        keyed.append(wish._replace(key=key))
+    return keyed
 
 
 def wishes_like(rows: Sequence[RunRow], text: str) -> list[Wish]:
@@ -62,10 +114,16 @@ def wishes_like(rows: Sequence[RunRow], text: str) -> list[Wish]:
             changed = {name for name in point if name != "seeds"}
             for request in _requests(base | point):
                 settings = {name: point[name] for name in changed}
-                wishes.append(Wish(request, settings, None if changed else row))
+                wishes.append(Wish(request, settings, None if changed else row, "" if changed else _key(row, request)))
     if len(wishes) > MAX_RUNS:
         raise BadInput(f"That would be {len(wishes)} runs: at most {MAX_RUNS} are queued at once from here.")
     return wishes
+
+
+def _key(row: RunRow, request: Request) -> str:
+    """What the queue knows a run by that differs from another one in its seed alone."""
+    run = msgspec.json.decode(row.config, type=RunConfig)
+    return f"{msgspec.structs.replace(run, seed=request.seed or 0).sha256} {row.dataset_sha256}"
 
 
 def _axes(text: str) -> dict[str, list[str]]:
@@ -141,6 +199,7 @@ def _queued(store: Store, waiting: Queue, wish: Wish, tag: str, known: dict[str,
             "device": "" if request.device in (None, "auto") else request.device,
             "settings": wish.settings | options,
             "tag": tag,
+            "key": wish.key,
         }
         | facts,
     )

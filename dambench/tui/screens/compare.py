@@ -43,6 +43,7 @@ from dambench.tui.models.comparison import (
     scores,
     signs,
 )
+from dambench.tui.queue_actions import queue_what_is_missing
 from dambench.tui.resilient import Resilient
 from dambench.tui.terminal.ascii_filter import plain, spelled
 from dambench.tui.widgets.grid import Grid
@@ -74,6 +75,9 @@ class CompareScreen(MainScreen):
         Binding("L", "logarithm", "Logarithm of losses", show=False),
         Binding("escape", "unmark", "Unmark all", show=False),
         Binding("e", "export", "Export", tooltip="Write a report"),
+        Binding(
+            "Q", "fill", "Fill", show=False, tooltip="Queue what the tables lack: baselines, and seeds others have"
+        ),
     ]
 
     def __init__(self) -> None:
@@ -407,6 +411,10 @@ class CompareScreen(MainScreen):
         head = [axes_label(rows), *(wording.name(columns, column) for column in table.columns)]
         cells = [[name, *(cell_text(entry) or wording.MISSING for entry in entries)] for name, entries in lines]
         return f"{grid([list(map(markdown, line)) for line in [head, *cells]])}\n\n{wording.MEASURES[self.measure]}\n"
+
+    def action_fill(self) -> None:
+        """Queue what the tables lack, once that was said."""
+        queue_what_is_missing(self, self.rows, self.columns)
 
     def action_export(self) -> None:
         """Write the report, as `dambench report` does."""

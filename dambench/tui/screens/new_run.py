@@ -438,9 +438,11 @@ class NewRunScreen(Resilient, Screen[None]):
         if stored.exists(path):  # otherwise it is made
             self.console_app.check_file()
         with closing(Store.open(path, write=True)) as store:
-            added = queueing.queue(store, queueing.wishes_of_form(self.form), "")
+            answer = self.answer if self._checked == arguments else None
+            added = queueing.queue(store, queueing.wishes_of_form(self.form, answer), "")
         self._end_children()
-        self.console_app.say(f"Queued: {counted(len(added.new), 'run')}.")
+        there = f"; {counted(len(added.there), 'run')} queued already" if added.there else ""
+        self.console_app.say(f"Queued: {counted(len(added.new), 'run')}{there}.")
         self.console_app.go("queue")
 
     def _start(self, arguments: list[str]) -> None:

@@ -26,6 +26,7 @@ from dambench.tui.models.queue_page import (
     progress_line,
     worker_lines,
 )
+from dambench.tui.queue_actions import start_or_drain_worker
 from dambench.tui.run_actions import in_background
 from dambench.tui.terminal import refresh_rate
 from dambench.tui.widgets.lines import Lines
@@ -45,11 +46,12 @@ class QueueScreen(MainScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open", key_display="enter", show=False, tooltip="Open its run"),
         Binding("space", "mark", "Mark"),
-        Binding("a", "add", "Add", tooltip="Add a run: the form, where ctrl+n queues it"),
+        Binding("a", "add", "Add", show=False, tooltip="Add a run: the form, where ctrl+n queues it"),
         Binding("p", "pause", "Pause", tooltip="Pause it, or the marked ones; let them go on"),
         Binding("J", "move(1)", "Move", key_display="J K", tooltip="Later", id="queue.later"),
         Binding("K", "move(-1)", "Sooner", show=False),
         Binding("R", "retry", "Retry", tooltip="Try it again, with a reason"),
+        Binding("w", "worker", "Worker", tooltip="Start a worker on this machine, or let it take nothing more"),
         Binding("D", "drop", "Drop", tooltip="Take it, or the marked ones, out of the queue"),
         Binding("F", "first", "To the front", show=False),
         Binding("escape", "unmark", "Unmark all", show=False),
@@ -128,7 +130,8 @@ class QueueScreen(MainScreen):
         return True
 
     def _empty(self, text: str) -> None:
-        text += "\n\na     add a run\nor    mark runs in place 1, and press Q there: the same with other seeds"
+        text += "\n\na     add a run\nw     start a worker, which carries out what waits"
+        text += "\nor    mark runs in place 1, and press Q there: the same with other seeds"
         self.query_one("#empty", Static).update(Text(text))
         self.add_class("-empty")
 
@@ -269,6 +272,10 @@ class QueueScreen(MainScreen):
                 self._change(meant, lambda queue, uids: queue.drop(uids), "{} dropped.", "It is not queued any more.")
 
         self.app.push_screen(Sure("Drop", text, "drop"), sure)
+
+    def action_worker(self) -> None:
+        """Start a worker on this machine, or let the one that is there take nothing more."""
+        start_or_drain_worker(self)
 
     def action_move(self, by: Literal[1, -1]) -> None:
         """Move it by one place, among those of its priority."""
