@@ -264,9 +264,10 @@ class Worker:
         stop, _ = self._asked()
         match outcome.state:
             case "finished":
-                self._queue.finish(one, outcome.run)
+                other = self._other_than_queued(one, outcome.run)
+                self._queue.finish(one, outcome.run, other)
                 self.tally.finished.append(one.id)
-                self._say(f"{said}: finished")
+                self._say(f"{said}: finished{f', {other}' if other else ''}")
             case "failed":
                 self._fail(one, outcome.reason)
             case "stopped" if stop:
@@ -283,6 +284,16 @@ class Worker:
                     self._queue.release(one, outcome.reason or "its process was lost", lost=True, further=further)
                     self._say(f"{said}: its process was lost; it waits again")
         self._ended(one, outcome)
+
+    def _other_than_queued(self, one: Queued, run: str) -> str:
+        """What its run has been made of that it was not queued for; empty: nothing."""
+        row = self._store.with_uid(run or one.run)
+        config, _, data = one.key.partition(" ")
+        if one.command != "run" or row is None or not data:
+            return ""
+        if row.dataset_sha256 != data:
+            return "but on other data than it was queued for: they have changed since"
+        return "" if row.config_sha256 == config else "but with other settings than it was queued with"
 
     def _fail(self, one: Queued, reason: str) -> None:
         if self._queue.fail(one, reason):

@@ -285,13 +285,14 @@ class Queue:
                 continue
             return self.with_uids([chosen[0].uid])[0] if chosen else None
 
-    def finish(self, one: Queued, run: str = "") -> bool:
+    def finish(self, one: Queued, run: str = "", reason: str = "") -> bool:
         """Note that a run which this worker has taken is finished. Returns whether it was still the worker's.
 
         Args:
             run: the uid of the run, where another had done the same before.
+            reason: what is to be known of it.
         """
-        return self._end(one, state="finished", reason="", **({"run": run} if run else {}))
+        return self._end(one, state="finished", reason=reason, **({"run": run} if run else {}))
 
     def fail(self, one: Queued, reason: str) -> bool:
         """Note that a run failed. Returns whether it was still the worker's."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from dambench import __version__
@@ -110,6 +111,27 @@ def test_bad_input_to_the_queue_is_one_sentence_and_changes_nothing(
     assert said in capsys.readouterr().err
     with closing(Store.open(Path("runs.db"))) as store:
         assert store.query("select * from workers") == store.query("select * from queue") == []
+
+
+def test_a_run_of_data_that_changed_since_it_was_queued_says_so(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def write(seed: int) -> None:
+        generator, labels = np.random.default_rng(seed), np.arange(20) % 2
+        images = [generator.integers(0, 255, (20, 8, 8), dtype=np.uint8) for _ in range(2)]
+        np.savez(tmp_path / "my.npz", x_train=images[0], y_train=labels, x_test=images[1], y_test=labels)
+
+    write(1)
+    words = [*RANDOM, "--data", str(tmp_path / "my.npz"), "--threads", "1"]
+    words[words.index("digits")] = "arrays"
+    assert len(printed(capsys, "queue", "add", *words)["queued"]) == 1
+    write(2)
+    assert run_cli(["queue", "work"]) == 0
+    assert "finished, but on other data than it was queued for" in capsys.readouterr().err
+    (run,) = _list(capsys)["runs"]
+    assert run["reason"] == "but on other data than it was queued for: they have changed since"
+    (again,) = printed(capsys, "queue", "add", *words)["done"]
+    assert again == run["id"]
 
 
 def test_where_every_run_would_fail_none_is_begun(
