@@ -76,6 +76,17 @@ _LIRA = {
 """Only of sets that can be made anew."""
 
 
+def _nearness(space: str, distance: str) -> dict[str, Metric]:
+    return {
+        f"nearest_{space}": Metric(description=f"median of a synthetic image's {distance}", unit=""),
+        f"nearest_{space}_others": Metric(description="the same from the nearest image it was made without", unit=""),
+        f"nearer_{space}": Metric(
+            description=f"share of synthetic images whose nearest real one, in {space}, is one they were made of",
+            better="lower",
+        ),
+    }
+
+
 def _recognition(space: str) -> dict[str, Metric]:
     return {
         f"recognisable_{space}": Metric(
@@ -100,21 +111,12 @@ METRICS = {
     "members": Metric(description="images that the set was made of, to be told from others", unit="", better="lower"),
     "non_members": Metric(description="images that it was made without", unit="", better="lower"),
     "own_images": Metric(description=_WHAT, unit="", better="lower"),
-    "nearest_pixels": Metric(
-        description="median distance of a synthetic image from the nearest it was made of, root mean square of pixels"
-    ),
-    "nearest_pixels_others": Metric(description="the same from the nearest of as many images it was made without"),
-    "nearer_pixels": Metric(
-        description="share of synthetic images nearer to one it was made of than to any of as many others; half is "
-        "what a set has that keeps nothing",
+    **_nearness("pixels", "distance from the nearest image it was made of, root mean square of pixels"),
+    **_nearness("features", "1 − cosine to the nearest image it was made of, features of an untrained network"),
+    "nearer_by_chance": Metric(
+        description="what nearer_… is of a set that keeps nothing: the share of members among all real images compared",
         better="lower",
     ),
-    "nearest_features": Metric(
-        description="median of 1 − cosine to the nearest image it was made of, features of an untrained network"
-    ),
-    "nearest_features_others": Metric(description="the same to the nearest of as many images it was made without"),
-    "nearer_features": Metric(description="nearer_pixels by these features", better="lower"),
-    "compared": Metric(description="images of each kind that neighbours are looked for among", unit=""),
     "copies": Metric(description="share of synthetic images that are a real one to the bit", better="lower"),
     **_recognition("pixels"),
     **_recognition("features"),
@@ -440,9 +442,12 @@ def _neighbours(context: Context, options: Options) -> Measured:
     assert context.train is not None
     synthetic = context.synthetic.decoded()
     spaces, batch = _spaces(context), context.test_batch
-    train, others = _alike(context.train, _others(context))
+    train, others = context.train.images, _others(context).images
     copied = copies(context.synthetic, context.train, batch, spaces)
-    values = {"compared": float(len(train)), "copies": float((copied >= 0).double().mean())}
+    values = {
+        "nearer_by_chance": len(train) / (len(train) + len(others)),
+        "copies": float((copied >= 0).double().mean()),
+    }
     for name, space in (("pixels", spaces.pixels), ("features", spaces.features)):
         squared = name == "features"
         mine, _ = nearest(space, synthetic.images, train, batch, squared=squared)
@@ -488,19 +493,6 @@ def _measured(context: Context, subject: str, seconds: float, values: Mapping[st
         peak_memory_bytes=context.policy.peak_bytes(),
         values={name: number_of(value) for name, value in values.items()},
     )
-
-
-def _alike(train: RealSet, others: RealSet) -> tuple[Tensor, Tensor]:
-    """As many images of each class of both, evenly spread over those there are."""
-    chosen: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for mine, theirs in zip(
-        train.images.split(list(train.counts)), others.images.split(list(others.counts)), strict=True
-    ):
-        count = min(len(mine), len(theirs))
-        for some, images in zip(chosen, (mine, theirs), strict=True):
-            places = torch.arange(count, device=images.device) * len(images) // max(count, 1)
-            some.append(images[places])
-    return torch.cat(chosen[0]), torch.cat(chosen[1])
 
 
 def _recognisable(
