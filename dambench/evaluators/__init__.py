@@ -22,7 +22,7 @@ from dambench.training.problem import Network, RealSet, Seeds, SyntheticSet
 from dambench.training.teachers import load_teacher
 from dambench.training.train import DEFAULT_LR, train_together
 
-__all__ = ["Context", "Finding", "Item", "Measure", "measure_networks"]
+__all__ = ["Context", "Finding", "Half", "Halves", "Item", "Measure", "measure_networks"]
 
 Finding = Progressed | Measured | Warned | Adapted
 """What an evaluator may yield."""

@@ -27,7 +27,7 @@ from dambench.evaluators import Context, Finding, Item, measure_networks
 from dambench.training.problem import Network, Seeds, SyntheticSet
 from dambench.training.train import predict
 
-__all__ = ["METRICS", "Options", "evaluate", "items", "metrics_of"]
+__all__ = ["METRICS", "QUICK", "Options", "evaluate", "items", "metrics_of"]
 
 METRICS = {
     "accuracy_seen": Metric(
@@ -44,6 +44,7 @@ METRICS = {
     ),
 }
 
+QUICK = {"steps": 2, "orders": 1}
 USUAL_STEPS = 5
 STEP_COST = 26
 """What an epoch costs besides its images, in images: measured on digits, on one CPU."""
