@@ -34,7 +34,7 @@ from dambench.core.events import (
     shown,
 )
 from dambench.core.sanitize import display
-from dambench.store import database, journal, prefixes, records
+from dambench.store import database, final_scores, journal, prefixes, records
 from dambench.store.database import transaction
 from dambench.store.records import (
     LONGEST,
@@ -402,6 +402,10 @@ class Store:
     def version(self) -> tuple[int, int]:
         """Another one: something was written, by others or by this very store."""
         return int(self.query("pragma data_version")[0]["data_version"]), self.db.conn.total_changes
+
+    def revision(self) -> int:
+        """Another one: something was written that a table of finished runs can depend on."""
+        return final_scores.revision(self.query)
 
     @contextmanager
     def moment(self) -> Iterator[None]:

@@ -2,6 +2,7 @@ import json
 import re
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,12 +13,13 @@ from textual.widgets import Input
 from dambench.cli.app import run_cli
 from dambench.core.protocol import PRESETS
 from dambench.store import records
-from dambench.store.leaderboard import leaderboard, rivals
+from dambench.store.leaderboard import Leaderboard, leaderboard, rivals
+from dambench.store.records import log_event
 from dambench.store.runs import Store
 from dambench.store.statistics import difference
 from dambench.tui.models import catalogue, comparison
 from dambench.tui.models.catalogue import Catalogue
-from dambench.tui.models.comparison import CHOICES, Contents, about, choose, contents, curves, find, nothing
+from dambench.tui.models.comparison import CHOICES, Comparison, Contents, about, choose, contents, curves, find, nothing
 from dambench.tui.screens import new_run
 from dambench.tui.screens.compare import CompareScreen
 from dambench.tui.terminal.ascii_filter import plain
@@ -544,3 +546,50 @@ def test_what_the_signs_of_a_table_say_is_never_pushed_off_the_screen(
         await until(pilot, lambda: " 10 of 10 " in drawn(pilot.app) and stand())
 
     play(console(tmp_path / "runs.db", ascii=ascii_), scene, size)
+
+
+def test_tables_are_computed_again_only_if_something_was_written_that_they_depend_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[object] = []
+
+    def counted(*axes: Any, **more: Any) -> Leaderboard:
+        computed.append(axes)
+        return leaderboard(*axes, **more)
+
+    monkeypatch.setattr(comparison, "leaderboard", counted)
+    place = CompareScreen()
+    with closing(Store.open(path)) as store, closing(Store.open(path, write=True)) as writer:
+
+        def shown() -> tuple[Comparison, int]:
+            before = len(computed)
+            return place.question()(store), len(computed) - before
+
+        first, count = shown()
+        assert count == 1
+        assert shown() == (first, 0)
+        running = writer.create(ledger.config("dm", 10, 5), ledger.CARD)  # one more that is left out
+        assert shown()[1] == 1
+        said, uid = list(ledger.words(ledger.config("dm", 10, 5))), writer.run(running).uid
+        for number, event in enumerate(said[:-1]):
+            writer.write([log_event(uid, 1, number, event)])
+            result, count = shown()
+            # That it has begun is one run that waits less; what it logs then is none of the tables' business.
+            assert count == (number == 0)
+        assert shown()[0] is result
+        writer.beat(running, 1)
+        assert shown() == (result, 0)
+        place.marked = [running]  # its curves are drawn, beside the same tables
+        marked, count = shown()
+        assert count == 0
+        assert marked.board is result.board
+        assert list(marked.losses)
+        writer.write([log_event(uid, 1, len(said), said[-1])])
+        finished, count = shown()
+        assert count == 1
+        assert finished.board.finished == first.board.finished + 1
+        writer.delete(running)
+        assert shown()[0].board.finished == first.board.finished
+        assert shown()[1] == 0
+        place.rows, place.columns = CHOICES[1], CHOICES[0]
+        assert shown()[1] == 1

@@ -79,11 +79,18 @@ class Contents:
 
 
 def find(
-    store: Store, rows: Sequence[str], columns: Sequence[str], marked: Sequence[str], metric: str = ""
+    store: Store,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    marked: Sequence[str],
+    metric: str = "",
+    *,
+    board: Leaderboard | None = None,
 ) -> Comparison:
     """Everything that is shown.
 
     Args:
+        board: the tables, where they are as they were; None: they are computed.
         metric: EVALUATOR.METRIC; of one that this database does not describe, and of none, accuracy is shown.
     """
     described = metrics(store)
@@ -103,7 +110,7 @@ def find(
         query=CompareQuery(tuple(rows), tuple(columns), tuple(marked), metric),
         metrics=described,
         gone=gone,
-        board=leaderboard(store, rows, columns, metric=shown),
+        board=board or leaderboard(store, rows, columns, metric=shown),
         states=store.count_by_state(),
         losses=losses,
         accuracies=accuracies,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -57,6 +57,16 @@ AROUND, LEAST_GRID, LEAST_DETAILS = 2, 4, 7
 """Lines above and below all of it; that the table needs; that the cell needs, if it is there."""
 
 
+class _Last(NamedTuple):
+    """The last result, and what there was in the database then."""
+
+    store: Store
+    version: object
+    written: tuple[object, int]
+    """How often something was written that tables depend on, in which connection."""
+    result: Comparison
+
+
 class CompareScreen(MainScreen):
     """Tables of mean ± standard deviation, with the runs behind each number."""
 
@@ -94,8 +104,8 @@ class CompareScreen(MainScreen):
         self.shows_losses = True
         self.logarithmic = True
         self._drawn: Comparison | None = None
-        self._last: tuple[Store, object, Comparison] | None = None
-        """The last result, with its store and that one's version. Only the feed's thread uses it."""
+        self._last: _Last | None = None
+        """Only the feed's thread uses it."""
 
     def content(self) -> ComposeResult:
         yield Static(id="heading")
@@ -125,12 +135,18 @@ class CompareScreen(MainScreen):
 
     def _find(self, store: Store, query: CompareQuery) -> Comparison:
         # What was written by others, and by this store itself, which takes in what is on a network disk.
-        version = store.version()
-        last = self._last
-        # Many runs are much to add up each second, when nothing was written.
-        if last is None or last[0] is not store or last[1] != version or last[2].query != query:
-            self._last = last = store, version, comparison.find(store, *query)
-        return last[2]
+        version, last = store.version(), self._last
+        if last is not None and last.store is store and last.version == version and last.result.query == query:
+            return last.result
+        # Many runs are much to add up each second, when nothing was written that the tables can depend on.
+        written = store.db, store.revision()
+        asked = query._replace(marked=())
+        is_same = last is not None and last.written == written and last.result.query._replace(marked=()) == asked
+        result = comparison.find(store, *query, board=last.result.board if last is not None and is_same else None)
+        if last is not None and result == last.result:
+            result = last.result  # which is drawn already
+        self._last = _Last(store, version, written, result)
+        return result
 
     def forget(self) -> None:
         super().forget()
