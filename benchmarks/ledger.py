@@ -21,12 +21,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sqlite_utils import Database
-
 from dambench.cli.app import run_cli
 from dambench.core.config import Request
 from dambench.core.errors import BadInput
 from dambench.store import database, upkeep
+from dambench.store.connection import Database
 from dambench.store.merge import merge
 from dambench.store.runs import Store
 

@@ -31,7 +31,8 @@ from dambench.core.files import digest
 from dambench.core.protocol import PRESETS, Protocol
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
-from dambench.store.schema import APPLICATION_ID, migrations
+from dambench.store.schema import migrations
+from dambench.store.version import APPLICATION_ID
 
 CARD = DataCard(
     name="digits",

@@ -29,7 +29,7 @@ from dambench.report.compared import Contestant
 from dambench.report.formats.markdown import render as to_markdown
 from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import Store
-from dambench.store.schema import VERSION
+from dambench.store.version import VERSION
 from tests.ledger import add, config, older, stopped
 
 ROOT = Path(__file__).parents[1]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -17,30 +18,6 @@ import typer.main
 from typer import Option
 
 from dambench import __version__
-from dambench.cli import (
-    catalog,
-    check,
-    compare,
-    config,
-    db,
-    doctor,
-    estimates,
-    experts,
-    export,
-    figure,
-    published,
-    queue,
-    report,
-    run,
-    runs,
-    serve,
-    sets,
-    shot,
-    suite,
-    sweep,
-    tune,
-    watch,
-)
 from dambench.cli.arguments import Commands, Group
 from dambench.cli.complaints import complaint_about
 from dambench.cli.console import open_console, refuse_console_options
@@ -52,48 +29,11 @@ from dambench.core import sanitize
 from dambench.core.errors import BadInput
 from dambench.store import runs as stored
 
-app = Commands(
-    add_completion=True,
-    no_args_is_help=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command()(run.run)
-app.command()(run.resume)
-app.command()(sweep.sweep)
-app.command()(suite.suite)
-app.command()(run.evaluate)
-app.command()(tune.tune)
-app.command(hidden=True)(check.checks)
-app.command(hidden=True)(estimates.estimates)
-app.command()(watch.watch)
-app.command()(watch.logs)
-app.command()(watch.stop)
-app.command()(watch.wait)
-app.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})(runs.tag)
-app.command()(runs.note)
-app.command()(shot.shot)
-app.command()(serve.serve)
-app.command()(report.report)
-app.command()(compare.compare)
-app.command()(runs.runs)
-app.command()(runs.show)
-app.command("import")(sets.import_)
-app.command()(export.export)
-app.command()(runs.delete)
-app.command()(runs.restore)
-app.command()(catalog.networks)
-app.command()(catalog.protocols)
-app.command()(doctor.doctor)
-app.command("published")(published.published_)
-app.add_typer(catalog.methods_app, name="methods")
-app.add_typer(catalog.data_app, name="data")
-app.add_typer(db.app, name="db")
-app.add_typer(queue.app, name="queue")
-app.add_typer(experts.app, name="experts")
-app.add_typer(figure.app, name="figure")
-app.add_typer(config.app, name="config")
+LOOKING = {"runs": "runs", "show": "runs", "report": "report", "compare": "compare"}
+"""Commands that only look, with the module that each is in: they start without what the others need."""
+
+ALONE = ("--readonly", "--ascii", "--no-color", "--version")
+"""Options that open the console, where no command comes after them."""
 
 
 def main() -> NoReturn:
@@ -117,9 +57,32 @@ def _stand_in() -> None:
     sys.stderr = sys.stderr or io.StringIO()
 
 
+def _needed(arguments: Sequence[str]) -> str:
+    """The command that is meant, if it only looks; empty: the console is; `all`: any other, or help, or a mistake."""
+    rest = list(arguments)
+    while rest and (rest[0] in (*ALONE, "--db") or rest[0].startswith("--db=")):
+        rest = rest[2 if rest[0] == "--db" else 1 :]
+    word = rest[0] if rest else ""
+    return word if word in ("", *LOOKING) and "_DAMBENCH_COMPLETE" not in os.environ else "all"
+
+
 @cache
-def _command() -> Callable[..., Any]:
-    """All commands. To put them together takes 10 ms."""
+def commands(needed: str = "all") -> Callable[..., Any]:
+    """The parser of what is needed: of one command that only looks, of the console alone (empty), or of all."""
+    app = Commands(
+        add_completion=True,
+        no_args_is_help=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(console)
+    if needed in LOOKING:
+        app.command()(getattr(import_module(f"dambench.cli.{LOOKING[needed]}"), needed))
+    elif needed:
+        from dambench.cli.commands import add_all
+
+        add_all(app)
     return typer.main.get_command(app)
 
 
@@ -129,7 +92,9 @@ def run_cli(arguments: Sequence[str]) -> int:
         for argument in arguments:
             if any("\ud800" <= character <= "\udfff" for character in argument):
                 raise BadInput(f"The argument {sanitize.display(argument)!r} is not valid UTF-8.")
-        code = _command()(list(arguments), prog_name="dambench", standalone_mode=False, obj=list(arguments))
+        code = commands(_needed(arguments))(
+            list(arguments), prog_name="dambench", standalone_mode=False, obj=list(arguments)
+        )
         sys.stdout.flush()
         return int(code or 0)
     except typer.Exit as stop:
@@ -151,7 +116,6 @@ def run_cli(arguments: Sequence[str]) -> int:
         last_opened.set(None)
 
 
-@app.callback(invoke_without_command=True)
 def console(
     context: typer.Context,
     readonly: Annotated[

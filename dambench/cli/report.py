@@ -5,7 +5,6 @@ from typing import Annotated
 
 from typer import Option
 
-from dambench.cli.fill import missing_requests, queue_missing
 from dambench.cli.options import Db, Filter, NamesFile
 from dambench.cli.output import say
 from dambench.cli.store import open_store
@@ -70,6 +69,8 @@ def report(
             if shown != ACCURACY and not board.tables:
                 raise BadInput(f"No finished run has the metric {shown.full_name}: `dambench evaluate` measures one.")
             if filled:
+                from dambench.cli.fill import missing_requests, queue_missing  # which needs all that runs need
+
                 requests = missing_requests(store, board, *axes)
                 without = [one for one in board.baselines.missing if not one.words]
                 return queue_missing(path, requests, without, dry_run=dry_run, as_json=as_json)

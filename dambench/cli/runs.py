@@ -99,7 +99,8 @@ def show(
         details["run"]["state"] = processes.state(store.run(run_id))
         png = store.preview(run_id)
         missing = [] if preview or as_json else missing_beside(store, store.run(run_id))
-        part = preview_note(png, details["sets"][-1]["shape"], store.extent(run_id)) if png else ""
+        is_seen = preview is not None or (not as_json and sys.stdout.isatty())
+        part = preview_note(png, details["sets"][-1]["shape"], store.extent(run_id)) if png and is_seen else ""
     if preview is not None:
         if not png:
             raise BadInput(f"The run {details['run']['id']} has no set yet, and so no preview.")
@@ -118,7 +119,7 @@ def show(
     for one in missing:
         print(f"missing beside it: {display(one.what)} ({display(one.where, 300)})")
         print(f"  {display(one.command, 2000) or NO_COMMAND}")
-    if png and sys.stdout.isatty():
+    if png and is_seen:
         draw(png, details["sets"][-1]["shape"])
         if part:
             print(part)

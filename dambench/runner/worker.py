@@ -22,7 +22,7 @@ from dambench.runner.executors import Executor, Explaining, Handle, Outcome, Sit
 from dambench.store import database, records
 from dambench.store.queue import Queue, Queued
 from dambench.store.runs import Store
-from dambench.store.schema import VERSION
+from dambench.store.version import VERSION
 
 POLL_SECONDS = 0.25
 LOOK_SECONDS = 3.0

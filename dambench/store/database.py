@@ -22,11 +22,10 @@ from itertools import count, takewhile
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlite_utils import Database
-
 from dambench.core import files, reading
 from dambench.core.errors import BadInput, Gone, Held, NotKept
-from dambench.store.schema import APPLICATION_ID, VERSION, migrations
+from dambench.store.connection import Database
+from dambench.store.version import APPLICATION_ID, VERSION
 
 WAIT_SECONDS = 30.0
 """For another writer to be done. SQLite's waiting is not fair, so it must be long."""
@@ -592,9 +591,13 @@ def copy_whole(
 
 
 def _migrate(db: Database) -> None:
+    import sqlite_utils  # which imports numpy, and is of no use but here
+
+    from dambench.store.schema import migrations
+
     db.conn.execute("begin immediate")
     try:
-        migrations.apply(db)
+        migrations.apply(sqlite_utils.Database(db.conn))
         db.conn.execute(f"pragma user_version = {VERSION}")
         db.conn.execute("commit")
     except BaseException:

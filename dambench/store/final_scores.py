@@ -10,12 +10,12 @@ since SQLite has none of its pages.
 
 import json
 import math
+import sqlite3
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlite_utils import Database
 
 from dambench.core.files import digest
 from dambench.store.results import damaged
@@ -139,25 +139,25 @@ _EXPERTS = "({row}.kind = 'warned' and {row}.body like '% experts of %')"
 """What is copied of events."""
 
 
-def make(db: Database) -> None:
+def make(conn: sqlite3.Connection) -> None:
     """Add the tables to a database of schema 8, with the triggers that keep them right, and fill them."""
     for statement in _TABLES.split(";\n\n"):
-        db.conn.execute(statement)
+        conn.execute(statement)
     for statement in TRIGGERS:
-        db.conn.execute(statement)
+        conn.execute(statement)
 
-    if not db.conn.execute("pragma database_list").fetchone()[2]:
+    if not conn.execute("pragma database_list").fetchone()[2]:
         return  # a file of an older schema is looked at in memory, once: copies would take as long as they save
 
     def query(sql: str, *values: Any) -> list[SqlRow]:
-        cursor = db.conn.execute(sql, values)
+        cursor = conn.execute(sql, values)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     broken = damaged(query, "runs.state = 'finished'")
     numbers = [row["number"] for row in query("select number from runs where state = 'finished'")]
     for number, scores in from_tables(query, [number for number in numbers if number not in broken]).items():
-        _write(db, number, scores)
+        _write(conn, number, scores)
 
 
 def _triggers() -> list[str]:
@@ -197,14 +197,14 @@ TRIGGERS = tuple(_triggers())
 """The only ones that a database of dambench has, as SQLite spells them."""
 
 
-def keep(db: Database, query: Query, number: int) -> None:
+def keep(conn: sqlite3.Connection, query: Query, number: int) -> None:
     """Copy the scores of a run whose results just got their checksum."""
-    _write(db, number, from_tables(query, [number])[number])
+    _write(conn, number, from_tables(query, [number])[number])
 
 
-def _write(db: Database, number: int, scores: FinalScores) -> None:
+def _write(conn: sqlite3.Connection, number: int, scores: FinalScores) -> None:
     body = msgspec.json.encode(scores)
-    db.conn.execute("insert or replace into finals values (?, ?, ?)", [number, body.decode(), digest(body)])
+    conn.execute("insert or replace into finals values (?, ?, ?)", [number, body.decode(), digest(body)])
 
 
 def revision(query: Query) -> int:

@@ -25,7 +25,7 @@ from dambench.core import files, reading
 from dambench.core.errors import BadInput, Gone, NotKept
 from dambench.core.filesystem import disk_of
 from dambench.store import database
-from dambench.store.schema import VERSION
+from dambench.store.version import VERSION
 
 _WORDS = re.compile(r"([0-9a-f]{32})\.([1-9][0-9]{0,5})\.jsonl")
 _EDITS = re.compile(r"edits-[0-9a-f]{32}\.jsonl")

@@ -8,10 +8,10 @@ only one worker can make.
 from collections.abc import Callable, Mapping
 
 import msgspec
-from sqlite_utils import Database
 
 from dambench.core.errors import BadInput
 from dambench.store import journal, queue_tables
+from dambench.store.connection import Database
 from dambench.store.journal import Journal
 from dambench.store.records import (
     AttemptSuperseded,

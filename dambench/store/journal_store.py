@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from sqlite_utils import Database
 
 from dambench.core.errors import BadInput, NotKept
 from dambench.core.events import Progressed, Resumed
 from dambench.store import database, journal, journal_queue
+from dambench.store.connection import Database
 from dambench.store.database import transaction
 from dambench.store.journal import AlreadyBegun, FileState, Journal, attempt_file_name, parse_attempt_file_name
 from dambench.store.journal_queue import JournalQueue

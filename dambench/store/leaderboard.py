@@ -139,6 +139,7 @@ def leaderboard(
         only = f"({only[0]}) and runs.purpose = ''", only[1]
     entries, found, broken = evaluated_runs(store, metric.evaluator, only)
     scores, repeated, unscored, unmeasured = counted_scores(store, entries, found, metric)
+    protocols, sizes, scores = _sized(store, scores)
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
     states = {
         row["state"]: row["n"]
@@ -148,17 +149,8 @@ def leaderboard(
     }
     finished = states.pop("finished", 0)
     shown = {score.protocol for score in scores}
-    protocols = [
-        msgspec.json.decode(row["definition"], type=Protocol)
-        for row in store.query("select definition from protocols order by name, sha256")
-    ]
-    sizes = set_bytes(store.query, {score.set_sha256 for score in scores})
-    scores = _marked(scores, sizes, protocols)
     baselines = Baselines(scores, metric, _smallest_classes(store))
-    tables = [
-        _table(store, metric, rest, key, group, rows, columns)
-        for key, group in sorted(_by_table(scores, rest).items(), key=lambda item: order(rest, item[0]))
-    ]
+    tables = [_table(store, metric, rest, key, group, rows, columns) for key, group in _in_order(scores, rest)]
     for table in tables:
         table.strong = baselines.strong_by_column(table.cells)
     return Leaderboard(
@@ -179,6 +171,16 @@ def leaderboard(
         set_bytes=sizes,
         test_images=_test_images(store, scores),
     )
+
+
+def _sized(store: Store, scores: list[Score]) -> tuple[list[Protocol], dict[str, SetBytes], list[Score]]:
+    """All protocols, the bytes of the sets, and the scores with what their sets carry beyond their protocol."""
+    protocols = [
+        msgspec.json.decode(row["definition"], type=Protocol)
+        for row in store.query("select definition from protocols order by name, sha256")
+    ]
+    sizes = set_bytes(store.query, {score.set_sha256 for score in scores})
+    return protocols, sizes, _marked(scores, sizes, protocols)
 
 
 def _marked(scores: list[Score], sizes: dict[str, SetBytes], protocols: Sequence[Protocol]) -> list[Score]:
@@ -204,10 +206,23 @@ def missing_beside(store: Store, run: RunRow) -> list[Missing]:
     """What the results of a run lack to be read; nothing, if it is a baseline or has none."""
     if run.state != "finished" or run.method in BASELINES:
         return []
-    board = leaderboard(store, only=("runs.dataset_sha256 = ?", [run.dataset_sha256]))
-    cells = [cell for table in board.tables for cell in table.cells.values()]
+    # No table is made of them: what differs from what is not the question.
+    only = "runs.dataset_sha256 = ? and runs.purpose = ''", [run.dataset_sha256]
+    entries, found, _ = evaluated_runs(store, ACCURACY.evaluator, only)
+    scores = _sized(store, counted_scores(store, entries, found, ACCURACY)[0])[2]
+    baselines = Baselines(scores, ACCURACY, _smallest_classes(store))
+    cells = [
+        cell
+        for _, group in _in_order(scores, ("network", "protocol"))
+        for cell in _cells(ACCURACY, group, ("method",), ("dataset", "ipc")).values()
+    ]
     own = [cell for cell in cells if any(score.run == run.id for score in cell.scores)]
-    return list(dict.fromkeys(one for cell in own for one in board.baselines.missing_of(cell)))
+    return list(dict.fromkeys(one for cell in own for one in baselines.missing_of(cell)))
+
+
+def _in_order(scores: Sequence[Score], axes: Sequence[str]) -> list[tuple[Key, list[Score]]]:
+    """The scores of each table, in the order of tables."""
+    return sorted(_by_table(scores, axes).items(), key=lambda item: order(axes, item[0]))
 
 
 def _smallest_classes(store: Store) -> dict[str, int]:

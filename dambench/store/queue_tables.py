@@ -1,9 +1,9 @@
 """The tables of the queue as the records of the log change them."""
 
 import msgspec
-from sqlite_utils import Database
 
 from dambench.core.sanitize import display
+from dambench.store.connection import Database
 from dambench.store.records import (
     LONGEST,
     AttemptSuperseded,

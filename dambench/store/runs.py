@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlite_utils import Database
 
 from dambench.core import files
 from dambench.core.config import RunConfig
@@ -35,6 +34,7 @@ from dambench.core.events import (
 )
 from dambench.core.sanitize import display
 from dambench.store import database, final_scores, journal, prefixes, records
+from dambench.store.connection import Database
 from dambench.store.database import transaction
 from dambench.store.records import (
     LONGEST,

@@ -6,12 +6,6 @@ from sqlite_utils import Database, Migrations
 
 from dambench.store import final_scores
 
-APPLICATION_ID = 0x64616D62  # «damb»
-"""Written into the file's header, so that another program's database is never taken for ours."""
-
-VERSION = 9
-"""How many migrations this dambench knows: the file's `user_version`."""
-
 migrations = Migrations("dambench")
 
 
@@ -79,7 +73,7 @@ def m008_queue(db: Database) -> None:
 @migrations()
 def m009_finals(db: Database) -> None:
     """Copies of final scores, with triggers that keep them right. A dambench with only m008 would not make any."""
-    final_scores.make(db)
+    final_scores.make(db.conn)
 
 
 # The columns of a primary key come first and in its order: SQLite 3.40's integrity_check misreads a table without

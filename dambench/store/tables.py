@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import msgspec
-from sqlite_utils import Database
 
 from dambench.core.events import (
     AnyEvent,
@@ -26,6 +25,7 @@ from dambench.core.events import (
 )
 from dambench.core.sanitize import display
 from dambench.store import final_scores, queue_tables, records
+from dambench.store.connection import Database
 from dambench.store.records import (
     AttemptSuperseded,
     EventLogged,
@@ -226,7 +226,7 @@ class Tables:
                 self.db.conn.execute("delete from checkpoints where run = ?", [number])
                 self._add_costs(number, event.costs)
                 self.update_run(number, results_sha256=checksum(self.query, number))
-                final_scores.keep(self.db, self.query, number)
+                final_scores.keep(self.db.conn, self.query, number)
             case Failed():
                 self.update_run(
                     number,

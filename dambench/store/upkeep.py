@@ -13,15 +13,14 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from sqlite_utils import Database
-
 from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.store import contents, database, final_scores
+from dambench.store.connection import Database
 from dambench.store.results import damaged
 from dambench.store.rows import RunRow, SqlRow
 from dambench.store.runs import Store
-from dambench.store.schema import VERSION
+from dambench.store.version import VERSION
 
 STALE_SECONDS = 24 * 3600.0
 """After which nobody goes on with a temporary folder."""

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from dambench.__main__ import main as program
 from dambench.cli import app as cli
-from dambench.cli.app import app, run_cli
+from dambench.cli.app import commands, run_cli
 from dambench.runner import processes
 from dambench.store.runs import Store
 from tests.cli.lab import BARE, DM
@@ -155,7 +154,7 @@ def _commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple
         yield words, command
 
 
-COMMANDS = dict(_commands(typer.main.get_command(app)))
+COMMANDS = dict(_commands(commands()))
 
 
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words != ("shot",)], ids=" ".join)

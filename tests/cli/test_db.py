@@ -7,7 +7,7 @@ import pytest
 
 from dambench.cli.app import run_cli
 from dambench.store.runs import Store
-from dambench.store.schema import VERSION
+from dambench.store.version import VERSION
 from tests.ledger import add, config, older
 
 

@@ -63,7 +63,7 @@ def _loaded_after(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import dambench.cli.app",
+        "import dambench.cli.commands",
         "import dambench.store.leaderboard, dambench.report.formats.markdown",
         "import dambench.core.registry as r; r.names('methods')",
         "from dambench.cli.app import run_cli; run_cli(['report'])",
@@ -78,4 +78,4 @@ def test_commands_that_only_look_do_not_import_torch(statement: str) -> None:
 
 
 def test_headless_commands_do_not_import_textual() -> None:
-    assert "textual" not in _loaded_after("import dambench.cli.app, dambench.engine, dambench.cli.doctor")
+    assert "textual" not in _loaded_after("import dambench.cli.commands, dambench.engine, dambench.cli.doctor")

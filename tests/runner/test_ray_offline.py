@@ -59,6 +59,6 @@ def test_what_is_wrong_with_a_wish_is_one_sentence(
 def test_nothing_but_the_executor_imports_ray() -> None:
     code = (
         "import sys; sys.modules['ray'] = None; import dambench.runner.executors.ray, dambench.runner.remote, "
-        "dambench.cli.app, dambench.store.spool; assert 'torch' not in sys.modules"
+        "dambench.cli.commands, dambench.store.spool; assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""

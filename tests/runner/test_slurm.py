@@ -112,7 +112,7 @@ def test_a_command_of_slurms_that_does_not_answer_is_given_up(
 
 def test_the_base_program_never_imports_submitit() -> None:
     code = (
-        "import sys; sys.modules['submitit'] = None; import dambench.cli.app, dambench.runner.slurm, "
+        "import sys; sys.modules['submitit'] = None; import dambench.cli.commands, dambench.runner.slurm, "
         "dambench.runner.slurm_job, dambench.__main__"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

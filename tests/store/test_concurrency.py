@@ -17,7 +17,7 @@ from dambench.store import database
 from dambench.store.database import backups
 from dambench.store.queue import Queue
 from dambench.store.runs import Store
-from dambench.store.schema import VERSION
+from dambench.store.version import VERSION
 from tests.ledger import CARD, SCHEMAS, config, older
 from tests.store.worker import STEPS
 

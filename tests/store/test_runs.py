@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sqlite_utils import Database
+import sqlite_utils
 
 from dambench.core.errors import BadInput, NotKept
 from dambench.core.events import (
@@ -29,8 +29,9 @@ from dambench.core.events import (
 from dambench.store import database, records
 from dambench.store.leaderboard import leaderboard
 from dambench.store.runs import NO_PROCESS, Store
-from dambench.store.schema import APPLICATION_ID, VERSION, migrations
+from dambench.store.schema import migrations
 from dambench.store.tables import PREVIEWS, Tables
+from dambench.store.version import APPLICATION_ID, VERSION
 from tests import ledger
 from tests.ledger import CARD, add, config, words
 
@@ -235,7 +236,7 @@ def test_ids_are_short_and_nobody_mistakes_them_for_numbers() -> None:
 
 
 def test_the_version_counts_the_migrations() -> None:
-    db = Database(memory=True)
+    db = sqlite_utils.Database(memory=True)
     assert len(migrations.pending(db)) == VERSION
     db.close()
 
@@ -380,7 +381,7 @@ def test_a_database_in_a_folder_that_may_not_be_written_or_on_a_full_disk_can_be
     store.close()
     real = database._open
 
-    def refused(path: Path, mode: str) -> Database:
+    def refused(path: Path, mode: str) -> database.Connection:
         if "immutable" not in mode:
             (tmp_path / "runs.db-wal").touch()  # as SQLite does before it fails on a full disk
             raise sqlite3.OperationalError("attempt to write a readonly database")

@@ -9,8 +9,8 @@ import pytest
 
 from dambench.cli.app import run_cli
 from dambench.store.runs import Store
-from dambench.store.schema import VERSION
 from dambench.store.upkeep import check, migrate
+from dambench.store.version import VERSION
 from tests.ledger import SCHEMAS, add, config, older, tables
 
 

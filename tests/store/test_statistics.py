@@ -5,9 +5,10 @@ from statistics import mean, stdev
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from dambench.store.statistics import (
+    T_QUANTILES,
     Sample,
     bootstrap_interval,
     degrees_of_freedom,
@@ -15,6 +16,7 @@ from dambench.store.statistics import (
     holm,
     ratio_interval,
     t_interval,
+    t_quantile,
     too_few,
     variance_components,
 )
@@ -222,3 +224,12 @@ def test_the_bootstrap_draws_sets_then_networks_within_them() -> None:
     assert shares == pytest.approx(np.full(10, 0.1), abs=0.01)
     of_the_last = np.bincount(indices[..., 0].ravel(), minlength=17)[-4:] / indices[..., 0].size
     assert of_the_last == pytest.approx(np.full(4, 0.025), abs=0.005)
+
+
+def test_tabled_quantiles_are_those_of_scipy_to_the_last_bit() -> None:
+    stdtrit = special.stdtrit
+    assert [float(stdtrit(freedom, 0.975)) for freedom in range(1, 41)] == list(T_QUANTILES)
+    assert t_quantile(3) == t_quantile(3.0) == T_QUANTILES[2]
+    assert t_quantile(41.0) == float(stdtrit(41, 0.975))
+    assert t_quantile(2.5) == float(stdtrit(2.5, 0.975))
+    assert t_quantile(3, 0.9) == float(stdtrit(3, 0.9))

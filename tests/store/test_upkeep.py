@@ -192,7 +192,7 @@ def test_a_backup_is_one_file_that_is_read_anywhere_and_holds_all(store: Store, 
 
 def test_a_backup_can_leave_out_the_pictures_of_sets_on_their_way(store: Store, tmp_path: Path) -> None:
     run_id = add(store, config("dm"))
-    store.db.execute("insert into previews select number, 1, zeroblob(100000) from runs")
+    store.db.conn.execute("insert into previews select number, 1, zeroblob(100000) from runs")
     small = back_up(store.path, None, pictures=False)
     assert back_up(store.path, tmp_path / "all.db").stat().st_size > small.stat().st_size + 100_000
     assert small.read_bytes()[18:20] == b"\x01\x01"
@@ -444,7 +444,7 @@ def test_a_backup_that_is_killed_is_not_there_by_halves_and_the_next_sweeps_what
 ) -> None:
     add(store, config("dm"))
     if kills > 1:
-        store.db.execute("insert into previews select number, 1, zeroblob(20000000) from runs")
+        store.db.conn.execute("insert into previews select number, 1, zeroblob(20000000) from runs")
     target, draw = tmp_path / "copy.db", random.Random(3)
     for _ in range(kills):
         child = os.fork()

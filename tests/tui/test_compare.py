@@ -466,27 +466,6 @@ def test_a_wide_table_is_scrolled_to_the_cell_of_the_keys(tmp_path: Path) -> Non
     play(console(path), scene)
 
 
-def test_a_table_is_aggregated_anew_only_when_something_was_written(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = CompareScreen()
-    counted: list[int] = []
-    real = comparison.find
-
-    def find(*said: object) -> comparison.Comparison:
-        counted.append(1)
-        return real(*said)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(comparison, "find", find)
-    question = place.question()
-    with closing(Store.open(path)) as store:
-        assert question(store) is question(store)
-        assert len(counted) == 1
-        with closing(Store.open(path, write=True)) as writer:
-            ledger.add(writer, ledger.config("herding"))
-        assert "herding" in {row[0] for table in question(store).board.tables for row in table.rows}
-
-
 def test_without_colours_nothing_is_sent_but_signs(path: Path) -> None:
     async def scene(pilot: Pilot[None]) -> None:
         await pilot.press("3")
@@ -568,6 +547,7 @@ def test_tables_are_computed_again_only_if_something_was_written_that_they_depen
         first, count = shown()
         assert count == 1
         assert shown() == (first, 0)
+        assert shown()[0] is first
         running = writer.create(ledger.config("dm", 10, 5), ledger.CARD)  # one more that is left out
         assert shown()[1] == 1
         said, uid = list(ledger.words(ledger.config("dm", 10, 5))), writer.run(running).uid
