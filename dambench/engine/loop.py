@@ -6,7 +6,7 @@ stops a run by throwing `StopRun` into it.
 
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -26,6 +26,7 @@ from dambench.core.events import (
     Failed,
     Finished,
     Measured,
+    Metric,
     Progressed,
     Resumed,
     Started,
@@ -301,14 +302,15 @@ class _Run:
                 progress.stack = event.value
             elif isinstance(event, Measured):
                 self.timer.note_peak(event.peak_memory_bytes)
-                yield from _number_warnings(event)
+                yield from _number_warnings(event, job.evaluator.metrics(job.card, job.evaluator_options))
             spoken = time.perf_counter()
             yield event
 
 
-def _number_warnings(event: Measured) -> Iterator[Warned]:
+def _number_warnings(event: Measured, metrics: Mapping[str, Metric]) -> Iterator[Warned]:
     for metric, value in event.values.items():
-        if isinstance(value, str):
+        never = value == "inf" and metrics[metric].unit == "seconds"  # it did not come to what was waited for
+        if isinstance(value, str) and not never:
             yield Warned(message=f"{event.subject} #{event.repeat}: its {metric} on the test set is {value}.")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from dambench.core.errors import BadInput, unknown
+from dambench.core.natural import natural
 from dambench.core.sanitize import display
 from dambench.store.runs import Store
 from dambench.store.statistics import Estimate, estimate
@@ -41,11 +42,15 @@ ACCURACY = MetricRow("accuracy", "accuracy", "fraction", "higher", "Accuracy on 
 
 def metrics(store: Store) -> list[MetricRow]:
     """All that the database describes, those of accuracy first."""
-    rows = store.query(
-        "select evaluator, name, unit, better, description from metrics "
-        "order by evaluator != 'accuracy', evaluator, name glob 'class_*', name != 'accuracy', name"
-    )
-    return [MetricRow(**row) for row in rows]
+    rows = store.query("select evaluator, name, unit, better, description from metrics order by evaluator, name")
+    found = [MetricRow(**row) for row in rows]
+    return sorted(found, key=lambda one: (*_first(one), natural(one.name)))
+
+
+def _first(metric: MetricRow) -> tuple[bool, str, bool, bool]:
+    """What comes before a metric's name: accuracy, then by evaluator; classes last."""
+    other = metric.evaluator != ACCURACY.evaluator
+    return other, metric.evaluator, metric.is_of_class, metric.name != ACCURACY.name
 
 
 def find_metric(store: Store, name: str) -> MetricRow:

@@ -57,7 +57,9 @@ def _part(place: MeasuredPlace) -> Part:
     head = ["", *(wording.name(["method"], (method,)) for method in methods)]
     notes = [f"Cells are {wording.SHORT}."]
     if lower := [metric for metric in place.metrics if metric.better == "lower"]:
-        notes.append(f"Lower is better of {wording.listed([wording.metric_label(metric) for metric in lower])}.")
+        named = [wording.metric_label(metric) for metric in lower if metric.unit != "seconds"]
+        times = ["all seconds"] if len(named) < len(lower) else []
+        notes.append(f"Lower is better of {wording.listed([*times, *named])}.")
     if few := place.few:
         notes.append(f"Fewer than {ENOUGH} sets make no claim: {display(wording.listed(few))}.")
     absent = [one.what for one in place.missing if not one.runs]

@@ -325,9 +325,10 @@ def figure_lines(snapshot: RunSnapshot, width: int, *, ascii: bool) -> list[Text
         subject = one.subject
         metric = MetricRow(one.evaluator, one.metric, one.unit, "higher", "")
         spread = f" {sign} {figure(metric, one.std)}" if one.std is not None else ""
-        value = f"{figure(metric, one.mean)}{spread}"
-        name = set_cell_size(metric_label(metric), max(8, min(30, width - 20)))
-        lines.append(Text(f"{name} {value:<14}{one.n:>3}", no_wrap=True))
+        percent = " %" if metric.unit == "fraction" else ""
+        value = f"{figure(metric, one.mean)}{spread}{percent}"
+        name = metric_label(metric).removesuffix(" in %")
+        lines.append(Text(f"{set_cell_size(name, max(8, min(30, width - 20)))} {value:<15}{one.n:>3}", no_wrap=True))
     return lines
 
 
