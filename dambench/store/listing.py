@@ -12,7 +12,8 @@ from dambench.store.filters import ITERATION, NETWORK, Clause
 from dambench.store.metrics import accuracies, course, latest_mean
 from dambench.store.rows import ListedRun
 from dambench.store.runs import EVALUATES, Store
-from dambench.store.statistics import Estimate
+from dambench.store.selection import selections
+from dambench.store.statistics import Estimate, estimate
 
 PEAK = "(select max(peak_memory_bytes) from costs where costs.run = runs.number)"
 SECONDS = "(select sum(seconds) from costs where costs.run = runs.number)"
@@ -80,12 +81,14 @@ def page(store: Store, numbers: Sequence[int], stands: Mapping[int, str] | None 
             {EVALUATES} as evaluates,
             (select json_group_array(tag) from tags where tags.run = runs.number) as tags,
             (select max(iteration) from checkpoints where checkpoints.run = runs.number) as checkpoint,
-            {PEAK} as peak, {SECONDS} as seconds, {STEP} as step
+            {PEAK} as peak, {SECONDS} as seconds, {STEP} as step,
+            json_extract(runs.config, '$.evaluate_every') as evaluate_every
         from runs where runs.number in (select value from json_each(?))
         """,
         json.dumps(list(numbers)),
     )
     estimates = accuracies(store, numbers)
+    chosen = _validated(store, [row["id"] for row in rows if row.pop("evaluate_every")])
     listed = {}
     for row in rows:
         step = json.loads(row.pop("step") or "{}")
@@ -95,10 +98,23 @@ def page(store: Store, numbers: Sequence[int], stands: Mapping[int, str] | None 
             "loss": next(iter(step.get("losses", {}).values()), None),
             "rate": step["iteration"] / step["seconds"] if step.get("seconds") else None,
             "peak": row["peak"] or step.get("memory_bytes") or None,
+            "validated": chosen.get(row["id"]),
             "stands": (stands or {}).get(row["number"], row["state"]),
         }
         listed[row["number"]] = ListedRun(**row)
     return listed
+
+
+def _validated(store: Store, runs: Sequence[str]) -> dict[str, Estimate]:
+    """The accuracies of the first network on the sets that validation chose, of those runs that have them."""
+    found = {}
+    for run, selection in (selections(store, runs) if runs else {}).items():
+        values = None
+        if not selection.one_set and selection.first in selection.courses:
+            values = selection.values(selection.first, "validation-selected")
+        if values:
+            found[run] = estimate(list(values.values()))
+    return found
 
 
 class RunGlance(NamedTuple):

@@ -136,6 +136,8 @@ class ListedRun(Struct, frozen=True, kw_only=True):
     """Iterations per second."""
     stands: str
     """How it really stands, as far as that was looked up."""
+    validated: Estimate | None = None
+    """The test accuracy of the set that validation chose; None: there was nothing to choose, or no validation."""
 
 
 RUN_COLUMNS = ", ".join(f"runs.{name}" for name in RunRow.__struct_fields__)

@@ -12,6 +12,7 @@ from dambench.core.config import HeldOut, RunConfig
 from dambench.core.events import AnyEvent, Finished, Measured, Real
 from dambench.core.protocol import PRESETS, HoldOut
 from dambench.report.sections import selection as section
+from dambench.store import listing
 from dambench.store.leaderboard import Leaderboard, leaderboard
 from dambench.store.runs import Store
 from dambench.store.selection import RULES, Course, RunSelection, best, by_rule, selected, selections
@@ -168,6 +169,18 @@ def test_a_method_that_makes_one_set_has_it_under_every_rule(store: Store) -> No
         ("dm", "cross-fitted", "20/30"),
         ("dm", "test-selected", "20"),
     ]
+
+
+def test_the_list_of_runs_has_the_accuracy_that_validation_chose_beside_the_last(store: Store) -> None:
+    _add(store, COURSE)
+    _add(store, {0: [(0.5, 0.6), (0.6, 0.7)]}, method="random")
+    numbers = [row["number"] for row in store.query("select number from runs order by number")]
+    chosen, one_set = (listing.page(store, numbers)[number] for number in numbers)
+    assert chosen.accuracy is not None
+    assert chosen.validated is not None
+    assert chosen.accuracy.std == pytest.approx(0.02 / 2**0.5)  # of iteration 30
+    assert chosen.validated.std == pytest.approx(0.10 / 2**0.5)  # of iteration 10
+    assert one_set.validated is None
 
 
 def test_an_iteration_of_which_a_network_is_missing_does_not_compete() -> None:

@@ -123,6 +123,9 @@ COLUMNS: dict[str, RunColumn] = {
     "begun": RunColumn(
         "BEGUN (UTC)", "when it was entered", lambda row: display(row.created_at)[:16].replace("T", " ")
     ),
+    "validated": RunColumn(
+        "BY VALIDATION", "accuracy of the set that validation chose", lambda row: percent(row.validated)
+    ),
 }  # fmt: skip
 
 SORTED_AS = {"of": "step", "begun": "age"}
