@@ -108,6 +108,7 @@ def test_an_accuracy_is_that_of_a_network_trained_by_hand_and_shown_the_held_out
         assert rows(of, SMALLER)[name][f"{arm}_accuracy"] == pytest.approx(hits.double().mean().item())
 
 
+@pytest.mark.slow
 def test_the_test_images_are_never_looked_at(home: Path) -> None:
     other = real_set(CARD, seed=9)
     first = rows(context(), SMALLER)
@@ -302,6 +303,7 @@ def test_other_epochs_drop_the_rate_after_the_same_share_of_them() -> None:
     assert with_epochs(PRESETS["dsa-dm"], 1, 1).synthetic.drops == ()
 
 
+@pytest.mark.slow
 def test_the_whole_set_is_compared_with_the_reference_alone() -> None:
     of = context()
     whole = replace(of, synthetic=problem().whole_set())
@@ -309,6 +311,7 @@ def test_the_whole_set_is_compared_with_the_reference_alone() -> None:
     assert [name for name in found if not name.startswith("convnet")] == ["set", "ceiling"]
 
 
+@pytest.mark.slow
 def test_a_part_of_the_real_images_can_be_the_reference(trainings: list[int]) -> None:
     rows(context(), nas.Options(networks=6, baselines=False, reference_images=30))
     assert sorted(set(trainings)) == [15, 30]
@@ -329,6 +332,7 @@ def test_what_cannot_be_ranked_is_refused_in_a_sentence(of: dict[str, Any], opti
     assert reason in str(refused.value)
 
 
+@pytest.mark.slow
 def test_the_random_search_ranks_networks_of_its_own() -> None:
     found = rows(context(), nas.Options(space="random-search", baselines=False))
     assert sum(name.startswith("searchnet") for name in found) == 5

@@ -25,7 +25,7 @@ def test_the_name_of_each_convnet_is_that_of_the_network_that_it_says() -> None:
         assert [getattr(options, axis) for axis in member._fields] == list(member)
 
 
-@pytest.mark.parametrize(("width", "count"), [(64, 36), (256, 72), (256, 180)])
+@pytest.mark.parametrize(("width", "count"), [(64, 36), (256, 72)])
 def test_in_a_sample_each_value_of_an_axis_is_about_as_frequent_as_any_other(width: int, count: int) -> None:
     members = convnets(width)
     sample = stratified(members, count, seed=1)
