@@ -189,7 +189,7 @@ def import_(
     given: dict[str, Any],
     as_json: Json = False,
 ) -> None:
-    """Keep experts that were trained elsewhere, to be followed by mtt, datm and pad."""
+    """Keep experts that were trained elsewhere, to be followed by mtt, ftd, datm and pad."""
     chosen = named("preprocessing", preprocessing, config.PREPROCESSINGS)
     groups = _settings(settings or [])
     if groups[""] or groups["gsam"] or groups["schedule"]:

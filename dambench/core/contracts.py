@@ -119,6 +119,8 @@ class Method(Contract):
     BatchNorm, and it heeds `problem.ranks`: then several processes can share a run."""
     TEACHES: bool = False
     """Whether its sets may name a teacher, whose labels a protocol may take; `names_teacher` says when."""
+    PLAIN_PIXELS: bool = False
+    """Whether it learns pixels from black to white, which whitened images have not."""
     RECIPES: tuple[Recipe, ...] = ()
     """Published settings. The first one called `default` that fits stands below what is asked for."""
 

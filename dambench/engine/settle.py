@@ -111,6 +111,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     _check_ipc(chosen.ipc, card, held_out)
     chosen, preprocessing = _settle_files(chosen, card, held_out)
     _check_factor(getattr(chosen.options, "factor", 1), preprocessing, card)
+    _check_pixels(chosen.method, preprocessing)
     if preprocessing == "zca":
         with about("preprocessing"):
             datasets.whitening(card, say, held_out)
@@ -253,6 +254,15 @@ def _check_factor(factor: int, preprocessing: PreprocessingName, card: DataCard)
         fault = "tiles of whitened images are no images: it takes --preprocessing mean/std"
     if fault:
         raise BadInput(f"A set of factor {factor} was asked for, but {fault}.", field="method.factor")
+
+
+def _check_pixels(method: Method, preprocessing: PreprocessingName) -> None:
+    if method.PLAIN_PIXELS and preprocessing == "zca":
+        raise BadInput(
+            f"{method.name} learns pixels from black to white, and whitened ones have no such range: it takes "
+            "--preprocessing mean/std.",
+            field="preprocessing",
+        )
 
 
 def _settle_files(

@@ -34,6 +34,7 @@ from dambench.matching.pretrained import (
 from dambench.training.problem import Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2406.01063"
+PLAIN_PIXELS = True
 SUMS_OVER_CLASSES = True
 
 

@@ -32,6 +32,7 @@ from dambench.matching.pretrained import BRIEF, DIGITS, Point, PretrainedMatchin
 from dambench.training.problem import Network, Notice, Problem, State, Step
 
 SUMS_OVER_CLASSES = True
+PLAIN_PIXELS = True
 
 
 class Options(pretrained.PretrainedOptions, frozen=True):

@@ -36,6 +36,7 @@ PAPER = "https://arxiv.org/abs/2312.15927"
 EXPONENTS = (-2, -1, 0, 1, 2)
 
 SUMS_OVER_CLASSES = True
+PLAIN_PIXELS = True
 
 
 class Options(MosaicOptions, frozen=True):

@@ -53,6 +53,7 @@ LEAST = 1e-12
 LEAST_SQUARE = 1e-24
 
 SUMS_OVER_CLASSES = True
+PLAIN_PIXELS = True
 
 
 class Options(pretrained.PretrainedOptions, frozen=True):

@@ -32,6 +32,7 @@ from dambench.training.problem import Network, Notice, Problem, State, Step
 
 PAPER = "https://arxiv.org/abs/2306.13092"
 TEACHES = True
+PLAIN_PIXELS = True
 REDUCED_PRECISION = False
 
 

@@ -31,6 +31,7 @@ from dambench.matching.pretrained import (
 from dambench.training.problem import Notice, Problem, State, Step
 
 SUMS_OVER_CLASSES = True
+PLAIN_PIXELS = True
 
 
 class Options(pretrained.PretrainedOptions, frozen=True):

@@ -205,3 +205,11 @@ def test_a_run_under_its_protocol_is_taught_by_its_teacher(
     assert run_cli([*words, "--network", "convnet-d1-w4-bn", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert (made["state"], made["n"]) == ("finished", 1)
+
+
+@pytest.mark.parametrize("method", ["sre2l", "dance"])
+def test_whitened_images_are_refused_before_a_run_begins(method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "--headless", "--method", method, "--dataset", "digits", "--ipc", "1", "--preprocessing", "zca"]
+    words += ["--set", "method.factor=1"] if method == "dance" else []
+    assert run_cli([*words, "--device", "cpu"]) == 2
+    assert f"{method} learns pixels from black to white" in capsys.readouterr().err
