@@ -64,6 +64,9 @@ ANSI_ON_LIGHT = TerminalTheme(
 ANEW = 5.0
 """Seconds between two times that a place is read anew because of faults."""
 
+IDLE = 3.0
+"""Seconds between two notes that a key does nothing: a paste is many keys."""
+
 OURS = Path(dambench.__file__).parent
 
 TEXTUALS = {binding.action for binding in Binding.make_bindings(Screen.BINDINGS)}
@@ -139,6 +142,7 @@ class DambenchApp(App[None]):
         """When a place last was, because of a fault."""
         self.ansi_theme_light = ANSI_ON_LIGHT
         self._first_run = run
+        self._idle_said = -IDLE
         self._server = os.getppid()
         """The process that serves this console to a browser, if one does."""
         if not self.options.colour:
@@ -296,6 +300,35 @@ class DambenchApp(App[None]):
     def action_new(self) -> None:
         """Ask for a new run."""
         self.new_run()
+
+    async def _check_bindings(self, key: str, priority: bool = False) -> bool:
+        done = await super()._check_bindings(key, priority)
+        if not (done or priority):
+            self._say_idle(key)
+        return done
+
+    def _say_idle(self, key: str) -> None:
+        """Say that a key does nothing in the place in front, unless it moves about or is typed."""
+        now = time.monotonic()
+        if (
+            isinstance(self.screen, MainScreen)
+            and not isinstance(self.focused, Input | TextArea)
+            and (character := keys.character(key))
+            and now - self._idle_said >= IDLE
+        ):
+            self._idle_said = now
+            self.say(f"{character} does nothing in {self.screen.NAME}: {self._key('help', '?')} lists the keys.")
+
+    def _key(self, name: str, usual: str) -> str:
+        """The key for something that can be done everywhere."""
+        return dict(self.options.keys).get(f"{keys.EVERYWHERE}.{name}", usual)
+
+    def action_help_quit(self) -> None:
+        """Ctrl+C, which stops a program elsewhere."""
+        self.say(
+            f"ctrl+c stops nothing here: {self._key('quit', 'q')} quits, and runs go on without the console; x "
+            "stops the run in front."
+        )
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """In the form there is nothing new to ask for; where something is typed, a number is a character."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from textual.binding import Binding, BindingType
-from textual.keys import KEY_NAME_REPLACEMENTS, Keys
+from textual.keys import KEY_NAME_REPLACEMENTS, KEY_TO_UNICODE_NAME, REPLACED_KEYS, Keys
 
 from dambench.core.errors import BadInput, unknown
 
@@ -109,6 +109,11 @@ def _long_names(keys: str) -> list[str]:
     return [_long(key.strip()) for key in keys.split(",")]
 
 
+def character(key: str) -> str:
+    """The character that a key types, by the name that Textual gives it; empty: none."""
+    return key if len(key) == 1 else _character(REPLACED_KEYS.get(key, key))
+
+
 def _is_key(key: str) -> bool:
     *modifiers, last = key.split("+") if len(key) > 1 else [key]
     if not set(modifiers) <= {"ctrl", "shift", "alt"}:
@@ -119,7 +124,7 @@ def _is_key(key: str) -> bool:
 def _character(name: str) -> str:
     """The character of a name such as `question_mark`; empty: there is none."""
     try:
-        character = unicodedata.lookup(name.replace("_", " "))
+        character = unicodedata.lookup(KEY_TO_UNICODE_NAME.get(name, name.replace("_", " ")))
     except KeyError:
         return ""
     return character if character.isprintable() else ""

@@ -181,6 +181,13 @@ def sharing_line(count: int) -> str:
     return f"{count} finished run{'s have' if count > 1 else ' has'} this protocol: one table with this one."
 
 
+def no_gpu_line(trouble: str) -> str:
+    """The line where there is no GPU to compute on. Most machines have none, and nothing is wrong with them."""
+    if trouble in (monitor.NO_LIBRARY, monitor.NO_GPU):
+        return "none: runs are on the CPU (`dambench doctor` says why)"
+    return trouble
+
+
 def gpu_lines(cards: Sequence[monitor.Glance], runs: dict[int, str]) -> list[str]:
     """Lines on the GPUs and on who uses them.
 

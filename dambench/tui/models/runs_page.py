@@ -21,6 +21,8 @@ from dambench.tui.models.columns import bars, figure, memory, percent, spark
 PAGE = 100
 """Runs that are read around the cursor."""
 
+ABOUT = "dambench compares ways to condense a dataset into a few images per class."
+
 FIRST = "dambench run --detach --method dm --dataset digits --ipc 1 --seeds 0-2"
 
 

@@ -44,6 +44,7 @@ from dambench.tui.models.preflight import (
     brief,
     field_notes,
     gpu_lines,
+    no_gpu_line,
     preflight_lines,
     read_outlook,
     sharing_line,
@@ -335,7 +336,7 @@ class NewRunScreen(Resilient, Screen[None]):
         with suppress(Exception), closing(Store.open(self.console_app.path)) as store:
             alive = [row for row in store.unfinished() if row.state == "running"]
             runs = {row.pid: row.id for row in alive if processes.is_here(row)}
-        self.post_message(GpusRead(gpu_lines(cards, runs) if cards else [trouble], len(cards)))
+        self.post_message(GpusRead(gpu_lines(cards, runs) if cards else [no_gpu_line(trouble)], len(cards)))
 
     def on_gpus_read(self, message: GpusRead) -> None:
         self._cards = message.lines

@@ -1,6 +1,7 @@
 """Runs: all runs of the database, a line each; the one under the cursor at a glance; and what can be done with them."""
 
 import json
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ from dambench.tui.feed import Question
 from dambench.tui.main_screen import MainScreen
 from dambench.tui.models.columns import COLUMNS, SORTED_AS, markdown_table, plain, usual
 from dambench.tui.models.runs_page import (
+    ABOUT,
     FIRST,
     RunsPage,
     RunsQuery,
@@ -186,6 +188,7 @@ class RunsScreen(run_actions.RunActionsScreen):
                 f"No run is meant by the filter {display(self._filter.text)!r}.\n\nesc   clear it\n/     change it"
             )
         else:
+            self._welcome(page)
             self.remove_class("-empty")
             if self.focused is None:  # it was hidden
                 self.call_after_refresh(self.set_focus, self.table)
@@ -201,6 +204,17 @@ class RunsScreen(run_actions.RunActionsScreen):
             self.ask()  # the run under the cursor has gone from the list
         return True
 
+    def _welcome(self, page: RunsPage) -> None:
+        """Say once where these runs come from, to somebody who has made none of them."""
+        if not self.console_app.settings.get("runs.welcomed", False):
+            self.console_app.settings.set("runs.welcomed", True)
+            here = socket.gethostname()
+            if all(row.host != here for row in page.rows.values()):
+                self.console_app.say(
+                    "These runs were made on another machine: the ledger that comes with dambench, or a colleague's. n "
+                    "begins one of yours, 3 compares them, ? lists the keys."
+                )
+
     def _unmark_gone(self, page: RunsPage) -> None:
         marks = self.table.marks
         if marks:
@@ -212,7 +226,9 @@ class RunsScreen(run_actions.RunActionsScreen):
 
     def _empty(self, text: str, *, first: bool = False) -> None:
         if first:
-            text += f"\n\nn     start one (handwritten digits, no download, seconds on a CPU)\nor    {FIRST}"
+            text = (
+                f"{ABOUT}\n{text}\n\nn     start one (handwritten digits, no download, seconds on a CPU)\nor    {FIRST}"
+            )
         self.query_one("#empty", Static).update(Text(self._signs(text)))
         self.add_class("-empty")
 
