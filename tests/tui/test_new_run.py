@@ -343,6 +343,7 @@ def test_a_console_that_only_looks_starts_and_measures_nothing(path: Path, monke
 
     async def scene(pilot: Pilot[None]) -> None:
         await _opened(pilot)
+        said.clear()  # who opens a console for the first time is told where the runs come from
         await pilot.press("ctrl+r", "ctrl+t")
         await until(pilot, lambda: len(said) == 2)
         assert set(said) == {"This console only looks (--readonly)."}

@@ -511,6 +511,7 @@ class NewRunScreen(Resilient, Screen[None]):
         command = Text("same as  ", "bold")
         command.append(display(request.command(self.form), 1000), "")
         self._lines["command"].update(command)
+        self.call_after_refresh(self._see_focused)
 
     def _hint(self) -> None:
         """About the field in front."""
@@ -569,8 +570,12 @@ class NewRunScreen(Resilient, Screen[None]):
             text.append(f"{display(sentence, 300)}\n", "")
         text.rstrip()
         pane.update(text)
-        if self.focused is not None:  # the form above may be lower by a line now
-            self.call_after_refresh(self.focused.scroll_visible, animate=False)
+        self.call_after_refresh(self._see_focused)
+
+    def _see_focused(self) -> None:
+        """Scroll to the field in front: the form may be lower by a line than it was."""
+        if self.focused is not None:
+            self.focused.scroll_visible(animate=False)
 
     def on_resize(self) -> None:
         self.set_class(self.size.height < LOW, "low")
