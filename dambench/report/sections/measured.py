@@ -56,6 +56,8 @@ def _part(place: MeasuredPlace) -> Part:
         lines.append((wording.metric_label(metric), entries))
     head = ["", *(wording.name(["method"], (method,)) for method in methods)]
     notes = [f"Cells are {wording.SHORT}."]
+    if any(cell.unit == "network" for cells in place.cells.values() for cell in cells.values()):
+        notes.append(f"{wording.ONLY}: this set only, ± is over its networks.")
     if lower := [metric for metric in place.metrics if metric.better == "lower"]:
         named = [wording.metric_label(metric) for metric in lower if metric.unit != "seconds"]
         times = ["all seconds"] if len(named) < len(lower) else []
