@@ -18,8 +18,8 @@ from dambench.core.units import duration
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 MOST_NAMED = 8
 """Rows that a sentence names."""
-PART = 0.01
-"""The share of a budget that may be spent on measuring what no past run tells."""
+PART, LEAST, MOST = 0.05, 60.0, 600.0
+"""The share of a budget that may be spent on measuring what no past run tells; seconds, at least and at most."""
 SHARE = 0.6
 """The part of the measuring that is of the usual recipes; the rest is of shorter ones."""
 
@@ -39,6 +39,11 @@ def seconds_of(text: str) -> float:
     if not whole or not seconds > 0:
         raise BadInput(f"--budget {display(text, 40)!r} is no time: 45m, 8h or 1d12h are.")
     return seconds
+
+
+def patience_of(budget: float) -> float:
+    """Seconds that may be spent on measuring, of a budget that is then worked on."""
+    return min(MOST, max(LEAST, PART * budget))
 
 
 @dataclass

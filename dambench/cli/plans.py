@@ -69,11 +69,18 @@ class PlannedRun:
         return 0
 
 
-def plan(grid: Sweep, path: Path, prepare: Callable[[str], None] | None, patience: float = 0.0) -> list[PlannedRun]:
+def plan(
+    grid: Sweep,
+    path: Path,
+    prepare: Callable[[str], None] | None,
+    patience: float = 0.0,
+    left_out: list[str] | None = None,
+) -> list[PlannedRun]:
     """Look up how each run of a sweep stands.
 
     Args:
         prepare: hears what takes long when data are prepared; None: they are not.
+        left_out: gets a sentence for each row of a suite that the user's data have too few images for.
         patience: seconds that steps of runs are measured of whose kind none is known; 0: none are.
 
     Raises:
@@ -81,10 +88,19 @@ def plan(grid: Sweep, path: Path, prepare: Callable[[str], None] | None, patienc
     """
     settled: dict[str, Job | None] = {}
     planned: dict[str, PlannedRun] = {}
+    unfit: dict[str, BadInput] = {}
     for point in grid.points:
         key = json.dumps(grids.file_of(point.request) | {"seed": 0}, sort_keys=True)
+        if key in unfit:
+            continue
         if key not in settled:
-            settled[key] = _settled(point, prepare, of_grid=bool(grid.name))
+            try:
+                settled[key] = _settled(point, prepare, of=grid.prefix if grid.name else "")
+            except BadInput as error:
+                if left_out is None or error.field != "ipc" or grid.prefix != grids.SUITE_TAG:
+                    raise
+                unfit[key] = error
+                continue
         job = settled[key]
         if job is None:
             planned[str(len(planned))] = PlannedRun(point, "data not prepared")
@@ -93,6 +109,10 @@ def plan(grid: Sweep, path: Path, prepare: Callable[[str], None] | None, patienc
         # Two combinations may be one run, where a method has no use for what differs.
         sha256 = job.config.sha256
         planned.setdefault(f"{sha256} {job.card.sha256}", SettledRun(point, "new", job=job, sha256=sha256, kind=key))
+    if left_out is not None:
+        left_out += dict.fromkeys(str(error).partition(" cannot be: ")[2] or str(error) for error in unfit.values())
+    if unfit and not planned:
+        raise next(iter(unfit.values()))
     found = [one for one in planned.values() if isinstance(one, SettledRun)]
     _share(found)
     if stored.exists(path):
@@ -154,7 +174,7 @@ class NamedRecipes:
                 if key not in jobs:
                     jobs[key] = None
                     with suppress(BadInput):  # what the run asks for does not go with this recipe
-                        jobs[key] = _settled(point, None, of_grid=False)
+                        jobs[key] = _settled(point, None, of="")
                 if (job := jobs[key]) is not None:
                     seeded = job.with_seed(one.point.seed)
                     made = SettledRun(point, "new", job=seeded, sha256=seeded.config.sha256, kind=key)
@@ -218,7 +238,12 @@ class SettledRun(PlannedRun):
         return self.job.config.iterations
 
 
-def _settled(point: Point, prepare: Callable[[str], None] | None, *, of_grid: bool) -> "Job | None":
+def _settled(point: Point, prepare: Callable[[str], None] | None, *, of: str) -> "Job | None":
+    """A run as it would be; None: its data are not prepared.
+
+    Args:
+        of: what the tag of its sweep or suite begins with; empty: it is of none.
+    """
     from dambench import engine
 
     def stop(text: str) -> NoReturn:
@@ -230,10 +255,11 @@ def _settled(point: Point, prepare: Callable[[str], None] | None, *, of_grid: bo
     except _NotPrepared:
         return None
     except BadInput as error:
-        if not of_grid:
+        if not of:
             raise
         said = f"The run with {named(point) or 'these settings'} cannot be: {error}"
-        raise BadInput(f"{said} A rule under [[skip]] of a sweep's file leaves it out.") from None
+        rule = " A rule under [[skip]] of a sweep's file leaves it out." if of == grids.TAG else ""
+        raise BadInput(said + rule, field=error.field) from None
 
 
 def look_up(store: Store, planned: Sequence[SettledRun]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 from typer import Argument
 
 from dambench.cli import estimates, plans
-from dambench.cli.budget import PART, SHARE, Fitting, fit, seconds_of
+from dambench.cli.budget import SHARE, Fitting, fit, patience_of, seconds_of
 from dambench.cli.executors import DEFAULT, Chosen, executor_options
 from dambench.cli.options import Budget, Db, Devices, DryRun, Hook, Json, OnlyQueue, Retry
 from dambench.cli.output import say
@@ -70,11 +70,13 @@ def make(grid: Sweep, path: Path, asked: Asked, as_json: bool) -> int:
     """
     began, budget = time.monotonic(), seconds_of(asked.budget) if asked.budget else 0.0
     with foreground() as here:
-        patience = max(estimates.PATIENCE, PART * budget) if budget and not asked.dry_run else estimates.PATIENCE
+        patience = estimates.PATIENCE if asked.dry_run or not budget else patience_of(budget)
         share = SHARE if budget else 1.0 if asked.dry_run else 0.0
-        planned = plans.plan(grid, path, None if asked.dry_run else here.watch.say, share * patience)
+        unfit: list[str] = []
+        planned = plans.plan(grid, path, None if asked.dry_run else here.watch.say, share * patience, unfit)
         fitting = _fitting(planned, path, asked, budget, (1 - share) * patience) if budget else None
         notes = [f"rule {number} of [[skip]] leaves nothing out" for number in grid.idle_rules]
+        notes += [f"left out: {sentence}" for sentence in unfit]
         if as_json and asked.dry_run:
             print(json.dumps(plans.as_json(grid, planned, notes, fitting.sentences() if fitting else None)))
             return 0

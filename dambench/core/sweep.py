@@ -163,11 +163,12 @@ def shipped() -> dict[str, str]:
     return found
 
 
-def suite(name: str, data: str = "") -> Sweep:
+def suite(name: str, data: str = "", options: Mapping[str, Any] | None = None) -> Sweep:
     """A suite that comes with dambench: the runs of a whole table.
 
     Args:
         data: the user's own folder or .npz file, for the suite `mine`.
+        options: of the dataset, as `split`, for the suite `mine`.
 
     Raises:
         BadInput: there is none of that name, or it needs data of the user's, or has its own.
@@ -179,7 +180,10 @@ def suite(name: str, data: str = "") -> Sweep:
     if fields.pop("own_data", False):
         if not data:
             raise BadInput(f"The suite {name} is of your own images: --data says which folder or .npz file.")
-        fields["run"]["dataset"] = "arrays" if data.lower().endswith(".npz") else "folder"
+        kind = "arrays" if data.lower().endswith(".npz") else "folder"
+        fields["run"]["dataset"] = {"name": kind} | dict(options or {})
+    elif options:
+        raise BadInput(f"--set is for the suite of your own images; {name} has its own data.")
     if data:
         fields["run"]["data"] = data
     fields.pop("what")

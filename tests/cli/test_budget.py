@@ -3,7 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dambench.cli.app import run_cli
 from dambench.cli.budget import Fitting, fit, seconds_of
@@ -148,3 +150,34 @@ def test_a_sweep_takes_what_fits_and_the_same_command_takes_the_rest(
         assert run_cli(["sweep", "tiny.toml", "--budget", "1h"]) == 1
     assert "The budget was over before 6 runs could begin" in capsys.readouterr().err
     assert printed(capsys, "queue", "list")["counts"] == {"dropped": 6, "finished": 4}
+
+
+def _images(folder: Path, part: str, count: int) -> None:
+    random = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        place = folder / part / name
+        place.mkdir(parents=True)
+        for number in range(count):
+            image = Image.fromarray(random.integers(0, 256, (9, 11, 3), dtype=np.uint8))
+            image.save(place / f"{number}.png")
+
+
+def test_the_suite_of_own_images_leaves_out_what_they_are_too_few_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    _images(tmp_path / "pets", "train", 4)
+    _images(tmp_path / "pets", "test", 2)
+    queued = printed(capsys, "suite", "mine", "--data", "pets", "--dry-run")
+    assert {run["standing"] for run in queued["runs"]} == {"data not prepared"}
+    assert run_cli(["suite", "mine", "--data", "pets", "--queue"]) == 0
+    said = capsys.readouterr().err
+    assert "note: left out: --ipc 10 is too many: class 'cats' of pets has 4 training images." in said
+    assert "25 runs queued" in said
+    _images(tmp_path / "flat", "", 5)
+    assert run_cli(["suite", "mine", "--data", "flat", "--queue"]) == 2
+    said = capsys.readouterr().err
+    assert "--set dataset.split=0.2" in said
+    assert "[[skip]]" not in said
+    assert run_cli(["suite", "mine", "--data", "flat", "--set", "dataset.split=0.2", "--queue"]) == 0
+    assert run_cli(["suite", "digits", "--set", "dataset.split=0.2", "--dry-run"]) == 2
+    assert "digits has its own data" in capsys.readouterr().err
