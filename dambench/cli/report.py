@@ -8,6 +8,7 @@ from typer import Option
 from dambench.cli.options import Db, Filter, NamesFile
 from dambench.cli.output import say
 from dambench.cli.store import open_store
+from dambench.core import collection
 from dambench.core.errors import BadInput, named
 from dambench.report import format_of, names, read_sections, render, write
 from dambench.report.sections import SECTIONS, usual
@@ -19,6 +20,7 @@ from dambench.store.measured import measured
 from dambench.store.metrics import ACCURACY, find_metric
 
 
+@collection.paused()
 def report(
     rows: Annotated[str, Option(help="What rows stand for: method, dataset, ipc, network, protocol.")] = "method",
     columns: Annotated[str, Option(help="What columns stand for.")] = "dataset,ipc",

@@ -19,9 +19,11 @@ def display(text: str, limit: int = 200) -> str:
         limit: longer text is cut and ends in an ellipsis.
     """
     flat = " ".join(text.split()) if not text.isprintable() else text
-    safe = "".join(
-        _REPLACEMENT if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} else c for c in flat
-    )
+    safe = flat
+    if not (flat.isascii() and flat.isprintable()):
+        safe = "".join(
+            _REPLACEMENT if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} else c for c in flat
+        )
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 

@@ -286,19 +286,15 @@ def is_result(score: Score) -> bool:
 
 
 def place_of(score: Score) -> Place:
-    return _place(
-        score.dataset_sha256, score.network, score.protocol, score.tested, held_out_of(score.settings), score.teacher
-    )
+    return _place(score.dataset_sha256, score.network, score.protocol, score.tested, score.teacher, score.settings)
 
 
-_place = lru_cache(maxsize=MOST_KINDS)(Place)
-"""Thousands of scores are of one place."""
-
-
-@lru_cache(maxsize=MOST_KINDS)
-def held_out_of(settings: str) -> str:
-    """Whether a set was made without validation images, as `Place` has it, by the settings of its score."""
-    return str(json.loads(settings)[2].get("held out", ""))
+@lru_cache(maxsize=MOST_KINDS)  # thousands of scores are of one place
+def _place(
+    dataset_sha256: str, network: str, protocol: str, tested: tuple[str, ...], teacher: str, settings: str
+) -> Place:
+    held_out = str(json.loads(settings)[2].get("held out", ""))
+    return Place(dataset_sha256, network, protocol, tested, held_out, teacher)
 
 
 EPOCHS_OF_TEACHER = ("teacher_epochs", "epochs")

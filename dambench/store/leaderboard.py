@@ -8,11 +8,13 @@ evaluation network or dataset is ever in the same table unless it has a row or a
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dambench.core import collection
 from dambench.core.errors import unknown
 from dambench.core.hard_labels import left_out
 from dambench.core.protocol import Protocol
@@ -21,11 +23,11 @@ from dambench.store.cells import Cell, CellKey, Key, Score, order
 from dambench.store.costs import MethodCost, costs
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.ranking import missing_seeds, rank
-from dambench.store.row_names import evaluated_runs, method_label
+from dambench.store.row_names import EvaluatedRun, evaluated_runs, method_label
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.store.scores import counted_scores
-from dambench.store.selection import RunSelection, selections
+from dambench.store.selection import RunSelection, known_evaluations, selections
 from dambench.store.set_bytes import SetBytes, set_bytes
 from dambench.store.transfer import CrossArchitecture, cross_architecture
 
@@ -97,7 +99,7 @@ class Leaderboard:
     test_images: dict[str, int] = field(default_factory=dict)
     """Their number, by dataset as tables call it."""
 
-    @property
+    @cached_property
     def scores(self) -> list[Score]:
         """All that the tables hold, each once, in their order."""
         cells = (cell for table in self.tables for cell in table.cells.values())
@@ -112,6 +114,7 @@ class Leaderboard:
         ]
 
 
+@collection.paused()
 def leaderboard(
     store: Store,
     rows: Sequence[str] = ("method",),
@@ -139,7 +142,7 @@ def leaderboard(
         only = f"({only[0]}) and runs.purpose = ''", only[1]
     entries, found, broken = evaluated_runs(store, metric.evaluator, only)
     scores, repeated, unscored, unmeasured = counted_scores(store, entries, found, metric)
-    protocols, sizes, scores = _sized(store, scores)
+    protocols, sizes, scores = _sized(store, scores, entries)
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
     states = {
         row["state"]: row["n"]
@@ -165,7 +168,7 @@ def leaderboard(
         damaged=list(broken.values()),
         repeated=repeated,
         unscored=unscored,
-        selections=selections(store, {score.run for score in scores}, metric),
+        selections=selections(store, {score.run for score in scores}, metric, known_evaluations(entries, found)),
         unmeasured=unmeasured,
         metric=metric,
         set_bytes=sizes,
@@ -173,13 +176,16 @@ def leaderboard(
     )
 
 
-def _sized(store: Store, scores: list[Score]) -> tuple[list[Protocol], dict[str, SetBytes], list[Score]]:
+def _sized(
+    store: Store, scores: list[Score], entries: Sequence[EvaluatedRun]
+) -> tuple[list[Protocol], dict[str, SetBytes], list[Score]]:
     """All protocols, the bytes of the sets, and the scores with what their sets carry beyond their protocol."""
     protocols = [
         msgspec.json.decode(row["definition"], type=Protocol)
         for row in store.query("select definition from protocols order by name, sha256")
     ]
-    sizes = set_bytes(store.query, {score.set_sha256 for score in scores})
+    datasets = {run.number: run.dataset_sha256 for run, _ in entries}
+    sizes = set_bytes(store.query, {score.set_sha256 for score in scores}, datasets)
     return protocols, sizes, _marked(scores, sizes, protocols)
 
 
@@ -209,7 +215,7 @@ def missing_beside(store: Store, run: RunRow) -> list[Missing]:
     # No table is made of them: what differs from what is not the question.
     only = "runs.dataset_sha256 = ? and runs.purpose = ''", [run.dataset_sha256]
     entries, found, _ = evaluated_runs(store, ACCURACY.evaluator, only)
-    scores = _sized(store, counted_scores(store, entries, found, ACCURACY)[0])[2]
+    scores = _sized(store, counted_scores(store, entries, found, ACCURACY)[0], entries)[2]
     baselines = Baselines(scores, ACCURACY, _smallest_classes(store))
     cells = [
         cell
@@ -403,8 +409,8 @@ def _pooled(cells: dict[CellKey, Cell], rows: Sequence[str], columns: Sequence[s
     where: dict[str, list[str]] = {}
     for (row, column), cell in sorted(cells.items(), key=lambda item: [_as_text(part) for part in item[0]]):
         used: dict[str, set[str]] = {}
-        for score in cell.scores:
-            for name, value in score.computed:
+        for computed in dict.fromkeys(score.computed for score in cell.scores):
+            for name, value in computed:
                 used.setdefault(name, set()).add(value)
         axes = zip((*rows, *columns), (*row, *column), strict=True)
         place = " ".join(_named(axis, value) for axis, value in axes if value)

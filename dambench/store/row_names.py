@@ -37,6 +37,7 @@ class FinishedRun(Struct, frozen=True):
     network: str
     """Matched on."""
     protocol: str
+    protocol_sha256: str
     overrides: str
     recipe: str
     copied: str | None
@@ -100,6 +101,26 @@ class SeedMates:
         return tuple(f"{name} {self.traits[name]}" for name in usual if self.traits[name] != usual[name])
 
     @cached_property
+    def one_set(self) -> bool:
+        """Whether their method makes one set only: it has no iterations."""
+        return not self.config["method"].get("options", {}).get("iterations")
+
+    @cached_property
+    def on_the_way(self) -> bool:
+        """Whether sets on the way are evaluated, too."""
+        return bool((self.config.get("evaluate_every") or 0) > 0)
+
+    @cached_property
+    def first(self) -> str:
+        """The first network that they are evaluated on."""
+        return str(self.config["evaluate_on"][0])
+
+    @cached_property
+    def due(self) -> int:
+        """How many of each network they were asked for."""
+        return int(self.config.get("eval_repeats", 1))
+
+    @cached_property
     def words(self) -> tuple[str, ...]:
         """Flags of `dambench run` that another method's run must share, besides protocol and networks."""
         return words_of(self.config)
@@ -140,8 +161,8 @@ def _finished(store: Store, only: tuple[str, Sequence[Any]]) -> list[FinishedRun
     """The finished runs, newest first."""
     rows = store.rows(
         f"""
-        select runs.number, id, seed, method, runs.dataset, dataset_sha256, ipc, network, protocol, overrides, recipe,
-            finals.body, finals.sha256
+        select runs.number, id, seed, method, runs.dataset, dataset_sha256, ipc, network, protocol,
+            protocol_sha256, overrides, recipe, finals.body, finals.sha256
         from runs left join finals on finals.run = runs.number
         where runs.state = 'finished' and runs.deleted_at = '' and {only[0]}
         order by {store.by_age(newest_first=True)}

@@ -31,6 +31,7 @@ def counted_scores(
     is_repeated: dict[str, bool] = {}
     unscored, unmeasured = [], []
     counted_kinds = set()
+    is_of_accuracy = metric.evaluator == ACCURACY.evaluator
     for run, mates in entries:
         final = final_ones.get((run.number, mates.network), [])
         if not final and (run.number, mates.network) in lacking:
@@ -40,7 +41,7 @@ def counted_scores(
         is_due = mates.network in mates.config["evaluate_on"] and metric.evaluator == ACCURACY.evaluator == evaluator
         if not final and not is_due:
             continue
-        due = mates.config.get("eval_repeats", 1) if metric.evaluator == ACCURACY.evaluator else 1
+        due = mates.due if is_of_accuracy else 1
         if len(final) < due:
             unscored.append(
                 f"{mates.network} on the set of {mates.label} on {mates.dataset}{_at(run.ipc)}, seed {run.seed} "
@@ -52,10 +53,10 @@ def counted_scores(
         if kind in counted_kinds:
             continue
         counted_kinds.add(kind)
+        from_seed, data_name = mates.kind not in fixed, mates.config["dataset"]["name"]
         epochs = _epochs(mates) if run.method == "whole" else 0
-        repeats = int(mates.config.get("eval_repeats", 1))
-        counted += [
-            Score(
+        for network in final:
+            score = Score(
                 method=mates.label,
                 dataset=mates.dataset,
                 ipc=run.ipc,
@@ -71,17 +72,16 @@ def counted_scores(
                 source=mates.on_source,
                 tested=mates.tested,
                 computed=mates.computed,
-                data_name=mates.config["dataset"]["name"],
+                data_name=data_name,
                 seed=run.seed,
                 repeat=network.repeat,
-                from_seed=mates.kind not in fixed,
+                from_seed=from_seed,
                 epochs=epochs,
-                repeats=repeats,
+                repeats=mates.due,
                 teacher=mates.teacher,
                 words=mates.words,
             )
-            for network in final
-        ]
+            counted.append(score)
     repeated = [run for run, is_repeated_one in is_repeated.items() if is_repeated_one]
     return counted, repeated, unscored, list(dict.fromkeys(unmeasured))
 

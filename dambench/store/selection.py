@@ -18,14 +18,16 @@ A method without iterations makes one set, which every rule selects. Within one 
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from msgspec import structs
 
 from dambench.store.cells import Cell, Score
+from dambench.store.final_scores import FinalScore, FinalScores
 from dambench.store.metrics import ACCURACY, MetricRow
+from dambench.store.row_names import EvaluatedRun
 from dambench.store.runs import Store
 from dambench.store.statistics import mean
 from dambench.store.tuning import OBJECTIVE
@@ -111,25 +113,56 @@ class RunSelection:
         return values if values and len(values) == len(chosen) else None
 
 
-def selections(store: Store, runs: Collection[str], metric: MetricRow = ACCURACY) -> dict[str, RunSelection]:
-    """What the rules select of those runs that have sets to select from, and of those that make one set only."""
+class Evaluations(NamedTuple):
+    """What a finished run was asked for, and its scores, if none is of a set on its way."""
+
+    one_set: bool
+    first: str
+    due: int
+    protocol_sha256: str
+    scores: Sequence[FinalScore] | None
+    """By trained networks; None: they are in the tables."""
+
+
+def known_evaluations(entries: Sequence[EvaluatedRun], found: Mapping[int, FinalScores]) -> dict[str, Evaluations]:
+    """Those of the runs that have sets to select from, and of those that make one set only, by id."""
+    known: dict[str, Evaluations] = {}
+    for run, mates in entries:
+        of_run = found[run.number]
+        if of_run.made or not (mates.one_set or mates.on_the_way):
+            continue
+        are_all = of_run.trained == sum(map(len, of_run.scores.values()))
+        scores = of_run.scores.get(ACCURACY.evaluator, ()) if are_all else None
+        known[run.id] = Evaluations(mates.one_set, mates.first, mates.due, run.protocol_sha256, scores)
+    return known
+
+
+def selections(
+    store: Store, runs: Collection[str], metric: MetricRow = ACCURACY, known: Mapping[str, Evaluations] | None = None
+) -> dict[str, RunSelection]:
+    """What the rules select of those runs that have sets to select from, and of those that make one set only.
+
+    Args:
+        known: of all of these runs, as `known_evaluations` has it; None: it is read.
+    """
     if metric.evaluator != ACCURACY.evaluator:
         return {}
+    if known is None:
+        known = _read(store, runs)
+    elif metric.name.startswith("class_"):  # of which there are no copies
+        known = {run: one._replace(scores=None) for run, one in known.items()}
     found: dict[str, RunSelection] = {}
-    due: dict[str, int] = {}
-    for row in store.query(
-        """
-        select id, coalesce(json_extract(config, '$.method.options.iterations'), 0) as iterations,
-            json_extract(config, '$.evaluate_on[0]') as first,
-            coalesce(json_extract(config, '$.eval_repeats'), 1) as due
-        from runs where state = 'finished' and id in (select value from json_each(?))
-            and coalesce(json_extract(config, '$.where.made'), '') = ''
-            and (iterations = 0 or coalesce(json_extract(config, '$.evaluate_every'), 0) > 0)
-        """,
-        json.dumps(list(runs)),
-    ):
-        found[row["id"]] = RunSelection(not row["iterations"], row["first"], {})
-        due[row["id"]] = row["due"]
+    for run in runs:
+        if run in known:
+            found[run] = RunSelection(known[run].one_set, known[run].first, {})
+    shown = {"accuracy", OBJECTIVE, metric.name}
+    for run, selection in found.items():
+        for score in known[run].scores or ():
+            if score.protocol_sha256 == known[run].protocol_sha256:
+                for name in shown & score.finite.keys():
+                    at = score.subject, score.iteration, score.repeat
+                    _add(selection, known[run].due, metric, at, name, score.finite[name], is_final=True)
+    rest = [run for run in found if known[run].scores is None]
     for row in store.query(
         """
         select runs.id, iteration, subject, repeat, final, metric, value
@@ -141,25 +174,60 @@ def selections(store: Store, runs: Collection[str], metric: MetricRow = ACCURACY
         """,
         OBJECTIVE,
         metric.name,
-        json.dumps(list(found)),
+        json.dumps(rest),
     ):
-        _add(found[row["id"]], row, due[row["id"]], metric)
+        at = row["subject"], row["iteration"], row["repeat"]
+        due = known[row["id"]].due
+        _add(found[row["id"]], due, metric, at, row["metric"], row["value"], is_final=bool(row["final"]))
     return {run: selection for run, selection in found.items() if selection.courses}
 
 
-def _add(selection: RunSelection, row: Mapping[str, Any], due: int, metric: MetricRow) -> None:
+def _read(store: Store, runs: Collection[str]) -> dict[str, Evaluations]:
+    rows = store.query(
+        """
+        select id, coalesce(json_extract(config, '$.method.options.iterations'), 0) as iterations,
+            json_extract(config, '$.evaluate_on[0]') as first, protocol_sha256,
+            coalesce(json_extract(config, '$.eval_repeats'), 1) as due
+        from runs where state = 'finished' and id in (select value from json_each(?))
+            and coalesce(json_extract(config, '$.where.made'), '') = ''
+            and (iterations = 0 or coalesce(json_extract(config, '$.evaluate_every'), 0) > 0)
+        """,
+        json.dumps(list(runs)),
+    )
+    return {
+        row["id"]: Evaluations(not row["iterations"], row["first"], row["due"], row["protocol_sha256"], None)
+        for row in rows
+    }
+
+
+def _add(
+    selection: RunSelection,
+    due: int,
+    metric: MetricRow,
+    at: tuple[str, int, int],
+    name: str,
+    value: float,
+    *,
+    is_final: bool,
+) -> None:
+    """Add a value of a network.
+
+    Args:
+        at: the network, the iteration and the repeat.
+    """
+    subject, iteration, repeat = at
     courses = selection.courses
     assert isinstance(courses, dict)
-    course = courses.setdefault(row["subject"], Course(due))
-    if row["final"]:
-        course.final = row["iteration"]
-    for name, values in (
-        ("accuracy", course.accuracy),
-        (OBJECTIVE, course.validation),
-        (metric.name, course.shown),
-    ):
-        if row["metric"] == name:
-            values.setdefault(row["iteration"], {})[row["repeat"]] = row["value"]
+    if (course := courses.get(subject)) is None:
+        course = courses[subject] = Course(due)
+    if is_final:
+        course.final = iteration
+    if name == "accuracy":
+        course.accuracy.setdefault(iteration, {})[repeat] = value
+    if name == OBJECTIVE:
+        course.validation.setdefault(iteration, {})[repeat] = value
+    if name == metric.name:
+        course.shown.setdefault(iteration, {})[repeat] = value
 
 
 def selected(cell: Cell, rule: Rule, found: Mapping[str, RunSelection]) -> Cell | None:

@@ -70,11 +70,11 @@ class Sample:
             return tuple(value for networks in self.sets for value in networks)
         return tuple(mean(networks) for networks in self.sets)
 
-    @property
+    @cached_property
     def networks(self) -> int:
         return sum(map(len, self.sets))
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """Mean of the set means, or of the networks where those are the unit. nan: a value is not finite."""
         return mean(self.values)
@@ -93,6 +93,16 @@ class Sample:
     def enough(self) -> bool:
         """Whether there is a claim to make."""
         return len(self.values) >= ENOUGH
+
+    @cached_property
+    def by_seed(self) -> dict[int, dict[int, float]]:
+        """The values by seed and number of the network, where there is something to pair sets by."""
+        return _by_seed(self)
+
+    @cached_property
+    def differences(self) -> "dict[int, tuple[Sample, Difference]]":
+        """Those from other samples that were asked for: each is in several sections of a report."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -280,6 +290,13 @@ def difference(a: Sample, b: Sample) -> Difference:
     of each, sets or networks, with `degrees_of_freedom`. Which of the two it is follows from what was run alone.
     Neither is made where one side has fewer than three units, or nothing varies.
     """
+    known = a.differences.get(id(b))
+    if known is None:
+        known = a.differences[id(b)] = b, _difference(a, b)
+    return known[1]
+
+
+def _difference(a: Sample, b: Sample) -> Difference:
     pairs = _pairs(a, b)
     whole = (len(a.sets), len(b.sets)), (a.networks, b.networks)
     reason = next((_too_few(sample) for sample in (a, b) if not sample.enough), "")
@@ -328,7 +345,7 @@ def degrees_of_freedom(parts: Sequence[tuple[float, float]]) -> float:
 
 def _pairs(a: Sample, b: Sample) -> list[tuple[int, list[float], list[float]]]:
     """The seeds that both have, in order, with the values of the networks that both have there."""
-    mine, theirs = _by_seed(a), _by_seed(b)
+    mine, theirs = a.by_seed, b.by_seed
     pairs = []
     for seed in sorted(mine.keys() & theirs.keys()):
         both = sorted(mine[seed].keys() & theirs[seed].keys())
