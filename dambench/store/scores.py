@@ -30,12 +30,15 @@ def counted_scores(
     counted: list[Score] = []
     is_repeated: dict[str, bool] = {}
     unscored, unmeasured = [], []
+    having = {number for number, _ in final_ones}
     counted_kinds = set()
     is_of_accuracy = metric.evaluator == ACCURACY.evaluator
     for run, mates in entries:
         final = final_ones.get((run.number, mates.network), [])
         if not final and (run.number, mates.network) in lacking:
-            unmeasured.append(run.id)
+            # Of an evaluator whose items are of several kinds each has metrics of its own.
+            if metric.evaluator == ACCURACY.evaluator or run.number not in having:
+                unmeasured.append(run.id)
             continue
         evaluator = mates.config.get("evaluator", {}).get("name", ACCURACY.evaluator)
         is_due = mates.network in mates.config["evaluate_on"] and metric.evaluator == ACCURACY.evaluator == evaluator

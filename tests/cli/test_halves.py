@@ -69,6 +69,11 @@ def test_sets_of_halves_are_runs_that_are_made_once_and_are_in_no_table(
     shown = capsys.readouterr().out
     assert made["run"] in shown
     assert not any(row["id"] in shown for row in halves)
+    # What only some of its items have, others do not lack.
+    assert run_cli(["report", "--metric", "privacy.nearer_pixels", "--short"]) == 0
+    shown = capsys.readouterr().out
+    assert "Nearer pixels in %" in shown
+    assert "adds it" not in shown
 
 
 def test_a_sheet_of_pairs_shows_real_images_beside_those_of_a_set(
