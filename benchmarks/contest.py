@@ -38,6 +38,7 @@ NAMES = (
     "testpass",
     "recording",
     "store",
+    "report",
     "queue",
     "ranking",
     "memory",

@@ -1,0 +1,108 @@
+"""How long the report over 10,000 finished runs takes, in seconds of the processor, from the program's start.
+
+The runs are of 81 settings; RUNS in the environment sets another number of them. Beside it, in the same rounds: an
+empty report, which is the start; and the same report of a database without the copies of final scores, which adds up
+the tables themselves, as reports did before there were copies.
+"""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import recording
+from benchmarks.contest import ROOT, Contest, Form, Measure, Results, Scene, middle
+from dambench.core import files
+from dambench.core.events import Finished, Measured, Snapshot
+from dambench.core.files import digest
+from dambench.engine.loop import run
+from dambench.store.records import EventLogged, LogRecord, RunCreated
+from dambench.store.runs import NO_PROCESS, Store
+
+SETTINGS = 81
+
+AT = "2026-01-01T00:00:00.000+00:00"
+
+EMPTY, COPIES, TABLES = "report, no run", "report", "report without copies"
+
+
+# All that this benchmark knows of dambench.
+
+
+@cache
+def filled(runs: int) -> Path:
+    """A database with so many finished runs, each with a set and scores of its own. The first run is a real one."""
+    path = files.home() / f"table-{runs}.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    job = recording.job(Scene("cpu", quick=True))
+    said = list(run(job))
+    with closing(Store.open(path, write=True)) as store:
+        lines: list[LogRecord] = []
+        for number in range(runs):
+            uid, sha256 = f"{number:032x}", digest(str(number).encode())
+            config = msgspec.structs.replace(job.config, seed=number // SETTINGS, ipc=1 + number % SETTINGS)
+            created = RunCreated(
+                uid=uid, id=f"r{number:05}", name="", tags=[], at=AT, config=config, card=job.card, process=NO_PROCESS
+            )
+            lines.append(created)
+            for sequence, event in enumerate(said):
+                if isinstance(event, Snapshot):
+                    event = msgspec.structs.replace(event, sha256=sha256)
+                elif isinstance(event, Finished):
+                    event = msgspec.structs.replace(event, set_sha256=sha256)
+                elif isinstance(event, Measured):
+                    values = event.values | {"accuracy": (number * 7919 % 1000) / 1000}
+                    event = msgspec.structs.replace(event, set_sha256=sha256, values=values)
+                lines.append(EventLogged(uid=uid, attempt=1, sequence=sequence, at=AT, event=event))
+            if len(lines) > 10_000:
+                store.write(lines)
+                lines = []
+        store.write(lines)
+    return path
+
+
+@cache
+def without_copies(path: Path) -> Path:
+    other = path.with_name(f"plain-{path.name}")
+    shutil.copyfile(path, other)
+    with closing(Store.open(other, write=True)) as store:
+        store.db.conn.execute("delete from finals")
+    return other
+
+
+def report(path: Path) -> Measure:
+    """A process of its own; what it took of the processor, user and system together."""
+    command = [sys.executable, "-m", "dambench", "report", "--db", str(path)]
+
+    def measure() -> dict[str, float]:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {"seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+
+    return measure
+
+
+# The contest.
+
+
+def contest(scene: Scene) -> Contest:
+    runs = int(os.environ.get("RUNS", 60 if scene.quick else 10_000))
+    forms: dict[str, Callable[[], Measure]] = {
+        EMPTY: lambda: report(files.home() / "none.db"),
+        COPIES: lambda: report(filled(runs)),
+        TABLES: lambda: report(without_copies(filled(runs))),
+    }
+
+    def figures(results: Results) -> dict[str, float]:
+        found = {f"{name}, seconds of the processor": middle(results, name) for name in forms}
+        return found | {"runs": float(runs)}
+
+    return Contest(tuple(Form(name, prepare) for name, prepare in forms.items()), ((COPIES, TABLES),), figures=figures)
