@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dambench.core import sweep
+from dambench.core import registry, sweep
 from dambench.core.errors import BadInput
 
 PARTS = """
@@ -90,6 +90,20 @@ def test_the_small_table_has_each_method_under_its_papers_protocol() -> None:
         for one in points
         if one.request.choice("method").name == "mtt"
     } == {(dataset, ipc) for dataset in ("mnist", "fashionmnist", "cifar10") for ipc in (1, 10, 50)}
+
+
+def test_the_table_of_today_has_all_methods_but_those_of_others_in_a_useful_order() -> None:
+    points = sweep.suite("today").points
+    assert {one.request.choice("method").name for one in points} == set(registry.names("methods")) - {"imported"}
+    assert [one.seed for one in points] == sorted(one.seed for one in points)
+    others = [one.request.choice("dataset").name for one in points if not one.seed and not _is_baseline(one)]
+    assert others == sorted(others, reverse=True)  # MNIST before CIFAR-10
+    assert {tuple(one.request.evaluate_on or ()) for one in points} == {("convnet-d3-w32",)}
+    assert {one.request.protocol for one in points} == {"brief", "soft"}
+
+
+def _is_baseline(one: sweep.Point) -> bool:
+    return one.request.choice("method").name in ("random", "whole")
 
 
 def test_a_suite_of_own_images_asks_for_them() -> None:
