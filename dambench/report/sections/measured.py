@@ -32,11 +32,16 @@ def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> li
 
 
 def _by_table(places: Sequence[MeasuredPlace]) -> list[list[MeasuredPlace]]:
-    """The places that differ in the subject alone and have the same metrics."""
-    groups: dict[tuple[object, ...], list[MeasuredPlace]] = {}
+    """The places that differ in the subject alone and have the same metrics, or, beside many, some of theirs."""
+    groups: dict[tuple[str | int | None, ...], list[MeasuredPlace]] = {}
     for place in places:
-        key = place.evaluator, place.dataset, place.ipc, place.protocol, tuple(one.name for one in place.metrics)
+        key = (place.evaluator, place.dataset, place.ipc, place.protocol, *(one.name for one in place.metrics))
         groups.setdefault(key, []).append(place)
+    for key in list(groups):  # what has a part of the metrics of many, such as networks that cannot be built
+        for other, many in groups.items():
+            if key[:4] == other[:4] and set(key[4:]) < set(other[4:]) and len(many) > MOST_SUBJECTS:
+                many += groups.pop(key)
+                break
     return list(groups.values())
 
 
