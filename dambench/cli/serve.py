@@ -24,15 +24,15 @@ def serve(
     db: Db = None,
 ) -> None:
     """The console in a browser of this machine, or through ssh -L. It only looks, and needs the token it prints."""
+    path = db or stored.default_path()
+    if path.exists():
+        database.identify(path)
     try:
         from dambench.tui.browser import HOST, BrowserServer
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("aiohttp", "textual_serve"):
             raise
         raise BadInput(f"`dambench serve` needs textual-serve, which is not installed: {INSTALL}") from None
-    path = db or stored.default_path()
-    if path.exists():
-        database.identify(path)
     console = [sys.executable, "-m", "dambench", "--readonly", "--db", str(path.absolute())]
     # The shell becomes the console, which so has the server as its parent.
     command = "exec " + shlex.join(["env", f"{SERVED}=1", "TEXTUAL_FPS=30", "TEXTUAL_ANIMATIONS=none", *console])

@@ -110,8 +110,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     held_out, hold_out_notes = _settle_hold_out(protocol, chosen, card)
     _check_ipc(chosen.ipc, card, held_out)
     chosen, preprocessing = _settle_files(chosen, card, held_out)
-    _check_factor(getattr(chosen.options, "factor", 1), preprocessing, card)
-    _check_pixels(chosen.method, preprocessing)
+    _check_preprocessing(chosen, preprocessing, card)
     if preprocessing == "zca":
         with about("preprocessing"):
             datasets.whitening(card, say, held_out)
@@ -161,6 +160,11 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         notes=[*notes, *_data_notes(request, dataset.name)],
     )
     return shared(job, devices)
+
+
+def _check_preprocessing(chosen: _MethodChoice, preprocessing: PreprocessingName, card: DataCard) -> None:
+    _check_factor(getattr(chosen.options, "factor", 1), preprocessing, card)
+    _check_pixels(chosen.method, preprocessing)
 
 
 def _choose_method(request: Request, choice: Choice, dataset: str) -> _MethodChoice:
