@@ -25,6 +25,7 @@ from statistics import median
 from benchmarks.contest import DEFAULT, ROOT, Contest, Form, Measure, Results, Scene
 from dambench.core import files
 from dambench.store.runs import Store
+from dambench.tui.settings import Settings
 
 BESIDE = " beside a run"
 """The form in which a run trains meanwhile."""
@@ -189,6 +190,8 @@ def answers(path: Path, keys: int, still: float, beside: bool = False) -> dict[s
 
 def _answers(path: Path, keys: int, still: float, trained: str) -> dict[str, float]:
     shutil.rmtree(path.parent / "state", ignore_errors=True)
+    # What is said once to a newcomer is no answer to a key.
+    Settings(path.parent / "state" / "dambench" / "console.json").set("runs.welcomed", True)
     with closing(Store.open(path)) as store:
         of = "from runs where deleted_at = '' order by number"
         ids = [row["id"] for row in store.query(f"select id {of} desc limit ?", keys + 1)]

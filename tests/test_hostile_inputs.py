@@ -276,7 +276,10 @@ TOML: dict[str, tuple[str | bytes, str]] = {
     "a truth for a number": ("ipc = true", "got `bool`"),
     "a date for a method": ("method = {name = 2020-01-01}", "which is not a text"),
     "a table for a number": ("method = {name = 'dm', lr_images = {a = 1}}", "got `object`"),
-    "several methods": ("[[method]]\nname = 'dm'\n[[method]]\nname = 'dc'", "got `array`"),
+    "several methods": (
+        "[[method]]\nname = 'dm'\n[[method]]\nname = 'dc'",
+        "which this is by several values of method",
+    ),
     "a nameless option": ("method = {name = 'dm', '' = 1}", "No option is called ''"),
     "an option that steers": ("method = {name = 'dm', '\\u001b[2J' = 1}", "No option is called"),
     "a key that steers": ("'\\u001b]0;x\\u0007' = 1", "No setting is called"),

@@ -30,7 +30,11 @@ def held(name: str) -> records.Record:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("queue", "report"))) for name in NAMES if name != "start"],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("console", "queue", "report")))
+        for name in NAMES
+        if name != "start"
+    ],
 )
 def test_every_form_of_a_benchmark_measures_and_is_recorded(name: str, tmp_path: Path) -> None:
     one = held(name)
