@@ -20,6 +20,8 @@ MOST_NAMED = 8
 """Rows that a sentence names."""
 PART, LEAST, MOST = 0.05, 60.0, 600.0
 """The share of a budget that may be spent on measuring what no past run tells; seconds, at least and at most."""
+QUARTER = 0.25
+"""The share of a short budget, of which LEAST would leave nothing to work in."""
 SHARE = 0.6
 """The part of the measuring that is of the usual recipes; the rest is of shorter ones."""
 
@@ -43,7 +45,7 @@ def seconds_of(text: str) -> float:
 
 def patience_of(budget: float) -> float:
     """Seconds that may be spent on measuring, of a budget that is then worked on."""
-    return min(MOST, max(LEAST, PART * budget))
+    return min(MOST, max(PART * budget, min(LEAST, QUARTER * budget)))
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Fitting:
     """What of a plan fits a budget."""
 
     budget: float
-    """Seconds."""
+    """Seconds, those included that are spent already."""
     at_once: int
     taken: list[PlannedRun] = field(default_factory=list)
     """In the plan's order; those by a shorter recipe stand in the place of the others."""
@@ -61,12 +63,17 @@ class Fitting:
     """By row: the recipe, and the seconds of a run by the usual one and by this."""
     too_long: list[PlannedRun] = field(default_factory=list)
     unknown: list[PlannedRun] = field(default_factory=list)
+    unprepared: int = 0
+    """Runs of which nothing is told before their data are prepared."""
+    spent: float = 0.0
+    """Seconds of the budget that the plan itself took."""
 
     def sentences(self) -> list[str]:
         """What was taken, shortened and left out, and why."""
         at_once = "" if self.at_once == 1 else f", {self.at_once} at once"
+        spent = f", {duration(self.spent)} spent on measuring" if self.spent >= 1 else ""
         lines = [
-            f"Budget {duration(self.budget)}{at_once}: {counted(len(self.taken), 'run')} fit, in about "
+            f"Budget {duration(self.budget)}{spent}{at_once}: {counted(len(self.taken), 'run')} fit, in about "
             f"{duration(self.seconds)} by their estimates."
         ]
         for row, (recipe, usual, short) in self.shortened.items():
@@ -75,6 +82,11 @@ class Fitting:
         for runs, why in ((self.too_long, "do not fit"), (self.unknown, "have no estimate, and nothing is guessed")):
             if runs:
                 lines.append(f"Left out: {counted(len(runs), 'run')} that {why}: {_rows(runs)}.")
+        if self.unprepared:
+            lines.append(
+                f"Not told: {counted(self.unprepared, 'run')} whose data are not prepared. Without --dry-run they are "
+                "prepared first, and measured."
+            )
         return lines
 
 
@@ -123,7 +135,12 @@ def _last(runs: Sequence[PlannedRun], at_once: int) -> float:
 
 
 def fit(
-    planned: Sequence[PlannedRun], standings: Collection[str], budget: float, at_once: int, variants: Variants
+    planned: Sequence[PlannedRun],
+    standings: Collection[str],
+    budget: float,
+    at_once: int,
+    variants: Variants,
+    since: Callable[[], float] = lambda: 0.0,
 ) -> Fitting:
     """Choose the runs that fit.
 
@@ -132,9 +149,11 @@ def fit(
         standings: of those that are to be made.
         budget: seconds, until the last is done.
         at_once: how many are made at once.
-        variants: asked for rows that are too long, only.
+        variants: asked for rows that are too long, only. It may measure.
+        since: the seconds of the budget that are spent already, now.
     """
-    found = Fitting(budget, at_once)
+    found = Fitting(budget, at_once, unprepared=sum(one.standing == "data not prepared" for one in planned))
+    budget -= since()
     rows: dict[str, list[PlannedRun]] = {}
     begun: set[str] = set()  # rows that have a seed: the next can wait, and is made as that was
     for one in planned:
@@ -153,6 +172,8 @@ def fit(
     if _last(first_seeds(), at_once) > budget or any(not _is_known(runs[0]) for runs in rows.values()):
         asked = {row: runs for row, runs in rows.items() if row not in begun}
         shorter = {row: short for row, runs in asked.items() if (short := _shorter(runs, variants))}
+    found.spent = since()
+    budget = found.budget - found.spent
     for row, runs in rows.items():  # those that cannot be made otherwise
         alone = _Schedule(1).length(runs[0])
         if row in shorter and (not _is_known(runs[0]) or alone > budget):

@@ -51,7 +51,8 @@ DryRun = Annotated[bool, Option("--dry-run", help="Only the plan; nothing is pre
 OnlyQueue = Annotated[bool, Option("--queue", help="Only queue them: `dambench queue work` carries them out.")]
 Retry = Annotated[bool, Option("--retry", help="Also runs that have failed before.")]
 Budget = Annotated[
-    str, Option("--budget", metavar="TIME", help="Only what fits, by its estimates: 45m, 8h, 1d12h. docs/sweeps.md")
+    str | None,
+    Option("--budget", metavar="TIME", help="Only what fits, by its estimates: 45m, 8h, 1d12h. docs/sweeps.md"),
 ]
 Devices = Annotated[str, Option("--device", help="cuda:0,1 or cpu [default: all GPUs, or the processors].")]
 Again = Annotated[bool, Option("--again", help="Also what a finished run has done already.")]

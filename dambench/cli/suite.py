@@ -24,7 +24,7 @@ def suite(
     dry_run: DryRun = False,
     queue: OnlyQueue = False,
     retry: Retry = False,
-    budget: Budget = "",
+    budget: Budget = None,
     *,
     where: Chosen,
     device: Devices = "",

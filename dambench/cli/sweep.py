@@ -34,7 +34,7 @@ def sweep(
     dry_run: DryRun = False,
     queue: OnlyQueue = False,
     retry: Retry = False,
-    budget: Budget = "",
+    budget: Budget = None,
     *,
     where: Chosen,
     device: Devices = "",
@@ -58,8 +58,8 @@ class Asked(NamedTuple):
     retry: bool
     where: Chosen
     device: str
-    budget: str = ""
-    """As `8h`; empty: everything."""
+    budget: str | None = None
+    """As `8h`; None: everything."""
 
 
 def make(grid: Sweep, path: Path, asked: Asked, as_json: bool) -> int:
@@ -68,13 +68,13 @@ def make(grid: Sweep, path: Path, asked: Asked, as_json: bool) -> int:
     Returns:
         The exit code: 0 all are finished, 1 some are not, else that of the signal.
     """
-    began, budget = time.monotonic(), seconds_of(asked.budget) if asked.budget else 0.0
+    began, budget = time.monotonic(), 0.0 if asked.budget is None else seconds_of(asked.budget)
     with foreground() as here:
         patience = estimates.PATIENCE if asked.dry_run or not budget else patience_of(budget)
         share = SHARE if budget else 1.0 if asked.dry_run else 0.0
         unfit: list[str] = []
         planned = plans.plan(grid, path, None if asked.dry_run else here.watch.say, share * patience, unfit)
-        fitting = _fitting(planned, path, asked, budget, (1 - share) * patience) if budget else None
+        fitting = _fitting(planned, path, asked, budget, (1 - share) * patience, began) if budget else None
         notes = [f"rule {number} of [[skip]] leaves nothing out" for number in grid.idle_rules]
         notes += [f"left out: {sentence}" for sentence in unfit]
         if as_json and asked.dry_run:
@@ -100,12 +100,22 @@ def make(grid: Sweep, path: Path, asked: Asked, as_json: bool) -> int:
             return _carry_out(store, grid, planned, uids, asked, here, began + budget if budget else None, as_json)
 
 
-def _fitting(planned: Sequence[PlannedRun], path: Path, asked: Asked, budget: float, patience: float) -> Fitting:
-    """What of a plan fits a budget."""
+def _fitting(
+    planned: Sequence[PlannedRun], path: Path, asked: Asked, budget: float, patience: float, began: float
+) -> Fitting:
+    """What of a plan fits a budget, of which a plan alone spends nothing."""
     workers, local = asked.where.workers, asked.where.executor == DEFAULT
     devices = named_devices(asked.device) if asked.device else tuple(device.name for device in gpus()) if local else ()
     variants = plans.NamedRecipes(planned, path, patience)
-    return fit(planned, _to_make(asked.retry), budget, workers or max(1, len(devices)), variants)
+    at_once = workers or max(1, len(devices))
+    return fit(
+        planned,
+        _to_make(asked.retry),
+        budget,
+        at_once,
+        variants,
+        lambda: 0.0 if asked.dry_run else time.monotonic() - began,
+    )
 
 
 def _to_make(retry: bool) -> tuple[str, ...]:

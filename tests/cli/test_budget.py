@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dambench.cli.app import run_cli
-from dambench.cli.budget import Fitting, fit, seconds_of
+from dambench.cli.budget import Fitting, fit, patience_of, seconds_of
 from dambench.cli.plans import PlannedRun, Standing
 from dambench.cli.shared_work import SharedWork
 from dambench.core.config import Request
@@ -58,6 +59,23 @@ def test_one_seed_of_everything_comes_before_the_second_of_anything() -> None:
         "Budget 4 min 35 s: 5 runs fit, in about 4 min 30 s by their estimates.",
         "Left out: 1 run that do not fit: method dc (seed 1).",
     ]
+
+
+@pytest.mark.parametrize(
+    ("budget", "patience"), [(1, 0.25), (60, 15), (240, 60), (1200, 60), (3600, 180), (86400, 600)]
+)
+def test_measuring_leaves_most_of_a_short_budget_to_the_runs(budget: float, patience: float) -> None:
+    assert patience_of(budget) == patience
+
+
+def test_what_the_plan_itself_took_is_of_the_budget_no_more() -> None:
+    table = _table(("random", 10), ("dm", 40), seeds=1)
+    found = fit(table, TO_MAKE, 60, 1, lambda one: [], lambda: 15.0)
+    assert _taken(found) == [("random", 0, "")]
+    assert found.sentences()[0] == (
+        "Budget 1 min 0 s, 15 s spent on measuring: 1 run fit, in about 10 s by their estimates."
+    )
+    assert len(fit(table, TO_MAKE, 60, 1, lambda one: []).taken) == 2
 
 
 def test_what_has_no_estimate_is_left_out_and_named() -> None:
@@ -141,12 +159,18 @@ def test_a_sweep_takes_what_fits_and_the_same_command_takes_the_rest(
     assert run_cli(["sweep", "tiny.toml", "--budget", "1h"]) == 0
     assert len(begun) == 2
     assert run_cli(["sweep", "tiny.toml", "--budget", "8"]) == 2
+    assert run_cli(["sweep", "tiny.toml", "--budget", ""]) == 2
     # When the time is over, what has not begun is left, and the same command goes on.
     assert run_cli(["sweep", "tiny.toml"]) == 0
     Path("tiny.toml").write_text(GRID.replace("to = 1", "to = 4"))
-    clock = iter([0.0])
     with monkeypatch.context() as late:
-        late.setattr("dambench.cli.sweep.time.monotonic", lambda: next(clock, 1e9))
+
+        def slowly(*arguments: Any) -> Fitting:
+            found = fit(*arguments)
+            late.setattr("dambench.cli.sweep.time.monotonic", lambda: 1e9)
+            return found
+
+        late.setattr("dambench.cli.sweep.fit", slowly)
         assert run_cli(["sweep", "tiny.toml", "--budget", "1h"]) == 1
     assert "The budget was over before 6 runs could begin" in capsys.readouterr().err
     assert printed(capsys, "queue", "list")["counts"] == {"dropped": 6, "finished": 4}
@@ -169,6 +193,8 @@ def test_the_suite_of_own_images_leaves_out_what_they_are_too_few_for(
     _images(tmp_path / "pets", "test", 2)
     queued = printed(capsys, "suite", "mine", "--data", "pets", "--dry-run")
     assert {run["standing"] for run in queued["runs"]} == {"data not prepared"}
+    budget = printed(capsys, "suite", "mine", "--data", "pets", "--dry-run", "--budget", "8h")["budget"]
+    assert "Not told: 49 runs whose data are not prepared." in budget[-1]
     assert run_cli(["suite", "mine", "--data", "pets", "--queue"]) == 0
     said = capsys.readouterr().err
     assert "note: left out: --ipc 10 is too many: class 'cats' of pets has 4 training images." in said
