@@ -66,7 +66,8 @@ def spearman_interval(
         seed: of the draws, so that the same scores have the same interval.
 
     Returns:
-        None: too many of the resamples have no correlation, as where few networks are many ties.
+        None: too many of the resamples have no correlation, as where few networks are many ties; or all have the same,
+            as where few networks rank alike: that is no certainty.
     """
     n = len(first)
     drawn = np.random.Generator(np.random.PCG64(seed)).integers(0, n, (resamples, n))
@@ -75,7 +76,7 @@ def spearman_interval(
     if len(defined) < (1 - MOST_UNDEFINED) * resamples:
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return BootstrapInterval(float(low), float(high))
+    return BootstrapInterval(float(low), float(high)) if low < high else None
 
 
 def _resampled_ranks(scores: Sequence[float], drawn: NDArray[np.int64]) -> Numbers:

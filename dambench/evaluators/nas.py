@@ -140,7 +140,7 @@ def items(context: Context, options: Options) -> Sequence[Item]:
 def evaluate(context: Context, options: Options, resume: Collection[tuple[str, int]] = ()) -> Iterator[Finding]:
     """Train every network in every arm, then compare each proxy's ranking with the reference's."""
     ranking = _Ranking(context, options)
-    if not resume:
+    if context.dry_run or not resume:
         yield from (Warned(message=note) for note in ranking.notes)
     values: dict[str, Mapping[str, Real]] = {
         name: context.known[name, 0] for name in ranking.names if (name, 0) in context.known
@@ -339,7 +339,8 @@ class _Ranking:
         rows = []
         for name in self.names:
             cost = sum(task.cost for task in self.tasks(name))
-            rows.append(Item(name, 0, kind="network" if cost else "on record", cost=max(1.0, cost)))
+            kind = "network" if cost else "on record" if self.built[name] else "cannot be built"
+            rows.append(Item(name, 0, kind=kind, cost=max(1.0, cost)))
         return rows + [Item(arm.name, 0, kind="comparison", cost=1.0, summary=True) for arm in self.proxies]
 
     def tasks(self, name: str) -> list[TrainingTask]:

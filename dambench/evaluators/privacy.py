@@ -252,6 +252,8 @@ def _attack_halves(
         place: the cost of what came before, and that of all items.
     """
     if context.dry_run:
+        if not all((_of_halves(name), number) in resume for number in range(options.halves)):
+            yield from _half_in_a_dry_run(context, name, place)
         return
     began = time.perf_counter()
     real, sets = context.halves()
@@ -292,6 +294,25 @@ def _attack_halves(
             yield _measured(context, _lira(name), time.perf_counter() - began, values)
     for number, half in enumerate(sets):
         _confidence_file(context, name, number, half).unlink(missing_ok=True)
+
+
+def _half_in_a_dry_run(context: Context, name: str, place: tuple[int, int]) -> Iterator[Finding]:
+    """Train a network on as many images as a half's set has, none of which is made for an estimate."""
+    synthetic = context.synthetic
+    if synthetic.whole:
+        synthetic = replace(synthetic, images=synthetic.images[::2], labels=synthetic.labels[::2])
+    like = replace(context, synthetic=synthetic, networks=(name,), repeats=1, final=False)
+    each = _training_cost(context, synthetic)
+    assert context.train is not None
+    for event in measure_networks(like, partial(_judged, like, context.train, _every_other(context.train), [])):
+        if isinstance(event, Measured):
+            event = msgspec.structs.replace(event, subject=_of_halves(name))
+        yield _advanced(event, place[0], each, place[1])
+
+
+def _every_other(real: RealSet) -> Tensor:
+    """Every other image, (N,) bool: about a half of them."""
+    return torch.arange(len(real.images), device=real.images.device) % 2 == 0
 
 
 def _judged(

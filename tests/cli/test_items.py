@@ -29,7 +29,7 @@ RUN = ["run", "--headless", "--dataset", "digits", "--method", "random", "--eval
 COUNTED = """
 from dambench.core import config
 from dambench.core.errors import BadInput
-from dambench.core.events import Measured, Metric, Progressed
+from dambench.core.events import Measured, Metric, Progressed, Warned
 from dambench.evaluators import Item
 
 METRICS = {"half": Metric(description="the number of the repeat, halved", unit="")}
@@ -56,6 +56,8 @@ def evaluate(context, options, resume=()):
             continue
         CALLS.append((item.subject, item.repeat, context.dry_run))
         yield Progressed(phase="evaluate", done=at, total=len(wanted))
+        if item.summary and not values:
+            yield Warned(message="Nothing was measured of it.")
         found = {"half": item.repeat / 2} if item.subject != "all" else {
             f"depth_{options.deep}": sum(float(one["half"]) for one in values.values())}
         values[item.subject, item.repeat] = found
@@ -120,6 +122,7 @@ def test_a_dry_run_says_items_time_and_memory_and_writes_nothing(
     assert (found["items"], found["known"], found["kinds"]) == (3, 0, {"plain": 2, "sum": 1})
     assert found["seconds"] == pytest.approx(sum(found["item_seconds"][k] * n for k, n in found["kinds"].items()))
     assert found["peak_memory_bytes"] > 0
+    assert found["notes"] == [], "a summary of items that were not measured has nothing to say"
     assert found["total_seconds"] >= found["seconds"] > 0
     assert calls == [("convnet-d1-w4", 0, True), ("all", 0, True)], "one of each kind"
     assert run_cli(evaluate(made["run"], "--dry-run")) == 0

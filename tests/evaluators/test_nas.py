@@ -195,9 +195,16 @@ def test_items_are_what_is_measured_and_cost_what_is_left() -> None:
     before = nas.items(context(), SMALL)
     found = rows(context())
     assert [item.subject for item in before] == list(found)
-    assert {item.kind for item in before} == {"network", "on record", "comparison"}
+    assert {item.kind for item in before} == {"network", "cannot be built", "comparison"}
     after = nas.items(context(), SMALL)
     assert sum(item.cost for item in after) == len(after)
+    assert {item.kind for item in after} == {"on record", "cannot be built", "comparison"}
+
+
+def test_an_estimate_comes_with_what_a_reader_should_know() -> None:
+    others = [(item.subject, item.repeat) for item in nas.items(context(), SMALLER)[1:]]
+    said = [one for one in nas.evaluate(context(dry_run=True), SMALLER, others) if isinstance(one, Warned)]
+    assert any("may have shaped it" in one.message for one in said)
 
 
 def test_a_damaged_record_is_trained_anew(home: Path, trainings: list[int]) -> None:

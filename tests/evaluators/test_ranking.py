@@ -102,6 +102,11 @@ def test_of_few_networks_that_are_mostly_equal_no_interval_is_given() -> None:
     assert spearman_interval([1, 2, 2], [1, 2, 2], seed=0) is None  # 8 of 27 + 1 of 27 resamples are all equal
 
 
+def test_networks_that_rank_alike_are_no_certainty() -> None:
+    assert spearman_rho([1, 2, 3, 4, 5], [2, 3, 4, 5, 6]) == 1
+    assert spearman_interval([1, 2, 3, 4, 5], [2, 3, 4, 5, 6], seed=0) is None  # each resample has 1, too
+
+
 def test_the_worth_of_the_first_k_by_hand() -> None:
     proxy, reference = [0.9, 0.8, 0.7, 0.1, 0.2], [0.5, 0.9, 0.4, 0.8, 0.1]
     assert best(proxy, 3) == [0, 1, 2]
