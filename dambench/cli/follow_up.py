@@ -49,7 +49,7 @@ def record_follow_up(
     from dambench.cli.record import record
     from dambench.engine import resumed
 
-    row = None if again else interrupted_run(store, job)
+    row = None if again else interrupted_run(store, job, purpose)
     if row is None:
         new = store.create(job.config, job.card, "", list(tags), here.process(), recipe, job.overrides, purpose=purpose)
         here.watch.say(f"run {new}, {what}")
@@ -80,9 +80,9 @@ def reopen(row: RunRow, beginning: Beginning, here: Foreground) -> "Job":
     )
 
 
-def interrupted_run(store: Store, job: "Job") -> RunRow | None:
-    """The newest run of this configuration, on these data and this set, that can be gone on with."""
-    return next((row for row in _begun(store, job) if processes.state(row) not in processes.ALIVE), None)
+def interrupted_run(store: Store, job: "Job", purpose: Purpose = "") -> RunRow | None:
+    """The newest run of this configuration and purpose, on these data and this set, that can be gone on with."""
+    return next((row for row in _begun(store, job, purpose) if processes.state(row) not in processes.ALIVE), None)
 
 
 def going_on(store: Store, job: "Job") -> RunRow | None:
@@ -118,12 +118,12 @@ def left_by_another(store: Store, job: "Job", here: Foreground) -> RunRow | None
     return row if row is not None and processes.state(row) in ("stopped", "lost") else None
 
 
-def _begun(store: Store, job: "Job") -> list[RunRow]:
+def _begun(store: Store, job: "Job", purpose: Purpose = "") -> list[RunRow]:
     """Runs of this configuration that are not over, the newest first."""
     made = job.config.execution.made
     rows = store.runs(
-        "config_sha256 = ? and dataset_sha256 = ? and state != 'finished' and deleted_at = '' and purpose = '' "
+        "config_sha256 = ? and dataset_sha256 = ? and state != 'finished' and deleted_at = '' and purpose = ? "
         f"and diverged_at is null order by {store.by_age(newest_first=True)}",
-        *(job.config.sha256, job.card.sha256),
+        *(job.config.sha256, job.card.sha256, purpose),
     )
     return [row for row in rows if json.loads(row.config).get("where", {}).get("made", "") == made]

@@ -1,7 +1,9 @@
 """What evaluators other than of accuracy have measured: by place and method, with what is missing beside it."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from dambench.core.natural import natural
@@ -12,6 +14,22 @@ from dambench.store.runs import Store
 
 MOST_SUBJECTS = 6
 """Subjects of a place that have a table each; of more there is a count."""
+
+
+USUAL: Mapping[str, Mapping[str, Any]] = {
+    "continual": {"steps": 0, "orders": 5, "order_seed": 0},
+    "nas": {
+        **{"space": "convnets", "max_width": 64, "networks": None, "sample_seed": 0, "top": 10},
+        **{"epochs": 0, "reference_epochs": 0, "reference_images": 0, "reference_seed": 0, "baselines": True},
+    },
+    "privacy": {"halves": 16, "false_positives": 0.01},
+    "robustness": {
+        **{"linf": [2, 8, 32], "l2": [0.25, 1.0], "steps": 20, "restarts": 1},
+        **{"queries": 200, "images": 1000, "transfer_from": ["mlp"]},
+    },
+    "time": {"reach": [50, 70, 80, 90, 95], "checks": 50, "steps": 20},
+}
+"""What evaluators are asked for without options: to import them here would import torch."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +44,7 @@ class Unmeasured:
 
 @dataclass
 class MeasuredPlace:
-    """One dataset, IPC, protocol and subject, with its methods."""
+    """One dataset, IPC, protocol, subject and options of the evaluator, with its methods."""
 
     evaluator: str
     dataset: str
@@ -37,6 +55,8 @@ class MeasuredPlace:
     metrics: list[MetricRow]
     cells: dict[str, dict[str, Cell]]
     """By method, in its order, and by the name of a metric."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The evaluator's that are not usual."""
     missing: list[Unmeasured] = field(default_factory=list)
 
     @property
@@ -66,11 +86,11 @@ def measured(store: Store, only: tuple[str, Sequence[Any]] = ("1", ())) -> list[
     places: list[MeasuredPlace] = []
     for described in by_evaluator.values():
         described.sort(key=lambda metric: natural(metric.name))
-        found: dict[tuple[str, str, str, int | None], MeasuredPlace] = {}
+        found: dict[tuple[str, str, str, int | None, str], MeasuredPlace] = {}
         for some in _together(store, described):
             board = leaderboard(store, ("method",), ("dataset", "ipc"), metric=some[0], only=only)
             _add(found, board.scores, some)
-        places += [found[key] for key in sorted(found, key=lambda key: (*key[:3], key[3] or 0))]
+        places += [found[key] for key in sorted(found, key=lambda key: (*key[:3], key[3] or 0, key[4]))]
     for place in places:
         place.missing = _missing(store, place, only)
     return places
@@ -90,18 +110,22 @@ def _together(store: Store, described: Sequence[MetricRow]) -> list[list[MetricR
 
 
 def _add(
-    found: dict[tuple[str, str, str, int | None], MeasuredPlace], scores: Iterable[Score], some: Sequence[MetricRow]
+    found: dict[tuple[str, str, str, int | None, str], MeasuredPlace],
+    scores: Iterable[Score],
+    some: Sequence[MetricRow],
 ) -> None:
     """Put scores in their places; the whole set, which has no IPC, is at each."""
-    groups: dict[tuple[str, str, str], dict[int | None, dict[str, list[Score]]]] = {}
+    groups: dict[tuple[str, str, str, str], dict[int | None, dict[str, list[Score]]]] = {}
     for score in scores:
-        by_ipc = groups.setdefault((score.dataset, score.protocol, score.network), {})
+        options = _options(some[0].evaluator, score.settings)
+        by_ipc = groups.setdefault((score.dataset, score.protocol, score.network, options), {})
         by_ipc.setdefault(score.ipc, {}).setdefault(score.method, []).append(score)
-    for (dataset, protocol, subject), by_ipc in groups.items():
+    for (dataset, protocol, subject, options), by_ipc in groups.items():
         whole = by_ipc.pop(None, {})
         for ipc, by_method in by_ipc.items() or [(None, {})]:
-            key = (dataset, protocol, subject, ipc)
-            place = found.setdefault(key, MeasuredPlace(some[0].evaluator, dataset, ipc, protocol, subject, [], {}))
+            key = (dataset, protocol, subject, ipc, options)
+            new = MeasuredPlace(some[0].evaluator, dataset, ipc, protocol, subject, [], {}, json.loads(options))
+            place = found.setdefault(key, new)
             place.metrics = sorted({*place.metrics, *some}, key=lambda metric: natural(metric.name))
             both = by_method | whole
             for method in sorted({*place.cells, *both}, key=lambda method: order(("method",), (method,))):
@@ -110,6 +134,23 @@ def _add(
                     cell = Cell(tuple(both[method]), some[0])
                     cells |= {metric.name: cell.of(metric) for metric in some}
                 place.cells[method] = cells
+
+
+@lru_cache(maxsize=1024)
+def _options(evaluator: str, settings: str) -> str:
+    """The evaluator's options that are not usual, as JSON: what is measured by others is in a place of its own.
+
+    Args:
+        settings: of a score.
+    """
+    given = json.loads(settings)[2].get("evaluator", {})
+    usual = USUAL.get(evaluator, {})
+    others = {
+        name: value
+        for name, value in given.items()
+        if name != "evaluator version" and (name not in usual or usual[name] != value)
+    }
+    return json.dumps(others, sort_keys=True)
 
 
 def _missing(store: Store, place: MeasuredPlace, only: tuple[str, Sequence[Any]]) -> list[Unmeasured]:

@@ -301,8 +301,11 @@ def _name_rows(entries: Sequence[SeedMates]) -> None:
         traits = ("precision", "tested in") if trait == "precision" else (trait,)
         for group in same(lambda entry: None):
             if len({str([entry.traits.get(name) for name in traits]) for entry in group}) > 1:
-                for entry in group:
-                    names[entry.kind] |= words(entry.traits)
+                named = [words(entry.traits) for entry in group]
+                if trait == "evaluator":  # of its many options those that differ
+                    named = _differing(named)
+                for entry, own in zip(group, named, strict=True):
+                    names[entry.kind] |= own
     for group in same(lambda entry: entry.place):
         newest = group[0].options | {"network": group[0].traits["network"]}
         for entry in group:
@@ -317,6 +320,13 @@ def _name_rows(entries: Sequence[SeedMates]) -> None:
             entry.label = label if alike else f"{label} #{digest(entry.settings.encode())[:4]}"
     for entry in entries:
         entry.label = newest_of[entry.kind].label
+
+
+def _differing(named: Sequence[Settings]) -> list[Settings]:
+    """Keep of each what is not the same in all."""
+    every = {name for own in named for name in own}
+    kept = {name for name in every if len({json.dumps(own.get(name), sort_keys=True) for own in named}) > 1}
+    return [{name: value for name, value in own.items() if name in kept} for own in named]
 
 
 def _settings_shown(entry: SeedMates) -> Settings:

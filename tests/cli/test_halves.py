@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from dambench import engine
 from dambench.cli.app import run_cli
 from dambench.cli.figure import _columns_of_pairs
 from dambench.core.config import RunConfig
+from dambench.core.events import Measured
 from dambench.core.protocol import PRESETS, Budget
 from dambench.store.runs import Store
 from tests.cli.lab import SMALL, printed
@@ -74,6 +76,35 @@ def test_sets_of_halves_are_runs_that_are_made_once_and_are_in_no_table(
     shown = capsys.readouterr().out
     assert "Nearer pixels in %" in shown
     assert "adds it" not in shown
+
+
+def test_the_run_of_a_half_that_was_killed_is_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException): ...
+
+    made = printed(capsys, *SMALL, "--method", "dm")
+    real, measured = engine.run, 0
+
+    def killed(*arguments: Any, **more: Any) -> Any:
+        nonlocal measured
+        for event in real(*arguments, **more):
+            yield event
+            measured += isinstance(event, Measured)
+            if measured == 2:
+                raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "run", killed)
+        with pytest.raises(Killed):
+            run_cli(["evaluate", made["run"], *PRIVACY])
+    before = [row["id"] for row in rows(tmp_path / "runs.db")]
+    monkeypatch.setattr("dambench.runner.processes._started", lambda pid: 0)
+    assert run_cli(["evaluate", made["run"], *PRIVACY]) == 0
+    after = rows(tmp_path / "runs.db")
+    assert [row["id"] for row in after][: len(before)] == before
+    assert len(after) == 1 + 4 + 1, "four halves in all"
+    assert all(row["set_sha256"] for row in after)
 
 
 def test_a_sheet_of_pairs_shows_real_images_beside_those_of_a_set(

@@ -1,6 +1,9 @@
 """What evaluators other than of accuracy have measured: methods side by side, a line for each metric."""
 
+import json
+import shlex
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from dambench.core.sanitize import display
 from dambench.report import names, wording
@@ -35,11 +38,12 @@ def _by_table(places: Sequence[MeasuredPlace]) -> list[list[MeasuredPlace]]:
     """The places that differ in the subject alone and have the same metrics, or, beside many, some of theirs."""
     groups: dict[tuple[str | int | None, ...], list[MeasuredPlace]] = {}
     for place in places:
-        key = (place.evaluator, place.dataset, place.ipc, place.protocol, *(one.name for one in place.metrics))
+        where = (place.evaluator, place.dataset, place.ipc, place.protocol, json.dumps(place.options))
+        key = (*where, *(one.name for one in place.metrics))
         groups.setdefault(key, []).append(place)
     for key in list(groups):  # what has a part of the metrics of many, such as networks that cannot be built
         for other, many in groups.items():
-            if key[:4] == other[:4] and set(key[4:]) < set(other[4:]) and len(many) > MOST_SUBJECTS:
+            if key[:5] == other[:5] and set(key[5:]) < set(other[5:]) and len(many) > MOST_SUBJECTS:
                 many += groups.pop(key)
                 break
     return list(groups.values())
@@ -49,7 +53,19 @@ def _title(place: MeasuredPlace, *, several: bool = False) -> str:
     ipc = "" if place.ipc is None else f" {names.shown('ipc', place.ipc)}"
     where = f"{names.of('dataset', place.dataset)}{ipc}, protocol {names.of('protocol', place.protocol)}"
     of = "" if several else f", {names.of('network', place.subject)}"
-    return display(f"{wording.capitalised(place.evaluator)}: {where}{of}")
+    others = "".join(f", {name} {_written(value)}" for name, value in place.options.items())
+    return display(f"{wording.capitalised(place.evaluator)}: {where}{of}{others}", 300)
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _given(place: MeasuredPlace) -> str:
+    """The words of a command that ask for the evaluator's options of a place."""
+    return "".join(
+        f" --set {shlex.quote(f'evaluator.{name}={_written(value)}')}" for name, value in place.options.items()
+    )
 
 
 def _part(place: MeasuredPlace) -> Part:
@@ -78,7 +94,7 @@ def _part(place: MeasuredPlace) -> Part:
     commands = [
         (
             f"measures {display(one.what)}",
-            f"dambench evaluate {' '.join(one.runs[:MOST_RUNS])} --evaluator {place.evaluator}",
+            f"dambench evaluate {' '.join(one.runs[:MOST_RUNS])} --evaluator {place.evaluator}{_given(place)}",
         )
         for one in place.missing
         if one.runs
