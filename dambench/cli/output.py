@@ -156,6 +156,27 @@ def has_room() -> bool:
     return not sys.stdout.isatty() or Console().width >= WIDE
 
 
+def table_in_blocks(head: list[str], rows: list[list[Any]], kept: int) -> None:
+    """A table whose columns are more than a terminal is wide: one under the other, with the first columns in each.
+
+    Args:
+        kept: how many columns each has.
+    """
+    stdout = Console()
+    room = stdout.width if stdout.is_terminal else 10_000
+    widths = [max(cell_len(str(line[at])) for line in [head, *rows]) + 2 for at in range(len(head))]
+    blocks: list[list[int]] = []
+    left = 0
+    for at in range(kept, len(head)):
+        if not blocks or widths[at] > left:
+            blocks.append([*range(kept)])
+            left = room - sum(widths[:kept])
+        blocks[-1].append(at)
+        left -= widths[at]
+    for block in blocks or [[*range(len(head))]]:
+        table([head[at] for at in block], [[line[at] for at in block] for line in rows])
+
+
 def table(head: list[str], rows: list[list[Any]]) -> None:
     """Rows on stdout. Where that is no terminal nothing is wrapped: a row is a line."""
     texts = [["–" if value is None else display(str(value), 400) for value in row] for row in rows]

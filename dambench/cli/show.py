@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dambench.cli.output import table
+from dambench.cli.output import table, table_in_blocks
 from dambench.core.natural import natural
 from dambench.core.sanitize import display, display_lines
 from dambench.core.units import duration, energy, size
@@ -182,12 +182,13 @@ def _print_measurements(evaluator: str, rows: list[dict[str, Any]]) -> None:
         lines.append([iteration, display(subject), repeat, *figures])
     if len(plain) > max(WIDE_METRICS, len(lines)):  # a line for each metric
         heads = [f"{subject} #{repeat}" for _, subject, repeat, *_ in lines]
-        table(
+        table_in_blocks(
             [evaluator, *heads],
             [[metric_label(metric), *(line[3 + at] for line in lines)] for at, metric in enumerate(plain.values())],
+            1,
         )
     else:
-        table([evaluator, "network", "#", *map(metric_label, plain.values())], lines)
+        table_in_blocks([evaluator, "network", "#", *map(metric_label, plain.values())], lines, 3)
     if len(metrics) > len(plain):
         _print_classes([row for row in rows if metrics[row["metric"]].is_of_class])
 

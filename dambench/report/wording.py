@@ -119,6 +119,8 @@ def figure(metric: MetricRow, value: float, *, sign: str = "") -> str:
             return f"{100 * value:{sign}.1f}"
         case "bytes":
             return f"{value / 1e9:{sign}.2f}"
+        case "" if abs(value) >= 1000 or (value.is_integer() and abs(value) > 1):  # a count
+            return f"{value:{sign},.0f}"
     return f"{value:{sign}.3f}"
 
 

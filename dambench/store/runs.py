@@ -66,8 +66,11 @@ MAKER = f"""(select maker.id from artifacts join runs as maker on maker.number =
 """The id of the run whose set a run only evaluates, in SQL; null: it makes its own, or that run is not here."""
 
 EVALUATES = f"""case {_MADE.format("runs")} when '' then ''
-    else coalesce({MAKER} || '''s set', 'the set ' || substr({_MADE.format("runs")}, 1, 8)) end"""
-"""What a run evaluates that does nothing else, as `ab2cde's set`; empty: it makes a set."""
+    else coalesce({MAKER} || '''s set', 'the set ' || substr({_MADE.format("runs")}, 1, 8))
+    || case coalesce(json_extract(runs.config, '$.evaluator.name'), 'accuracy') when 'accuracy' then ''
+    else ' (' || json_extract(runs.config, '$.evaluator.name') || ')' end end"""
+"""What a run evaluates that does nothing else, as `ab2cde's set` and, if not for accuracy, by which evaluator, as
+`ab2cde's set (nas)`; empty: it makes a set."""
 
 MEASUREMENTS = """
     select iteration, evaluator, subject, repeat, metric, value, state, unit, better, description

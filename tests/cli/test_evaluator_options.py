@@ -1,14 +1,18 @@
 """Options of evaluators in reports: what is measured by others is told apart, and asked for again by commands."""
 
 import json
+import re
 
 import msgspec
 import pytest
 
 from dambench.cli.app import run_cli
+from dambench.cli.output import table_in_blocks
 from dambench.core import registry
 from dambench.core.protocol import PRESETS, Budget
+from dambench.report.wording import figure
 from dambench.store.measured import USUAL
+from dambench.store.metrics import MetricRow
 from tests.cli.lab import SMALL, printed
 
 FEW = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whole=Budget(epochs=1))
@@ -29,8 +33,34 @@ def test_what_is_measured_by_other_options_is_in_a_table_of_its_own_and_missing_
     assert f"evaluate {second} --evaluator time --set 'evaluator.reach=[50, 60]' --set evaluator.steps=3" in given
     (usual,) = [part for part in parts.values() if part != given]
     assert "random |" not in usual
+    assert run_cli(["runs"]) == 0
+    said = capsys.readouterr().out
+    assert f"{first}'s set (time): random" in said, "what a run has measured is told in the list"
 
 
 def test_usual_options_are_those_that_evaluators_have() -> None:
     for name, options in USUAL.items():
         assert json.loads(msgspec.json.encode(registry.load("evaluators", name).Options())) == options, name
+
+
+def test_more_columns_than_a_terminal_is_wide_are_one_under_the_other(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = ["nas", "network", *(f"convnet-d{depth}-w64-leakyrelu" for depth in range(9))]
+    rows = [["accuracy", "all", *range(9)]]
+    monkeypatch.setenv("COLUMNS", "80")
+    table_in_blocks(head, rows, 2)
+    assert len(capsys.readouterr().out.splitlines()) == 3, "where it is no terminal, a row is a line"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    table_in_blocks(head, rows, 2)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[:2] for line in lines if "convnet" in line] == [["nas", "network"]] * 5
+    assert sorted(int(digit) for line in lines if "accuracy" in line for digit in line.split()[2:]) == [*range(9)]
+
+
+def test_counts_are_whole_and_other_numbers_have_three_places() -> None:
+    metric = MetricRow("nas", "k", "", "higher", "")
+    numbers = (10.0, 26400.0, 12345.67, 1.0, -0.5, 0.0, 27.839)
+    assert [figure(metric, one) for one in numbers] == ["10", "26,400", "12,346", "1.000", "-0.500", "0.000", "27.839"]

@@ -76,7 +76,7 @@ def _part(place: MeasuredPlace) -> Part:
         entries = [TableEntry(MISSING) if cell is None else wording.entry(cell) for cell in cells]
         lines.append((wording.metric_label(metric), entries))
     head = ["", *(wording.name(["method"], (method,)) for method in methods)]
-    notes = [f"Cells are {wording.SHORT}."]
+    notes = [f"Cells are {wording.SHORT}. What each line is says `--sections measured --format csv`."]
     if any(cell.unit == "network" for cells in place.cells.values() for cell in cells.values()):
         notes.append(f"{wording.ONLY}: this set only, ± is over its networks.")
     if lower := [metric for metric in place.metrics if metric.better == "lower"]:
