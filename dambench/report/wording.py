@@ -14,7 +14,7 @@ from dambench.core.units import duration, size
 from dambench.report import names
 from dambench.store.cells import Cell, Key
 from dambench.store.leaderboard import Leaderboard, Table
-from dambench.store.metrics import MetricRow
+from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.statistics import ENOUGH, Difference, too_few
 from dambench.store.transfer import Transfer
 
@@ -57,7 +57,9 @@ def made(board: Leaderboard) -> str:
         left_out += f"; repeated with a newer one, which counts: {_few(board.repeated, ', ')}"
     if board.unscored:
         left_out += f"; diverged when trained on a set, and without a score: {_few(board.unscored, '; ')}"
-    if board.unmeasured:
+    if board.unmeasured and board.metric.evaluator != ACCURACY.evaluator:
+        left_out += f"; measured, but without {display(board.metric.full_name)}: {_few(board.unmeasured, ', ')}"
+    elif board.unmeasured:
         left_out += (
             f"; evaluated before {display(board.metric.full_name)} was measured (`dambench evaluate ID --again` adds "
             f"it): {_few(board.unmeasured, ', ')}"

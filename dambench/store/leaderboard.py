@@ -431,4 +431,8 @@ def _missing_baselines(table: Table, rows: Sequence[str], columns: Sequence[str]
         absent = [name for name in BASELINES if name not in present]
         if absent and present - set(BASELINES):
             where = f"{' '.join(shared)}: " if shared else ""
-            table.notes.append(f"{where}{' and '.join(absent)} not run under this protocol yet.")
+            metric, names = next(iter(cells.values())).metric, " and ".join(absent)
+            if metric.evaluator == ACCURACY.evaluator:
+                table.notes.append(f"{where}{names} not run under this protocol yet.")
+            else:  # they may have been run, and not measured so, or cannot have it
+                table.notes.append(f"{where}no {metric.full_name} of {names} under this protocol.")

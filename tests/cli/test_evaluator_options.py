@@ -10,6 +10,7 @@ from dambench.cli.app import run_cli
 from dambench.cli.output import table_in_blocks
 from dambench.core import registry
 from dambench.core.protocol import PRESETS, Budget
+from dambench.report.formats.latex import latex
 from dambench.report.wording import figure
 from dambench.store.measured import USUAL
 from dambench.store.metrics import MetricRow
@@ -22,7 +23,8 @@ def test_what_is_measured_by_other_options_is_in_a_table_of_its_own_and_missing_
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dambench.engine.settle.preset", lambda name: FEW)
-    first, second = (printed(capsys, *SMALL[:-4], "--method", method)["run"] for method in ("random", "whole"))
+    first = printed(capsys, *SMALL, "--method", "dm")["run"]
+    second = printed(capsys, *SMALL[:-4], "--method", "whole")["run"]
     for run, options in ((first, ["--set", "evaluator.steps=3", "--set", "evaluator.reach=[50, 60]"]), (second, [])):
         assert run_cli(["evaluate", run, "--evaluator", "time", "--eval-repeats", "1", *options]) == 0
     capsys.readouterr()
@@ -32,10 +34,18 @@ def test_what_is_measured_by_other_options_is_in_a_table_of_its_own_and_missing_
     assert "whole |" not in given
     assert f"evaluate {second} --evaluator time --set 'evaluator.reach=[50, 60]' --set evaluator.steps=3" in given
     (usual,) = [part for part in parts.values() if part != given]
-    assert "random |" not in usual
+    assert "dm |" not in usual
+    for metric in ("time.train_seconds", "time.whole_seconds"):  # the whole set has no whole_seconds
+        assert run_cli(["report", "--metric", metric]) == 0
+        said = capsys.readouterr().out.replace("\\", "")
+        assert "not run under this protocol" not in said
+        assert "adds it" not in said
+    assert "digits IPC 1: no time.whole_seconds of random and whole under this protocol." in said
+    assert f"measured, but without time.whole_seconds: {second}" not in said  # its evaluation, not the run that made it
+    assert "measured, but without time.whole_seconds: " in said
     assert run_cli(["runs"]) == 0
     said = capsys.readouterr().out
-    assert f"{first}'s set (time): random" in said, "what a run has measured is told in the list"
+    assert f"{first}'s set (time): dm" in said, "what a run has measured is told in the list"
 
 
 def test_usual_options_are_those_that_evaluators_have() -> None:
@@ -64,3 +74,7 @@ def test_counts_are_whole_and_other_numbers_have_three_places() -> None:
     metric = MetricRow("nas", "k", "", "higher", "")
     numbers = (10.0, 26400.0, 12345.67, 1.0, -0.5, 0.0, 27.839)
     assert [figure(metric, one) for one in numbers] == ["10", "26,400", "12,346", "1.000", "-0.500", "0.000", "27.839"]
+
+
+def test_two_hyphens_of_an_option_are_no_dash_in_latex() -> None:
+    assert latex("dambench evaluate ID --again, 1–2") == "dambench evaluate ID -{}-again, 1--2"

@@ -70,8 +70,9 @@ def _items(notes: Sequence[str]) -> str:
 
 
 def latex(text: str) -> str:
-    """`display`, with every character that LaTeX would take for a command escaped."""
-    return "".join(_ESCAPED.get(character, character) for character in display(text, 4000))
+    """`display`, with every character that LaTeX would take for a command escaped, and the hyphens of options apart."""
+    parts = display(text, 4000).split("--")
+    return "-{}-".join("".join(_ESCAPED.get(character, character) for character in part) for part in parts)
 
 
 def cell(entry: TableEntry) -> str:
