@@ -82,6 +82,10 @@ class Fitting:
         for runs, why in ((self.too_long, "do not fit"), (self.unknown, "have no estimate, and nothing is guessed")):
             if runs:
                 lines.append(f"Left out: {counted(len(runs), 'run')} that {why}: {_rows(runs)}.")
+        if self.unknown and not self.taken:
+            lines.append(
+                "Nothing can be begun: what was run once needs no measuring, and a longer budget has more time for it."
+            )
         if self.unprepared:
             lines.append(
                 f"Not told: {counted(self.unprepared, 'run')} whose data are not prepared. Without --dry-run they are "

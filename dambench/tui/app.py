@@ -33,7 +33,7 @@ from dambench.runner import processes
 from dambench.store import runs as stored
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
-from dambench.tui import feed, keys
+from dambench.tui import feed, hints, keys
 from dambench.tui.console import ConsoleOptions
 from dambench.tui.feed import Feed, File, QueryResult
 from dambench.tui.main_screen import MainScreen
@@ -122,6 +122,7 @@ class DambenchApp(App[None]):
         self.path = path
         self.options = options or ConsoleOptions()
         self.set_keymap(dict(self.options.keys))
+        hints.prefer(keys.shown(dict(self.options.keys)))
         self._line_filters: list[LineFilter] = [
             *([AsciiFilter()] if self.options.ascii else []),
             *([] if self.options.colour else [ColourFilter()]),
@@ -317,17 +318,16 @@ class DambenchApp(App[None]):
             and now - self._idle_said >= IDLE
         ):
             self._idle_said = now
-            self.say(f"{character} does nothing in {self.screen.NAME}: {self._key('help', '?')} lists the keys.")
-
-    def _key(self, name: str, usual: str) -> str:
-        """The key for something that can be done everywhere."""
-        return dict(self.options.keys).get(f"{keys.EVERYWHERE}.{name}", usual)
+            self.say(
+                f"{character} does nothing in {self.screen.NAME}: {hints.hint('everywhere.help', '?')} lists the keys."
+            )
 
     def action_help_quit(self) -> None:
         """Ctrl+C, which stops a program elsewhere."""
+        stop = hints.hint("live.stop", "x") if isinstance(self.screen, LiveScreen) else hints.hint("runs.stop", "x")
         self.say(
-            f"ctrl+c stops nothing here: {self._key('quit', 'q')} quits, and runs go on without the console; x "
-            "stops the run in front."
+            f"ctrl+c stops nothing here: {hints.hint('everywhere.quit', 'q')} quits, and runs go on without the "
+            f"console; {stop} stops the run in front."
         )
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

@@ -17,7 +17,33 @@ from dambench.core.errors import BadInput, unknown
 EVERYWHERE, ROWS = "everywhere", "rows"
 """The places whose keys hold in every screen, and in every list and table."""
 
+EDITING = {
+    *("tab", "shift+tab", "enter", "space", "up", "down", "left", "right", "home", "end", "backspace", "delete"),
+    *("ctrl+left", "ctrl+right", "ctrl+shift+left", "ctrl+shift+right", "shift+left", "shift+right", "shift+home"),
+    *("shift+end", "ctrl+a", "ctrl+c", "ctrl+d", "ctrl+e", "ctrl+f", "ctrl+h", "ctrl+i", "ctrl+j", "ctrl+k", "ctrl+m"),
+    *(
+        "ctrl+u",
+        "ctrl+v",
+        "ctrl+w",
+        "ctrl+x",
+        "ctrl+backspace",
+        "ctrl+shift+a",
+        "alt+backspace",
+        "super+backspace",
+        "super+c",
+        "super+v",
+        "super+x",
+    ),
+}
+"""Keys that move about in a line that is typed, change it or leave it: for such a line first, or in its place."""
+
 _NAMED = {key.value for key in Keys} | set(KEY_NAME_REPLACEMENTS.values())
+
+
+def shown(chosen: Mapping[str, str]) -> dict[str, str]:
+    """The first key for each name, as a hint on the screen writes it."""
+    first = {name: keys.split(",")[0].strip() for name, keys in chosen.items()}
+    return {name: "esc" if key == "escape" else character(key).strip() or key for name, key in first.items()}
 
 
 class KeyRow(NamedTuple):
@@ -85,6 +111,8 @@ def check(chosen: Mapping[str, str], known: Iterable[KeyRow], whose: str) -> Non
                 )
             if rows[name].while_typing and (len(key) == 1 or _character(key)):
                 raise BadInput(f"In {whose}: {name} = {key!r} would be typed where text is: ctrl+g or f6 would not.")
+            if rows[name].while_typing and key in EDITING and key not in _long_names(rows[name].keys):
+                raise BadInput(f"In {whose}: {name} = {key!r} edits text where it is typed: ctrl+g or f6 does not.")
     for name in chosen:
         for other in rows:
             if other != name and (key := _clash(name, other, rows, chosen)):

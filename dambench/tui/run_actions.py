@@ -15,7 +15,7 @@ from dambench.runner import processes
 from dambench.store.records import LONGEST, EditConflict
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
-from dambench.tui import clock
+from dambench.tui import clock, hints
 from dambench.tui.main_screen import MainScreen
 from dambench.tui.models import request
 from dambench.tui.widgets.pick import Ask
@@ -176,13 +176,15 @@ def _ask_note(screen: MainScreen, row: RunRow, text: str, was: str, about: str =
 def delete(screen: MainScreen, rows: Sequence[RunRow]) -> None:
     """Put runs into the trash."""
     if alive := _alive(rows):
-        screen.console_app.say(f"Nothing was deleted: {alive} goes on. x stops a run.", "warning")
+        screen.console_app.say(
+            f"Nothing was deleted: {alive} goes on. {hints.hint('runs.stop', 'x')} stops a run.", "warning"
+        )
         return
 
     def edit() -> str:
         with changing(screen, rows) as store:
             if alive := _alive([store.run(row.id) for row in rows]):  # it was resumed meanwhile
-                raise BadInput(f"Nothing was deleted: {alive} goes on. x stops a run.")
+                raise BadInput(f"Nothing was deleted: {alive} goes on. {hints.hint('runs.stop', 'x')} stops a run.")
             for row in rows:
                 store.edit(row.id, "deleted_at", clock.now().isoformat(timespec="milliseconds"))
         return f"In the trash: {_which(rows)}. `dambench restore` brings it back."

@@ -151,6 +151,7 @@ def test_a_sweep_takes_what_fits_and_the_same_command_takes_the_rest(
     assert run_cli(["sweep", "tiny.toml", "--budget", "1h"]) == 0
     said = capsys.readouterr().err
     assert "4 runs that have no estimate, and nothing is guessed: method random (seed 0, 1)" in said
+    assert "a longer budget has more time for it" in said
     assert begun == []
     random = ["--dataset", "digits", "--method", "random", "--network", "convnet-d1-w4", "--eval-repeats", "1"]
     assert run_cli(["run", "--headless", *random, "--seed", "7"]) == 0

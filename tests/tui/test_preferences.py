@@ -1,5 +1,6 @@
 """Preferences in the console: keys, columns, theme, and being told that a run has ended."""
 
+import re
 import sys
 import tomllib
 from contextlib import closing
@@ -8,7 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from textual.binding import Binding
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from dambench.cli.app import run_cli
 from dambench.core import preferences
@@ -16,7 +19,7 @@ from dambench.core.errors import BadInput
 from dambench.core.preferences import ConsolePreferences, Preferences
 from dambench.runner import processes
 from dambench.store.runs import Store
-from dambench.tui import keys, preferred
+from dambench.tui import hints, keys, preferred
 from dambench.tui.settings import Settings
 from tests import ledger
 from tests.ledger import add, config, words
@@ -79,6 +82,9 @@ def test_each_thing_that_a_key_does_has_a_name_of_its_own() -> None:
         ({"runs.sort": "?"}, "runs.sort and everywhere.help"),
         ({"form.start": "s"}, "would be typed where text is"),
         ({"everywhere.quit-whatever-is-typed": "q"}, "would be typed"),
+        ({"everywhere.quit-whatever-is-typed": "backspace"}, "edits text where it is typed"),
+        ({"form.start": "ctrl+a"}, "edits text where it is typed"),
+        ({"form.start": "f6,enter"}, "edits text where it is typed"),
     ],
 )
 def test_keys_that_cannot_be_had_are_refused(chosen: dict[str, str], why: str) -> None:
@@ -120,6 +126,36 @@ def test_keys_do_what_was_chosen_and_help_shows_them(path: Path) -> None:
         await shows(pilot, "nothing")
 
     play(console(path, keys=chosen), scene)
+
+
+def test_editing_of_a_line_keeps_its_keys() -> None:
+    edit = {key for binding in Binding.make_bindings(Input.BINDINGS) for key in binding.key.split(",")}
+    assert edit <= keys.EDITING
+
+
+def test_hints_name_the_keys_that_hold(path: Path) -> None:
+    chosen = (("runs.filter", "f"), ("runs.back", "f7"), ("everywhere.quit", "f10,q"), ("runs.stop", "escape"))
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "random")
+        await types(pilot, "f", *"nosuch", "enter")
+        await shows(pilot, "f7    clear it", "f     change it")
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: "f10 quits" in said(pilot.app) and "esc stops the run" in said(pilot.app))
+
+    play(console(path, keys=chosen), scene)
+    hints.prefer({})
+    assert hints.hint("runs.filter", "/") == "/"
+
+
+def test_each_hint_knows_the_key_as_it_comes() -> None:
+    rows = {row.name: [keys.character(key) or key for key in row.keys.split(",")] for row in preferred.key_rows()}
+    hints: set[tuple[str, str]] = set()
+    for file in Path(keys.__file__).parent.rglob("*.py"):
+        hints |= set(re.findall(r"""hints\.hint\(["']([^"']+)["'], ["']([^"']+)["']\)""", file.read_text()))
+    assert len(hints) > 20
+    for name, usual in hints:
+        assert {"esc": "escape", "space": " "}.get(usual, usual) in rows[name], name
 
 
 def test_the_examples_of_the_template_are_of_this_console() -> None:

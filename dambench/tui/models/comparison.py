@@ -24,6 +24,7 @@ from dambench.store.leaderboard import AXES, Leaderboard, Table, leaderboard, ri
 from dambench.store.metrics import ACCURACY, MetricRow, metrics
 from dambench.store.runs import Store
 from dambench.store.statistics import difference
+from dambench.tui import hints
 from dambench.tui.models import chart
 
 MOST_CURVES = 8
@@ -296,7 +297,7 @@ def nothing(result: Comparison) -> str:
     if not result.states:
         return (
             "Nothing to compare: no runs yet.\n\n"
-            "n   asks for one (dm on digits takes seconds, no download)\n"
+            f"{hints.hint('everywhere.new', 'n'):<3} asks for one (dm on digits takes seconds, no download)\n"
             f"or  {wording.FIRST}"
         )
     counts = ", ".join(f"{count} {state}" for state, count in sorted(result.states.items()))
@@ -308,7 +309,9 @@ def nothing(result: Comparison) -> str:
 def curves(series: Series, width: int, height: int, log: bool, ascii_: bool) -> Text:
     """Lines over each other, and a legend with the last values."""
     if not series:
-        return Text("The marked runs have none: m shows losses, or accuracy.")
+        return Text(
+            f"The marked runs have none: {hints.hint('compare.losses-or-accuracy', 'm')} shows losses, or accuracy."
+        )
     drawn = [
         chart.Series(name, np.array([at for at, _ in line]), np.array([np.nan if v is None else v for _, v in line]))
         for name, line in series.items()

@@ -13,7 +13,7 @@ from dambench.core.units import duration, energy, milliseconds, part_of, size
 from dambench.report.wording import figure, metric_label
 from dambench.runner import processes
 from dambench.store.metrics import ACCURACY, MetricRow
-from dambench.tui import clock
+from dambench.tui import clock, hints
 from dambench.tui.models.chart import bar, short, spark
 from dambench.tui.models.run_reader import Attempt, NetworkAccuracy, RunSnapshot, local
 
@@ -115,14 +115,20 @@ def problem_banner(snapshot: RunSnapshot | None, database: str) -> list[Text]:
     if snapshot is None:
         return [
             Text(f"No runs in {display(database)} yet.", "bold"),
-            Text("1 goes to the runs; n begins one, and so does: dambench run --detach --method dm --dataset digits"),
+            Text(
+                f"{hints.hint('everywhere.place-1', '1')} goes to the runs; {hints.hint('everywhere.new', 'n')} begins "
+                "one, and so does: dambench run --detach --method dm --dataset digits"
+            ),
         ]
     row, state = snapshot.row, snapshot.state
     # Losses are kept about once a second, a checkpoint at once.
     at = f" at iteration {max(row.done, snapshot.checkpoint or 0)}" if row.phase == "distil" else ""
+    resume, copy = hints.hint("live.resume", "r"), hints.hint("everywhere.copy", "y")
     ways = (
-        f"r goes on from iteration {snapshot.checkpoint}" if snapshot.checkpoint is not None else "r begins it anew",
-        "E shows the log",
+        f"{resume} goes on from iteration {snapshot.checkpoint}"
+        if snapshot.checkpoint is not None
+        else f"{resume} begins it anew",
+        f"{hints.hint('live.log-in-pager', 'E')} shows the log",
     )
     if state == "lost":
         quiet = f"{duration(int(clock.since(row.beat_at)))} ago" if row.beat_at else "unknown"
@@ -141,10 +147,10 @@ def problem_banner(snapshot: RunSnapshot | None, database: str) -> list[Text]:
             return [
                 Text(f"Diverged at iteration {row.diverged_at}.", "bold"),
                 Text(display(row.error, 600)),
-                Text("It would again: begin a new run with a smaller step size. y copies the traceback."),
+                Text(f"It would again: begin a new run with a smaller step size. {copy} copies the traceback."),
             ]
         error = Text(display(row.error, 600))
-        return [Text(f"Failed{at}.", "bold"), error, Text(f"{', '.join(ways)}, y copies the traceback.")]
+        return [Text(f"Failed{at}.", "bold"), error, Text(f"{', '.join(ways)}, {copy} copies the traceback.")]
     if state == "stopped":
         reason = display(row.error) or "stopped"
         return [Text(f"{reason[0].upper()}{reason[1:]}{at}. {ways[0]}.")]
@@ -173,7 +179,11 @@ def machine_lines(snapshot: RunSnapshot, width: int, height: int, *, ascii: bool
     if on_gpu:
         lines = _gpu_gauges(last, snapshot.joules, room, ascii=ascii)
     else:
-        lines = wrapped(why, width) if height > SHORT else [Text("no GPU (z says why)" if why else "no GPU")]
+        lines = (
+            wrapped(why, width)
+            if height > SHORT
+            else [Text(f"no GPU ({hints.hint('live.zoom-pane', 'z')} says why)" if why else "no GPU")]
+        )
     percent = last.process_cpu_percent
     used = "n/a" if percent is None else f"{percent / 100:.1f}/{cores} cores"
     lines.append(_gauge("CPU", None if percent is None else percent / 100 / max(1, cores), used, room, ascii))

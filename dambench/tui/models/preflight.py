@@ -16,6 +16,7 @@ from dambench.runner import monitor
 from dambench.store import history
 from dambench.store.history import Expected, Similar
 from dambench.store.runs import Store
+from dambench.tui import hints
 from dambench.tui.checker import Answer
 from dambench.tui.models.catalogue import Catalogue
 
@@ -121,7 +122,13 @@ def preflight_lines(
     elif "config" in answer and outlook.expected:
         lines += _history(outlook.expected[0], runs)
     elif "config" in answer and not outlook.trouble:
-        lines.append(("time", f"unknown: no such run on {answer['config']['where']['device']} yet; ctrl+t measures"))
+        lines.append(
+            (
+                "time",
+                f"unknown: no such run on {answer['config']['where']['device']} yet; "
+                f"{hints.hint('form.measure', 'ctrl+t')} measures",
+            )
+        )
     if outlook.trouble:
         lines.append(("past", f"cannot be asked: {outlook.trouble}"))
     if outlook.same:
@@ -140,7 +147,8 @@ def _history(past: Expected, runs: int) -> list[tuple[str, str]]:
     of = f"{past.runs} past run{'s' if past.runs > 1 else ''} on {past.device}"
     speed = f", {rate(1 / past.iteration_seconds)}" if past.iteration_seconds else ""
     if past.evaluate_seconds is None:
-        time = f"~{duration(past.distil_seconds)} to distil{speed}, from {of}; to evaluate: unknown, ctrl+t measures"
+        time = f"~{duration(past.distil_seconds)} to distil{speed}, from {of}; to evaluate: unknown, "
+        time += f"{hints.hint('form.measure', 'ctrl+t')} measures"
     else:
         phases = _phases({"distil": past.distil_seconds, "evaluate": past.evaluate_seconds})
         time = f"{_times(past.distil_seconds + past.evaluate_seconds, runs)} ({phases}{speed}), from {of}"

@@ -15,7 +15,7 @@ from dambench.store.queue import Queue, Queued, WorkerRow
 from dambench.store.row_names import method_label
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
-from dambench.tui import clock
+from dambench.tui import clock, hints
 
 MOST = 300
 """Queued runs that are listed, in the order of their turn."""
@@ -221,7 +221,7 @@ def _why(one: Queued, before: Mapping[str, Queued], living: Sequence[WorkerLine]
     """Why a run does not go on, in words."""
     reason = display(one.reason, 200)
     if one.state == "paused":
-        return reason or "paused: p lets it go on"
+        return reason or f"paused: {hints.hint('queue.pause', 'p')} lets it go on"
     if one.state == "taken" and one.worker not in {worker.row.uid for worker in living}:
         return "its worker is gone: the next one goes on with it"
     if one.state != "waiting":
@@ -369,7 +369,8 @@ def worker_lines(page: QueuePage) -> list[str]:
         lines.append(f"and {len(page.workers) - 4} more")
     waiting = page.counts.get("waiting", 0)
     if not page.slots:
-        lines.append("No worker: w starts one here." if waiting else "No worker, and nothing waits.")
+        start = hints.hint("queue.worker", "w")
+        lines.append(f"No worker: {start} starts one here." if waiting else "No worker, and nothing waits.")
     if waiting:
         lines.append(rest_line(page))
     return lines

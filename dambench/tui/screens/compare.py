@@ -23,6 +23,7 @@ from dambench.report.verdict import notes as notes_below
 from dambench.store.cells import Cell, CellKey
 from dambench.store.leaderboard import Table
 from dambench.store.runs import Store
+from dambench.tui import hints
 from dambench.tui.feed import Question
 from dambench.tui.main_screen import LOW, MainScreen
 from dambench.tui.models import comparison
@@ -157,7 +158,10 @@ class CompareScreen(MainScreen):
         if result is None:
             self.result = self._drawn = None
             name = display(str(self.console_app.path))
-            self._blank(f"Nothing to compare: there is no database {name!r}.\n\nn   asks for a run, and makes it")
+            self._blank(
+                f"Nothing to compare: there is no database {name!r}.\n\n"
+                f"{hints.hint('everywhere.new', 'n'):<3} asks for a run, and makes it"
+            )
             return True
         if result.query != self._query():
             return False  # something else was asked for since
@@ -227,7 +231,12 @@ class CompareScreen(MainScreen):
         # The signs of what is seen are explained whatever else there is no room for.
         room = self.size.height - AROUND - self.query_one("#trouble").outer_size.height - heading - len(legend)
         most = 1 if self.size.height < LOW else MOST_NOTES
-        result = cut(rest, self.size.width - 2, max(1, min(most, room - LEAST_GRID)), "… y copies all")
+        result = cut(
+            rest,
+            self.size.width - 2,
+            max(1, min(most, room - LEAST_GRID)),
+            f"… {hints.hint('everywhere.copy', 'y')} copies all",
+        )
         room -= len(result)
         details = room >= LEAST_GRID + LEAST_DETAILS
         self.query_one("#details").display = details
@@ -294,7 +303,10 @@ class CompareScreen(MainScreen):
     def drawn_curves(self, width: int, height: int) -> Text:
         """The curves of the marked runs."""
         if self.result is None or not self.marked:
-            return Text("space marks a cell: the curves of its runs are drawn here, over each other.")
+            return Text(
+                f"{hints.hint('compare.mark', 'space')} marks a cell: "
+                "the curves of its runs are drawn here, over each other."
+            )
         series = self.result.losses if self.shows_losses else self.result.accuracies
         name = "loss" if self.shows_losses else "test accuracy in %"
         axis = ", logarithmic" if self.logarithmic and self.shows_losses else ""
@@ -366,7 +378,9 @@ class CompareScreen(MainScreen):
         """Open the runs of this cell."""
         cell = self.cell
         if cell is None:
-            self.console_app.say("Nothing was run for this cell yet: n asks for a new run.")
+            self.console_app.say(
+                f"Nothing was run for this cell yet: {hints.hint('everywhere.new', 'n')} asks for a new run."
+            )
             return
         which = runs(cell)
         if len(which) == 1:
@@ -413,7 +427,7 @@ class CompareScreen(MainScreen):
     def action_curves(self) -> None:
         """The curves of marked runs, large."""
         if not self.marked:
-            self.console_app.say("Nothing is marked: space marks the runs of a cell.")
+            self.console_app.say(f"Nothing is marked: {hints.hint('compare.mark', 'space')} marks the runs of a cell.")
             return
         self.app.push_screen(Curves(self))
 

@@ -33,7 +33,7 @@ from dambench.report.wording import protocol_in_words
 from dambench.runner import monitor, processes
 from dambench.store import runs as stored
 from dambench.store.runs import Store
-from dambench.tui import keys
+from dambench.tui import hints, keys
 from dambench.tui.checker import Answer, Checker, Measurement
 from dambench.tui.console import Console
 from dambench.tui.main_screen import LOW
@@ -372,7 +372,10 @@ class NewRunScreen(Resilient, Screen[None]):
         elif self.answer.get("first"):
             self._message(f"The rest is checked when the data are there. {self.answer['first']}")
         else:
-            self._message(" ".join(self.answer["notes"]) or "Nothing is wrong with it: ctrl+r starts.")
+            self._message(
+                " ".join(self.answer["notes"])
+                or f"Nothing is wrong with it: {hints.hint('form.start', 'ctrl+r')} starts."
+            )
 
     @property
     def checked(self) -> bool:
@@ -417,7 +420,8 @@ class NewRunScreen(Resilient, Screen[None]):
         if self._checked == arguments and self.outlook.same and self._warned != arguments:
             self._warned = arguments
             which = ", ".join(similar.run for similar in self.outlook.same)
-            self._message(f"{which} asked for the very same; once more adds no evidence. ctrl+r again starts it.")
+            start = f"{hints.hint('form.start', 'ctrl+r')} again starts it."
+            self._message(f"{which} asked for the very same; once more adds no evidence. {start}")
             return
         self._starting = True
         if self._measuring is not None:

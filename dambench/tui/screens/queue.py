@@ -14,6 +14,7 @@ from textual.widgets import Static
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
 from dambench.store.queue import Queue, Queued
+from dambench.tui import hints
 from dambench.tui.feed import Question
 from dambench.tui.main_screen import MainScreen
 from dambench.tui.models.columns import plain
@@ -46,7 +47,7 @@ class QueueScreen(MainScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open", key_display="enter", show=False, tooltip="Open its run"),
         Binding("space", "mark", "Mark"),
-        Binding("a", "add", "Add", show=False, tooltip="Add a run: the form, where ctrl+n queues it"),
+        Binding("a", "add", "Add", show=False, tooltip="Add a run: the form, from where it can be queued"),
         Binding("p", "pause", "Pause", tooltip="Pause it, or the marked ones; let them go on"),
         Binding("J", "move(1)", "Move", key_display="J K", tooltip="Later", id="queue.later"),
         Binding("K", "move(-1)", "Sooner", show=False),
@@ -130,8 +131,12 @@ class QueueScreen(MainScreen):
         return True
 
     def _empty(self, text: str) -> None:
-        text += "\n\na     add a run\nw     start a worker, which carries out what waits"
-        text += "\nor    mark runs in place 1, and press Q there: the same with other seeds"
+        text += f"\n\n{hints.hint('queue.add', 'a'):<5} add a run"
+        text += f"\n{hints.hint('queue.worker', 'w'):<5} start a worker, which carries out what waits"
+        there = (
+            f"mark runs in place {hints.hint('everywhere.place-1', '1')}, press {hints.hint('runs.queue', 'Q')} there"
+        )
+        text += f"\nor    {there}: the same with other seeds"
         self.query_one("#empty", Static).update(Text(text))
         self.add_class("-empty")
 
@@ -221,7 +226,9 @@ class QueueScreen(MainScreen):
         """Ask for a run to be queued."""
         if not self.console_app.refuses():
             self.console_app.new_run()
-            self.console_app.say("ctrl+n queues it; ctrl+r starts it at once.")
+            self.console_app.say(
+                f"{hints.hint('form.queue', 'ctrl+n')} queues it; {hints.hint('form.start', 'ctrl+r')} starts it now."
+            )
 
     def action_pause(self) -> None:
         """Pause it; what is paused already goes on."""

@@ -21,7 +21,7 @@ from dambench.store import filters, listing
 from dambench.store.filters import Filter
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
-from dambench.tui import queue_actions, run_actions
+from dambench.tui import hints, queue_actions, run_actions
 from dambench.tui.feed import Question
 from dambench.tui.main_screen import MainScreen
 from dambench.tui.models.columns import COLUMNS, SORTED_AS, markdown_table, plain, usual
@@ -185,7 +185,9 @@ class RunsScreen(run_actions.RunActionsScreen):
             self._empty(f"No runs in {display(str(self.console_app.path))!r} yet.", first=True)
         elif not page.numbers:
             self._empty(
-                f"No run is meant by the filter {display(self._filter.text)!r}.\n\nesc   clear it\n/     change it"
+                f"No run is meant by the filter {display(self._filter.text)!r}.\n\n"
+                f"{hints.hint('runs.back', 'esc'):<5} clear it\n"
+                f"{hints.hint('runs.filter', '/'):<5} change it"
             )
         else:
             self._welcome(page)
@@ -211,8 +213,9 @@ class RunsScreen(run_actions.RunActionsScreen):
             here = socket.gethostname()
             if all(row.host != here for row in page.rows.values()):
                 self.console_app.say(
-                    "These runs were made on another machine: the ledger that comes with dambench, or a colleague's. n "
-                    "begins one of yours, 3 compares them, ? lists the keys."
+                    "These runs were made on another machine: the ledger that comes with dambench, or a colleague's. "
+                    f"{hints.hint('everywhere.new', 'n')} begins one of yours, {hints.hint('everywhere.place-3', '3')} "
+                    f"compares them, {hints.hint('everywhere.help', '?')} lists the keys."
                 )
 
     def _unmark_gone(self, page: RunsPage) -> None:
@@ -226,9 +229,9 @@ class RunsScreen(run_actions.RunActionsScreen):
 
     def _empty(self, text: str, *, first: bool = False) -> None:
         if first:
-            text = (
-                f"{ABOUT}\n{text}\n\nn     start one (handwritten digits, no download, seconds on a CPU)\nor    {FIRST}"
-            )
+            new = hints.hint("everywhere.new", "n")
+            how = f"{new:<5} start one (handwritten digits, no download, seconds on a CPU)\nor    {FIRST}"
+            text = f"{ABOUT}\n{text}\n\n{how}"
         self.query_one("#empty", Static).update(Text(self._signs(text)))
         self.add_class("-empty")
 
