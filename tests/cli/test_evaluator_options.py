@@ -78,3 +78,4 @@ def test_counts_are_whole_and_other_numbers_have_three_places() -> None:
 
 def test_two_hyphens_of_an_option_are_no_dash_in_latex() -> None:
     assert latex("dambench evaluate ID --again, 1–2") == "dambench evaluate ID -{}-again, 1--2"
+    assert latex("1 \N{MINUS SIGN} cosine") == "1 $-$ cosine"
