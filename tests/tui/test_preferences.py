@@ -169,9 +169,7 @@ def test_columns_and_place_and_theme_are_as_preferred_at_each_start(path: Path) 
     async def scene(pilot: Pilot[None]) -> None:
         await until(pilot, lambda: pilot.app.theme == "nord")
         await pilot.press("1")
-        await shows(pilot, "random")
-        head = next(line for line in drawn(pilot.app).splitlines() if "METHOD" in line)
-        assert head.split()[:2] == ["IPC", "METHOD"]
+        await until(pilot, lambda: ["IPC", "METHOD"] in [line.split()[:2] for line in drawn(pilot.app).splitlines()])
 
     play(console(path, theme="nord", place="queue", columns=("ipc", "method")), scene)
     assert Settings(path.parent / "console.json").get("runs.columns", []) == ["ipc", "method"]
