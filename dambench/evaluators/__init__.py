@@ -130,6 +130,35 @@ class Context:
         validation, like = self.validation, self.test_set
         return None if validation is None else replace(like, images=validation.images, labels=validation.labels)
 
+    def measured(
+        self,
+        subject: str,
+        repeat: int,
+        values: Mapping[str, float],
+        seconds: float,
+        peak_memory_bytes: int | None = None,
+    ) -> Measured:
+        """Make the measurement of one item of this set.
+
+        Args:
+            subject, repeat: the item.
+            values: by metric.
+            seconds: it took.
+            peak_memory_bytes: None: what the device has used at most.
+        """
+        return Measured(
+            evaluator=self.evaluator,
+            subject=subject,
+            repeat=repeat,
+            iteration=self.iteration,
+            final=self.final,
+            set_sha256=self.set_sha256,
+            protocol_sha256=self.protocol.sha256,
+            seconds=seconds,
+            peak_memory_bytes=self.policy.peak_bytes() if peak_memory_bytes is None else peak_memory_bytes,
+            values={metric: real(value) for metric, value in values.items()},
+        )
+
     @property
     def test_batch(self) -> int:
         """The number of images that a network is shown at once when it is not trained."""
@@ -277,18 +306,5 @@ def _measure_stack(
                 )
             )
             continue
-        results.append(
-            Measured(
-                evaluator=context.evaluator,
-                subject=name,
-                repeat=repeat,
-                iteration=context.iteration,
-                final=context.final,
-                set_sha256=context.set_sha256,
-                protocol_sha256=context.protocol.sha256,
-                seconds=seconds,
-                peak_memory_bytes=peak,
-                values={metric: real(value) for metric, value in metrics.items()},
-            )
-        )
+        results.append(context.measured(name, repeat, metrics, seconds, peak))
     return results

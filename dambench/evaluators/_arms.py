@@ -70,18 +70,7 @@ def measure_arms(
                 complete = False
                 yield Warned(message=f"{name} #{repeat} has no {context.evaluator}: it diverged in {lacking[0]}.")
                 continue
-            yield Measured(
-                evaluator=context.evaluator,
-                subject=name,
-                repeat=repeat,
-                iteration=context.iteration,
-                final=context.final,
-                set_sha256=context.set_sha256,
-                protocol_sha256=context.protocol.sha256,
-                seconds=seconds,
-                peak_memory_bytes=peak,
-                values=dict(score({arm: known[key] for arm, key in keys.items()})),
-            )
+            yield context.measured(name, repeat, score({arm: known[key] for arm, key in keys.items()}), seconds, peak)
         whole = whole or complete
     if context.final and not done and not whole:
         raise Diverged(context.iteration, f"Of each network some arm diverged, so that it has no {context.evaluator}")

@@ -280,19 +280,14 @@ def _summary(context: Context, name: str, place: int, rows: Sequence[Mapping[str
     """What comes of the rows of all steps of one order and repeat."""
     seen = [float(row["accuracy_seen"]) for row in rows]
     table = [[float(row[f"accuracy_step_{j}"]) for j in range(1, step + 1)] for step, row in enumerate(rows, 1)]
-    return Measured(
-        evaluator=context.evaluator,
-        subject=_subject(name),
-        repeat=place,
-        iteration=context.iteration,
-        final=context.final,
-        set_sha256=context.set_sha256,
-        protocol_sha256=context.protocol.sha256,
-        seconds=0.0,
-        peak_memory_bytes=0,
-        values={
+    return context.measured(
+        _subject(name),
+        place,
+        {
             "accuracy_final": seen[-1],
             "accuracy_mean": sum(seen) / len(seen),
             "forgetting": forgetting(table),
         },
+        0.0,
+        0,
     )

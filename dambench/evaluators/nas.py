@@ -402,19 +402,7 @@ class _Ranking:
         return NOTHING_LEARNED if values["reference_accuracy"] <= chance else TRAINED
 
     def measured(self, subject: str, values: Mapping[str, float], seconds: float = 0.0) -> Measured:
-        context = self.context
-        return Measured(
-            evaluator=context.evaluator,
-            subject=subject,
-            repeat=0,
-            iteration=context.iteration,
-            final=context.final,
-            set_sha256=context.set_sha256,
-            protocol_sha256=context.protocol.sha256,
-            seconds=seconds,
-            peak_memory_bytes=context.policy.peak_bytes(),
-            values=dict(values),
-        )
+        return self.context.measured(subject, 0, values, seconds)
 
 
 def _without_extras(protocol: Protocol) -> Protocol:

@@ -27,7 +27,6 @@ from dambench import networks
 from dambench.core import config, files
 from dambench.core.errors import BadInput
 from dambench.core.events import DataCard, Measured, Metric, Progressed, Warned
-from dambench.core.events import real as number_of
 from dambench.evaluators import Context, Finding, Half, Item, measure_networks
 from dambench.evaluators._membership import (
     LEAST_FOR_A_PERCENT,
@@ -502,18 +501,7 @@ def neighbours(context: Context) -> dict[str, Tensor]:
 
 
 def _measured(context: Context, subject: str, seconds: float, values: Mapping[str, float]) -> Measured:
-    return Measured(
-        evaluator=context.evaluator,
-        subject=subject,
-        repeat=0,
-        iteration=context.iteration,
-        final=context.final,
-        set_sha256=context.set_sha256,
-        protocol_sha256=context.protocol.sha256,
-        seconds=seconds,
-        peak_memory_bytes=context.policy.peak_bytes(),
-        values={name: number_of(value) for name, value in values.items()},
-    )
+    return context.measured(subject, 0, values, seconds)
 
 
 def _recognisable(

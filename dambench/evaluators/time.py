@@ -24,7 +24,7 @@ from msgspec import Meta
 from dambench import networks
 from dambench.core import config
 from dambench.core.arms import Arm
-from dambench.core.events import Measured, Metric, Progressed, Warned, real
+from dambench.core.events import Metric, Progressed, Warned
 from dambench.core.sanitize import counted
 from dambench.evaluators import Context, Finding
 from dambench.evaluators._arms import arm_context
@@ -122,18 +122,7 @@ def evaluate(context: Context, options: Options, resume: Collection[tuple[str, i
         if name not in whole:
             whole[name] = yield from _whole_seconds(context, options, name, progressed)
         values = figures(curve, options, whole[name], context.made_seconds)
-        yield Measured(
-            evaluator=context.evaluator,
-            subject=name,
-            repeat=repeat,
-            iteration=context.iteration,
-            final=context.final,
-            set_sha256=context.set_sha256,
-            protocol_sha256=context.protocol.sha256,
-            seconds=time.monotonic() - began,
-            peak_memory_bytes=context.policy.peak_bytes(),
-            values={metric: real(value) for metric, value in values.items()},
-        )
+        yield context.measured(name, repeat, values, time.monotonic() - began)
 
 
 Curve = list[tuple[int, float, float]]

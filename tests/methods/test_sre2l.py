@@ -178,7 +178,8 @@ def test_steps_that_are_no_numbers_are_left_out_and_end_the_run() -> None:
     loop = recovery(problem_of())
     before = loop.images.tensor.detach().clone()
     norm = next(module for module in loop.network.modules() if isinstance(module, nn.BatchNorm2d))
-    norm.running_mean.fill_(torch.nan)  # type: ignore[union-attr]
+    assert norm.running_mean is not None
+    norm.running_mean.fill_(torch.nan)
     for number in range(1, MOST_SKIPPED + 1):
         losses = end_of(loop.step())
         assert losses["skipped"] == number

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from textual.app import App
 from textual.binding import Binding
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -20,6 +21,7 @@ from dambench.core.preferences import ConsolePreferences, Preferences
 from dambench.runner import processes
 from dambench.store.runs import Store
 from dambench.tui import hints, keys, preferred
+from dambench.tui.app import DambenchApp
 from dambench.tui.settings import Settings
 from tests import ledger
 from tests.ledger import add, config, words
@@ -175,6 +177,12 @@ def test_columns_and_place_and_theme_are_as_preferred_at_each_start(path: Path) 
     assert Settings(path.parent / "console.json").get("runs.columns", []) == ["ipc", "method"]
 
 
+def going(app: App[Any]) -> set[str]:
+    """The runs that the console knows to go on."""
+    assert isinstance(app, DambenchApp)
+    return app.feed._going
+
+
 def test_the_end_of_a_run_is_told_whatever_is_in_front(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states = {"going": "running"}
     begin(path, monkeypatch, "going")
@@ -182,7 +190,7 @@ def test_the_end_of_a_run_is_told_whatever_is_in_front(path: Path, monkeypatch: 
 
     async def scene(pilot: Pilot[None]) -> None:
         await pilot.press("3")
-        await until(pilot, lambda: pilot.app.feed._going == {"going"})  # type: ignore[attr-defined]
+        await until(pilot, lambda: going(pilot.app) == {"going"})
         assert said(pilot.app) == ""
         states["going"] = "lost"
         await until(pilot, lambda: said(pilot.app) == "The run going is lost.")
@@ -200,9 +208,9 @@ def test_nothing_is_told_of_runs_that_had_ended_before_or_where_silence_is_prefe
     monkeypatch.setattr(processes, "state", lambda row: states.get(row.id, row.state))
 
     async def scene(pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: pilot.app.feed._going == {"going"})  # type: ignore[attr-defined]
+        await until(pilot, lambda: going(pilot.app) == {"going"})
         states["going"] = "stopped"
-        await until(pilot, lambda: not pilot.app.feed._going)  # type: ignore[attr-defined]
+        await until(pilot, lambda: not going(pilot.app))
         await pilot.pause(0.1)
         assert said(pilot.app) == ""
 
