@@ -42,7 +42,7 @@ def filled(runs: int) -> Path:
     path = files.home() / f"table-{runs}.db"
     path.parent.mkdir(parents=True, exist_ok=True)
     job = recording.job(Scene("cpu", quick=True))
-    said = list(run(job))
+    events = list(run(job))
     with closing(Store.open(path, write=True)) as store:
         lines: list[LogRecord] = []
         for number in range(runs):
@@ -52,7 +52,7 @@ def filled(runs: int) -> Path:
                 uid=uid, id=f"r{number:05}", name="", tags=[], at=AT, config=config, card=job.card, process=NO_PROCESS
             )
             lines.append(created)
-            for sequence, event in enumerate(said):
+            for sequence, event in enumerate(events):
                 if isinstance(event, Snapshot):
                     event = msgspec.structs.replace(event, sha256=sha256)
                 elif isinstance(event, Finished):

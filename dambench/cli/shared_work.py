@@ -182,10 +182,10 @@ def past_seconds(store: Store, works: Sequence[SharedWork]) -> None:
     """
     if not works:
         return
-    wanted: dict[str, list[SharedWork]] = {}
+    unmade: dict[str, list[SharedWork]] = {}
     for work in works:
         if not work.kept:
-            wanted.setdefault(_without_seed(work.key), []).append(work)  # that of another seed takes as long
+            unmade.setdefault(_without_seed(work.key), []).append(work)  # that of another seed takes as long
     rows = store.query(
         """
         select runs.config, runs.dataset_sha256, costs.seconds, (
@@ -205,7 +205,7 @@ def past_seconds(store: Store, works: Sequence[SharedWork]) -> None:
             continue
         if how is None:
             continue
-        for work in wanted.get(_without_seed(_work_key(config, row["dataset_sha256"], how)), []):
+        for work in unmade.get(_without_seed(_work_key(config, row["dataset_sha256"], how)), []):
             if isinstance(how, dict) or str(row["trained"] or "").startswith(f"{work.count} experts of "):
                 work.seconds = max(work.seconds or 0.0, row["seconds"])
 

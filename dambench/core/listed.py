@@ -68,13 +68,13 @@ def _is_several(value: object) -> bool:
 
 def over(below: Listed, above: Listed) -> Listed:
     """One request with what another says on top: what has one value in the one may have several in the other."""
-    said = {key for key, value in above.single.items() if value is not None and not _is_only_options(key, value)}
-    said |= above.axes.keys()
-    if said & {"seed", "seeds"}:
-        said |= {"seed", "seeds"}
+    given = {key for key, value in above.single.items() if value is not None and not _is_only_options(key, value)}
+    given |= above.axes.keys()
+    if given & {"seed", "seeds"}:
+        given |= {"seed", "seeds"}
     several = {"seed", "seeds"} if "seed" in above.axes else set()
     kept = {key: value for key, value in below.single.items() if key not in above.axes.keys() | several}
-    axes = {key: values for key, values in below.axes.items() if key not in said}
+    axes = {key: values for key, values in below.axes.items() if key not in given}
     return Listed(config.overlay(kept, above.single), axes | above.axes)
 
 
@@ -181,8 +181,8 @@ def read(file: Path | None, given: Mapping[str, Any], pairs: Sequence[str], data
 def _name_of(asked: Listed) -> str:
     """A name that the same settings always get, whatever their seeds: `dataset-ipc-1f0a92cd`."""
     but = ("seed", "seeds", "tags", "device", "threads", "data", "checkpoint_every", "ranks", "compile")
-    said = {key: value for key, value in [*asked.single.items(), *asked.axes.items()] if key not in but}
-    digest = hashlib.sha256(json.dumps(msgspec.to_builtins(said), sort_keys=True).encode()).hexdigest()[:8]
+    given = {key: value for key, value in [*asked.single.items(), *asked.axes.items()] if key not in but}
+    digest = hashlib.sha256(json.dumps(msgspec.to_builtins(given), sort_keys=True).encode()).hexdigest()[:8]
     axes = "-".join(re.sub("[^A-Za-z0-9]+", "-", axis) for axis in asked.axes if axis != "seed")
     return f"{axes[:48]}-{digest}".lstrip("-")
 

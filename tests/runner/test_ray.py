@@ -8,10 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from dambench.store.runs import Store
+from tests.environment import python_with
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 600.0
@@ -24,16 +24,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python that has Ray besides all that is installed here: DAMBENCH_RAY_PYTHON, or made now."""
     if ready := os.environ.get("DAMBENCH_RAY_PYTHON"):
         return Path(ready)
-    home = tmp_path_factory.mktemp("ray") / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
-    (packages,) = home.glob("lib/python*/site-packages")
-    here = Path(msgspec.__file__).parents[1]
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--target", str(packages)]
-    made = subprocess.run([*pip, "ray>=2.59,<3"], capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"Ray cannot be installed here: {made.stderr.strip().splitlines()[-1]}")
-    (packages / "borrowed.pth").write_text(f"{here}\n{ROOT}\n")
-    return home / "bin" / "python"
+    return python_with("ray>=2.59,<3", tmp_path_factory.mktemp("ray") / "environment")
 
 
 def _environment(base: Path) -> dict[str, str]:

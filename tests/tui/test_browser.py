@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
 import psutil
 import pytest
 
 from dambench.cli.app import run_cli
 from dambench.store.runs import Store
+from tests.environment import python_with
 from tests.ledger import add, config
 from tests.tui.screen import console, drawn, play, said, shows
 
@@ -70,16 +70,7 @@ def test_from_a_browser_no_file_of_this_machine_can_be_named_and_no_program_begu
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python that has textual-serve besides all that is installed here."""
-    home = tmp_path_factory.mktemp("serve") / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
-    (packages,) = home.glob("lib/python*/site-packages")
-    here = Path(msgspec.__file__).parents[1]
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--target", str(packages)]
-    made = subprocess.run([*pip, "textual-serve>=1.1,<2"], capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"textual-serve cannot be installed here: {made.stderr.strip().splitlines()[-1]}")
-    (packages / "borrowed.pth").write_text(f"{here}\n{ROOT}\n")
-    return home / "bin" / "python"
+    return python_with("textual-serve>=1.1,<2", tmp_path_factory.mktemp("serve") / "environment")
 
 
 @dataclass
