@@ -17,6 +17,7 @@ from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
 from dambench.published.audit import audit, sentence
+from dambench.report import changes
 from dambench.runner import processes
 from dambench.store import filters, selection
 from dambench.store.baselines import NO_COMMAND
@@ -83,10 +84,13 @@ def show(
     decoded: Annotated[
         bool, Option("--decoded", help="Of mosaics, what networks are trained on, not what is kept (for --preview).")
     ] = False,
+    against: Annotated[
+        str, Option(metavar="ID", help="Tell what changed since this run, not since the nearest earlier one.")
+    ] = "",
     db: Db = None,
     as_json: Json = False,
 ) -> None:
-    """Everything that is known of one run."""
+    """Everything that is known of one run, and what changed since the nearest earlier one."""
     if preview is not None:
         files.check_suffix(preview, [".png"], "a preview")
     elif decoded:
@@ -96,9 +100,12 @@ def show(
         details["selection"] = selection.by_rule(store, details["run"]["id"])
         lines = audit(details["scores"], details["run"]["protocol"])
         details["audit"] = [line.facts for line in lines]
-        details["run"]["state"] = processes.state(store.run(run_id))
+        row = store.run(run_id)
+        since = changes.changes_since(store, row, store.run(against)) if against else changes.since_nearest(store, row)
+        details["changes"] = msgspec.to_builtins(since)
+        details["run"]["state"] = processes.state(row)
         png = store.preview(run_id)
-        missing = [] if preview or as_json else missing_beside(store, store.run(run_id))
+        missing = [] if preview or as_json else missing_beside(store, row)
         is_seen = preview is not None or (not as_json and sys.stdout.isatty())
         part = preview_note(png, details["sets"][-1]["shape"], store.extent(run_id)) if png and is_seen else ""
     if preview is not None:
@@ -114,6 +121,7 @@ def show(
         print(json.dumps(details))
         return
     describe(details)
+    print("\n".join(changes.text(since)))
     if lines:
         print(sentence(lines))
     for one in missing:

@@ -183,3 +183,18 @@ def test_a_run_in_full_has_the_spread_within_its_set_and_says_that_it_is_no_othe
     assert "mean 52.00 %, standard deviation 2.00 % within this set; between sets it takes other seeds" in printed
     assert run_cli(["show", single]) == 0
     assert "standard deviation" not in capsys.readouterr().out
+
+
+def test_show_tells_what_changed_since_the_nearest_earlier_run_or_since_one_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        first, second = (add(store, config("dm", seed=seed), [0.5, 0.75 + seed / 10]) for seed in range(2))
+        other = add(store, config("random"))
+    assert run_cli(["show", second]) == 0
+    assert f"What changed since {first}, the nearest earlier run:\n  settings  seed  0 → 1\n" in capsys.readouterr().out
+    assert printed(capsys, "show", second)["changes"]["before"] == first
+    assert printed(capsys, "show", second, "--against", other)["changes"]["before"] == other
+    assert printed(capsys, "show", first)["changes"] is None
+    assert run_cli(["show", second, "--against", "zzzzzz"]) == 2
+    assert "No run has the id 'zzzzzz'" in capsys.readouterr().err
