@@ -68,6 +68,11 @@ class Fitting:
     spent: float = 0.0
     """Seconds of the budget that the plan itself took."""
 
+    @property
+    def rest(self) -> float:
+        """Seconds that the runs leave."""
+        return self.budget - self.spent - self.seconds
+
     def sentences(self) -> list[str]:
         """What was taken, shortened and left out, and why."""
         at_once = "" if self.at_once == 1 else f", {self.at_once} at once"

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -108,7 +108,10 @@ def plan(
         job = job.with_seed(point.seed)
         # Two combinations may be one run, where a method has no use for what differs.
         sha256 = job.config.sha256
-        planned.setdefault(f"{sha256} {job.card.sha256}", SettledRun(point, "new", job=job, sha256=sha256, kind=key))
+        new = SettledRun(point, "new", job=job, sha256=sha256, kind=key)
+        same = planned.setdefault(f"{sha256} {job.card.sha256}", new)
+        if more := tuple(one for one in point.evaluators if one not in same.point.evaluators):
+            same.point = replace(same.point, evaluators=(*same.point.evaluators, *more))
     if left_out is not None:
         left_out += dict.fromkeys(str(error).partition(" cannot be: ")[2] or str(error) for error in unfit.values())
     if unfit and not planned:
@@ -279,7 +282,7 @@ def look_up(store: Store, planned: Sequence[SettledRun]) -> None:
             one.standing, one.run = "done", finished
             continue
         for row in [row for row in rows if row.state != "finished"][:1]:
-            one.run, one.standing = row.id, _standing(row)
+            one.run, one.standing = row.id, standing_of(row)
         if one.kind not in expected:
             expected[one.kind] = history.expected(store, one.job.config, one.job.card.sha256)
         for cost in expected[one.kind][:1]:
@@ -288,7 +291,8 @@ def look_up(store: Store, planned: Sequence[SettledRun]) -> None:
             one.peak_bytes, one.disk_bytes = cost.peak_memory_bytes, cost.disk_bytes
 
 
-def _standing(row: RunRow) -> Standing:
+def standing_of(row: RunRow) -> Standing:
+    """How a run stands that has begun and is not finished."""
     state = processes.state(row)
     if state in processes.ALIVE:
         return "running"

@@ -20,8 +20,9 @@ from dambench.core.sanitize import counted
 from dambench.runner import processes
 from dambench.runner.executors.devices import named_devices
 from dambench.runner.worker import WorkDone, Worker
-from dambench.store.queue import PENDING, Added, Queue
+from dambench.store.queue import PENDING, Added, Queue, Queued
 from dambench.store.records import QueuedRun
+from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 
 if TYPE_CHECKING:
@@ -163,21 +164,29 @@ def evaluated(
     """
     found = queue.all("id = ?", prefix) or queue.all("id >= ? and id < ?", prefix, f"{prefix}\U0010ffff")
     pending = [one for one in found if one.command == "run" and one.state in PENDING]
-    about = {"command": "evaluate", "key": "", "priority": priority}
     if len(pending) == 1:
         (one,) = pending
-        facts = {
-            name: getattr(one, name) for name in ("method", "dataset", "ipc", "network", "protocol", "seed", "tag")
-        }
-        of, count = one.run, threads or one.threads
-        about |= {"after": [one.uid], "device": one.device} | facts
-    else:
-        row = queue.store.run(prefix)
-        if row.state != "finished" or row.deleted_at:
-            raise BadInput(f"The run {row.id} is {processes.state(row)}, and not in the queue: it will have no set.")
-        facts = {name: getattr(row, name) for name in ("method", "dataset", "ipc", "network", "protocol", "seed")}
-        of, count = row.uid, threads or 0
-        about |= facts
-    about["method"] = f"evaluation of {about['method']}"
+        return evaluation_of(queue, one, words, threads or one.threads, tag=one.tag, priority=priority)
+    row = queue.store.run(prefix)
+    if row.state != "finished" or row.deleted_at:
+        raise BadInput(f"The run {row.id} is {processes.state(row)}, and not in the queue: it will have no set.")
+    return evaluation_of(queue, row, words, threads or 0, priority=priority)
+
+
+def evaluation_of(queue: Queue, made: Queued | RunRow, words: Sequence[str], threads: int, **facts: Any) -> QueuedRun:
+    """The evaluation of a set, as it is queued.
+
+    Args:
+        made: the run that has made it, or the queued one that is to make it.
+        words: of the command after `dambench evaluate ID`.
+        facts: more fields of it.
+    """
+    of = made.run if isinstance(made, Queued) else made.uid
+    about = {name: getattr(made, name) for name in ("method", "dataset", "ipc", "network", "protocol", "seed")}
+    evaluator = words[words.index("--evaluator") + 1]
+    what = "evaluation" if evaluator == "accuracy" else evaluator
+    about |= {"command": "evaluate", "method": f"{what} of {about['method']}"}
     about["key"] = f"evaluate {of} {msgspec.json.encode(list(words)).decode()}"
-    return queue.new({"of": of, "words": list(words)}, threads=count, **about)
+    if isinstance(made, Queued):
+        about |= {"after": [made.uid], "device": made.device}
+    return queue.new({"of": of, "words": list(words)}, threads=threads, **about | facts)

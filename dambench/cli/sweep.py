@@ -8,9 +8,10 @@ from typing import Annotated, NamedTuple
 
 from typer import Argument
 
-from dambench.cli import estimates, plans
+from dambench.cli import estimates, measuring, plans
 from dambench.cli.budget import SHARE, Fitting, fit, patience_of, seconds_of
 from dambench.cli.executors import DEFAULT, Chosen, executor_options
+from dambench.cli.measuring import PlannedEvaluation
 from dambench.cli.options import Budget, Db, Devices, DryRun, Hook, Json, OnlyQueue, Retry
 from dambench.cli.output import say
 from dambench.cli.plans import PlannedRun, SettledRun
@@ -74,30 +75,36 @@ def make(grid: Sweep, path: Path, asked: Asked, as_json: bool) -> int:
         share = SHARE if budget else 1.0 if asked.dry_run else 0.0
         unfit: list[str] = []
         planned = plans.plan(grid, path, None if asked.dry_run else here.watch.say, share * patience, unfit)
+        evaluations = measuring.plan(planned, path)
         fitting = _fitting(planned, path, asked, budget, (1 - share) * patience, began) if budget else None
+        limits = fitting.sentences() if fitting else []
+        if fitting:
+            evaluations, left = measuring.that_fit(evaluations, fitting.taken, fitting.rest, fitting.at_once)
+            limits += left
         notes = [f"rule {number} of [[skip]] leaves nothing out" for number in grid.idle_rules]
         notes += [f"left out: {sentence}" for sentence in unfit]
         if as_json and asked.dry_run:
-            print(json.dumps(plans.as_json(grid, planned, notes, fitting.sentences() if fitting else None)))
+            facts = plans.as_json(grid, planned, notes, limits if fitting else None)
+            print(json.dumps(facts | {"evaluations": measuring.as_json(evaluations)}))
             return 0
         for note in notes:
             say(f"note: {note}")
         if asked.dry_run:
             plans.print_plan(grid, planned)
-            for line in fitting.sentences() if fitting else ():
+            for line in (*measuring.sentences(evaluations, planned), *limits):
                 print(line)
             return 0
-        say(plans.summary(grid, planned)[0])
+        for line in (plans.summary(grid, planned)[0], *measuring.sentences(evaluations, planned), *limits):
+            say(line)
         if fitting:
-            for line in fitting.sentences():
-                say(line)
             planned = [*(one for one in planned if one.standing == "done"), *fitting.taken]
         with open_store(path, write=True) as store:
-            uids = _queue(store, grid, planned, asked.retry, asked.where)
+            uids = _queue(store, grid, planned, evaluations, asked.retry, asked.where)
             if asked.queue:
                 say(f"{counted(len(uids), 'run')} queued: `dambench queue work` carries them out.")
                 return 0
-            return _carry_out(store, grid, planned, uids, asked, here, began + budget if budget else None, as_json)
+            until = began + budget if budget else None
+            return _carry_out(store, grid, planned, evaluations, uids, asked, here, until, as_json)
 
 
 def _fitting(
@@ -123,23 +130,36 @@ def _to_make(retry: bool) -> tuple[str, ...]:
     return ("new", "to resume", "running", *(["failed"] if retry else []))
 
 
-def _queue(store: Store, grid: Sweep, planned: Sequence[PlannedRun], retry: bool, where: Chosen) -> list[str]:
-    """Queue what is missing, all or nothing. Returns the uids in the queue."""
-    for one in planned:
-        if one.standing == "failed" and not retry:
-            which = f"{plans.named(one.point)}, seed {one.point.seed}: run {one.run}"
-            say(f"{which} has failed before; --retry tries it again")
+def _queue(
+    store: Store,
+    grid: Sweep,
+    planned: Sequence[PlannedRun],
+    evaluations: Sequence[PlannedEvaluation],
+    retry: bool,
+    where: Chosen,
+) -> list[str]:
+    """Queue what is missing: runs all or none, then the evaluations of their sets. Returns the uids in the queue."""
+    what = [(one.standing, f"{plans.named(one.point)}, seed {one.point.seed}", one.run) for one in planned]
+    for standing, which, run in (*what, *((one.standing, one.what, one.run) for one in evaluations)):
+        if standing == "failed" and not retry:
+            say(f"{which}: run {run} has failed before; --retry tries it again")
     missing = [one for one in planned if isinstance(one, SettledRun) and one.standing in _to_make(retry)]
     # One at a time has all threads, as if it were alone; several share them.
-    added = queue_settled(store, missing, grid.tag, threads_of_one(where.workers))
-    _tag(store, grid, [one.run for one in planned if one.run])
-    return [one.uid for one in (*added.new, *added.there)]
+    threads = threads_of_one(where.workers)
+    added = queue_settled(store, missing, grid.tag, threads)
+    _tag(store, grid, [*(one.run for one in planned if one.run), *(one.run for one in evaluations if one.run)])
+    runs = (*added.new, *added.there)
+    of_sets = measuring.queue_evaluations(
+        store, evaluations, {one.key: one for one in runs}, grid.tag, threads, _to_make(retry)
+    )
+    return [*(one.uid for one in runs), *of_sets]
 
 
 def _carry_out(
     store: Store,
     grid: Sweep,
     planned: Sequence[PlannedRun],
+    evaluations: Sequence[PlannedEvaluation],
     uids: Sequence[str],
     asked: Asked,
     here: Foreground,
@@ -158,9 +178,11 @@ def _carry_out(
         say(in_words(tally))
     settled = [one for one in planned if isinstance(one, SettledRun)]
     plans.look_up(store, settled)
-    _tag(store, grid, [one.run for one in settled if one.run])
+    measuring.look_up(store, evaluations)
+    everything: list[PlannedRun | PlannedEvaluation] = [*planned, *evaluations]
+    _tag(store, grid, [one.run for one in everything if one.run])
     if here.signals.received:
-        begun = [one.run for one in settled if one.standing == "to resume"]
+        begun = [one.run for one in everything if one.standing == "to resume"]
         with_ = f", with run {', '.join(begun[:3])}" if begun else ""
         say(f"Stopped; the same command goes on{with_}.")
         return EXIT_CODES[here.signals.received]
@@ -171,12 +193,15 @@ def _carry_out(
         if late:
             say(f"The budget was over before {counted(len(late), 'run')} could begin: the same command goes on.")
     finished = [one for one in planned if one.standing == "done"]
+    measured = [one for one in evaluations if one.standing == "done"]
     for one in queue.with_uids(uids):
         if one.state in ("failed", "paused", "dropped") and one.uid not in {each.uid for each in late}:
             say(f"{one.called}: {one.state}{f': {display(one.reason, 300)}' if one.reason else ''}")
-    say(f"{counted(len(finished), 'run')} finished: dambench report --filter {grid.tag}")
-    failed = [one.run for one in planned if one.standing != "done"]
+    more = f" and {counted(len(measured), 'evaluation')}" if evaluations else ""
+    say(f"{counted(len(finished), 'run')}{more} finished: dambench report --filter {grid.tag}")
+    failed = [one.run for one in everything if one.standing != "done"]
     facts = {"sweep": grid.name, "runs": [one.run for one in planned], "failed": failed}
+    facts |= {"evaluations": [one.run for one in evaluations]} if evaluations else {}
     if as_json:
         print(json.dumps(facts))
     hooks.ended("sweep", grid.name, "failed" if failed else "finished", store.path, facts, say)

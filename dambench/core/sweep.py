@@ -16,6 +16,8 @@
     method = "random"
     "method.lr_images" = [1]
 
+    evaluators = ["robustness"]      # above the first table: what is measured of each run's set, too
+
 Several grids are several [[part]], each with [part.run], [part.grid] and [[part.skip]]; [run] is what all share.
 Runs of the whole training set have no images per class: those that differ in `ipc` alone are one run.
 """
@@ -24,7 +26,7 @@ import itertools
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from math import prod
 from pathlib import Path
@@ -32,17 +34,18 @@ from typing import Any
 
 import msgspec
 
-from dambench.core import config
+from dambench.core import config, registry, sweep_evaluators
 from dambench.core.config import Request
 from dambench.core.errors import BadInput, folded, unknown
 from dambench.core.sanitize import display
+from dambench.core.sweep_evaluators import SweepEvaluator
 
 MOST_RUNS = 20_000
 """Runs of one sweep."""
 _LARGEST = 1e18
 """Number that a range may have."""
-PARTS = ("name", "run", "grid", "skip", "part")
-PARTS_OF_PART = ("run", "grid", "skip")
+PARTS = ("name", "evaluators", "run", "grid", "skip", "part")
+PARTS_OF_PART = ("evaluators", "run", "grid", "skip")
 FIRST = ("random", "whole")
 """Methods whose runs come first: without them no other can be read."""
 WITHOUT_IPC = ("whole",)
@@ -61,6 +64,8 @@ class Point:
     settings: Mapping[str, Any]
     """What the grid says of it, by axis; without the seed."""
     request: Request
+    evaluators: tuple[SweepEvaluator, ...] = ()
+    """What is measured of its set."""
 
     @property
     def seed(self) -> int:
@@ -121,6 +126,7 @@ def _sweep_of(fields: Mapping[str, Any], name: str, whose: str, prefix: str) -> 
     if parts and ("grid" in fields or "skip" in fields):
         raise BadInput(f"In {whose}: beside [[part]] there is no [grid] and no [[skip]]: they are in each part.")
     common = _table(fields.get("run", {}), f"{whose}, [run]")
+    of_all = _evaluators(fields, whose)
     axes_of_all: dict[str, None] = {}
     points: list[Point] = []
     product, idle, rules_before = 0, [], 0
@@ -144,8 +150,18 @@ def _sweep_of(fields: Mapping[str, Any], name: str, whose: str, prefix: str) -> 
         idle += [rules_before + rule for rule in range(1, len(rules) + 1) if rule not in used]
         rules_before += len(rules)
         axes_of_all |= dict.fromkeys(axes)
-        points += found
+        own = _evaluators(part, where) if parts else ()
+        evaluators = (*of_all, *(one for one in own if one not in of_all))
+        points += [replace(point, evaluators=evaluators) for point in found] if evaluators else found
     return Sweep(name, tuple(axes_of_all), tuple(_ordered(points)), product, tuple(idle), prefix)
+
+
+def _evaluators(fields: Mapping[str, Any], where: str) -> tuple[SweepEvaluator, ...]:
+    return (
+        sweep_evaluators.read(fields["evaluators"], registry.names("evaluators"), where)
+        if "evaluators" in fields
+        else ()
+    )
 
 
 def _ordered(points: Sequence[Point]) -> list[Point]:

@@ -97,6 +97,44 @@ def test_what_stopped_is_resumed_and_what_failed_is_tried_again_on_request_only(
     assert len(printed(capsys, "runs", "--filter", "sweep:other")) == 2
 
 
+def test_evaluators_measure_each_set_once_it_is_made_and_nothing_twice(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = 'evaluators = [{name = "continual", steps = 2, orders = 1}, "lrs"]'
+    Path("tiny.toml").write_text(measured + GRID.replace('"random"', '"random", "whole"').replace("to = 1", "to = 0"))
+    assert run_cli(["sweep", "tiny.toml", "--dry-run"]) == 0
+    assert "continual (steps 2, orders 1); for 3 runs the data are not prepared yet." in capsys.readouterr().out
+    assert run_cli(["sweep", "tiny.toml", "--json"]) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out.splitlines()[-1])
+    assert (len(result["runs"]), len(result["evaluations"]), result["failed"]) == (3, 5, []), "the whole set has no LRS"
+    assert "3 runs and 5 evaluations finished" in captured.err
+    commands = [words[0] for words in begun]
+    assert commands.index("evaluate") > commands.index("run"), "runs come first"
+    assert commands.count("evaluate") == 5
+
+    begun.clear()
+    assert run_cli(["sweep", "tiny.toml"]) == 0
+    assert begun == []
+    assert "continual (steps 2, orders 1), 3 evaluations, 3 done already." in capsys.readouterr().err
+    assert run_cli(["report", "--filter", "sweep:tiny", "--sections", "measured"]) == 0
+    assert "Continual: digits" in capsys.readouterr().out
+
+    Path("tiny.toml").write_text(measured + GRID.replace('"random"', '"random", "whole"'))  # one seed more
+    plan = _plan(capsys)
+    new = [one for one in plan["evaluations"] if one["standing"] == "new"]
+    assert [one["evaluator"] for one in new] == ["continual", "lrs", "continual", "continual", "lrs"]
+    assert {one["seed"] for one in new} == {1}
+    assert all(one["seconds"] is not None for one in new if one["evaluator"] == "continual")
+
+    Path("tiny.toml").write_text(measured.replace("steps = 2", "stepps = 2") + GRID)
+    assert run_cli(["sweep", "tiny.toml"]) == 2
+    assert begun == []
+    assert "The evaluation by continual (stepps 2, orders 1) of the run with method random cannot be" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_plan_keeps_and_prepares_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("tiny.toml").write_text(GRID)
     before = sorted(tmp_path.iterdir())

@@ -104,6 +104,30 @@ def test_the_file_of_a_run_gives_its_request_again(tmp_path: Path) -> None:
     assert config.read(Request, fields, "it") == point.request
 
 
+def test_what_is_measured_of_each_set_stands_above_the_grid_or_in_a_part(tmp_path: Path) -> None:
+    toml = """
+evaluators = ["Robustness", {name = "continual", steps = 10, eval_repeats = 1, evaluate_on = ["mlp"]}]
+[[part]]
+[part.grid]
+method = ["random"]
+[[part]]
+evaluators = ["robustness", "nas"]
+[part.grid]
+method = ["dm"]
+"""
+    first, second = _read(tmp_path, toml).points
+    assert [one.called for one in first.evaluators] == [
+        "robustness",
+        'continual (steps 10, eval_repeats 1, evaluate_on ["mlp"])',
+    ]
+    assert [one.choice.name for one in second.evaluators] == ["robustness", "continual", "nas"]
+    assert first.evaluators[1].words == [
+        *("--evaluator", "continual", "--set", "evaluator.steps=10"),
+        *("--eval-repeats", "1", "--evaluate-on", "mlp"),
+    ]
+    assert first.evaluators[1].request == Request(eval_repeats=1, evaluate_on=["mlp"])
+
+
 WRONG = {
     "[girds]": "No part is called 'girds'. Did you mean 'grid'",
     "grid = 3": "in \\[grid\\]|a table is needed",
@@ -136,6 +160,11 @@ WRONG = {
     "[grid]\nipc = [1]\n[skip]\nipc = 1": "skip is a list of rules",
     'name = "a/b"\n[grid]\nipc = [1]': "name = 'a/b' may have letters",
     "[grid": "is not valid TOML",
+    'evaluators = "nas"\n[grid]\nipc = [1]': "evaluators is a list, as",
+    'evaluators = ["nsa"]\n[grid]\nipc = [1]': "No evaluator in .* is called 'nsa'. Did you mean 'nas'",
+    "evaluators = [{steps = 3}]\n[grid]\nipc = [1]": "is neither a name nor a table with one",
+    'evaluators = ["nas", {name = "NAS"}]\n[grid]\nipc = [1]': "the evaluator nas is there twice",
+    'evaluators = [{name = "nas", eval_repeats = 0}]\n[grid]\nipc = [1]': "eval_repeats",
 }
 
 
