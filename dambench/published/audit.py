@@ -8,6 +8,7 @@ from typing import Any
 from dambench.core import claims
 from dambench.core.claims import spread
 from dambench.core.sanitize import display
+from dambench.store.statistics import t_quantile
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,12 @@ def half_interval(claimed: Sequence[float], measured: Sequence[float]) -> float 
     Networks trained on one set under one protocol are draws of one distribution, if the claim holds: so their variances
     are one, and a single network can be judged by the spread of the others.
     """
-    from scipy.special import stdtrit  # takes longer to import than all that `dambench show` needs
-
     freedom = len(claimed) + len(measured) - 2
     if freedom < 1:
         return None
     squares = sum(sum((value - sum(some) / len(some)) ** 2 for value in some) for some in (claimed, measured))
     error = sqrt(squares / freedom * (1 / len(claimed) + 1 / len(measured)))
-    return float(stdtrit(freedom, 0.975)) * error
+    return t_quantile(freedom) * error
 
 
 def audit(scores: Sequence[Mapping[str, Any]], protocol: str) -> list[AuditLine]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from math import sqrt
 
+from dambench.store import student
 from dambench.store.statistics import ENOUGH, Difference, Sample, std, t_quantile
 
 POWER = 0.8
@@ -33,10 +34,7 @@ def seeds_needed(gap: Difference, a: Sample, b: Sample) -> int | None:
 
 
 def _least(freedom: Callable[[int], int], shift: Callable[[int], float]) -> int | None:
-    from scipy.special import nctdtr  # late, as all of scipy
-
     for n in range(ENOUGH, MOST_SEEDS + 1):
-        bound = t_quantile(freedom(n))
-        if 1 - nctdtr(freedom(n), shift(n), bound) + nctdtr(freedom(n), shift(n), -bound) >= POWER:
+        if student.power(freedom(n), shift(n), t_quantile(freedom(n))) >= POWER:
             return n
     return None

@@ -15,6 +15,8 @@ from itertools import combinations
 from math import isfinite, nan, sqrt
 from typing import Any, Literal, NamedTuple
 
+from dambench.store import student
+
 SIGNIFICANCE = 0.05
 """Probability with which a test finds a difference where there is none; intervals cover with 1 less this."""
 
@@ -200,13 +202,11 @@ T_QUANTILES = (
 
 
 @cache
-def t_quantile(freedom: float, level: float = 1 - SIGNIFICANCE / 2) -> float:
-    """The quantile of Student's t."""
-    if level == 1 - SIGNIFICANCE / 2 and freedom in range(1, len(T_QUANTILES) + 1):
+def t_quantile(freedom: float) -> float:
+    """The quantile of Student's t that is half an interval, in standard errors."""
+    if freedom in range(1, len(T_QUANTILES) + 1):
         return T_QUANTILES[int(freedom) - 1]
-    from scipy.special import stdtrit  # takes longer to import than all that `dambench runs` needs
-
-    return float(stdtrit(freedom, level))
+    return student.quantile(freedom, 1 - SIGNIFICANCE / 2)
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:
@@ -321,10 +321,8 @@ def _difference(a: Sample, b: Sample) -> Difference:
 
 
 def _t_test(gap: float, error: float, freedom: float) -> tuple[Interval, float]:
-    from scipy.special import stdtr  # as in `t_quantile`
-
     half = t_quantile(freedom) * error
-    return Interval(gap - half, gap + half), float(2 * stdtr(freedom, -abs(gap) / error))
+    return Interval(gap - half, gap + half), 2 * student.lower_tail(freedom, -abs(gap) / error)
 
 
 def degrees_of_freedom(parts: Sequence[tuple[float, float]]) -> float:
