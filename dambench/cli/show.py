@@ -12,6 +12,7 @@ from dambench.cli.output import table, table_in_blocks
 from dambench.core.natural import natural
 from dambench.core.sanitize import display, display_lines
 from dambench.core.units import duration, energy, size
+from dambench.report.labels import label_of
 from dambench.report.verdict import coarse
 from dambench.report.wording import figure, metric_label
 from dambench.store.metrics import MetricRow
@@ -176,7 +177,7 @@ def _print_measurements(evaluator: str, rows: list[dict[str, Any]]) -> None:
             if name not in values
             else values[name]["state"]
             if values[name]["value"] is None
-            else figure(metric, values[name]["value"])
+            else label_of(metric).words.get(values[name]["value"]) or figure(metric, values[name]["value"])
             for name, metric in plain.items()
         ]
         lines.append([iteration, display(subject), repeat, *figures])

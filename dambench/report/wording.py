@@ -4,7 +4,8 @@ Every format escapes all of it, our own words too, so that nothing that came fro
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dambench import __version__
@@ -12,13 +13,14 @@ from dambench.core.protocol import Budget, Protocol
 from dambench.core.sanitize import counted, display
 from dambench.core.units import duration, size
 from dambench.report import names
+from dambench.report.labels import MISSING as MISSING
+from dambench.report.labels import label_of
 from dambench.store.cells import Cell, Key
 from dambench.store.leaderboard import Leaderboard, Table
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.statistics import ENOUGH, Difference, too_few
 from dambench.store.transfer import Transfer
 
-MISSING = "–"
 SOURCE = "†"
 NOTHING = "No finished runs yet. Start one, for example:"
 FIRST = "dambench run --headless --method dm --dataset digits --ipc 1 --seeds 0-2"
@@ -94,17 +96,9 @@ def title(table: Table) -> str:
     return f"{metric_label(table.metric)}, {', '.join(reversed(parts)) or 'all'}"
 
 
-ABBREVIATIONS = {"f1": "F1", "auc": "AUC", "lrs": "LRS", "ars": "ARS", "hlr": "HLR", "ior": "IOR", "std": "std"}
-ABBREVIATIONS |= {"fgsm": "FGSM", "pgd": "PGD", "linf": "Linf", "l2": "L2", "mlp": "MLP"}
-"""Parts of the names of metrics, as tables write them."""
-
-UNITS = {"fraction": " in %", "seconds": " in s", "bytes": " in GB"}
-
-
 def metric_label(metric: MetricRow) -> str:
     """`Accuracy in %`."""
-    words = (ABBREVIATIONS.get(word, word) for word in metric.name.split("_"))
-    return display(capitalised(" ".join(words))) + UNITS.get(metric.unit, "")
+    return label_of(metric).in_unit
 
 
 def capitalised(text: str) -> str:
@@ -114,16 +108,7 @@ def capitalised(text: str) -> str:
 
 def figure(metric: MetricRow, value: float, *, sign: str = "") -> str:
     """A value as tables show it, in the unit of `metric_label`; `sign` as in format strings."""
-    if not math.isfinite(value):
-        return MISSING
-    match metric.unit:
-        case "fraction":
-            return f"{100 * value:{sign}.1f}"
-        case "bytes":
-            return f"{value / 1e9:{sign}.2f}"
-        case "" if abs(value) >= 1000 or (value.is_integer() and abs(value) > 1):  # a count
-            return f"{value:{sign},.0f}"
-    return f"{value:{sign}.3f}"
+    return label_of(metric).value(value, sign=sign)
 
 
 def name(axes: Sequence[str], key: Key) -> str:
@@ -201,13 +186,20 @@ def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> TableEntry:
     Args:
         mark: the network that the set was matched on.
     """
-    number = figure(cell.metric, cell.mean)
-    if math.isfinite(cell.mean):
+    words = label_of(cell.metric).words
+    number = _in_words(words, cell.values) if words else figure(cell.metric, cell.mean)
+    if math.isfinite(cell.mean) and not words:
         number += f" ± {MISSING if cell.interval is None else figure(cell.metric, cell.interval.half)}"
     number += ONLY if cell.unit == "network" else ""
     number += TWIN if any(score.left_out for score in cell.scores) else ""
     number += SOURCE if mark and all(score.source for score in cell.scores) else ""
     return TableEntry(number, networks(cell), bold)
+
+
+def _in_words(words: Mapping[float, str], values: Sequence[float]) -> str:
+    """`trained`, `5 trained, 1 cannot be built`: values that stand for words have no mean."""
+    counts = Counter(words.get(value, MISSING) for value in values)
+    return ", ".join(f"{count} {word}" if len(counts) > 1 else word for word, count in counts.most_common())
 
 
 def networks(cell: Cell) -> str:
@@ -323,7 +315,8 @@ def signs(tables: Sequence[Table], *, bold: str, brief: bool = False) -> list[st
     """
     cells = [cell for table in tables for cell in table.cells.values()]
     best = "lowest" if tables and tables[0].metric.better == "lower" else "highest"
-    name = display(tables[0].metric.name.replace("_", " ")) if tables else ""
+    name = label_of(tables[0].metric).text if tables else ""
+    name = name if name[1:2].isupper() else name[:1].lower() + name[1:]
     much = "many points" if tables and tables[0].metric.unit == "fraction" else "much"
     several = any(
         len({score.network for cell in table.cells.values() for score in cell.scores}) > 1 for table in tables

@@ -71,7 +71,7 @@ def test_more_columns_than_a_terminal_is_wide_are_one_under_the_other(
 
 
 def test_counts_are_whole_and_other_numbers_have_three_places() -> None:
-    metric = MetricRow("nas", "k", "", "higher", "")
+    metric = MetricRow("theirs", "size", "", "higher", "")
     numbers = (10.0, 26400.0, 12345.67, 1.0, -0.5, 0.0, 27.839)
     assert [figure(metric, one) for one in numbers] == ["10", "26,400", "12,346", "1.000", "-0.500", "0.000", "27.839"]
 

@@ -74,7 +74,7 @@ def test_sets_of_halves_are_runs_that_are_made_once_and_are_in_no_table(
     # What only some of its items have, others do not lack.
     assert run_cli(["report", "--metric", "privacy.nearer_pixels", "--short"]) == 0
     shown = capsys.readouterr().out
-    assert "Nearer pixels in %" in shown
+    assert "Nearest is one of its own, pixels in %" in shown
     assert "adds it" not in shown
 
 

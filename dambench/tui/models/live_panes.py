@@ -10,7 +10,8 @@ from rich.text import Text
 from dambench.core.events import PHASES, Sampled
 from dambench.core.sanitize import display
 from dambench.core.units import duration, energy, milliseconds, part_of, size
-from dambench.report.wording import figure, metric_label
+from dambench.report.labels import label_of
+from dambench.report.wording import figure
 from dambench.runner import processes
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.tui import clock, hints
@@ -335,10 +336,13 @@ def figure_lines(snapshot: RunSnapshot, width: int, *, ascii: bool) -> list[Text
         subject = one.subject
         metric = MetricRow(one.evaluator, one.metric, one.unit, "higher", "")
         spread = f" {sign} {figure(metric, one.std)}" if one.std is not None else ""
-        percent = " %" if metric.unit == "fraction" else ""
-        value = f"{figure(metric, one.mean)}{spread}{percent}"
-        name = metric_label(metric).removesuffix(" in %")
-        lines.append(Text(f"{set_cell_size(name, max(8, min(30, width - 20)))} {value:<15}{one.n:>3}", no_wrap=True))
+        label = label_of(metric)
+        unit = f" {label.format.unit}" if label.format.unit else ""
+        value = f"{figure(metric, one.mean)}{spread}{unit}"
+        if label.words:
+            value = label.words.get(one.mean, "mixed") if not one.std else "mixed"
+        name = set_cell_size(label.text, max(8, min(30, width - 20)))
+        lines.append(Text(f"{name} {value:<15}{one.n:>3}", no_wrap=True))
     return lines
 
 
