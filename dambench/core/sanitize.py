@@ -20,7 +20,7 @@ def display(text: str, limit: int = 200) -> str:
     """
     flat = " ".join(text.split()) if not text.isprintable() else text
     safe = flat
-    if not (flat.isascii() and flat.isprintable()):
+    if not flat.isprintable():  # what is printable is of none of these categories
         safe = "".join(
             _REPLACEMENT if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} else c for c in flat
         )

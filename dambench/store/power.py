@@ -1,5 +1,6 @@
 """How many seeds it would take to tell two methods apart."""
 
+from bisect import bisect_left
 from collections.abc import Callable
 from math import sqrt
 
@@ -34,7 +35,9 @@ def seeds_needed(gap: Difference, a: Sample, b: Sample) -> int | None:
 
 
 def _least(freedom: Callable[[int], int], shift: Callable[[int], float]) -> int | None:
-    for n in range(ENOUGH, MOST_SEEDS + 1):
-        if student.power(freedom(n), shift(n), t_quantile(freedom(n))) >= POWER:
-            return n
-    return None
+    def told(n: int) -> bool:
+        return student.power(freedom(n), shift(n), t_quantile(freedom(n))) >= POWER
+
+    numbers = range(ENOUGH, MOST_SEEDS + 1)  # more seeds never tell less
+    place = bisect_left(numbers, True, key=told)
+    return numbers[place] if place < len(numbers) else None
