@@ -46,14 +46,14 @@ def compare(
     only = filters.read(filter_, to_compare=True)
     with open_store(db) as store:
         states = processes.states(store)
-        board, sides = compared.find(
+        whole, sides = compared.find(
             store,
             which,
             find_metric(store, metric),
             only.where(states),
             lambda text: filters.read(text, to_compare=True).where(states),
         )
-        found = compared.matches(board, sides, best=best)
+        found = compared.matches(whole, sides, best=best)
 
         def command(side: Contestant, seeds: tuple[int, ...]) -> str:
             return more_seeds(store, side, seeds)

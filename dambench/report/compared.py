@@ -12,7 +12,7 @@ from dambench.core.sanitize import counted, display
 from dambench.report import wording
 from dambench.report.verdict import coarse
 from dambench.store.cells import Cell, Score
-from dambench.store.leaderboard import Leaderboard, leaderboard
+from dambench.store.leaderboard import ComparableScores, comparable_scores
 from dambench.store.metrics import MetricRow
 from dambench.store.power import MOST_SEEDS, seeds_needed
 from dambench.store.runs import Store
@@ -100,8 +100,8 @@ class PlaceComparison(NamedTuple):
 
 def find(
     store: Store, texts: Sequence[str], metric: MetricRow, only: Condition, where: Callable[[str], Condition]
-) -> tuple[Leaderboard, list[Side]]:
-    """The leaderboard, and what each text means: a row by its name, runs by a filter, or a run by its id.
+) -> tuple[ComparableScores, list[Side]]:
+    """All scores, and what each text means: a row by its name, runs by a filter, or a run by its id.
 
     Args:
         only: a condition that all runs meet, but for one that is meant by its id.
@@ -110,25 +110,25 @@ def find(
     Raises:
         BadInput: a text means nothing, or nothing that has scores; or two mean the same.
     """
-    board = leaderboard(store, metric=metric, only=only)
-    sides = [_side(store, text.strip(), board, only, where) for text in texts]
+    whole = comparable_scores(store, metric, only)
+    sides = [_side(store, text.strip(), whole, only, where) for text in texts]
     names = [side.name for side in sides]
     if again := next((name for name in names if names.count(name) > 1), ""):
         raise BadInput(f"{display(again, 80)!r} is there twice: name two rows, runs or filters that differ.")
-    return board, sides
+    return whole, sides
 
 
-def _side(store: Store, text: str, board: Leaderboard, only: Condition, where: Callable[[str], Condition]) -> Side:
-    bases = {score.method: score.base_method for score in board.scores}
+def _side(store: Store, text: str, whole: ComparableScores, only: Condition, where: Callable[[str], Condition]) -> Side:
+    bases = {score.method: score.base_method for score in whole.scores}
     chosen = [label for label, base in bases.items() if folded(text) in (folded(label), folded(base))]
     if chosen:
-        return Side(text, [score for score in board.scores if score.method in chosen])
+        return Side(text, [score for score in whole.scores if score.method in chosen])
     if re.search("[:=<>|*]", text):
         condition = where(text)
         both = f"{only[0]} and {condition[0]}", (*only[1], *condition[1])
-        scores = leaderboard(store, metric=board.metric, only=both).scores
+        scores = comparable_scores(store, whole.metric, both).scores
         if not scores:
-            raise BadInput(f"The filter {display(text, 80)!r} means no finished run with {board.metric.full_name}.")
+            raise BadInput(f"The filter {display(text, 80)!r} means no finished run with {whole.metric.full_name}.")
         return Side(text, scores, "filter")
     if not text or not any(run.startswith(text) for run in store.ids()):
         rows = ", ".join(sorted(bases)) or "none yet"
@@ -137,14 +137,14 @@ def _side(store: Store, text: str, board: Leaderboard, only: Condition, where: C
             f"Rows: {display(rows, 400)}."
         )
     run = store.run(text)
-    scores = leaderboard(store, metric=board.metric, only=("runs.id = ?", [run.id])).scores
+    scores = comparable_scores(store, whole.metric, ("runs.id = ?", [run.id])).scores
     if not scores:
-        fault = f"is {run.state}" if run.state != "finished" else f"has no {board.metric.full_name}"
+        fault = f"is {run.state}" if run.state != "finished" else f"has no {whole.metric.full_name}"
         raise BadInput(f"The run {run.id} {fault}: only finished runs with scores are compared.")
     return Side(f"{scores[0].method}, run {run.id}", scores, "run")
 
 
-def matches(board: Leaderboard, sides: Sequence[Side], *, best: bool = False) -> list[PlaceComparison]:
+def matches(whole: ComparableScores, sides: Sequence[Side], *, best: bool = False) -> list[PlaceComparison]:
     """All comparisons, place by place: of the first side at each place with every other one.
 
     Args:
@@ -168,12 +168,12 @@ def matches(board: Leaderboard, sides: Sequence[Side], *, best: bool = False) ->
         here = by_place[place]
         if len(here) < 2:
             continue
-        contestants = [_contestant(side, here[side.name], place, board.metric) for side in sides if side.name in here]
+        contestants = [_contestant(side, here[side.name], place, whole.metric) for side in sides if side.name in here]
         names = [one.name for one in contestants]
         if again := next((name for name in names if names.count(name) > 1), ""):
             raise BadInput(f"{display(again, 80)!r} is meant twice, at {place.title}: name rows that differ.")
         _check_apart(contestants, place)
-        images = board.test_images.get(place.dataset, 0)
+        images = whole.test_images.get(place.dataset, 0)
         found.append(PlaceComparison(place, contestants, _compare(contestants, best), images))
     if not found:
         where = "; ".join(f"{display(side.name, 80)}: {_places(side)}" for side in sides)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -136,10 +136,7 @@ def leaderboard(
     for axis in (*rows, *columns):
         if axis not in AXES:
             raise unknown("axis", axis, AXES)
-    if metric.evaluator != ACCURACY.evaluator:
-        only = _measured_by(metric, only)
-    if "runs.purpose" not in only[0]:  # runs that were made to choose settings by count only where they are asked for
-        only = f"({only[0]}) and runs.purpose = ''", only[1]
+    only = _meant(metric, only)
     entries, found, broken = evaluated_runs(store, metric.evaluator, only)
     scores, repeated, unscored, unmeasured = counted_scores(store, entries, found, metric)
     protocols, sizes, scores = _sized(store, scores, entries)
@@ -174,6 +171,35 @@ def leaderboard(
         set_bytes=sizes,
         test_images=_test_images(store, scores),
     )
+
+
+class ComparableScores(NamedTuple):
+    """The scores of a leaderboard without its tables, the newest run's first."""
+
+    scores: list[Score]
+    metric: MetricRow
+    test_images: Mapping[str, int]
+    """As a leaderboard has them."""
+
+
+@collection.paused()
+def comparable_scores(store: Store, metric: MetricRow, only: tuple[str, Sequence[Any]]) -> ComparableScores:
+    """What tables of these runs would hold, for those who need no table.
+
+    Args:
+        metric, only: as of `leaderboard`.
+    """
+    entries, found, _ = evaluated_runs(store, metric.evaluator, _meant(metric, only))
+    scores = _sized(store, counted_scores(store, entries, found, metric)[0], entries)[2]
+    return ComparableScores(scores, metric, _test_images(store, scores))
+
+
+def _meant(metric: MetricRow, only: tuple[str, Sequence[Any]]) -> tuple[str, Sequence[Any]]:
+    """The condition on runs, with what always holds: they were measured by the metric's evaluator, and runs that were
+    made to choose settings by count only where they are asked for."""
+    if metric.evaluator != ACCURACY.evaluator:
+        only = _measured_by(metric, only)
+    return only if "runs.purpose" in only[0] else (f"({only[0]}) and runs.purpose = ''", only[1])
 
 
 def _sized(
