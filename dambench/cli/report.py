@@ -11,13 +11,11 @@ from dambench.cli.store import open_store
 from dambench.core import collection
 from dambench.core.errors import BadInput, named
 from dambench.report import format_of, names, read_sections, render, write
+from dambench.report.document import DocumentQuery, read_board
 from dambench.report.sections import SECTIONS, usual
-from dambench.runner import processes
 from dambench.store import filters
 from dambench.store import runs as stored
-from dambench.store.leaderboard import AXES, leaderboard
-from dambench.store.measured import measured
-from dambench.store.metrics import ACCURACY, find_metric
+from dambench.store.leaderboard import AXES
 
 
 @collection.paused()
@@ -55,21 +53,14 @@ def report(
     parts = read_sections(sections, chosen, short=short)
     if (dry_run and not filled) or (as_json and not dry_run):
         raise BadInput("--dry-run is of --fill, and --json of both; --format json is the report as JSON.")
-    only = filters.read(filter_, to_compare=True)
+    filters.read(filter_, to_compare=True)
+    query = DocumentQuery(*axes, metric, parts, short, filter_, chosen)
     path = db or stored.default_path()
     if filled and not stored.exists(path):
         raise BadInput(f"There is no database {str(path)!r} yet: a table lacks nothing before there is one.")
     if stored.exists(path) or chosen != "markdown":
         with open_store(path) as store, names.using(names_, SECTIONS):
-            shown = find_metric(store, metric)
-            board = leaderboard(store, *axes, metric=shown, only=only.where(processes.states(store)))
-            board.only, board.sections = only.text.strip(), parts
-            if "measured" in (parts or SECTIONS) and not short:
-                board.measured = measured(store, only.where(processes.states(store)))
-            if board.only and not board.finished:
-                raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
-            if shown != ACCURACY and not board.tables:
-                raise BadInput(f"No finished run has the metric {shown.full_name}: `dambench evaluate` measures one.")
+            board = read_board(store, query)
             if filled:
                 from dambench.cli.fill import missing_requests, queue_missing  # which needs all that runs need
 

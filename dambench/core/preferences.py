@@ -20,7 +20,7 @@ class ConsolePreferences(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """How the console is. What is left out is as it was when the console was last left."""
 
     theme: str = ""
-    place: Literal["last", "runs", "live", "compare", "queue"] = "last"
+    place: Literal["last", "runs", "live", "compare", "queue", "report"] = "last"
     columns: tuple[str, ...] = ()
     refresh: Annotated[float, Meta(ge=0.25, le=60)] = 1.0
     readonly: bool = False
@@ -45,7 +45,7 @@ TEMPLATE = """\
 
 [console]
 # theme = "textual-light"          # else the one that was chosen last
-# place = "last"                   # the first: runs, live, compare, queue, or last, where you were
+# place = "last"                   # the first: runs, live, compare, queue, report, or last, where you were
 # columns = ["run", "method", "dataset", "ipc", "state", "accuracy"]
 # refresh = 1.0                    # 2.0: numbers and charts are drawn half as often, for a slow line
 # readonly = false                 # true: nothing is started, stopped or changed from the console

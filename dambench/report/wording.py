@@ -47,28 +47,35 @@ FEW = 5
 
 
 def made(board: Leaderboard) -> str:
-    left_out = f"; unfinished runs left out: {board.left_out}" if board.left_out else ""
-    if board.diverged:
-        left_out += f", of which diverged: {_few(board.diverged, '; ')}"
-    if board.damaged:
-        left_out += (
-            "; left out because their results are not those of their checksum, see `dambench db check`: "
-            f"{', '.join(board.damaged)}"
-        )
-    if board.repeated:
-        left_out += f"; repeated with a newer one, which counts: {_few(board.repeated, ', ')}"
-    if board.unscored:
-        left_out += f"; diverged when trained on a set, and without a score: {_few(board.unscored, '; ')}"
-    if board.unmeasured and board.metric.evaluator != ACCURACY.evaluator:
-        left_out += f"; measured, but without {display(board.metric.full_name)}: {_few(board.unmeasured, ', ')}"
-    elif board.unmeasured:
-        left_out += (
-            f"; evaluated before {display(board.metric.full_name)} was measured (`dambench evaluate ID --again` adds "
-            f"it): {_few(board.unmeasured, ', ')}"
-        )
+    left_out = "".join(f"; {clause}" for clause in omissions(board))
     runs = f"{board.finished} finished run{'s' if board.finished > 1 else ''}"
     only = f"; only those meant by {display(board.only)}" if board.only else ""
     return f"{runs}{left_out}{only}. Written by dambench {__version__}."
+
+
+def omissions(board: Leaderboard) -> list[str]:
+    """Clauses on what no table holds, and why."""
+    clauses = []
+    if board.left_out:
+        diverged = f", of which diverged: {_few(board.diverged, '; ')}" if board.diverged else ""
+        clauses.append(f"unfinished runs left out: {board.left_out}{diverged}")
+    if board.damaged:
+        clauses.append(
+            "left out because their results are not those of their checksum, see `dambench db check`: "
+            f"{', '.join(board.damaged)}"
+        )
+    if board.repeated:
+        clauses.append(f"repeated with a newer one, which counts: {_few(board.repeated, ', ')}")
+    if board.unscored:
+        clauses.append(f"diverged when trained on a set, and without a score: {_few(board.unscored, '; ')}")
+    if board.unmeasured and board.metric.evaluator != ACCURACY.evaluator:
+        clauses.append(f"measured, but without {display(board.metric.full_name)}: {_few(board.unmeasured, ', ')}")
+    elif board.unmeasured:
+        clauses.append(
+            f"evaluated before {display(board.metric.full_name)} was measured (`dambench evaluate ID --again` adds "
+            f"it): {_few(board.unmeasured, ', ')}"
+        )
+    return clauses
 
 
 def _few(items: Sequence[str], between: str) -> str:

@@ -42,6 +42,7 @@ from dambench.tui.screens.compare import CompareScreen
 from dambench.tui.screens.live import LiveScreen
 from dambench.tui.screens.new_run import NewRunScreen
 from dambench.tui.screens.queue import QueueScreen
+from dambench.tui.screens.report import ReportScreen
 from dambench.tui.screens.runs import RunsScreen
 from dambench.tui.settings import Settings, folder
 from dambench.tui.terminal import shutdown
@@ -95,6 +96,7 @@ class DambenchApp(App[None]):
         "live": LiveScreen,
         "compare": CompareScreen,
         "queue": QueueScreen,
+        "report": ReportScreen,
     }
     """By name, in the order of their number keys."""
 

@@ -103,14 +103,18 @@ def start_or_drain_worker(screen: MainScreen) -> None:
         screen.app.push_screen(Sure("Worker", text, "start it"), sure)
 
 
-def queue_what_is_missing(screen: MainScreen, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Find out what the tables of these axes lack, say how much that is, and queue it, as `report --fill` does."""
+def queue_what_is_missing(screen: MainScreen, rows: Sequence[str], columns: Sequence[str], only: str = "") -> None:
+    """Find out what the tables of these axes lack, say how much that is, and queue it, as `report --fill` does.
+
+    Args:
+        only: the filter that their runs have met.
+    """
     app = screen.console_app
     if app.refuses():
         return
     app.check_file()
     words = ["report", "--fill", "--rows", ",".join(rows), "--columns", ",".join(columns)]
-    words += ["--db", str(app.path.absolute())]
+    words += ["--db", str(app.path.absolute()), *([f"--filter={only}"] if only.strip() else [])]
 
     def look() -> str:
         found = json.loads(_of_dambench([*words, "--dry-run", "--json"]))

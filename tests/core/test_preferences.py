@@ -44,7 +44,7 @@ def test_each_example_of_the_template_can_be_had() -> None:
         ("theme = 'x'", "No option is called 'theme'"),
         ("[console]\nthem = 'x'", "Did you mean 'theme'?"),
         ("[console]\nrefresh = 0", "refresh = 0 is not allowed"),
-        ("[console]\nplace = 'lives'", "it is one of last, runs, live, compare, queue"),
+        ("[console]\nplace = 'lives'", "it is one of last, runs, live, compare, queue, report"),
         ("[console]\nnotify = ['horn']", "notify"),
         ("console = 3", "console is a table"),
         ("[keys]\n'runs.filter' = 3", 'runs.filter needs a key in quotes, such as "f"'),

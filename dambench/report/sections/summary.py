@@ -27,7 +27,6 @@ def records(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> 
 def sentences(board: Leaderboard) -> Iterator[str]:
     """Count what was measured, then name what nothing can be said of."""
     scores = board.scores
-    cells = kinds(board)
     sets = len({score.set_sha256 for score in scores})
     networks = sorted({score.network for score in scores})
     methods = {score.base_method for score in scores} - set(BASELINES)
@@ -38,10 +37,7 @@ def sentences(board: Leaderboard) -> Iterator[str]:
         f"{counted(len(scores), 'trained network')} on {counted(sets, 'set')}, "
         f"from {counted(len({score.run for score in scores}), 'run')}."
     )
-    protocols = [names.of("protocol", protocol) for protocol in sorted({score.protocol for score in scores})]
-    several = "s" if len(protocols) > 1 else ""
-    apart = ", which are never in one cell together" if several else ""
-    yield f"Protocol{several} {_listed(protocols)}{apart}."
+    yield protocols(board)
     if board.metric == ACCURACY:
         chosen = any(not one.one_set for one in board.selections.values())
         beside = ", but for what is called test-selected" if chosen else ""
@@ -50,6 +46,22 @@ def sentences(board: Leaderboard) -> Iterator[str]:
         yield "How the imported sets were chosen is not known here."
     if len(networks) == 1:
         yield f"All networks are {display(names.of('network', networks[0]))}: nothing is shown of any other."
+    yield from gaps(board)
+    if board.left_out:
+        yield f"{counted(board.left_out, 'unfinished run')} {'is' if board.left_out == 1 else 'are'} left out."
+
+
+def protocols(board: Leaderboard) -> str:
+    """Name the protocols; of several, say that they are not mixed."""
+    shown = [names.of("protocol", protocol) for protocol in sorted({score.protocol for score in board.scores})]
+    several = "s" if len(shown) > 1 else ""
+    apart = ", which are never in one cell together" if several else ""
+    return f"Protocol{several} {_listed(shown)}{apart}."
+
+
+def gaps(board: Leaderboard) -> Iterator[str]:
+    """Name the results that no claim can be made of, and the baselines that nothing can be held against."""
+    cells = kinds(board)
     mute = [cell for cell in cells if cell.unit == "set" and not cell.sample.enough]
     if mute and len(mute) == sum(cell.unit == "set" for cell in cells):
         yield f"No method has the {ENOUGH} sets that a claim about it takes: each number is about its sets alone."
@@ -59,8 +71,6 @@ def sentences(board: Leaderboard) -> Iterator[str]:
     if fixed:
         yield f"About one set only, which no seed changes or which was imported: {_listed(_named(fixed))}."
     yield from _missing(cells)
-    if board.left_out:
-        yield f"{counted(board.left_out, 'unfinished run')} {'is' if board.left_out == 1 else 'are'} left out."
 
 
 def kinds(board: Leaderboard) -> list[Cell]:
