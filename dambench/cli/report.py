@@ -54,7 +54,7 @@ def report(
     if (dry_run and not filled) or (as_json and not dry_run):
         raise BadInput("--dry-run is of --fill, and --json of both; --format json is the report as JSON.")
     filters.read(filter_, to_compare=True)
-    query = DocumentQuery(*axes, metric, parts, short, filter_, chosen)
+    query = DocumentQuery(axes[0], axes[1], metric, parts, short, filter_, chosen)
     path = db or stored.default_path()
     if filled and not stored.exists(path):
         raise BadInput(f"There is no database {str(path)!r} yet: a table lacks nothing before there is one.")

@@ -210,9 +210,12 @@ def test_lines_that_are_laid_out_are_looked_at_by_going_right(path: Path) -> Non
 
 def test_a_report_is_made_anew_only_where_it_can_be_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[DocumentQuery] = []
-    monkeypatch.setattr(
-        "dambench.tui.models.document.make", lambda store, query: made.append(query) or make(store, query)
-    )
+
+    def counted(store: Store, query: DocumentQuery) -> Document:
+        made.append(query)
+        return make(store, query)
+
+    monkeypatch.setattr("dambench.tui.models.document.make", counted)
     reader = DocumentReader()
     with closing(Store.open(path, write=True)) as store:
         first = reader.read(store, DocumentQuery())

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 from rich.text import Text
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
@@ -235,9 +236,7 @@ class ReportScreen(MainScreen):
         """Ask for another document."""
         self._query = replace(self._query, **fields)
         self._top = self._across = 0
-        kept = {name: getattr(self._query, name) for name in ("format", "metric", "short")}
-        kept |= {name: list(getattr(self._query, name)) for name in ("rows", "columns", "sections")}
-        self.console_app.settings.set("report", kept)
+        self.console_app.settings.set("report", msgspec.to_builtins(self._query) | {"filter": ""})
         self._heading()
         self.ask()
 
@@ -257,14 +256,13 @@ class ReportScreen(MainScreen):
             if name is None:
                 return
             plugin = registry.load("formats", name)
-            fields: dict[str, Any] = {"format": name}
             if self._query.short and not plugin.SHORT:
-                fields["short"] = False
                 self.console_app.say(f"{name} always has all numbers: it is not short any more.")
-            if len(self._query.sections) > 1 and plugin.SINGLE:
-                fields["sections"] = ()
+            several = len(self._query.sections) > 1 and plugin.SINGLE
+            if several:
                 self.console_app.say(f"{name} is one table: the usual one; s chooses another.")
-            self._change(**fields)
+            sections = () if several else self._query.sections
+            self._change(format=name, short=self._query.short and plugin.SHORT, sections=sections)
 
         names = [(name, name) for name in registry.load_all("formats").usable]
         self.app.push_screen(Pick("Format", names, self._query.format), chosen)
@@ -433,19 +431,14 @@ class ReportScreen(MainScreen):
         return self.command()
 
 
-def _kept(values: dict[str, Any]) -> DocumentQuery:
-    """The request that was made last, as far as it is one. A filter is not kept: what it hides would be forgotten."""
-    query = DocumentQuery()
-    rows, columns, sections = (tuple(values.get(name) or ()) for name in ("rows", "columns", "sections"))
-    if rows in CHOICES and columns in CHOICES and not set(rows) & set(columns):
-        query = replace(query, rows=rows, columns=columns)
-    if values.get("format") in registry.load_all("formats").usable:
-        query = replace(query, format=values["format"])
-    plugin = registry.load("formats", query.format)
-    if set(sections) <= set(SECTIONS) and not (len(sections) > 1 and plugin.SINGLE):
-        query = replace(query, sections=sections)
-    if values.get("short") is True and plugin.SHORT and not query.sections:
-        query = replace(query, short=True)
-    if isinstance(values.get("metric"), str):
-        query = replace(query, metric=values["metric"])
-    return query
+def _kept(values: object) -> DocumentQuery:
+    """The request that was made last, if it is one. A filter is not kept: what it hides would be forgotten."""
+    try:
+        query = msgspec.convert(values, DocumentQuery)
+        plugin = registry.load("formats", query.format)
+    except (msgspec.ValidationError, BadInput):
+        return DocumentQuery()
+    axes = {*query.rows, *query.columns}
+    fits = query.rows in CHOICES and query.columns in CHOICES and len(axes) == len(query.rows) + len(query.columns)
+    fits = fits and set(query.sections) <= set(SECTIONS) and not (query.short and (query.sections or not plugin.SHORT))
+    return replace(query, filter="") if fits and not (len(query.sections) > 1 and plugin.SINGLE) else DocumentQuery()
