@@ -64,6 +64,10 @@ SEARCHES = (
     _digits("dance", "0.001,0.01,0.1", 0.01),
     _digits("tgdd", "0.001,0.01,0.1", 0.01),
     _digits("ncfm", "0.001,0.01,0.1", 0.01),
+    _digits("dsdm", "0.001,0.01,0.1", 0.01),
+    _digits("m3d", "0.01,0.1,1.0", 0.1),
+    _digits("sre2l", "0.025,0.25,2.5", 0.25),
+    _digits("ftd", "1.0,10.0,100.0", 10.0),
     _digits("datm", "1.0,10.0", 10.0, more="-six-seeds", seeds="0-5"),
     _digits("pad", "1.0,10.0", 10.0, more="-six-seeds", seeds="0-5"),
     _brief("dm", "0.3,1.0,3.0", 1.0),
@@ -73,6 +77,15 @@ SEARCHES = (
     _brief("mtt", "100.0,300.0,1000.0", 300.0),
     _brief("datm", "100.0,300.0,1000.0", 300.0),
     _brief("pad", "100.0,300.0,1000.0", 300.0),
+    _brief("ftd", "100.0,300.0,1000.0", 300.0),
+    _brief("atom", "0.3,1.0,3.0", 1.0),
+    _brief("idm", "0.02,0.2,2.0", 0.2),
+    _brief("dance", "0.003,0.01,0.03", 0.01),
+    _brief("tgdd", "0.003,0.01,0.03", 0.01),
+    _brief("ncfm", "0.003,0.01,0.03", 0.01),
+    _brief("dsdm", "0.003,0.01,0.03", 0.01),
+    _brief("m3d", "0.03,0.1,0.3", 0.1),
+    _brief("sre2l", "0.08,0.25,0.8", 0.25),
 )
 """At IPC 1, two networks for each set: what a small machine can do. Three seeds; six where three did not decide."""
 

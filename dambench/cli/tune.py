@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from typer import Argument, Option
 
 from dambench.cli.options import Db, Json, Settings, request_options
@@ -13,7 +15,7 @@ from dambench.cli.process import Foreground, foreground
 from dambench.cli.record import record
 from dambench.cli.signals import EXIT_CODES
 from dambench.cli.store import open_store
-from dambench.core import config, grid
+from dambench.core import config, files, grid
 from dambench.core.config import MAX_RUNS, Request
 from dambench.core.errors import BadInput
 from dambench.core.protocol import preset
@@ -38,7 +40,11 @@ def tune(
     file: Annotated[Path | None, Argument(metavar="[FILE.toml]", help="Settings; flags go over them.")] = None,
     grid_: Annotated[
         list[str] | None,
-        Option("--grid", metavar="NAME=A,B", help="method.lr_images=0.1,1 or iterations=100,200; may be repeated."),
+        Option(
+            "--grid",
+            metavar="NAME=A,B",
+            help="method.lr_images=0.1,1, protocol.lr=0.01,0.1 or iterations=100,200; may be repeated.",
+        ),
     ] = None,
     arms: Annotated[str, Option(help="Methods that are tuned by the same grid, with commas [default: --method].")] = "",
     *,
@@ -73,13 +79,14 @@ def tune(
         with open_store(path, write=True) as store:
             here.watch.say(f"{counted(runs, 'run')}; those that are there already are not made again")
             trials: list[Trial] = []
+            sets: dict[str, str] = {}
             for arm, point, request, job in jobs:
                 trial = Trial(arm, point)
                 trials.append(trial)
                 for each in request.each_seed():
                     if here.signals.received:
                         return EXIT_CODES[here.signals.received]
-                    code = _try(store, trial, job.with_seed(each.seed or 0), each, here)
+                    code = _try(store, trial, job.with_seed(each.seed or 0), each, here, sets)
                     if code >= EXIT_CODES["SIGHUP"]:
                         return code
                 found = tuning.validation_accuracies(store, list(trial.runs.values()))
@@ -103,7 +110,7 @@ def _fields(file: Path | None, given: Mapping[str, Any], settings: list[str] | N
     options = config.settings(settings or [])
     config.check_said_once({**given, **options}, "the command")
     fields = config.overlay(config.overlay(fields, given), options)
-    fields = {"protocol": PROTOCOL} | fields
+    fields |= config.overlay({"protocol": PROTOCOL}, {"protocol": fields.get("protocol")})
     return fields if fields.get("seed") is not None else {"seeds": SEEDS} | fields
 
 
@@ -156,14 +163,22 @@ def _settled(
     return jobs
 
 
-def _try(store: Store, trial: Trial, job: "Job", request: Request, here: Foreground) -> int:
-    """Make one run, unless there is one. Returns its exit code."""
+def _try(store: Store, trial: Trial, job: "Job", request: Request, here: Foreground, sets: dict[str, str]) -> int:
+    """Make one run, unless there is one. Returns its exit code.
+
+    Args:
+        sets: runs of this search by what their sets depend on; under another protocol their sets are only evaluated.
+    """
     seed = job.config.seed
+    made_by = msgspec.structs.replace(job.config, protocol=preset(PROTOCOL)).sha256
     run = store.finished(job.config, job.card, purpose="tuning")
     run = run or tuning.diverged(store, job.config.sha256, job.card.sha256)
     if run:
         trial.runs[seed] = run
+        sets.setdefault(made_by, run)
         return 0
+    if made_by in sets:
+        job = _of_set(store, job, sets[made_by])
     source = job.recipe.source if job.recipe else ""
     tags = request.tags or []
     run = store.create(
@@ -172,7 +187,21 @@ def _try(store: Store, trial: Trial, job: "Job", request: Request, here: Foregro
     here.announce(run)
     here.watch.say(f"run {run}: {trial.arm}{f', {_in_words(trial.point)}' if trial.point else ''}")
     trial.runs[seed] = run
+    sets.setdefault(made_by, run)
     return record(store, run, job, here, False)
+
+
+def _of_set(store: Store, job: "Job", run: str) -> "Job":
+    """The job, of the set that another run has made by the same settings, if it is there."""
+    row = store.run(run)
+    made, iteration = row.set_sha256, store.iteration_of(row)
+    evaluates_on_the_way = job.config.evaluate_every > 0
+    if row.state != "finished" or made is None or iteration is None or evaluates_on_the_way:
+        return job
+    if made != row.dataset_sha256 and not files.set_path(made).is_file():
+        return job
+    execution = msgspec.structs.replace(job.config.execution, made=made, made_after=iteration)
+    return replace(job, config=msgspec.structs.replace(job.config, execution=execution))
 
 
 def _in_words(point: Mapping[str, Any]) -> str:
@@ -203,8 +232,6 @@ def _toml(arm: str, trial: Trial, fields: dict[str, Any]) -> str:
 
 
 def _write(folder: Path, chosen: Chosen) -> None:
-    from dambench.core import files
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args,
 import msgspec
 from msgspec import Meta, Struct, field
 
-from dambench.core import reading
+from dambench.core import overrides, reading
 from dambench.core.errors import BadInput, folded, named, unknown
 from dambench.core.protocol import HoldOut, Protocol, identity
 from dambench.core.sanitize import display
@@ -300,7 +300,8 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         str | None,
         option(
             "Protocol",
-            "How networks are trained and tested: see `dambench protocols`; only the same protocol makes one table",
+            "How networks are trained and tested: see `dambench protocols`; quick+lr=0.02 is quick with another rate; "
+            "only the same protocol makes one table",
             "quick",
             section="main",
         ),
@@ -465,7 +466,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def overlay(fields: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """The same fields with those of `over` that are not None on top; options of a method or dataset are merged.
+    """The same fields with those of `over` that are not None on top; options (`OF_REQUEST`) are merged.
 
     Naming another method or dataset drops the options that were meant for the first, and what is said in another
     way (`seed` and `seeds`, `iterations` and the method's own) goes over what was said before.
@@ -487,18 +488,25 @@ def overlay(fields: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             if "name" in above and folded(str(above["name"])) != folded(str(below.get("name"))):
                 below = {}
             value = below | above
+        elif key == "protocol":
+            value = overrides.text_of(value) if isinstance(value, Mapping) else value
+            value = overrides.over(merged.get(key), value) if isinstance(value, str) else value
         merged[key] = value
     return merged
 
 
-def settings(pairs: list[str], allowed: Sequence[str] = ("method", "dataset")) -> dict[str, dict[str, Any]]:
+OF_REQUEST = ("method", "dataset", "protocol")
+"""Groups of a request's options."""
+
+
+def settings(pairs: list[str], allowed: Sequence[str] = OF_REQUEST) -> dict[str, dict[str, Any]]:
     """`["method.lr_images=0.1"]` → `{"method": {"lr_images": 0.1}}`; values are read as TOML, else as text.
 
     Args:
         allowed: groups whose options may be set.
 
     Raises:
-        BadInput: a pair is not of the form method.NAME=VALUE or dataset.NAME=VALUE, or is there twice.
+        BadInput: a pair is not of the form GROUP.NAME=VALUE with such a group, or is there twice.
     """
     groups: dict[str, dict[str, Any]] = {}
     for pair in pairs:

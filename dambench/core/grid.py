@@ -6,12 +6,14 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from dambench.core import config
 from dambench.core.config import MAX_RUNS, MOST_VALUE
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
 
 TUNABLE = ("iterations", "network", "precision", "preprocessing", "protocol", "recipe")
-"""Fields of a request that a grid may have, besides the options of methods."""
+"""Fields of a request that a grid may have, besides the options of methods and fields of protocols."""
+GROUPS = ("method", "protocol")
 
 Grid = dict[str, list[Any]]
 """By setting, `iterations` or `method.lr_images`, its values."""
@@ -32,11 +34,13 @@ def parse(pairs: Sequence[str]) -> Grid:
     for pair in pairs:
         name, equals, text = (part.strip() for part in pair.partition("="))
         group, dot, option = name.partition(".")
-        if not equals or not text or (dot and not (group == "method" and option)):
-            raise BadInput(f"--grid {display(pair, 100)!r} is not of the form method.NAME=A,B or NAME=A,B.")
+        if not equals or not text or (dot and not (group in GROUPS and option)):
+            raise BadInput(
+                f"--grid {display(pair, 100)!r} is not of the form method.NAME=A,B, protocol.NAME=A,B or NAME=A,B."
+            )
         if not dot and name not in TUNABLE:
             raise BadInput(
-                f"--grid {display(name, 60)!r} is not a setting to be chosen: it takes method.NAME, "
+                f"--grid {display(name, 60)!r} is not a setting to be chosen: it takes method.NAME, protocol.NAME, "
                 f"{', '.join(TUNABLE[:-1])} or {TUNABLE[-1]}."
             )
         if name in grid:
@@ -74,6 +78,10 @@ def points(grid: Grid) -> list[Point]:
 
 def fields(point: Point) -> dict[str, Any]:
     """The same as fields of a request."""
-    options = {name.removeprefix("method."): value for name, value in point.items() if name.startswith("method.")}
-    rest = {name: value for name, value in point.items() if not name.startswith("method.")}
-    return rest | ({"method": options} if options else {})
+    rest = {name: value for name, value in point.items() if "." not in name}
+    options: dict[str, dict[str, Any]] = {}
+    for name, value in point.items():
+        group, dot, option = name.partition(".")
+        if dot:
+            options.setdefault(group, {})[option] = value
+    return config.overlay(rest, options)

@@ -6,12 +6,14 @@ as the sets of other methods are (Li et al., DD-Ranking, 2025; Qin et al., "A La
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 
 from msgspec.structs import replace
 
+from dambench.core import overrides
 from dambench.core.config import SWITCH, Request
 from dambench.core.errors import BadInput, about
-from dambench.core.protocol import PRESETS, Protocol
+from dambench.core.protocol import PRESETS, Protocol, preset
 from dambench.core.sanitize import display
 
 USUAL_LR = 0.01
@@ -50,9 +52,14 @@ def hard_twin(protocol: Protocol) -> Protocol | None:
     lr = USUAL_LR if isinstance(protocol.lr, str) else protocol.lr
     twin = replace(protocol, labels="hard", lr=lr, temperature=1.0)
     for candidate in (twin, replace(twin, batch=USUAL_BATCH)):
-        for preset in PRESETS.values():
-            if preset.sha256 == candidate.sha256:
-                return preset
+        for found in PRESETS.values():
+            if found.sha256 == candidate.sha256:
+                return found
+    if overrides.MARK in protocol.name:  # a preset with changes: its twin has more of them
+        with suppress(BadInput):
+            plain = overrides.text_of({"labels": "hard", "lr": lr, "temperature": 1.0})
+            found = preset(overrides.over(protocol.name, plain))
+            return found if found.sha256 == twin.sha256 else None
     return None
 
 

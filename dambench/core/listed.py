@@ -79,7 +79,7 @@ def over(below: Listed, above: Listed) -> Listed:
 
 
 def _is_only_options(key: str, value: object) -> bool:
-    return key in ("method", "dataset") and isinstance(value, dict) and "name" not in value
+    return key in config.OF_REQUEST and isinstance(value, dict) and "name" not in value
 
 
 def _options_apart(asked: Listed) -> Listed:
@@ -102,6 +102,22 @@ def _options_apart(asked: Listed) -> Listed:
             single[kind] = options
         axes |= several
     return Listed(single, axes)
+
+
+def _fields_apart(options: Mapping[str, Any], *, several: bool) -> Listed:
+    """What `--set` says, with fields of protocols that have several values as axes.
+
+    Args:
+        several: there are several protocols, so that what is changed of all of them is an axis, too.
+    """
+    single, fields = dict(options), dict(options.get("protocol", {}))
+    for name, value in fields.items():
+        if isinstance(value, str) and "," in value:
+            fields[name] = values_in(value)
+    if not fields or not (several or any(map(_is_several, fields.values()))):
+        return Listed(single, {})
+    del single["protocol"]
+    return Listed(single, {f"protocol.{name}": value for name, value in fields.items()})
 
 
 def _names(values: object) -> list[str]:
@@ -170,7 +186,7 @@ def read(file: Path | None, given: Mapping[str, Any], pairs: Sequence[str], data
     if data:
         asked = over(asked, Listed({"data": data}, {}))
     asked = over(asked, apart({key: value for key, value in given.items() if value is not None}, "the command"))
-    asked = _options_apart(over(asked, Listed(dict(options), {})))
+    asked = _options_apart(over(asked, _fields_apart(options, several="protocol" in asked.axes)))
     if not asked.axes:
         return None
     name = asked.single.get("name") or (file.stem if file is not None and re.fullmatch(grids.NAME, file.stem) else "")

@@ -6,13 +6,16 @@ A protocol does not contain the network: a score belongs to (set, evaluation net
 """
 
 import hashlib
+from contextlib import suppress
 from functools import cache
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from dambench.core import overrides
 from dambench.core.errors import BadInput, about, named
+from dambench.core.sanitize import display
 
 
 def identity(struct: Struct, but: tuple[str, ...] = ()) -> str:
@@ -355,15 +358,39 @@ PRESETS |= {
 }
 
 
+USUAL = "quick"
+"""The protocol of a run that names none."""
+
+
 @about("protocol")
 def preset(name: str) -> Protocol:
-    """The protocol of that name, with or without its hash (`dsa-dm`, `dsa-dm#1f3a`).
+    """The protocol of that name, with or without its hash (`dsa-dm`, `dsa-dm#1f3a`), and with its changes, if it has
+    any (`quick+lr=0.02`; `+lr=0.02` alone changes the usual one).
 
     Raises:
-        BadInput: nobody answers to the name, or the hash is another version's.
+        BadInput: nobody answers to the name, the hash is another version's, or a change cannot be made.
     """
-    base, mark, version = name.partition("#")
-    protocol = PRESETS[named("protocol", base, PRESETS)]
+    whole, mark, version = name.rpartition("#") if name.rfind("#") > name.rfind(overrides.MARK) else (name, "", "")
+    base, changes = overrides.parted(whole)
+    protocol = (
+        overrides.changed(preset(base or USUAL), changes) if changes else PRESETS[named("protocol", whole, PRESETS)]
+    )
     if mark and protocol.label != f"{protocol.name}#{version.strip().lower()}":
-        raise BadInput(f"The protocol {name!r} is another version's: here it is {protocol.label}.")
+        raise BadInput(f"The protocol {display(name, 100)!r} is another version's: here it is {protocol.label}.")
     return protocol
+
+
+def protocol_labelled(label: str) -> Protocol | None:
+    """The protocol with this name and hash; None: in this version there is none."""
+    with suppress(BadInput):
+        if (found := preset(label)).label == label:
+            return found
+    return None
+
+
+def same_here(protocol: Protocol) -> Protocol | None:
+    """The protocol of this version that computes the same as a stored one; None: there is none any more."""
+    with suppress(BadInput):
+        if (found := preset(protocol.name)).sha256 == protocol.sha256:
+            return found
+    return next((found for found in PRESETS.values() if found.sha256 == protocol.sha256), None)

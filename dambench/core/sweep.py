@@ -10,7 +10,7 @@
     method = ["random", "dm", {name = "dm", iterations = 1000}]
     ipc = [1, 10]
     seed = {from = 0, to = 4}        # a range, both ends included; step = 2 leaves every other out
-    "method.lr_images" = [0.1, 1]    # a setting of the method or dataset
+    "method.lr_images" = [0.1, 1]    # a setting of the method or dataset, or a field of the protocol
 
     [[skip]]                         # combinations that are left out: all that a rule says must hold
     method = "random"
@@ -232,9 +232,9 @@ def _axes(grid: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> dic
 
 
 def _check_setting(key: str, where: str) -> None:
-    """See that a setting is one of a run's, or of its method's or dataset's."""
+    """See that a setting is one of a run's, or of its method's, dataset's or protocol's."""
     kind, dot, option = key.partition(".")
-    if dot and kind in ("method", "dataset") and option:
+    if dot and kind in config.OF_REQUEST and option:
         return
     if key == "seeds":
         raise BadInput(f"In {where}: the seeds are the axis seed, as seed = [0, 1] or {{from = 0, to = 4}}.")

@@ -7,7 +7,7 @@ import msgspec
 from dambench.core import registry
 from dambench.core.arms import Arm
 from dambench.core.config import Choice, Request
-from dambench.core.protocol import PRESETS
+from dambench.core.protocol import same_here
 from dambench.engine.job import Job
 from dambench.engine.settle import prepare
 
@@ -19,7 +19,7 @@ def arm_job(job: Job, arm: Arm) -> Job | None:
         job: of the evaluation that needs them.
 
     Returns:
-        None: the run's protocol is no preset any more, so that no run can be asked for under it.
+        None: the run's protocol is not this version's any more, so that no run can be asked for under it.
     """
     config = job.config
     evaluator = registry.load("evaluators", "accuracy")
@@ -33,15 +33,15 @@ def arm_job(job: Job, arm: Arm) -> Job | None:
             plugins=plugins,
         )
         return replace(job, config=changed, evaluator=evaluator, evaluator_options=evaluator.Options())
-    preset = next((p for p in PRESETS.values() if p.sha256 == config.protocol.sha256), None)
-    if preset is None:
+    protocol = same_here(config.protocol)
+    if protocol is None:
         return None
     request = Request(
         method=arm.of,
         dataset={"name": config.dataset.name, **config.dataset.options},
         data=config.execution.data or None,
         ipc=config.ipc if arm.of == "random" else None,
-        protocol=preset.name,
+        protocol=protocol.name,
         evaluate_on=list(config.evaluate_on),
         eval_repeats=config.eval_repeats,
         seed=config.seed,

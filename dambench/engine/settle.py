@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from dambench import datasets, networks
-from dambench.core import files, registry
+from dambench.core import files, overrides, registry
 from dambench.core.config import (
     LATER,
     PREPROCESSINGS,
@@ -35,7 +35,7 @@ from dambench.core.events import (
     Environment,
 )
 from dambench.core.hard_labels import wants_twin
-from dambench.core.protocol import Protocol, preset
+from dambench.core.protocol import USUAL, Protocol, preset
 from dambench.engine.job import Job
 from dambench.engine.sharing import check_shares, shared
 from dambench.training.policy import (
@@ -91,7 +91,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     """
     # What needs no data comes before they are prepared, which may take minutes.
     method_name, dataset = (_registered(kind, request.choice(kind)) for kind in ("method", "dataset"))
-    protocol = preset("quick" if request.protocol is None else request.protocol)
+    protocol = preset(USUAL if request.protocol is None else request.protocol)
     wants_twin(request)
     devices = choose_devices("auto" if request.device is None else request.device, request.ranks)
     device = devices[0]
@@ -438,7 +438,9 @@ def evaluation(job: Job, request: Request, made: SetRef, choice: Choice) -> Job:
         BadInput: it cannot be met.
     """
     config = job.config
-    protocol = config.protocol if request.protocol is None else preset(request.protocol)
+    protocol = (
+        config.protocol if request.protocol is None else preset(overrides.over(config.protocol.name, request.protocol))
+    )
     _check_teacher(protocol, job.method, job.options)
     device = choose_device(request.device or config.execution.device)
     names = [*(request.evaluate_on or config.evaluate_on)]
@@ -457,7 +459,6 @@ def evaluation(job: Job, request: Request, made: SetRef, choice: Choice) -> Job:
         made=made.sha256,
         made_after=made.iteration,
     )
-    protocol = config.protocol if request.protocol is None else preset(request.protocol)
     notes = _validation_notes(protocol, config.held_out)
     # Of networks that of the one that is matched on, which may be trained here, too.
     matched = config.network and networks.family(config.network)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
-from dambench.core.protocol import PRESETS, strong
+from dambench.core.protocol import protocol_labelled, strong
 from dambench.store.cells import Cell, CellKey, Key, Score
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.statistics import (
@@ -229,8 +229,8 @@ class Baselines:
         scores = [score for some in results.values() for score in some]
         dataset, tested = scores[0].dataset, ", ".join(place.tested)
         common, repeats = list(scores[0].words), max(score.repeats for score in scores)
-        name = place.protocol.partition("#")[0]
-        name = name if name in PRESETS and PRESETS[name].label == place.protocol else ""
+        protocol = protocol_labelled(place.protocol)
+        name = protocol.name if protocol else ""
         held_out = f"held out {place.held_out}" if place.held_out else ""
         if held_out:
             name = ""  # it takes two commands: a run under a protocol that holds out, and its evaluation

@@ -23,7 +23,7 @@ FEW = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whol
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dambench.engine.settle.preset", lambda name: FEW)
-    monkeypatch.setattr("dambench.engine.arms.PRESETS", {"quick": FEW})
+    monkeypatch.setattr("dambench.core.protocol.PRESETS", {**PRESETS, "quick": FEW})
 
 
 def runs(path: Path) -> list[tuple[str, str]]:

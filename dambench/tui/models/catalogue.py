@@ -17,8 +17,9 @@ from msgspec import Struct
 
 from dambench import __version__
 from dambench.core import files, reading, registry
+from dambench.core.errors import BadInput
 from dambench.core.events import DataCard
-from dambench.core.protocol import PRESETS, Protocol
+from dambench.core.protocol import PRESETS, Protocol, preset
 from dambench.core.sanitize import display
 
 CHILD_SECONDS = 120.0
@@ -104,6 +105,12 @@ class Catalogue:
     trouble: str = ""
     """Why only names are known; empty: all is."""
     protocols: dict[str, Protocol] = field(default_factory=lambda: dict(PRESETS))
+
+    def protocol(self, name: str) -> Protocol | None:
+        """A protocol, with its changes; None: it is not of this version."""
+        with suppress(BadInput):
+            return self.protocols.get(name) or preset(name)
+        return None
 
     def method(self, name: str) -> CatalogueEntry:
         """A method, of which nothing may be known but its name."""

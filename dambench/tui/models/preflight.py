@@ -86,9 +86,7 @@ def field_notes(answer: Answer, catalogue: Catalogue) -> dict[str, str]:
         "network": config["network"] or "this method matches on none",
         "evaluate_on": ", ".join(config["evaluate_on"]),
         "eval_repeats": f"{config['eval_repeats']} of each network",
-        "protocol": catalogue.protocols[config["protocol"]["name"]].label
-        if config["protocol"]["name"] in catalogue.protocols
-        else "",
+        "protocol": protocol.label if (protocol := catalogue.protocol(config["protocol"]["name"])) else "",
         "seeds": "1 run" if runs == 1 else f"{runs} runs, one after the other",
         "device": where["device"],
         "recipe": answer["recipe"]["source"] if answer["recipe"] else "",

@@ -16,7 +16,7 @@ import msgspec
 
 from dambench.core import files
 from dambench.core.config import OptionSpec, RunConfig, check_said_once, options
-from dambench.core.protocol import PRESETS
+from dambench.core.protocol import same_here
 from dambench.core.sanitize import display
 from dambench.store.rows import RunRow
 
@@ -119,7 +119,7 @@ def evaluation(row: RunRow, maker: str) -> tuple[list[str], str]:
     words = ["evaluate", maker, "--evaluate-on", ",".join(run.evaluate_on), "--eval-repeats", str(run.eval_repeats)]
     words += ["--protocol", run.protocol.name, "--device", run.execution.device]
     words += [*(["--threads", str(run.execution.threads)] if run.execution.threads else []), "--again"]
-    same = run.protocol == PRESETS.get(run.protocol.name)
+    same = run.protocol == same_here(run.protocol)
     return words, "" if same else f"Again, but under what is called {display(run.protocol.name)} now"
 
 

@@ -28,6 +28,7 @@ from textual.widgets import Input, Select, Static
 
 from dambench.core.config import Section
 from dambench.core.errors import BadInput
+from dambench.core.protocol import USUAL
 from dambench.core.sanitize import counted, display
 from dambench.report.wording import protocol_in_words
 from dambench.runner import monitor, processes
@@ -546,7 +547,7 @@ class NewRunScreen(Resilient, Screen[None]):
 
     def _protocol(self) -> None:
         pane = self._lines["protocol"]
-        protocol = self.catalogue.protocols.get(self.form.get("protocol") or "quick")
+        protocol = self.catalogue.protocol(self.form.get("protocol") or USUAL)
         if protocol is None:
             pane.update("")
             return
