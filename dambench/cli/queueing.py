@@ -12,7 +12,7 @@ from dambench.cli.output import say
 from dambench.cli.plans import SettledRun
 from dambench.cli.process import Foreground
 from dambench.cli.shared_work import experts_first
-from dambench.core import config, files
+from dambench.core import config, cores, files
 from dambench.core import sweep as grids
 from dambench.core.config import Request
 from dambench.core.errors import BadInput
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
 def threads_of_one(workers: int | None) -> int:
     """How many threads a run gets that does not say it: as it would have alone, shared among those at once."""
-    import torch
-
-    return max(1, torch.get_num_threads() // (workers or 1))
+    return max(1, cores.usable() // (workers or 1))
 
 
 def to_queue(queue: Queue, job: "Job", request: Request, threads: int, **facts: Any) -> QueuedRun:

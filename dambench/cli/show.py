@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dambench.cli.output import table, table_in_blocks
 from dambench.core.natural import natural
-from dambench.core.sanitize import display, display_lines
+from dambench.core.sanitize import counted, display, display_lines
 from dambench.core.units import duration, energy, size
 from dambench.report.labels import label_of
 from dambench.report.verdict import coarse
@@ -245,8 +245,24 @@ def _computed(config: dict[str, Any]) -> str:
         for kind in ("real", "synthetic")
         if execution.get(f"{kind}_chunk")
     ]
-    parts += [f"{execution['stack']} networks trained together" if execution.get("stack", 1) > 1 else ""]
+    parts += [
+        f"{execution['stack']} networks trained together" if execution.get("stack", 1) > 1 else "",
+        *_shared(execution),
+    ]
     return ", ".join(part for part in parts if part)
+
+
+def _shared(execution: dict[str, Any]) -> list[str]:
+    """How many threads share an operation, on a CPU."""
+    if not execution.get("cores") or execution.get("device") != "cpu":
+        return []
+    of = execution.get("network_threads", {}).items()
+    made = [("the set is made", execution.get("shared_by", 0))] if execution.get("shared_by") else []
+    counts = [*made, *((display(name), count) for name, count in of)]
+    alike = {count for _, count in counts}
+    if len(alike) == 1:
+        return [f"{counted(alike.pop(), 'thread')} in an operation"]
+    return [f"{counted(count, 'thread')} in an operation of {name}" for name, count in counts if count > 1]
 
 
 def preview_note(png: bytes, shape: str, extent: tuple[int, int, bool]) -> str:

@@ -117,7 +117,13 @@ class Execution(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A folder or file with the raw data, for datasets that do not come with a package."""
     device: str = "cpu"
     threads: Threads = 0
-    """CPU threads of torch; 0: torch's own choice."""
+    """CPU threads that were asked for, at most; 0: one for each core that may be used."""
+    cores: Threads = 0
+    """CPU threads that may compute at once; 0: the run is from before they were recorded."""
+    shared_by: Threads = 0
+    """Threads that share an operation while the set is made; 0: as many as compute."""
+    network_threads: dict[str, Threads] = {}
+    """The same of each evaluation network, by its full name; of those not named as `shared_by`."""
     compiled: bool = False
     real_chunk: Every = 0
     """Real images that go through a network at once; 0: all."""
@@ -342,7 +348,9 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             choices=SWITCH,
         ),
     ] = None
-    threads: Annotated[Threads | None, option("Threads", "CPU threads of torch; 0: its own choice", "0")] = None
+    threads: Annotated[
+        Threads | None, option("Threads", "CPU threads at most; 0: one for each core that may be used", "0")
+    ] = None
     ranks: Annotated[
         Ranks | None, option("Ranks", "Processes that share one run, each with some of the classes", "one per device")
     ] = None

@@ -49,6 +49,7 @@ class Environment(Struct, frozen=True, kw_only=True):
     platform: str
     cpus: int
     threads: int
+    """Those that compute at once. How many of them share an operation is in the configuration's `where`."""
     deterministic_algorithms: bool
     cudnn_benchmark: bool
     tf32_matmul: bool

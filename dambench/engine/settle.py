@@ -38,6 +38,7 @@ from dambench.core.hard_labels import wants_twin
 from dambench.core.protocol import USUAL, Protocol, preset
 from dambench.engine.job import Job
 from dambench.engine.sharing import check_shares, shared
+from dambench.engine.threads import with_threads
 from dambench.training.policy import (
     STACK,
     Policy,
@@ -125,7 +126,6 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     evaluate_every, evaluation_notes = _settle_evaluate_every(request, chosen.iterations)
     repeats = 5 if request.eval_repeats is None else request.eval_repeats
     chunk = micro_batch(device, networks.map_bytes(network, card)) if network else 0
-    execution = _settle_execution(request, device, repeats, data=data, compiled=compiled, chunk=chunk)
     config = RunConfig(
         dataset=dataset,
         method=Choice(chosen.name, _fields(chosen.options)),
@@ -142,8 +142,9 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         method_version=chosen.method.VERSION,
         held_out=held_out,
         plugins=_plugins({("methods", chosen.name), ("datasets", dataset.name), *_families([network, *evaluate_on])}),
-        execution=execution,
+        execution=_settle_execution(request, device, repeats, data=data, compiled=compiled, chunk=chunk),
     )
+    config = msgspec.structs.replace(config, execution=with_threads(config, card))
     notes = [*chosen.notes, *network_notes, *computing_notes, *evaluation_notes, *hold_out_notes]
     evaluator = registry.load("evaluators", config.evaluator.name)
     job = Job(
@@ -154,7 +155,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         options=chosen.options,
         evaluator=evaluator,
         evaluator_options=evaluator.Options(),
-        policy=Policy.of(execution, precision, config.deterministic),
+        policy=Policy.of(config.execution, precision, config.deterministic),
         changed_options=changed_options,
         changed_settings=changed_settings,
         notes=[*notes, *_data_notes(request, dataset.name)],
@@ -404,10 +405,10 @@ def reopen(
             "Begin a new run."
         )
     # As many threads as then, also where there are more cores: sums are in the order of threads.
-    threads = before.threads if before and config.execution.device == "cpu" else config.execution.threads
-    policy = Policy.of(
-        msgspec.structs.replace(config.execution, threads=threads), config.precision, config.deterministic
-    )
+    where = config.execution
+    if before and where.device == "cpu" and not where.cores:
+        where = msgspec.structs.replace(where, threads=before.threads)
+    policy = Policy.of(where, config.precision, config.deterministic)
     evaluator = registry.load("evaluators", config.evaluator.name)
     evaluator_options = read(evaluator.Options, config.evaluator.options, f"evaluator {config.evaluator.name}")
     return Job(
@@ -475,6 +476,8 @@ def evaluation(job: Job, request: Request, made: SetRef, choice: Choice) -> Job:
         evaluator=Choice(evaluator.name, _fields(evaluator_options)),
         evaluator_version=evaluator.VERSION,
     )
+    execution = with_threads(changed, job.card)
+    changed = msgspec.structs.replace(changed, execution=execution)
     return replace(
         job,
         config=changed,

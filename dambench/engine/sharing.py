@@ -15,11 +15,12 @@ import torch
 
 from dambench import __version__, networks
 from dambench.core import registry
-from dambench.core.config import RunConfig
+from dambench.core.config import Execution, RunConfig
 from dambench.core.contracts import Method
 from dambench.core.errors import BadInput, about
 from dambench.engine.checkpoints import Checkpoint
 from dambench.engine.job import Job, distilled, open_parts, open_problem
+from dambench.engine.threads import with_threads
 from dambench.training.policy import Policy, choose_device, choose_devices
 from dambench.training.problem import State
 from dambench.training.ranks import Ranks
@@ -56,7 +57,7 @@ def shared(job: Job, devices: tuple[str, ...]) -> Job:
     if ranks == 1:
         if not config.execution.devices:
             return job
-        return _on(job, msgspec.structs.replace(config.execution, device=devices[0], devices=()))
+        return _on(job, _threads(job, msgspec.structs.replace(config.execution, device=devices[0], devices=())))
     if ranks > classes:
         raise BadInput(f"{ranks} processes cannot share {classes} classes of {job.card.label}: each takes whole ones.")
     if networks.build(config.network, job.card).uses_batch_statistics:
@@ -66,10 +67,16 @@ def shared(job: Job, devices: tuple[str, ...]) -> Job:
             f"--network {_without_batch_norm(config.network)}."
         )
     execution = msgspec.structs.replace(config.execution, device=devices[0], devices=devices, compiled=False)
-    if devices[0] == "cpu" and not execution.threads:
-        execution = msgspec.structs.replace(execution, threads=max(1, torch.get_num_threads() // ranks))
+    if config.execution.devices != devices:  # else it goes on as it did
+        execution = _threads(job, execution)
     notes = ["It runs uncompiled: several processes share it."] if config.execution.compiled else []
     return _on(replace(job, notes=[*job.notes, *notes]), execution)
+
+
+def _threads(job: Job, execution: Execution) -> Execution:
+    """Choose the threads of each of the processes that share a run."""
+    config = msgspec.structs.replace(job.config, execution=execution)
+    return with_threads(config, job.card, max(1, len(execution.devices)))
 
 
 def resumed(job: Job, ranks: int | None) -> Job:

@@ -8,10 +8,12 @@ then filled in from the size of the images. Papers write the depth and one more 
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
 import msgspec
 import torch
+from torch import Tensor, nn
 
 from dambench.core import registry
 from dambench.core.config import Options, read
@@ -200,13 +202,42 @@ def map_bytes(name: str, card: DataCard) -> int:
     return max(4 * maps.numel() for maps in build(name, card).eval().iter_feature_maps(image))
 
 
+def multiplications(name: str, card: DataCard) -> int:
+    """How many multiplications the network of that (full) name makes of one image: of its convolutions and linear
+    layers.
+    """
+    return _multiplications(name, card.channels, card.height, card.width, len(card.classes))
+
+
+@lru_cache(maxsize=1024)
+@torch.inference_mode()
+def _multiplications(name: str, channels: int, height: int, width: int, classes: int) -> int:
+    counted = 0
+
+    def count(layer: nn.Module, inputs: object, made: Tensor) -> None:
+        nonlocal counted
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        counted += made.numel() * layer.weight[0].numel()
+
+    network = _built(name, channels, (height, width), classes).eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    with registry.guarded("networks", parse(name)[0].name):
+        network(torch.zeros(1, channels, height, width))
+    return counted
+
+
 def build(name: str, card: DataCard) -> Network:
     """The network of that (full) name for these images. Draw its weights with `reset` before use."""
+    return _built(name, card.channels, (card.height, card.width), len(card.classes))
+
+
+def _built(name: str, channels: int, size: tuple[int, int], classes: int) -> Network:
     module, options = parse(name)
-    size = (card.height, card.width)
     # torch's layers draw their first weights from the global generator: it is put back as it was.
     with torch.random.fork_rng(devices=[]), registry.guarded("networks", module.name):
-        network: Network = module.build(card.channels, size, len(card.classes), _fitted(module, options, size))
+        network: Network = module.build(channels, size, classes, _fitted(module, options, size))
         if not isinstance(network, Network):
             raise TypeError(f"it built {type(network).__name__}, not a Network")
     return network

@@ -59,7 +59,7 @@ class Policy:
     device: torch.device
     deterministic: bool = False
     threads: int = 0
-    """0: torch's own choice."""
+    """Threads that share an operation; 0: torch's own choice."""
     precision: Precision = "fp32"
     """Precision of networks. `bf16` concerns the real branch: real images in a network, without gradients."""
     compiled: bool = False
@@ -73,14 +73,20 @@ class Policy:
     """Networks of one architecture that are trained at once on a set."""
     workers: int = 1
     """Micro-batches that are worked on side by side, each by one thread."""
+    cores: int = 1
+    """Threads that may compute at once."""
+    network_threads: tuple[tuple[str, int], ...] = ()
+    """Evaluation networks by their full names, and how many threads share an operation of each."""
 
     @classmethod
     def of(cls, execution: Execution, precision: Precision, deterministic: bool) -> "Policy":
         """Make the policy of a configuration."""
+        # Of a run from before the choice was recorded: all threads shared every operation.
+        cores = execution.cores or execution.threads or torch.get_num_threads()
         return cls(
             torch.device(execution.device),
             deterministic,
-            execution.threads,
+            execution.shared_by or execution.threads,
             precision,
             execution.compiled,
             execution.real_chunk or ALL,
@@ -88,15 +94,19 @@ class Policy:
             stack=execution.stack,
             # Threads that share an operation wait for each other at its end; those that have one each need not.
             # (Compiled code has its threads built in.)
-            workers=1
-            if execution.device != "cpu" or execution.compiled
-            else execution.threads or torch.get_num_threads(),
+            workers=1 if execution.device != "cpu" or execution.compiled else cores,
+            cores=cores,
+            network_threads=tuple(execution.network_threads.items()),
         )
 
     @property
     def real_dtype(self) -> torch.dtype:
         """Type of the images and weights in the real branch."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def threads_of(self, network: str) -> int:
+        """Threads that share an operation of an evaluation network of that full name; 0: torch's own choice."""
+        return dict(self.network_threads).get(network, self.threads)
 
     def compile(self, function: F) -> F:
         """The function, compiled at its first call for each shape that it is called with, if this is the policy."""

@@ -106,8 +106,11 @@ def test_without_a_compiler_nothing_is_compiled_and_that_is_said(
 def test_a_policy_is_what_the_configuration_says() -> None:
     where = Execution(device="cpu", threads=3, real_chunk=16, synthetic_chunk=32)
     assert Policy.of(where, "bf16", True) == Policy(
-        torch.device("cpu"), True, 3, "bf16", real_chunk=16, synthetic_chunk=32, workers=3
+        torch.device("cpu"), True, 3, "bf16", real_chunk=16, synthetic_chunk=32, workers=3, cores=3
     )
+    chosen = Policy.of(Execution(cores=4, shared_by=2, network_threads={"mlp": 1}), "fp32", False)
+    assert (chosen.threads, chosen.workers, chosen.cores) == (2, 4, 4)
+    assert (chosen.threads_of("mlp"), chosen.threads_of("lenet")) == (1, 2)
     assert Policy.of(Execution(compiled=True, threads=3), "fp32", False).workers == 1
     assert Policy.of(Execution(), "fp32", False).real_chunk > 10**8
 

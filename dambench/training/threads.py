@@ -1,0 +1,73 @@
+"""How many threads share an operation, and how many networks are trained beside each other on a CPU.
+
+Threads that share an operation wait for each other at its end. A small network has hundreds of operations of some
+microseconds in a step: there a second thread gains nothing on a machine that does nothing else, and where another
+program wants its core, each operation waits until that one has had its turn. So a network has a thread of its own, and
+several cores train several networks; only in a network whose operations take long do threads share them.
+
+The choice follows from what is asked and from the cores that may be used, never from a measurement when a run begins:
+the bits of a result are the same whatever else the machine does. It stands in the run's record (`Execution`).
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+
+class Shared(NamedTuple):
+    """How well threads share the operations of networks of some size."""
+
+    multiplications: int
+    """The least of a forward pass of a batch for which this holds."""
+    alone: float
+    """The part of a step that further threads do not make shorter."""
+
+
+TABLE = (Shared(4_000_000_000, 0.12), Shared(400_000_000, 0.25))
+"""By `python -m benchmarks threads`: steps of ConvNets by one thread and by two, on two idle cores. One
+took 1.8 times as long as two at 4.8 · 10⁹ multiplications (width 128, 28×28, a batch of 100), 1.7 at 4.8 · 10⁸ (a batch
+of 10), 1.5 and 1.3 at 2.5 · 10⁸ (width 32; width 128 on 8×8), and 0.8 to 1.1 times as long below that."""
+
+EACH = 200_000_000
+"""Multiplications that each of the threads has at least."""
+
+
+def choose(multiplications: int, cores: int, networks: int = 1) -> int:
+    """The threads that share the operations of a network.
+
+    Args:
+        multiplications: of a forward pass of the images that it sees at once.
+        cores: that may be used.
+        networks: that are trained, side by side where cores are left.
+
+    Returns:
+        The power of two with which all are done first by the table; of several the smallest.
+    """
+    alone = next((row.alone for row in TABLE if multiplications >= row.multiplications), None)
+    most = min(cores, multiplications // EACH)
+    if alone is None:
+        return 1
+    best, shortest = 1, float("inf")
+    threads = 1
+    while threads <= most:
+        rounds = -(-networks // (cores // threads))
+        takes = rounds * (alone + (1 - alone) / threads)
+        if takes < shortest - 1e-9:
+            best, shortest = threads, takes
+        threads *= 2
+    return best
+
+
+@contextmanager
+def sharing(count: int) -> Generator[None]:
+    """Let so many threads share an operation that is begun by this thread, until the end; 0: as many as there are."""
+    before = torch.get_num_threads()
+    if count and count != before:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
