@@ -22,7 +22,10 @@ from math import ceil
 from pathlib import Path
 from statistics import median
 
+import psutil
+
 from benchmarks.contest import DEFAULT, ROOT, Contest, Form, Measure, Results, Scene
+from benchmarks.program import compiled_once
 from dambench.core import files
 from dambench.store.runs import Store
 from dambench.tui.settings import Settings
@@ -95,7 +98,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            env=os.environ | {"TERM": "xterm-256color", "XDG_STATE_HOME": str(path.parent / "state")},
+            env=compiled_once() | {"TERM": "xterm-256color", "XDG_STATE_HOME": str(path.parent / "state")},
         )
         os.close(theirs)
         self.heard = b""
@@ -113,6 +116,11 @@ class Terminal:
                 raise RuntimeError(f"{text!r} was not drawn within {PATIENCE:.0f} s")
             self.heard += os.read(self._file, 65536)
         return time.perf_counter() - began
+
+    def processor(self) -> float:
+        """Seconds of the processor that the console has taken since it was started, user and system."""
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
 
     def settle(self, still: float) -> int:
         """Until nothing more is drawn for so many seconds, four times that at most; the bytes since the last key."""

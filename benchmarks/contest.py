@@ -33,6 +33,7 @@ NAMES = (
     "trajectories",
     "experts",
     "start",
+    "opening",
     "console",
     "evaluation",
     "testpass",

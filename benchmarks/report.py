@@ -1,4 +1,4 @@
-"""How long the report over 10,000 finished runs takes, in seconds of the processor, from the program's start.
+"""How long report and compare over 10,000 finished runs take, in seconds of the processor, from the program's start.
 
 The runs are of 81 settings; RUNS in the environment sets another number of them. Beside it, in the same rounds: an
 empty report, which is the start; and the same report of a database without the copies of final scores, which adds up
@@ -6,10 +6,7 @@ the tables themselves, as reports did before there were copies.
 """
 
 import os
-import resource
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from functools import cache
@@ -18,7 +15,8 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import recording
-from benchmarks.contest import ROOT, Contest, Form, Measure, Results, Scene, middle
+from benchmarks.contest import Contest, Form, Measure, Results, Scene, middle
+from benchmarks.program import processor_time
 from dambench.core import files
 from dambench.core.events import Finished, Measured, Snapshot
 from dambench.core.files import digest
@@ -30,7 +28,7 @@ SETTINGS = 81
 
 AT = "2026-01-01T00:00:00.000+00:00"
 
-EMPTY, COPIES, TABLES = "report, no run", "report", "report without copies"
+EMPTY, COPIES, TABLES, COMPARED = "report, no run", "report", "report without copies", "compare"
 
 
 # All that this benchmark knows of dambench.
@@ -78,27 +76,25 @@ def without_copies(path: Path) -> Path:
 
 
 def report(path: Path) -> Measure:
-    """A process of its own; what it took of the processor, user and system together."""
-    command = [sys.executable, "-m", "dambench", "report", "--db", str(path)]
+    return processor_time("-m", "dambench", "report", "--db", str(path))
 
-    def measure() -> dict[str, float]:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return {"seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
-    return measure
+def compare(path: Path, runs: int) -> Measure:
+    """The earlier seeds against the later ones, at every place."""
+    half = max(1, runs // SETTINGS // 2)
+    return processor_time("-m", "dambench", "compare", f"seed<{half}", f"seed>={half}", "--db", str(path))
 
 
 # The contest.
 
 
 def contest(scene: Scene) -> Contest:
-    runs = int(os.environ.get("RUNS", 60 if scene.quick else 10_000))
+    runs = int(os.environ.get("RUNS", 3 * SETTINGS if scene.quick else 10_000))
     forms: dict[str, Callable[[], Measure]] = {
         EMPTY: lambda: report(files.home() / "none.db"),
         COPIES: lambda: report(filled(runs)),
         TABLES: lambda: report(without_copies(filled(runs))),
+        COMPARED: lambda: compare(filled(runs), runs),
     }
 
     def figures(results: Results) -> dict[str, float]:

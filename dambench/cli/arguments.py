@@ -1,7 +1,9 @@
 """The parser of all commands: an option that takes one value is given once, so that no value is dropped in silence."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,10 +38,39 @@ def _refuse_empty_names(context: Any, given: dict[str, Any]) -> None:
             raise BadInput(f"{name.rstrip('_').replace('_', '-').upper()} is an empty text, which names nothing.")
 
 
+def _spare(command: TyperCommand | TyperGroup, context: Any) -> None:
+    """See that pydantic, which reads values for Typer, is imported only where there is something to read.
+
+    A default is of its type already, and a text for a text is one. The import takes as long as a list of runs.
+    """
+    for param in command.get_params(context):
+        if "process_value" not in vars(param) and param.nargs == 1 and not getattr(param, "multiple", False):
+            vars(param)["process_value"] = partial(_read, param, param.process_value)
+
+
+def _read(param: Any, read: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
+    """The value of a parameter, by Typer's own way of reading it where that could change anything."""
+    source = context.get_parameter_source(param.name)
+    is_default = source is not None and source.name == "DEFAULT" and not param.required
+    described: Any = getattr(param, "type_descriptor", None)
+    kind = getattr(described, "annotation", None)
+    if kind is Path and isinstance(value, str) and _is_any_path(described.parameter_info) and os.access(value, os.R_OK):
+        value = Path(value)
+    elif not (is_default or (kind is str and isinstance(value, str))):
+        return read(context, value)
+    return value if param.callback is None else param.callback(context, param, value)
+
+
+def _is_any_path(asked: Any) -> bool:
+    """Whether nothing is asked of a path but that what is there can be read."""
+    return asked.file_okay and asked.dir_okay and not (asked.writable or asked.resolve_path)
+
+
 class Command(TyperCommand):
     """One command."""
 
     def parse_args(self, context: Any, arguments: list[str]) -> list[str]:
+        _spare(self, context)
         given = _given_once(self, context, arguments)
         parsed = super().parse_args(context, arguments)
         _refuse_empty_names(context, given)
@@ -50,6 +81,7 @@ class Group(TyperGroup):
     """Commands with a common first word."""
 
     def parse_args(self, context: Any, arguments: list[str]) -> list[str]:
+        _spare(self, context)
         given = _given_once(self, context, arguments)
         parsed = super().parse_args(context, arguments)
         _refuse_empty_names(context, given)
