@@ -92,7 +92,7 @@ class Changes(Struct, frozen=True):
 
 def nearest_earlier(store: Store, row: RunRow) -> RunRow | None:
     """The finished run that was begun before this one and differs least from it; None: there is none."""
-    ours = _settings(row.config)
+    ours = settings(row.config)
     best: tuple[tuple[int, int, bool], str] | None = None
     candidates = store.query(
         """
@@ -107,7 +107,7 @@ def nearest_earlier(store: Store, row: RunRow) -> RunRow | None:
         if best is not None and best[0] <= (0, 0, False):
             break  # nothing is nearer than the same again
         try:
-            theirs = _settings(one["config"])
+            theirs = settings(one["config"])
         except (ValueError, AttributeError):
             continue  # a file from elsewhere holds anything
         if theirs.get("evaluator", ACCURACY.evaluator) != ours.get("evaluator", ACCURACY.evaluator):
@@ -194,7 +194,7 @@ def _value(metric: MetricRow, value: float, sign: str = "") -> str:
 # Settings.
 
 
-def _settings(text: str) -> Settings:
+def settings(text: str) -> Settings:
     """Everything that a run depends on, flat: `method.iterations` and the like.
 
     Args:
@@ -230,7 +230,7 @@ HIDDEN = ("protocol.name", "protocol.version", "protocol.source", "where.data", 
 
 
 def _changed_settings(before: RunRow, now: RunRow) -> list[Change]:
-    old, new = _settings(before.config), _settings(now.config)
+    old, new = settings(before.config), settings(now.config)
     found = []
     same_protocol = before.protocol_sha256 == now.protocol_sha256
     if not same_protocol:
@@ -242,7 +242,7 @@ def _changed_settings(before: RunRow, now: RunRow) -> list[Change]:
             label = {"made": "evaluates the set of"}.get(
                 name, name.removeprefix("where.").replace("_version", ", as dambench counts")
             )
-            found.append(Change(kind, display(label, 60), _shown(old.get(name)), _shown(new.get(name))))
+            found.append(Change(kind, display(label, 60), shown(old.get(name)), shown(new.get(name))))
     codes = [_code(config.get("plugins")) for config in (old, new)]
     for name in sorted(codes[0] | codes[1]):
         if codes[0].get(name) != codes[1].get(name):
@@ -259,7 +259,7 @@ def _code(plugins: Any) -> dict[str, str]:
     }
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A setting as people write it; of a hash, its beginning."""
     if value is None or value == "":
         return MISSING

@@ -43,6 +43,7 @@ from dambench.tui.screens.live import LiveScreen
 from dambench.tui.screens.new_run import NewRunScreen
 from dambench.tui.screens.queue import QueueScreen
 from dambench.tui.screens.report import ReportScreen
+from dambench.tui.screens.run import RunScreen
 from dambench.tui.screens.runs import RunsScreen
 from dambench.tui.settings import Settings, folder
 from dambench.tui.terminal import shutdown
@@ -99,6 +100,8 @@ class DambenchApp(App[None]):
         "report": ReportScreen,
     }
     """By name, in the order of their number keys."""
+    OPENED: ClassVar[dict[str, type[MainScreen]]] = {"run": RunScreen}
+    """Main screens that have no number: a place opens them."""
 
     BINDINGS: ClassVar[list[BindingType]] = keys.named(
         keys.EVERYWHERE,
@@ -156,7 +159,7 @@ class DambenchApp(App[None]):
     # Places.
 
     def on_mount(self) -> None:
-        for name, place in self.PLACES.items():
+        for name, place in (self.PLACES | self.OPENED).items():
             self.install_screen(place(), name)
         self.feed.start()
         self.set_interval(feed.EVERY, self._tick)
@@ -229,7 +232,7 @@ class DambenchApp(App[None]):
         before, self.file = self.file, file
         if not self._file_checked:
             return
-        for name in self.PLACES:
+        for name in self.PLACES | self.OPENED:
             if (place := cast(MainScreen, self.get_screen(name))).is_mounted:
                 place.forget()
         if isinstance(self.screen, NewRunScreen):
@@ -284,16 +287,38 @@ class DambenchApp(App[None]):
 
     def go(self, name: str) -> None:
         """Go to a place; what was opened on top of the one before is closed."""
-        self.settings.set("place", name)
+        if name in self.PLACES:
+            self.settings.set("place", name)
         while not isinstance(self.screen, MainScreen):
             self.pop_screen()
         if self.screen is not self.get_screen(name):
             self.switch_screen(name)
 
     def open_run(self, run_id: str) -> None:
-        """Show a run."""
+        """Show a run: as it goes on, or as a whole where it has ended."""
+        row = None
+        with suppress(BadInput), self.database() as store:  # it may be the first run of all, and not be seen yet
+            row = store.with_id(run_id)
+        if row is None or processes.state(row) in processes.ALIVE:
+            self.watch_run(run_id)
+        else:
+            self.show_whole(run_id)
+
+    def show_whole(self, run_id: str) -> None:
+        """Show all of a run, whether it goes on or not."""
+        cast(LiveScreen, self.get_screen("live")).watch_run(run_id)
+        cast(RunScreen, self.get_screen("run")).show_run(run_id)
+        self.go("run")
+
+    def watch_run(self, run_id: str) -> None:
+        """Show a run in Live."""
         cast(LiveScreen, self.get_screen("live")).watch_run(run_id)
         self.go("live")
+
+    def marked(self) -> list[str]:
+        """The uids of the runs that are marked in Runs."""
+        place = cast(RunsScreen, self.get_screen("runs"))
+        return list(place.table.marks.values()) if place.is_mounted else []
 
     def compare_runs(self, run_ids: list[str]) -> None:
         """Compare these."""
@@ -361,6 +386,8 @@ class DambenchApp(App[None]):
             label = f"{number} {place.NAME}"
             line.append(f"[{label}]" if here == place.NAME else f" {label} ", "bold" if here == place.NAME else "")
             line.append(" ")
+        if here in {place.NAME for place in self.OPENED.values()}:
+            line.append(f"[{here}]", "bold")
         return line
 
     def on_resize(self, event: Resize) -> None:

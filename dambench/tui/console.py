@@ -69,7 +69,16 @@ class Console(Protocol):
         """Go to a main screen."""
 
     def open_run(self, run_id: str) -> None:
-        """Show a run."""
+        """Show a run: as it goes on, or as a whole where it has ended."""
+
+    def watch_run(self, run_id: str) -> None:
+        """Show a run in Live."""
+
+    def show_whole(self, run_id: str) -> None:
+        """Show all of a run, whether it goes on or not."""
+
+    def marked(self) -> list[str]:
+        """The uids of the runs that are marked in Runs."""
 
     def compare_runs(self, run_ids: list[str]) -> None:
         """Compare these runs."""

@@ -125,7 +125,7 @@ def _clash(name: str, other: str, rows: Mapping[str, KeyRow], chosen: Mapping[st
     """The key that would do both things in one place, and does not as they come; empty: there is none."""
     places = {name.partition(".")[0], other.partition(".")[0]}
     apart = len(places) > 1 and not places & {EVERYWHERE, ROWS}
-    if apart or (ROWS in places and places & {"form", "live"}) or rows[name].action == rows[other].action:
+    if apart or (ROWS in places and places & {"form", "live", "run"}) or rows[name].action == rows[other].action:
         return ""
     usual, now, others = (
         _long_names(keys) for keys in (rows[name].keys, chosen[name], chosen.get(other, rows[other].keys))

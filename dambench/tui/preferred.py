@@ -52,7 +52,15 @@ def key_rows() -> list[KeyRow]:
 
 
 def _bindings() -> Iterator[Binding]:
-    for part in (DambenchApp, MainScreen, *DambenchApp.PLACES.values(), NewRunScreen, Grid, RowList):
+    for part in (
+        DambenchApp,
+        MainScreen,
+        *DambenchApp.PLACES.values(),
+        *DambenchApp.OPENED.values(),
+        NewRunScreen,
+        Grid,
+        RowList,
+    ):
         yield from Binding.make_bindings(vars(part)["BINDINGS"])
 
 

@@ -414,7 +414,7 @@ def test_a_run_that_only_evaluates_says_so_everywhere_and_is_run_again_as_that(
             f"evaluate maker --evaluate-on resnet18 --eval-repeats {config('dm').eval_repeats} --protocol quick"
         )
         await pilot.press("enter")
-        await shows(pilot, "[2 Live]", "judge finished  evaluates maker's set")
+        await shows(pilot, "[Run]", "judge finished  evaluates maker's set")
 
     play(app, scene)
 

@@ -6,7 +6,7 @@ by their letters in either.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -26,6 +26,9 @@ HEIGHTS = "._-=^"
 
 MARGIN = 8
 """Columns left of the plot: a number, and the axis."""
+
+MARKED = 20
+"""Columns from one letter on a line to the next."""
 
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 """By row and column of a character of braille: a dot's part of its code."""
@@ -74,6 +77,29 @@ class Series:
         first = int(np.searchsorted(self.x, x))
         return Series(self.name, self.x[first:], self.y[first:], self.apart)
 
+    def within(self, begin: float, end: float) -> "Series":
+        """Between two places; where a line goes in or out there, it has a point on the edge."""
+        first, last = int(np.searchsorted(self.x, begin)), int(np.searchsorted(self.x, end, side="right"))
+        # Iterations may be whole numbers, edges are not.
+        x, y = self.x[first:last].astype(np.float64), self.y[first:last].astype(np.float64)
+        for edge, right in ((begin, first), (end, last)):
+            left = right - 1
+            joined = left >= 0 and right < len(self.x) and self.x[right] - self.x[left] <= self.apart
+            if joined and self.x[left] < edge < self.x[right] and np.isfinite(self.y[[left, right]]).all():
+                share = (edge - self.x[left]) / (self.x[right] - self.x[left])
+                value = self.y[left] + share * (self.y[right] - self.y[left])
+                at = 0 if edge == begin else len(x)
+                x, y = np.insert(x, at, edge), np.insert(y, at, value)
+        return Series(self.name, x, y, self.apart)
+
+    def at(self, x: float) -> float | None:
+        """Its value at the nearest point; None: that is before its first or after its last."""
+        if not len(self.x) or not self.x[0] <= x <= self.x[-1]:
+            return None
+        right = min(int(np.searchsorted(self.x, x)), len(self.x) - 1)
+        left = max(0, right - 1)
+        return float(self.y[left if x - self.x[left] < self.x[right] - x else right])
+
 
 def short(value: float, digits: int = 3) -> str:
     """A number in at most seven characters: `12400`, `0.412`, `1.2e-05`."""
@@ -83,19 +109,55 @@ def short(value: float, digits: int = 3) -> str:
     return next(text for text in texts if len(text) <= 7)
 
 
-def legend(series: Sequence[Series], *, log: bool = False) -> Text:
-    """Explain the letters: the name of each series, its last value, and what is wrong with it."""
+def legend(series: Sequence[Series], *, log: bool = False, at: float | None = None) -> Text:
+    """Explain the letters: the name of each series, its last value, and what is wrong with it.
+
+    Args:
+        at: where the cursor is: values are those there.
+    """
     line = Text(no_wrap=True)
+    for entry in _entries(series, log=log, at=at):
+        line.append_text(entry)
+    return line
+
+
+def _entries(series: Sequence[Series], *, log: bool, at: float | None) -> Iterator[Text]:
+    """What a legend says of each series."""
     for index, one in enumerate(series):
+        entry = Text(no_wrap=True)
         colour = COLOURS[index % len(COLOURS)]
-        line.append(f"{LETTERS[index % len(LETTERS)]} ", f"bold {colour}")
+        entry.append(f"{LETTERS[index % len(LETTERS)]} ", f"bold {colour}")
         good = one.y[np.isfinite(one.y)]
-        line.append(f"{display(one.name, 24)} {short(float(f'{good[-1]:.4g}')) if len(good) else '–'}", colour)
+        value = one.at(at) if at is not None else float(good[-1]) if len(good) else None
+        entry.append(f"{display(one.name, 24)} {_written(value)}", colour)
         problems = [one.broken]
         if log and (good <= 0).any():
             problems.append("0 and less have no logarithm")
-        line.append("".join(f" ({problem})" for problem in problems if problem) + "  ")
-    return line
+        entry.append("".join(f" ({problem})" for problem in problems if problem) + "  ")
+        yield entry
+
+
+def _written(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return short(float(f"{value:.4g}")) if math.isfinite(value) else str(value)
+
+
+def legend_lines(
+    series: Sequence[Series], width: int, most: int, *, log: bool = False, at: float | None = None
+) -> list[Text]:
+    """The legend on several lines, each series on one of them whole; where there is no room, how many are left out."""
+    lines: list[Text] = [Text(no_wrap=True)]
+    for index, entry in enumerate(_entries(series, log=log, at=at)):
+        if lines[-1].cell_len and lines[-1].cell_len + entry.cell_len > width + 2:
+            if len(lines) == most:
+                left = f"+{len(series) - index}"
+                lines[-1].truncate(width - len(left) - 1)
+                lines[-1].append(f" {left}")
+                break
+            lines.append(Text(no_wrap=True))
+        lines[-1].append_text(entry)
+    return lines
 
 
 def lines(
@@ -108,6 +170,8 @@ def lines(
     unit: str = "",
     steady: bool = False,
     nothing: str = "",
+    cursor: float | None = None,
+    window: tuple[float, float] | None = None,
 ) -> list[Text]:
     """A chart of so many columns and lines: numbers on the left, the last line the axis below.
 
@@ -118,10 +182,14 @@ def lines(
         steady: the axes end at round numbers, so that a point more does not move all others: what is not moved need
             not be sent.
         nothing: what is said where there is nothing to draw.
+        cursor: where on the x axis a line stands; None: there is none.
+        window: the part of the x axis that is shown; None: all.
     """
     columns, rows = width - MARGIN - 1, height - 1
     if columns < 4 or rows < 1:
         return []
+    if window is not None:
+        series = [one.within(*window) for one in series]
     shown = [_on_scale(one, log) for one in series]
     values = np.concatenate([y[np.isfinite(y)] for _, y in shown]) if shown else np.empty(0)
     if not len(values):
@@ -134,6 +202,8 @@ def lines(
     end = max(float(x[-1]) for x, _ in shown if len(x))
     if steady:
         (low, high), (begin, end) = _rounded(low, high), _rounded(begin, end)
+    if window is not None:
+        begin, end = window
     fine, tall = (1, 2) if ascii else (2, 4)
     codes = np.zeros((rows, columns), dtype=np.int64)
     owner = np.full((rows, columns), -1)
@@ -155,13 +225,22 @@ def lines(
             if free:
                 ends[min(free, key=lambda r: abs(r - row))] = index
     drawn = (_ASCII if ascii else _BRAILLE)[codes]
+    if len(series) > 1:
+        _mark(drawn, owner, len(series))
+    stands = (
+        None
+        if cursor is None or not begin <= cursor <= end
+        else int(_columns(np.array([cursor]), begin, end, columns)[0])
+    )
+    if stands is not None:
+        drawn[:, stands] = np.where(drawn[:, stands] == " ", "|" if ascii else "│", drawn[:, stands])
     ticks = _ticks(low, high, rows, log)
     bar = "|" if ascii else "┤"
     plot = []
     for row in range(rows):
         line = Text(f"{ticks.get(row, ''):>{MARGIN - 1}}", "", no_wrap=True)
         line.append(bar, "dim")
-        _append(line, drawn[row], owner[row], bad if row == 0 else None)
+        _append(line, drawn[row], owner[row], bad if row == 0 else None, stands)
         if row in ends:
             line.append(LETTERS[ends[row] % len(LETTERS)], f"bold {COLOURS[ends[row] % len(COLOURS)]}")
         plot.append(line)
@@ -256,17 +335,41 @@ def _axis(begin: float, end: float, unit: str, columns: int) -> str:
     return left + middle.center(gap) + right
 
 
-def _append(line: Text, characters: NDArray[np.str_], owner: NDArray[np.int64], bad: NDArray[np.bool_] | None) -> None:
-    """The cells of one line, those of one series after each other as one piece."""
+def _append(
+    line: Text,
+    characters: NDArray[np.str_],
+    owner: NDArray[np.int64],
+    bad: NDArray[np.bool_] | None,
+    cursor: int | None,
+) -> None:
+    """The cells of one line, those of one series after each other as one piece.
+
+    Args:
+        cursor: the column that it stands in; None: there is none.
+    """
     signs = characters.copy()
     if bad is not None:
         signs[bad] = "!"
         owner = np.where(bad, -2, owner)
-    begins = [0, *(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(owner)]
+    groups = owner if cursor is None else owner * 2 + (np.arange(len(owner)) == cursor)
+    begins = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(owner)]
     for begin, end in pairwise(begins):
         of = int(owner[begin])
         style = "bold red" if of == -2 else COLOURS[of % len(COLOURS)] if of >= 0 else ""
+        if begin == cursor:
+            style = f"{style} reverse".strip() if of >= 0 else "bold"
         line.append("".join(signs[begin:end]), style)
+
+
+def _mark(drawn: NDArray[np.str_], owner: NDArray[np.int64], count: int) -> None:
+    """Write the letter of each series on it, now and then: colours alone tell nothing to those who do not see them."""
+    columns = drawn.shape[1]
+    period = max(count + 1, min(MARKED, columns // 2))
+    for index in range(min(count, len(LETTERS))):
+        for column in range(index * period // count + 1, columns, period):
+            own = np.flatnonzero(owner[:, column] == index)
+            if len(own):
+                drawn[own[len(own) // 2], column] = LETTERS[index]
 
 
 def spark(values: Sequence[float | None], width: int, top: float | None = None, *, ascii: bool = False) -> str:

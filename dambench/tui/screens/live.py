@@ -70,6 +70,9 @@ class LiveScreen(run_actions.RunActionsScreen):
         Binding("ctrl+d,pagedown", "scroll(-10)", "Log down a page", show=False),
         Binding("g,home", "scroll(1000000)", "Beginning of the log", show=False),
         Binding("G,end", "scroll(-1000000)", "End of the log", show=False),
+        Binding(
+            "enter", "open", "Whole run", show=False, tooltip="All of the run: what changed, scores, settings, files"
+        ),
         Binding("escape", "back", "Back", show=False),
     ]
 
@@ -239,7 +242,7 @@ class LiveScreen(run_actions.RunActionsScreen):
             series = [one.smoothed(smooth).since(since) for one in snapshot.losses]
         steady = snapshot is not None and snapshot.live
         nothing = "" if snapshot is None else no_loss_reason(snapshot)
-        pane.draw(series, log=log, ascii=options.ascii, unit="iteration", steady=steady, nothing=nothing)
+        pane.draw(series, log=log, ascii=options.ascii, steady=steady, nothing=nothing)
 
     def _paint_machine(self) -> None:
         pane, snapshot = self._pane("machine"), self._snapshot
@@ -418,6 +421,11 @@ class LiveScreen(run_actions.RunActionsScreen):
         if self._snapshot is not None and row.uid != self._snapshot.row.uid:
             raise BadInput(f"{self._reader.run} is another run now: look at what is shown, and press the key again.")
         return row
+
+    def action_open(self) -> None:
+        """All of the run, in Run."""
+        if self._reader.run:
+            self.console_app.show_whole(self._reader.run)
 
     def action_back(self) -> None:
         if self._zoomed:

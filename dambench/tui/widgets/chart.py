@@ -2,24 +2,59 @@
 
 from collections.abc import Sequence
 
-from dambench.tui.models.chart import Series, legend, lines
+from rich.text import Text
+
+from dambench.tui.models.chart import MARGIN, Series, legend_lines, lines
+from dambench.tui.models.chart_view import UNITS, ChartView, place
 from dambench.tui.widgets.lines import Lines
+
+WHOLE = ChartView()
 
 
 class Chart(Lines):
-    """A chart that fits its pane; its first line is the legend."""
+    """A chart that fits its pane; above it is the legend, with the values at the cursor where there is one."""
 
     def draw(
         self,
         series: Sequence[Series],
+        view: ChartView = WHOLE,
         *,
-        log: bool = False,
+        log: bool | None = None,
         ascii: bool = False,
-        unit: str = "",
         steady: bool = False,
         nothing: str = "",
     ) -> None:
-        """Draw these series; only lines that changed are repainted."""
+        """Draw these series; only lines that changed are repainted.
+
+        Args:
+            log: whatever the view says, of base 10 or not.
+        """
         width, height = self.size
-        drawn = lines(series, width, height - 1, log=log, ascii=ascii, unit=unit, steady=steady, nothing=nothing)
-        self.show([legend(series, log=log), *drawn])
+        logarithmic = view.log if log is None else log
+        smoothed = [one.smoothed(view.smooth) for one in series]
+        where = Text()
+        if view.cursor is not None and series:
+            where.append(f"{place(view.cursor, view.axis)}  ", "bold")
+        above = legend_lines(
+            smoothed, max(10, width - where.cell_len), max(1, height // 4), log=logarithmic, at=view.cursor
+        )
+        above[0] = where + above[0]
+        above[0].no_wrap = True
+        drawn = lines(
+            smoothed,
+            width,
+            height - len(above),
+            log=logarithmic,
+            ascii=ascii,
+            unit=UNITS[view.axis],
+            steady=steady and view.window is None,
+            nothing=nothing,
+            cursor=view.cursor,
+            window=view.window,
+        )
+        self.show([*above, *drawn])
+
+    @property
+    def columns(self) -> int:
+        """Columns of its plot."""
+        return max(1, self.size.width - MARGIN - 1)
