@@ -277,7 +277,7 @@ def result_lines(page: RunPage, width: int) -> list[Text]:
     by: dict[str, list[SqlRow]] = {}
     for score in finals:
         by.setdefault(score["network"], []).append(score)
-    chosen: dict[tuple[str, str], SqlRow] = {(row["network"], row["selection"]): row for row in details["selection"]}
+    chosen = {(row["network"], row["selection"]): row for row in details["selection"] if row["accuracy"] is not None}
     rules = [rule for rule in RULES if rule != "final" and any(key[1] == rule for key in chosen)]
     rows = []
     for network, scores in by.items():

@@ -65,7 +65,7 @@ class RunScreen(ChartScreen):
         Binding("w", "watch", "Watch in Live", show=False),
         Binding("left_square_bracket", "other(-1)", "Newer run", key_display="[", show=False),
         Binding("right_square_bracket", "other(1)", "Other run", key_display="[ ]"),
-        run_actions.RunActionsScreen.STOP,
+        Binding("x", "stop", "Stop", show=False),
         run_actions.RunActionsScreen.KILL,
         run_actions.RunActionsScreen.RESUME,
         Binding("k,up", "scroll(-1)", "Up", show=False),
