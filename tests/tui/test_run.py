@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.pilot import Pilot
 
-from dambench.core.events import AnyEvent, Measured, Snapshot, Stepped
+from dambench.core.events import AnyEvent, Measured, Real, Snapshot, Stepped
 from dambench.store.runs import Store
 from dambench.tui.app import DambenchApp
 from dambench.tui.models.chart import MARGIN, Series, legend, legend_lines, lines
@@ -40,7 +41,7 @@ def _story(seed: int, lr: float, *, every: int = 0) -> Iterator[AnyEvent]:
         match event:
             case Stepped(iteration=1):
                 for iteration in range(1, 101):
-                    losses = {"matching": 2.0 / iteration, "attention": 1.0 - iteration / 200}
+                    losses: dict[str, Real] = {"matching": 2.0 / iteration, "attention": 1.0 - iteration / 200}
                     yield Stepped(iteration=iteration, losses=losses, seconds=iteration / 10)
             case Stepped():
                 pass
@@ -181,7 +182,8 @@ def test_a_part_of_a_line_has_its_edges_where_the_whole_line_crosses_them() -> N
     assert whole.within(2, 4).y.tolist() == [2, 4]
     assert whole.within(-5, 30).x.tolist() == [0, 10, 20]
     assert whole.within(30, 40).x.tolist() == []
-    assert Series("loss", np.arange(4), np.arange(4)).within(1.5, 2.25).x.tolist() == [1.5, 2, 2.25]
+    counted: Any = np.arange(4)  # of whole numbers
+    assert Series("loss", counted, counted).within(1.5, 2.25).x.tolist() == [1.5, 2, 2.25]
     broken = Series("loss", np.array([0.0, 10]), np.array([math.nan, 1]))
     assert broken.within(5, 20).x.tolist() == [10]
     assert (whole.at(9), whole.at(20), whole.at(21), whole.at(-1)) == (10, 0, None, None)
