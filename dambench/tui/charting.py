@@ -11,7 +11,7 @@ from dambench.tui.models.chart import Series
 from dambench.tui.models.chart_view import AXES, SMOOTHING, AxisName, ChartView, extent, points
 
 PAN = 0.5
-"""Of what is shown."""
+"""A step of panning, as a share of what is shown."""
 
 NO_AXIS = {
     "images": "How many real images an iteration looks at is not known of this run's method.",

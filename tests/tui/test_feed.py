@@ -135,7 +135,9 @@ def test_a_run_that_is_shown_or_marked_may_go(path: Path) -> None:
 
     async def scene(pilot: Pilot[None]) -> None:
         await shows(pilot, "2 runs")
-        await pilot.press("space", "space", "2")
+        await pilot.press("space", "space", "enter")
+        await shows(pilot, "[Run]")
+        await pilot.press("2")
         await shows(pilot, "[2 Live]", second)
         await pilot.press("1", "c")
         await shows(pilot, "[3 Compare]", "2 runs marked")

@@ -198,12 +198,13 @@ def lines(
     if high == low:
         margin = abs(low) / 10 or 1.0  # a tenth of the smallest number there is is none
         low, high = low - margin, high + margin
-    begin = min(float(x[0]) for x, _ in shown if len(x))
-    end = max(float(x[-1]) for x, _ in shown if len(x))
+    begin, end = window or (
+        min(float(x[0]) for x, _ in shown if len(x)),
+        max(float(x[-1]) for x, _ in shown if len(x)),
+    )
     if steady:
-        (low, high), (begin, end) = _rounded(low, high), _rounded(begin, end)
-    if window is not None:
-        begin, end = window
+        low, high = _rounded(low, high)
+        begin, end = window or _rounded(begin, end)
     fine, tall = (1, 2) if ascii else (2, 4)
     codes = np.zeros((rows, columns), dtype=np.int64)
     owner = np.full((rows, columns), -1)
@@ -227,11 +228,7 @@ def lines(
     drawn = (_ASCII if ascii else _BRAILLE)[codes]
     if len(series) > 1:
         _mark(drawn, owner, len(series))
-    stands = (
-        None
-        if cursor is None or not begin <= cursor <= end
-        else int(_columns(np.array([cursor]), begin, end, columns)[0])
-    )
+    stands = _stands(cursor, begin, end, columns)
     if stands is not None:
         drawn[:, stands] = np.where(drawn[:, stands] == " ", "|" if ascii else "│", drawn[:, stands])
     ticks = _ticks(low, high, rows, log)
@@ -246,6 +243,13 @@ def lines(
         plot.append(line)
     plot.append(Text(" " * MARGIN + _axis(begin, end, unit, columns), "dim"))
     return plot
+
+
+def _stands(cursor: float | None, begin: float, end: float, columns: int) -> int | None:
+    """The column of the cursor; None: there is none, or it is not in sight."""
+    if cursor is None or not begin <= cursor <= end:
+        return None
+    return int(_columns(np.array([cursor]), begin, end, columns)[0])
 
 
 def _on_scale(one: Series, log: bool) -> tuple[Floats, Floats]:

@@ -46,7 +46,7 @@ class RunPage:
     evaluations: tuple[SqlRow, ...]
     """Measurements of its set by other runs."""
     command: str
-    """That makes it again."""
+    """The command that makes it again; empty: there is none."""
 
     @property
     def run(self) -> str:
