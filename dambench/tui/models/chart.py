@@ -198,10 +198,8 @@ def lines(
     if high == low:
         margin = abs(low) / 10 or 1.0  # a tenth of the smallest number there is is none
         low, high = low - margin, high + margin
-    begin, end = window or (
-        min(float(x[0]) for x, _ in shown if len(x)),
-        max(float(x[-1]) for x, _ in shown if len(x)),
-    )
+    ends_of = [(float(x[0]), float(x[-1])) for x, _ in shown if len(x)]
+    begin, end = window or (min(first for first, _ in ends_of), max(last for _, last in ends_of))
     if steady:
         low, high = _rounded(low, high)
         begin, end = window or _rounded(begin, end)
@@ -228,9 +226,7 @@ def lines(
     drawn = (_ASCII if ascii else _BRAILLE)[codes]
     if len(series) > 1:
         _mark(drawn, owner, len(series))
-    stands = _stands(cursor, begin, end, columns)
-    if stands is not None:
-        drawn[:, stands] = np.where(drawn[:, stands] == " ", "|" if ascii else "│", drawn[:, stands])
+    stands = _stand(drawn, cursor, begin, end, "|" if ascii else "│")
     ticks = _ticks(low, high, rows, log)
     bar = "|" if ascii else "┤"
     plot = []
@@ -245,11 +241,13 @@ def lines(
     return plot
 
 
-def _stands(cursor: float | None, begin: float, end: float, columns: int) -> int | None:
-    """The column of the cursor; None: there is none, or it is not in sight."""
+def _stand(drawn: NDArray[np.str_], cursor: float | None, begin: float, end: float, sign: str) -> int | None:
+    """Draw the cursor where nothing else is; returns its column; None: there is none, or it is not in sight."""
     if cursor is None or not begin <= cursor <= end:
         return None
-    return int(_columns(np.array([cursor]), begin, end, columns)[0])
+    column = int(_columns(np.array([cursor]), begin, end, drawn.shape[1])[0])
+    drawn[:, column] = np.where(drawn[:, column] == " ", sign, drawn[:, column])
+    return column
 
 
 def _on_scale(one: Series, log: bool) -> tuple[Floats, Floats]:
