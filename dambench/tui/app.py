@@ -34,10 +34,11 @@ from dambench.store import runs as stored
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.tui import feed, hints, keys
-from dambench.tui.console import ConsoleOptions
+from dambench.tui.console import ConsoleOptions, Undo
 from dambench.tui.feed import Feed, File, QueryResult
 from dambench.tui.main_screen import MainScreen
 from dambench.tui.models.request import of_run
+from dambench.tui.run_actions import undo_last
 from dambench.tui.screens.compare import CompareScreen
 from dambench.tui.screens.live import LiveScreen
 from dambench.tui.screens.new_run import NewRunScreen
@@ -115,6 +116,7 @@ class DambenchApp(App[None]):
             Binding("colon", "command_palette", "Palette", key_display=":", show=False),
             Binding("n", "new", "New"),
             Binding("y", "copy", "Copy", show=False),
+            Binding("u", "undo", "Undo", show=False, tooltip="Take back the last deletion"),
             Binding("q", "leave", "Quit"),
             Binding("ctrl+q", "leave", "Quit, whatever is typed", show=False, priority=True),
         ],
@@ -149,6 +151,8 @@ class DambenchApp(App[None]):
         self.ansi_theme_light = ANSI_ON_LIGHT
         self._first_run = run
         self._idle_said = -IDLE
+        self._undoable: list[Undo] = []
+        """What was deleted from here, the last at the end."""
         self._server = os.getppid()
         """The process that serves this console to a browser, if one does."""
         if not self.options.colour:
@@ -441,6 +445,16 @@ class DambenchApp(App[None]):
             return
         path = copy(self, text)
         self.say("Copied, if the terminal allows it" + (f"; also in {path}" if path else ""))
+
+    def deleted(self, undo: Undo) -> None:
+        """Something was deleted from here, and can be brought back so."""
+        self._undoable.append(undo)
+
+    def action_undo(self) -> None:
+        """Take back the last deletion."""
+        place = self.front()
+        if place is not None and not self.refuses():
+            undo_last(place, self._undoable)
 
     def action_command_palette(self) -> None:
         if not isinstance(self.screen, CommandPalette):

@@ -1,5 +1,6 @@
 """Console: what a screen may ask of the program that it is part of."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.tui.feed import File
 from dambench.tui.settings import Settings
+
+Undo = Callable[[], str]
+"""Brings back what was deleted; returns a sentence that says so, or raises BadInput."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,9 @@ class Console(Protocol):
 
     def say(self, text: str, severity: Any = "information") -> None:
         """Show a note that goes away by itself."""
+
+    def deleted(self, undo: Undo) -> None:
+        """Something was deleted, and can be brought back so."""
 
     def refuses(self) -> bool:
         """Refuse, with a note, where nothing may be changed from here."""

@@ -16,6 +16,7 @@ from dambench.store.records import LONGEST, EditConflict
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.tui import clock, hints
+from dambench.tui.console import Undo
 from dambench.tui.main_screen import MainScreen
 from dambench.tui.models import request
 from dambench.tui.widgets.pick import Ask
@@ -185,12 +186,51 @@ def delete(screen: MainScreen, rows: Sequence[RunRow]) -> None:
         with changing(screen, rows) as store:
             if alive := _alive([store.run(row.id) for row in rows]):  # it was resumed meanwhile
                 raise BadInput(f"Nothing was deleted: {alive} goes on. {hints.hint('runs.stop', 'x')} stops a run.")
+            stamp = clock.now().isoformat(timespec="milliseconds")
             for row in rows:
-                store.edit(row.id, "deleted_at", clock.now().isoformat(timespec="milliseconds"))
-        return f"In the trash: {_which(rows)}. `dambench restore` brings it back."
+                store.edit(row.id, "deleted_at", stamp)
+        screen.console_app.deleted(lambda: _restore(screen, rows, stamp))
+        key = hints.hint("everywhere.undo", "u")
+        until = f"{key} takes it out until the console is closed, `dambench restore` any time"
+        return f"In the trash: {_which(rows)}. {until}."
 
     text = f"Put {_which(rows)} into the trash? Tables and the report leave it out; its files stay."
     _confirm(screen, Sure("Delete", text, "into the trash"), edit)
+
+
+def _restore(screen: MainScreen, rows: Sequence[RunRow], stamp: str) -> str:
+    """Take runs out of the trash again.
+
+    Args:
+        stamp: when they were put there, by which it is known that nobody else did so since.
+
+    Raises:
+        BadInput: none of them is there as it was put there.
+    """
+    with changing(screen, rows) as store:
+        meant = [row for row in rows if store.run(row.id).deleted_at == stamp]
+        for row in meant:
+            store.edit(row.id, "deleted_at", "")
+    if not meant:
+        raise BadInput(f"Nothing was brought back: {_which(rows)} was restored, or deleted anew, meanwhile.")
+    return f"Out of the trash again: {_which(meant)}."
+
+
+def undo_last(screen: MainScreen, undoable: list[Undo]) -> None:
+    """Take back the last deletion that was not taken back yet; where that fails, it can be tried again."""
+    if not undoable:
+        screen.console_app.say(
+            "Nothing was deleted since the console was opened; `dambench restore` brings back what lies in the trash."
+        )
+        return
+    last = undoable[-1]
+
+    def work() -> str:
+        done = last()
+        undoable.remove(last)
+        return done
+
+    in_background(screen, work)
 
 
 def _confirm(screen: MainScreen, question: Sure, work: Callable[[], str]) -> None:

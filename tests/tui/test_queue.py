@@ -137,6 +137,10 @@ def test_keys_pause_move_retry_and_drop(path: Path) -> None:
         await pilot.press("y")
         await until(pilot, lambda: [_all(path)[name].state for name in before[:2]] == ["dropped", "dropped"])
         await until(pilot, lambda: "2 runs dropped." in said(pilot.app))
+        await pilot.press("u")
+        await until(pilot, lambda: "In the queue again: 2 runs." in said(pilot.app))
+        assert _order(path) == before
+        assert [_all(path)[name].state for name in before[:2]] == ["paused", "paused"]
         await pilot.press("G", "R")
         await shows(pilot, "Why should it work now?")
         await types(pilot, "more memory", "enter")

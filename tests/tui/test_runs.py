@@ -494,6 +494,34 @@ def test_a_run_is_put_into_the_trash_only_after_a_question_and_never_while_it_go
         assert asked(path, trash) == [{"id": "run5"}]
         await until(pilot, lambda: "run5" not in shown(app))
         assert here(app) == "run4"
+        await pilot.press("D", "y")
+        await until(pilot, lambda: len(asked(path, trash)) == 2)
+        await until(pilot, lambda: "u takes it out" in said(app) and here(app) == "run3")
+        await pilot.press("u")  # the last first
+        await until(pilot, lambda: asked(path, trash) == [{"id": "run5"}])
+        await until(pilot, lambda: "Out of the trash again: run4." in said(app))
+        await pilot.press("u")
+        await until(pilot, lambda: not asked(path, trash))
+        await until(pilot, lambda: {"run4", "run5"} <= {*shown(app)})
+        await pilot.press("u")
+        await until(pilot, lambda: "Nothing was deleted since the console was opened" in said(app))
+
+    play(app, scene)
+
+
+def test_what_others_brought_back_or_deleted_anew_is_not_undone(path: Path) -> None:
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: here(app) == "run6")
+        await pilot.press("j", "D", "y")
+        await until(pilot, lambda: "In the trash: run5" in said(app))
+        with closing(Store.open(path, write=True)) as store:
+            store.restore("run5")
+            store.delete("run5")
+        await pilot.press("u")
+        await until(pilot, lambda: "Nothing was brought back: run5 was restored, or deleted anew" in said(app))
+        assert asked(path, "select id from runs where deleted_at != ''") == [{"id": "run5"}]
 
     play(app, scene)
 

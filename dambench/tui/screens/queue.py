@@ -272,13 +272,39 @@ class QueueScreen(MainScreen):
             return
         which = meant[0].id if len(meant) == 1 else counted(len(meant), "run")
         running = any(one.state == "taken" for one in meant)
+
+        def drop(queue: Queue, uids: Sequence[str]) -> Sequence[Queued]:
+            dropped = queue.drop(uids)
+            # What had begun, or had failed, stands otherwise afterwards: `dambench queue retry` is for that.
+            pending = {one.uid: one for one in meant if one.state in ("waiting", "paused")}
+            if back := [pending[one.uid] for one in dropped if one.uid in pending]:
+                self.console_app.deleted(lambda: self._bring_back(back))
+            return dropped
+
         text = f"Take {which} out of the queue?" + (" What goes on stops with a checkpoint." if running else "")
 
         def sure(yes: bool | None) -> None:
             if yes:
-                self._change(meant, lambda queue, uids: queue.drop(uids), "{} dropped.", "It is not queued any more.")
+                self._change(meant, drop, "{} dropped.", "It is not queued any more.")
 
         self.app.push_screen(Sure("Drop", text, "drop"), sure)
+
+    def _bring_back(self, dropped: Sequence[Queued]) -> str:
+        """Have what was dropped before it had begun wait again, in the place that it had.
+
+        Raises:
+            BadInput: none of it is dropped any more.
+        """
+        with self.console_app.database(write=True) as store:
+            store.refresh()
+            queue = Queue(store)
+            now = queue.with_uids([one.uid for one in dropped])
+            back = queue.retry([one.uid for one in now if one.state == "dropped"])
+            paused = {one.uid for one in dropped if one.state == "paused"}
+            queue.pause([one.uid for one in back if one.uid in paused])
+        if not back:
+            raise BadInput("Nothing was brought back: it is not dropped any more.")
+        return f"In the queue again: {counted(len(back), 'run')}."
 
     def action_worker(self) -> None:
         """Start a worker on this machine, or let the one that is there take nothing more."""
