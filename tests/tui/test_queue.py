@@ -141,6 +141,7 @@ def test_keys_pause_move_retry_and_drop(path: Path) -> None:
         await until(pilot, lambda: "In the queue again: 2 runs." in said(pilot.app))
         assert _order(path) == before
         assert [_all(path)[name].state for name in before[:2]] == ["paused", "paused"]
+        await shows(pilot, "2 on hold")
         await pilot.press("escape", "G", "R")
         await shows(pilot, "Why should it work now?")
         await types(pilot, "more memory", "enter")
