@@ -1,8 +1,6 @@
 """Items of an evaluation: said before it begins, measured once, gone on with after an interruption."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.metadata import EntryPoint
@@ -274,36 +272,3 @@ def test_a_screen_of_an_evaluation_that_has_measured_nothing_says_so(
         snapshot = RunReader(store.newest()[0].id).read(store)
         assert isinstance(snapshot, RunSnapshot)
         assert [str(line) for line in accuracy_lines(snapshot, 60, ascii=True)] == ["Nothing is measured yet."]
-
-
-@pytest.mark.slow
-def test_an_evaluation_that_is_killed_outright_ends_as_one_that_never_was(tmp_path: Path) -> None:
-    def dambench(*words: str) -> list[str]:
-        return [sys.executable, "-m", "dambench", *words, "--db", str(tmp_path / "real.db")]
-
-    def answer(*words: str) -> Any:
-        found = subprocess.run(dambench(*words, "--json"), stdout=subprocess.PIPE, text=True, check=True)
-        return json.loads(found.stdout)
-
-    made = answer(*RUN)
-    words = ["evaluate", made["run"], "--evaluator", "robustness", "--eval-repeats", "4"]
-    few = ["linf=[8]", "l2=[0.5]", "steps=3", "queries=5", 'transfer_from=["mlp-d1-w8"]']
-    words += [word for setting in few for word in ("--set", f"evaluator.{setting}")]
-    with subprocess.Popen(dambench(*words), stderr=subprocess.PIPE, text=True) as child:
-        assert child.stderr is not None
-        for line in child.stderr:
-            if "#1: clean" in line:
-                child.kill()
-                break
-    resumed = answer(*words)
-    fresh = answer(*words, "--again")
-    assert resumed["run"] != fresh["run"]
-
-    def values(result: Any) -> list[dict[str, Any]]:
-        return [{k: v for k, v in score.items() if k != "seconds" and "memory" not in k} for score in result["scores"]]
-
-    assert [score["repeat"] for score in resumed["scores"]] == [0, 1, 2, 3]
-    assert values(resumed) == values(fresh)
-    with closing(Store.open(tmp_path / "real.db")) as store:
-        attempts = store.query("select attempt from runs where id = ?", resumed["run"])
-        assert attempts[0]["attempt"] == 2, "the run that was killed went on"
