@@ -9,10 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from dambench.cli.output import table, table_in_blocks
-from dambench.core.natural import natural
 from dambench.core.sanitize import counted, display, display_lines
 from dambench.core.units import duration, energy, size
-from dambench.report.labels import label_of
+from dambench.report.labels import label_of, place_of
 from dambench.report.verdict import coarse
 from dambench.report.wording import figure, metric_label
 from dambench.store.metrics import MetricRow
@@ -169,7 +168,11 @@ def _print_measurements(evaluator: str, rows: list[dict[str, Any]]) -> None:
         for row in rows
     }
     lines = []
-    plain = {name: metrics[name] for name in sorted(metrics, key=natural) if not metrics[name].is_of_class}
+    plain = {
+        name: metrics[name]
+        for name in sorted(metrics, key=lambda name: place_of(metrics[name]))
+        if not metrics[name].is_of_class
+    }
     for (iteration, subject, repeat), some in groupby(rows, itemgetter("iteration", "subject", "repeat")):
         values = {row["metric"]: row for row in some}
         figures = [

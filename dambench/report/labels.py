@@ -4,12 +4,14 @@ A metric that is not here, as one of another package, is called by its name and 
 described with.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from dambench.core.natural import natural
 from dambench.core.sanitize import display
 from dambench.store.metrics import MetricRow
 
@@ -146,6 +148,34 @@ WORDS: Mapping[str, Mapping[float, str]] = {"nas.status": STATUS}
 """Metrics whose values stand for words."""
 
 
+EVALUATORS: Mapping[str, str] = {"ars": "ARS", "lrs": "LRS", "nas": "NAS"}
+"""What evaluators are called whose name is no word."""
+
+SUBJECTS: Mapping[str, Mapping[str, str]] = {
+    "nas": {"set": "the set", "random": "random images", "early": "stopped early", "ceiling": "real images again"}
+}
+"""What subjects of evaluators are called that are no networks."""
+
+OPTIONS: Mapping[str, str] = {
+    "nas.epochs": "{} epochs on the set",
+    "nas.reference_epochs": "{} epochs on real images",
+    "nas.reference_images": "the reference on {} real images",
+    "nas.networks": "{} networks",
+    "nas.max_width": "widths up to {}",
+    "nas.sample_seed": "sample {}",
+    "nas.reference_seed": "reference {}",
+    "nas.top": "k {}",
+    "continual.steps": "{} steps",
+    "continual.orders": "{} orders",
+    "privacy.halves": "{} sets of halves",
+    "robustness.steps": "PGD of {} steps",
+    "robustness.restarts": "{} random starts",
+    "robustness.queries": "Square of {} queries",
+    "robustness.images": "{} test images",
+}
+"""How options of evaluators are told of, by EVALUATOR.OPTION."""
+
+
 class ValueFormat(NamedTuple):
     """How values are written: times a factor, over a divisor, with so many digits after the point."""
 
@@ -204,3 +234,38 @@ def label_of(metric: MetricRow) -> MetricLabel:
         text = text[:1].upper() + text[1:]
     kind = FORMATS.get(KINDS.get(metric.full_name, metric.unit), FORMATS[""])
     return MetricLabel(display(text), kind, WORDS.get(metric.full_name, {}))
+
+
+@lru_cache(4096)
+def place_of(metric: MetricRow) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """The place of a metric among those that are read beside it: in the order of TEXTS, others last, then by name."""
+    begins = [pattern.partition("(")[0] for pattern in TEXTS]  # budgets of one attack stand together
+    places = (begins.index(begin) for begin, pattern in zip(begins, TEXTS, strict=True) if _is(metric, pattern))
+    return next(places, len(TEXTS)), natural(metric.name)
+
+
+def _is(metric: MetricRow, pattern: str) -> bool:
+    return re.fullmatch(pattern, metric.full_name) is not None
+
+
+def evaluator_name(evaluator: str) -> str:
+    """What an evaluator is called: `NAS`, `Robustness`."""
+    return display(EVALUATORS.get(evaluator, evaluator[:1].upper() + evaluator[1:]), 60)
+
+
+def subject_name(evaluator: str, subject: str) -> str:
+    """What a subject of an evaluator is called."""
+    return display(SUBJECTS.get(evaluator, {}).get(subject, subject), 200)
+
+
+def option_in_words(evaluator: str, option: str, value: Any) -> str:
+    """An option of an evaluator: `the reference on 5,000 real images`."""
+    shown = f"{value:,}" if type(value) is int else value if isinstance(value, str) else json.dumps(value)
+    template = OPTIONS.get(f"{evaluator}.{option}", f"{option.replace('_', ' ')} {{}}")
+    return display(re.sub(r"^1 (\w+)s\b", r"1 \1", template.replace("{}", shown)), 200)
+
+
+def subject_place(evaluator: str, subject: str) -> int:
+    """The place of a subject among those that have a name in SUBJECTS; others stand as they are."""
+    known = list(SUBJECTS.get(evaluator, {}))
+    return known.index(subject) if subject in known else len(known)

@@ -40,6 +40,8 @@ class Unmeasured:
     """`random`, `whole`."""
     runs: tuple[str, ...]
     """Their ids; empty: there is no such run."""
+    words: tuple[str, ...] = ()
+    """Flags of `dambench evaluate` by which they are measured as the others were."""
 
 
 @dataclass
@@ -160,7 +162,7 @@ def _missing(store: Store, place: MeasuredPlace, only: tuple[str, Sequence[Any]]
     methods = {score.base_method for score in scores}
     rows = store.query(
         f"""
-        select runs.id, runs.method, runs.seed, runs.overrides from runs
+        select runs.id, runs.method, runs.seed, runs.config from runs
         where runs.state = 'finished' and runs.deleted_at = '' and runs.purpose = '' and {only[0]}
             and runs.dataset_sha256 = ?
             and runs.protocol_sha256 = (select protocol_sha256 from runs where id = ?)
@@ -173,10 +175,22 @@ def _missing(store: Store, place: MeasuredPlace, only: tuple[str, Sequence[Any]]
         scores[0].run,
         place.ipc,
     )
-    lacking: dict[str, dict[int, str]] = {}
+    asked = _asked(store.run(scores[0].run).config)
+    lacking: dict[tuple[str, tuple[str, ...]], dict[int, str]] = {}
     for row in rows:
         known = row["method"] in methods and (row["method"], row["seed"]) in there
         if not known and (row["method"] in methods or row["method"] in BASELINES):
-            lacking.setdefault(row["method"], {}).setdefault(row["seed"], row["id"])
-    absent = [Unmeasured(name, ()) for name in BASELINES if name not in methods and name not in lacking]
-    return [*(Unmeasured(name, tuple(by_seed.values())) for name, by_seed in lacking.items()), *absent]
+            own = _asked(row["config"])
+            words = tuple(word for flag, value in asked.items() if own[flag] != value for word in (flag, value))
+            lacking.setdefault((row["method"], words), {}).setdefault(row["seed"], row["id"])
+    absent = [
+        Unmeasured(name, ()) for name in BASELINES if name not in methods and name not in {one for one, _ in lacking}
+    ]
+    found = [Unmeasured(name, tuple(by_seed.values()), words) for (name, words), by_seed in lacking.items()]
+    return [*found, *absent]
+
+
+def _asked(config: str) -> dict[str, str]:
+    """The networks that a run trains on a set, and how many, by the flags that ask for them."""
+    found = json.loads(config)
+    return {"--evaluate-on": ",".join(found["evaluate_on"]), "--eval-repeats": str(found["eval_repeats"])}

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dambench.store.runs import Store
+from tests.cli.lab import printed
 
 RUN = ["run", "--headless", "--dataset", "digits", "--method", "random", "--eval-repeats", "1", "--device", "cpu"]
 
@@ -111,15 +112,40 @@ def test_an_evaluation_that_is_ended_in_the_middle_ends_as_one_that_never_was(
     assert lab.measured(resumed["run"]) == lab.measured(fresh["run"])
 
 
+@pytest.mark.slow
 def test_a_nas_that_is_killed_goes_on_with_the_networks_that_are_left(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     made = lab.answer(*RUN, "--protocol", "fair-quick")
     words = _words(made["run"], "nas", NAS)
     assert lab.interrupted(words, "reference_accuracy", signal.SIGKILL) == -signal.SIGKILL
-    kept = {path: path.stat().st_mtime_ns for path in (lab.home / "nas").rglob("*") if path.is_file()}
+    files = [path for path in (lab.home / "nas").rglob("*") if path.is_file() and not path.name.startswith(".")]
+    kept = {path: path.stat().st_mtime_ns for path in files}
     assert kept
     resumed = lab.answer(*words)
     assert lab.attempts(resumed["run"]) == 2
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "what was trained is not trained again"
     ranked = {subject for subject, _, metric in lab.measured(resumed["run"]) if metric == "tau_b"}
     assert ranked == {"set", "random", "early", "ceiling"}
+
+
+def test_a_continual_evaluation_whose_process_is_killed_goes_on_with_the_steps_that_are_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(tmp_path)
+    monkeypatch.setenv("DAMBENCH_HOME", str(lab.home))
+    database = ["--db", str(lab.path)]
+    small = ["--network", "convnet-d1-w4"]
+    made = printed(capsys, *RUN, *small, *database)
+    words = _words(made["run"], "continual", ["orders=1"])
+    assert lab.interrupted(words, "step 2/5 #0: ", signal.SIGKILL) == -signal.SIGKILL
+    with closing(Store.open(lab.path)) as store:
+        before = store.query("select subject, seconds from evaluations where evaluator = 'continual'")
+    assert 2 <= len(before) < 6
+    resumed = printed(capsys, *words, *database)
+    assert lab.attempts(resumed["run"]) == 2
+    with closing(Store.open(lab.path)) as store:
+        after = store.query("select subject, seconds from evaluations where evaluator = 'continual'")
+    assert all(row in after for row in before), "what was measured is not measured again"
+    assert len(after) == 6
+    found = lab.measured(resumed["run"])
+    assert found["convnet-d1-w4", 0, "accuracy_final"] == found["convnet-d1-w4 step 5/5", 0, "accuracy_seen"]

@@ -28,10 +28,10 @@ from dambench.core.events import (
 )
 from dambench.core.narration import losses as spelled
 from dambench.core.narration import summary
-from dambench.core.natural import natural
 from dambench.core.sanitize import display
+from dambench.report.labels import place_of
 from dambench.runner import processes
-from dambench.store.metrics import ACCURACY
+from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.store.statistics import mean, std
@@ -442,7 +442,7 @@ def _accuracies(measurements: Iterable[Measured]) -> tuple[NetworkAccuracy, ...]
 
 
 def _figures(measurements: Iterable[Measured], units: dict[str, str]) -> tuple[MeasuredFigure, ...]:
-    """The means of all metrics of other evaluators, in natural order."""
+    """The means of all metrics of other evaluators, in the order in which they are read beside each other."""
     by: dict[tuple[str, str], dict[str, list[float]]] = {}
     for one in measurements:
         if one.evaluator != "accuracy":
@@ -453,7 +453,7 @@ def _figures(measurements: Iterable[Measured], units: dict[str, str]) -> tuple[M
     return tuple(
         MeasuredFigure(evaluator, subject, name, units.get(name, ""), mean(of), std(of), len(of))
         for (evaluator, subject), values in reversed(by.items())
-        for name, of in sorted(values.items(), key=lambda item: natural(item[0]))
+        for name, of in sorted(values.items(), key=lambda item: place_of(MetricRow(evaluator, item[0], "", "", "")))
     )
 
 
