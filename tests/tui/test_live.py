@@ -457,7 +457,7 @@ def test_keys_change_how_the_losses_are_drawn_and_that_is_remembered(path: Path)
         await shows(pilot, "Loss  log y  smoothed 0.9  last 10 min")
 
     play(app, scene)
-    assert console(path, run).settings.get("live.log", False)
+    assert console(path, run).settings.get("charts.log", False)
 
 
 def test_images_take_the_screen_and_one_can_go_back_to_how_they_began(path: Path) -> None:

@@ -20,11 +20,9 @@ from dambench.store.rows import RunRow, SqlRow
 from dambench.store.runs import Store
 from dambench.store.statistics import mean, std
 from dambench.tui.models import request
+from dambench.tui.models.curves import OverlayReader
 from dambench.tui.models.live_panes import wrapped
 from dambench.tui.models.run_reader import RunGone, RunReader, RunSnapshot
-
-MOST_OVERLAYS = 5
-"""Marked runs whose curves are drawn over those of the run."""
 
 MOST_MEASURED = 60
 """Lines of one evaluator; a table of classes may have a thousand."""
@@ -62,22 +60,18 @@ class RunPageReader:
 
     def __init__(self, run: str = "") -> None:
         self.reader = RunReader(run)
-        self.marked: tuple[str, ...] = ()
-        """The uids of the runs whose curves are drawn too. Anybody may set it."""
+        self.overlays = OverlayReader()
         self.against = ""
         """The uid of the run that it is compared with; empty: with none that was chosen. Anybody may set it."""
-        self._overlays: dict[str, RunReader] = {}
-        self._ended: dict[str, RunSnapshot] = {}
-        """Snapshots of overlaid runs that have ended: they do not change."""
         self._read: tuple[object, RunPage] | None = None
 
     def read(self, store: Store) -> RunPage | RunGone | None:
         """Read what is new; None: there is no run."""
-        marked, against = self.marked, self.against
+        against = self.against
         snapshot = self.reader.read(store)
         if not isinstance(snapshot, RunSnapshot):
             return snapshot
-        row, overlays = snapshot.row, self._overlaid(store, marked, snapshot)
+        row, overlays = snapshot.row, self.overlays.read(store, snapshot.row.uid)
         # What is dear to read changes with these only.
         now = (
             *(row.uid, snapshot.state, row.attempt, row.note, row.deleted_at, row.results_sha256, against),
@@ -101,22 +95,6 @@ class RunPageReader:
             )
         self._read = now, page
         return page
-
-    def _overlaid(self, store: Store, marked: Sequence[str], snapshot: RunSnapshot) -> tuple[RunSnapshot, ...]:
-        found: list[RunSnapshot] = []
-        for uid in marked[: MOST_OVERLAYS + 1]:
-            row = store.with_uid(uid)
-            if row is None or uid == snapshot.row.uid or len(found) == MOST_OVERLAYS:
-                continue
-            if (ended := self._ended.get(uid)) is not None and ended.row.attempt == row.attempt:
-                found.append(ended)
-                continue
-            other = self._overlays.setdefault(uid, RunReader(row.id)).read(store)
-            if isinstance(other, RunSnapshot):
-                found.append(other)
-                if not other.live:
-                    self._ended[uid] = other
-        return tuple(found)
 
 
 def _evaluations(store: Store, row: RunRow) -> list[SqlRow]:

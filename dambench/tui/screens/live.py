@@ -6,9 +6,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar
 
-import numpy as np
 from rich.text import Text
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
@@ -19,9 +20,13 @@ from dambench.core.sanitize import counted, display
 from dambench.runner import monitor, processes
 from dambench.store.metrics import ACCURACY
 from dambench.store.rows import RunRow
+from dambench.store.runs import Store
 from dambench.tui import run_actions
+from dambench.tui.charting import ChartScreen
 from dambench.tui.feed import Question
 from dambench.tui.models.chart import Series, legend, lines
+from dambench.tui.models.chart_view import UNITS, AxisName
+from dambench.tui.models.curves import OverlayReader, axis_is_known, curves
 from dambench.tui.models.live_panes import (
     accuracy_lines,
     header_lines,
@@ -36,21 +41,19 @@ from dambench.tui.widgets.chart import Chart
 from dambench.tui.widgets.images import Images
 from dambench.tui.widgets.lines import Lines
 
-SMOOTHING = (0.0, 0.9, 0.99)
 WINDOW_SECONDS = 600.0
 TALL = 36
 """Lines of a terminal that has room for all panes at once, if it is wide, too."""
 
 
-class LiveScreen(run_actions.RunActionsScreen):
+class LiveScreen(ChartScreen):
     """One run: how far it is, what it loses, what it takes, and the images as they form."""
 
     NAME: ClassVar[str] = "Live"
     PANES: ClassVar[tuple[str, ...]] = ("loss", "machine", "accuracy", "time", "images", "log")
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("L", "log_axis", "Log y"),
-        Binding("m", "smooth", "Smooth", show=False),
+        *ChartScreen.CHART_KEYS,
         Binding("w", "window", "Last minutes", show=False),
         Binding("space", "freeze", "Freeze"),
         Binding("i", "images", "Images"),
@@ -79,6 +82,7 @@ class LiveScreen(run_actions.RunActionsScreen):
     def __init__(self) -> None:
         super().__init__()
         self._reader = RunReader()
+        self._overlays = OverlayReader()
         self._snapshot: RunSnapshot | None = None
         self._lacking: list[Text] = []
         """Why there is none, where something has gone."""
@@ -99,6 +103,7 @@ class LiveScreen(run_actions.RunActionsScreen):
         if run != self._reader.run:
             self._reader = RunReader(run)
             self._snapshot, self._answered, self._back, self._frozen = None, False, 0, False
+            self.view = replace(self.view, cursor=None, window=None)
         if self.is_mounted and self.is_current:
             self.ask()
 
@@ -117,6 +122,7 @@ class LiveScreen(run_actions.RunActionsScreen):
 
     def on_mount(self) -> None:
         self.set_class(self.console_app.options.ascii, "ascii")
+        self.remember_view()
         for name in self.PANES:
             self._pane(name).can_focus = True
         painters: dict[str, Callable[[], None]] = {
@@ -133,7 +139,8 @@ class LiveScreen(run_actions.RunActionsScreen):
         self.set_interval(refresh_rate.NUMBERS * self.console_app.options.refresh, self._tick)
 
     def question(self) -> Question:
-        return self._reader.read
+        self._overlays.marked = tuple(self.console_app.marked()) if self.overlaid else ()
+        return partial(_read, self._reader, self._overlays)
 
     def forget(self) -> None:
         super().forget()
@@ -227,22 +234,42 @@ class LiveScreen(run_actions.RunActionsScreen):
             pane.display = bool(lines)
             pane.styles.height = max(1, len(lines))
 
+    def _series(self) -> list[Series]:
+        """The losses that are drawn, those of marked runs after the run's own."""
+        snapshot = self._snapshot
+        if snapshot is None:
+            return []
+        series = curves("loss", snapshot, self._overlays.snapshots if self.overlaid else (), self.view.axis)
+        own = [one for one in series[: len(snapshot.losses)] if len(one.x)]
+        if self._last_minutes() and len(snapshot.seconds) and own:
+            first = int(snapshot.seconds.searchsorted(snapshot.seconds[-1] - WINDOW_SECONDS))
+            passed = snapshot.iterations[first] / snapshot.iterations[-1]
+            begin = snapshot.seconds[first] if self.view.axis == "seconds" else passed * max(one.x[-1] for one in own)
+            series = [one.since(float(begin)) for one in series]
+        return series
+
+    def drawn_series(self) -> list[Series]:
+        return self._series()
+
+    def axis_is_known(self, axis: AxisName) -> bool:
+        return self._snapshot is None or axis_is_known(self._snapshot, axis)
+
+    def plot_columns(self) -> int:
+        return self.query_one("#loss", Chart).columns
+
+    def paint_charts(self) -> None:
+        self._paint_loss()
+        self._paint_accuracy()
+
     def _paint_loss(self) -> None:
-        pane, snapshot = self.query_one("#loss", Chart), self._snapshot
-        options, log, smooth, window = self.console_app.options, *self._how()
-        title = ["Loss", "log y" if log else "", f"smoothed {smooth:g}" if smooth else ""]
-        title.append(f"last {WINDOW_SECONDS / 60:.0f} min" if window else "whole run")
+        pane, snapshot, view = self.query_one("#loss", Chart), self._snapshot, self.view
+        title = ["Loss", "log y" if view.log else "", f"smoothed {view.smooth:g}" if view.smooth else ""]
+        title.append(f"last {WINDOW_SECONDS / 60:.0f} min" if self._last_minutes() else "whole run")
+        title += ["a part: 0 shows all"] if view.window else []
         pane.entitle("  ".join(part for part in title if part))
-        series: list[Series] = []
-        if snapshot is not None:
-            since = 0.0
-            if window and len(snapshot.seconds):
-                first = int(snapshot.seconds.searchsorted(snapshot.seconds[-1] - WINDOW_SECONDS))
-                since = float(snapshot.iterations[first])
-            series = [one.smoothed(smooth).since(since) for one in snapshot.losses]
         steady = snapshot is not None and snapshot.live
         nothing = "" if snapshot is None else no_loss_reason(snapshot)
-        pane.draw(series, log=log, ascii=options.ascii, steady=steady, nothing=nothing)
+        pane.draw(self._series(), view, ascii=self.console_app.options.ascii, steady=steady, nothing=nothing)
 
     def _paint_machine(self) -> None:
         pane, snapshot = self._pane("machine"), self._snapshot
@@ -275,13 +302,18 @@ class LiveScreen(run_actions.RunActionsScreen):
             self._fill(pane, title, table)
             return
         options = self.console_app.options
-        curves = []
-        for network in dict.fromkeys(one.network for one in accuracies):
-            of = sorted((one.iteration, 100 * one.mean) for one in accuracies if one.network == network)
-            after, percent = np.array(of, dtype=np.float64).T
-            curves.append(Series(network, after, percent))
-        drawn = lines(curves, pane.size.width, room, ascii=options.ascii, unit="iteration")
-        self._fill(pane, title, [legend(curves), *drawn, *table])
+        drawn = curves("accuracy", snapshot, (), self.view.axis) if snapshot else []
+        cursor, window = self.view.cursor, self.view.window
+        plot = lines(
+            drawn,
+            pane.size.width,
+            room,
+            ascii=options.ascii,
+            unit=UNITS[self.view.axis],
+            cursor=cursor,
+            window=window,
+        )
+        self._fill(pane, title, [legend(drawn, at=cursor), *plot, *table])
 
     def _paint_time(self) -> None:
         pane, snapshot = self._pane("time"), self._snapshot
@@ -325,27 +357,14 @@ class LiveScreen(run_actions.RunActionsScreen):
             line.truncate(pane.size.width, overflow="ellipsis")
         pane.show(shown)
 
-    def _how(self) -> tuple[bool, float, bool]:
-        """Logarithmic, smoothed, only the last minutes."""
-        settings = self.console_app.settings
-        smooth = settings.get("live.smooth", SMOOTHING[0])
-        window = settings.get("live.window", False)
-        return settings.get("live.log", False), smooth if smooth in SMOOTHING else 0.0, window
+    def _last_minutes(self) -> bool:
+        return bool(self.console_app.settings.get("live.window", False))
 
     # Keys.
 
-    def _set(self, name: str, value: Any) -> None:
-        self.console_app.settings.set(f"live.{name}", value)
-        self._paint_loss()
-
-    def action_log_axis(self) -> None:
-        self._set("log", not self._how()[0])
-
-    def action_smooth(self) -> None:
-        self._set("smooth", SMOOTHING[(SMOOTHING.index(self._how()[1]) + 1) % len(SMOOTHING)])
-
     def action_window(self) -> None:
-        self._set("window", not self._how()[2])
+        self.console_app.settings.set("live.window", not self._last_minutes())
+        self._paint_loss()
 
     def action_freeze(self) -> None:
         """Hold the view; the run goes on."""
@@ -430,12 +449,22 @@ class LiveScreen(run_actions.RunActionsScreen):
     def action_back(self) -> None:
         if self._zoomed:
             self._zoom("")
+        elif self.view.cursor is not None or self.view.window is not None:
+            self.action_whole()
         else:
             self.console_app.go("runs")
 
     def to_copy(self) -> str:
         """The traceback of a run that failed, else its id."""
         return (self._snapshot.row.traceback or self._snapshot.row.id) if self._snapshot else ""
+
+
+def _read(reader: RunReader, overlays: OverlayReader, store: Store) -> RunSnapshot | RunGone | None:
+    """Read a run, and those that are drawn over it."""
+    answer = reader.read(store)
+    if isinstance(answer, RunSnapshot):
+        overlays.read(store, answer.row.uid)
+    return answer
 
 
 class WhyNoGpu:

@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
-import numpy as np
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -20,10 +19,10 @@ from dambench.tui import run_actions
 from dambench.tui.charting import ChartScreen
 from dambench.tui.feed import Question
 from dambench.tui.models.chart import Series
-from dambench.tui.models.chart_view import AxisName, along, images_an_iteration
+from dambench.tui.models.chart_view import AxisName
+from dambench.tui.models.curves import MOST_OVERLAYS, axis_is_known, curves
 from dambench.tui.models.live_panes import header_lines, no_loss_reason, problem_banner
 from dambench.tui.models.run_page import (
-    MOST_OVERLAYS,
     RunPage,
     RunPageReader,
     config_lines,
@@ -44,9 +43,6 @@ CHARTS = ("loss", "accuracy", "speed")
 
 WIDE = 140
 """Columns of a terminal that has room for curves and images beside the summary."""
-
-RATES = 400
-"""Places on the axis at which the speed is taken at most."""
 
 
 class RunScreen(ChartScreen):
@@ -126,7 +122,7 @@ class RunScreen(ChartScreen):
         self._arrange()
 
     def question(self) -> Question:
-        self._reader.marked = tuple(self.console_app.marked()) if self.overlaid else ()
+        self._reader.overlays.marked = tuple(self.console_app.marked()) if self.overlaid else ()
         return self._reader.read
 
     def forget(self) -> None:
@@ -292,37 +288,14 @@ class RunScreen(ChartScreen):
 
     def _series(self, name: str) -> list[Series]:
         """The curves of a chart over the axis that is chosen, those of marked runs after its own."""
-        if self._page is None:
-            return []
-        own = self._along(name, self._page.snapshot)
-        names = {one.name for one in own}
-        for other in self._page.overlays:
-            for one in self._along(name, other):
-                if one.name in names or name != "loss":
-                    own.append(replace(one, name=f"{other.run} {one.name}"))
-        return own
-
-    def _along(self, name: str, snapshot: RunSnapshot) -> list[Series]:
-        match name:
-            case "loss":
-                series = list(snapshot.losses)
-            case "accuracy":
-                series = _accuracies(snapshot)
-            case _:
-                series = _speed(snapshot)
-        images = images_an_iteration(snapshot.row.config, snapshot.card.train_counts)
-        return along(series, self.view.axis, snapshot.iterations, snapshot.seconds, images)
+        page = self._page
+        return [] if page is None else curves(name, page.snapshot, page.overlays, self.view.axis)
 
     def drawn_series(self) -> list[Series]:
         return [one for name in CHARTS if self.query_one(f"#{name}").display for one in self._series(name)]
 
     def axis_is_known(self, axis: AxisName) -> bool:
-        snapshot = self._snapshot
-        if axis == "iterations" or snapshot is None:
-            return True
-        if axis == "seconds":
-            return len(snapshot.seconds) > 0
-        return images_an_iteration(snapshot.row.config, snapshot.card.train_counts) is not None
+        return self._snapshot is None or axis_is_known(self._snapshot, axis)
 
     def plot_columns(self) -> int:
         return max(self.query_one(f"#{name}", Chart).columns for name in CHARTS)
@@ -472,28 +445,6 @@ def _spelled(line: Text) -> Text:
         if sign in line.plain:
             line = Text(spelled(sign)).join(line.split(sign, allow_blank=True))
     return line
-
-
-def _accuracies(snapshot: RunSnapshot) -> list[Series]:
-    """The mean accuracy of each network after each iteration that was evaluated, where there are several."""
-    series = []
-    for network in dict.fromkeys(one.network for one in snapshot.accuracies):
-        of = sorted((one.iteration, 100 * one.mean) for one in snapshot.accuracies if one.network == network)
-        if len(of) > 1:
-            x, y = np.array(of, dtype=np.float64).T
-            series.append(Series(network, x, y))
-    return series
-
-
-def _speed(snapshot: RunSnapshot) -> list[Series]:
-    """Iterations per second between the iterations that were logged, over at most so many places."""
-    step = max(1, len(snapshot.iterations) // RATES)
-    iterations, seconds = snapshot.iterations[::step], snapshot.seconds[::step]
-    spans = np.diff(seconds)
-    good = spans > 0
-    if not good.any():
-        return []
-    return [Series("it/s", iterations[1:][good], np.diff(iterations)[good] / spans[good])]
 
 
 def _csv(series: list[Series], axis: AxisName) -> str:
