@@ -118,6 +118,7 @@ class Policy:
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that a CPU is no GPU
         # In this process: a pool of compilers costs more than these few kernels, and outlives a kill.
         torch._inductor.config.compile_threads = 1
+        torch._inductor.config.deterministic = self.deterministic
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
         return cast(F, torch.compile(function, dynamic=False))
 
@@ -137,7 +138,8 @@ class Policy:
         """Set what torch keeps per process. Called once, before the first tensor of a run."""
         if self.threads:
             torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(self.deterministic)
+        # As `use_deterministic_algorithms`, which imports the whole compiler first: two seconds before a run begins.
+        torch.set_deterministic_debug_mode("error" if self.deterministic else "default")
         if self.compiled:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.home() / "compiled"))
         if self.device.type == "cuda":
