@@ -10,10 +10,11 @@ from dambench.cli.output import say
 from dambench.cli.store import open_store
 from dambench.core import collection
 from dambench.core.errors import BadInput, named
-from dambench.report import format_of, names, read_sections, render, write
-from dambench.report.document import DocumentQuery, read_board
+from dambench.report import format_of, names, quantities, read_sections, render, write
+from dambench.report.arrangement import check
+from dambench.report.document import DocumentQuery, arrange, read_board
 from dambench.report.sections import SECTIONS, usual
-from dambench.store import filters
+from dambench.store import filters, grouping
 from dambench.store import runs as stored
 from dambench.store.leaderboard import AXES
 
@@ -33,6 +34,23 @@ def report(
         str, Option(help=f"Which parts, of {', '.join(SECTIONS)}; all [default: {', '.join(usual())}].", metavar="LIST")
     ] = "",
     short: Annotated[bool, Option("--short", help="Only the tables of accuracy, and what their signs say.")] = False,
+    show: Annotated[
+        str,
+        Option(metavar="LIST", help=f"What cells show, of {', '.join(quantities.QUANTITIES)} [default: metric]."),
+    ] = "",
+    hide: Annotated[
+        list[str] | None, Option(metavar="NAME", help="A row or a column to leave out; it still counts. Several times.")
+    ] = None,
+    first: Annotated[
+        list[str] | None, Option(metavar="NAME", help="A row or a column to come first. Several times: in that order.")
+    ] = None,
+    order: Annotated[
+        str, Option(help="Of rows: name, best (of the first column) or best:COLUMN.", metavar="ORDER")
+    ] = "",
+    group: Annotated[
+        str,
+        Option(metavar="KEYS", help="Runs in groups by these, such as dataset,ipc,method.lr_images: section groups."),
+    ] = "",
     names_: NamesFile = None,
     filter_: Filter = "",
     output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
@@ -53,8 +71,15 @@ def report(
     parts = read_sections(sections, chosen, short=short)
     if (dry_run and not filled) or (as_json and not dry_run):
         raise BadInput("--dry-run is of --fill, and --json of both; --format json is the report as JSON.")
+    by = grouping.read(group) if group else ()
+    if by and not parts and not short:
+        parts = ("groups",)
     filters.read(filter_, to_compare=True)
-    query = DocumentQuery(axes[0], axes[1], metric, parts, short, filter_, chosen)
+    query = DocumentQuery(
+        axes[0], axes[1], metric, parts, short, filter_, chosen,
+        quantities.read(show), tuple(hide or ()), tuple(first or ()), order, by,
+    )  # fmt: skip
+    check(query.arrangement)
     path = db or stored.default_path()
     if filled and not stored.exists(path):
         raise BadInput(f"There is no database {str(path)!r} yet: a table lacks nothing before there is one.")
@@ -68,7 +93,7 @@ def report(
                 without = [one for one in board.baselines.missing if not one.words]
                 return queue_missing(path, requests, without, dry_run=dry_run, as_json=as_json)
             names.check(board)
-            text = render(chosen, board, *axes, short=short)
+            text = render(chosen, arrange(board, query), *axes, short=short)
     else:
         text = (
             f"There is no database {str(path)!r} yet. A first run makes it:\n\n"

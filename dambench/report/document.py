@@ -1,13 +1,15 @@
 """The document that `dambench report` writes: the request for it, and the leaderboard that answers it."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dambench.core.errors import BadInput
+from dambench.report import quantities
+from dambench.report.arrangement import Arrangement, arranged
 from dambench.report.sections import SECTIONS
 from dambench.runner import processes
-from dambench.store import filters
+from dambench.store import filters, grouping
 from dambench.store.leaderboard import Leaderboard, leaderboard
 from dambench.store.measured import measured
 from dambench.store.metrics import ACCURACY, find_metric
@@ -27,6 +29,20 @@ class DocumentQuery:
     """The tables of accuracy alone."""
     filter: str = ""
     format: str = "markdown"
+    shows: tuple[str, ...] = (quantities.METRIC,)
+    """What cells show."""
+    hide: tuple[str, ...] = ()
+    """Rows and columns that are left out, by their names."""
+    first: tuple[str, ...] = ()
+    """Rows and columns that come before the others."""
+    order: str = ""
+    """Of rows."""
+    group: tuple[str, ...] = ()
+    """Keys by which runs are grouped."""
+
+    @property
+    def arrangement(self) -> Arrangement:
+        return Arrangement(self.hide, self.first, self.order)
 
     def words(self, output: str = "", db: Path | None = None) -> list[str]:
         """The words of the command that writes this document.
@@ -43,6 +59,11 @@ class DocumentQuery:
             ("--format", self.format, usual.format),
             ("--metric", self.metric, usual.metric),
             ("--sections", ",".join(self.sections), ""),
+            ("--show", ",".join(self.shows), ",".join(usual.shows)),
+            *(("--hide", name, "") for name in self.hide),
+            *(("--first", name, "") for name in self.first),
+            ("--order", self.order, ""),
+            ("--group", ",".join(self.group), ""),
             ("--filter", self.filter.strip(), ""),
             ("--output", output, ""),
             ("--db", "" if db is None else str(db), ""),
@@ -68,8 +89,21 @@ def read_board(store: Store, query: DocumentQuery) -> Leaderboard:
     board.only, board.sections = only.text.strip(), query.sections
     if "measured" in (query.sections or SECTIONS) and not query.short:
         board.measured = measured(store, condition)
+    if query.group:
+        runs = list(dict.fromkeys(score.run for score in board.scores))
+        board.groups = grouping.group(board, query.group, grouping.values(store, runs))
     if board.only and not board.finished:
         raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
     if shown != ACCURACY and not board.tables:
         raise BadInput(f"No finished run has the metric {shown.full_name}: `dambench evaluate` measures one.")
     return board
+
+
+def arrange(board: Leaderboard, query: DocumentQuery) -> Leaderboard:
+    """The board as its document shows it: what cells say, which rows and columns, in which order.
+
+    Raises:
+        BadInput: a row or a column is none of its own, or nothing is left.
+    """
+    shown = arranged(board, query.rows, query.columns, query.arrangement, strict=True)
+    return replace(shown, shows=query.shows)

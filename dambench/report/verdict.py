@@ -36,7 +36,7 @@ def verdict(table: Table, rows: Sequence[str], columns: Sequence[str]) -> str:
     outcomes: dict[str, list[str]] = {}
     order = {place: number for number, place in enumerate((r, c) for c in table.columns for r in table.rows)}
     groups = alike(table, rows, columns).items()
-    for shared, cells in sorted(groups, key=lambda group: min(map(order.__getitem__, group[1]))):
+    for shared, cells in sorted(groups, key=lambda group: min(order.get(place, len(order)) for place in group[1])):
         if text := outcome(cells):
             outcomes.setdefault(text, []).append(" ".join(map(names.of_any, shared)))
     if not outcomes:

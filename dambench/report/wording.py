@@ -5,13 +5,12 @@ Every format escapes all of it, our own words too, so that nothing that came fro
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dambench import __version__
 from dambench.core.protocol import Budget, Protocol
 from dambench.core.sanitize import counted, display
-from dambench.core.units import duration, size
 from dambench.report import names
 from dambench.report.labels import MISSING as MISSING
 from dambench.report.labels import label_of
@@ -123,23 +122,8 @@ def name(axes: Sequence[str], key: Key) -> str:
     return display(" ".join(named))
 
 
-def head(table: Table, rows: Sequence[str], columns: Sequence[str]) -> list[str]:
-    more = UNSEEN if table.transfer else []
-    return [display(", ".join(map(names.of_axis, rows))), *(name(columns, column) for column in table.columns), *more]
-
-
-def lines(
-    table: Table, rows: Sequence[str], measured: Callable[[Cell], TableEntry] | None = None
-) -> list[tuple[str, list[TableEntry]]]:
-    """A name and the cells of each row; last, where it is known, the accuracy of the majority class.
-
-    Args:
-        measured: what is said of a cell instead of its mean; then nothing else is.
-    """
-    if measured is not None:
-        some = [[table.cells.get((row, column)) for column in table.columns] for row in table.rows]
-        lines = [[TableEntry(MISSING) if cell is None else measured(cell) for cell in line] for line in some]
-        return [(name(rows, row), entries) for row, entries in zip(table.rows, lines, strict=True)]
+def lines(table: Table, rows: Sequence[str]) -> list[tuple[str, list[TableEntry]]]:
+    """A name and the cells of each row; last, where it is known, the accuracy of the majority class."""
     named = []
     for row in table.rows:
         cells = [(table.cells.get((row, column)), (row, column) in table.best) for column in table.columns]
@@ -251,48 +235,6 @@ def effect(metric: MetricRow, gap: Difference, *, correction: str = "") -> str:
 
 def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-MEASURES = {
-    "accuracy": SHORT,
-    "spread": "standard deviation between sets; within a set (sets × networks)",
-    "loss": "mean loss on the test set (sets × networks)",
-    "seconds": "time to distil, median (n runs)",
-    "peak": "peak memory of distilling, median (n runs)",
-    "bytes": "bytes of the set with all that it needs (share of the real set)",
-}
-"""What can be said of a cell."""
-
-LOSS = MetricRow("accuracy", "loss", "", "lower", "")
-
-
-def measure(board: Leaderboard, cell: Cell, quantity: str) -> TableEntry:
-    """A cell in words, by one of MEASURES. Where its runs were on several devices, by the first of those."""
-    if quantity == "spread":
-        parts = (cell.spread.between_std, cell.spread.within_std)
-        text = "; ".join(MISSING if part is None else figure(cell.metric, part) for part in parts)
-        return TableEntry(text, networks(cell))
-    if quantity == "loss":
-        return TableEntry(figure(LOSS, cell.of(LOSS).mean), networks(cell))
-    if quantity == "bytes":
-        return needed(board, cell)
-    costs = board.costs_of(cell)
-    if quantity in ("seconds", "peak") and costs:
-        cost = costs[0]
-        if cost.distil_seconds is None:  # these runs have only evaluated
-            return TableEntry(MISSING)
-        took = duration(cost.distil_seconds) if quantity == "seconds" else size(cost.distil_peak_bytes)
-        return TableEntry(took, str(cost.runs))
-    return entry(cell) if quantity == "accuracy" else TableEntry(MISSING)
-
-
-def needed(board: Leaderboard, cell: Cell) -> TableEntry:
-    """The bytes of a cell's sets with all that they need, the largest's, and its share of the real set."""
-    known = [board.set_bytes[sha256] for sha256 in cell.by_set if sha256 in board.set_bytes]
-    if len(known) < len(cell.by_set):
-        return TableEntry(MISSING)
-    largest = max(known, key=lambda one: one.total)
-    return TableEntry(size(largest.total), f"{100 * largest.ratio:.3g} %")
 
 
 def reading(board: Leaderboard) -> list[str]:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from dambench.core.events import AnyEvent, Finished, Snapshot
 from dambench.core.protocol import PRESETS
 from dambench.report import sections, wording
+from dambench.report.quantities import QUANTITIES, TableView
 from dambench.report.sections import cost, size
 from dambench.store.leaderboard import Leaderboard, leaderboard
 from dambench.store.runs import Store
@@ -56,16 +57,20 @@ def test_the_bytes_of_sets_are_a_section_of_their_own(store: Store) -> None:
     (row,) = size.SECTION.records(board(store), ["method"], ["dataset", "ipc"]).dicts()
     assert (row["bytes"], row["real_bytes"], row["share"]) == (532, 720, 532 / 720)
     assert "size" in sections.usual()
-    cell = next(iter(board(store).tables[0].cells.values()))
-    entry = wording.measure(board(store), cell, "bytes")
+    entry = _in_cell(board(store))
     assert (entry.number, entry.n) == ("532 B", "73.9 %")
+
+
+def _in_cell(found: Leaderboard) -> wording.TableEntry:
+    """What the first cell says of its bytes."""
+    table = found.tables[0]
+    return QUANTITIES["bytes"].entry(TableView(found, table, ("method",), ("dataset", "ipc")), next(iter(table.cells)))
 
 
 def test_of_sets_from_before_nothing_is_made_up(store: Store) -> None:
     record(store, "quick", {})
     assert size.SECTION.parts(board(store), ["method"], ["dataset", "ipc"]) == []
-    cell = next(iter(board(store).tables[0].cells.values()))
-    assert wording.measure(board(store), cell, "bytes").number == wording.MISSING
+    assert _in_cell(board(store)).number == wording.MISSING
 
 
 def test_a_set_that_carries_more_than_its_protocol_uses_is_marked_and_explained(store: Store) -> None:

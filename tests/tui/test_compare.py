@@ -12,6 +12,7 @@ from textual.widgets import Input
 
 from dambench.cli.app import run_cli
 from dambench.core.protocol import PRESETS
+from dambench.report.quantities import QUANTITIES, TableView
 from dambench.store import records
 from dambench.store.leaderboard import Leaderboard, leaderboard, rivals
 from dambench.store.records import log_event
@@ -164,12 +165,23 @@ def test_a_cell_opens_to_its_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     async def scene(pilot: Pilot[None]) -> None:
         await _there(pilot)
-        await pilot.press("enter")
-        await until(pilot, lambda: opened == ["runa22"])
         await pilot.press("j", "enter")
-        await shows(pilot, "2 runs of this cell", "runc22  53.0 52.0 54.0", "runb22  50.0 52.0 51.0")
+        await shows(pilot, "dm · digits IPC 1", "enter opens a run", "3 networks")
+        # Sets by their seeds, each with its networks.
+        lines = [line.strip(" │╭╰") for line in drawn(pilot.app).splitlines()]
+        assert [line.partition("seed ")[2][:1] for line in lines if "seed " in line and "set " in line] == ["0", "1"]
+        assert [line.split()[-3] for line in lines if "run run" in line] == [
+            "50.0",
+            "52.0",
+            "51.0",
+            "53.0",
+            "52.0",
+            "54.0",
+        ]
         await pilot.press("j", "enter")
-        await until(pilot, lambda: opened == ["runa22", "runb22"])
+        await until(pilot, lambda: opened == ["runb22"])
+        await pilot.press("enter", "h", "j", "l", "j", "enter")
+        await until(pilot, lambda: opened == ["runb22", "runc22"])
 
     play(app, scene)
 
@@ -211,20 +223,26 @@ def test_a_mark_stands_at_the_same_place_under_the_cursor_and_beside_it(path: Pa
 def test_what_cells_show_is_chosen_copied_and_remembered(path: Path) -> None:
     async def scene(pilot: Pilot[None]) -> None:
         place = await _there(pilot)
-        for presses, seen in ((1, "1.3; 1.0 (2×3)"), (2, "0.500 (2×3)"), (3, "1 s (2)"), (4, "1 MB (2)")):
-            await pilot.press("s")
-            await shows(pilot, "What cells show")
-            await pilot.press("home", *["j"] * presses, "enter")
-            await shows(pilot, seen)
-            assert seen in place.to_copy()
+        await pilot.press("s")
+        await shows(pilot, "What cells show", "[x] metric", "J and K move")
+        # The metric goes, the spread and the memory come, the memory first.
+        names = list(QUANTITIES)
+        await pilot.press("home", "space", *["j"] * names.index("spread"), "space")
+        await pilot.press(*["j"] * (names.index("peak") - names.index("spread")), "space")
+        await pilot.press(*["K"] * (names.index("peak") - 1), "enter")
+        await shows(pilot, "1 MB (2)", "1.3; 1.0 (2×3)")
+        assert place.choices.shows == ("peak", "spread")
         assert "majority" not in drawn(pilot.app)
-        assert "Peak memory of distilling, protocol quick" in drawn(pilot.app)
+        assert "Peak, spread, protocol quick" in drawn(pilot.app)
+        copied = place.to_copy()
+        assert "1.3; 1.0 (2×3)" in copied
+        assert "digits IPC 1 peak |" in copied
 
     play(console(path), scene)
 
     async def later(pilot: Pilot[None]) -> None:
         await pilot.press("3")
-        await shows(pilot, "Peak memory of distilling, median")
+        await shows(pilot, "Peak: peak memory of distilling, median", "Spread: standard deviation")
 
     play(console(path), later)
 
@@ -236,7 +254,7 @@ def test_networks_side_by_side_have_figures_on_unseen_ones(path: Path) -> None:
         axes = ("method", "ipc"), ("network",)
         board = leaderboard(store, *axes)
     (table,) = (table for table in board.tables if table.transfer)
-    found = contents(board, table, *axes)
+    found = contents(TableView(board, table, *axes))
     assert found.heads == [
         ["convnet-d1-w8"],
         ["resnet18"],
@@ -286,7 +304,7 @@ def test_axes_are_chosen_and_remembered(path: Path) -> None:
         await shows(pilot, "rows: protocol")
         await pilot.press("p")  # of random there is one protocol only
         await shows(pilot, "quick#", "dc#")  # side by side, and each named
-        assert (place.rows, place.columns) == (("protocol",), ("dataset", "ipc"))
+        assert (place.choices.rows, place.choices.columns) == (("protocol",), ("dataset", "ipc"))
 
     play(console(path), scene)
 
@@ -425,7 +443,7 @@ def test_the_grid_has_the_texts_of_the_report(path: Path) -> None:
     with closing(Store.open(path)) as store:
         board = leaderboard(store, *AXES)
     (table,) = (table for table in board.tables if str(table.fixed["protocol"]).startswith("quick"))
-    found = contents(board, table, *AXES)
+    found = contents(TableView(board, table, *AXES))
     assert found == Contents(
         corner=["", "method"],
         heads=[["digits", "IPC 1"], ["digits", "IPC 10"]],
@@ -571,5 +589,5 @@ def test_tables_are_computed_again_only_if_something_was_written_that_they_depen
         writer.delete(running)
         assert shown()[0].board.finished == first.board.finished
         assert shown()[1] == 0
-        place.rows, place.columns = CHOICES[1], CHOICES[0]
+        place.choices = place.choices._replace(rows=CHOICES[1], columns=CHOICES[0])
         assert shown()[1] == 1

@@ -6,7 +6,7 @@ from hashlib import sha256
 from html import escape
 
 from dambench.core.sanitize import display
-from dambench.report import sections, wording
+from dambench.report import quantities, sections, wording
 from dambench.report.parts import Part
 from dambench.report.wording import TableEntry
 from dambench.store.leaderboard import Leaderboard
@@ -41,7 +41,7 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
     if not board.finished:
         parts.append(f"<p>{html(wording.NOTHING)}</p>\n<pre>{html(wording.FIRST)}</pre>")
         return _page(parts)
-    parts.append(f"<p>{html(wording.made(board))} {html(wording.SHORT)}</p>")
+    parts.append(f"<p>{html(wording.made(board))} {html(quantities.short(board))}</p>")
     for part in sections.parts(board, rows, columns, short=short):
         parts += _part(part)
     if short:

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from dambench import __version__
-from dambench.report import wording
+from dambench.report import quantities, wording
+from dambench.report.quantities import TableView
 from dambench.report.sections import SECTIONS
 from dambench.report.sections.runs import runs_of
 from dambench.report.verdict import remarks, verdict
@@ -60,12 +61,14 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
 
 
 def _table(board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequence[str]) -> dict[str, Any]:
+    view, shows = TableView(board, table, rows, columns), quantities.shown(board)
     return {
         "fixed": _axes(tuple(table.fixed), tuple(table.fixed.values())),
         "rows": [_axes(rows, row) for row in table.rows],
         "columns": [_axes(columns, column) | {"majority": table.majority.get(column)} for column in table.columns],
         "cells": [
             _cell(table.cells[row, column])
+            | quantities.records(view, (row, column), shows)
             | {"row": row_number, "column": column_number, "best": (row, column) in table.best}
             for row_number, row in enumerate(table.rows)
             for column_number, column in enumerate(table.columns)
@@ -75,6 +78,7 @@ def _table(board: Leaderboard, table: Table, rows: Sequence[str], columns: Seque
             {"row": table.rows.index(row), "unseen": result.unseen} | _transfer(transfer)
             for result in table.transfer
             for row, transfer in result.rows.items()
+            if row in table.rows
         ],
         "verdict": verdict(table, rows, columns),
         "notes": remarks(board, table),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dambench.core.sanitize import display, markdown
-from dambench.report import sections, wording
+from dambench.report import quantities, sections, wording
 from dambench.report.parts import Part
 from dambench.report.wording import TableEntry
 from dambench.store.leaderboard import Leaderboard
@@ -28,7 +28,7 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
     for part in sections.parts(board, rows, columns, short=short):
         written += _part(part)
     if short:
-        written.append(f"{wording.SHORT}; {made}")
+        written.append("; ".join(filter(None, [quantities.short(board), made])))
         written += [_list(notes)] if (notes := wording.signs(board.tables, bold="Bold")) else []
     else:
         written += ["## How to read this", _list(wording.reading(board))]

@@ -14,6 +14,7 @@ from dambench.report.sections import (
     condensed,
     cost,
     cross_architecture,
+    groups,
     measured,
     published,
     rank_correlation,
@@ -28,6 +29,7 @@ from dambench.store.leaderboard import Leaderboard
 SECTIONS: dict[str, Section] = {
     "summary": summary.SECTION,
     "accuracy": accuracy.SECTION,
+    "groups": groups.SECTION,
     "baselines": baselines.SECTION,
     "cross-architecture": cross_architecture.SECTION,
     "rank-correlation": rank_correlation.SECTION,

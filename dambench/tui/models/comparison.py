@@ -1,8 +1,8 @@
 """Comparison: the tables that Compare shows, what there is to say of a cell, and the curves of runs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.text import Text
 
 from dambench.core.natural import natural
-from dambench.core.sanitize import display
+from dambench.core.sanitize import counted, display
 from dambench.core.units import duration, size
-from dambench.report import standing, wording
+from dambench.report import quantities, standing, wording
+from dambench.report.quantities import TableView
 from dambench.report.sections import published, selection
-from dambench.store import history
+from dambench.runner import processes
+from dambench.store import filters, history
 from dambench.store.baselines import NO_COMMAND
 from dambench.store.cells import Cell, CellKey
 from dambench.store.costs import MethodCost
@@ -37,12 +39,15 @@ Series = dict[str, Line]
 
 
 class CompareQuery(NamedTuple):
-    """The axes, and the marked runs."""
+    """The axes, the marked runs, and which runs are meant at all."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     marked: tuple[str, ...]
     metric: str = ""
+    """EVALUATOR.METRIC; empty: accuracy."""
+    only: str = ""
+    """A filter; empty: all."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class Contents:
     """Row and column of cells that stand out."""
     below: list[tuple[str, list[str]]] = field(default_factory=list)
     """Lines that the keys do not go to."""
+    heat: dict[tuple[int, int], int] = field(default_factory=dict)
+    """From 1, the worst of a column, to HEATS, where that is asked for."""
 
 
 def find(
@@ -85,6 +92,7 @@ def find(
     columns: Sequence[str],
     marked: Sequence[str],
     metric: str = "",
+    only: str = "",
     *,
     board: Leaderboard | None = None,
 ) -> Comparison:
@@ -93,6 +101,7 @@ def find(
     Args:
         board: the tables, where they are as they were; None: they are computed.
         metric: EVALUATOR.METRIC; of one that this database does not describe, and of none, accuracy is shown.
+        only: a filter of runs.
     """
     described = metrics(store)
     shown = next((row for row in described if row.full_name == metric), ACCURACY)
@@ -107,11 +116,15 @@ def find(
         losses |= {f"{name} {loss}": line for loss, line in list(lines.items())[: 1 if len(drawn) > 1 else None]}
         for network, line in history.accuracies(store, run).items():
             accuracies[f"{name} {network}"] = [(at, None if value is None else 100 * value) for at, value in line]
+    if board is None:
+        meant = filters.read(only, to_compare=True)
+        board = leaderboard(store, rows, columns, metric=shown, only=meant.where(processes.states(store)))
+        board.only = meant.text.strip()
     return Comparison(
-        query=CompareQuery(tuple(rows), tuple(columns), tuple(marked), metric),
+        query=CompareQuery(tuple(rows), tuple(columns), tuple(marked), metric, only),
         metrics=described,
         gone=gone,
-        board=board or leaderboard(store, rows, columns, metric=shown),
+        board=board,
         states=store.count_by_state(),
         losses=losses,
         accuracies=accuracies,
@@ -128,18 +141,15 @@ def choose(
     return (axes, left) if which == "rows" else (left, axes)
 
 
-def is_metric(measure: str) -> bool:
-    """Cells show the metric of their table: accuracy, or any `EVALUATOR.METRIC`."""
-    return measure == "accuracy" or measure not in wording.MEASURES
+def signs(table: Table, shows: Sequence[str]) -> list[str]:
+    """Sentences on the signs of a table that shows these."""
+    if quantities.METRIC not in shows:
+        return quantities.meanings(shows)
+    return [f"{wording.capitalised(wording.BRIEF)}.", *quantities.meanings(shows), *_signs(table)]
 
 
-def signs(table: Table, measure: str) -> list[str]:
-    """Sentences on the signs of a table that shows this."""
-    shown = wording.BRIEF if is_metric(measure) else wording.MEASURES[measure]
-    sentences = [f"{wording.capitalised(shown)}."]
-    if is_metric(measure):
-        return sentences + wording.signs([table], bold="*", brief=True)
-    return sentences
+def _signs(table: Table) -> list[str]:
+    return wording.signs([table], bold="*", brief=True)
 
 
 def axes_label(axes: Sequence[str]) -> str:
@@ -147,24 +157,46 @@ def axes_label(axes: Sequence[str]) -> str:
     return " × ".join(names.get(axis, axis) for axis in axes)
 
 
-def contents(
-    board: Leaderboard, table: Table, rows: Sequence[str], columns: Sequence[str], measure: str = "accuracy"
-) -> Contents:
+HEATS = 8
+"""Degrees of how good a mean is in its column."""
+
+
+def contents(view: TableView, shows: Sequence[str] = (quantities.METRIC,), *, heat: bool = False) -> Contents:
     """A table of the report as a grid: the same texts, the parts of a column's name below each other."""
-    measured = None if is_metric(measure) else partial(wording.measure, board, quantity=measure)
-    lines = wording.lines(table, rows, measured)
-    heads = [[wording.name([axis], (part,)) for axis, part in zip(columns, key, strict=True)] for key in table.columns]
-    heads += [[name] for name in wording.UNSEEN] if table.transfer and measured is None else []
+    lines = quantities.lines(view, shows)
+    heads = quantities.head(view, shows)
+    height = max(map(len, heads), default=1)
     texts = [[cell_text(entry) for entry in entries] for _, entries in lines]
-    count = len(table.rows)
+    count = len(view.table.rows)
     return Contents(
-        corner=[*([""] * (len(columns) - 1)), axes_label(rows)],
-        heads=heads,
+        corner=[*([""] * (height - 1)), axes_label(view.rows)],
+        heads=[[*([""] * (height - len(head))), *head] for head in heads],
         names=[name for name, _ in lines[:count]],
         cells=texts[:count],
         stars={(row, column) for row, (_, e) in enumerate(lines[:count]) for column, x in enumerate(e) if x.bold},
         below=[(name, [entry.number for entry in entries]) for name, entries in lines[count:]],
+        heat=_heat(view, len(shows)) if heat else {},
     )
+
+
+def _heat(view: TableView, each: int) -> dict[tuple[int, int], int]:
+    """How good the means of each column are among each other, by their place in the grid.
+
+    Args:
+        each: how many columns of the grid a column of the table has.
+    """
+    table, found = view.table, {}
+    sign = -1 if table.metric.better == "lower" else 1
+    for number, column in enumerate(table.columns):
+        means = {
+            at: sign * cell.mean
+            for at, row in enumerate(table.rows)
+            if (cell := table.cells.get((row, column))) is not None and math.isfinite(cell.mean)
+        }
+        low, high = min(means.values(), default=0.0), max(means.values(), default=0.0)
+        for at, mean in means.items() if high > low else ():
+            found[at, number * each] = 1 + round((HEATS - 1) * (mean - low) / (high - low))
+    return found
 
 
 def cell_text(entry: wording.TableEntry) -> str:
@@ -183,6 +215,25 @@ def scores(cell: Cell, run: str = "") -> str:
     """In percent, of one run or of all."""
     values = zip(cell.scores, cell.values, strict=True)
     return " ".join(wording.figure(cell.metric, value) for score, value in values if run in ("", score.run))
+
+
+def scores_by_set(cell: Cell) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Each set in words, its run, and each network on it in words with its own run, in the order of seeds."""
+    found = []
+    for sha256, some in sorted(cell.by_set.items(), key=lambda item: min((one.seed, one.run) for one in item[1])):
+        of_set = Cell(tuple(some), cell.metric)
+        mean = wording.figure(cell.metric, sum(of_set.values) / len(some))
+        seeds = ", ".join(map(str, sorted({one.seed for one in some})))
+        networks = [
+            (
+                f"{display(one.network, 60)} #{one.repeat}  {wording.figure(cell.metric, value)}  run {one.run}",
+                one.run,
+            )
+            for one, value in zip(of_set.scores, of_set.values, strict=True)
+        ]
+        label = f"seed {seeds}  set {sha256[:12]}  {mean}  {counted(len(some), 'network')}"
+        found.append((label, some[0].run, networks))
+    return found
 
 
 def about(

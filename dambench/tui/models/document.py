@@ -12,7 +12,7 @@ from rich.text import Text
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
 from dambench.report import render, wording
-from dambench.report.document import DocumentQuery, read_board
+from dambench.report.document import DocumentQuery, arrange, read_board
 from dambench.report.sections import SECTIONS, summary, usual
 from dambench.store.baselines import NO_COMMAND
 from dambench.store.leaderboard import Leaderboard
@@ -77,7 +77,7 @@ def make(store: Store, query: DocumentQuery) -> Document:
     """The report of a database, byte for byte as `dambench report` writes it."""
     try:
         board = read_board(store, query)
-        text = render(query.format, board, query.rows, query.columns, short=query.short)
+        text = render(query.format, arrange(board, query), query.rows, query.columns, short=query.short)
     except BadInput as error:
         return Document(query, "", problem=str(error))
     return Document(query, text, tuple(remarks(board)), board.finished, metrics=tuple(metrics(store)), board=board)

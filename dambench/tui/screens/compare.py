@@ -4,52 +4,54 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.events import Resize
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from dambench.core import files
 from dambench.core.errors import BadInput
-from dambench.core.sanitize import display, markdown
-from dambench.report import format_of, render, wording, write
-from dambench.report.formats.markdown import grid
+from dambench.core.sanitize import display
+from dambench.report import format_of, quantities, render, wording, write
+from dambench.report.arrangement import Arrangement, arranged
+from dambench.report.quantities import TableView
 from dambench.report.verdict import notes as notes_below
+from dambench.store import filters, grouping
 from dambench.store.cells import Cell, CellKey
-from dambench.store.leaderboard import Table
+from dambench.store.leaderboard import Leaderboard, Table
+from dambench.store.metrics import ACCURACY
 from dambench.store.runs import Store
 from dambench.tui import hints
 from dambench.tui.feed import Question
 from dambench.tui.main_screen import LOW, MainScreen
 from dambench.tui.models import comparison
+from dambench.tui.models.compare_choices import FORMATS, CompareChoices, read
 from dambench.tui.models.comparison import (
     CHOICES,
+    HEATS,
     MOST_CURVES,
     CompareQuery,
     Comparison,
     about,
     axes_label,
-    cell_text,
     choose,
     contents,
     curves,
-    is_metric,
     nothing,
     runs,
-    scores,
     signs,
 )
 from dambench.tui.queue_actions import queue_what_is_missing
-from dambench.tui.resilient import Resilient
+from dambench.tui.screens.compare_boxes import CellTree, Curves, Intervals, RunsTree
 from dambench.tui.terminal.ascii_filter import plain, spelled
 from dambench.tui.widgets.grid import Grid
 from dambench.tui.widgets.lines import cut
 from dambench.tui.widgets.pick import Ask, Pick
+from dambench.tui.widgets.sure import Several
 
 MOST_NOTES = 3
 """Lines of what there is to say of a table, besides its signs."""
@@ -74,18 +76,27 @@ class CompareScreen(MainScreen):
     NAME: ClassVar[str] = "Compare"
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "runs", "Runs", key_display="enter", tooltip="Open the runs of this cell"),
+        Binding("enter", "runs", "Open", key_display="enter", tooltip="Open this cell: its sets, networks and runs"),
         Binding("space", "mark", "Mark", tooltip="Mark the runs of this cell"),
-        Binding("c", "curves", "Curves", tooltip="The curves of marked runs, large"),
+        Binding("c", "curves", "Curves", show=False, tooltip="The curves of marked runs, large"),
         Binding("v", "axes('rows')", "Axes", key_display="v V", tooltip="What rows, and columns, stand for"),
         Binding("V", "axes('columns')", "What columns stand for", show=False),
         Binding("p", "table(1)", "Next table", show=False, tooltip="The next table: another protocol, say"),
         Binding("P", "table(-1)", "Table before", show=False),
-        Binding("s", "shows", "Values", show=False, tooltip="What cells show: spread, loss, seconds, memory"),
+        Binding("slash", "filter", "Filter", key_display="/", tooltip="Which runs are compared"),
+        Binding("s", "shows", "Values", tooltip="What cells show: mean, rank, published, gap, energy, …"),
+        Binding("M", "metric", "Metric", show=False, tooltip="Which metric the tables are of"),
+        Binding("o", "order", "Order", show=False, tooltip="Rows by this column, the best first; again: as they come"),
+        Binding("R", "choose('rows')", "Rows", show=False, tooltip="Which rows are shown, and in which order"),
+        Binding("C", "choose('columns')", "Columns", show=False, tooltip="Which columns are shown, in which order"),
+        Binding("H", "heat", "Heat", show=False, tooltip="How good each mean is in its column, as colour and bar"),
+        Binding("i", "intervals", "Intervals", show=False, tooltip="This column's means, intervals and sets by seed"),
+        Binding("T", "tree", "Tree", show=False, tooltip="All runs in groups, with the mean of each"),
+        Binding("Y", "copy_as", "Copy as", show=False, tooltip="Copy the table as markdown, LaTeX or CSV"),
         Binding("m", "curve", "Losses or accuracy", show=False),
         Binding("L", "logarithm", "Logarithm of losses", show=False),
         Binding("escape", "unmark", "Unmark all", show=False),
-        Binding("e", "export", "Export", tooltip="Write a report"),
+        Binding("e", "export", "Export", show=False, tooltip="Write a report"),
         Binding(
             "Q", "fill", "Fill", show=False, tooltip="Queue what the tables lack: baselines, and seeds others have"
         ),
@@ -93,10 +104,7 @@ class CompareScreen(MainScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: tuple[str, ...] = ("method",)
-        self.columns: tuple[str, ...] = ("dataset", "ipc")
-        self.measure = "accuracy"
-        """One of wording.MEASURES, or `EVALUATOR.METRIC`: what cells show."""
+        self.choices = CompareChoices()
         self.result: Comparison | None = None
         self.at = 0
         """The table that is shown."""
@@ -105,6 +113,7 @@ class CompareScreen(MainScreen):
         self.shows_losses = True
         self.logarithmic = True
         self._drawn: Comparison | None = None
+        self._arranged: tuple[Leaderboard, Arrangement, Leaderboard] | None = None
         self._last: _Last | None = None
         """Only the feed's thread uses it."""
 
@@ -119,20 +128,15 @@ class CompareScreen(MainScreen):
         yield Static(id="notes")
 
     def on_mount(self) -> None:
-        kept = self.console_app.settings.get("compare", {})
-        rows, columns = (tuple(kept.get(name, ())) for name in ("rows", "columns"))
-        if rows in CHOICES and columns in CHOICES and not set(rows) & set(columns):
-            self.rows, self.columns = rows, columns
-        measure = str(kept.get("measure", ""))
-        if measure in wording.MEASURES or "." in measure:
-            self.measure = measure
+        self.choices = read(self.console_app.settings.get("compare", {}))
         self.query_one(Grid).focus()
 
     def question(self) -> Question:
         return partial(self._find, query=self._query())
 
     def _query(self) -> CompareQuery:
-        return CompareQuery(self.rows, self.columns, tuple(self.marked), self.measure if "." in self.measure else "")
+        now = self.choices
+        return CompareQuery(now.rows, now.columns, tuple(self.marked), now.metric, now.only)
 
     def _find(self, store: Store, query: CompareQuery) -> Comparison:
         # What was written by others, and by this store itself, which takes in what is on a network disk.
@@ -171,13 +175,25 @@ class CompareScreen(MainScreen):
         if result.gone:
             self.marked = [run for run in self.marked if run not in result.gone]
             self.console_app.say(f"Marked, but not in the database any more: {', '.join(result.gone)}.", "warning")
-        self.at = min(self.at, max(0, len(result.board.tables) - 1))
+        self.at = min(self.at, max(0, len(self.tables) - 1))
         self._draw()
         return True
 
     def compare(self, run_ids: Sequence[str]) -> None:
-        """Mark these runs."""
+        """Mark these runs; of several, compare no others."""
         self.marked = list(run_ids)
+        if len(self.marked) > 1:
+            only = f"id={'|'.join(self.marked)}"
+            try:
+                filters.read(only, to_compare=True)
+            except BadInput:
+                self.console_app.say(
+                    f"{len(self.marked)} runs are too many to be compared alone: tag them, and filter by their tag.",
+                    "warning",
+                )
+            else:
+                self.at = 0
+                self.choices = self.choices._replace(only=only)
         if self.is_current:  # otherwise it is drawn once it is
             self._draw()
             self.ask()
@@ -185,28 +201,55 @@ class CompareScreen(MainScreen):
     # What is shown.
 
     @property
+    def board(self) -> Leaderboard | None:
+        """What was found, with rows and columns as they were chosen."""
+        if self.result is None:
+            return None
+        found, wanted = self.result.board, self.choices.arrangement
+        if self._arranged is None or self._arranged[0] is not found or self._arranged[1] != wanted:
+            self._arranged = found, wanted, arranged(found, *self.result.query[:2], wanted)
+        return self._arranged[2]
+
+    @property
+    def tables(self) -> list[Table]:
+        return [] if self.board is None else self.board.tables
+
+    @property
     def table(self) -> Table | None:
-        tables = self.result.board.tables if self.result else []
-        return tables[self.at] if tables else None
+        return self.tables[min(self.at, len(self.tables) - 1)] if self.tables else None
+
+    @property
+    def view(self) -> TableView | None:
+        """The table that is shown, for its cells."""
+        if self.board is None or self.table is None or self.result is None:
+            return None
+        return TableView(self.board, self.table, *self.result.query[:2])
 
     @property
     def here(self) -> CellKey | None:
         """Row and column of the cell that the keys are on."""
         grid, table = self.query_one(Grid), self.table
-        if table is None or grid.row >= len(table.rows) or grid.column >= len(table.columns):
+        column = grid.column // len(self.choices.shows)
+        if table is None or grid.row >= len(table.rows) or column >= len(table.columns):
             return None
-        return table.rows[grid.row], table.columns[grid.column]
+        return table.rows[grid.row], table.columns[column]
 
     @property
     def cell(self) -> Cell | None:
         return self.table.cells.get(self.here) if self.table and self.here else None
 
+    def _cell_name(self, place: CellKey) -> str:
+        """What a cell stands for."""
+        rows, columns = self.choices.rows, self.choices.columns
+        return " · ".join(filter(None, (wording.name(rows, place[0]), wording.name(columns, place[1]))))
+
     def _draw(self) -> None:
         if self.result is None:
             return
-        table = self.table
-        if table is None:
-            self._blank(nothing(self.result))
+        table, view = self.table, self.view
+        if table is None or view is None:
+            hidden = f"All rows, or all columns, are hidden: {hints.hint('compare.rows', 'R')} shows them again."
+            self._blank(hidden if self.result.board.tables else nothing(self.result))
             return
         self.query_one("#empty").display = False
         self.query_one("#grid").display = True
@@ -214,17 +257,27 @@ class CompareScreen(MainScreen):
             self.call_after_refresh(self.set_focus, self.query_one(Grid))
         heading = self._heading()
         notes = self.query_one("#notes", Static)
+        shows = self.choices.shows
+        marked = set(self.marked)
         marks = {
-            (row, column)
+            (row, column * len(shows))
             for row, r in enumerate(table.rows)
             for column, c in enumerate(table.columns)
-            if (cell := table.cells.get((r, c))) and set(runs(cell)) & set(self.marked)
+            if marked and (cell := table.cells.get((r, c))) and not marked.isdisjoint(runs(cell))
         }
         grid = self.query_one(Grid)
         rows, columns = self.result.query[:2]
-        grid.show(contents(self.result.board, table, rows, columns, self.measure), marks)
-        legend = self._wrapped(" ".join(signs(table, self.measure)))
-        sentences = [display(note, 300) for note in notes_below(self.result.board, table, rows, columns)]
+        try:
+            grid.show(contents(view, shows, heat=self.choices.heat), marks)
+            sources = quantities.sources(view, shows)
+        except BadInput as error:  # a file of published figures of the user's
+            self.choices = self.choices._replace(shows=(quantities.METRIC,))
+            self.console_app.say(str(error), "error")
+            self._draw()
+            return
+        heat = [f"Bars: how good a mean is in its column, of {HEATS} degrees."] if self.choices.heat else []
+        legend = self._wrapped(" ".join([*signs(table, shows), *heat]))
+        sentences = [*sources, *(display(note, 300) for note in notes_below(view.board, table, rows, columns))]
         if self.result.board.left_out:
             sentences.append(f"Left out: {self.result.board.left_out} unfinished.")
         rest = self._wrapped(" ".join(sentences))
@@ -262,16 +315,19 @@ class CompareScreen(MainScreen):
     def _heading(self) -> int:
         """Say what the table is; returns on how many lines."""
         text = Text()
-        tables = self.result.board.tables if self.result else []
+        now = self.choices
         if self.table is not None:
-            title = wording.title(self.table)
-            if self.measure in ("loss", "seconds", "peak"):
-                title = title.replace("Accuracy in %", wording.MEASURES[self.measure].partition(",")[0].capitalize(), 1)
-            text.append(title, "bold")
+            text.append(quantities.title(self.table, now.shows), "bold")
             text.append("\n")
-        text.append(f"rows: {axes_label(self.rows)}   columns: {axes_label(self.columns)}")
-        if len(tables) > 1:
-            text.append(f"   table {self.at + 1} of {len(tables)}")
+        text.append(f"rows: {axes_label(now.rows)}   columns: {axes_label(now.columns)}")
+        if len(self.tables) > 1:
+            text.append(f"   table {self.at + 1} of {len(self.tables)}")
+        if now.order:
+            text.append(f"   by {display(now.order.partition(':')[2] or now.order, 60)}")
+        if now.hide:
+            text.append(f"   {len(now.hide)} hidden")
+        if now.only:
+            text.append(f"   only {display(now.only, 60)}")
         if self.marked:
             text.append(f"   {len(self.marked)} run{'s' if len(self.marked) > 1 else ''} marked")
         lines = text.wrap(self.app.console, max(20, self.size.width - 2))
@@ -327,7 +383,7 @@ class CompareScreen(MainScreen):
 
     async def action_axes(self, which: str) -> None:
         """Choose what rows, or columns, stand for."""
-        now = self.rows if which == "rows" else self.columns
+        now = self.choices.rows if which == "rows" else self.choices.columns
 
         def chosen(choice: str | None) -> None:
             if choice is not None:
@@ -337,62 +393,149 @@ class CompareScreen(MainScreen):
         self.app.push_screen(Pick(f"What {which} stand for", options, ",".join(now)), chosen)
 
     def _take(self, which: str, axes: tuple[str, ...]) -> None:
-        self.rows, self.columns = choose(self.rows, self.columns, which, axes)
-        self._keep()
+        rows, columns = choose(self.choices.rows, self.choices.columns, which, axes)
         self.at = 0
-        self.ask()
+        # What was hidden, and what they were ordered by, were names of other rows and columns.
+        self._choose(rows=rows, columns=columns, hide=(), first=(), order="")
 
-    def _keep(self) -> None:
-        kept = {"rows": list(self.rows), "columns": list(self.columns), "measure": self.measure}
-        self.console_app.settings.set("compare", kept)
+    def _choose(self, **choices: Any) -> None:
+        """Take up a choice, keep it and show what it makes."""
+        before, self.choices = self.choices, self.choices._replace(**choices)
+        self.console_app.settings.set("compare", self.choices.kept())
+        same = self._query() == (self.result.query if self.result else None)
+        if same and before != self.choices:
+            self._draw()
+        self.ask()
 
     def action_shows(self) -> None:
         """Choose what cells show."""
+        ascii_, now = self.console_app.options.ascii, self.choices.shows
+        names = [*now, *(name for name in quantities.QUANTITIES if name not in now)]
+        texts = {name: f"{name:<11} {quantities.QUANTITIES[name].about}" for name in names}
+        options = [(spelled(text) if ascii_ else text, name, name in now) for name, text in texts.items()]
+
+        def chosen(shows: list[str] | None) -> None:
+            if shows is not None:
+                self._choose(shows=tuple(shows) or (quantities.METRIC,))
+
+        self.app.push_screen(Several("What cells show", options, movable=True), chosen)
+
+    def action_metric(self) -> None:
+        """Choose the metric of the tables."""
 
         def chosen(choice: str | None) -> None:
             if choice is not None:
-                self.measure = choice
-                self._keep()
-                self._draw()
-                self.ask()
+                self._choose(metric="" if choice == ACCURACY.full_name else choice)
 
+        metrics = self.result.metrics if self.result else []
+        options = [
+            (f"{wording.metric_label(metric)}: {metric.description}", metric.full_name) for metric in metrics
+        ] or [(wording.metric_label(ACCURACY), ACCURACY.full_name)]
         ascii_ = self.console_app.options.ascii
-        choices = wording.MEASURES | {
-            metric.full_name: f"{wording.metric_label(metric)}: {metric.description}"
-            for metric in (self.result.metrics if self.result else ())
-            if metric.full_name not in ("accuracy.accuracy", "accuracy.loss")
-        }
-        options = [(spelled(about) if ascii_ else about, name) for name, about in choices.items()]
-        self.app.push_screen(Pick("What cells show", options, self.measure), chosen)
+        options = [(spelled(text) if ascii_ else text, name) for text, name in options]
+        self.app.push_screen(Pick("What is compared", options, self.choices.metric or ACCURACY.full_name), chosen)
+
+    def action_filter(self, text: str | None = None, fault: str = "") -> None:
+        """Choose which runs are compared."""
+
+        def chosen(typed: str | None) -> None:
+            if typed is None:
+                return
+            try:
+                filters.read(typed, to_compare=True)
+            except BadInput as error:
+                self.action_filter(typed, str(error))
+                return
+            self.at = 0
+            self._choose(only=typed.strip())
+
+        about = fault or "Which runs are compared: method:dm|random ipc<=10 -tag:old\nNothing: all that have finished."
+        self.app.push_screen(Ask("Only such runs", self.choices.only if text is None else text, about), chosen)
+
+    def action_order(self) -> None:
+        """Order rows by the column that the keys are on; again: as they come."""
+        if self.here is None:
+            return
+        order = f"best:{wording.name(self.choices.columns, self.here[1])}"
+        self._choose(order="" if self.choices.order == order else order)
+
+    def action_choose(self, which: str) -> None:
+        """Choose which rows, or columns, are shown, and in which order."""
+        if self.result is None or not self.result.board.tables:
+            self.console_app.say(f"There are no {which} to choose from.")
+            return
+        board, (rows, columns) = self.result.board, self.result.query[:2]
+        own = arranged(board, rows, columns, self.choices.arrangement._replace(hide=()))
+        axes = rows if which == "rows" else columns
+        keys = [key for table in own.tables for key in (table.rows if which == "rows" else table.columns)]
+        names = list(dict.fromkeys(wording.name(axes, key) for key in keys))
+        hidden = {name.casefold() for name in self.choices.hide}
+
+        def chosen(shown: list[str] | None) -> None:
+            if shown is None:
+                return
+            others = [name for name in self.choices.hide if name not in names]
+            gone = [name for name in names if name not in shown]
+            moved = [name for name in self.choices.first if name not in names]
+            if shown != [name for name in names if name in shown]:
+                moved += shown
+            elif any(name in self.choices.first for name in names):
+                moved += [name for name in self.choices.first if name in names]
+            self._choose(hide=(*others, *gone), first=tuple(moved))
+
+        options = [(name, name, name.casefold() not in hidden) for name in names]
+        self.app.push_screen(Several(which.capitalize(), options, movable=True), chosen)
+
+    def action_heat(self) -> None:
+        """How good each mean is in its column, or not."""
+        self._choose(heat=not self.choices.heat)
+
+    def action_intervals(self) -> None:
+        """The means of this column with their intervals and sets."""
+        if self.view is None or self.here is None:
+            self.console_app.say("There is no column to look at.")
+            return
+        self.app.push_screen(Intervals(self.view, self.here[1], ascii_=self.console_app.options.ascii))
+
+    def action_tree(self) -> None:
+        """All runs in groups."""
+        if self.result is None or not self.result.board.scores:
+            self.console_app.say("There are no runs with scores to group.")
+            return
+        board = self.result.board
+        known = self.read_now(lambda store: grouping.values(store, list({score.run for score in board.scores})))
+
+        def chosen(run: str | None) -> None:
+            if run is not None:
+                self.console_app.open_run(run)
+
+        def keep(keys: tuple[str, ...]) -> None:
+            self._choose(group=keys)
+
+        self.app.push_screen(RunsTree(board, known, self.choices.group, keep), chosen)
 
     def action_table(self, by: int) -> None:
         """Another table: of another protocol, or whatever is neither on rows nor on columns."""
-        tables = self.result.board.tables if self.result else []
-        if len(tables) < 2:
+        if len(self.tables) < 2:
             self.console_app.say("There is one table only: what could differ is on its rows or columns.")
             return
-        self.at = (self.at + by) % len(tables)
+        self.at = (self.at + by) % len(self.tables)
         self._draw()
 
     def action_runs(self) -> None:
-        """Open the runs of this cell."""
+        """Open this cell: its sets, networks and runs."""
         cell = self.cell
-        if cell is None:
+        if cell is None or self.here is None:
             self.console_app.say(
                 f"Nothing was run for this cell yet: {hints.hint('everywhere.new', 'n')} asks for a new run."
             )
-            return
-        which = runs(cell)
-        if len(which) == 1:
-            self.console_app.open_run(which[0])
             return
 
         def chosen(run: str | None) -> None:
             if run is not None:
                 self.console_app.open_run(run)
 
-        options = [(f"{run}  {scores(cell, run)}", run) for run in which]
-        self.app.push_screen(Pick(f"{len(which)} runs of this cell", options), chosen)
+        self.app.push_screen(CellTree(self._cell_name(self.here), cell), chosen)
 
     def action_mark(self) -> None:
         """Mark the runs of this cell, to see their curves."""
@@ -411,8 +554,11 @@ class CompareScreen(MainScreen):
         self.ask()
 
     def action_unmark(self) -> None:
-        """Mark nothing."""
-        self.compare([])
+        """Mark nothing; then compare all runs."""
+        if self.marked:
+            self.compare([])
+        elif self.choices.only:
+            self._choose(only="")
 
     def action_curve(self) -> None:
         """Losses, or accuracy."""
@@ -429,28 +575,35 @@ class CompareScreen(MainScreen):
         if not self.marked:
             self.console_app.say(f"Nothing is marked: {hints.hint('compare.mark', 'space')} marks the runs of a cell.")
             return
-        self.app.push_screen(Curves(self))
+        self.app.push_screen(Curves(self.drawn_curves, self.action_curve, self.action_logarithm))
 
     def to_copy(self) -> str:
-        if self.result is None or self.table is None:
+        if self.result is None or self.table is None or self.board is None:
             return ""
-        board, table, (rows, columns) = self.result.board, self.table, self.result.query[:2]
-        if is_metric(self.measure):
-            return render("markdown", replace(board, tables=[table]), rows, columns, short=True)
-        lines = wording.lines(table, rows, lambda cell: wording.measure(board, cell, self.measure))
-        head = [axes_label(rows), *(wording.name(columns, column) for column in table.columns)]
-        cells = [[name, *(cell_text(entry) or wording.MISSING for entry in entries)] for name, entries in lines]
-        return f"{grid([list(map(markdown, line)) for line in [head, *cells]])}\n\n{wording.MEASURES[self.measure]}\n"
+        format, (rows, columns) = self.choices.format, self.result.query[:2]
+        board = replace(self.board, tables=[self.table], shows=self.choices.shows, sections=("accuracy",))
+        return render(format, board, rows, columns, short=format != "csv")
+
+    def action_copy_as(self) -> None:
+        """Choose what tables are copied as, and copy this one."""
+
+        def chosen(format: str | None) -> None:
+            if format is not None:
+                self._choose(format=format)
+                self.call_later(self.run_action, "app.copy")
+
+        options = [(f"{name:<9} {about}", name) for name, about in FORMATS.items()]
+        self.app.push_screen(Pick("Copy the table as", options, self.choices.format), chosen)
 
     def action_fill(self) -> None:
         """Queue what the tables lack, once that was said."""
-        queue_what_is_missing(self, self.rows, self.columns)
+        queue_what_is_missing(self, self.choices.rows, self.choices.columns)
 
     def action_export(self) -> None:
         """Write the report, as `dambench report` does."""
-        if self.result is None or self.console_app.refuses():
+        if self.result is None or self.board is None or self.console_app.refuses():
             return
-        board, (rows, columns) = self.result.board, self.result.query[:2]
+        board, (rows, columns) = replace(self.board, shows=self.choices.shows), self.result.query[:2]
 
         def chosen(choice: str | None) -> None:
             if not choice:
@@ -463,34 +616,8 @@ class CompareScreen(MainScreen):
                 return
             self.console_app.say(f"Written: {path.absolute()}")
 
-        about = "All tables, as these rows and columns. The suffix decides:\n.md .tex .csv .html .json"
+        about = (
+            "All tables, as these rows and columns. The suffix decides:\n.md .tex .csv .html .json\n"
+            f"The tables alone: {self.choices.document.command()}"
+        )
         self.app.push_screen(Ask("Write a report", str(Path("report.md")), about), chosen)
-
-
-class Curves(Resilient, ModalScreen[None]):
-    """The curves of marked runs, as large as the terminal."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,c,q", "dismiss", "Back"),
-        Binding("m", "other('curve')", "Losses or accuracy"),
-        Binding("L", "other('logarithm')", "Logarithm of losses"),
-    ]
-
-    def __init__(self, place: CompareScreen):
-        super().__init__()
-        self._place = place
-
-    def compose(self) -> ComposeResult:
-        yield Static(id="large")
-
-    def on_resize(self, event: Resize) -> None:
-        self.draw()
-
-    def draw(self) -> None:
-        """Draw what the place has found."""
-        width, height = self.app.size
-        text = self._place.drawn_curves(width - 2, height - 1)
-        self.query_one("#large", Static).update(text)
-
-    def action_other(self, name: str) -> None:
-        getattr(self._place, f"action_{name}")()

@@ -19,7 +19,7 @@ from dambench.core import files, registry
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
 from dambench.report import format_of, render, wording, write
-from dambench.report.document import DocumentQuery, read_board
+from dambench.report.document import DocumentQuery, arrange, read_board
 from dambench.report.sections import SECTIONS
 from dambench.store import filters
 from dambench.store.runs import default_path
@@ -386,7 +386,7 @@ class ReportScreen(MainScreen):
         def work() -> str:
             with self.console_app.database() as store:
                 board = read_board(store, meant)
-            write(path, render(format_, board, meant.rows, meant.columns, short=meant.short))
+            write(path, render(format_, arrange(board, meant), meant.rows, meant.columns, short=meant.short))
             return f"Written: {path.absolute()}"
 
         def go(yes: bool | None) -> None:

@@ -7,6 +7,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
+from textual.color import Color
 from textual.events import Resize
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -24,6 +25,12 @@ SIGNS = 3
 """Cells of a column beside its texts: the cursor before them; a star and a mark after."""
 
 LONGEST_NAME = 34
+
+HEAT_SIGNS, HEAT_SIGNS_ASCII = " ▁▂▃▄▅▆▇█", " 12345678"
+"""By degree: no meaning is in a colour alone."""
+
+WARM = Color(0, 114, 178)
+"""The colour of the best means, which others have less of; all eyes tell it from the background."""
 
 
 class Grid(Resilient, Widget, can_focus=True):
@@ -96,6 +103,12 @@ class Grid(Resilient, Widget, can_focus=True):
                 self._refresh_row(line)
         self.post_message(self.CellHighlighted())
 
+    def _warm(self, degree: int) -> Style:
+        """The background of a mean of this degree."""
+        most = 0.7 if self.app.current_theme.dark else 0.4
+        colour = self.background_colors[1].blend(WARM, most * degree / (len(HEAT_SIGNS) - 1))
+        return Style(bgcolor=colour.rich_color)
+
     def _refresh_row(self, row: int) -> None:
         y = self._head_lines() + row - self._top
         self.refresh(Region(0, y, self.size.width, 1))
@@ -116,12 +129,16 @@ class Grid(Resilient, Widget, can_focus=True):
         most = LONGEST_NAME if self.size.width >= 100 else 24
         return min(most, max((cell_len(name) for name in names), default=0))
 
+    def _signs(self) -> int:
+        """Cells of a column beside its texts."""
+        return SIGNS + 1 if self.contents.heat else SIGNS
+
     def widths(self) -> list[int]:
         """Cells of each column, with room for its signs."""
         widths = []
         for index, head in enumerate(self.contents.heads):
             texts = [*head, *(row[index] for row in self.contents.cells), *(b[index] for _, b in self.contents.below)]
-            widths.append(max(map(cell_len, texts)) + SIGNS)
+            widths.append(max(map(cell_len, texts)) + self._signs())
         return widths
 
     def _follow(self) -> None:
@@ -168,7 +185,7 @@ class Grid(Resilient, Widget, can_focus=True):
             rows = self._visible_rows()
             label = rule * name_width if rows is None else _fit(rows, name_width)
             segments = [Segment(f" {label} ", base)]
-            segments += self._across([rule * (w - SIGNS) for w in self.widths()], base, -1)
+            segments += self._across([rule * (w - self._signs()) for w in self.widths()], base, -1)
         elif at < len(contents.names):
             segments = [Segment(f" {_fit(contents.names[at], name_width)} ", base)]
             segments += self._across(contents.cells[at], base, at)
@@ -193,11 +210,16 @@ class Grid(Resilient, Widget, can_focus=True):
             marked, starred = (row, index) in self.marks, (row, index) in self.contents.stars
             text = texts[index] or ("-" if self._ascii else "–")
             shown = style + Style(bold=True) if starred else style
+            heat = self.contents.heat.get((row, index), 0)
+            if heat:
+                shown += self._warm(heat)
             if here:
                 shown += Style(reverse=True)
             segments.append(Segment((">" if self._ascii else "▐") if here else " ", style))
             signs = ("*" if starred else " ") + ("+" if marked else " ")
-            segments.append(Segment(" " * (width - SIGNS - cell_len(text)) + text + signs, shown))
+            if self.contents.heat:
+                signs = (HEAT_SIGNS_ASCII if self._ascii else HEAT_SIGNS)[heat] + signs
+            segments.append(Segment(" " * (width - self._signs() - cell_len(text)) + text + signs, shown))
             segments.append(Segment(" " * GAP, style))
         if self._first and segments:  # others are to the left
             segments.insert(0, Segment("<" if self._ascii else "…", style))
@@ -219,6 +241,7 @@ def in_ascii(contents: Contents) -> Contents:
         cells=[line(row) for row in contents.cells],
         stars=contents.stars,
         below=[(plain(name), line(texts)) for name, texts in contents.below],
+        heat=contents.heat,
     )
 
 

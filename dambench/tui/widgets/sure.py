@@ -39,6 +39,7 @@ class Several(Resilient, ModalScreen[list[str] | None]):
 
     Args:
         options: label, value and whether it is chosen already.
+        movable: whether the order can be changed, by J and K.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -47,17 +48,20 @@ class Several(Resilient, ModalScreen[list[str] | None]):
         Binding("escape,q", "dismiss(None)", "Back"),
         Binding("j", "go(1)", "Down", show=False),
         Binding("k", "go(-1)", "Up", show=False),
+        Binding("J,shift+down", "move(1)", "Move down", show=False),
+        Binding("K,shift+up", "move(-1)", "Move up", show=False),
     ]
 
-    def __init__(self, title: str, options: Sequence[tuple[str, str, bool]]):
+    def __init__(self, title: str, options: Sequence[tuple[str, str, bool]], *, movable: bool = False):
         super().__init__()
-        self._title, self._options = title, list(options)
+        self._title, self._options, self._movable = title, list(options), movable
         self._chosen = {value for _, value, on in options if on}
 
     def compose(self) -> ComposeResult:
         options = OptionList(*(Option(self._label(index)) for index in range(len(self._options))), compact=True)
         options.border_title = Content(display(self._title))
-        options.border_subtitle = "space chooses, enter takes"
+        moves = ", J and K move" if self._movable else ""
+        options.border_subtitle = f"space chooses{moves}, enter takes"
         yield options
 
     def _label(self, index: int) -> Text:
@@ -69,6 +73,15 @@ class Several(Resilient, ModalScreen[list[str] | None]):
         if (at := options.highlighted) is not None:
             self._chosen ^= {self._options[at][1]}
             options.replace_option_prompt_at_index(at, self._label(at))
+
+    def action_move(self, by: int) -> None:
+        options = self.query_one(OptionList)
+        if not self._movable or (at := options.highlighted) is None or not 0 <= at + by < len(self._options):
+            return
+        self._options[at], self._options[at + by] = self._options[at + by], self._options[at]
+        for index in (at, at + by):
+            options.replace_option_prompt_at_index(index, self._label(index))
+        options.highlighted = at + by
 
     def action_take(self) -> None:
         self.dismiss([value for _, value, _ in self._options if value in self._chosen])
