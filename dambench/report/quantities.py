@@ -102,7 +102,7 @@ def _interval(view: TableView, place: CellKey) -> TableEntry:
     if cell.interval is None:
         return TableEntry(MISSING, wording.networks(cell))
     low, high = (wording.figure(cell.metric, value) for value in cell.interval)
-    return TableEntry(f"{low} to {high}", wording.networks(cell))
+    return TableEntry(f"{low} to {high}" + (wording.ONLY if cell.unit == "network" else ""), wording.networks(cell))
 
 
 def _interval_record(view: TableView, place: CellKey) -> dict[str, Value]:

@@ -1,4 +1,4 @@
-"""Choices: everything that a user of Compare has chosen, as it is kept, and as the document that has the same tables."""
+"""Choices: everything that a user of Compare has chosen, as it is kept, and as a document with the same tables."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

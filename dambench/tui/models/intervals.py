@@ -70,6 +70,7 @@ def legend(*, ascii_: bool) -> str:
     """What the signs of the bars are."""
     left, line, right, mean, own = "|-|#o" if ascii_ else "├─┤┃○"
     return (
-        f"{left}{line}{right} 95 % interval over sets, {mean} their mean, {own} each set's mean; {ONLY}: over networks, "
+        f"{left}{line}{right} 95 % interval over sets, {mean} their mean, {own} each set's mean; "
+        f"{ONLY}: over networks, "
         f"{own} each network. Bold: the best and all not told from it."
     )
