@@ -18,6 +18,20 @@ from dambench.store import filters, grouping
 from dambench.store import runs as stored
 from dambench.store.leaderboard import AXES
 
+Show = Annotated[
+    str, Option(metavar="LIST", help=f"What cells show, of {', '.join(quantities.QUANTITIES)} [default: metric].")
+]
+Hide = Annotated[
+    list[str] | None, Option(metavar="NAME", help="A row or a column to leave out; it still counts. Several times.")
+]
+First = Annotated[
+    list[str] | None, Option(metavar="NAME", help="A row or a column to come first. Several times: in that order.")
+]
+Order = Annotated[str, Option(help="Of rows: name, best (of the first column) or best:COLUMN.", metavar="ORDER")]
+GroupKeys = Annotated[
+    str, Option(metavar="KEYS", help="Runs in groups by these, as dataset,ipc,method.lr_images: section groups.")
+]
+
 
 @collection.paused()
 def report(
@@ -34,23 +48,11 @@ def report(
         str, Option(help=f"Which parts, of {', '.join(SECTIONS)}; all [default: {', '.join(usual())}].", metavar="LIST")
     ] = "",
     short: Annotated[bool, Option("--short", help="Only the tables of accuracy, and what their signs say.")] = False,
-    show: Annotated[
-        str,
-        Option(metavar="LIST", help=f"What cells show, of {', '.join(quantities.QUANTITIES)} [default: metric]."),
-    ] = "",
-    hide: Annotated[
-        list[str] | None, Option(metavar="NAME", help="A row or a column to leave out; it still counts. Several times.")
-    ] = None,
-    first: Annotated[
-        list[str] | None, Option(metavar="NAME", help="A row or a column to come first. Several times: in that order.")
-    ] = None,
-    order: Annotated[
-        str, Option(help="Of rows: name, best (of the first column) or best:COLUMN.", metavar="ORDER")
-    ] = "",
-    group: Annotated[
-        str,
-        Option(metavar="KEYS", help="Runs in groups by these, such as dataset,ipc,method.lr_images: section groups."),
-    ] = "",
+    show: Show = "",
+    hide: Hide = None,
+    first: First = None,
+    order: Order = "",
+    group: GroupKeys = "",
     names_: NamesFile = None,
     filter_: Filter = "",
     output: Annotated[Path | None, Option("--output", "-o", help="A file instead of stdout.")] = None,
@@ -72,8 +74,9 @@ def report(
     if (dry_run and not filled) or (as_json and not dry_run):
         raise BadInput("--dry-run is of --fill, and --json of both; --format json is the report as JSON.")
     by = grouping.read(group) if group else ()
-    if by and not parts and not short:
-        parts = ("groups",)
+    if by and (short or "groups" not in (parts or ("groups",))):
+        raise BadInput("--group is of the section groups: leave --short and --sections out, or name groups there.")
+    parts = parts or ("groups",) if by else parts
     filters.read(filter_, to_compare=True)
     query = DocumentQuery(
         axes[0], axes[1], metric, parts, short, filter_, chosen,

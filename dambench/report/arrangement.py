@@ -23,7 +23,7 @@ class Arrangement(NamedTuple):
     first: tuple[str, ...] = ()
     """Names of rows and columns, in the order in which they come before the others."""
     order: str = ""
-    """Of rows: `name`, `best` (of the first column), `best:COLUMN`; empty: as they come."""
+    """The order of rows: `name`, `best` (of the first column), `best:COLUMN`; empty: as they come."""
 
 
 def check(arrangement: Arrangement) -> None:

@@ -36,9 +36,9 @@ class DocumentQuery:
     first: tuple[str, ...] = ()
     """Rows and columns that come before the others."""
     order: str = ""
-    """Of rows."""
+    """The order of rows, as an Arrangement has it."""
     group: tuple[str, ...] = ()
-    """Keys by which runs are grouped."""
+    """Keys by which runs are grouped; empty: the usual ones, where there is such a section."""
 
     @property
     def arrangement(self) -> Arrangement:
@@ -89,9 +89,10 @@ def read_board(store: Store, query: DocumentQuery) -> Leaderboard:
     board.only, board.sections = only.text.strip(), query.sections
     if "measured" in (query.sections or SECTIONS) and not query.short:
         board.measured = measured(store, condition)
-    if query.group:
+    by = query.group or (grouping.USUAL if "groups" in query.sections else ())
+    if by:
         runs = list(dict.fromkeys(score.run for score in board.scores))
-        board.groups = grouping.group(board, query.group, grouping.values(store, runs))
+        board.groups = grouping.group(board, by, grouping.values(store, runs))
     if board.only and not board.finished:
         raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
     if shown != ACCURACY and not board.tables:

@@ -85,7 +85,7 @@ class TableView:
         return {place: self.table.cells[place] for place in places if place in self.table.cells}
 
 
-class Quantity(NamedTuple):
+class TableQuantity(NamedTuple):
     """What a cell can say."""
 
     title: str
@@ -300,54 +300,54 @@ def _nothing_more(view: TableView, place: CellKey) -> dict[str, Value]:
     return {}
 
 
-QUANTITIES: Mapping[str, Quantity] = {
-    METRIC: Quantity("mean", wording.SHORT, _mean, _nothing_more),
-    "interval": Quantity("95 % interval", "95 % interval over sets (sets × networks)", _interval, _interval_record),
-    "seeds": Quantity("by seed", "mean of each set, by the seed that it came of", _seeds, _seeds_record),
-    "spread": Quantity(
+QUANTITIES: Mapping[str, TableQuantity] = {
+    METRIC: TableQuantity("mean", wording.SHORT, _mean, _nothing_more),
+    "interval": TableQuantity("95 % interval", "its ends, over sets (sets × networks)", _interval, _interval_record),
+    "seeds": TableQuantity("by seed", "mean of each set, by the seed that it came of", _seeds, _seeds_record),
+    "spread": TableQuantity(
         "spread", "standard deviation between sets; within a set (sets × networks)", _spread, _spread_record
     ),
-    "rank": Quantity(
+    "rank": TableQuantity(
         "rank", "place by the mean among the methods that compete: whole, and fewer sets than a claim takes, do not",
         _rank, _rank_record,
     ),
-    "difference": Quantity(
+    "difference": TableQuantity(
         "to the best", "less the best of those that compete, over shared seeds where there are enough, ± half of the "
         "95 % interval, uncorrected", _difference, _difference_record,
     ),
-    "published": Quantity(
+    "published": TableQuantity(
         "published", "accuracy in % as the closest paper prints it, ± its standard deviation", _published,
         _published_record,
     ),
-    "gap": Quantity(
+    "gap": TableQuantity(
         "gap", f"here minus published, in points; {DIFFERS}: something differs or is not stated, so that it says "
         "nothing of the method", _gap, _gap_record,
     ),
-    "relative": Quantity(
+    "relative": TableQuantity(
         "of whole", "accuracy in % of that of the whole set (95 % interval)", partial(_standing, 0),
         partial(_ratio_record, "relative_accuracy", lambda found: found.relative),
     ),
-    "recovered": Quantity(
+    "recovered": TableQuantity(
         "recovered", "% of the gap between random and whole that is recovered (95 % interval)", partial(_standing, 1),
         partial(_ratio_record, "recovered_gap", lambda found: found.recovered),
     ),
-    "random-ipc": Quantity(
+    "random-ipc": TableQuantity(
         "random IPC", "random images per class that are as good (95 % interval)", partial(_standing, 2), _size_record
     ),
-    "loss": Quantity("loss", "mean loss on the test set (sets × networks)", _loss, _loss_record),
-    "seconds": Quantity(
+    "loss": TableQuantity("loss", "mean loss on the test set (sets × networks)", _loss, _loss_record),
+    "seconds": TableQuantity(
         "to distil", "time to distil, median (n runs)",
         partial(_took, lambda cost: duration(cost.distil_seconds or 0.0)), partial(_took_record, ["distil_seconds"]),
     ),
-    "peak": Quantity(
+    "peak": TableQuantity(
         "peak", "peak memory of distilling, median (n runs)", partial(_took, lambda cost: size(cost.distil_peak_bytes)),
         partial(_took_record, ["distil_peak_bytes"]),
     ),
-    "energy": Quantity(
+    "energy": TableQuantity(
         "energy", "energy of the GPU's board while distilling, median (n runs)", partial(_took, _joules),
         partial(_took_record, ["distil_joules"]),
     ),
-    "bytes": Quantity(
+    "bytes": TableQuantity(
         "bytes", "bytes of the set with all that it needs (share of the real set)", _bytes, _bytes_record
     ),
 }  # fmt: skip

@@ -30,14 +30,14 @@ Values = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Scores that share the values of some keys."""
 
     path: tuple[tuple[str, str], ...]
     """Keys and values, from the root."""
     scores: tuple[Score, ...]
     metric: MetricRow
-    children: tuple["Group", ...] = ()
+    children: tuple["RunGroup", ...] = ()
 
     @property
     def value(self) -> str:
@@ -63,7 +63,7 @@ class Group:
         """Its scores as a table holds them, sets as the units; None: they are of different things."""
         return None if self.mixed else Cell(self.scores, self.metric)
 
-    def below(self) -> "list[Group]":
+    def below(self) -> "list[RunGroup]":
         """Itself and all groups in it, each before its own."""
         return [self, *(one for child in self.children for one in child.below())]
 
@@ -111,7 +111,7 @@ def read(text: str) -> tuple[str, ...]:
     return chosen
 
 
-def group(board: Leaderboard, by: Sequence[str], known: Values) -> list[Group]:
+def group(board: Leaderboard, by: Sequence[str], known: Values) -> list[RunGroup]:
     """All scores of a board as a tree by these keys, the first outermost.
 
     Raises:
@@ -125,7 +125,7 @@ def group(board: Leaderboard, by: Sequence[str], known: Values) -> list[Group]:
 
 def _children(
     path: tuple[tuple[str, str], ...], scores: Sequence[Score], metric: MetricRow, by: Sequence[str], known: Values
-) -> tuple[Group, ...]:
+) -> tuple[RunGroup, ...]:
     if not by:
         return ()
     groups: dict[str, list[Score]] = {}
@@ -133,7 +133,7 @@ def _children(
         own = getattr(score, by[0]) if by[0] in (*AXES, *OWN) else known.get(score.run, {}).get(by[0])
         groups.setdefault(UNSET if own is None or own == "" else display(str(own), 80), []).append(score)
     return tuple(
-        Group(
+        RunGroup(
             path=(*path, (by[0], value)),
             scores=tuple(groups[value]),
             metric=metric,

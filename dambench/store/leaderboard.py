@@ -32,7 +32,7 @@ from dambench.store.set_bytes import SetBytes, set_bytes
 from dambench.store.transfer import CrossArchitecture, cross_architecture
 
 if TYPE_CHECKING:
-    from dambench.store.grouping import Group
+    from dambench.store.grouping import RunGroup
     from dambench.store.measured import MeasuredPlace
 
 AXES = ("method", "dataset", "ipc", "network", "protocol")
@@ -93,7 +93,7 @@ class Leaderboard:
     """By a set's SHA-256, where it is known, the bytes of all that it needs."""
     sections: tuple[str, ...] = ()
     """Those that a report of it is to have; empty: the usual ones."""
-    groups: "Sequence[Group]" = field(default=(), compare=False)
+    groups: "Sequence[RunGroup]" = field(default=(), compare=False)
     """The scores in a tree, where one was asked for."""
     shows: tuple[str, ...] = ()
     """What the cells of a report show, by the names of the report; empty: the metric."""

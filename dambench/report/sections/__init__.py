@@ -29,7 +29,6 @@ from dambench.store.leaderboard import Leaderboard
 SECTIONS: dict[str, Section] = {
     "summary": summary.SECTION,
     "accuracy": accuracy.SECTION,
-    "groups": groups.SECTION,
     "baselines": baselines.SECTION,
     "cross-architecture": cross_architecture.SECTION,
     "rank-correlation": rank_correlation.SECTION,
@@ -41,6 +40,7 @@ SECTIONS: dict[str, Section] = {
     "size": size.SECTION,
     "scores": scores.SECTION,
     "runs": runs.SECTION,
+    "groups": groups.SECTION,
 }
 """In the order in which a report has them."""
 

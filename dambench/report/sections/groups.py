@@ -8,7 +8,7 @@ from dambench.report import wording
 from dambench.report.labels import MISSING
 from dambench.report.parts import Part, Records, Section, finite
 from dambench.report.wording import TableEntry
-from dambench.store.grouping import Group
+from dambench.store.grouping import RunGroup
 from dambench.store.leaderboard import Leaderboard
 
 
@@ -27,17 +27,17 @@ def parts(board: Leaderboard, rows: Sequence[str], columns: Sequence[str]) -> li
     return [Part(f"{label} of runs by {display(by)}", [display(by), label, "spread", "runs"], lines, notes)]
 
 
-def name(group: Group) -> str:
+def name(group: RunGroup) -> str:
     """`digits / 1 / dm`."""
     return " / ".join(display(value) for _, value in group.path)
 
 
-def entry(group: Group) -> TableEntry:
+def entry(group: RunGroup) -> TableEntry:
     """The mean of a group, or what it mixes."""
     return TableEntry(f"{MISSING} ({group.mixed})") if group.cell is None else wording.entry(group.cell)
 
 
-def spread(group: Group) -> str:
+def spread(group: RunGroup) -> str:
     """`between sets 5.6, within a set 1.3`."""
     return MISSING if group.cell is None else wording.spread(group.cell)
 

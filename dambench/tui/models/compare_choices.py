@@ -56,7 +56,7 @@ class CompareChoices(NamedTuple):
             order=self.order,
         )
 
-    def kept(self) -> dict[str, Any]:
+    def kept(self) -> Mapping[str, object]:
         """What is remembered: all but which runs were picked one by one."""
         kept = {name: list(value) if isinstance(value, tuple) else value for name, value in self._asdict().items()}
         return kept | {"only": "" if self.only.startswith("id=") else self.only}
@@ -64,7 +64,7 @@ class CompareChoices(NamedTuple):
 
 def read(kept: Mapping[str, Any]) -> CompareChoices:
     """Take up what was remembered, as far as it is what it should be."""
-    taken: dict[str, Any] = {}
+    taken: Any = {}
     for name, usual in CompareChoices()._asdict().items():
         value = kept.get(name)
         if isinstance(usual, tuple) and isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):

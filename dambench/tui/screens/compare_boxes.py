@@ -19,14 +19,14 @@ from dambench.report.quantities import TableView
 from dambench.report.sections import groups as sections
 from dambench.store import grouping
 from dambench.store.cells import Cell, Key
-from dambench.store.grouping import Group, Values
+from dambench.store.grouping import RunGroup, Values
 from dambench.store.leaderboard import Leaderboard
 from dambench.tui.models import intervals
 from dambench.tui.models.comparison import scores_by_set
 from dambench.tui.resilient import Resilient
 from dambench.tui.widgets.sure import Several
 
-Node = Group | str
+Node = RunGroup | str
 """A group, or the id of a run."""
 
 
@@ -196,7 +196,7 @@ class RunsTree(TreeBox):
             self._add(tree.root, group)
         tree.move_cursor_to_line(0)
 
-    def _add(self, under: TreeNode[Node], group: Group) -> None:
+    def _add(self, under: TreeNode[Node], group: RunGroup) -> None:
         entry, runs = sections.entry(group), counted(len(group.runs), "run")
         spread = f"   {sections.spread(group)}" if group.cell is not None else ""
         n = f" ({entry.n})" if entry.n else ""
@@ -205,7 +205,7 @@ class RunsTree(TreeBox):
 
     def on_tree_node_expanded(self, event: "Tree.NodeExpanded[Node]") -> None:
         node = event.node
-        if not isinstance(node.data, Group) or node.children:
+        if not isinstance(node.data, RunGroup) or node.children:
             return
         for child in node.data.children:
             self._add(node, child)
@@ -213,7 +213,7 @@ class RunsTree(TreeBox):
             for run in node.data.runs:
                 node.add_leaf(Text(self._run(node.data, run)), data=run)
 
-    def _run(self, group: Group, run: str) -> str:
+    def _run(self, group: RunGroup, run: str) -> str:
         own = [score for score in group.scores if score.run == run]
         values = " ".join(wording.figure(group.metric, value) for value in Cell(tuple(own), group.metric).values)
         return f"{display(run, 40)}  seed {own[0].seed}  {values}"
