@@ -445,7 +445,7 @@ class ClassMeans:
     def _vectors(self, network: Network, images: Tensor) -> list[Tensor]:
         """The vectors of each term; no map is kept longer than it is needed."""
         by_position: dict[int, Tensor] = {}
-        for level, maps in enumerate(network.iter_feature_maps(images)):
+        for level, maps in network.iter_levels(images, {term.level for term in self.terms}):
             for position, term in enumerate(self.terms):
                 if term.level == level:
                     by_position[position] = term.vectors(maps)

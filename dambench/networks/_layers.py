@@ -1,6 +1,6 @@
 """What the families of the zoo have in common: norms, activations, pooling, and chains of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dambench.core.errors import BadInput
+from dambench.networks._fused import Average, first_stage, suits
 from dambench.training.problem import Network, Stage
 
 Norm = Literal["instance", "batch", "layer", "group", "none"]
@@ -60,20 +61,20 @@ class AveragePool(nn.Module):
     """The mean of each 2×2 pixels; a last odd row or column is left out.
 
     On a CPU by other means than torch's own pooling, which takes 4 to 10 times as long and was a fifth of a network's
-    forward pass: rows are added and then columns, or, where gradients are wanted and for bfloat16, two rows at once are
-    multiplied by a matrix of quarters.
+    forward pass: rows are added and then columns, or, for bfloat16, two rows at once are multiplied by a matrix of
+    quarters.
     """
 
     def forward(self, images: Tensor) -> Tensor:
         if images.device.type != "cpu" or torch.compiler.is_compiling():
             return F.avg_pool2d(images, 2)
         images = _even(images)
-        batch, channels, height, width = images.shape
-        if images.dtype == torch.bfloat16 or images.requires_grad:
+        if images.dtype == torch.bfloat16:
+            batch, channels, height, width = images.shape
             quarters = torch.eye(width // 2, dtype=images.dtype).repeat_interleave(2, 0).repeat(2, 1) / 4
             return (images.reshape(-1, len(quarters)) @ quarters).view(batch, channels, height // 2, width // 2)
-        rows = images[:, :, ::2] + images[:, :, 1::2]
-        return (rows[..., ::2] + rows[..., 1::2]).mul_(0.25)
+        pooled: Tensor = Average.apply(images)
+        return pooled
 
 
 class MaxPool(nn.Module):
@@ -154,7 +155,31 @@ class Chain(Network):
         return [Stage._make([*cast(nn.Sequential, block), pool]) for block, pool in chain]
 
     def iter_feature_maps(self, images: Tensor) -> Iterator[Tensor]:
-        for block, pool in zip(self.blocks, self.pools, strict=True):
+        return self._iter_from(0, images)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return super().embed(images) if torch.is_grad_enabled() else self._embed_once(images)
+
+    def forward_once(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self._embed_once(images))
+        return logits
+
+    def _embed_once(self, images: Tensor) -> Tensor:
+        ((_, last),) = self.iter_levels(images, (self.num_levels - 1,))
+        return torch.flatten(last, 1)
+
+    def iter_levels(self, images: Tensor, wanted: Collection[int]) -> Iterator[tuple[int, Tensor]]:
+        start = 0
+        for first in self.stages[:1]:
+            if 0 not in wanted and isinstance(first.pool, AveragePool) and suits(first, images):
+                start, images = 1, first_stage(first, images)
+        for level, maps in enumerate(self._iter_from(start, images), start):
+            if level in wanted:
+                yield level, maps
+
+    def _iter_from(self, start: int, images: Tensor) -> Iterator[Tensor]:
+        """Compute the maps of blocks and the last ones pooled, from what a block reads."""
+        for block, pool in zip(self.blocks[start:], self.pools[start:], strict=True):
             maps = block(images)
             yield maps
             images = pool(maps)

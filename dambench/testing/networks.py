@@ -82,6 +82,24 @@ def the_embedding_is_the_last_map_flattened_and_what_the_classifier_reads(family
         hold(all((m.dim(), len(m)) == (4, 3) for m in maps[:-1]), "A map before its last one is not (B, C, H, W).")
 
 
+def what_is_had_faster_is_the_same(family: NetworkFamily) -> None:
+    """Levels alone, the embedding and logits without a gradient of a gradient, and what comes of them."""
+    for card in CARDS:
+        images, network = some_images(card, 3).double(), fresh_network(family, card).double()
+        maps = network.feature_maps(images)
+        for wanted in ([network.num_levels - 1], range(network.num_levels)):
+            some = dict(network.iter_levels(images, wanted))
+            same = list(some) == list(wanted) and all(torch.allclose(some[n], maps[n], atol=1e-9) for n in wanted)
+            hold(same, f"Its levels {list(wanted)} are others when they are asked for alone.")
+        weights = list(network.parameters())
+        plain = torch.autograd.grad(network(images).square().sum(), weights)
+        once = torch.autograd.grad(network.forward_once(images).square().sum(), weights)
+        hold(
+            all(torch.allclose(a, b, atol=1e-9) for a, b in zip(plain, once, strict=True)),
+            "The gradient of its logits is another where it is taken only once.",
+        )
+
+
 def images_are_not_changed(family: NetworkFamily) -> None:
     for card in CARDS:
         images, network = some_images(card, 2), fresh_network(family, card)
@@ -149,6 +167,7 @@ NETWORK_PROMISES: tuple[Callable[[NetworkFamily], None], ...] = (
     logits_are_finite_and_one_per_class,
     gradients_reach_the_images_and_every_weight,
     the_embedding_is_the_last_map_flattened_and_what_the_classifier_reads,
+    what_is_had_faster_is_the_same,
     images_are_not_changed,
     a_full_name_is_its_own_full_name,
     every_choice_of_a_name_can_be_built_and_is_another_network,

@@ -6,7 +6,7 @@ import math
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -513,6 +513,16 @@ class Network(nn.Module, ABC):
         """The list of what `iter_feature_maps` yields."""
         return list(self.iter_feature_maps(images))
 
+    def iter_levels(self, images: Tensor, wanted: Collection[int]) -> Iterator[tuple[int, Tensor]]:
+        """Compute the maps of some levels: what may be had faster where nobody wants the others.
+
+        Yields:
+            Level and maps, shallow to deep. Of these no gradient of a gradient can be taken.
+        """
+        for level, maps in enumerate(self.iter_feature_maps(images)):
+            if level in wanted:
+                yield level, maps
+
     def embed(self, images: Tensor) -> Tensor:
         """The features that the classifier reads, flattened: (B, features)."""
         last = images
@@ -528,6 +538,11 @@ class Network(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) → logits (B, classes)."""
         logits: Tensor = self.classifier(self.embed(images))
+        return logits
+
+    def forward_once(self, images: Tensor) -> Tensor:
+        """Compute what `forward` does: what may be had faster where no gradient of its gradient will be taken."""
+        logits: Tensor = self(images)
         return logits
 
     @torch.no_grad()

@@ -318,7 +318,7 @@ class _Single:
         self._optimizer.param_groups[0]["lr"] = lr
         self._optimizer.zero_grad()
         if self._gsam is None:
-            self._loss.mean(self._network(images), labels).backward()
+            self._loss.mean(self._network.forward_once(images), labels).backward()
         else:
             names, parameters = zip(*self._network.named_parameters(), strict=True)
 
