@@ -12,7 +12,7 @@ with ones. (Instance norm takes the convolution's bias away: its gradient is 0.)
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +60,8 @@ class Spread(torch.autograd.Function):
         quarter = maps * 0.25
         # As complex numbers: the form in which torch puts two numbers beside each other at the memory's speed.
         rows = torch.view_as_real(torch.complex(quarter, quarter)).flatten(-2)
-        return torch.cat([rows, rows], -1).unflatten(-1, (2, -1)).flatten(-3, -2)
+        both: Tensor = torch.cat([rows, rows], -1).unflatten(-1, (2, -1))
+        return both.flatten(-3, -2)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -95,14 +96,19 @@ def first_stage(stage: Stage, images: Tensor) -> Tensor:
     convolution, norm = stage.convolution, stage.norm
     size = _size(stage, images)
     parameters = convolution.weight.flatten(1), convolution.bias, norm.weight, norm.bias
-    pooled: Tensor = _FirstStage.apply(_patches(stage, images), *parameters, norm.eps)
-    return pooled.unflatten(2, (size[0] // 2, size[1] // 2))
+    flat: Tensor = _FirstStage.apply(_patches(stage, images), *parameters, norm.eps)
+    pooled: Tensor = flat.unflatten(2, (size[0] // 2, size[1] // 2))
+    return pooled
 
 
 def _size(stage: Stage, images: Tensor) -> tuple[int, int]:
     """Height and width of the maps."""
-    (kh, kw), (ph, pw) = stage.convolution.kernel_size, stage.convolution.padding
+    (kh, kw), (ph, pw) = stage.convolution.kernel_size, _padding(stage)
     return images.shape[-2] + 2 * ph - kh + 1, images.shape[-1] + 2 * pw - kw + 1
+
+
+def _padding(stage: Stage) -> tuple[int, int]:
+    return cast(tuple[int, int], stage.convolution.padding)
 
 
 def _patches(stage: Stage, images: Tensor) -> Tensor:
@@ -112,8 +118,9 @@ def _patches(stage: Stage, images: Tensor) -> Tensor:
         (B, channels · kh · kw, H · W), the last sorted by (row in the window, column in the window, window).
     """
     height, width = _size(stage, images)
-    seen = F.unfold(images, stage.convolution.kernel_size, padding=stage.convolution.padding)
-    return seen.unflatten(2, (height // 2, 2, width // 2, 2)).permute(0, 1, 3, 5, 2, 4).flatten(2)
+    seen = F.unfold(images, stage.convolution.kernel_size, padding=_padding(stage))
+    windows: Tensor = seen.unflatten(2, (height // 2, 2, width // 2, 2)).permute(0, 1, 3, 5, 2, 4)
+    return windows.flatten(2)
 
 
 def _parts(images: int, map_elements: int) -> Iterator[slice]:
@@ -150,9 +157,9 @@ class _FirstStage(torch.autograd.Function):
         return pooled
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         centred, kernels, weight, bias, sigma = ctx.saved_tensors
         (count, _, pixels), channels = centred.shape, len(kernels)
         beside_ones = torch.cat([centred, torch.ones_like(centred[:, :1])], 1)
