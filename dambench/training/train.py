@@ -33,6 +33,7 @@ from dambench.training.augmentation import (
     strategy_for,
 )
 from dambench.training.cuda_graph import Replayed
+from dambench.training.descent import AdamW, Sgd
 from dambench.training.mixing import Mix, draw_mix, mix
 from dambench.training.problem import Network, Seeds, SyntheticSet
 
@@ -289,15 +290,12 @@ class _Single:
         self._network, self._data, self._labels, self._gsam = network, data, labels, gsam
         self._protocol, self._loss = protocol, loss
         self._filled = any(operation in FILLED for operation in protocol.augmentation)
-        self._optimizer: torch.optim.Optimizer
+        parameters = list(network.parameters())
+        self._descent: Sgd | AdamW
         if protocol.optimiser == "adamw":
-            self._optimizer = torch.optim.AdamW(
-                network.parameters(), betas=ADAM_BETAS, eps=ADAM_EPSILON, weight_decay=protocol.weight_decay
-            )
+            self._descent = AdamW(parameters, ADAM_BETAS, ADAM_EPSILON, protocol.weight_decay)
         else:
-            self._optimizer = torch.optim.SGD(
-                network.parameters(), momentum=protocol.momentum, weight_decay=protocol.weight_decay
-            )
+            self._descent = Sgd(parameters, protocol.momentum, protocol.weight_decay)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -315,8 +313,7 @@ class _Single:
             batch = images.unsqueeze(0), labels.unsqueeze(0), partners, numbers
             images, labels = (mixed[0] for mixed in mix(self._protocol.mixing, *batch))
         labels = self._loss.targets(images, labels)
-        self._optimizer.param_groups[0]["lr"] = lr
-        self._optimizer.zero_grad()
+        self._network.zero_grad()
         if self._gsam is None:
             self._loss.mean(self._network.forward_once(images), labels).backward()
         else:
@@ -332,10 +329,10 @@ class _Single:
             here = [parameter.unsqueeze(0) for parameter in parameters]
             for parameter, gradient in zip(parameters, sharpened(gradients, here, self._gsam), strict=True):
                 parameter.grad = gradient[0]
-        self._optimizer.step()
+        self._descent.step(lr)
 
     def forget_momentum(self) -> None:
-        self._optimizer.state.clear()
+        self._descent.forget()
 
 
 class _Stack:
