@@ -68,7 +68,8 @@ def test_rows_columns_captions_and_labels_have_their_names(database: Path, capsy
     assert r"\caption{Ours: Accuracy in \%, protocol Quick\#3528, trained network ConvNet; Accuracy in \%," in text
     assert "\\label{tab:dd-accuracy-quick-3528-convnet}\n" in text
     assert "\\label{tab:dd-cost-what-it-took}" in text
-    assert r"& ConvNet & Quick\#3528 & " in text
+    assert re.search(r"& ConvNet (&|\\\\)", text)
+    assert re.search(r"& Quick\\#3528 (&|\\\\)", text)
     plain = _report(capsys, NAMED, "--short")
     assert "## Ours: Accuracy in %, protocol Quick" in plain
     assert "| DM & co " in plain.replace("\\", "")

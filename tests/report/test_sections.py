@@ -313,8 +313,8 @@ def test_a_long_latex_table_goes_on_over_pages(store: Store, capsys: pytest.Capt
     add(store, config("dm", seed=1), [0.5] * 31)
     text = _report(capsys, "--format", "latex", "--sections", "scores")
     assert text.splitlines()[0].endswith(r"Needs \usepackage{booktabs,longtable}.")
-    assert text.count(r"\begin{longtable}{lrrrrrrrrr}") == text.count(r"\end{longtable}") == 1
-    assert text.count(r" & quick\#3528 & ") == 15 + 31
+    assert text.count(r"\begin{longtable}") == text.count(r"\end{longtable}") > 1, "it is too wide for one"
+    assert text.count(r" & quick\#3528") == 15 + 31
 
 
 def test_latex_has_the_titles_of_what_is_no_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from dambench.core.sanitize import display
-from dambench.report import sections, wording
+from dambench.report import fitting, sections, wording
+from dambench.report.fitting import Piece
 from dambench.report.parts import Part
 from dambench.report.wording import TableEntry
 from dambench.store.leaderboard import Leaderboard
@@ -36,7 +37,7 @@ _ESCAPED = {
 
 
 def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], short: bool = False) -> str:
-    r"""The sections that are asked for, and how the numbers came about. It needs \usepackage{booktabs}.
+    r"""The sections that are asked for, and how the numbers came about. Its first line names the packages it needs.
 
     Args:
         short: the tables of accuracy, and what their signs say.
@@ -44,26 +45,25 @@ def render(board: Leaderboard, rows: Sequence[str], columns: Sequence[str], shor
     if not board.finished:
         return f"% {wording.NOTHING} {wording.FIRST}\n"
     made = sections.parts(board, rows, columns, short=short)
-    packages = "booktabs,longtable" if any(len(part.lines) > LONG for part in made) else "booktabs"
-    parts = [f"% {latex(wording.made(board))} Needs \\usepackage{{{packages}}}."]
-    for part in made:
-        parts += _part(part)
+    parts = [written for part in made for written in _part(part)]
     notes = wording.signs(board.tables, bold="Bold") if short else wording.reading(board)
     if notes:
         parts.append(_items(notes))
-    return "\n\n".join(parts) + "\n"
+    body = "\n\n".join(parts)
+    needed = {"array": "\\arraybackslash", "booktabs": "\\toprule", "longtable": "\\begin{longtable}"}
+    packages = ",".join(package for package, sign in needed.items() if sign in body) or "booktabs"
+    return f"% {latex(wording.made(board))} Needs \\usepackage{{{packages}}}.\n\n{{\\sloppy\n{body}\n\n}}\n"
 
 
 def _part(part: Part) -> list[str]:
     written = [latex(part.text)] if part.text else []
-    commands = [f"{latex(about)}: \\texttt{{{latex(command)}}}" for about, command in part.commands]
+    commands = [
+        f"{{\\raggedright {latex(about)}: \\texttt{{{latex(command)}}}\\par}}" for about, command in part.commands
+    ]
     if not part.head:
         title = f"\\paragraph{{{latex(part.title)}.}}"
         return [" ".join([title, *written]), *([_items(part.notes)] if part.notes else []), *commands]
-    lines = [[latex(name), *map(cell, entries)] for name, entries in part.lines]
-    caption = f"{(part.caption or part.title).removesuffix('.')}."
-    table = _float(caption, [[latex(text) for text in part.head], *lines], part.notes, part.label)
-    return [*written, table, *commands]
+    return [*written, *_tables(part), *commands]
 
 
 def _items(notes: Sequence[str]) -> str:
@@ -82,14 +82,50 @@ def cell(entry: TableEntry) -> str:
     return f"{number} ({latex(entry.n)})" if entry.n else number
 
 
-def _float(caption: str, lines: list[list[str]], notes: Sequence[str], label: str = "") -> str:
-    head, *body = [f"    {' & '.join(line)} \\\\" for line in lines]
-    named = [f"\\caption{{{latex(caption)}}}", *([f"\\label{{{label}}}"] if label else [])]
-    columns = f"{{l{'r' * (len(lines[0]) - 1)}}}"
-    below = [f"  \\par{{\\footnotesize {latex(note)}}}" for note in notes]
-    rows = [r"    \toprule", head, r"    \midrule"]
-    if len(body) > LONG:
-        start = [f"\\begin{{longtable}}{columns}", f"  {' '.join(named)} \\\\"]
-        return "\n".join([*start, *rows, r"    \endhead", *body, r"    \bottomrule", r"\end{longtable}", *below])
-    start = [r"\begin{table}", r"  \centering", *(f"  {line}" for line in named), f"  \\begin{{tabular}}{columns}"]
-    return "\n".join([*start, *rows, *body, r"    \bottomrule", r"  \end{tabular}", *below, r"\end{table}"])
+def _tables(part: Part) -> list[str]:
+    """The table of a part: one float, whose pieces stand under each other, or what goes on over several pages."""
+    rows = [[(name, False), *((_plain(entry), entry.bold) for entry in entries)] for name, entries in part.lines]
+    found = fitting.pieces(part.head, rows)
+    lines = [[latex(text) for text in part.head]]
+    lines += [[latex(name), *map(cell, entries)] for name, entries in part.lines]
+    notes = [f"  \\par{{\\footnotesize {latex(note)}}}" for note in part.notes]
+    caption = (part.caption or part.title).removesuffix(".")
+    label = f"\\label{{{part.label}}}" if part.label else ""
+    if sum(piece.lines for piece in found) <= LONG:
+        tabulars = [line for piece in found for line in _tabular(piece, lines, "tabular", "")]
+        named = [f"  \\caption{{{latex(caption)}.}}", *([f"  {label}"] if label else [])]
+        return ["\n".join([r"\begin{table}", r"  \centering", *named, *tabulars, *notes, r"\end{table}"])]
+    tables = []
+    for number, piece in enumerate(found, 1):
+        which = f" ({number} of {len(found)})" if len(found) > 1 else ""
+        captioned = f"\\caption{{{latex(caption + which)}.}}{label if number == 1 else ''} \\\\"
+        tables.append("\n".join(_tabular(piece, lines, "longtable", captioned)))
+    return ["\n".join([*tables, *notes])]
+
+
+def _tabular(piece: Piece, lines: Sequence[Sequence[str]], kind: str, caption: str) -> list[str]:
+    """The lines of one piece, of which the first is the head."""
+    columns = "".join(map(_column, piece.columns, piece.words, piece.widths))
+    cells = [[line[place] for place in piece.columns] for line in lines]
+    if piece.numbered:
+        columns = f"r{columns}"
+        cells = [[str(number or r"\#"), *line] for number, line in enumerate(cells)]
+    head, *body = [f"    {' & '.join(line)} \\\\" for line in cells]
+    rows = [r"    \toprule", head, r"    \midrule", *([r"    \endhead"] if caption else []), *body, r"    \bottomrule"]
+    named = [f"    {caption}"] if caption else []
+    smaller = [f"  {{\\{piece.print}\\setlength{{\\tabcolsep}}{{{fitting.NARROW_GAP / 2:g}em}}"] if piece.print else []
+    closed = [r"  \par}"] if piece.print else []
+    return [*smaller, f"  \\begin{{{kind}}}{{{columns}}}", *named, *rows, f"  \\end{{{kind}}}", *closed]
+
+
+def _column(place: int, words: bool, wide: float | None) -> str:
+    """How a column is set: words to the left, figures to the right, lines in it broken if it has a width."""
+    left = words or place == 0
+    if wide is None:
+        return "l" if left else "r"
+    ragged = r"\raggedright" if left else r"\raggedleft"
+    return f">{{{ragged}\\arraybackslash}}p{{{wide:.2f}em}}"
+
+
+def _plain(entry: TableEntry) -> str:
+    return f"{entry.number} ({entry.n})" if entry.n else entry.number
