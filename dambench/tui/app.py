@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from textual.app import App, SystemCommand
 from textual.binding import ActiveBinding, Binding, BindingType
@@ -50,19 +49,12 @@ from dambench.tui.settings import Settings, folder
 from dambench.tui.terminal import shutdown
 from dambench.tui.terminal.ascii_filter import AsciiFilter, ColourFilter
 from dambench.tui.terminal.clipboard import copy
+from dambench.tui.terminal.colours import ANSI_ON_DARK, ANSI_ON_LIGHT
 from dambench.tui.widgets.entry import Palette
 from dambench.tui.widgets.notices import Broken, Help, Leaving, TooSmall, too_small
 
 ON_LIGHT = {"text-success": "#1b5e20", "text-warning": "#7a4300", "footer-key-foreground": "#242f38"}
 """Colours that Textual's light themes draw too faintly to be read."""
-
-ANSI_ON_LIGHT = TerminalTheme(
-    (224, 224, 224),
-    (0, 0, 0),
-    # Black, red, green, yellow, blue, magenta, cyan, white.
-    [(0, 0, 0), (160, 20, 20), (27, 94, 32), (122, 67, 0), (30, 70, 190), (120, 30, 130), (0, 90, 105), (80, 80, 80)],
-)
-"""The eight colours of charts and states, as dark as it takes to be told from a light background."""
 
 ANEW = 5.0
 """Seconds between two times that a place is read anew because of faults."""
@@ -148,7 +140,7 @@ class DambenchApp(App[None]):
         """Places of the code where something failed."""
         self._read_anew = -ANEW
         """When a place last was, because of a fault."""
-        self.ansi_theme_light = ANSI_ON_LIGHT
+        self.ansi_theme_dark, self.ansi_theme_light = ANSI_ON_DARK, ANSI_ON_LIGHT
         self._first_run = run
         self._idle_said = -IDLE
         self._undoable: list[Undo] = []

@@ -1,16 +1,22 @@
 """What all places have: help, the palette, colours."""
 
 from contextlib import closing
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from rich.terminal_theme import TerminalTheme
 from textual.color import Color
 from textual.pilot import Pilot
 from textual.widgets import Input
 
 from dambench.store.runs import Store
-from dambench.tui.app import ANSI_ON_LIGHT, ON_LIGHT
+from dambench.tui.app import ON_LIGHT
 from dambench.tui.feed import QueryResult
+from dambench.tui.models.chart import COLOURS
+from dambench.tui.terminal.colours import ANSI_ON_DARK, ANSI_ON_LIGHT
 from dambench.tui.widgets.form import TextField
 from dambench.tui.widgets.runs_table import RunsTable
 from tests import ledger
@@ -87,6 +93,32 @@ def _contrast(one: Color, other: Color) -> float:
 
     darker, lighter = sorted((light(one), light(other)))
     return (lighter + 0.05) / (darker + 0.05)
+
+
+SEEN = {
+    "all colours": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
+    "no green": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+    "no red": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "no blue": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
+}
+"""Machado, Oliveira and Fernandes (2009), severity 1: what linear RGB becomes."""
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("theme", [ANSI_ON_DARK, ANSI_ON_LIGHT], ids=["dark", "light"])
+def test_the_colours_of_series_stay_apart_for_those_who_do_not_see_all(theme: TerminalTheme, seen: str) -> None:
+    def lab(colour: tuple[int, int, int]) -> np.ndarray[Any, Any]:
+        parts = np.array(colour) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        linear = np.clip(np.array(SEEN[seen]) @ linear, 0, 1)
+        to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+        xyz = to_xyz @ linear / (0.9505, 1, 1.089)
+        f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+    names = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
+    colours = [lab(theme.ansi_colors[names.index(name)]) for name in COLOURS]
+    assert min(float(np.linalg.norm(one - other)) for one, other in combinations(colours, 2)) >= 13
 
 
 def test_an_answer_that_comes_while_the_console_is_closed_is_no_fault(tmp_path: Path) -> None:
