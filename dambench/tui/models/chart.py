@@ -195,7 +195,7 @@ def lines(
     if not len(values):
         return [Text(f" {nothing or 'nothing to draw yet'}"[:width])] + [Text()] * rows
     low, high = float(values.min()), float(values.max())
-    if high == low:
+    if high - low <= 1e-12 * abs(high):  # what sums are rounded by is no course
         margin = abs(low) / 10 or 1.0  # a tenth of the smallest number there is is none
         low, high = low - margin, high + margin
     ends_of = [(float(x[0]), float(x[-1])) for x, _ in shown if len(x)]

@@ -128,8 +128,13 @@ def _command(store: Store, row: RunRow) -> str:
 # Sections.
 
 
+def _styled(text: str, style: str) -> Text:
+    """A line in a style of its own, which a pane draws only where it is that of a piece."""
+    return Text(no_wrap=True).append(text, style)
+
+
 def _heading(title: str) -> Text:
-    return Text(title, "bold", no_wrap=True)
+    return _styled(title, "bold")
 
 
 def _pairs(facts: Sequence[tuple[str, str]], width: int) -> list[Text]:
@@ -141,16 +146,16 @@ def _pairs(facts: Sequence[tuple[str, str]], width: int) -> list[Text]:
         if value:
             rows = wrapped(value, max(10, width - named - 2)) or [Text()]
             for number, row in enumerate(rows):
-                head = Text(f"{name if not number else '':<{named}}  ", "dim", no_wrap=True)
-                lines.append(head.append(row.plain, "default"))
+                head = _styled(f"{name if not number else '':<{named}}  ", "dim")
+                lines.append(head.append(row.plain))
     return lines
 
 
 def changes_lines(since: Changes | None, width: int) -> list[Text]:
     """What changed since another run: a heading, the changes by kind, and what the figures do not tell."""
-    lines = [Text(row.plain, "bold") for row in wrapped(changes.title(since), width)]
+    lines = [_styled(row.plain, "bold") for row in wrapped(changes.title(since), width)]
     if since is None:
-        return [Text(line.plain, "dim") for line in lines]
+        return [_styled(line.plain, "dim") for line in lines]
     facts = [
         (kind if not number else "", entry)
         for kind, entries in changes.sections(since)
@@ -158,7 +163,7 @@ def changes_lines(since: Changes | None, width: int) -> list[Text]:
     ]
     lines += _pairs([(name or " ", entry) for name, entry in facts], width)
     for note in since.notes:
-        lines += [Text(row.plain, "dim") for row in wrapped(note, width)]
+        lines += [_styled(row.plain, "dim") for row in wrapped(note, width)]
     return lines
 
 
@@ -169,7 +174,7 @@ def summary_lines(page: RunPage, width: int) -> list[Text]:
     lines += result_lines(page, width)
     lines += [Text(), _heading("What it took")]
     costs = [(one["phase"], _cost(one)) for one in details["costs"]]
-    lines += _pairs(costs, width) or [Text("Nothing is recorded yet.", "dim")]
+    lines += _pairs(costs, width) or [_styled("Nothing is recorded yet.", "dim")]
     lines += [Text(), _heading("What it is")]
     config = details["run"]["config"]
     facts = [
@@ -194,7 +199,7 @@ def summary_lines(page: RunPage, width: int) -> list[Text]:
     ]
     lines += _pairs(facts, width)
     for warning in details["warnings"]:
-        lines += [Text(one.plain, "dim") for one in wrapped(f"note: {display(warning, 400)}", width)]
+        lines += [_styled(one.plain, "dim") for one in wrapped(f"note: {display(warning, 400)}", width)]
     return lines
 
 
@@ -250,8 +255,8 @@ def result_lines(page: RunPage, width: int) -> list[Text]:
     finals = [score for score in details["scores"] if score["final"]]
     if not finals:
         if page.snapshot.figures:
-            return [Text("What it measured stands in Scores.", "dim")]
-        return [Text("No network has been tested on its result yet.", "dim")]
+            return [_styled("What it measured stands in Scores.", "dim")]
+        return [_styled("No network has been tested on its result yet.", "dim")]
     by: dict[str, list[SqlRow]] = {}
     for score in finals:
         by.setdefault(score["network"], []).append(score)
@@ -290,7 +295,7 @@ ABOUT_RULES = {
 
 
 def _dim(text: str, width: int) -> list[Text]:
-    return [Text(row.plain, "dim") for row in wrapped(text, width)]
+    return [_styled(row.plain, "dim") for row in wrapped(text, width)]
 
 
 def scores_lines(page: RunPage, width: int) -> list[Text]:
@@ -390,12 +395,12 @@ def files_lines(page: RunPage, width: int) -> list[Text]:
         )
         lines.append(Text(f"  sha256 {display(made['sha256'], 64)}"))
         lines += _dim(f"  {display(made['file'], 400) or 'its tensors are not on this machine'}", width)
-    lines += [] if details["sets"] else [Text("none yet", "dim")]
+    lines += [] if details["sets"] else [_styled("none yet", "dim")]
     lines += [Text(), _heading("Checkpoints")]
     for one in details["checkpoints"]:
         lines.append(Text(f"after iteration {one['iteration']}  {size(one['bytes'])}"))
         lines.append(Text(f"  sha256 {display(one['sha256'], 64)}"))
-    lines += [] if details["checkpoints"] else [Text("none", "dim")]
+    lines += [] if details["checkpoints"] else [_styled("none", "dim")]
     pictures = page.snapshot.pictures
     lines += [Text(), _heading("Log and pictures")]
     lines += wrapped(display(row.log, 400) or "its log is not on this machine: the database has its events", width)

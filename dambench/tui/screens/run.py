@@ -19,7 +19,7 @@ from dambench.tui import run_actions
 from dambench.tui.charting import ChartScreen
 from dambench.tui.feed import Question
 from dambench.tui.models.chart import Series
-from dambench.tui.models.chart_view import AxisName
+from dambench.tui.models.chart_view import AxisName, extent
 from dambench.tui.models.curves import MOST_OVERLAYS, axis_is_known, curves
 from dambench.tui.models.live_panes import header_lines, no_loss_reason, problem_banner
 from dambench.tui.models.run_page import (
@@ -218,9 +218,10 @@ class RunScreen(ChartScreen):
         self.query_one("#tabs", Lines).show([line])
 
     def _text_lines(self, width: int) -> list[Text]:
-        page = self._page
+        page, ascii_ = self._page, self.console_app.options.ascii
         if page is None:
             return []
+        width -= 4 * ascii_  # for signs that are two there
         match self._section:
             case "Summary":
                 lines = summary_lines(page, width)
@@ -233,10 +234,10 @@ class RunScreen(ChartScreen):
             case "Log":
                 text = page.snapshot.row.traceback
                 log = list(page.snapshot.log) + (display_lines(text).splitlines() if text else [])
-                lines = [Text(line, no_wrap=True) for line in log] or [Text("It has logged nothing.", "dim")]
+                lines = [Text(line, no_wrap=True) for line in log] or [Text("It has logged nothing.")]
             case _:
                 lines = []
-        return [_spelled(line) for line in lines] if self.console_app.options.ascii else lines
+        return [_spelled(line) for line in lines] if ascii_ else lines
 
     def _paint_text(self) -> None:
         pane = self.query_one("#text", Lines)
@@ -281,6 +282,8 @@ class RunScreen(ChartScreen):
         pane.entitle("  ".join(parts))
         nothing = no_loss_reason(snapshot) if snapshot is not None and name == "loss" else ""
         shown = view if name == "loss" else replace(view, log=False, smooth=view.smooth if name == "speed" else 0.0)
+        if shown.window is None and snapshot is not None and not snapshot.live:
+            shown = replace(shown, window=extent(self.drawn_series()))  # the same for all of them
         ascii_ = self.console_app.options.ascii
         pane.draw(
             self._series(name), shown, ascii=ascii_, steady=snapshot is not None and snapshot.live, nothing=nothing
@@ -441,7 +444,7 @@ def _differs(before: RunPage | None, now: RunPage | None) -> bool:
 
 def _spelled(line: Text) -> Text:
     """Signs that are two in ASCII, in place of the one."""
-    for sign in ("±", "≥", "≤"):
+    for sign in "±≥≤→":
         if sign in line.plain:
             line = Text(spelled(sign)).join(line.split(sign, allow_blank=True))
     return line
