@@ -44,7 +44,7 @@ SIGNS = str.maketrans(
 
 def spelled(text: str) -> str:
     """Signs that are two in ASCII: to be put in before anything is measured. `n > 3` is not what `n ≥ 3` says."""
-    for sign, signs in (("±", "+-"), ("≥", ">="), ("≤", "<="), ("≠", "!=")):
+    for sign, signs in (("±", "+-"), ("≥", ">="), ("≤", "<="), ("≠", "!="), ("→", "->")):
         text = text.replace(sign, signs)
     return text
 
