@@ -1,4 +1,4 @@
-"""`python -m benchmarks.tuning [NAME…]`: how the settings of our own recipes were chosen, and the record of it.
+"""`python -m benchmarks.tuning [NAME…|all]`: how the settings of our own recipes were chosen, and the record of it.
 
 Each line of `tuning.jsonl` is a grid that was tried by `dambench tune`: on validation images, which networks and
 sets have not seen, with the mean validation accuracy of every seed and combination. What was on the test set is neither
@@ -94,22 +94,41 @@ def main() -> int:
     names = "\n".join(f"  {search.name}" for search in SEARCHES)
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tuning",
-        description=f"Grids for our own recipes, on validation images:\n\n{names}",
+        description=f"Grids for our own recipes, on validation images; without a name: which are recorded.\n\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", metavar="NAME", nargs="*", help="which ones [default: all]")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="which ones, or all")
     parser.add_argument("--db", default="tuning.db", help="where the runs are kept [default: tuning.db]")
     parser.add_argument("--show", action="store_true", help="run nothing: print the record")
     given = parser.parse_args()
     by_name = {search.name: search for search in SEARCHES}
+    given.names = list(by_name) if given.names == ["all"] else given.names
     if unknown := [name for name in given.names if name not in by_name]:
         parser.error(f"there is no search {unknown[0]!r}")
     if given.show:
         show(read())
-        return 0
-    for name in given.names or by_name:
+    elif not given.names:
+        listed(read())
+    for name in given.names:
         keep(_record(by_name[name], given.db))
     return 0
+
+
+def listed(records: list[dict[str, Any]]) -> None:
+    """Print all searches, and which of them are in the record."""
+    made = {record["search"]: record["at"][:10] for record in records}
+    lines = [
+        [
+            search.name,
+            search.recipe,
+            search.dataset,
+            ", ".join(search.grid),
+            search.seeds,
+            made.get(search.name, "to do"),
+        ]
+        for search in SEARCHES
+    ]
+    table(["search", "recipe", "dataset", "grid", "seeds", "made"], lines)
 
 
 def _record(search: Search, db: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from msgspec import Meta
 from torch import Tensor
 
-from dambench.core.config import Recipe
+from dambench.core.config import CHECKED, UNCHECKED, Recipe
 from dambench.matching import pretrained
 from dambench.matching.distribution import Term
 from dambench.matching.pretrained import BRIEF, DIGITS, Point, PretrainedMatching, number, pixel_images, pool_of
@@ -90,7 +90,7 @@ RECIPES = (
     Recipe(
         datasets=("digits",),
         options=DIGITS | {"frequencies": 256},
-        source="ours: digits has 130 images per class and a 2-block network, and is done in seconds",
+        source="ours: digits has 130 images per class and a 2-block network, and is done in seconds" + CHECKED,
     ),
     Recipe(
         datasets=("cifar100",),
@@ -111,7 +111,7 @@ RECIPES = (
         options=BRIEF | {"frequencies": 256},
         network="convnet-d3-w32",
         source="ours, for two CPU cores: 100 iterations (published: 20,000), 64 real images per class (1,024), 256 "
-        "frequencies (1,024), 2 networks of 2 epochs (20 of 60), width 32 (128)",
+        "frequencies (1,024), 2 networks of 2 epochs (20 of 60), width 32 (128)" + UNCHECKED,
     ),
 )
 

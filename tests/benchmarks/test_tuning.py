@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.tuning import SEARCHES, read, show
+from benchmarks.tuning import SEARCHES, listed, read, show
 from dambench.core import registry
 from dambench.core.config import CHECKED, Recipe
 from dambench.store.tuning import Trial, lead
@@ -55,6 +55,14 @@ def test_recipes_of_our_own_say_whether_there_is_a_search_for_them() -> None:
             if recipe.source.startswith("ours"):
                 checked = any((name, recipe.name, dataset) in searched for dataset in recipe.datasets)
                 assert checked == recipe.source.endswith(CHECKED), (name, recipe.source)
+
+
+def test_each_search_is_listed_once_with_whether_it_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    listed(RECORD)
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if "method." in line}
+    assert lines.keys() == {search.name for search in SEARCHES}
+    made = {record["search"] for record in RECORD}
+    assert all(("to do" in line) == (name not in made) for name, line in lines.items())
 
 
 def test_the_record_is_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
