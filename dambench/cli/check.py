@@ -19,6 +19,7 @@ from dambench.cli.store import open_store
 from dambench.core import config, registry, sanitize
 from dambench.core.config import Request
 from dambench.core.errors import BadInput, NotEnoughMemory
+from dambench.core.hard_labels import wants_twin
 from dambench.core.sanitize import counted
 from dambench.core.units import duration, size
 from dambench.store import runs as stored
@@ -69,6 +70,7 @@ def outlook(requests: Sequence[Request], path: Path | None) -> dict[str, Any]:
         "recipe": msgspec.to_builtins(job.recipe),
         "standard": msgspec.to_builtins(standard),
         "overrides": job.overrides,
+        "hard_twin": wants_twin(requests[0]),
         "notes": [*job.card.notes, *job.notes, *notes],
     }
 

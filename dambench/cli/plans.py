@@ -19,6 +19,7 @@ from dambench.core import expert_files
 from dambench.core import sweep as grids
 from dambench.core.config import Recipe, Request
 from dambench.core.errors import BadInput
+from dambench.core.hard_labels import wants_twin
 from dambench.core.sanitize import counted, display
 from dambench.core.sweep import Point, Sweep
 from dambench.core.units import duration, size
@@ -286,8 +287,8 @@ def look_up(store: Store, planned: Sequence[SettledRun]) -> None:
         if one.kind not in expected:
             expected[one.kind] = history.expected(store, one.job.config, one.job.card.sha256)
         for cost in expected[one.kind][:1]:
-            evaluation = cost.evaluate_seconds
-            one.seconds = None if evaluation is None else cost.distil_seconds + evaluation
+            phases = cost.phases(hard_twin=wants_twin(one.point.request))
+            one.seconds = None if phases is None else sum(phases.values())
             one.peak_bytes, one.disk_bytes = cost.peak_memory_bytes, cost.disk_bytes
 
 

@@ -10,9 +10,11 @@ import msgspec
 
 from dambench.core.config import RunConfig
 from dambench.core.events import SKIPPED
+from dambench.core.hard_labels import hard_twin, used
 from dambench.core.sanitize import counted
 from dambench.store.rows import SqlRow
 from dambench.store.runs import Store
+from dambench.store.set_bytes import set_bytes
 from dambench.store.statistics import mean
 
 MOST = 5_000
@@ -39,6 +41,19 @@ class Expected:
     """None: the method has no iterations."""
     peak_memory_bytes: int
     disk_bytes: int
+    twin_seconds: float = 0.0
+    """For the networks of its hard-label twin; 0: their sets carry nothing that their protocol uses."""
+
+    def phases(self, *, hard_twin: bool) -> dict[str, float] | None:
+        """Seconds by phase, as an estimate has them; None: how long its networks take is not known.
+
+        Args:
+            hard_twin: whether the run is to have its twin.
+        """
+        if self.evaluate_seconds is None:
+            return None
+        phases = {"distil": self.distil_seconds, "evaluate": self.evaluate_seconds}
+        return phases | ({"hard twin": self.twin_seconds} if hard_twin and self.twin_seconds else {})
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,7 @@ def expected(store: Store, config: RunConfig, dataset_sha256: str) -> list[Expec
     """Estimate the cost of a run by device of the kind that it would use, the one used last first."""
     rows = store.query(
         """
-        select runs.number, runs.config, environments.device_name, environments.threads, costs.seconds,
+        select runs.number, runs.config, runs.set_sha256, environments.device_name, environments.threads, costs.seconds,
             (select max(peak_memory_bytes) from costs where run = runs.number) as peak,
             (select coalesce(sum(bytes + length(preview)), 0) from artifacts where run = runs.number) as bytes,
             (select count(*) from events where run = runs.number) +
@@ -80,16 +95,18 @@ def expected(store: Store, config: RunConfig, dataset_sha256: str) -> list[Expec
     iterations = config.iterations
     by_device = []
     for device, group in groups.items():
+        evaluation = _evaluation(store, config, [row["number"] for row in group])
         each = [row["seconds"] / max(1, _iterations(json.loads(row["config"])["method"]["options"])) for row in group]
         by_device.append(
             Expected(
                 device=device,
                 runs=len(group),
                 distil_seconds=median(each) * max(1, iterations),
-                evaluate_seconds=_evaluation(store, config, [row["number"] for row in group]),
+                evaluate_seconds=None if evaluation is None else evaluation * _judgements(config),
                 iteration_seconds=median(each) if iterations else None,
                 peak_memory_bytes=int(median(row["peak"] or 0 for row in group)),
                 disk_bytes=int(median(row["bytes"] + LOGGED_BYTES * row["logged"] for row in group)),
+                twin_seconds=(evaluation or 0.0) * _twin(store, config, group[0]["set_sha256"]),
             )
         )
     return by_device
@@ -100,7 +117,7 @@ def _iterations(options: dict[str, Any]) -> int:
 
 
 def _evaluation(store: Store, config: RunConfig, numbers: Sequence[int]) -> float | None:
-    """Seconds to train and test all networks of a run, going by those that these runs trained."""
+    """Seconds to train and test all networks on one set of a run, going by those that these runs trained."""
     times: dict[str, list[float]] = {}
     for row in store.query(
         f"select network, seconds from scores where protocol_sha256 = ? and run in ({','.join('?' * len(numbers))})",
@@ -110,9 +127,26 @@ def _evaluation(store: Store, config: RunConfig, numbers: Sequence[int]) -> floa
         times.setdefault(row["network"], []).append(row["seconds"])
     if not set(config.evaluate_on) <= set(times):
         return None
+    return config.eval_repeats * sum(median(times[network]) for network in config.evaluate_on)
+
+
+def _judgements(config: RunConfig) -> int:
+    """How many sets of a run are evaluated."""
     iterations = config.iterations
-    judgements = 1 + ((iterations - 1) // config.evaluate_every if config.evaluate_every and iterations else 0)
-    return judgements * config.eval_repeats * sum(median(times[network]) for network in config.evaluate_on)
+    return 1 + ((iterations - 1) // config.evaluate_every if config.evaluate_every and iterations else 0)
+
+
+def _twin(store: Store, config: RunConfig, set_sha256: str | None) -> float:
+    """How many times as long as its networks those of a run's hard-label twin take; 0: it has none.
+
+    Args:
+        set_sha256: a set of such a run, which tells what they carry.
+    """
+    twin = hard_twin(config.protocol)
+    known = None if set_sha256 is None else set_bytes(store.query, [set_sha256]).get(set_sha256)
+    if twin is None or known is None or not used(config.protocol, known.carries):
+        return 0.0
+    return twin.synthetic.epochs / config.protocol.synthetic.epochs
 
 
 def similar(

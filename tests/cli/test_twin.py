@@ -5,14 +5,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from dambench import engine
 from dambench.cli.app import run_cli
 from dambench.core import protocol as protocols
+from dambench.core.config import RunConfig
 from dambench.core.events import Stopped
 from dambench.core.protocol import PRESETS, Budget
+from dambench.store import history
 from dambench.store.runs import Store
 from tests.cli.lab import printed
 
@@ -73,6 +76,48 @@ def test_it_is_announced_with_its_cost_made_once_and_left_out_on_request(
         target = [alone["run"]] if command != "run" else MTT[1:]
         assert run_cli([command, *target, "--hard-twin", "perhaps"]) == 2
     assert len(runs(tmp_path / "runs.db")) == 2
+
+
+def test_what_past_runs_tell_of_the_next_one_has_its_twin_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = printed(capsys, *MTT, "--hard-twin", "off")
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        row = store.run(made["run"])
+        config = msgspec.json.decode(row.config, type=RunConfig)
+        (often,) = history.expected(store, replace(config, evaluate_every=1), row.dataset_sha256)
+        (past,) = history.expected(store, config, row.dataset_sha256)
+    assert past.evaluate_seconds
+    assert past.twin_seconds == past.evaluate_seconds
+    assert (often.evaluate_seconds, often.twin_seconds) == (2 * past.evaluate_seconds, past.twin_seconds)
+    assert past.phases(hard_twin=True) == {
+        "distil": past.distil_seconds,
+        "evaluate": past.evaluate_seconds,
+        "hard twin": past.twin_seconds,
+    }
+    assert past.phases(hard_twin=False) == {"distil": past.distil_seconds, "evaluate": past.evaluate_seconds}
+    planned = printed(capsys, "sweep", str(grid(tmp_path)), "--dry-run", "--json")
+    assert planned["runs"][0]["seconds"] == pytest.approx(past.distil_seconds + 2 * past.evaluate_seconds)
+
+
+def grid(folder: Path) -> Path:
+    """The run of `MTT` under another seed."""
+    path = folder / "grid.toml"
+    path.write_text(
+        """
+        [grid]
+        seed = [1]
+        [run]
+        dataset = "digits"
+        network = "convnet-d1-w4"
+        eval_repeats = 2
+        device = "cpu"
+        method = {name = "mtt", experts = 1, epochs = 3, max_start = 1, steps = 1, expert_epochs = 1}
+        iterations = 2
+        protocol = "mtt"
+        """
+    )
+    return path
 
 
 def test_a_set_that_carries_nothing_and_a_protocol_that_takes_nothing_have_no_twin(

@@ -118,7 +118,7 @@ def preflight_lines(
         lines.append(("memory", f"{size(max(measured['peak_memory_bytes'].values()))} peak"))
         lines.append(("disk", f"{size(measured['disk_bytes'])}{' per seed' if runs > 1 else ''}"))
     elif "config" in answer and outlook.expected:
-        lines += _history(outlook.expected[0], runs)
+        lines += _history(outlook.expected[0], runs, hard_twin=answer.get("hard_twin", True))
     elif "config" in answer and not outlook.trouble:
         lines.append(
             (
@@ -141,15 +141,15 @@ def preflight_lines(
     return lines
 
 
-def _history(past: Expected, runs: int) -> list[tuple[str, str]]:
+def _history(past: Expected, runs: int, *, hard_twin: bool) -> list[tuple[str, str]]:
     of = f"{past.runs} past run{'s' if past.runs > 1 else ''} on {past.device}"
     speed = f", {rate(1 / past.iteration_seconds)}" if past.iteration_seconds else ""
-    if past.evaluate_seconds is None:
+    phases = past.phases(hard_twin=hard_twin)
+    if phases is None:
         time = f"~{duration(past.distil_seconds)} to distil{speed}, from {of}; to evaluate: unknown, "
         time += f"{hints.hint('form.measure', 'ctrl+t')} measures"
     else:
-        phases = _phases({"distil": past.distil_seconds, "evaluate": past.evaluate_seconds})
-        time = f"{_times(past.distil_seconds + past.evaluate_seconds, runs)} ({phases}{speed}), from {of}"
+        time = f"{_times(sum(phases.values()), runs)} ({_phases(phases)}{speed}), from {of}"
     return [
         ("time", time),
         ("memory", f"~{size(past.peak_memory_bytes)} peak"),

@@ -17,6 +17,7 @@ import tomli_w
 from dambench.core import config, sweep
 from dambench.core.config import MAX_RUNS, Request, RunConfig
 from dambench.core.errors import BadInput
+from dambench.core.hard_labels import wants_twin
 from dambench.core.sanitize import display
 from dambench.store import history
 from dambench.store.queue import Added, Queue
@@ -177,9 +178,9 @@ def _queued(store: Store, waiting: Queue, wish: Wish, tag: str, known: dict[str,
             known[row.id] = next(iter(history.expected(store, run, row.dataset_sha256)), None)
         cost = known[row.id]
         if cost is not None:
-            evaluation = cost.evaluate_seconds
+            phases = cost.phases(hard_twin=wants_twin(request))
             facts |= {
-                "seconds": None if evaluation is None else cost.distil_seconds + evaluation,
+                "seconds": None if phases is None else sum(phases.values()),
                 "peak_memory_bytes": cost.peak_memory_bytes or None,
                 "disk_bytes": cost.disk_bytes or None,
             }
