@@ -108,6 +108,9 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is done to augmented batches: see dambench.training.mixing."""
     mixing_probability: float = 1.0
     mixing_alpha: float = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What the products of training steps are rounded to, by torch's autocast; weights and tests are as the device does
+    by default."""
     hold_out: HoldOut | None = None
     """Which training images are kept for validation; None: none are."""
     source: str = ""
@@ -360,6 +363,24 @@ PRESETS |= {
 
 USUAL = "quick"
 """The protocol of a run that names none."""
+
+
+def _rounded(base: str) -> Protocol:
+    return msgspec.structs.replace(
+        PRESETS[base],
+        name=f"{base}-bf16",
+        precision="bf16",
+        source=f"ours: as {base}, its networks trained in bfloat16 by torch's autocast",
+    )
+
+
+PRESETS |= {protocol.name: protocol for protocol in map(_rounded, ("quick", "brief", "dsa-dm"))}
+
+
+def unrounded(protocol: Protocol) -> Protocol:
+    """The same in float32, by the name that it has there."""
+    same = msgspec.structs.replace(protocol, precision="fp32")
+    return next((known for known in PRESETS.values() if known.sha256 == same.sha256), same)
 
 
 @about("protocol")

@@ -35,7 +35,7 @@ from dambench.core.events import (
     Environment,
 )
 from dambench.core.hard_labels import wants_twin
-from dambench.core.protocol import USUAL, Protocol, preset
+from dambench.core.protocol import USUAL, Protocol, preset, unrounded
 from dambench.engine.job import Job
 from dambench.engine.sharing import check_shares, shared
 from dambench.engine.threads import with_threads
@@ -46,6 +46,7 @@ from dambench.training.policy import (
     choose_device,
     choose_devices,
     choose_precision,
+    has_bf16,
     micro_batch,
 )
 from dambench.training.problem import mosaic_fault
@@ -92,10 +93,10 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
     """
     # What needs no data comes before they are prepared, which may take minutes.
     method_name, dataset = (_registered(kind, request.choice(kind)) for kind in ("method", "dataset"))
-    protocol = preset(USUAL if request.protocol is None else request.protocol)
     wants_twin(request)
     devices = choose_devices("auto" if request.device is None else request.device, request.ranks)
     device = devices[0]
+    protocol, protocol_notes = _settle_protocol(preset(USUAL if request.protocol is None else request.protocol), device)
     choose_precision(request.precision, device)
     choose_compiling(request.compile, device, 0, False)
     chosen = _choose_method(request, method_name, dataset.name)
@@ -145,7 +146,7 @@ def prepare(request: Request, say: Callable[[str], None] = lambda text: None) ->
         execution=_settle_execution(request, device, repeats, data=data, compiled=compiled, chunk=chunk),
     )
     config = msgspec.structs.replace(config, execution=with_threads(config, card))
-    notes = [*chosen.notes, *network_notes, *computing_notes, *evaluation_notes, *hold_out_notes]
+    notes = [*chosen.notes, *protocol_notes, *network_notes, *computing_notes, *evaluation_notes, *hold_out_notes]
     evaluator = registry.load("evaluators", config.evaluator.name)
     job = Job(
         config=config,
@@ -194,6 +195,18 @@ def _choose_method(request: Request, choice: Choice, dataset: str) -> _MethodCho
         preprocessing=cast(PreprocessingName | None, preprocessing),
         notes=notes,
     )
+
+
+def _settle_protocol(protocol: Protocol, device: str) -> tuple[Protocol, list[str]]:
+    """The protocol that this device can carry out, and a note where it is another: its scores are of that one."""
+    if protocol.precision == "fp32" or has_bf16(device):
+        return protocol, []
+    instead = unrounded(protocol)
+    note = (
+        f"The protocol {protocol.name} trains in bfloat16, and this {'processor' if device == 'cpu' else 'GPU'} has "
+        f"none: the run is under {instead.label}, in float32, and its scores stand in that row."
+    )
+    return instead, [note]
 
 
 @about("protocol")
@@ -444,6 +457,7 @@ def evaluation(job: Job, request: Request, made: SetRef, choice: Choice) -> Job:
     )
     _check_teacher(protocol, job.method, job.options)
     device = choose_device(request.device or config.execution.device)
+    protocol, protocol_notes = _settle_protocol(protocol, device)
     names = [*(request.evaluate_on or config.evaluate_on)]
     evaluate_on = networks.settle_all(names, job.card, config.network or config.evaluate_on[0])
     for name in evaluate_on:
@@ -460,7 +474,7 @@ def evaluation(job: Job, request: Request, made: SetRef, choice: Choice) -> Job:
         made=made.sha256,
         made_after=made.iteration,
     )
-    notes = _validation_notes(protocol, config.held_out)
+    notes = [*protocol_notes, *_validation_notes(protocol, config.held_out)]
     # Of networks that of the one that is matched on, which may be trained here, too.
     matched = config.network and networks.family(config.network)
     kept = [p for p in config.plugins if p.kind in ("methods", "datasets") or (p.kind, p.name) == ("networks", matched)]

@@ -297,6 +297,14 @@ def choose_precision(name: str | None, device: str) -> Precision:
     return cast(Precision, precision)
 
 
+def has_bf16(device: str) -> bool:
+    """Whether it multiplies bfloat16 numbers itself. (Others do it by float32: that takes longer than float32.)"""
+    if device != "cpu":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(there is True for name, there in capabilities.items() if name.endswith("bf16"))
+
+
 @about("compile")
 def choose_compiling(choice: str | None, device: str, iterations: int, batch_norm: bool) -> tuple[bool, str]:
     """Decide whether to compile; and a note, where a choice cannot be met.

@@ -227,6 +227,12 @@ class _Loss:
     protocol: Protocol
     teacher: Network | None
 
+    def rounding(self, device: torch.device) -> torch.autocast:
+        """The context in which a network's logits are computed, with the products that the protocol wants."""
+        # Without a cache of weights: a step needs each once, and a graph of a GPU may keep none.
+        rounded = self.protocol.precision == "bf16"
+        return torch.autocast(device.type, torch.bfloat16, enabled=rounded, cache_enabled=False)
+
     @torch.no_grad()
     def targets(self, images: Tensor, labels: Tensor) -> Tensor:
         """Give the teacher's log-probabilities of images (n, C, H, W), or the labels as they are."""
@@ -315,15 +321,18 @@ class _Single:
         labels = self._loss.targets(images, labels)
         self._network.zero_grad()
         if self._gsam is None:
-            self._loss.mean(self._network.forward_once(images), labels).backward()
+            with self._loss.rounding(images.device):
+                logits = self._network.forward_once(images)
+            self._loss.mean(logits.to(images.dtype), labels).backward()
         else:
             names, parameters = zip(*self._network.named_parameters(), strict=True)
 
             def gradients(at: Sequence[Tensor]) -> Sequence[Tensor]:
                 with torch.enable_grad():
                     free = [tensor.detach()[0].requires_grad_() for tensor in at]
-                    logits = functional_call(self._network, dict(zip(names, free, strict=True)), (images,))
-                    slopes = torch.autograd.grad(self._loss.mean(logits, labels), free)
+                    with self._loss.rounding(images.device):
+                        logits = functional_call(self._network, dict(zip(names, free, strict=True)), (images,))
+                    slopes = torch.autograd.grad(self._loss.mean(logits.to(images.dtype), labels), free)
                 return [slope.unsqueeze(0) for slope in slopes]
 
             here = [parameter.unsqueeze(0) for parameter in parameters]
@@ -405,9 +414,10 @@ class _Stack:
             with torch.enable_grad():
                 free = [tensor.detach().requires_grad_() for tensor in at]
                 named = dict(zip(self._parameters, free, strict=True))
-                logits = torch.vmap(self._forward)(named, self._buffers, images)
+                with self._loss.rounding(images.device):
+                    logits = torch.vmap(self._forward)(named, self._buffers, images)
                 # A sum over networks of what each would have alone, so that each gets its own gradient.
-                losses = self._loss.total(logits.flatten(0, 1), targets)
+                losses = self._loss.total(logits.flatten(0, 1).to(images.dtype), targets)
                 return torch.autograd.grad(losses / chosen.shape[1], free)
 
         here = list(self._parameters.values())

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from dambench.core.errors import BadInput
-from dambench.core.protocol import DSA, PRESETS, Budget, HoldOut, Protocol, preset
+from dambench.core.protocol import DSA, PRESETS, Budget, HoldOut, Protocol, preset, unrounded
 
 
 def test_the_hash_is_of_what_is_computed_not_of_the_name() -> None:
@@ -24,6 +24,7 @@ def test_the_hash_is_of_what_is_computed_not_of_the_name() -> None:
         {"draws": "for each image"},
         {"labels": "as the set carries"},
         {"hold_out": HoldOut()},
+        {"precision": "bf16"},
     ):
         assert msgspec.structs.replace(quick, **change).sha256 != quick.sha256
 
@@ -61,6 +62,9 @@ def test_published_hashes_do_not_change() -> None:
         "fair-brief": "1eb851c421cf",
         "fair-mtt": "0a71b0f388fb",
         "fair-datm-pad": "ffdd24ee2548",
+        "quick-bf16": "f917c9d7b1c8",
+        "brief-bf16": "163118b28dfe",
+        "dsa-dm-bf16": "186e9d5dc3cc",
     }
 
 
@@ -82,3 +86,12 @@ def test_a_protocol_is_found_by_name_and_by_label() -> None:
 def test_an_unknown_protocol_names_the_nearest() -> None:
     with pytest.raises(BadInput, match="Did you mean 'dsa-dm'"):
         preset("dsamd")
+
+
+def test_a_protocol_in_bfloat16_is_another_one_and_knows_the_one_in_float32() -> None:
+    for name in ("quick", "brief", "dsa-dm"):
+        rounded = PRESETS[f"{name}-bf16"]
+        assert rounded.precision == "bf16"
+        assert unrounded(rounded) is PRESETS[name]
+    mine = msgspec.structs.replace(PRESETS["quick-bf16"], batch=77)
+    assert unrounded(mine) == msgspec.structs.replace(mine, precision="fp32")

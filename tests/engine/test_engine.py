@@ -721,3 +721,16 @@ def test_a_stack_that_did_not_fit_once_is_not_tried_again(monkeypatch: pytest.Mo
     events = list(run(job))
     assert _only(events, Adapted).value == 2
     assert len([event for event in events if isinstance(event, Measured)]) == 8
+
+
+def test_without_bfloat16_a_run_says_so_and_stands_in_the_row_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dambench.engine.settle.has_bf16", lambda device: True)
+    rounded = prepare(_request(protocol="quick-bf16"))
+    assert rounded.config.protocol.precision == "bf16"
+    assert not any("bfloat16" in note for note in rounded.notes)
+    monkeypatch.setattr("dambench.engine.settle.has_bf16", lambda device: False)
+    job = prepare(_request(protocol="quick-bf16"))
+    assert job.config.protocol == prepare(_request(protocol="quick")).config.protocol
+    (note,) = [note for note in job.notes if "bfloat16" in note]
+    assert note.startswith("The protocol quick-bf16 trains in bfloat16, and this processor has none")
+    assert job.config.protocol.label in note

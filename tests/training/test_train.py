@@ -541,3 +541,20 @@ def test_pixels_are_trained_and_tested_on_as_if_they_had_been_normalised_before(
     assert torch.equal(weights(networks_trained[0]), weights(networks_trained[1]))
     assert torch.equal(predict(networks_trained[0], stored, 5), predict(networks_trained[0], normalised, 5))
     assert math.isfinite(weights(networks_trained[0]).sum().item())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_protocol_in_bfloat16_rounds_the_products_of_training_and_nothing_that_stays(count: int) -> None:
+    data, ends = labelled(), {}
+    for precision in ("fp32", "bf16"):
+        together = [small_network() for _ in range(count)]
+        list(
+            train_together(
+                together, data, protocol(precision=precision), [Seeds(n) for n in range(count)], mirrors=True
+            )
+        )
+        assert {parameter.dtype for network in together for parameter in network.parameters()} == {torch.float32}
+        assert predict(together[0], data, 5).dtype == torch.float32
+        ends[precision] = weights(together[-1])
+    apart = (ends["fp32"] - ends["bf16"]).norm() / ends["fp32"].norm()
+    assert 1e-5 < apart < 0.03
