@@ -32,6 +32,9 @@ FIRM = 12
 LINE_EVERY = 5.0
 """Seconds between two plain lines about losses."""
 
+SIGN_EVERY = 10.0
+"""Seconds without a plain line after which one says how far it is."""
+
 
 class Watch:
     """A screen for the events of a run: a bar in a terminal, plain lines elsewhere.
@@ -54,7 +57,7 @@ class Watch:
         self.console = console or Console(stderr=True, highlight=False)
         self.total = total
         self.clock = clock
-        self.last_line = clock()
+        self.last_line = self.last_said = clock()
         self.progress: Progress | None = None
         self.task: TaskID | None = None
         self.phase = ""
@@ -93,7 +96,7 @@ class Watch:
 
     def say(self, line: str) -> None:
         """Show a line, whatever it holds. Outside a terminal a line stays one line."""
-        text = Text(display(line, 1000))
+        text, self.last_said = Text(display(line, 1000)), self.clock()
         self._try(lambda: self.console.print(text, soft_wrap=not self.console.is_terminal))
 
     def _try(self, draw: Callable[[], None]) -> None:
@@ -111,7 +114,10 @@ class Watch:
         if isinstance(event, Stepped):
             self._step(event)
         elif isinstance(event, Progressed):
-            self._move(display(event.phase, 40), event.done, event.total, _side(event.note, event.memory_bytes))
+            phase, text = display(event.phase, 40), _side(event.note, event.memory_bytes)
+            self._move(phase, event.done, event.total, text)
+            if self.progress is None and self.clock() - self.last_said >= SIGN_EVERY:
+                self.say(f"{phase} {_share_done(event)}  {text}".rstrip())
 
     def _step(self, event: Stepped) -> None:
         speed = event.iteration / event.seconds if event.seconds else 0.0
@@ -145,6 +151,10 @@ def complain(sentence: str, code: int = 2) -> int:
     with suppress(OSError, ValueError):  # the code says it, too
         print(f"dambench: {display(sentence, 1000)}", file=sys.stderr)
     return code
+
+
+def _share_done(event: Progressed) -> str:
+    return f"{100 * event.done / event.total:.0f} %" if event.total else str(event.done)
 
 
 def _side(text: str, memory_bytes: int) -> str:

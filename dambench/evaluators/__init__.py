@@ -17,9 +17,11 @@ from dambench.core.errors import BadInput, Diverged
 from dambench.core.events import Adapted, DataCard, Measured, Progressed, Real, Warned, real
 from dambench.core.items import Item
 from dambench.core.protocol import Protocol
+from dambench.core.side_by_side import Advanced, Completed, Work
 from dambench.training.policy import Policy, until_it_fits
 from dambench.training.problem import Network, RealSet, Seeds, SyntheticSet
 from dambench.training.teachers import load_teacher
+from dambench.training.threads import networks_beside
 from dambench.training.train import DEFAULT_LR, train_together
 
 __all__ = ["Context", "Finding", "Half", "Halves", "Item", "Measure", "measure_networks"]
@@ -176,13 +178,17 @@ def measure_networks(
     A network whose outputs are not finite has diverged. It has no accuracy, not that of the class whose output comes
     first: it is warned of, and not measured.
 
-    As many networks of one name as the policy's `stack` says are trained together: repeats 0 to stack - 1, then the
-    next, the last ones fewer; half as many from where the GPU's memory was too small for them. Their seconds are
-    shared out evenly, and the peak of memory is that of all of them.
+    On a CPU as many are trained and measured side by side, each in a process of its own, as its cores have room for;
+    what ends first is yielded first, and each has the bits that it would have alone.
+
+    On a GPU as many networks of one name as the policy's `stack` says are trained together: repeats 0 to stack - 1,
+    then the next, the last ones fewer; half as many from where the GPU's memory was too small for them. Their seconds
+    are shared out evenly, and the peak of memory is that of all of them.
 
     Args:
+        measure: may be called in another process: what it changes but the network is lost.
         done: names and repeats that were measured before. They are not yielded again; but where another one is to
-            be trained together with them, they are too, so that its bits are those of a run never interrupted.
+            be trained together with them on a GPU, they are too, so that its bits are those of a run never interrupted.
         measuring: how much longer than its training it takes to measure a network, about: for `Progressed`.
 
     Raises:
@@ -195,6 +201,74 @@ def measure_networks(
             f"trained at {DEFAULT_LR}."
         )
     measured = set(done)
+    together = context.policy.device.type == "cuda" or context.policy.stack > 1
+    found = _measured_together if together else _measured_side_by_side
+    for finding in found(context, measure, done, measuring):
+        if isinstance(finding, Measured):
+            measured.add((finding.subject, finding.repeat))
+            if (finding.subject, finding.repeat) in done:
+                continue
+        yield finding
+    whole = [all((name, repeat) in measured for repeat in range(context.repeats)) for name in context.networks]
+    if context.final and not any(whole):
+        few = f"Of {'each network' if len(whole) > 1 else context.networks[0]} some diverged when they were"
+        all_ = "Every network diverged when it was"
+        raise Diverged(
+            context.iteration,
+            f"{few if measured else all_} trained on the set of iteration {context.iteration}, so that it has no "
+            f"{context.evaluator}",
+            "Its values, or its learning rate, may be too large for this protocol.",
+        )
+
+
+def _measured_side_by_side(
+    context: Context, measure: Measure, done: Collection[tuple[str, int]], measuring: float
+) -> Iterator[Finding]:
+    """Train and measure networks on a CPU, each by itself."""
+    policy, everything = context.policy, len(context.networks) * context.repeats
+    todo = [
+        (position, repeat)
+        for position, name in enumerate(context.networks)
+        for repeat in range(context.repeats)
+        if (name, repeat) not in done
+    ]
+
+    def work(position: int, repeat: int) -> Work[Progressed, list[Measured | Warned]]:
+        name = context.networks[position]
+        one = partial(_measure_stack, context, measure, name, position, range(repeat, repeat + 1), measuring)
+        return Work(one, policy.threads_of(name))
+
+    finished, each = everything - len(todo), 0
+    under_way: dict[int, int] = {}
+    warnings: list[str] = []
+    works = [work(position, repeat) for position, repeat in todo]
+    for said in networks_beside(works, policy.cores, on_warning=warnings.append):
+        if isinstance(said, Completed):
+            finished += 1
+            under_way.pop(said.place, None)
+            yield from said.result
+        elif isinstance(said, Advanced):
+            position, repeat = todo[said.place]
+            each = said.progress.total // everything
+            under_way[said.place] = said.progress.done - (position * context.repeats + repeat) * each
+        while warnings:
+            yield Warned(message=warnings.pop())
+        places = [todo[place] for place in sorted(under_way)]
+        names = dict.fromkeys(context.networks[position] for position, _ in places)
+        numbers = ", ".join(str(position * context.repeats + repeat + 1) for position, repeat in places)
+        if places:
+            yield Progressed(
+                phase="evaluate",
+                done=finished * each + sum(under_way.values()),
+                total=everything * each,
+                note=f"{', '.join(names)} {numbers}/{everything}",
+            )
+
+
+def _measured_together(
+    context: Context, measure: Measure, done: Collection[tuple[str, int]], measuring: float
+) -> Iterator[Finding]:
+    """Train networks of a name together, and measure one after the other."""
     stack, repeats = context.policy.stack, range(0)
 
     def measure_some(name: str, position: int, first: int) -> Generator[Finding, None, list[Measured | Warned]]:
@@ -217,21 +291,7 @@ def measure_networks(
         while first < context.repeats:
             results = yield from until_it_fits(partial(measure_some, name, position, first), take_less, stuck)
             first = repeats.stop
-            for result in results:
-                if isinstance(result, Warned) or (name, result.repeat) not in done:
-                    yield result
-                if isinstance(result, Measured):
-                    measured.add((name, result.repeat))
-    whole = [all((name, repeat) in measured for repeat in range(context.repeats)) for name in context.networks]
-    if context.final and not any(whole):
-        few = f"Of {'each network' if len(whole) > 1 else context.networks[0]} some diverged when they were"
-        all_ = "Every network diverged when it was"
-        raise Diverged(
-            context.iteration,
-            f"{few if measured else all_} trained on the set of iteration {context.iteration}, so that it has no "
-            f"{context.evaluator}",
-            "Its values, or its learning rate, may be too large for this protocol.",
-        )
+            yield from results
 
 
 def _values(

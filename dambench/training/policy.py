@@ -22,7 +22,7 @@ from typing import TypeVar, cast
 import psutil
 import torch
 
-from dambench.core import files
+from dambench.core import files, side_by_side
 from dambench.core.config import COMPILING, PRECISIONS, Execution, Precision
 from dambench.core.errors import BadInput, about, named
 from dambench.core.sanitize import display
@@ -163,10 +163,12 @@ class Policy:
             torch.cuda.synchronize(self.device)
 
     def used_bytes(self) -> int:
-        """Memory in use: the allocator's on a GPU, resident memory of the process on a CPU. Waits for nothing."""
+        """Memory in use: the allocator's on a GPU; on a CPU resident memory, of the process and of those that work for
+        it. Waits for nothing.
+        """
         if self.device.type == "cuda":
             return torch.cuda.memory_allocated(self.device)
-        return int(psutil.Process().memory_info().rss)
+        return int(psutil.Process().memory_info().rss) + side_by_side.memory_bytes()
 
     def free_bytes(self) -> int:
         """Memory that could be had: of the GPU, or of the machine."""
@@ -180,20 +182,23 @@ class Policy:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
+            side_by_side.restart_peak()
             # Linux forgets the peak of resident memory on request; elsewhere it is that of the process's life.
             with suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")
 
     def peak_bytes(self) -> int:
-        """Peak memory since `restart_peak`: the allocator's on a GPU, resident memory of the process on a CPU."""
+        """Peak memory since `restart_peak`: the allocator's on a GPU; on a CPU resident memory of the process, and with
+        it the most that processes which work for it had for themselves.
+        """
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         with suppress(OSError):
             for line in Path("/proc/self/status").read_text().splitlines():
                 if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
+                    return int(line.split()[1]) * 1024 + side_by_side.peak_bytes()
         unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return side_by_side.peak_bytes() + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
     def peak_reserved_bytes(self) -> int:
         """Memory taken from the GPU at most since `restart_peak`; 0 on a CPU, where nothing is kept."""
@@ -228,6 +233,10 @@ def until_it_fits(
 def _crew(workers: int) -> ThreadPoolExecutor:
     # A thread's number of threads is its own affair: that of the others stays as it is.
     return ThreadPoolExecutor(workers, "micro-batch", lambda: torch.set_num_threads(1))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_crew.cache_clear)  # its threads are not there
 
 
 @about("device")

@@ -9,11 +9,18 @@ The choice follows from what is asked and from the cores that may be used, never
 the bits of a result are the same whatever else the machine does. It stands in the run's record (`Execution`).
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import torch
+
+from dambench.core import side_by_side
+from dambench.core.side_by_side import Advanced, Completed, Waited, Work
+
+P = TypeVar("P")
+R = TypeVar("R")
 
 
 class Shared(NamedTuple):
@@ -71,3 +78,26 @@ def sharing(count: int) -> Generator[None]:
     finally:
         if torch.get_num_threads() != before:
             torch.set_num_threads(before)
+
+
+def can_fork() -> bool:
+    """Whether networks can be trained in forked processes: torch bears it where it sees no GPU."""
+    return side_by_side.possible() and not torch.cuda.is_available()
+
+
+def networks_beside(
+    works: Sequence[Work[P, R]],
+    cores: int,
+    *,
+    most: int | None = None,
+    on_warning: Callable[[str], None] = lambda message: None,
+) -> Iterator[Advanced[P] | Completed[R] | Waited]:
+    """Train networks side by side on a CPU, each with its own number of threads: see `core.side_by_side`."""
+    counts = [work.threads or torch.get_num_threads() for work in works]
+    shared = [Work(partial(_with_threads, work.do, count), count) for work, count in zip(works, counts, strict=True)]
+    return side_by_side.side_by_side(shared, cores if can_fork() else 1, most=most, on_warning=on_warning)
+
+
+def _with_threads(do: Callable[[], Generator[P, None, R]], count: int) -> Generator[P, None, R]:
+    with sharing(count):
+        return (yield from do())

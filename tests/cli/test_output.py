@@ -24,13 +24,32 @@ def _said(console: Console) -> str:
 
 def test_outside_a_terminal_losses_are_plain_lines_not_too_often() -> None:
     console = _console(terminal=False)
-    clock = iter([0.0, *(n * 0.1 for n in range(1, 101))])
-    with Watch(console, total=100, clock=lambda: next(clock)) as watch:
+    now = 0.0
+    with Watch(console, total=100, clock=lambda: now) as watch:
         for iteration in range(1, 101):
+            now = 0.1 * iteration
             watch.show(Stepped(iteration=iteration, losses={"matching": 2.0}, seconds=0.1 * iteration))
     lines = _said(console).splitlines()
     assert lines[0] == "iteration 1/100  matching 2  10 it/s  10 s left"
     assert [line.split()[1] for line in lines] == ["1/100", "51/100", "100/100"]
+
+
+def test_outside_a_terminal_a_line_says_how_far_a_phase_is_where_nothing_else_was_said_for_long() -> None:
+    console = _console(terminal=False)
+    now = 0.0
+    with Watch(console, clock=lambda: now) as watch:
+        for tenths in range(350):
+            now = tenths / 10
+            if tenths == 150:
+                watch.show(Warned(message="The disk is nearly full."))
+            watch.show(
+                Progressed(phase="evaluate", done=tenths, total=350, note="convnet 1, 2/5", memory_bytes=300_000_000)
+            )
+    assert _said(console).splitlines() == [
+        "evaluate 29 %  convnet 1, 2/5  300 MB",
+        "note: The disk is nearly full.",
+        "evaluate 71 %  convnet 1, 2/5  300 MB",
+    ]
 
 
 def test_steps_that_were_left_out_are_shown_where_there_are_any() -> None:
