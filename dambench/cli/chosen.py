@@ -10,7 +10,6 @@ from typer import Argument
 from dambench.cli.output import say
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
-from dambench.core.sweep import SUITE_TAG, TAG
 from dambench.runner import processes
 from dambench.store import filters
 from dambench.store.queue import Queue
@@ -54,8 +53,7 @@ def chosen(store: Store, words: Sequence[str], *, deleted: bool = False) -> Choo
 
 
 def awaited(store: Store, words: Sequence[str]) -> list[str]:
-    """Look up the ids of the runs that `wait` is told of: also queued ones that have not begun, by their ids, or by the
-    tag of their sweep or suite.
+    """Look up the ids of the runs that `wait` is told of, also of queued ones that have not begun.
 
     Raises:
         BadInput: as `chosen`.
@@ -63,8 +61,8 @@ def awaited(store: Store, words: Sequence[str]) -> list[str]:
     queue = Queue(store)
     if not any(sign in word for word in words for sign in ":=<>"):
         return [_awaited(store, queue, word) for word in words]
-    tag = words[0] if len(words) == 1 and words[0].startswith((SUITE_TAG, TAG)) else ""
-    queued = [one.id for one in queue.all("tag = ? and state in ('waiting', 'paused', 'taken')", tag)] if tag else []
+    condition = filters.read(" ".join(words)).where(processes.states(store))
+    queued = [one.id for one in queue.meant(*condition)]
     try:
         runs = [row.id for row in chosen(store, words).rows]
     except BadInput:

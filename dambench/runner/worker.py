@@ -89,6 +89,11 @@ class Worker:
         self._executor: Executor = open_executor(executor, Site(store.path, store, self.uid), wishes)
         self._held: list[_Held] = []
         self._explained: dict[str, str] = {}
+        self._unfit: tuple[object, ...] = ()
+        """How the queue and what is held stood when nothing that was ready fitted; empty: something may."""
+        self._unfit_at = 0.0
+        self._waits = False
+        """Whether something could come when this was looked at last."""
         self._beat_at = self._looked_at = 0.0
         self.tally = WorkDone()
 
@@ -213,9 +218,12 @@ class Worker:
     def _fill(self) -> None:
         """Take what there is room for."""
         self.tally.hindered = _full_disk(self._store)
+        if self._is_unfit_still():
+            return
         while not self.tally.hindered and len(self._held) < self._executor.slots and not self._stopping():
             one = self._queue.take(self.uid, self._executor.fits, self._only)
             if one is None:
+                self._unfit, self._unfit_at = self._standing(), time.monotonic()
                 return
             progress = self._progress(one)
             row = self._store.with_uid(one.run)
@@ -232,8 +240,23 @@ class Worker:
             self._held.append(_Held(one, handle, progress))
             self._say(one.called)
 
+    def _standing(self) -> tuple[object, ...]:
+        """What tells, nearly always, whether something else may fit than before."""
+        return tuple(sorted(self._queue.counts().items())), tuple(held.queued.uid for held in self._held)
+
+    def _is_unfit_still(self) -> bool:
+        """Whether a look would find again that nothing fits: it reads all that is ready, which may be thousands."""
+        soon = time.monotonic() - self._unfit_at < LOOK_SECONDS
+        return bool(self._unfit) and soon and self._unfit == self._standing()
+
     def _may_come(self) -> bool:
         """Whether something could still be taken, once others are done."""
+        if self._is_unfit_still() and self._waits:
+            return True
+        self._waits = self._could_come()
+        return self._waits
+
+    def _could_come(self) -> bool:
         ready = list(self._queue.ready(self._only))
         self.tally.left = [one.id for one in ready]
         if self.tally.hindered:

@@ -219,6 +219,30 @@ class Queue:
             _queued(row) for row in self.store.query(f"select * from queue where {condition} order by {_TURN}", *values)
         ]
 
+    def meant(self, condition: str, values: Sequence[Any]) -> list[Queued]:
+        """Those that are pending and whose runs would meet a condition in SQL on `runs`, as far as it is known of them.
+
+        Args:
+            condition: as of a filter: it may look at tags, too.
+        """
+        known = {"number": "-number", "uid": "run", "created_at": "added_at", "state": "'waiting'"}
+        own = ("id", "method", "dataset", "ipc", "network", "protocol", "seed")
+        columns = [row["name"] for row in self.store.query("select name from pragma_table_info('runs')")]
+        shown = ", ".join(f"""{known.get(name, name if name in own else "''")} as {name}""" for name in columns)
+        found = self.store.query(
+            f"""
+            with waiting as materialized (select * from queue where queue.state in ('waiting', 'paused', 'taken')),
+            runs as (select {shown} from waiting),
+            tags as (
+                select tag, -number as run from waiting
+                union all select value, -number from waiting, json_each(request, '$.tags')
+            )
+            select id from runs where {condition}
+            """,
+            *values,
+        )
+        return self.all("id in (select value from json_each(?))", json.dumps([row["id"] for row in found]))
+
     def with_uids(self, uids: Sequence[str]) -> list[Queued]:
         """Those of these uids, in the order of their turn."""
         return self.all("uid in (select value from json_each(?))", json.dumps(list(uids)))

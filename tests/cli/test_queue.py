@@ -173,6 +173,11 @@ def test_a_queued_run_is_told_from_one_that_is_not_there_and_can_be_waited_for(
     assert run_cli(["sweep", "grid.toml", "--queue"]) == 0
     assert run_cli(["wait", "sweep:two", "--timeout", "0"]) == 124
     assert run_cli(["wait", "sweep:three"]) == 2
+    mine = printed(capsys, "queue", "add", *RANDOM, "--seeds", "7", "--tag", "mine")["queued"][0]
+    for words in (["method:random", "seed>6"], ["tag:mine"], ["state:waiting -sweep:two"], ["random", "age<1h"]):
+        assert run_cli(["wait", *words, "--timeout", "0"]) == 124
+        assert f"ended after 0 s: {mine}" in capsys.readouterr().err
+    assert run_cli(["wait", "method:dm", "--timeout", "0"]) == 2
 
 
 def test_one_run_that_cannot_be_is_not_told_of_the_rules_of_sweeps(capsys: pytest.CaptureFixture[str]) -> None:

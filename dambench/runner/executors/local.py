@@ -6,13 +6,13 @@ kind have taken says that they fit together. On the processors there are as many
 
 import json
 import signal
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tomli_w
 
+from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
 from dambench.runner import processes
@@ -35,10 +35,14 @@ class LocalHandle:
     """Which it was given; empty: it had one already, or needs none."""
     child: processes.Child | None = None
     """None: the run goes on already, and is followed."""
-    request: Path | None = None
-    """The file with its request, until it has been read."""
     asked: bool = False
     """To stop."""
+
+
+def _request_of(queued: Queued) -> Path:
+    """The file with its request, until that has been read. It is the same for whichever worker takes the run, so that
+    none stays behind one that was killed."""
+    return files.home() / "requests" / f"{queued.uid}.toml"
 
 
 def open(site: Site, wishes: Wishes) -> "LocalExecutor":
@@ -125,10 +129,10 @@ class LocalExecutor:
             request = dict(queued.request)
             if handle.device and request.get("device", "auto") == "auto":
                 request["device"] = handle.device
-            folder = Path(tempfile.mkdtemp(prefix="dambench-"))
-            handle.request = folder / "run.toml"
-            handle.request.write_text(tomli_w.dumps(request))
-            self._launch(handle, ["run", str(handle.request), "--headless"])
+            path = _request_of(queued)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(tomli_w.dumps(request))
+            self._launch(handle, ["run", str(path), "--headless"])
             return
         words = [str(word) for word in queued.request.get("words", [])]
         device = ["--device", handle.device] if handle.device and "--device" not in words else []
@@ -151,7 +155,7 @@ class LocalExecutor:
         outcome = self._look(handle)
         if outcome is not None:
             self._handles.remove(handle)
-            self._forget_request(handle)
+            _request_of(handle.queued).unlink(missing_ok=True)
             if handle.child is not None:
                 handle.child.let_go()
         return outcome
@@ -160,7 +164,7 @@ class LocalExecutor:
         child, code = handle.child, None
         if child is not None:
             if child.hear() and child.run:
-                self._forget_request(handle)
+                _request_of(handle.queued).unlink(missing_ok=True)
             code = child.ended()
             if code is None:
                 return None
@@ -212,13 +216,6 @@ class LocalExecutor:
     def _row(self, queued: Queued) -> RunRow | None:
         row = self._site.store.with_uid(queued.run)
         return None if row is None or row.deleted_at else row
-
-    @staticmethod
-    def _forget_request(handle: LocalHandle) -> None:
-        if handle.request is not None:
-            handle.request.unlink(missing_ok=True)
-            handle.request.parent.rmdir()
-            handle.request = None
 
     def stop(self, handle: LocalHandle) -> None:
         row = None if handle.queued.command == "experts" else self._row(handle.queued)
