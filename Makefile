@@ -37,7 +37,7 @@ test-slow: .venv/ready  ## what takes longer: a wheel in an environment of its o
 test-gpu: .venv/ready  ## what needs a CUDA device
 	$(BIN) pytest -m gpu
 
-bench: .venv/ready  ## measure ours beside the official form, about a quarter of an hour; nothing else should run
+bench: .venv/ready  ## measure ours beside the official form, about 25 minutes; nothing else should run
 	$(BIN) benchmarks
 
 # In pieces, if need be: Ctrl+C or `timeout -s INT 2h make ledger` at any time, and again later.

@@ -43,6 +43,7 @@ NAMES = (
     "queue",
     "ranking",
     "memory",
+    "growth",
 )
 """The benchmarks, each a module with `contest(scene)`."""
 

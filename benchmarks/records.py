@@ -1,18 +1,26 @@
 """What was measured: one JSON object per line in `records.jsonl`, only ever added to."""
 
 import json
+import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.contest import Contest, Results, Scene, per_round
+from benchmarks.contest import ROOT, Contest, Results, Scene, per_round
 from dambench.cli.output import table
 
 RECORDS = Path(__file__).with_name("records.jsonl")
 
 Record = dict[str, Any]
+
+ENGINE = tuple(f"dambench/{folder}" for folder in ("training", "matching", "methods", "networks"))
+
+MEASURED = dict.fromkeys(
+    ("distil", "costs", "gradients", "trajectories", "experts", "evaluation", "testpass", "memory", "growth"), ENGINE
+)
+"""By benchmark, the code whose speed it measures; of the others all of dambench."""
 
 
 def record(
@@ -75,14 +83,15 @@ def show(records: Iterable[Record], names: Sequence[str] = ()) -> None:
         print(
             f"{machine['gpu'] or machine['cpu']}, {machine['threads']} threads of {machine['cpus']} CPUs, torch "
             f"{machine['torch']}, load {one['load_before']} before, commit {machine['git_commit'][:10] or 'unknown'}"
-            f"{' and changes' if machine['git_dirty'] else ''}\n"
+            f"{' and changes' if machine['git_dirty'] else ''}\n{_since(one)}\n"
         )
         rows = []
         for name, form in one["forms"].items():
             for quantity, spread in form["measured"].items():
                 figures = (_figure(spread[key], quantity) for key in ("median", "min"))
-                rows.append([name, form["allocator"], quantity, *figures])
-        table(["form", "allocator", "what", "median", "min"], rows)
+                most = _figure(max(spread["values"]), quantity)
+                rows.append([name, form["allocator"], quantity, *figures, most])
+        table(["form", "allocator", "what", "median", "min", "max"], rows)
         if one["ratios"]:
             print()
             rows = [
@@ -93,6 +102,29 @@ def show(records: Iterable[Record], names: Sequence[str] = ()) -> None:
         if one["figures"]:
             print()
             table(["figure", ""], [[name, _figure(value)] for name, value in one["figures"].items()])
+
+
+def _since(one: Record) -> str:
+    """How far the measured code is from what it was, in a sentence."""
+    commit, paths = one["machine"]["git_commit"], MEASURED.get(one["benchmark"], ("dambench",))
+    count = commits_since(commit, [*paths, f"benchmarks/{one['benchmark']}.py"]) if commit else None
+    if count is None:
+        return "How many commits to the measured code lie between this record and now is not known: no history has it."
+    where = f"{', '.join(paths)} and the benchmark"
+    return f"Commits to the measured code ({where}) between this record and now: {count}."
+
+
+def commits_since(commit: str, paths: Sequence[str], root: Path = ROOT) -> int | None:
+    """How many commits after this one changed these paths; None: the history here does not lead back to it."""
+    git = ["git", "-C", str(root)]
+    try:
+        subprocess.run([*git, "merge-base", "--is-ancestor", commit, "HEAD"], check=True, capture_output=True)
+        counted = subprocess.run(
+            [*git, "rev-list", "--count", f"{commit}..HEAD", "--", *paths], check=True, capture_output=True, text=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return int(counted.stdout)
 
 
 def _figure(value: float, quantity: str = "") -> str:

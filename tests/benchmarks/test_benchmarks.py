@@ -150,6 +150,31 @@ def test_one_command_asks_workers_and_prints_tables() -> None:
     assert (records.RECORDS.read_bytes() if records.RECORDS.exists() else b"") == before
 
 
+def test_a_record_says_how_many_commits_changed_the_measured_code_since(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        named = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        done = subprocess.run(["git", *named, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    heads = []
+    for number, name in enumerate(("engine", "engine", "docs", "engine")):
+        (tmp_path / name).write_text(str(number))
+        git("add", ".")
+        git("commit", "-q", "-m", name)
+        heads.append(git("rev-parse", "HEAD"))
+    assert [records.commits_since(head, ["engine"], tmp_path) for head in heads] == [2, 1, 1, 0]
+    assert records.commits_since("0" * 40, ["engine"], tmp_path) is None
+
+
+def test_records_are_shown_with_their_ranges_and_their_age(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = [one for one in records.read() if one["benchmark"] == "evaluation"][:1]
+    records.show(shown)
+    text = capsys.readouterr().out
+    assert re.search(r"what +median +min +max", text)
+    assert re.search(r"between this record and now(: \d+| is not known)", text)
+
+
 def test_an_unknown_benchmark_is_refused() -> None:
     done = run("speed")
     assert done.returncode == 2
