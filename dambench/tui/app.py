@@ -45,6 +45,7 @@ from dambench.tui.screens.queue import QueueScreen
 from dambench.tui.screens.report import ReportScreen
 from dambench.tui.screens.run import RunScreen
 from dambench.tui.screens.runs import RunsScreen
+from dambench.tui.screens.several import SeveralScreen
 from dambench.tui.settings import Settings, folder
 from dambench.tui.terminal import shutdown
 from dambench.tui.terminal.ascii_filter import AsciiFilter, ColourFilter
@@ -93,7 +94,7 @@ class DambenchApp(App[None]):
         "report": ReportScreen,
     }
     """By name, in the order of their number keys."""
-    OPENED: ClassVar[dict[str, type[MainScreen]]] = {"run": RunScreen}
+    OPENED: ClassVar[dict[str, type[MainScreen]]] = {"run": RunScreen, "several": SeveralScreen}
     """Main screens that have no number: a place opens them."""
 
     BINDINGS: ClassVar[list[BindingType]] = keys.named(

@@ -61,6 +61,7 @@ def test_each_thing_that_a_key_does_has_a_name_of_its_own() -> None:
         "live",
         "compare",
         "report",
+        "several",
         "queue",
         "run",
         "form",

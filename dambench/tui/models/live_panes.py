@@ -1,7 +1,6 @@
 """Live panes: the contents of the panes of Live as lines of text."""
 
 import json
-from collections.abc import Sequence
 from itertools import pairwise
 
 from rich.cells import cell_len, chop_cells, set_cell_size
@@ -16,6 +15,7 @@ from dambench.runner import processes
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.tui import clock, hints
 from dambench.tui.models.chart import bar, short, spark
+from dambench.tui.models.course import narrowed
 from dambench.tui.models.run_reader import Attempt, NetworkAccuracy, RunSnapshot, local
 
 QUIET_SECONDS = 15.0
@@ -192,7 +192,7 @@ def machine_lines(snapshot: RunSnapshot, width: int, height: int, *, ascii: bool
     resident = last.process_memory_bytes
     lines.append(Text(f"this run {'n/a' if resident is None else part_of(resident, None)}"))
     if height > 12:
-        lines += _courses(snapshot.samples, width - 6, cores, on_gpu=on_gpu, ascii=ascii)
+        lines += _courses(snapshot, width - 6, cores, on_gpu=on_gpu, ascii=ascii)
     return lines
 
 
@@ -231,20 +231,17 @@ def _gpu_gauges(last: Sampled, joules: float | None, room: int, *, ascii: bool) 
     return lines
 
 
-def _courses(samples: Sequence[Sampled], room: int, cores: int, *, on_gpu: bool, ascii: bool) -> list[Text]:
-    """Load and memory of the last minutes as little bars."""
-    series: list[tuple[str, list[float | None], float | None]] = [
-        ("CPU", [sample.process_cpu_percent for sample in samples], 100.0 * cores)
-    ]
+def _courses(snapshot: RunSnapshot, room: int, cores: int, *, on_gpu: bool, ascii: bool) -> list[Text]:
+    """Load and memory over the whole run as little bars."""
+    course, last = snapshot.course, snapshot.samples[-1] if snapshot.samples else None
+    series: list[tuple[str, str, float | None]] = [("CPU", "process_cpu_percent", 100.0 * cores)]
     if on_gpu:
-        total = samples[-1].gpu_memory_total_bytes if samples else None
-        series = [
-            ("busy", [sample.gpu_busy_percent for sample in samples], 100.0),
-            ("mem", [sample.gpu_memory_used_bytes for sample in samples], total),
-            *series,
-        ]
-    lines = [Text(f"last {duration(min(len(samples), room))}:", "dim")]
-    return lines + [Text(f"{name:<5} {spark(values, room, top, ascii=ascii)}") for name, values, top in series]
+        total = last.gpu_memory_total_bytes if last else None
+        series = [("busy", "gpu_busy_percent", 100.0), ("mem", "gpu_memory_used_bytes", total), *series]
+    lines = [Text(f"the whole run, {duration(snapshot.sampled_seconds)}:", "dim")]
+    return lines + [
+        Text(f"{name:<5} {spark(narrowed(course[field], room), room, top, ascii=ascii)}") for name, field, top in series
+    ]
 
 
 def timing_lines(snapshot: RunSnapshot, width: int, *, ascii: bool) -> list[Text]:

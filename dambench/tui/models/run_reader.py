@@ -37,6 +37,7 @@ from dambench.store.runs import Store
 from dambench.store.statistics import mean, std
 from dambench.store.tuning import OBJECTIVE
 from dambench.tui.models.chart import Floats, Series
+from dambench.tui.models.course import Course, Means
 from dambench.tui.models.sheet import Sheet
 
 RECENT_SECONDS = 60.0
@@ -46,7 +47,7 @@ PARTS = 20
 """Logged iterations over which the parts of one are taken."""
 
 SAMPLES = 300
-"""Samples that are kept for little bars: five minutes."""
+"""Samples that are kept as they are: five minutes."""
 
 LOG_BYTES = 64_000
 """Bytes of a log's end that are shown."""
@@ -114,6 +115,10 @@ class RunSnapshot:
     """What other evaluators have measured, the subject that was measured last first."""
     samples: tuple[Sampled, ...]
     """The last ones."""
+    course: Means
+    """What the machine did over the whole run."""
+    sampled_seconds: float
+    """How long that is."""
     joules: float | None
     """Energy of the whole card, while the run's attempts went on."""
     costs: dict[str, float]
@@ -186,6 +191,7 @@ class _History:
     units: dict[str, str] = field(default_factory=dict)
     """By metric of another evaluator than accuracy."""
     samples: deque[Sampled] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    course: Course = field(default_factory=Course)
     joules: float | None = None
     counted: int | None = None
     """The last value of the card's counter of millijoules in this attempt."""
@@ -262,6 +268,7 @@ class RunReader:
         for sequence, sample in store.samples(self.run, history.after_sample):
             history.after_sample = sequence
             history.samples.append(sample)
+            history.course.add(sample)
             while history.resumed and sequence > history.resumed[0]:
                 history.resumed.pop(0)
                 history.counted = None  # what the card took in between was not for this run
@@ -293,6 +300,8 @@ class RunReader:
             accuracies=_accuracies(history.measurements.values()),
             figures=_figures(history.measurements.values(), history.units),
             samples=tuple(history.samples),
+            course=history.course.means(),
+            sampled_seconds=history.course.seconds,
             joules=history.joules,
             costs=self._spent(),
             log=self._lines(row),

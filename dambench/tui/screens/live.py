@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 from rich.text import Text
@@ -24,6 +25,7 @@ from dambench.store.runs import Store
 from dambench.tui import run_actions
 from dambench.tui.charting import ChartScreen
 from dambench.tui.feed import Question
+from dambench.tui.models.alerts import alerts
 from dambench.tui.models.chart import Series, legend, lines
 from dambench.tui.models.chart_view import UNITS, AxisName
 from dambench.tui.models.curves import OverlayReader, axis_is_known, curves
@@ -36,6 +38,7 @@ from dambench.tui.models.live_panes import (
     timing_lines,
 )
 from dambench.tui.models.run_reader import RunGone, RunReader, RunSnapshot, runs
+from dambench.tui.models.surroundings import SurroundingsReader, card_lines
 from dambench.tui.terminal import refresh_rate
 from dambench.tui.widgets.chart import Chart
 from dambench.tui.widgets.images import Images
@@ -57,6 +60,9 @@ class LiveScreen(ChartScreen):
         Binding("w", "window", "Last minutes", show=False),
         Binding("space", "freeze", "Freeze"),
         Binding("i", "images", "Images"),
+        Binding(
+            "A", "several", "All", show=False, tooltip="All runs that go on, or the marked ones, beside each other"
+        ),
         Binding("left_square_bracket", "other(-1)", "Newer run", key_display="[", show=False),
         Binding("right_square_bracket", "other(1)", "Other run", key_display="[ ]"),
         Binding("comma", "picture(-1)", "Picture before", key_display=",", show=False),
@@ -97,6 +103,7 @@ class LiveScreen(ChartScreen):
         self._pictured: object = None
         self._next_picture = 0.0
         self._why = WhyNoGpu()
+        self._surroundings = SurroundingsReader()
 
     def watch_run(self, run: str) -> None:
         """Show this run from now on."""
@@ -140,7 +147,7 @@ class LiveScreen(ChartScreen):
 
     def question(self) -> Question:
         self._overlays.marked = tuple(self.console_app.marked()) if self.overlaid else ()
-        return partial(_read, self._reader, self._overlays)
+        return partial(_read, self._reader, self._overlays, self._surroundings, self.console_app.path)
 
     def forget(self) -> None:
         super().forget()
@@ -227,6 +234,9 @@ class LiveScreen(ChartScreen):
     def _paint_banner(self) -> None:
         pane = self._pane("banner")
         text = (self._lacking or problem_banner(self._snapshot, self.console_app.path.name)) if self._answered else []
+        if self._snapshot is not None:
+            found = alerts(self._snapshot, self._surroundings.last.free_bytes)
+            text = [*text, *(Text(f"! {alert.mark}: {display(alert.text, 200)}.", "bold") for alert in found)]
         width = max(20, self.size.width - 2)
         lines = [piece for line in text for piece in line.wrap(self.app.console, width)]
         pane.show(lines)
@@ -286,6 +296,8 @@ class LiveScreen(ChartScreen):
         lines = machine_lines(snapshot, width, height, ascii=ascii_, why=why)
         if not self._pane("time").display:
             lines += [Text(("-" if ascii_ else "─") * width, "dim"), *timing_lines(snapshot, width, ascii=ascii_)]
+        if cards := self._surroundings.last.cards:
+            lines += card_lines(cards, snapshot.row.pid, width, ascii=ascii_)
         self._fill(pane, title, lines)
 
     def _paint_accuracy(self) -> None:
@@ -441,6 +453,10 @@ class LiveScreen(ChartScreen):
             raise BadInput(f"{self._reader.run} is another run now: look at what is shown, and press the key again.")
         return row
 
+    def action_several(self) -> None:
+        """All runs that go on, or the marked ones."""
+        self.console_app.go("several")
+
     def action_open(self) -> None:
         """All of the run, in Run."""
         if self._reader.run:
@@ -459,9 +475,12 @@ class LiveScreen(ChartScreen):
         return (self._snapshot.row.traceback or self._snapshot.row.id) if self._snapshot else ""
 
 
-def _read(reader: RunReader, overlays: OverlayReader, store: Store) -> RunSnapshot | RunGone | None:
-    """Read a run, and those that are drawn over it."""
+def _read(
+    reader: RunReader, overlays: OverlayReader, surroundings: SurroundingsReader, path: Path, store: Store
+) -> RunSnapshot | RunGone | None:
+    """Read a run, those that are drawn over it, and what is around it."""
     answer = reader.read(store)
+    surroundings.read(path, answer)
     if isinstance(answer, RunSnapshot):
         overlays.read(store, answer.row.uid)
     return answer
