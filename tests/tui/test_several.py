@@ -16,7 +16,7 @@ from dambench.runner.monitor import Glance
 from dambench.store.runs import Store
 from dambench.tui.models.alerts import alerts
 from dambench.tui.models.chart import Series
-from dambench.tui.models.course import MOST, Course, narrowed
+from dambench.tui.models.machine_course import MOST, MachineCourse, narrowed
 from dambench.tui.models.run_reader import RunReader, RunSnapshot
 from dambench.tui.models.several import grid
 from dambench.tui.models.surroundings import SurroundingsReader, card_lines
@@ -121,7 +121,7 @@ def test_a_noisy_loss_that_falls_or_goes_below_zero_is_not_called_anything(path:
 
 
 def test_what_a_machine_did_is_kept_for_as_long_as_a_run_takes_in_few_numbers() -> None:
-    course = Course()
+    course = MachineCourse()
     for second in range(10 * MOST):
         course.add(Sampled(seconds=float(second), process_cpu_percent=float(second)))
     values = course.means()["process_cpu_percent"]
@@ -130,7 +130,7 @@ def test_what_a_machine_did_is_kept_for_as_long_as_a_run_takes_in_few_numbers() 
     assert course.seconds == 10 * MOST - 1
     assert course.means()["gpu_busy_percent"] == (None,) * 160
     assert narrowed([1.0, 3.0, None, 5.0, None], 3) == [2.0, 5.0, None]
-    late = Course()
+    late = MachineCourse()
     late.add(Sampled(seconds=3.0, process_cpu_percent=1.0))
     assert late.means()["process_cpu_percent"] == (None, None, None, 1.0)
 

@@ -15,7 +15,7 @@ from dambench.runner import processes
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.tui import clock, hints
 from dambench.tui.models.chart import bar, short, spark
-from dambench.tui.models.course import narrowed
+from dambench.tui.models.machine_course import narrowed
 from dambench.tui.models.run_reader import Attempt, NetworkAccuracy, RunSnapshot, local
 
 QUIET_SECONDS = 15.0

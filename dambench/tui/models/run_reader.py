@@ -37,7 +37,7 @@ from dambench.store.runs import Store
 from dambench.store.statistics import mean, std
 from dambench.store.tuning import OBJECTIVE
 from dambench.tui.models.chart import Floats, Series
-from dambench.tui.models.course import Course, Means
+from dambench.tui.models.machine_course import MachineCourse, Means
 from dambench.tui.models.sheet import Sheet
 
 RECENT_SECONDS = 60.0
@@ -191,7 +191,7 @@ class _History:
     units: dict[str, str] = field(default_factory=dict)
     """By metric of another evaluator than accuracy."""
     samples: deque[Sampled] = field(default_factory=lambda: deque(maxlen=SAMPLES))
-    course: Course = field(default_factory=Course)
+    course: MachineCourse = field(default_factory=MachineCourse)
     joules: float | None = None
     counted: int | None = None
     """The last value of the card's counter of millijoules in this attempt."""

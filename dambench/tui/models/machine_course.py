@@ -1,4 +1,4 @@
-"""Course: what a machine did over the whole of a run, in as few numbers as fit a line, however long the run is."""
+"""Machine course: what a machine did over the whole of a run, in as few numbers as fit a line, however long the run is."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ Means = dict[str, tuple[float | None, ...]]
 """By field, a mean for each stretch; None: it was not measured there."""
 
 
-class Course:
+class MachineCourse:
     """Means of samples over stretches of equal length of a run's time."""
 
     def __init__(self) -> None:
