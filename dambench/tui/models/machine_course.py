@@ -1,4 +1,4 @@
-"""Machine course: what a machine did over the whole of a run, in as few numbers as fit a line, however long the run is."""
+"""Machine course: what a machine did over all of a run, in as few numbers as fit a line, however long it is."""
 
 from collections.abc import Sequence
 
