@@ -53,7 +53,8 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(processes, "state", lambda row: "running")
     path = tmp_path / "runs.db"
     with closing(Store.open(path, write=True)) as store:
-        for index, losses in enumerate((FALLING, STILL, RISING, [*FALLING[:50], "nan"])):
+        stories: list[Sequence[Real]] = [FALLING, STILL, RISING, [*FALLING[:50], "nan"]]
+        for index, losses in enumerate(stories):
             run = store.create(CONFIGS[index], ledger.CARD)
             with store.db.conn:
                 store.db.conn.execute("update runs set id = ? where id = ?", [f"run{index}22", run])
