@@ -61,8 +61,7 @@ def awaited(store: Store, words: Sequence[str]) -> list[str]:
     queue = Queue(store)
     if not any(sign in word for word in words for sign in ":=<>"):
         return [_awaited(store, queue, word) for word in words]
-    condition = filters.read(" ".join(words)).where(processes.states(store))
-    queued = [one.id for one in queue.meant(*condition)]
+    queued = [one.id for one in queue.meant(filters.read(" ".join(words)))]
     try:
         runs = [row.id for row in chosen(store, words).rows]
     except BadInput:

@@ -21,6 +21,7 @@ from dambench import __version__
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
 from dambench.store import prefixes, records
+from dambench.store.filters import Filter
 from dambench.store.records import (
     AttemptSuperseded,
     JsonObject,
@@ -219,12 +220,10 @@ class Queue:
             _queued(row) for row in self.store.query(f"select * from queue where {condition} order by {_TURN}", *values)
         ]
 
-    def meant(self, condition: str, values: Sequence[Any]) -> list[Queued]:
-        """Those that are pending and whose runs would meet a condition in SQL on `runs`, as far as it is known of them.
-
-        Args:
-            condition: as of a filter: it may look at tags, too.
-        """
+    def meant(self, only: Filter) -> list[Queued]:
+        """Those that are pending and whose runs a filter would mean, as far as they are known; they all wait."""
+        pending = self.store.query("select number from queue where state in ('waiting', 'paused', 'taken')")
+        condition, values = only.where({-row["number"]: "waiting" for row in pending})
         known = {"number": "-number", "uid": "run", "created_at": "added_at", "state": "'waiting'"}
         own = ("id", "method", "dataset", "ipc", "network", "protocol", "seed")
         columns = [row["name"] for row in self.store.query("select name from pragma_table_info('runs')")]
