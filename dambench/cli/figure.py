@@ -174,7 +174,7 @@ def pairs(
     _check(output, snippet)
     with open_store(db) as store, names.using(names_, SECTIONS), drawing.drawing(look):
         row = store.run(run)
-        columns = _columns_of_pairs(store, row)
+        columns = columns_of_pairs(store, row)
         (block,) = kind.read(store, [row])
         blocks = [
             replace(block, label=label, images=shown, total=shown.shape[1], thinned=False)
@@ -186,7 +186,7 @@ def pairs(
         _write("pairs", drawn._replace(title=title, caption=caption), output, snippet, look)
 
 
-def _columns_of_pairs(store: Store, row: RunRow) -> dict[str, "Pixels"]:
+def columns_of_pairs(store: Store, row: RunRow) -> dict[str, "Pixels"]:
     """The images of a run's set and the real ones beside them, with three channels.
 
     Raises:

@@ -84,6 +84,10 @@ def show(
     decoded: Annotated[
         bool, Option("--decoded", help="Of mosaics, what networks are trained on, not what is kept (for --preview).")
     ] = False,
+    nearest: Annotated[
+        Path | None,
+        Option(help="Write the training images nearest to those of its set, by pixels, to this PNG file."),
+    ] = None,
     against: Annotated[
         str, Option(metavar="ID", help="Tell what changed since this run, not since the nearest earlier one.")
     ] = "",
@@ -95,6 +99,9 @@ def show(
         files.check_suffix(preview, [".png"], "a preview")
     elif decoded:
         raise BadInput("--decoded says which picture --preview FILE.png writes: it needs that.")
+    if nearest is not None:
+        files.check_suffix(nearest, [".png"], "a picture of the nearest images")
+        _write_nearest(nearest, run_id, db)
     with open_store(db) as store:
         details = store.describe(run_id)
         details["selection"] = selection.by_rule(store, details["run"]["id"])
@@ -131,6 +138,19 @@ def show(
         draw(png, details["sets"][-1]["shape"])
         if part:
             print(part)
+
+
+def _write_nearest(path: Path, run_id: str, db: Path | None) -> None:
+    """Write the training images nearest to those of a run's set, in the order of its preview."""
+    from dambench.cli.figure import columns_of_pairs
+    from dambench.core.half_blocks import sheet_png
+
+    with open_store(db) as store:
+        images = columns_of_pairs(store, store.run(run_id))["nearest by pixels"]
+    with files.writing("The picture", path.absolute().parent):
+        files.check_folder(path, "The picture")
+        files.write_whole(path, sheet_png(images))
+    say(f"Written: {path}")
 
 
 def _decoded_preview(path: str) -> bytes:

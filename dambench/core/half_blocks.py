@@ -16,6 +16,9 @@ Pixels = NDArray[np.uint8]
 SIGNS = " .:-=+*#%@"
 """From dark to bright."""
 
+SHOWN_EACH = 10
+"""Images of a class that a preview has at most."""
+
 MOST_SHEET_PIXELS = 16_000_000
 """Largest sheet that is drawn. A preview has at most a tenth of that, but a PNG of a few bytes can claim any size."""
 
@@ -43,6 +46,22 @@ def tiles(png: bytes, height: int, width: int) -> Pixels:
         raise ValueError("the preview is smaller than one image")
     whole = pixels[: rows * high, : columns * wide].reshape(rows, high, columns, wide, 3)
     return whole.transpose(0, 2, 1, 3, 4)
+
+
+def sheet_png(images: Pixels) -> bytes:
+    """A preview of such images, as `tiles` takes it apart.
+
+    Args:
+        images: (classes, images of each, H, W, 3); large ones are thinned out, and of each class ten are shown.
+    """
+    thin = max(1, min(images.shape[2:4]) // 32)
+    shown = images[:, :SHOWN_EACH, ::thin, ::thin]
+    classes, each, height, width, _ = shown.shape
+    sheet = np.zeros((classes, height + 1, each, width + 1, 3), dtype=np.uint8)
+    sheet[:, :-1, :, :-1] = shown.transpose(0, 2, 1, 3, 4)
+    file = io.BytesIO()
+    Image.fromarray(sheet.reshape(classes * (height + 1), each * (width + 1), 3)).save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def in_part(classes: int, each: int, of_classes: int, images: int, *, even: bool = True) -> str:

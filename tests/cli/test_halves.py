@@ -10,7 +10,7 @@ import pytest
 
 from dambench import engine
 from dambench.cli.app import run_cli
-from dambench.cli.figure import _columns_of_pairs
+from dambench.cli.figure import columns_of_pairs
 from dambench.core.config import RunConfig
 from dambench.core.events import Measured
 from dambench.core.protocol import PRESETS, Budget
@@ -117,7 +117,7 @@ def test_a_sheet_of_pairs_shows_real_images_beside_those_of_a_set(
     assert "a row per class: synthetic, started from, nearest by pixels, nearest by features, made without" in said
     assert target.read_text().startswith("<?xml")
     with closing(Store.open(tmp_path / "runs.db")) as store:
-        columns = _columns_of_pairs(store, store.run(made["run"]))
+        columns = columns_of_pairs(store, store.run(made["run"]))
     for label in ("synthetic", "started from", "nearest by features"):
         assert (columns[label] == columns["nearest by pixels"]).all(), label
     assert columns["synthetic"].shape == columns["made without, nearest by pixels"].shape == (10, 1, 8, 8, 3)

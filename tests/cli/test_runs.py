@@ -2,12 +2,14 @@ import json
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 from PIL import Image
 
 from dambench.cli.app import run_cli
 from dambench.core.events import AnyEvent, Measured, Metric, Real, Started
+from dambench.core.half_blocks import tiles
 from dambench.runner import processes
 from dambench.store.runs import Store
 from tests.cli.lab import DM, printed
@@ -198,3 +200,16 @@ def test_show_tells_what_changed_since_the_nearest_earlier_run_or_since_one_that
     assert printed(capsys, "show", first)["changes"] is None
     assert run_cli(["show", second, "--against", "zzzzzz"]) == 2
     assert "No run has the id 'zzzzzz'" in capsys.readouterr().err
+
+
+def test_show_writes_the_nearest_real_images_as_a_picture(
+    ledger_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = printed(capsys, "runs")[0]["id"]
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8)
+    monkeypatch.setattr("dambench.cli.figure.columns_of_pairs", lambda store, row: {"nearest by pixels": images})
+    file = tmp_path / "nearest.png"
+    assert run_cli(["show", run, "--nearest", str(file)]) == 0
+    assert (tiles(file.read_bytes(), 8, 8)[:, :, :-1, :-1] == images).all()
+    assert run_cli(["show", run, "--nearest", str(tmp_path / "nearest.txt")]) == 2
+    assert ".png" in capsys.readouterr().err

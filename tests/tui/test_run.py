@@ -1,4 +1,5 @@
 import math
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,13 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.pilot import Pilot
 
-from dambench.core.events import AnyEvent, Measured, Real, Snapshot, Stepped
+from dambench.core.events import AnyEvent, Measured, Previewed, Real, Snapshot, Stepped
+from dambench.core.half_blocks import sheet_png, tiles
 from dambench.store.runs import Store
 from dambench.tui.app import DambenchApp
 from dambench.tui.models.chart import MARGIN, Series, legend, legend_lines, lines
 from dambench.tui.models.chart_view import ChartView, along, extent, images_an_iteration, place, points
+from dambench.tui.models.image_matrix import Large, large, matrix, scrubber
 from dambench.tui.models.run_page import RunPage, RunPageReader, scores_lines
+from dambench.tui.models.sheet import Sheet
 from dambench.tui.screens.run import RunScreen
+from dambench.tui.set_pictures import SetPictures
 from tests import ledger
 from tests.tui.screen import SIZES, console, drawn, play, said, shows, snapshot, stop_clock, until
 from tests.tui.test_live import picture
@@ -33,14 +38,16 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs.db"
 
 
-def _story(seed: int, lr: float, *, every: int = 0) -> Iterator[AnyEvent]:
-    """A run of 100 iterations, two networks, five pictures on its way."""
+def _story(seed: int, lr: float, *, every: int = 0, pictured: bool = False) -> Iterator[AnyEvent]:
+    """A run of 100 iterations and two networks; with four pictures on its way, if asked for."""
     config = ledger.config(ipc=10, seed=seed, options={"iterations": 100, "lr_images": lr, "batch_real": 4})
     config = msgspec.structs.replace(config, evaluate_every=every)
     for event in ledger.words(config, [0.80 + lr / 100, 0.84 + lr / 100], seconds=5.0):
         match event:
             case Stepped(iteration=1):
                 for iteration in range(1, 101):
+                    if iteration % 25 == 10 and pictured:
+                        yield Previewed(iteration=iteration, preview=picture(iteration))
                     losses: dict[str, Real] = {"matching": 2.0 / iteration, "attention": 1.0 - iteration / 200}
                     yield Stepped(iteration=iteration, losses=losses, seconds=iteration / 10)
             case Stepped():
@@ -57,9 +64,9 @@ def _story(seed: int, lr: float, *, every: int = 0) -> Iterator[AnyEvent]:
                 yield event
 
 
-def _enter(path: Path, run_id: str, seed: int, lr: float, *, every: int = 0) -> str:
+def _enter(path: Path, run_id: str, seed: int, lr: float, *, every: int = 0, pictured: bool = False) -> str:
     with closing(Store.open(path, write=True)) as store:
-        story = list(_story(seed, lr, every=every))
+        story = list(_story(seed, lr, every=every, pictured=pictured))
         run = store.create(story[0].config, ledger.CARD)  # type: ignore[union-attr]
         with store.db.conn:
             store.db.conn.execute("update runs set id = ?, uid = ? where id = ?", [run_id, run_id * 5, run])
@@ -205,6 +212,91 @@ def test_a_cursor_stands_in_its_column_and_lines_carry_their_letters(ascii_: boo
         "a down 0  b up 100  ",
         "c down 0  d up 100   +2",
     ]
+
+
+# Images.
+
+
+def _sheet(classes: int = 10, each: int = 10, side: int = 8) -> Sheet:
+    images = np.random.default_rng(0).integers(0, 256, (classes, each, side, side, 3), dtype=np.uint8)
+    return Sheet(images, tuple(f"class {number}" for number in range(classes)), classes * each)
+
+
+def test_a_sheet_of_images_is_taken_apart_into_the_same_images() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 12, 8, 6, 3), dtype=np.uint8)
+    assert (tiles(sheet_png(images), 8, 6)[:, :, :-1, :-1] == images[:, :10]).all()
+    large_ones = np.random.default_rng(0).integers(0, 256, (2, 2, 65, 70, 3), dtype=np.uint8)
+    assert (tiles(sheet_png(large_ones), 65, 70)[:, :, :-1, :-1] == large_ones[..., ::2, ::2, :]).all()
+
+
+@pytest.mark.parametrize("at", [(0, 0), (4, 9), (9, 9)])
+@pytest.mark.parametrize("size", [(46, 16), (94, 42), (20, 5)])
+def test_the_chosen_image_is_in_sight_between_brackets(at: tuple[int, int], size: tuple[int, int]) -> None:
+    width, height = size
+    shown = matrix(_sheet(), at, width, height, colour=False, ascii=True)
+    assert 0 < len(shown) <= height
+    assert all(line.cell_len <= width for line in shown)
+    rows = [line.plain for line in shown if "[" in line.plain]
+    assert rows
+    assert all(row.count("[") == row.count("]") == 1 for row in rows)
+    assert any(line.plain.startswith(f"class {at[0]}") for line in shown)
+
+
+def test_large_images_fit_and_what_is_not_there_says_why() -> None:
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    images = [Large("now", image), Large("first", image), Large("nearest", None, "N looks for it")]
+    for width, height in ((28, 15), (62, 42), (9, 6)):
+        shown = large(images, width, height, colour=True)
+        assert len(shown) <= height
+        assert all(line.cell_len <= width + 1 for line in shown)
+        assert "looks" in " ".join(line.plain for line in shown)
+    assert [line.plain for line in large(images[2:], 30, 5, colour=True)] == ["nearest: N looks for it"]
+
+
+def test_a_scrubber_says_which_of_the_pictures_is_shown() -> None:
+    assert scrubber((0, 50, 100), 50, 40, ascii=True).plain == "+------#------+ iteration 50  (2 of 3)"
+    assert scrubber((), None, 40, ascii=True).plain == "no picture yet"
+
+
+def test_images_are_chosen_scrubbed_and_put_beside_others(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _enter(path, "abcdef", 0, 1.0, pictured=True)
+    asked: list[str] = []
+
+    def ask(self: SetPictures, database: Path, run: str, kind: str) -> bool:
+        asked.append(kind)
+        images = np.zeros((2, 10, 8, 8, 3), dtype=np.uint8)
+        if len(asked) > 1:
+            threading.Thread(target=self._on_picture, args=(run, kind, sheet_png(images), "")).start()
+        else:
+            threading.Thread(target=self._on_picture, args=(run, kind, b"", "The data are not here.")).start()
+        return True
+
+    monkeypatch.setattr(SetPictures, "ask", ask)
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "1 run")
+        await pilot.press("enter", "N")
+        await until(pilot, lambda: "tab goes there" in said(app))
+        await _section(pilot, "Images")
+        await shows(pilot, "0, image 1 of 10", "iteration 100  (5 of 5)", "at 10, the first", "at 100")
+        await pilot.press("l", "l", "j", "j")
+        await shows(pilot, "1, image 3 of 10")
+        await pilot.press("comma")
+        await shows(pilot, "iteration 85  (4 of 5)")
+        await pilot.press("full_stop", "b")
+        await shows(pilot, "iteration 100  (5 of 5)")
+        await until(pilot, lambda: "the first" not in drawn(app))
+        await pilot.press("N")
+        await shows(pilot, "The data are not here.")
+        await pilot.press("N")
+        await until(pilot, lambda: "not here" not in drawn(app).split("at 100")[-1] and "nearest real" in drawn(app))
+        await pilot.press("e")
+        await until(pilot, lambda: "no mosaics" in said(app))
+
+    play(app, scene, (120, 40))
+    assert asked == ["nearest", "nearest"]
+    assert run == "abcdef"
 
 
 # The screen.

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.text import Text
@@ -22,7 +22,8 @@ from dambench.store.statistics import mean, std
 from dambench.tui.models import request
 from dambench.tui.models.curves import OverlayReader
 from dambench.tui.models.live_panes import wrapped
-from dambench.tui.models.run_reader import RunGone, RunReader, RunSnapshot
+from dambench.tui.models.run_reader import RunGone, RunReader, RunSnapshot, read_sheet
+from dambench.tui.models.sheet import Sheet
 
 MOST_MEASURED = 60
 """Lines of one evaluator; a table of classes may have a thousand."""
@@ -45,6 +46,8 @@ class RunPage:
     """Measurements of its set by other runs."""
     command: str
     """The command that makes it again; empty: there is none."""
+    first: Sheet | None
+    """The first picture of its set, where there is another one, too."""
 
     @property
     def run(self) -> str:
@@ -79,9 +82,7 @@ class RunPageReader:
         )
         if self._read is not None and self._read[0] == now:
             before = self._read[1]
-            page = RunPage(
-                snapshot, before.details, before.since, before.against, overlays, before.evaluations, before.command
-            )
+            page = replace(before, snapshot=snapshot, overlays=overlays)
         else:
             other = store.with_uid(against) if against else None
             page = RunPage(
@@ -92,6 +93,7 @@ class RunPageReader:
                 overlays,
                 tuple(_evaluations(store, row)),
                 _command(store, row),
+                read_sheet(store, row.id, snapshot.card, snapshot.pictures[0]) if len(snapshot.pictures) > 1 else None,
             )
         self._read = now, page
         return page

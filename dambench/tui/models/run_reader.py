@@ -393,13 +393,7 @@ class RunReader:
         if picture is None:
             return None
         if self._sheet is None or self._sheet[0] != picture:
-            try:
-                png = store.picture(self.run, picture)
-                card, (_, count, even) = self._card, store.extent(self.run)
-                rows = Sheet.read(png, card.height, card.width, card.classes, count, even=even)
-            except ValueError:
-                rows = None
-            self._sheet = picture, rows
+            self._sheet = picture, read_sheet(store, self.run, self._card, picture)
         return self._sheet[1]
 
     def _lines(self, row: RunRow) -> tuple[str, ...]:
@@ -421,6 +415,16 @@ class RunReader:
             if self._log[0] != self._history.after:
                 self._log = self._history.after, tuple(self._history.log)
         return self._log[1]
+
+
+def read_sheet(store: Store, run: str, card: DataCard, picture: int) -> Sheet | None:
+    """The picture of a run's set after an iteration, taken apart; None: it cannot be read."""
+    try:
+        png = store.picture(run, picture)
+        _, count, even = store.extent(run)
+        return Sheet.read(png, card.height, card.width, card.classes, count, even=even)
+    except ValueError:
+        return None
 
 
 def runs(store: Store) -> list[str]:

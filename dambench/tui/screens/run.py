@@ -1,6 +1,8 @@
 """Run: one run, whole: what changed, its images, curves, scores, settings, log and files."""
 
+import json
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -11,16 +13,18 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 
 from dambench.core.errors import BadInput
+from dambench.core.half_blocks import in_part
 from dambench.core.sanitize import counted, display, display_lines
 from dambench.store.metrics import ACCURACY
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
-from dambench.tui import run_actions
+from dambench.tui import hints, run_actions
 from dambench.tui.charting import ChartScreen
 from dambench.tui.feed import Question
 from dambench.tui.models.chart import Series
 from dambench.tui.models.chart_view import AxisName, extent
 from dambench.tui.models.curves import MOST_OVERLAYS, axis_is_known, curves
+from dambench.tui.models.image_matrix import Large, chosen, large, matrix, scrubber
 from dambench.tui.models.live_panes import header_lines, no_loss_reason, problem_banner
 from dambench.tui.models.run_page import (
     RunPage,
@@ -31,6 +35,8 @@ from dambench.tui.models.run_page import (
     summary_lines,
 )
 from dambench.tui.models.run_reader import RunGone, RunSnapshot, runs
+from dambench.tui.models.sheet import Sheet
+from dambench.tui.set_pictures import SetPictures
 from dambench.tui.terminal import refresh_rate
 from dambench.tui.terminal.ascii_filter import spelled
 from dambench.tui.widgets.chart import Chart
@@ -57,6 +63,9 @@ class RunScreen(ChartScreen):
         Binding("z", "zoom", "Full screen", tooltip="One chart alone, then the next, then all again"),
         Binding("comma", "picture(-1)", "Picture before", key_display=",", show=False),
         Binding("full_stop", "picture(1)", "Picture after", key_display=".", show=False),
+        Binding("b", "before", "Before", show=False, tooltip="Show each image beside what it was in the first picture"),
+        Binding("N", "made('nearest')", "Nearest real image", show=False),
+        Binding("e", "made('decoded')", "Decode mosaics", show=False, tooltip="Show mosaics as networks see them"),
         Binding("d", "difference", "Difference", show=False, tooltip="Compare its settings with the next marked run"),
         Binding("w", "watch", "Watch in Live", show=False),
         Binding("left_square_bracket", "other(-1)", "Newer run", key_display="[", show=False),
@@ -82,6 +91,17 @@ class RunScreen(ChartScreen):
         self._section = SECTIONS[0]
         self._top: dict[str, int] = {}
         """By section, the lines above the first one that is shown."""
+        self._at = 0, 0
+        """Class and index of the image that is shown large."""
+        self._before = True
+        """The first picture is shown beside."""
+        self._decoded = False
+        """Mosaics are shown as networks see them."""
+        self._made: dict[tuple[str, str], Sheet] = {}
+        """Pictures that a child has made, by run and kind."""
+        self._complaint = ""
+        """A sentence on why the last one could not be made."""
+        self._pictures = SetPictures(self._take_picture)
         self._front = ""
         """The chart that has the screen for itself; empty: none has."""
         self._painted = 0.0
@@ -91,6 +111,7 @@ class RunScreen(ChartScreen):
         if run != self._reader.reader.run:
             self._reader = RunPageReader(run)
             self._page, self._answered, self._top = None, False, {}
+            self._at, self._decoded, self._complaint = (0, 0), False, ""
             self.view = replace(self.view, cursor=None, window=None)
         if self.is_mounted and self.is_current:
             self.ask()
@@ -107,6 +128,9 @@ class RunScreen(ChartScreen):
                 for name in CHARTS:
                     yield Chart(id=name)
                 yield Images(id="images")
+            with Container(id="gallery"):
+                yield Lines(id="matrix")
+                yield Lines(id="large")
 
     def on_mount(self) -> None:
         self.set_class(self.console_app.options.ascii, "ascii")
@@ -116,7 +140,8 @@ class RunScreen(ChartScreen):
         self.query_one("#text", Lines).painter = self._paint_text
         self.query_one("#facts", Lines).painter = self._paint_facts
         self.query_one("#tabs", Lines).painter = self._paint_tabs
-        self.query_one("#images", Images).painter = self._paint_images
+        for name in ("images", "matrix", "large"):
+            self.query_one(f"#{name}", Lines).painter = self._paint_images
         for name in CHARTS:
             self.query_one(f"#{name}", Chart).painter = partial(self._paint_chart, name)
         self._arrange()
@@ -304,19 +329,111 @@ class RunScreen(ChartScreen):
         return max(self.query_one(f"#{name}", Chart).columns for name in CHARTS)
 
     def _paint_images(self) -> None:
+        if self._section == "Images":
+            self._paint_matrix()
+            return
         pane, snapshot, options = self.query_one("#images", Images), self._snapshot, self.console_app.options
         if not pane.display or not pane.size.height:
             return
         omitted = pane.draw(snapshot.sheet if snapshot else None, colour=options.colour and not options.ascii)
         title = "Synthetic set"
         if snapshot is not None and snapshot.picture is not None:
-            number = snapshot.pictures.index(snapshot.picture) + 1
-            title += f", iteration {snapshot.picture}  ({number} of {len(snapshot.pictures)})"
-            if snapshot.sheet is None:
-                pane.show([Text("This picture cannot be read.")])
+            title += f", iteration {snapshot.picture}"
         pane.entitle(title, omitted)
 
+    def _sheet(self) -> Sheet | None:
+        """The pictures that are looked at: what networks are trained on, where mosaics are decoded."""
+        snapshot = self._snapshot
+        if snapshot is None:
+            return None
+        return self._made.get((snapshot.run, "decoded")) if self._decoded else snapshot.sheet
+
+    def _paint_matrix(self) -> None:
+        """Images by class and index, and the chosen one large, as it was at first, is, and beside a real one."""
+        pane, beside, page = self.query_one("#matrix", Lines), self.query_one("#large", Lines), self._page
+        if not pane.size.height:
+            return
+        options, sheet = self.console_app.options, self._sheet()
+        colour = options.colour and not options.ascii
+        if page is None or sheet is None:
+            pane.show([Text("No picture of its set is kept." if page else "")])
+            beside.show([])
+            return
+        classes, each = sheet.images.shape[:2]
+        self._at = min(self._at[0], classes - 1), min(self._at[1], each - 1)
+        snapshot, width = page.snapshot, pane.size.width
+        rail = scrubber(snapshot.pictures, snapshot.picture, width, ascii=options.ascii)
+        shown = matrix(sheet, self._at, width, pane.size.height - 1, colour=colour, ascii=options.ascii)
+        pane.show([rail, *shown])
+        pane.entitle("Mosaics, decoded" if self._decoded else "Synthetic set", _omitted(sheet))
+        name = sheet.classes[self._at[0]] if self._at[0] < len(sheet.classes) else str(self._at[0])
+        beside.entitle(f"{display(name, 30)}, image {self._at[1] + 1} of {each}")
+        beside.show(large(self._large(page, sheet), beside.size.width, beside.size.height, colour=colour))
+
+    def _large(self, page: RunPage, sheet: Sheet) -> list[Large]:
+        """The chosen image, what it was in the first picture, and the nearest real one."""
+        snapshot, at, now = page.snapshot, self._at, chosen(sheet, self._at)
+        one = "this run kept one picture" if len(snapshot.pictures) < 2 else "it is this one"
+        first = None if self._decoded or snapshot.picture == snapshot.pictures[0] else chosen(page.first, at)
+        images = [Large(f"at {snapshot.picture}", now)]
+        if self._before or first is None:
+            why = "mosaics are not decoded there" if self._decoded else one
+            images.insert(0, Large(f"at {snapshot.pictures[0]}, the first", first, why))
+        if (run := snapshot.run) and (nearest := self._made.get((run, "nearest"))) is not None:
+            fits = self._decoded or not _is_mosaic(page)
+            real = chosen(nearest, at) if fits and snapshot.picture == snapshot.pictures[-1] else None
+            images.append(Large("nearest real", real, "" if real is not None else "known of the last set alone"))
+        else:
+            why = self._complaint or f"{hints.hint('run.nearest-real-image', 'N')} looks for it"
+            images.append(Large("nearest real", None, why))
+        return images
+
     # Keys.
+
+    def action_before(self) -> None:
+        """Show the first picture beside the one that is shown, or no more."""
+        self._before = not self._before
+        self._paint_images()
+
+    def action_made(self, kind: str) -> None:
+        """Have the nearest real images looked for, or mosaics decoded, by a child with torch."""
+        page = self._page
+        if page is None or self._section != "Images":
+            self.console_app.say("That is for the section Images: tab goes there.")
+            return
+        if kind == "decoded" and not _is_mosaic(page):
+            self.console_app.say("The images of this set are no mosaics: networks are trained on them as they are.")
+        elif (page.run, kind) in self._made:
+            self._decoded = kind == "decoded" and not self._decoded
+            self._paint_images()
+        elif self.console_app.options.served:
+            self.console_app.say("Nothing is computed from a browser.", "warning")
+        elif self._pictures.ask(self.console_app.path, page.run, kind):
+            what = "Mosaics are being decoded" if kind == "decoded" else "The nearest real images are being looked for"
+            self.console_app.say(f"{what} …")
+        else:
+            self.console_app.say("A picture is being made already.")
+
+    def _take_picture(self, run: str, kind: str, png: bytes, complaint: str) -> None:
+        """Take in a picture that a child has made; in its thread."""
+
+        def take() -> None:
+            page = self._page
+            if complaint:
+                self._complaint = complaint
+                self.console_app.say(complaint, "warning")
+                self._paint_images()
+            elif page is not None and page.run == run:
+                card = page.snapshot.card
+                self._made[run, kind] = Sheet.read(png, card.height, card.width, card.classes, 0)
+                self._decoded = kind == "decoded" or self._decoded
+                self._paint_images()
+
+        with suppress(Exception):  # the console may have gone
+            self.app.call_from_thread(take)
+
+    def on_unmount(self) -> None:
+        self._pictures.close()
 
     def action_section(self, step: int) -> None:
         at = SECTIONS.index(self._section) + step
@@ -336,7 +453,18 @@ class RunScreen(ChartScreen):
         self._arrange()
         self.call_after_refresh(self._paint_all)
 
+    def _choose(self, classes: int, images: int) -> None:
+        """Go to another image of the set."""
+        if (sheet := self._sheet()) is not None:
+            rows, each = sheet.images.shape[:2]
+            at = self._at[0] + classes, self._at[1] + images
+            self._at = min(max(0, at[0]), rows - 1), min(max(0, at[1]), each - 1)
+            self._paint_images()
+
     def action_scroll(self, lines: int) -> None:
+        if self._section == "Images":
+            self._choose(lines, 0)
+            return
         pane = self.query_one("#text", Lines)
         most = max(0, len(self._text_lines(pane.size.width)) - pane.size.height)
         default = most if self._section == "Log" else 0
@@ -344,7 +472,9 @@ class RunScreen(ChartScreen):
         self._paint_text()
 
     def action_cursor(self, step: int) -> None:
-        if self._section in ("Curves", "Summary"):
+        if self._section == "Images":
+            self._choose(0, step)
+        elif self._section in ("Curves", "Summary"):
             super().action_cursor(step)
 
     def action_picture(self, step: int) -> None:
@@ -424,6 +554,20 @@ class RunScreen(ChartScreen):
                 return page.snapshot.row.traceback or "\n".join(page.snapshot.log)
             case _:
                 return "\n".join(line.plain.rstrip() for line in self._text_lines(400))
+
+
+def _is_mosaic(page: RunPage) -> bool:
+    """Each image of its set is several for a network."""
+    options = json.loads(page.snapshot.row.config).get("method", {}).get("options", {})
+    factor = options.get("factor", 1)
+    return isinstance(factor, int) and factor > 1
+
+
+def _omitted(sheet: Sheet) -> str:
+    """How much of a set a picture shows, in words; empty: all, or not known."""
+    classes, each = sheet.images.shape[:2]
+    of = max(classes, len(sheet.classes))
+    return in_part(classes, each, of, sheet.count, even=sheet.even) if sheet.count else ""
 
 
 def _row(store: Store, run: str) -> RunRow:
