@@ -17,7 +17,7 @@ from dambench.cli.app import run_cli
 from dambench.core.config import HeldOut
 from dambench.core.events import AnyEvent, Cost, Finished, Measured
 from dambench.core.files import digest
-from dambench.core.protocol import PRESETS, HoldOut
+from dambench.core.protocol import PRESETS, HoldOut, preset
 from dambench.store.runs import Store
 from tests.ledger import CARD, add, config, costs, words
 
@@ -224,3 +224,40 @@ def test_selected_iterations(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert line["accuracy"] == exact(np.mean(values), rel=1e-12), rule
         assert (line["low"], line["high"]) == exact((np.mean(values) - half, np.mean(values) + half), rel=1e-9)
         assert (line["sets"], line["networks"]) == (5, 15)
+
+
+def test_scores_of_labels_and_of_augmentation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Real runs under a changed protocol: what their arms have in the database gives what the evaluators say."""
+    database = str(tmp_path / "scores.db")
+    protocol = "quick+synthetic.epochs=3+whole.epochs=1+lr=0.2"
+    common = ["--dataset", "digits", "--network", "convnet-d1-w4", "--device", "cpu", "--db", database]
+    common += ["--protocol", protocol, "--eval-repeats", "2", "--json"]
+    assert run_cli(["run", "--headless", "--method", "dm", "--iterations", "2", *common]) == 0
+    run = json.loads(capsys.readouterr().out)["run"]
+    for evaluator in ("lrs", "ars"):
+        assert run_cli(["evaluate", run, "--evaluator", evaluator, "--device", "cpu", "--db", database]) == 0
+    with closing(sqlite3.connect(database)) as connection:
+        found = connection.execute(
+            "select e.evaluator, r.method, p.name, e.repeat, m.metric, m.value from measurements m "
+            "join evaluations e using (run, iteration, evaluator, subject, repeat) join runs r on r.number = m.run "
+            "join protocols p on p.sha256 = e.protocol_sha256"
+        ).fetchall()
+    assert {name for evaluator, _, name, *_ in found if evaluator == "lrs"} == {preset(protocol).name}
+    accuracy = {
+        tuple(key[1:4]): value for *key, metric, value in found if key[0] == "accuracy" and metric == "accuracy"
+    }
+    plain = next(name for _, name, _ in accuracy if name != preset(protocol).name)
+    said = {(key[0], key[3], metric): value for *key, metric, value in found if key[0] != "accuracy"}
+
+    def score(gain: float) -> float:
+        return float((np.exp(gain) - np.exp(-1)) / (np.e - np.exp(-1)))
+
+    for repeat in range(2):
+        ours, random, whole = (accuracy[method, preset(protocol).name, repeat] for method in ("dm", "random", "whole"))
+        assert said["lrs", repeat, "hlr"] == exact(whole - ours)
+        assert said["lrs", repeat, "ior"] == exact(ours - random)
+        assert said["lrs", repeat, "lrs"] == exact(score(0.5 * (ours - random) - 0.5 * (whole - ours)), rel=1e-12)
+        bare = accuracy["dm", plain, repeat] - accuracy["random", plain, repeat]
+        assert said["ars", repeat, "gain_plain"] == exact(bare)
+        assert said["ars", repeat, "ars"] == exact(score(0.5 * (ours - random) + 0.5 * bare), rel=1e-12)
+    assert len({value for (_, name, _), value in accuracy.items() if name == preset(protocol).name}) > 2
