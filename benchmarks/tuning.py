@@ -46,6 +46,14 @@ def _digits(method: str, values: str, lr: float, *, more: str = "", seeds: str =
     return Search(name, "default", method, "digits", "fair-quick", grid, {"method.lr_images": lr}, seeds=seeds)
 
 
+def _factor(method: str, keeps: int) -> Search:
+    """Mosaics of 2 × 2, as the papers have them, or images as they are: those of digits have 8 × 8 pixels."""
+    settings = {"method.factor": keeps}
+    return Search(
+        f"{method}-digits-factor", "default", method, "digits", "fair-quick", ("method.factor=1,2",), settings
+    )
+
+
 def _brief(method: str, values: str, lr: float) -> Search:
     grid, more = (f"method.lr_images={values}",), ("--recipe", "brief")
     return Search(f"{method}-brief", "brief", method, "mnist", "fair-brief", grid, {"method.lr_images": lr}, more)
@@ -68,6 +76,7 @@ SEARCHES = (
     _digits("m3d", "0.01,0.1,1.0", 0.1),
     _digits("sre2l", "0.025,0.25,2.5", 0.25),
     _digits("ftd", "1.0,10.0,100.0", 10.0),
+    *(_factor(method, 2) for method in ("dsdm", "ncfm", "m3d", "dance", "tgdd", "idm")),
     _digits("datm", "1.0,10.0", 10.0, more="-six-seeds", seeds="0-5"),
     _digits("pad", "1.0,10.0", 10.0, more="-six-seeds", seeds="0-5"),
     _brief("dm", "0.3,1.0,3.0", 1.0),
