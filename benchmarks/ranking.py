@@ -52,7 +52,7 @@ def contest(scene: Scene) -> Contest:
     def by_crew(workers: int) -> Callable[[], Measure]:
         def prepare() -> Measure:
             todo, held = tasks(shape, count)
-            policy = Policy(CPU, workers=workers)
+            policy = Policy(CPU, cores=workers)
             return lambda: timed(lambda: list(TrainingCrew(held, card(shape), policy, False, 1024).work(todo)), "cpu")
 
         return prepare

@@ -18,7 +18,7 @@ from dambench.cli.options import DatasetSettings, Json, data_path, request_optio
 from dambench.cli.output import Watch, table
 from dambench.cli.process import foreground
 from dambench.cli.signals import EXIT_CODES, Interrupted
-from dambench.core import config, expert_files, files, registry, sanitize
+from dambench.core import config, cores, expert_files, files, registry, sanitize
 from dambench.core.errors import BadInput, named
 from dambench.core.events import Progressed, Warned
 from dambench.core.protocol import preset
@@ -83,7 +83,8 @@ def train(
         device = choose_device("auto" if given["device"] is None else given["device"])
         if choose_precision(precision, device) == "bf16":
             raise BadInput("--precision bf16 is of the images that a set is matched with: experts have fp32, or tf32.")
-        execution = config.read(config.Execution, {"device": device, "threads": given["threads"] or 0}, "the request")
+        wished = {"device": device, "cores": given["threads"] or cores.usable(), "shared_by": 1}
+        execution = config.read(config.Execution, wished, "the request")
         policy = Policy.of(execution, choose_precision(precision, device), deterministic=False)
         choice = config.Choice(dataset, groups["dataset"])
         card = datasets.prepare(choice, data_path(given["data"]), here.watch.say)

@@ -255,7 +255,7 @@ class Sampled(Event, frozen=True, kw_only=True):
     """The board's counter, since the driver was loaded: a difference of two is energy."""
     gpu_neighbours: list[Neighbour] | None = None
     process_memory_bytes: int | None = None
-    """Resident, of this process."""
+    """Resident, of this process; and what processes that work for it have for themselves."""
     process_cpu_percent: float | None = None
     """Since the sample before; 100: one core."""
     host_memory_used_bytes: int | None = None

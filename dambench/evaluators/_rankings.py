@@ -1,16 +1,13 @@
 """Networks of different architectures, trained on several sets and tested on the same held-out training images.
 
-On a CPU as many are trained side by side as the run has threads, each by one thread alone: what a network comes to does
-not depend on how many threads there are, nor on what was trained beside it.
+On a CPU as many are trained side by side as the run has cores, each in a process and by one thread of its own: what a
+network comes to does not depend on how many there are, nor on what was trained beside it.
 """
 
-import threading
 import time
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -22,10 +19,12 @@ from dambench.core.errors import BadInput
 from dambench.core.events import DataCard
 from dambench.core.protocol import Budget, HoldOut, Protocol
 from dambench.core.ranking_files import TrainedNetwork
+from dambench.core.side_by_side import Advanced, Completed, Work
 from dambench.datasets._hold_out import indices
 from dambench.evaluators import Context
 from dambench.training.policy import Policy
 from dambench.training.problem import Network, RealSet, Seeds, SyntheticSet, Whitening
+from dambench.training.threads import networks_beside
 from dambench.training.train import predict, train
 
 FORMAT = 1
@@ -237,9 +236,6 @@ class TrainingCrew:
     policy: Policy
     keeps: bool
     test_batch: int
-    fractions: dict[int, float] = field(default_factory=dict)
-    """How much of each task under way is done, by its place."""
-    _stopped: threading.Event = field(default_factory=threading.Event)
 
     def work(self, tasks: Sequence[TrainingTask]) -> Iterator[float | Worked]:
         """Carry out all tasks.
@@ -258,43 +254,26 @@ class TrainingCrew:
                     done += task.cost
                     yield Worked(task, end.value)
             return
-        workers = max(1, self.policy.workers)
-        crew = ThreadPoolExecutor(workers, "network", lambda: torch.set_num_threads(1))
-        under_way: deque[tuple[int, TrainingTask, Future[TrainedNetwork]]] = deque()
-        left = deque(enumerate(tasks))
-        try:
-            while left or under_way:
-                while left and len(under_way) < workers:
-                    place, task = left.popleft()
-                    # Built here: torch draws first weights from its global generator, which two threads cannot share.
-                    under_way.append((place, task, crew.submit(self._run, place, task, self._build(task.network))))
-                place, task, future = under_way[0]
-                try:
-                    trained = future.result(WAIT_SECONDS)
-                except TimeoutError:
-                    yield done + sum(one.cost * self.fractions.get(at, 0.0) for at, one, _ in under_way)
-                    continue
-                under_way.popleft()
-                self.fractions.pop(place, None)
-                done += task.cost
-                yield Worked(task, trained)
-        finally:
-            self._stopped.set()
-            crew.shutdown(cancel_futures=True)
+        works = [Work(partial(self._run, task)) for task in tasks]
+        far: dict[int, float] = {}
+        ready: dict[int, TrainedNetwork] = {}
+        told = 0
+        for said in networks_beside(works, self.policy.cores):
+            if isinstance(said, Advanced):
+                far[said.place] = tasks[said.place].cost * said.progress
+            elif isinstance(said, Completed):
+                far.pop(said.place, None)
+                ready[said.place], done = said.result, done + tasks[said.place].cost
+            yield done + sum(far.values())
+            while told in ready:
+                yield Worked(tasks[told], ready.pop(told))
+                told += 1
 
     def _build(self, network: str) -> Network:
         return networks.build(network, self.card).to(self.policy.device)
 
-    def _run(self, place: int, task: TrainingTask, network: Network) -> TrainedNetwork:
-        steps = self._steps(task, network)
-        while True:
-            try:
-                self.fractions[place] = next(steps)
-            except StopIteration as end:
-                trained: TrainedNetwork = end.value
-                return trained
-            if self._stopped.is_set():
-                raise CancelledError
+    def _run(self, task: TrainingTask) -> Generator[float, None, TrainedNetwork]:
+        return (yield from self._steps(task, self._build(task.network)))
 
     def _steps(self, task: TrainingTask, network: Network) -> Generator[float, None, TrainedNetwork]:
         """Train a network, unless it is on record or another process trains it: then wait for that."""

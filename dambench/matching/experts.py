@@ -11,7 +11,8 @@ Three kinds of them are kept (`dambench.core.expert_files` says how):
 A file is named by all that the weights depend on: the prepared data and what is done to them, the network, how it is
 trained, the seed, and the kind of arithmetic. Coresets have a network for each seed of a run, so that a repetition
 repeats this choice too. Trajectories and scores are expensive: their seed is a setting of its own, and runs of
-different seeds share them. Networks that are trained side by side on a GPU have the batches and augmentations that each
+different seeds share them. On a CPU each has a process of its own, and the bits that it would have alone. Networks
+that are trained together on a GPU have the batches and augmentations that each
 would have alone; how many there are changes their last bits, which are then kept.
 """
 
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import floor
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -38,9 +40,11 @@ from dambench.core.config import Seed
 from dambench.core.errors import BadInput
 from dambench.core.events import Progressed, Warned
 from dambench.core.protocol import DSA, Budget, Positive, Protocol, identity
+from dambench.core.side_by_side import Advanced, Completed, Work
 from dambench.core.units import size
 from dambench.training.policy import STACK, until_it_fits
 from dambench.training.problem import Network, Notice, PhaseStarted, Problem, Seeds, SyntheticSet
+from dambench.training.threads import can_fork, choose, multiplications, networks_beside, shared_memory, sharing
 from dambench.training.train import Gsam, train, train_together
 
 FORMAT = 2
@@ -347,6 +351,7 @@ def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Notice, 
         sums = {name: torch.zeros(sum(problem.real.counts), dtype=torch.float64) for name in get_args(Score)}
         whole = problem.whole_set()
         batch = problem.policy.test_batch(problem.card.height * problem.card.width)
+        found: dict[int, dict[Score, Tensor]] = {}
         for event in _trained(problem, protocol, range(how.scored_by), Seeds(seed), "score"):
             if not isinstance(event, _Trained):
                 yield event
@@ -354,9 +359,11 @@ def scores(problem: Problem, how: Schedule, seed: int = 0) -> Generator[Notice, 
                     yield PhaseStarted("distil")
                     return sums[how.score].float()
             else:
-                for trained in event.networks:
-                    for name, values in difficulty(trained, whole, batch).items():
-                        sums[name] += values.cpu()
+                for number, trained in zip(event.numbers, event.networks, strict=True):
+                    found[number] = difficulty(trained, whole, batch)
+        for number in sorted(found):  # in this order, whichever was ready first
+            for name, values in found[number].items():
+                sums[name] += values.cpu()
         tensors = {name: (total / how.scored_by).float() for name, total in sums.items()}
         about = _about(problem, "scores", how, how.scored_after)
         keep(key, "scores", tensors, about)
@@ -403,11 +410,13 @@ def expert(problem: Problem, how: Protocol) -> Generator[Notice, None, Network]:
         network.load_state_dict(weights)
     else:
         seeds = problem.seeds.child("expert")
-        for done, total in train(network, problem.whole_set(), how, seeds, mirrors=problem.card.mirrors):
-            yield Progressed(phase="experts", done=done, total=total, note="training on the real images")
-            if problem.dry_run:
-                break
-        else:
+        threads = _threads(problem, how.batch) if problem.device.type == "cpu" else 0
+        with sharing(threads):
+            for done, total in train(network, problem.whole_set(), how, seeds, mirrors=problem.card.mirrors):
+                yield Progressed(phase="experts", done=done, total=total, note="training on the real images")
+                if problem.dry_run:
+                    break
+        if not problem.dry_run:
             kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
             _check_finite([network])
             keep(key, "network", kept, _about(problem, "network", how, how.whole.epochs))
@@ -448,14 +457,21 @@ def _trained(
     epoch_indices: Callable[[int], Tensor] | None = None,
     history_bytes: int = 0,
 ) -> Iterator[Notice | _Trained]:
-    """Train a network for each number, as many at once as the device has room for.
+    """Train a network for each number, as many at once as the device has room for: on a CPU side by side, each in a
+    process of its own, where what ends first comes first.
 
     Args:
         history_bytes: of the weights of one network after each epoch, which are wanted; 0: they are not.
     """
-    most = STACK if problem.device.type == "cuda" else problem.policy.stack
-    if history_bytes:
-        most = max(1, min(most, psutil.virtual_memory().available // SHARE // history_bytes))
+    room = max(1, psutil.virtual_memory().available // SHARE // history_bytes) if history_bytes else len(numbers)
+    if problem.device.type == "cpu" and problem.policy.stack == 1:
+        more = gsam, epoch_indices, history_bytes
+        for event in _trained_side_by_side(problem, protocol, numbers, seeds, purpose, *more, most=room):
+            if isinstance(event, _Trained):
+                _check_finite(event.networks)
+            yield event
+        return
+    most = min(room, STACK if problem.device.type == "cuda" else problem.policy.stack)
     whole, left = problem.whole_set(), list(numbers)
 
     def train_some() -> Generator[Notice, None, _Trained]:
@@ -500,6 +516,68 @@ def _trained(
         _check_finite(result.networks)
         yield result
         left = left[len(result.numbers) :]
+
+
+def _trained_side_by_side(
+    problem: Problem,
+    protocol: Protocol,
+    numbers: Sequence[int],
+    seeds: Seeds,
+    purpose: str,
+    gsam: Gsam | None,
+    epoch_indices: Callable[[int], Tensor] | None,
+    history_bytes: int,
+    *,
+    most: int,
+) -> Iterator[Notice | _Trained]:
+    """Train a network for each number, each by itself; no more than `most` at once."""
+    whole, threads = problem.whole_set(), _threads(problem, protocol.batch, len(numbers))
+    rows = protocol.whole.epochs + 1
+
+    def train_one(place: int) -> Generator[tuple[int, int], None, dict[str, Tensor]]:
+        network, history = problem.build_network(), histories.get(place)
+
+        def on_epoch_end(epochs: int) -> None:
+            if history is not None:
+                history[epochs] = parameters_to_vector(network.parameters()).detach()
+
+        own, mirrors = seeds.child(purpose, numbers[place]), problem.card.mirrors
+        more = {"gsam": gsam, "epoch_indices": epoch_indices, "on_epoch_end": on_epoch_end}
+        yield from train_together([network], whole, protocol, [own], mirrors=mirrors, **more)  # type: ignore[arg-type]
+        return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+    # What a process writes here is seen by this one. Pages that nobody writes take no memory.
+    histories = {
+        place: shared_memory(rows, history_bytes // 4 // rows) for place in range(len(numbers)) if history_bytes
+    }
+    works = [Work(partial(train_one, place), threads) for place in range(len(numbers))]
+    far: dict[int, int] = {}
+    finished = total = 0
+    warnings: list[str] = []
+    for said in networks_beside(works, problem.policy.cores, most=most, on_warning=warnings.append):
+        if isinstance(said, Completed):
+            finished += 1
+            far.pop(said.place, None)
+            network = problem.build_network()
+            network.load_state_dict(said.result)
+            history = histories.pop(said.place).unsqueeze(0) if history_bytes else torch.empty(0)
+            yield _Trained([numbers[said.place]], [network], history)
+        elif isinstance(said, Advanced):
+            far[said.place], total = said.progress
+        for message in warnings:
+            yield Warned(message=message)
+        warnings.clear()
+        if far:
+            which = ", ".join(str(place + 1) for place in sorted(far))
+            done, note = finished * total + sum(far.values()), f"{purpose} {which}/{len(numbers)}"
+            yield Progressed(phase="experts", done=done, total=len(numbers) * total, note=note)
+
+
+def _threads(problem: Problem, batch: int, networks: int = 1) -> int:
+    """The threads that share an operation of a network that is trained on the real images, among so many."""
+    card, images = problem.card, min(batch, sum(problem.real.counts))
+    each = multiplications(problem.build_network(), (card.channels, card.height, card.width))
+    return choose(each * images, problem.policy.cores, networks if can_fork() else 1)
 
 
 def _check_finite(trained: Sequence[Network], forget: str = "") -> None:

@@ -13,7 +13,6 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 import torch
-from torch import Tensor, nn
 
 from dambench.core import registry
 from dambench.core.config import Options, read
@@ -21,6 +20,7 @@ from dambench.core.contracts import NetworkFamily
 from dambench.core.errors import BadInput, unknown
 from dambench.core.events import DataCard
 from dambench.core.sanitize import display
+from dambench.training import threads
 from dambench.training.problem import Network
 
 MATCHED = "matched"
@@ -210,22 +210,10 @@ def multiplications(name: str, card: DataCard) -> int:
 
 
 @lru_cache(maxsize=1024)
-@torch.inference_mode()
 def _multiplications(name: str, channels: int, height: int, width: int, classes: int) -> int:
-    counted = 0
-
-    def count(layer: nn.Module, inputs: object, made: Tensor) -> None:
-        nonlocal counted
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        counted += made.numel() * layer.weight[0].numel()
-
-    network = _built(name, channels, (height, width), classes).eval()
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(count)
+    network = _built(name, channels, (height, width), classes)
     with registry.guarded("networks", parse(name)[0].name):
-        network(torch.zeros(1, channels, height, width))
-    return counted
+        return threads.multiplications(network, (channels, height, width))
 
 
 def build(name: str, card: DataCard) -> Network:

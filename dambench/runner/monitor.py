@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import psutil
 import pynvml
 
+from dambench.core import side_by_side
 from dambench.core.events import AnyEvent, Failed, Finished, Neighbour, Resumed, Sampled, Started, Stopped, Warned
 from dambench.core.sanitize import display
 
@@ -351,15 +352,22 @@ class _Host(_Questions):
     def ask(self) -> dict[str, Any]:
         memory = self.answer("host", lambda: psutil.virtual_memory())
         return {
-            "process_memory_bytes": self.answer("memory", lambda: int(self._process.memory_info().rss)),
+            "process_memory_bytes": self.answer(
+                "memory", lambda: int(self._process.memory_info().rss) + side_by_side.memory_bytes()
+            ),
             "process_cpu_percent": self.answer("cpu", self._cpu_percent),
             "host_memory_used_bytes": memory and int(memory.total - memory.available),
             "host_memory_total_bytes": memory and int(memory.total),
         }
 
     def _cpu_seconds(self) -> float:
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+        own = self._process.cpu_times()
+        spent = own.user + own.system + own.children_user + own.children_system
+        for pid in side_by_side.pids():
+            with suppress(psutil.Error):
+                others = psutil.Process(pid).cpu_times()
+                spent += others.user + others.system
+        return float(spent)
 
     def _cpu_percent(self) -> float | None:
         span = time.monotonic() - self._looked

@@ -9,12 +9,14 @@ The choice follows from what is asked and from the cores that may be used, never
 the bits of a result are the same whatever else the machine does. It stands in the run's record (`Execution`).
 """
 
+import mmap
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from dambench.core import side_by_side
 from dambench.core.side_by_side import Advanced, Completed, Waited, Work
@@ -101,3 +103,26 @@ def networks_beside(
 def _with_threads(do: Callable[[], Generator[P, None, R]], count: int) -> Generator[P, None, R]:
     with sharing(count):
         return (yield from do())
+
+
+@torch.inference_mode()
+def multiplications(network: nn.Module, size: tuple[int, int, int]) -> int:
+    """How many multiplications a network makes of one image (C, H, W): of its convolutions and linear layers."""
+    counted = 0
+
+    def count(layer: nn.Module, inputs: object, made: Tensor) -> None:
+        nonlocal counted
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        counted += made.numel() * layer.weight[0].numel()
+
+    for layer in network.eval().modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    network(torch.zeros(1, *size))
+    return counted
+
+
+def shared_memory(rows: int, columns: int) -> Tensor:
+    """Zeros (rows, columns) float32 in memory that forked processes share, whoever writes there."""
+    pages = mmap.mmap(-1, max(1, 4 * rows * columns))
+    return torch.frombuffer(pages, dtype=torch.float32)[: rows * columns].view(rows, columns)

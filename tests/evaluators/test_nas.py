@@ -161,7 +161,7 @@ def test_what_is_measured_does_not_depend_on_what_is_on_record_nor_on_how_many_t
     for folder in sorted((home / "nas").iterdir()):
         folder.rename(home / folder.name)
     fresh = context(seed=1)
-    side_by_side = rows(replace(fresh, policy=replace(fresh.policy, workers=3)))
+    side_by_side = rows(replace(fresh, policy=replace(fresh.policy, cores=3)))
     assert without_seconds(side_by_side) == without_seconds(shared)
     assert without_seconds(first) != without_seconds(shared)
 
@@ -295,7 +295,7 @@ def test_real_images_are_stopped_at_the_step_that_has_shown_about_as_many_as_the
     assert early.key != arm.key
     network, other = (networks.build("convnet-d1-w32", CARD) for _ in range(2))
     crew = TrainingCrew(replace(real, images=held.held.images, labels=held.held.labels), CARD, of.policy, False, 100)
-    list(crew._run(0, TrainingTask("convnet-d1-w32", early, 1.0), network).recognised())
+    list(crew._steps(TrainingTask("convnet-d1-w32", early, 1.0), network))
     for done, _ in train(other, real, arm.protocol, early.seeds, mirrors=True):
         if done == early.steps:
             break

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dambench import datasets, networks
 from dambench.cli.app import run_cli
-from dambench.core import expert_files, files, units
+from dambench.core import expert_files, files, side_by_side, units
 from dambench.core.config import Choice
 from dambench.core.errors import BadInput
 from dambench.core.events import Progressed, Warned
@@ -34,6 +34,7 @@ from dambench.matching.experts import (
 )
 from dambench.testing import data_card, tiny_problem
 from dambench.training.problem import Network, Normalisation, PhaseStarted, Problem, Seeds
+from dambench.training.threads import can_fork
 from dambench.training.train import Gsam, predict, train, train_together
 from tests.lab import brief, end_of, messages, noise
 
@@ -205,6 +206,23 @@ def test_experts_trained_side_by_side_are_those_trained_alone(gsam: Gsam | None)
     stacked.policy = replace(stacked.policy, stack=2)
     # Only sums are rounded otherwise.
     torch.testing.assert_close(paths(end_of(trajectories(stacked, how, 3))), alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.skipif(not can_fork(), reason="experts are trained one after another here")
+def test_experts_with_a_process_each_are_to_the_bit_those_trained_alone() -> None:
+    alone = paths(end_of(trajectories(tiny_problem(), BRIEF, 4)))
+    difficult = end_of(scores(tiny_problem(), Schedule(scored_by=4, scored_after=2)))
+    for path in kept():
+        path.unlink()
+    beside = tiny_problem()
+    beside.policy = replace(beside.policy, cores=3)
+    steps = trajectories(beside, BRIEF, 4)
+    while not kept():
+        next(steps)
+    steps.close()  # whichever was ready stays
+    assert not side_by_side.pids()
+    assert torch.equal(paths(end_of(trajectories(beside, BRIEF, 4))), alone)
+    assert torch.equal(end_of(scores(beside, Schedule(scored_by=4, scored_after=2))), difficult)
 
 
 def test_what_is_kept_is_not_trained_again_and_more_are_added_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
