@@ -17,6 +17,7 @@ import tomli_w
 from dambench.core import config, sweep
 from dambench.core.config import MAX_RUNS, Request, RunConfig
 from dambench.core.errors import BadInput
+from dambench.core.files import digest
 from dambench.core.hard_labels import wants_twin
 from dambench.core.sanitize import display
 from dambench.store import history
@@ -200,7 +201,8 @@ def _queued(store: Store, waiting: Queue, wish: Wish, tag: str, known: dict[str,
             "device": "" if request.device in (None, "auto") else request.device,
             "settings": wish.settings | options,
             "tag": tag,
-            "key": wish.key,
+            # Where its configuration is not known yet, since its data are not prepared: what was asked.
+            "key": wish.key or f"asked:{digest(json.dumps(sweep.file_of(wish.request), sort_keys=True).encode())}",
         }
         | facts,
     )
