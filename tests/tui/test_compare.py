@@ -15,6 +15,7 @@ from dambench.core.protocol import PRESETS
 from dambench.report.quantities import QUANTITIES, TableView
 from dambench.store import records
 from dambench.store.leaderboard import Leaderboard, leaderboard, rivals
+from dambench.store.metrics import MetricRow
 from dambench.store.records import log_event
 from dambench.store.runs import Store
 from dambench.store.statistics import difference
@@ -591,3 +592,14 @@ def test_tables_are_computed_again_only_if_something_was_written_that_they_depen
         assert shown()[1] == 0
         place.choices = place.choices._replace(rows=CHOICES[1], columns=CHOICES[0])
         assert shown()[1] == 1
+
+
+def test_metrics_to_choose_from_are_in_the_order_they_are_read_classes_last_and_no_ends_of_intervals() -> None:
+    names = ["nas.tau_b", "nas.spearman_low", "nas.spearman", "accuracy.class_3", "robustness.pgd_l2_1", "other.low"]
+    names += ["robustness.pgd_l2_0-25", "robustness.clean", "accuracy.accuracy", "accuracy.auc", "nas.spearman_high"]
+    parts = [name.partition(".") for name in names]
+    metrics = [MetricRow(evaluator, name, "fraction", "higher", "") for evaluator, _, name in parts]
+    assert [one.full_name for one in comparison.to_choose(metrics)] == [
+        *("accuracy.accuracy", "accuracy.auc", "robustness.clean", "robustness.pgd_l2_0-25", "robustness.pgd_l2_1"),
+        *("nas.tau_b", "nas.spearman", "other.low", "accuracy.class_3"),
+    ]

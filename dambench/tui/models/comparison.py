@@ -10,10 +10,10 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from dambench.core.natural import natural
 from dambench.core.sanitize import counted, display
 from dambench.core.units import duration, size
 from dambench.report import quantities, standing, wording
+from dambench.report.labels import place_of
 from dambench.report.quantities import TableView
 from dambench.report.sections import published, selection
 from dambench.runner import processes
@@ -139,6 +139,16 @@ def choose(
     left = tuple(axis for axis in other if axis not in axes)
     left = left or tuple(axis for axis in old if axis not in axes) or next((a,) for a in AXES if a not in axes)
     return (axes, left) if which == "rows" else (left, axes)
+
+
+def to_choose(metrics: Sequence[MetricRow]) -> list[MetricRow]:
+    """The metrics that cells may show, in the order in which they are read; those of classes, of which there may be a
+    thousand, last. The ends of intervals stand with their figures, and mean nothing as means."""
+    names = {metric.full_name for metric in metrics}
+    ends = {f"{name}_{end}" for name in names for end in ("low", "high")}
+    return sorted(
+        (one for one in metrics if one.full_name not in ends), key=lambda one: (one.is_of_class, place_of(one))
+    )
 
 
 def signs(table: Table, shows: Sequence[str]) -> list[str]:
@@ -285,13 +295,9 @@ def _further(cell: Cell, all_metrics: Sequence[MetricRow]) -> list[str]:
     """The other metrics that another evaluator than of accuracy has measured of the same networks."""
     if cell.metric.evaluator == ACCURACY.evaluator:
         return []
-    names = sorted({name for score in cell.scores for name in score.values} - {cell.metric.name}, key=natural)
-    described = {metric.name: metric for metric in all_metrics if metric.evaluator == cell.metric.evaluator}
-    shown = [
-        f"{wording.metric_label(described[name])} {wording.entry(cell.of(described[name])).number}"
-        for name in names
-        if name in described
-    ]
+    names = {name for score in cell.scores for name in score.values} - {cell.metric.name}
+    further = [one for one in to_choose(all_metrics) if one.evaluator == cell.metric.evaluator and one.name in names]
+    shown = [f"{wording.metric_label(one)} {wording.entry(cell.of(one)).number}" for one in further]
     return [f"{display(cell.metric.evaluator, 60)}: {', '.join(shown)}"] if shown else []
 
 

@@ -44,6 +44,7 @@ from dambench.tui.models.comparison import (
     nothing,
     runs,
     signs,
+    to_choose,
 )
 from dambench.tui.queue_actions import queue_what_is_missing
 from dambench.tui.screens.compare_boxes import CellTree, Curves, Intervals, RunsTree
@@ -427,7 +428,7 @@ class CompareScreen(MainScreen):
             if choice is not None:
                 self._choose(metric="" if choice == ACCURACY.full_name else choice)
 
-        metrics = self.result.metrics if self.result else []
+        metrics = to_choose(self.result.metrics if self.result else [])
         options = [
             (f"{wording.metric_label(metric)}: {metric.description}", metric.full_name) for metric in metrics
         ] or [(wording.metric_label(ACCURACY), ACCURACY.full_name)]
