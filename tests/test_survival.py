@@ -333,7 +333,7 @@ def test_a_run_that_is_not_there_any_more_is_lost_on_this_machine_at_once(
             assert shown(**elsewhere) == "running"
             for seconds, state in ((59, "running"), (61, "silent"), (601, "lost")):
                 then = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - seconds))
-                assert shown(beat_at=then, **elsewhere) == state
+                assert shown(beat_at=then, pid=here.pid + seconds, **elsewhere) == state
         # Unless somebody knows that there is nothing left of it: of this process, and of no other there.
         elsewhere = {"host": "elsewhere"}
         gone = processes.identity(msgspec.structs.replace(store.run(run), **elsewhere))

@@ -135,11 +135,38 @@ def states(store: Store) -> dict[int, State]:
     return {row.number: state(row) for row in store.unfinished()}
 
 
+class _Heard(NamedTuple):
+    """A sign of life of a process elsewhere, when it was noticed here."""
+
+    beat_at: str
+    silent: float
+    """Seconds that it had been silent then."""
+    noticed: float
+    """When that was, by the monotonic clock."""
+    looked: float
+    """When it was looked at last, by the same."""
+
+
+_heard: dict[tuple[str, str, int, int], _Heard] = {}
+"""By process. A wall clock may be set while we look, or another host's be wrong. So a sign of life that is new is no
+older than the last look, whenever it says that it was given; and from then on the time is counted that passes here."""
+MOST_HEARD = 10_000
+
+
 def silence(row: ProcessRow) -> float:
-    """Seconds since a run's last sign of life, by this machine's clock."""
+    """Seconds since a run's last sign of life: by this machine's clock when it is first asked for, and then by the time
+    that has passed."""
     if not row.beat_at:
         return float("inf")
-    return (datetime.now(UTC) - datetime.fromisoformat(row.beat_at)).total_seconds()
+    process, now = (row.host, row.boot, row.pid, row.process_started), time.monotonic()
+    last = _heard.get(process)
+    if last is None or last.beat_at != row.beat_at:
+        passed = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(row.beat_at)).total_seconds())
+        if len(_heard) >= MOST_HEARD:
+            _heard.clear()
+        last = _Heard(row.beat_at, passed if last is None else min(passed, now - last.looked), now, now)
+    _heard[process] = last._replace(looked=now)
+    return last.silent + now - last.noticed
 
 
 def is_here(row: ProcessRow) -> bool:
