@@ -95,6 +95,8 @@ class TableQuantity(NamedTuple):
     entry: Callable[[TableView, CellKey], TableEntry]
     record: Callable[[TableView, CellKey], dict[str, Value]]
     """For programs, unrounded, fractions as such: by the name of a column; always the same names."""
+    brief: str = ""
+    """As `about`, for a small screen; empty: the same."""
 
 
 def _interval(view: TableView, place: CellKey) -> TableEntry:
@@ -309,11 +311,11 @@ QUANTITIES: Mapping[str, TableQuantity] = {
     ),
     "rank": TableQuantity(
         "rank", "place by the mean among the methods that compete: whole, and fewer sets than a claim takes, do not",
-        _rank, _rank_record,
+        _rank, _rank_record, "by the mean, of methods with sets enough for a claim",
     ),
     "difference": TableQuantity(
         "to the best", "less the best of those that compete, over shared seeds where there are enough, ± half of the "
-        "95 % interval, uncorrected", _difference, _difference_record,
+        "95 % interval, uncorrected", _difference, _difference_record, "less the best mean, ± half of 95 % interval",
     ),
     "published": TableQuantity(
         "published", "accuracy in % as the closest paper prints it, ± its standard deviation", _published,
@@ -321,7 +323,7 @@ QUANTITIES: Mapping[str, TableQuantity] = {
     ),
     "gap": TableQuantity(
         "gap", f"here minus published, in points; {DIFFERS}: something differs or is not stated, so that it says "
-        "nothing of the method", _gap, _gap_record,
+        "nothing of the method", _gap, _gap_record, f"here minus published; {DIFFERS}: not comparable, or not stated",
     ),
     "relative": TableQuantity(
         "of whole", "accuracy in % of that of the whole set (95 % interval)", partial(_standing, 0),
@@ -425,9 +427,10 @@ def title(table: Table, shows: Sequence[str]) -> str:
     return f"{wording.capitalised(said)}{whole.removeprefix(label)}"
 
 
-def meanings(shows: Sequence[str]) -> list[str]:
+def meanings(shows: Sequence[str], *, brief: bool = False) -> list[str]:
     """What the cells say besides the metric, in a sentence each."""
-    return [f"{wording.capitalised(QUANTITIES[one].title)}: {QUANTITIES[one].about}." for one in shows if one != METRIC]
+    said = {one: QUANTITIES[one] for one in shows if one != METRIC}
+    return [f"{wording.capitalised(one.title)}: {(one.brief if brief else '') or one.about}." for one in said.values()]
 
 
 def sources(view: TableView, shows: Sequence[str]) -> list[str]:

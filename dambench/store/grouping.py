@@ -70,10 +70,11 @@ class RunGroup:
 
 def values(store: Store, runs: Sequence[str]) -> Values:
     """The values of all keys of these runs."""
-    rows = store.query(
-        "select id, config from runs where id in (select value from json_each(?))", json.dumps(list(runs))
-    )
-    return {row["id"]: _flat(json.loads(row["config"])) for row in rows}
+    # Most differ in the seed alone, which is a key of its own: each kind is read once.
+    sql = "select id, json_remove(config, '$.seed', '$.protocol') as settings from runs where id in ({})"
+    rows = store.query(sql.format("select value from json_each(?)"), json.dumps(list(runs)))
+    kinds = {settings: _flat(json.loads(settings)) for settings in {row["settings"] for row in rows}}
+    return {row["id"]: kinds[row["settings"]] for row in rows}
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, str]:
@@ -97,6 +98,12 @@ def _text(value: Any) -> str:
 def keys(known: Values) -> list[str]:
     """All that these runs can be grouped by."""
     return [*AXES, *OWN, *sorted({name for one in known.values() for name in one}, key=natural)]
+
+
+def differing(known: Values) -> list[str]:
+    """The keys whose values are not the same for all of these runs, and the axes."""
+    kinds = list({id(one): one for one in known.values()}.values())
+    return [name for name in keys(known) if name in (*AXES, *OWN) or len({one.get(name) for one in kinds}) > 1]
 
 
 def read(text: str) -> tuple[str, ...]:

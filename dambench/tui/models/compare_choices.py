@@ -1,6 +1,6 @@
 """Choices: everything that a user of Compare has chosen, as it is kept, and as a document with the same tables."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from dambench.core.errors import BadInput
@@ -40,9 +40,13 @@ class CompareChoices(NamedTuple):
     def arrangement(self) -> Arrangement:
         return Arrangement(self.hide, self.first, self.order)
 
-    @property
-    def document(self) -> DocumentQuery:
-        """The document that has the same tables, and nothing else."""
+    def document(self, names: Collection[str]) -> DocumentQuery:
+        """The document that has the same tables, and nothing else.
+
+        Args:
+            names: of all rows and columns that there are now: a document names no others.
+        """
+        column = self.order.partition(":")[2]
         return DocumentQuery(
             rows=self.rows,
             columns=self.columns,
@@ -51,9 +55,9 @@ class CompareChoices(NamedTuple):
             filter=self.only,
             format=self.format,
             shows=self.shows,
-            hide=self.hide,
-            first=self.first,
-            order=self.order,
+            hide=tuple(name for name in self.hide if name in names),
+            first=tuple(name for name in self.first if name in names),
+            order=self.order if not column or column in names else "",
         )
 
     def kept(self) -> Mapping[str, object]:

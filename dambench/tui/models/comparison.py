@@ -154,8 +154,8 @@ def to_choose(metrics: Sequence[MetricRow]) -> list[MetricRow]:
 def signs(table: Table, shows: Sequence[str]) -> list[str]:
     """Sentences on the signs of a table that shows these."""
     if quantities.METRIC not in shows:
-        return quantities.meanings(shows)
-    return [f"{wording.capitalised(wording.BRIEF)}.", *quantities.meanings(shows), *_signs(table)]
+        return quantities.meanings(shows, brief=True)
+    return [f"{wording.capitalised(wording.BRIEF)}.", *quantities.meanings(shows, brief=True), *_signs(table)]
 
 
 def _signs(table: Table) -> list[str]:

@@ -17,7 +17,8 @@ from dambench.core import files
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
 from dambench.report import format_of, quantities, render, wording, write
-from dambench.report.arrangement import Arrangement, arranged
+from dambench.report.arrangement import Arrangement, arranged, names_in
+from dambench.report.document import DocumentQuery
 from dambench.report.quantities import TableView
 from dambench.report.verdict import notes as notes_below
 from dambench.store import filters, grouping
@@ -57,8 +58,8 @@ from dambench.tui.widgets.sure import Several
 MOST_NOTES = 3
 """Lines of what there is to say of a table, besides its signs."""
 
-AROUND, LEAST_GRID, LEAST_DETAILS = 2, 4, 7
-"""Lines above and below all of it; that the table needs; that the cell needs, if it is there."""
+AROUND, LEAST_ROWS, LEAST_DETAILS = 2, 4, 5
+"""Lines above and below all of it; rows that are seen of the table; lines of the cell, if it is there."""
 
 
 class _Last(NamedTuple):
@@ -227,6 +228,14 @@ class CompareScreen(MainScreen):
         return TableView(self.board, self.table, *self.result.query[:2])
 
     @property
+    def document(self) -> DocumentQuery:
+        """The document that has the same tables."""
+        found = self.result
+        tables = found.board.tables if found is not None else []
+        axes = found.query[:2] if found is not None else ((), ())
+        return self.choices.document({name for table in tables for name in names_in(table, *axes)})
+
+    @property
     def here(self) -> CellKey | None:
         """Row and column of the cell that the keys are on."""
         grid, table = self.query_one(Grid), self.table
@@ -269,7 +278,8 @@ class CompareScreen(MainScreen):
         grid = self.query_one(Grid)
         rows, columns = self.result.query[:2]
         try:
-            grid.show(contents(view, shows, heat=self.choices.heat), marks)
+            shown = contents(view, shows, heat=self.choices.heat)
+            grid.show(shown, marks)
             sources = quantities.sources(view, shows)
         except BadInput as error:  # a file of published figures of the user's
             self.choices = self.choices._replace(shows=(quantities.METRIC,))
@@ -285,16 +295,17 @@ class CompareScreen(MainScreen):
         # The signs of what is seen are explained whatever else there is no room for.
         room = self.size.height - AROUND - self.query_one("#trouble").outer_size.height - heading - len(legend)
         most = 1 if self.size.height < LOW else MOST_NOTES
+        least = len(shown.corner) + 1 + min(len(table.rows), LEAST_ROWS)
         result = cut(
             rest,
             self.size.width - 2,
-            max(1, min(most, room - LEAST_GRID)),
+            max(1, min(most, room - least)),
             f"… {hints.hint('everywhere.copy', 'y')} copies all",
         )
         room -= len(result)
-        details = room >= LEAST_GRID + LEAST_DETAILS
+        details = room >= least + LEAST_DETAILS
         self.query_one("#details").display = details
-        grid.styles.max_height = max(LEAST_GRID, room - (LEAST_DETAILS if details else 0))
+        grid.styles.max_height = max(len(shown.corner) + 2, room - (LEAST_DETAILS if details else 0))
         notes.update(Text("\n").join([*legend, *result]))
         self._cell()
         self._curves()
@@ -323,8 +334,10 @@ class CompareScreen(MainScreen):
         text.append(f"rows: {axes_label(now.rows)}   columns: {axes_label(now.columns)}")
         if len(self.tables) > 1:
             text.append(f"   table {self.at + 1} of {len(self.tables)}")
-        if now.order:
-            text.append(f"   by {display(now.order.partition(':')[2] or now.order, 60)}")
+        order = now.order.partition(":")[2] or now.order
+        names = list(names_in(self.table, now.rows, now.columns)) if self.table is not None else []
+        if order and (order in names or order == now.order):
+            text.append(f"   by {display(order, 60)}")
         if now.hide:
             text.append(f"   {len(now.hide)} hidden")
         if now.only:
@@ -619,6 +632,6 @@ class CompareScreen(MainScreen):
 
         about = (
             "All tables, as these rows and columns. The suffix decides:\n.md .tex .csv .html .json\n"
-            f"The tables alone: {self.choices.document.command()}"
+            f"The tables alone: {self.document.command()}"
         )
         self.app.push_screen(Ask("Write a report", str(Path("report.md")), about), chosen)

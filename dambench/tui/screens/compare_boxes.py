@@ -201,7 +201,7 @@ class RunsTree(TreeBox):
         spread = f"   {sections.spread(group)}" if group.cell is not None else ""
         n = f" ({entry.n})" if entry.n else ""
         key, value = group.path[-1]
-        under.add(Text(f"{display(key, 40)} {display(value, 60)}   {entry.number}{n}{spread}   {runs}"), data=group)
+        under.add(Text(f"{display(key, 40)} {display(value, 60)}   {entry.number}{n}   {runs}{spread}"), data=group)
 
     def on_tree_node_expanded(self, event: "Tree.NodeExpanded[Node]") -> None:
         node = event.node
@@ -220,7 +220,7 @@ class RunsTree(TreeBox):
 
     def action_keys(self) -> None:
         """Choose the keys."""
-        names = [*self._by, *(key for key in grouping.keys(self._known) if key not in self._by)]
+        names = [*self._by, *(key for key in grouping.differing(self._known) if key not in self._by)]
 
         def chosen(keys: list[str] | None) -> None:
             if keys:

@@ -34,6 +34,12 @@ class Sure(Resilient, ModalScreen[bool]):
             yield Static(Text(f"{self._text}\n\ny or enter: {self._yes}.\nesc: no."))
 
 
+class _Choices(OptionList):
+    """A list whose key to take what is chosen waits for the keys before it, however fast they are typed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "screen.take", "Take these")]
+
+
 class Several(Resilient, ModalScreen[list[str] | None]):
     """Some of a list; gives their values in the order of the list, or None.
 
@@ -44,7 +50,6 @@ class Several(Resilient, ModalScreen[list[str] | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "choose", "Choose"),
-        Binding("enter", "take", "Take these", priority=True),
         Binding("escape,q", "dismiss(None)", "Back"),
         Binding("j", "go(1)", "Down", show=False),
         Binding("k", "go(-1)", "Up", show=False),
@@ -58,7 +63,7 @@ class Several(Resilient, ModalScreen[list[str] | None]):
         self._chosen = {value for _, value, on in options if on}
 
     def compose(self) -> ComposeResult:
-        options = OptionList(*(Option(self._label(index)) for index in range(len(self._options))), compact=True)
+        options = _Choices(*(Option(self._label(index)) for index in range(len(self._options))), compact=True)
         options.border_title = Content(display(self._title))
         moves = ", J and K move" if self._movable else ""
         options.border_subtitle = f"space chooses{moves}, enter takes"
@@ -67,6 +72,10 @@ class Several(Resilient, ModalScreen[list[str] | None]):
     def _label(self, index: int) -> Text:
         label, value, _ = self._options[index]
         return Text(f"[{'x' if value in self._chosen else ' '}] {display(label)}")
+
+    def on_option_list_option_selected(self) -> None:
+        """Choose by the mouse, too."""
+        self.action_choose()
 
     def action_choose(self) -> None:
         options = self.query_one(OptionList)
