@@ -5,7 +5,6 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from dambench.core.sanitize import counted
 from dambench.tui import run_actions
 from dambench.tui.models.chart import Series
 from dambench.tui.models.chart_view import AXES, SMOOTHING, AxisName, ChartView, extent, points
@@ -95,9 +94,6 @@ class ChartScreen(run_actions.RunActionsScreen):
             self.console_app.say("No run is marked: in Runs, space marks one, and its curves are drawn here, too.")
             return
         self.overlaid = not self.overlaid
-        self.console_app.say(
-            f"The curves of {counted(marked, 'marked run')} are drawn, too." if self.overlaid else "This run alone."
-        )
         self.ask()
 
     def action_cursor(self, step: int) -> None:

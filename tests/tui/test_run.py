@@ -386,7 +386,7 @@ def test_marked_runs_are_drawn_over_it_and_compared_with_it(path: Path) -> None:
         await shows(pilot, "[Config]", "What changed since before", "method.lr_images")
         await _section(pilot, "Curves")
         await pilot.press("o", "z")
-        await shows(pilot, "before matching", "over it 1 marked run")
+        await shows(pilot, "before matching", "over it 1 of 1 marked run")
         assert "before attention" in drawn(app)
         await pilot.press("o")
         await until(pilot, lambda: "before matching" not in drawn(app))

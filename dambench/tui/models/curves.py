@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from dambench.core.sanitize import counted
 from dambench.store.runs import Store
 from dambench.tui.models.chart import Series
 from dambench.tui.models.chart_view import AxisName, along, images_an_iteration
@@ -66,6 +67,13 @@ def curves(name: str, snapshot: RunSnapshot, overlays: Sequence[RunSnapshot], ax
             if one.name in names or not names or name != "loss":
                 own.append(replace(one, name=f"{other.run} {one.name}"))
     return own
+
+
+def over_it(series: Sequence[Series], overlays: Sequence[RunSnapshot]) -> str:
+    """How many of the marked runs have curves among these, in words."""
+    there = sum(any(one.name.startswith(f"{other.run} ") for one in series) for other in overlays)
+    text = f"over it {there} of {counted(len(overlays), 'marked run')}"
+    return text + (", the most" if len(overlays) == MOST_OVERLAYS else "")
 
 
 def axis_is_known(snapshot: RunSnapshot, axis: AxisName) -> bool:

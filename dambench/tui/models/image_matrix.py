@@ -109,7 +109,11 @@ def large(images: Sequence[Large], width: int, height: int, *, colour: bool) -> 
         for one in some:
             head.append(set_cell_size(one.title, side) + " ", "bold")
         lines.append(head)
-        pictures = [half_blocks(scaled(one.image, high, side), colour=colour) for one in some if one.image is not None]
+        pictures = [
+            half_blocks(scaled(one.image, high, side) & np.uint8(0xF8), colour=colour)
+            for one in some
+            if one.image is not None
+        ]
         for part in range(high // 2):
             line = Text(no_wrap=True)
             for picture in pictures:

@@ -242,6 +242,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> li
     return shown
 
 
+TIMED = 90
+"""Columns in which there is room for how long each network took."""
+
 RULES = {
     "final": "final",
     "validation-selected": "by validation",
@@ -306,7 +309,7 @@ def scores_lines(page: RunPage, width: int) -> list[Text]:
     scores = page.details["scores"]
     if scores:
         validated = any(score.get("validation_accuracy") is not None for score in scores)
-        held = ["validation"] if validated else []
+        held, timed = ["validation"] if validated else [], width >= TIMED
         rows = [
             [
                 str(score["iteration"]) + ("" if score["final"] else " *"),
@@ -317,13 +320,23 @@ def scores_lines(page: RunPage, width: int) -> list[Text]:
                 _percent(score["balanced_accuracy"]),
                 _percent(score["train_accuracy"]),
                 (score["loss_state"] or "–") if score["loss"] is None else f"{score['loss']:.4f}",
-                duration(score["seconds"]),
+                *([duration(score["seconds"])] if timed else []),
             ]
             for score in sorted(
                 scores, key=lambda one: (-one["final"], -one["iteration"], one["network"], one["repeat"])
             )
         ]
-        head = ["after", "network", "seed", "accuracy, %", *held, "balanced", "train", "loss", "took"]
+        head = [
+            "after",
+            "network",
+            "seed",
+            "accuracy, %",
+            *held,
+            "balanced",
+            "train",
+            "loss",
+            *(["took"] if timed else []),
+        ]
         lines += [Text(), _heading("Networks, each trained with a seed of its own"), *_table(head, rows, width)]
         if any(not score["final"] for score in scores):
             lines += _dim("*: of a set on its way", width)

@@ -28,7 +28,7 @@ from dambench.tui.feed import Question
 from dambench.tui.models.alerts import alerts
 from dambench.tui.models.chart import Series, legend, lines
 from dambench.tui.models.chart_view import UNITS, AxisName
-from dambench.tui.models.curves import OverlayReader, axis_is_known, curves
+from dambench.tui.models.curves import OverlayReader, axis_is_known, curves, over_it
 from dambench.tui.models.live_panes import (
     accuracy_lines,
     header_lines,
@@ -276,6 +276,7 @@ class LiveScreen(ChartScreen):
         title = ["Loss", "log y" if view.log else "", f"smoothed {view.smooth:g}" if view.smooth else ""]
         title.append(f"last {WINDOW_SECONDS / 60:.0f} min" if self._last_minutes() else "whole run")
         title += ["a part: 0 shows all"] if view.window else []
+        title += [over_it(self._series(), self._overlays.snapshots)] if self.overlaid else []
         pane.entitle("  ".join(part for part in title if part))
         steady = snapshot is not None and snapshot.live
         nothing = "" if snapshot is None else no_loss_reason(snapshot)

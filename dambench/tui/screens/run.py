@@ -23,7 +23,7 @@ from dambench.tui.charting import ChartScreen
 from dambench.tui.feed import Question
 from dambench.tui.models.chart import Series
 from dambench.tui.models.chart_view import AxisName, extent
-from dambench.tui.models.curves import MOST_OVERLAYS, axis_is_known, curves
+from dambench.tui.models.curves import axis_is_known, curves, over_it
 from dambench.tui.models.image_matrix import Large, chosen, large, matrix, scrubber
 from dambench.tui.models.live_panes import header_lines, no_loss_reason, problem_banner
 from dambench.tui.models.run_page import (
@@ -303,7 +303,7 @@ class RunScreen(ChartScreen):
             parts += [f"smoothed {view.smooth:g}"] if view.smooth else []
             parts += ["a part: 0 shows all"] if view.window else []
             if self._page is not None and self.overlaid:
-                parts.append(f"over it {counted(len(self._page.overlays), 'marked run')}, {MOST_OVERLAYS} at most")
+                parts.append(over_it(self._series(name), self._page.overlays))
         pane.entitle("  ".join(parts))
         nothing = no_loss_reason(snapshot) if snapshot is not None and name == "loss" else ""
         shown = view if name == "loss" else replace(view, log=False, smooth=view.smooth if name == "speed" else 0.0)
