@@ -178,7 +178,7 @@ def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> TableEntry:
         mark: the network that the set was matched on.
     """
     words = label_of(cell.metric).words
-    number = _in_words(words, cell.values) if words else figure(cell.metric, cell.mean)
+    number = in_words(words, cell.values) if words else figure(cell.metric, cell.mean)
     if math.isfinite(cell.mean) and not words:
         number += f" ± {MISSING if cell.interval is None else figure(cell.metric, cell.interval.half)}"
     number += ONLY if cell.unit == "network" else ""
@@ -187,7 +187,7 @@ def entry(cell: Cell, *, bold: bool = False, mark: bool = False) -> TableEntry:
     return TableEntry(number, networks(cell), bold)
 
 
-def _in_words(words: Mapping[float, str], values: Sequence[float]) -> str:
+def in_words(words: Mapping[float, str], values: Sequence[float]) -> str:
     """`trained`, `5 trained, 1 cannot be built`: values that stand for words have no mean."""
     counts = Counter(words.get(value, MISSING) for value in values)
     return ", ".join(f"{count} {word}" if len(counts) > 1 else word for word, count in counts.most_common())

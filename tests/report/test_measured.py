@@ -16,6 +16,8 @@ from dambench.report.sections.measured import SECTION
 from dambench.store.leaderboard import leaderboard
 from dambench.store.measured import measured
 from dambench.store.runs import Store
+from dambench.tui.models.live_panes import with_end
+from dambench.tui.models.run_page import measured_lines
 from tests.ledger import CARD, add, config, words
 
 Found = Mapping[tuple[str, int], Mapping[str, Real]]
@@ -115,3 +117,24 @@ def test_budgets_of_an_attack_are_in_order_and_what_is_missing_is_measured_in_th
             "evaluator.steps=5",
         )
     ]
+
+
+def test_on_the_screen_of_a_run_what_comes_of_all_is_first_and_states_are_words(store: Store) -> None:
+    run = measure(store, config("dm"), "nas", NETWORKS | RANKED)
+    rows = store.query(
+        "select measurements.*, unit, better, description, ? as run from measurements join metrics "
+        "on metrics.evaluator = measurements.evaluator and metrics.name = metric",
+        run,
+    )
+    shown = [str(line) for line in measured_lines(rows, run, 80)]
+    assert "NAS" in shown[1]
+    assert [line.split()[0] for line in shown[3:5]] == ["set", "set"]
+    assert any("Status" in line and "cannot be built" in line for line in shown)
+    assert any("Status" in line and "learned nothing on real images" in line for line in shown)
+    assert not any("Status" in line and line.split()[-2].replace(".", "").isdigit() for line in shown)
+
+
+def test_a_long_label_keeps_its_end_where_there_is_little_room() -> None:
+    assert with_end("Accuracy on classes of step 1", 15, ascii=False) == "Accura…f step 1"
+    assert with_end("Accuracy on classes of step 1", 15, ascii=True) == "Accura.. step 1"
+    assert with_end("Memory", 8, ascii=False) == "Memory  "

@@ -338,9 +338,18 @@ def figure_lines(snapshot: RunSnapshot, width: int, *, ascii: bool) -> list[Text
         value = f"{figure(metric, one.mean)}{spread}{unit}"
         if label.words:
             value = label.words.get(one.mean, "mixed") if not one.std else "mixed"
-        name = set_cell_size(label.text, max(8, min(30, width - 20)))
+        name = with_end(label.text, max(8, min(30, width - max(15, cell_len(value)) - 4)), ascii=ascii)
         lines.append(Text(f"{name} {value:<15}{one.n:>3}", no_wrap=True))
     return lines
+
+
+def with_end(name: str, width: int, *, ascii: bool) -> str:
+    """A name in so many cells; a long one keeps its end, by which those of one kind are told apart."""
+    sign = ".." if ascii else "…"
+    room = width - len(sign)
+    if cell_len(name) > width and room > 4:
+        name = f"{name[: room - room * 3 // 5].rstrip()}{sign}{name[-(room * 3 // 5) :]}"
+    return set_cell_size(name, width)
 
 
 def wrapped(text: str, width: int) -> list[Text]:

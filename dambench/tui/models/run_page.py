@@ -11,9 +11,9 @@ from rich.text import Text
 from dambench.core.natural import natural
 from dambench.core.sanitize import counted, display
 from dambench.core.units import duration, energy, size
-from dambench.report import changes
+from dambench.report import changes, labels
 from dambench.report.changes import Changes
-from dambench.report.wording import figure, metric_label
+from dambench.report.wording import figure, in_words, metric_label
 from dambench.store import selection
 from dambench.store.metrics import MetricRow
 from dambench.store.rows import RunRow, SqlRow
@@ -359,21 +359,32 @@ def measured_lines(rows: Sequence[SqlRow], own: str, width: int) -> list[Text]:
         for row in some:
             by.setdefault((row["subject"], row["metric"]), []).append(row)
         where = "" if run == own else f", measured by {run}"
-        lines += [Text(), _heading(display(f"{evaluator.replace('_', ' ').capitalize()}{where}", width))]
+        lines += [Text(), _heading(display(f"{labels.evaluator_name(evaluator)}{where}", width))]
         several = len({subject for subject, _ in by}) > 1
         table = []
-        for (subject, name), of in sorted(by.items(), key=lambda item: natural(" ".join(item[0]))):
-            metric = MetricRow(evaluator, name, of[0]["unit"], of[0]["better"], of[0]["description"])
+        found = [
+            (subject, MetricRow(evaluator, name, of[0]["unit"], of[0]["better"], of[0]["description"]), of)
+            for (subject, name), of in by.items()
+        ]
+        for subject, metric, of in sorted(found, key=lambda one: _turn(one[0], one[1])):
             values = [row["value"] for row in of if row["value"] is not None]
             spread = std(values)
             text = figure(metric, mean(values)) if values and len(values) == len(of) else "–"
             text += f" ± {figure(metric, spread)}" if spread is not None and text != "–" else ""
+            if words := labels.label_of(metric).words:
+                text = in_words(words, values)
             table.append([*([display(subject, 40)] if several else []), metric_label(metric), text, str(len(of))])
         head = [*(["of"] if several else []), "metric", "mean ± std", "n"]
         lines += _table(head, table[:MOST_MEASURED], width)
         if len(table) > MOST_MEASURED:
             lines += _dim(f"{len(table) - MOST_MEASURED} more: dambench show {run} --json", width)
     return lines
+
+
+def _turn(subject: str, metric: MetricRow) -> tuple[object, ...]:
+    """The order of what was measured: what comes of all before the many that it comes of."""
+    place = labels.subject_place(metric.evaluator, subject)
+    return place, natural(subject), labels.place_of(metric)
 
 
 def config_lines(page: RunPage, width: int) -> list[Text]:
