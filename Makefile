@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin/python -m
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: run test test-slow test-gpu bench ledger clean
+.PHONY: run test test-slow test-gpu bench ledger pictures clean
 .DELETE_ON_ERROR:
 
 # Real digits that come with scikit-learn: nothing to download, no GPU needed.
@@ -43,6 +43,9 @@ bench: .venv/ready  ## measure ours beside the official form, about 25 minutes; 
 # In pieces, if need be: Ctrl+C or `timeout -s INT 2h make ledger` at any time, and again later.
 ledger: .venv/ready  ## make those runs of ledger.txt that runs.db lacks; their figures are in the README
 	$(BIN) benchmarks.ledger
+
+pictures: .venv/ready  ## draw the README's pictures of the console anew, from runs.db
+	$(BIN) benchmarks.pictures
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -4,18 +4,22 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from textual.pilot import Pilot
 
 from dambench.core.errors import BadInput, unknown
+from dambench.store import runs as stored
+from dambench.store.runs import Store
 from dambench.tui.app import DambenchApp
 from dambench.tui.console import ConsoleOptions
+from dambench.tui.models.run_reader import runs
 from dambench.tui.screens.new_run import NewRunScreen
 from dambench.tui.settings import Settings
 
-FORM = "new"
+FORM, RUN = "new", "run"
 
 DRAW_SECONDS = 30.0
 """Seconds that the database, or the form's check, may take to answer."""
@@ -33,8 +37,8 @@ def shoot(
     """Draw a screen of the console as SVG.
 
     Args:
-        place: by its name in `DambenchApp.PLACES`, or `new`, the form.
-        run: the id of the run that is shown in Live; empty: the newest.
+        place: by its name in `DambenchApp.PLACES` or `OPENED`, or `new`, the form.
+        run: the id of the run that is shown in Live and in Run; empty: the newest.
         size: columns and lines.
         keys: that are pressed first, as Textual calls them.
         options: as the console is started; it only looks in any case.
@@ -43,7 +47,7 @@ def shoot(
     Raises:
         BadInput: there is no such place or theme, or the database did not answer.
     """
-    places = [*DambenchApp.PLACES, FORM]
+    places = [*DambenchApp.PLACES, *DambenchApp.OPENED, FORM]
     if place not in places:
         raise BadInput(f"The console has no place {place!r}: it has {', '.join(places)}.")
 
@@ -58,7 +62,10 @@ def shoot(
         if theme and theme not in app.available_themes:
             raise unknown("theme", theme, app.available_themes)
         async with app.run_test(size=size) as pilot:
-            app.go("runs" if place == FORM else place)
+            if place == RUN:
+                app.show_whole(run or _newest(path))
+            else:
+                app.go("runs" if place == FORM else place)
             await answered(app, pilot)
             for key in ["n"] * (place == FORM) + list(keys):
                 await pilot.press(key)
@@ -80,3 +87,16 @@ def shoot(
 
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(on_stage(folder))
+
+
+def _newest(path: Path) -> str:
+    """The id of the run that was begun last.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if stored.exists(path):
+        with closing(Store.open(path)) as store:
+            if order := runs(store):
+                return order[0]
+    raise BadInput(f"There is no run in {str(path)!r}: nothing to draw.")

@@ -4,10 +4,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
 from dambench.cli.app import run_cli
+from dambench.core.errors import BadInput
 from dambench.store.runs import Store
-from dambench.tui import feed
+from dambench.tui import feed, raster
 from dambench.tui.settings import Settings
 from tests import ledger
 
@@ -90,3 +92,45 @@ def test_a_picture_is_drawn_as_the_console_would_be(tmp_path: Path, monkeypatch:
     assert colours <= {"#292929", "#c5c8c6", "#868887"}  # the picture's own two, and dim
     wrong = ["shot", "runs", "-o", str(tmp_path / "x.svg"), "--theme", "none"]
     assert run_cli(["--db", str(path), *wrong]) == 2
+
+
+@pytest.mark.parametrize(
+    "place", ["run", pytest.param("queue", marks=pytest.mark.slow), pytest.param("report", marks=pytest.mark.slow)]
+)
+def test_a_picture_may_be_of_pixels(place: str, tmp_path: Path) -> None:
+    pytest.importorskip("resvg_py", reason="resvg-py draws them, and cannot be installed everywhere")
+    path, picture = tmp_path / "runs.db", tmp_path / "place.png"
+    with closing(Store.open(path, write=True)) as store:
+        ledger.add(store, ledger.config("dm"), [0.5])
+    words = ["shot", place, "-o", str(picture), "--size", "60x16", "--ascii", "--no-color", "--db", str(path)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_COLOR", "")  # so that it is put back
+        assert run_cli(words) == 0
+    with Image.open(picture) as drawn:
+        assert drawn.size == (750, 440)
+        shades = {colour[0] for _, colour in drawn.convert("L").convert("RGB").getcolors(10**6) or ()}
+    assert len(shades) > 20  # letters, not blank
+
+
+def test_what_draws_pixels_is_named_where_it_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        BadInput, match=r"needs resvg-py, and matplotlib for its font: `pip install 'dambench\[pictures\]'`"
+    ):
+        raster.png("<svg/>")
+
+
+def test_braille_and_blocks_are_drawn_and_not_as_the_box_of_a_missing_letter() -> None:
+    pytest.importorskip("resvg_py", reason="resvg-py draws them, and cannot be installed everywhere")
+
+    def drawn(text: str) -> bytes:
+        style = "font-family: Fira Code, monospace; font-size: 20px"
+        return raster.png(
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="30"><rect width="20" height="30" fill="#fff"/>'
+            f'<text x="2" y="20" style="{style}">{text}</text></svg>'
+        )
+
+    signs = [drawn(sign) for sign in ("", "\u2847", "\u28b8", "\u2588", "\u2591", "\u2500", "\U0010ffff")]
+    assert len(set(signs)) == len(signs)
