@@ -108,7 +108,7 @@ def test_a_picture_may_be_of_pixels(place: str, tmp_path: Path) -> None:
         assert run_cli(words) == 0
     with Image.open(picture) as drawn:
         assert drawn.size == (750, 440)
-        shades = {colour[0] for _, colour in drawn.convert("L").convert("RGB").getcolors(10**6) or ()}
+        shades = drawn.convert("L").getcolors(256) or []
     assert len(shades) > 20  # letters, not blank
 
 
