@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dambench.networks import _fused
-from dambench.networks._fused import Average, first_stage, suits
+from dambench.networks._fused import average, first_stage, suits
 from dambench.networks._layers import AveragePool
 from dambench.testing.problems import generator
 from dambench.training.problem import Stage
@@ -97,9 +97,9 @@ def test_a_gradient_of_its_gradient_is_refused_not_wrong() -> None:
 
 def test_means_of_2_by_2_pixels_have_gradients_of_any_order() -> None:
     maps = some(2, 3, 4, 6).requires_grad_()
-    assert torch.allclose(Average.apply(maps), F.avg_pool2d(maps, 2), atol=1e-15)
-    assert torch.autograd.gradcheck(Average.apply, (maps,))
-    assert torch.autograd.gradgradcheck(lambda x: Average.apply(x).pow(3), (maps,))
+    assert torch.allclose(average(maps), F.avg_pool2d(maps, 2), atol=1e-15)
+    assert torch.autograd.gradcheck(average, (maps,))
+    assert torch.autograd.gradgradcheck(lambda x: average(x).pow(3), (maps,))
 
 
 def test_means_of_2_by_2_pixels_are_taken_for_several_networks_at_once() -> None:
