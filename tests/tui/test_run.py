@@ -27,6 +27,7 @@ from dambench.tui.screens.run import RunScreen
 from dambench.tui.set_pictures import SetPictures
 from tests import ledger
 from tests.tui.screen import SIZES, console, drawn, play, said, shows, snapshot, stop_clock, until
+from tests.tui.terminal import Terminal
 from tests.tui.test_live import picture
 
 
@@ -390,6 +391,10 @@ def test_marked_runs_are_drawn_over_it_and_compared_with_it(path: Path) -> None:
         assert "before attention" in drawn(app)
         await pilot.press("o")
         await until(pilot, lambda: "before matching" not in drawn(app))
+        await pilot.press("w", "o", "l")
+        await shows(pilot, "[2 Live]", "over it 1 of 1 marked run", "iteration 1", "before matching")
+        await pilot.press("enter")
+        await shows(pilot, "[Run]", "thirdd")
 
     play(app, scene, (100, 30))
 
@@ -440,3 +445,17 @@ def test_a_run_that_goes_away_or_was_never_there_is_said(path: Path) -> None:
         await shows(pilot, "[1 Runs]")
 
     play(app, scene)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_a_run_that_has_ended_sends_nothing_in_any_section(path: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    _enter(path, "abcdef", 0, 1.0, pictured=True)
+    with Terminal(["--db", str(path)], *size, tmp_path) as terminal:
+        terminal.read(20, lambda sent: b"abcdef" in sent)
+        terminal.press("\r")
+        terminal.read(10, lambda sent: b"What changed" in sent or b"No earlier" in sent)
+        for _ in range(7):
+            terminal.read(2)
+            assert terminal.read(2) == 0
+            terminal.press("\t")

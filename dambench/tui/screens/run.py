@@ -377,7 +377,7 @@ class RunScreen(ChartScreen):
         first = None if self._decoded or snapshot.picture == snapshot.pictures[0] else chosen(page.first, at)
         images = [Large(f"at {snapshot.picture}", now)]
         if self._before or first is None:
-            why = "mosaics are not decoded there" if self._decoded else one
+            why = "mosaics are not decoded there" if self._decoded and len(snapshot.pictures) > 1 else one
             images.insert(0, Large(f"at {snapshot.pictures[0]}, the first", first, why))
         if (run := snapshot.run) and (nearest := self._made.get((run, "nearest"))) is not None:
             fits = self._decoded or not _is_mosaic(page)
@@ -404,8 +404,8 @@ class RunScreen(ChartScreen):
         if kind == "decoded" and not _is_mosaic(page):
             self.console_app.say("The images of this set are no mosaics: networks are trained on them as they are.")
         elif (page.run, kind) in self._made:
-            self._decoded = kind == "decoded" and not self._decoded
-            self._paint_images()
+            if kind == "decoded":
+                self._show_decoded(not self._decoded)
         elif self.console_app.options.served:
             self.console_app.say("Nothing is computed from a browser.", "warning")
         elif self._pictures.ask(self.console_app.path, page.run, kind):
@@ -426,11 +426,19 @@ class RunScreen(ChartScreen):
             elif page is not None and page.run == run:
                 card = page.snapshot.card
                 self._made[run, kind] = Sheet.read(png, card.height, card.width, card.classes, 0)
-                self._decoded = kind == "decoded" or self._decoded
+                if kind == "decoded":
+                    self._show_decoded(True)
                 self._paint_images()
 
         with suppress(Exception):  # the console may have gone
             self.app.call_from_thread(take)
+
+    def _show_decoded(self, decoded: bool) -> None:
+        """Show mosaics as networks see them: those of the last set, of which there are tensors; or as they are kept."""
+        self._decoded, self._reader.reader.picture_at = decoded, None
+        self._painted = 0.0
+        self.ask()
+        self._paint_images()
 
     def on_unmount(self) -> None:
         self._pictures.close()
@@ -486,7 +494,7 @@ class RunScreen(ChartScreen):
         at = snapshot.pictures.index(snapshot.picture) + step
         if 0 <= at < len(snapshot.pictures):
             # At the last one it follows the run again.
-            last = at == len(snapshot.pictures) - 1
+            self._decoded, last = False, at == len(snapshot.pictures) - 1
             self._reader.reader.picture_at = None if last else snapshot.pictures[at]
             self._painted = 0.0
             self.ask()
