@@ -65,6 +65,15 @@ IDLE = 3.0
 
 OURS = Path(dambench.__file__).parent
 
+CHANGING = {
+    *("stop", "kill", "resume", "again", "queue", "tag", "note", "delete", "undo", "fill"),
+    *("pause", "move", "first", "retry", "drop", "worker"),
+}
+"""Actions that a console which only looks refuses."""
+
+NOT_SERVED = {"new", "write", "pager"}
+"""Actions that nobody at a browser can take."""
+
 TEXTUALS = {binding.action for binding in Binding.make_bindings(Screen.BINDINGS)}
 """Actions of every screen, whatever it shows."""
 
@@ -486,9 +495,17 @@ class DambenchApp(App[None]):
         for active, pressed in self._by_action(screen):
             action = active.binding.action
             # How to move about in a table is for keys alone.
-            if isinstance(active.node, App | Screen) and not action.startswith(("place", "command_palette")):
+            if isinstance(active.node, App | Screen) and self._applies(action):
                 yield SystemCommand(_meaning(active, pressed[0]), f"Key {pressed[0]}", self._doing(active))
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
+
+    def _applies(self, action: str) -> bool:
+        """Whether it is worth a line in the palette now: what is refused, or would do nothing, is not."""
+        if action.startswith(("place", "command_palette")) or (action == "undo" and not self._undoable):
+            return False
+        if self.options.served and action in NOT_SERVED:
+            return False
+        return not (self.options.readonly and action.partition("(")[0] in CHANGING)
 
     def _doing(self, active: ActiveBinding) -> Callable[[], Any]:
         return lambda: self.run_action(active.binding.action, active.node)

@@ -37,6 +37,9 @@ EDITING = {
 }
 """Keys that move about in a line that is typed, change it or leave it: for such a line first, or in its place."""
 
+MOVING = {"tab", "shift+tab", "ctrl+i"}
+"""Keys that move from pane to pane in every place."""
+
 _NAMED = {key.value for key in Keys} | set(KEY_NAME_REPLACEMENTS.values())
 
 
@@ -108,6 +111,10 @@ def check(chosen: Mapping[str, str], known: Iterable[KeyRow], whose: str) -> Non
             if not _is_key(key):
                 raise BadInput(
                     f"In {whose}: {name} = {key!r} is no key: one character, or a name such as ctrl+g, f6 or comma."
+                )
+            if key in MOVING and key not in _long_names(rows[name].keys):
+                raise BadInput(
+                    f"In {whose}: {name} = {key!r} moves from pane to pane in every place: take another key."
                 )
             if rows[name].while_typing and (len(key) == 1 or _character(key)):
                 raise BadInput(f"In {whose}: {name} = {key!r} would be typed where text is: ctrl+g or f6 would not.")

@@ -3,7 +3,7 @@
 from contextlib import closing
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from dambench.store.runs import Store
-from dambench.tui.app import ON_LIGHT
+from dambench.tui.app import ON_LIGHT, DambenchApp
 from dambench.tui.feed import QueryResult
 from dambench.tui.models.chart import COLOURS
 from dambench.tui.terminal.colours import ANSI_ON_DARK, ANSI_ON_LIGHT
@@ -176,3 +176,23 @@ def test_what_is_typed_after_enter_is_of_no_text_before_it(path: Path) -> None:
         assert (first.value, second.value) == ("125", "34")
 
     play(app, scene)
+
+
+def test_the_palette_has_only_what_applies(path: Path) -> None:
+    def titles(app: DambenchApp) -> set[str]:
+        return {command.title for command in app.get_system_commands(app.screen)}
+
+    async def own(pilot: Pilot[None]) -> None:
+        app = cast(DambenchApp, pilot.app)
+        assert {"Stop", "Go to Report", "Theme"} <= titles(app)
+        assert "Take back the last deletion" not in titles(app)
+        app.deleted(str)
+        assert "Take back the last deletion" in titles(app)
+
+    async def watched(pilot: Pilot[None]) -> None:
+        app = cast(DambenchApp, pilot.app)
+        assert {"Go to Report", "Mark"} <= titles(app)
+        assert not {"Stop", "New", "Take back the last deletion"} & titles(app)
+
+    play(console(path), own)
+    play(console(path, readonly=True, served=True), watched)

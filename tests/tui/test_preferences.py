@@ -23,6 +23,7 @@ from dambench.store.runs import Store
 from dambench.tui import hints, keys, preferred
 from dambench.tui.app import DambenchApp
 from dambench.tui.settings import Settings
+from dambench.tui.widgets.notices import Broken, Leaving
 from tests import ledger
 from tests.ledger import add, config, words
 from tests.tui.screen import console, drawn, play, said, shows, types, until
@@ -86,6 +87,7 @@ def test_each_thing_that_a_key_does_has_a_name_of_its_own() -> None:
         ({"runs.sort": "j"}, "runs.sort and rows.down"),
         ({"runs.sort": "?"}, "runs.sort and everywhere.help"),
         ({"form.start": "s"}, "would be typed where text is"),
+        ({"runs.filter": "tab"}, "moves from pane to pane in every place"),
         ({"everywhere.quit-whatever-is-typed": "q"}, "would be typed"),
         ({"everywhere.quit-whatever-is-typed": "backspace"}, "edits text where it is typed"),
         ({"form.start": "ctrl+a"}, "edits text where it is typed"),
@@ -257,3 +259,20 @@ def test_the_file_is_checked_and_its_keys_are_listed(capsys: pytest.CaptureFixtu
     assert "runs.sort" in capsys.readouterr().err
     assert run_cli(["config"]) == 2
     assert "needs a terminal" in capsys.readouterr().err
+
+
+def test_boxes_over_a_place_name_the_keys_that_hold_and_obey_them(path: Path) -> None:
+    async def scene(pilot: Pilot[None]) -> None:
+        pilot.app.push_screen(Leaving(["run1"]))
+        await shows(pilot, "g or enter: quit, leave them running.")
+        await pilot.press("q")
+        assert isinstance(pilot.app.screen, Leaving)  # the other key does nothing any more
+        await pilot.press("escape")
+        pilot.app.push_screen(Broken(ValueError("bad"), Path("console.log")))
+        await shows(pilot, "Y copies it, esc goes on.")
+        await pilot.press("escape")
+        pilot.app.push_screen(Leaving(["run1"]))
+        await shows(pilot, "g or enter")
+        await pilot.press("g")
+
+    play(console(path, keys=(("everywhere.quit", "g"), ("everywhere.copy", "Y"))), scene)

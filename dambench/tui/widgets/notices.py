@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from dambench.core.sanitize import display
+from dambench.tui import hints
 from dambench.tui.resilient import Resilient
 
 SMALLEST = (60, 16)
@@ -63,31 +64,31 @@ class Leaving(Notice):
     """Runs go on after the console is left."""
 
     # Of the keys of the app none holds under a box but those that it names itself.
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("q,enter", "app.leave", "Quit")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q", "app.leave", "Quit", id="everywhere.quit"),
+        Binding("enter", "app.leave", "Quit", show=False),
+    ]
 
     def __init__(self, alive: list[str]) -> None:
         go_on = "1 run goes" if len(alive) == 1 else f"{len(alive)} runs go"
-        super().__init__(
-            "Quit",
-            Text(
-                f"{go_on} on after you quit: {', '.join(alive)}.\n\nq or enter: quit, leave them running.\nesc: stay."
-            ),
-        )
+        ways = f"{hints.hint('everywhere.quit', 'q')} or enter: quit, leave them running.\nesc: stay."
+        super().__init__("Quit", Text(f"{go_on} on after you quit: {', '.join(alive)}.\n\n{ways}"))
 
 
 class Broken(Notice):
     """Something in the console failed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "app.copy", "Copy"),
-        Binding("q", "app.leave", "Quit"),
+        Binding("y", "app.copy", "Copy", id="everywhere.copy"),
+        Binding("q", "app.leave", "Quit", id="everywhere.quit"),
     ]
 
     def __init__(self, error: Exception, log: Path) -> None:
+        copy = hints.hint("everywhere.copy", "y")
         summary = display(f"{type(error).__name__}: {error}", 400)
         super().__init__(
             "The console has a fault",
-            Text(f"{summary}\n\nThe runs go on. What happened is in {log}.\ny copies it, esc goes on."),
+            Text(f"{summary}\n\nThe runs go on. What happened is in {log}.\n{copy} copies it, esc goes on."),
         )
         self._traceback = "".join(traceback.format_exception(error))
 
@@ -98,7 +99,7 @@ class Broken(Notice):
 class TooSmall(Resilient, ModalScreen[None]):
     """The terminal has no room."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "app.leave", "Quit")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "app.leave", "Quit", id="everywhere.quit")]
 
     def compose(self) -> ComposeResult:
         columns, lines = SMALLEST
