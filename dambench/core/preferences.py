@@ -22,6 +22,7 @@ class ConsolePreferences(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     theme: str = ""
     place: Literal["last", "runs", "live", "compare", "queue", "report"] = "last"
     columns: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
     refresh: Annotated[float, Meta(ge=0.25, le=60)] = 1.0
     readonly: bool = False
     ascii: bool = False
@@ -47,6 +48,7 @@ TEMPLATE = """\
 # theme = "textual-light"          # else the one that was chosen last
 # place = "last"                   # the first: runs, live, compare, queue, report, or last, where you were
 # columns = ["run", "method", "dataset", "ipc", "state", "accuracy"]
+# cells = ["metric", "rank"]       # what Compare's cells show, of what `dambench report --show` takes
 # refresh = 1.0                    # 2.0: numbers and charts are drawn half as often, for a slow line
 # readonly = false                 # true: nothing is started, stopped or changed from the console
 # ascii = false                    # true: nothing but ASCII is drawn

@@ -137,6 +137,8 @@ class DambenchApp(App[None]):
             *([] if self.options.colour else [ColourFilter()]),
         ]
         self.settings = settings or Settings()
+        if self.options.cells:
+            self.settings.set("compare", self.settings.get("compare", {}) | {"shows": list(self.options.cells)})
         if self.options.columns:
             self.settings.set("runs.columns", list(self.options.columns))
         self.feed = Feed(self, path)

@@ -32,6 +32,8 @@ class ConsoleOptions:
     """Its name; empty: the one that was chosen last."""
     place: str = "last"
     """The first; last: where the console was left."""
+    cells: tuple[str, ...] = ()
+    """What Compare shows; empty: as it was left."""
     columns: tuple[str, ...] = ()
     """Columns of Runs; none: as they were left."""
     refresh: float = 1.0

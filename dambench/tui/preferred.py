@@ -7,6 +7,7 @@ from textual.theme import BUILTIN_THEMES
 
 from dambench.core.errors import BadInput, unknown
 from dambench.core.preferences import Preferences
+from dambench.report.quantities import QUANTITIES
 from dambench.tui import keys
 from dambench.tui.app import DambenchApp
 from dambench.tui.console import ConsoleOptions
@@ -33,6 +34,9 @@ def options(preferences: Preferences, whose: str) -> ConsoleOptions:
     for name in console.columns:
         if name not in COLUMNS:
             raise _in(whose, unknown("column", name, COLUMNS))
+    for name in console.cells:
+        if name not in QUANTITIES:
+            raise _in(whose, unknown("quantity", name, QUANTITIES))
     keys.check(preferences.keys, key_rows(), f"[keys] of {whose}")
     return ConsoleOptions(
         readonly=console.readonly,
@@ -40,6 +44,7 @@ def options(preferences: Preferences, whose: str) -> ConsoleOptions:
         theme=console.theme,
         place=console.place,
         columns=console.columns,
+        cells=console.cells,
         refresh=console.refresh,
         notify=console.notify,
         keys=tuple(preferences.keys.items()),

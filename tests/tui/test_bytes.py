@@ -185,3 +185,21 @@ def test_the_queue_keeps_to_its_bytes_while_a_run_of_it_goes_on(
             rate = terminal.read(20) / 20
     print(f"{columns}×{lines}: {rate:.0f} B/s")
     assert 20 < rate <= QUEUE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("columns", "lines"), LIVE)
+def test_compare_sends_nothing_while_a_run_goes_on_that_no_table_has(
+    columns: int, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.db"
+    with closing(Store.open(path, write=True)) as store:
+        ledger.add(store, ledger.config())
+    with _speaking(path, monkeypatch), Terminal(["--db", str(path)], columns, lines, tmp_path) as terminal:
+        terminal.read(20, lambda sent: b"Runs" in sent)
+        terminal.press("3")
+        terminal.wait("confidence interval")
+        terminal.read(2)
+        rate = terminal.read(10) / 10
+    print(f"{columns}×{lines}: {rate:.0f} B/s")
+    assert rate <= 20

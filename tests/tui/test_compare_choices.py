@@ -10,8 +10,11 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from dambench.cli.app import run_cli
+from dambench.core import preferences
+from dambench.core.errors import BadInput
 from dambench.store import records
 from dambench.store.runs import Store
+from dambench.tui.preferred import options
 from dambench.tui.screens.compare import CompareScreen
 from dambench.tui.screens.compare_boxes import CellTree, Intervals
 from tests import ledger
@@ -232,3 +235,15 @@ def test_a_cell_of_many_sets_opens_to_them_closed(path: Path) -> None:
         await shows(pilot, "#0")
 
     play(console(path), scene)
+
+
+def test_what_cells_show_can_be_a_preference(path: Path) -> None:
+    chosen = options(preferences.of({"console": {"cells": ["rank", "metric"]}}, "a file"), "a file")
+
+    async def scene(pilot: Pilot[None]) -> None:
+        place = await _there(pilot)
+        assert place.choices.shows == ("rank", "metric")
+
+    play(console(path, cells=chosen.cells), scene)
+    with pytest.raises(BadInput, match="rnak"):
+        options(preferences.of({"console": {"cells": ["rnak"]}}, "a file"), "a file")

@@ -72,7 +72,7 @@ class RunsScreen(run_actions.RunActionsScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open", key_display="enter"),
         Binding("space", "mark", "Mark"),
-        Binding("c", "compare", "Compare"),
+        Binding("c", "compare", "Compare", tooltip="Compare it with all; where several are marked, these alone"),
         # First of all: what is typed after it must not reach the table, however fast it comes.
         Binding("slash", "filter", "Filter", key_display="/", priority=True),
         run_actions.RunActionsScreen.STOP,
