@@ -42,6 +42,7 @@ NAMES = (
     "report",
     "queue",
     "ranking",
+    "threads",
     "memory",
     "growth",
 )

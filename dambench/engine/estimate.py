@@ -4,6 +4,7 @@ import statistics
 import time
 from dataclasses import replace
 
+import msgspec
 from msgspec import Struct
 
 from dambench import networks
@@ -16,13 +17,21 @@ from dambench.engine.job import Job, distilled, evaluation_context, measured, op
 from dambench.engine.loop import LOGGED_STEPS
 from dambench.engine.sets import bytes_of
 from dambench.training.problem import Seeds, Step, SyntheticSet
+from dambench.training.threads import can_fork, sharing
 from dambench.training.train import predict
 
 MEASURED_SECONDS = 8.0
 """About how long each phase is measured, after its first step."""
 
 TESTED_IMAGES = 2_000
-"""Test images of which one pass is timed."""
+"""Test images of which one pass is timed, at most."""
+
+RATE = 10e9
+"""Multiplications that a CPU makes in a second, at least: by it steps and passes are kept short enough to be measured.
+(One thread of a Zen 4: 28 · 10⁹ in a step of a ConvNet.)"""
+
+STEP = 3
+"""Forward passes that a step takes as long as."""
 
 EVENT_BYTES = 500
 """Size of a logged iteration or a sample in the database, indices included."""
@@ -105,12 +114,13 @@ def estimate(job: Job, *, hard_twin: bool = False, longest: float | None = None)
     on_the_way = (iterations - 1) // config.evaluate_every if config.evaluate_every and iterations else 0
     evaluations = 1 + on_the_way
     evaluated = config.eval_repeats * evaluations
-    seconds = {"distil": distil, "evaluate": evaluated * sum(per_network.values())}
+    trained_once = sum(per_network.values()) * _share_of_rounds(job)
+    seconds = {"distil": distil, "evaluate": evaluated * trained_once}
     if training.seconds:
         seconds = {"experts": training.seconds} | seconds
     if hard_twin and used(config.protocol, bytes_of(synthetic)) and (twin := twin_of(config.protocol)):
         longer = twin.synthetic.epochs / config.protocol.synthetic.epochs
-        seconds["hard twin"] = config.eval_repeats * sum(per_network.values()) * longer
+        seconds["hard twin"] = config.eval_repeats * trained_once * longer
     sets = 0 if synthetic.whole else evaluations * len(synthetic.to_bytes())
     events = min(iterations, LOGGED_STEPS) + sum(seconds.values()) + evaluated * len(per_network)
     return RunEstimate(
@@ -151,12 +161,32 @@ class _ExpertTraining:
         return enough
 
 
+def _share_of_rounds(job: Job) -> float:
+    """The part of the time of all networks, one after another, that they take side by side, where each has cores."""
+    config, policy = job.config, job.policy
+    networks_in_all = config.eval_repeats * len(config.evaluate_on)
+    if policy.device.type != "cpu" or not can_fork():
+        return 1.0
+    most = max(1, policy.cores // max(1, *(policy.threads_of(name) for name in config.evaluate_on)))
+    return -(-networks_in_all // most) / networks_in_all
+
+
 def _network_seconds(job: Job, name: str, synthetic: SyntheticSet, parts: Parts, longest: float) -> float:
-    """To train and test one network of this name, as many at once as the run would."""
+    """To train and test one network of this name, as many at once as the run would.
+
+    Where a step of a large one would take too long on a CPU, those of smaller batches are measured, of which there are
+    more.
+    """
     config, policy = job.config, job.policy
     together = min(policy.stack, config.eval_repeats)
-    test = parts.test
+    test, patience = parts.test, longest / len(config.evaluate_on)
     context = evaluation_context(job, synthetic, parts, set_sha256="", iteration=0, final=True)
+    affordable = TESTED_IMAGES
+    if policy.device.type == "cpu":
+        affordable = max(2, int(patience * RATE / max(1, networks.multiplications(name, job.card))))
+        if affordable // STEP < config.protocol.batch:
+            smaller = msgspec.structs.replace(context.protocol, batch=max(2, affordable // STEP))
+            context = replace(context, protocol=smaller)
     events = measured(job, replace(context, networks=(name,), repeats=together))
     first: tuple[float, int] | None = None
     training = begun = time.perf_counter()
@@ -170,13 +200,14 @@ def _network_seconds(job: Job, name: str, synthetic: SyntheticSet, parts: Parts,
             training = (now - begun) / event.done * event.total
         elif event.done > first[1]:
             training = (now - first[0]) / (event.done - first[1]) * event.total
-        if now - first[0] > longest / len(config.evaluate_on):
+        if now - first[0] > patience:
             break
     network = networks.build(name, job.card).to(policy.device)
     network.reset(Seeds(config.seed).generator("estimate", device=policy.device))
-    some = min(TESTED_IMAGES, len(test.images))
+    some = min(TESTED_IMAGES, affordable, len(test.images))
     few = SyntheticSet(test.images[:some], test.labels[:some], synthetic.preprocessing, synthetic.classes)
     begun = time.perf_counter()
-    predict(network, few, policy.test_batch(job.card.height * job.card.width))
+    with sharing(policy.threads_of(name) if policy.device.type == "cpu" else 0):
+        predict(network, few, policy.test_batch(job.card.height * job.card.width))
     policy.synchronise()
     return training / together + (time.perf_counter() - begun) * len(test.images) / some

@@ -3,9 +3,12 @@
 import json
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
 from dambench.cli.app import run_cli
 from dambench.core import files
@@ -17,6 +20,7 @@ from dambench.engine.estimate import RunEstimate, estimate
 from dambench.engine.job import Job
 from dambench.engine.loop import run
 from dambench.engine.settle import prepare
+from dambench.training import train
 
 SMALL = Request(
     method={"name": "dm", "batch_real": 16, "iterations": 40},
@@ -84,7 +88,7 @@ def test_experts_that_would_be_trained_are_measured_and_not_kept(monkeypatch: py
 
 
 def test_a_hard_label_twin_that_there_will_be_is_part_of_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimating, "MEASURED_SECONDS", 0.1)
+    monkeypatch.setattr(estimating, "MEASURED_SECONDS", 1.0)  # in which a busy machine takes the first step, too
     mtt = {"name": "mtt", "iterations": 2, "experts": 1, "epochs": 3, "max_start": 1, "steps": 1}
     request = Request(method=mtt, dataset="digits", network="convnet-d1-w4", device="cpu", protocol="mtt")
     found = estimate(prepare(request), hard_twin=True)
@@ -144,3 +148,38 @@ def test_a_dry_run_that_finds_too_little_memory_says_so_in_a_sentence(
     monkeypatch.setattr(estimating, "estimate", crowded)
     assert run_cli(["run", "--dry-run", "--method", "dm", "--dataset", "digits", "--device", "cpu"]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "dambench: 640 real images do not fit."
+
+
+def test_steps_of_a_large_network_are_measured_on_few_images_and_come_to_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(estimating, "MEASURED_SECONDS", 0.3)
+    batches: list[int] = []
+    step = train._Single.step
+
+    def seen(self: train._Single, chosen: Tensor, *more: Any) -> None:
+        batches.append(chosen.shape[1])
+        step(self, chosen, *more)
+
+    monkeypatch.setattr(train._Single, "step", seen)
+    large = Request(method="random", dataset="digits", ipc=10, evaluate_on=["convnet-d2-w64"], device="cpu")
+    job = prepare(large)
+    whole = estimate(job).seconds["evaluate"]
+    assert {*batches} == {100}
+    batches.clear()
+    monkeypatch.setattr(estimating, "RATE", 2e8)
+    few = estimate(job).seconds["evaluate"]
+    assert max(batches) < 60
+    assert whole / 8 < few < 8 * whole  # on a busy machine
+
+
+def test_networks_side_by_side_take_as_many_rounds_as_there_is_no_room_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(estimating, "can_fork", lambda: True)
+    five = prepare(Request(method="random", dataset="digits", ipc=1, device="cpu", eval_repeats=5, threads=2))
+    for cores, rounds in ((1, 5), (2, 3), (4, 2), (64, 1)):
+        job = replace(five, policy=replace(five.policy, cores=cores))
+        assert estimating._share_of_rounds(job) == rounds / 5
+    monkeypatch.setattr(estimating, "can_fork", lambda: False)
+    assert estimating._share_of_rounds(five) == 1
