@@ -5,11 +5,12 @@ import time
 from dataclasses import replace
 
 import msgspec
+import torch
 from msgspec import Struct
 
 from dambench import networks
 from dambench.core.errors import BadInput
-from dambench.core.events import Progressed, Warned
+from dambench.core.events import Measured, Progressed, Warned
 from dambench.core.hard_labels import hard_twin as twin_of
 from dambench.core.hard_labels import used
 from dambench.datasets import Parts
@@ -18,7 +19,7 @@ from dambench.engine.loop import LOGGED_STEPS
 from dambench.engine.sets import bytes_of
 from dambench.training.problem import Seeds, Step, SyntheticSet
 from dambench.training.threads import can_fork, sharing
-from dambench.training.train import predict
+from dambench.training.train import DEFAULT_LR, predict
 
 MEASURED_SECONDS = 8.0
 """About how long each phase is measured, after its first step."""
@@ -96,6 +97,8 @@ def estimate(job: Job, *, hard_twin: bool = False, longest: float | None = None)
             if not times and now - begun > longest:  # the first step alone takes long
                 times = [(now - begun) / event.done * event.total / max(1, iterations)] * 2
                 synthetic = problem.synthetic_set(problem.random_subset())
+                if isinstance(config.protocol.lr, str):  # which the method's set will carry
+                    synthetic = replace(synthetic, lr=torch.tensor(DEFAULT_LR))
                 break
             continue
         synthetic = event.synthetic
@@ -191,8 +194,10 @@ def _network_seconds(job: Job, name: str, synthetic: SyntheticSet, parts: Parts,
     first: tuple[float, int] | None = None
     training = begun = time.perf_counter()
     for event in events:
-        if not isinstance(event, Progressed):
+        if isinstance(event, Measured):
             break
+        if not isinstance(event, Progressed):
+            continue
         policy.synchronise()
         now = time.perf_counter()
         if first is None:  # what is done once for all steps is no measure of them
