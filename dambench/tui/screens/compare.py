@@ -611,7 +611,7 @@ class CompareScreen(MainScreen):
 
     def action_fill(self) -> None:
         """Queue what the tables lack, once that was said."""
-        queue_what_is_missing(self, self.choices.rows, self.choices.columns)
+        queue_what_is_missing(self, self.choices.rows, self.choices.columns, self.choices.only)
 
     def action_export(self) -> None:
         """Write the report, as `dambench report` does."""
