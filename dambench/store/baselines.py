@@ -79,6 +79,8 @@ class Missing:
     networks: tuple[str, ...]
     results: frozenset[tuple[Place, int]]
     """The places and IPCs of the results that lack it."""
+    evaluator: str = ACCURACY.evaluator
+    """What measures it: of others than accuracy a run alone makes no figure."""
 
     @property
     def where(self) -> str:
@@ -88,6 +90,8 @@ class Missing:
     @property
     def command(self) -> str:
         """A line for a shell that makes it; empty: no single one does."""
+        if self.evaluator != ACCURACY.evaluator:
+            return f"# of a run of it: dambench evaluate ID --evaluator {self.evaluator} (report --sections measured)"
         return _command(self.words, self.networks)
 
 
@@ -212,10 +216,12 @@ class Baselines:
         for place, results in places.items():
             for lack, ipcs in self._lacking(place, results):
                 wanted.setdefault(lack, {}).update(dict.fromkeys((place, ipc) for ipc in ipcs))
-        return [
-            Missing(*lack, tuple(dict.fromkeys(place.network for place, _ in results)), frozenset(results))
-            for lack, results in wanted.items()
-        ]
+        evaluator, found = self._metric.evaluator, []
+        for lack, lacking in wanted.items():
+            networks = tuple(dict.fromkeys(at.network for at, _ in lacking))
+            words = lack[-1] if evaluator == ACCURACY.evaluator else ()  # its subjects need be no networks
+            found.append(Missing(*lack[:-1], words, networks, frozenset(lacking), evaluator))
+        return found
 
     def missing_of(self, cell: Cell) -> list[Missing]:
         """What the result of one cell lacks."""

@@ -15,6 +15,7 @@ from dambench.report.parts import Part
 from dambench.report.sections.measured import SECTION
 from dambench.store.leaderboard import leaderboard
 from dambench.store.measured import measured
+from dambench.store.metrics import metrics
 from dambench.store.runs import Store
 from dambench.tui.models.live_panes import with_end
 from dambench.tui.models.run_page import measured_lines
@@ -33,10 +34,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def measure(store: Store, of: RunConfig, evaluator: str, found: Found, **options: object) -> str:
     """Record an evaluation of what a run has made."""
-    metrics: Mapping[str, Metric] = METRICS[evaluator]
+    described: Mapping[str, Metric] = METRICS[evaluator]
     asked = msgspec.structs.replace(of, evaluator=Choice(evaluator, options))
     run = store.create(asked, CARD)
-    list(store.record(run, _said(asked, evaluator, metrics, found)))
+    list(store.record(run, _said(asked, evaluator, described, found)))
     return run
 
 
@@ -138,3 +139,12 @@ def test_a_long_label_keeps_its_end_where_there_is_little_room() -> None:
     assert with_end("Accuracy on classes of step 1", 15, ascii=False) == "Accura…f step 1"
     assert with_end("Accuracy on classes of step 1", 15, ascii=True) == "Accura.. step 1"
     assert with_end("Memory", 8, ascii=False) == "Memory  "
+
+
+def test_a_baseline_of_an_evaluator_s_figure_is_no_run_alone(store: Store) -> None:
+    measure(store, config("dm"), "robustness", {("convnet-d1-w8", 0): {"clean": 0.9}})
+    (metric,) = (one for one in metrics(store) if one.full_name == "robustness.clean")
+    board = leaderboard(store, ("method",), ("dataset", "ipc"), metric=metric)
+    commands = {one.command for one in board.baselines.missing}
+    assert commands == {"# of a run of it: dambench evaluate ID --evaluator robustness (report --sections measured)"}
+    assert all(one.words == () for one in board.baselines.missing)
