@@ -257,8 +257,10 @@ def _computed(config: dict[str, Any]) -> str:
 
 def _shared(execution: dict[str, Any]) -> list[str]:
     """How many threads share an operation, on a CPU."""
-    if not execution.get("cores") or execution.get("device") != "cpu":
+    if execution.get("device", "cpu") != "cpu":
         return []
+    if not execution.get("cores"):  # of before there was a choice: the bits of a run of today may be others
+        return ["all threads in an operation"]
     of = execution.get("network_threads", {}).items()
     made = [("the set is made", execution.get("shared_by", 0))] if execution.get("shared_by") else []
     counts = [*made, *((display(name), count) for name, count in of)]
