@@ -49,7 +49,7 @@ CODE = "M3D, copies of its code: 10,000 iterations, 128 real images per class, a
 RECIPES = (
     Recipe(
         datasets=("digits",),
-        options={"iterations": 100, "batch_real": 64, "lr_images": 0.1},
+        options={"iterations": 100, "batch_real": 64, "factor": 1, "lr_images": 0.1},
         source="ours: digits has 130 images per class and a 2-block network, and is done in seconds" + CHECKED,
     ),
     Recipe(
