@@ -47,7 +47,9 @@ class SeveralScreen(MainScreen):
         yield Lines(id="runs")
 
     def on_mount(self) -> None:
-        self.query_one("#runs", Lines).painter = self._paint
+        pane = self.query_one("#runs", Lines)
+        pane.painter, pane.can_focus = self._paint, True
+        self.set_focus(pane)
 
     def question(self) -> Question:
         return partial(self._reader.read, marked=self.console_app.marked())
