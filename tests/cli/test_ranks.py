@@ -241,3 +241,24 @@ def test_torchrun_starts_the_processes_of_a_run(tmp_path: Path) -> None:
     assert all(name.endswith(", 2 ranks") for name in names)
     wrong = subprocess.run([*torchrun, *words, "--ranks", "3"], capture_output=True, text=True, timeout=300)
     assert "torchrun has started 2 processes" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_is_gone_on_with_by_the_processes_of_torchrun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with _begin(tmp_path, *LONG) as run:
+        _under_way(tmp_path, run)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(30) == 130
+    row = _row(tmp_path / "runs.db")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "dambench"]
+    ended = subprocess.run(
+        [*torchrun, "resume", row.id, "--headless", "--json"], capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout.splitlines()[-1])
+    assert (result["run"], result["state"]) == (row.id, "finished")
+    printed(capsys, *LONG, "--again")
+    with closing(Store.open(tmp_path / "runs.db")) as store:
+        assert len({(row.state, row.set_sha256) for row in store.runs("true")}) == 1
