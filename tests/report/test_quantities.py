@@ -107,7 +107,7 @@ def test_all_quantities_of_all_cells_are_the_same_in_compare_in_the_report_and_b
     _check_everything(leaderboard(store, *AXES), *AXES)
 
 
-@pytest.mark.parametrize("axes", [AXES, (("method", "protocol"), ("ipc",))])
+@pytest.mark.parametrize("axes", [AXES, pytest.param((("method", "protocol"), ("ipc",)), marks=pytest.mark.slow)])
 def test_the_ledgers_numbers_agree_to_the_digit(tmp_path: Path, axes: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
     copy = shutil.copy(ROOT / "runs.db", tmp_path / "copy.db")
     with closing(Store.open(Path(copy))) as store:
@@ -116,7 +116,7 @@ def test_the_ledgers_numbers_agree_to_the_digit(tmp_path: Path, axes: tuple[tupl
         _check_everything(board, *axes)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_odd_tables_agree_to_the_digit(tmp_path: Path, seed: int) -> None:
     draw = np.random.default_rng(seed)
     with closing(Store.open(tmp_path / "odd.db", write=True)) as store:

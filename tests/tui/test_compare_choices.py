@@ -3,6 +3,7 @@
 import re
 import shlex
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from dambench.tui.screens.compare import CompareScreen
 from dambench.tui.screens.compare_boxes import CellTree, Intervals
 from tests import ledger
 from tests.tui.screen import SIZES, burst, console, drawn, play, said, shows, snapshot, until
+
+SLOW = partial(pytest.param, marks=pytest.mark.slow)
 
 NARROW_BARS = ["├──○─┃─○──┤", "┃○", "├○┃○┤", "├─○┃○─┤"]
 
@@ -68,7 +71,7 @@ def test_values_beside_each_other_with_heat_and_an_order(path: Path, size: tuple
     play(console(path), scene, size)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [SIZES[0], SLOW(SIZES[1])])
 def test_a_columns_intervals_are_drawn_over_each_other(path: Path, size: tuple[int, int]) -> None:
     async def scene(pilot: Pilot[None]) -> None:
         await _there(pilot)
@@ -86,7 +89,7 @@ def test_a_columns_intervals_are_drawn_over_each_other(path: Path, size: tuple[i
     play(console(path), scene, size)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [SIZES[0], SLOW(SIZES[1])])
 def test_runs_stand_in_a_tree_by_any_keys(path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     app = console(path)
     opened: list[str] = []
@@ -165,7 +168,7 @@ def test_a_filter_is_typed_refused_in_words_and_remembered(path: Path) -> None:
     play(console(path), later, (100, 30))
 
 
-@pytest.mark.parametrize("format_", ["markdown", "latex", "csv"])
+@pytest.mark.parametrize("format_", [SLOW("markdown"), "latex", SLOW("csv")])
 def test_what_is_copied_is_what_the_command_prints(
     path: Path, capsys: pytest.CaptureFixture[str], format_: str
 ) -> None:
