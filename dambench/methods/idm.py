@@ -80,6 +80,7 @@ RECIPES = (
         datasets=("digits",),
         options={
             "iterations": 100,
+            "factor": 1,
             "lr_images": 0.002,
             "batch_real": 64,
             "push_every": 10,
