@@ -44,7 +44,7 @@ def _spare(command: TyperCommand | TyperGroup, context: Any) -> None:
     A default is of its type already, and a text for a text is one. The import takes as long as a list of runs.
     """
     for param in command.get_params(context):
-        if "process_value" not in vars(param) and param.nargs == 1 and not getattr(param, "multiple", False):
+        if "process_value" not in vars(param):
             vars(param)["process_value"] = partial(_read, param, param.process_value)
 
 
@@ -54,7 +54,13 @@ def _read(param: Any, read: Callable[[Any, Any], Any], context: Any, value: Any)
     is_default = source is not None and source.name == "DEFAULT" and not param.required
     described: Any = getattr(param, "type_descriptor", None)
     kind = getattr(described, "annotation", None)
-    if kind is Path and isinstance(value, str) and _is_any_path(described.parameter_info) and os.access(value, os.R_OK):
+    if param.nargs != 1 or getattr(param, "multiple", False):
+        if not is_default or value is not None:
+            return read(context, value)
+        value = ()  # as Typer has what may be given several times, and was not
+    elif (
+        kind is Path and isinstance(value, str) and _is_any_path(described.parameter_info) and os.access(value, os.R_OK)
+    ):
         value = Path(value)
     elif not (is_default or (kind is str and isinstance(value, str))):
         return read(context, value)
