@@ -57,6 +57,8 @@ ALLOCATORS = {
 
 OFFICIAL, OURS = "official", "ours"
 
+PROCESSOR = "processor seconds"
+
 Measured = dict[str, float]
 """What one measurement found, by quantity; the quantity's name says the unit: `seconds`, `peak bytes`."""
 
@@ -256,3 +258,12 @@ class Worker:
             raise RuntimeError(f"a worker ended with code {self._process.wait()}; what it said is above")
         heard: dict[str, Any] = json.loads(line)
         return heard
+
+
+def of_processor(action: Callable[[], object], device: str) -> dict[str, float]:
+    """What an action takes, by the clock and of the processors, all threads together."""
+    began, spent = time.perf_counter(), time.process_time()
+    action()
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+    return {"seconds": time.perf_counter() - began, PROCESSOR: time.process_time() - spent}

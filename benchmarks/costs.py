@@ -5,15 +5,12 @@ trained network. So DM is there with mosaics, too. What is compared is the proce
 others who work on the machine matter less. Networks are not trained: weights do not change what an iteration takes.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
 
-import torch
-
-from benchmarks.contest import OFFICIAL, Contest, Form, Measure, Scene
+from benchmarks.contest import OFFICIAL, PROCESSOR, Contest, Form, Measure, Scene, of_processor
 from benchmarks.distil import policy
 from benchmarks.images import CIFAR10, TINY, Shape, card, real_set
 from benchmarks.official_mosaics import Condensation
@@ -22,8 +19,6 @@ from dambench.core.config import read
 from dambench.methods import atom, dance, datadam, dm, dsdm, idm, m3d, ncfm, tgdd
 from dambench.training.policy import micro_batch
 from dambench.training.problem import Problem, Seeds, Step
-
-PROCESSOR = "processor seconds"
 
 
 @dataclass(frozen=True)
@@ -86,15 +81,6 @@ def ours(method: ModuleType, more: dict[str, object], setting: Setting, device: 
     known = {option: value for option, value in asked.items() if option in method.Options.__struct_fields__}
     events: Iterator[object] = method.distill(problem, read(method.Options, known | more, "the benchmark"))
     return lambda: next(event for event in events if isinstance(event, Step))
-
-
-def of_processor(action: Callable[[], object], device: str) -> dict[str, float]:
-    """What an action takes, by the clock and of the processors, all threads together."""
-    began, spent = time.perf_counter(), time.process_time()
-    action()
-    if device != "cpu":
-        torch.cuda.synchronize(device)
-    return {"seconds": time.perf_counter() - began, PROCESSOR: time.process_time() - spent}
 
 
 def contest(scene: Scene) -> Contest:

@@ -13,8 +13,7 @@ from typing import Literal
 import msgspec
 import torch
 
-from benchmarks.contest import OFFICIAL, Contest, Form, Measure, Results, Scene, middle
-from benchmarks.costs import PROCESSOR, of_processor
+from benchmarks.contest import OFFICIAL, PROCESSOR, Contest, Form, Measure, Results, Scene, middle, of_processor
 from benchmarks.distil import ceiling
 from benchmarks.images import MNIST, TINY, Shape, card, floats, labels, normalisation
 from benchmarks.official import Training
@@ -81,8 +80,9 @@ def contest(scene: Scene) -> Contest:
     compared = "seconds" if scene.cuda else PROCESSOR
 
     def figures(results: Results) -> dict[str, float]:
-        speed = max(measured["FLOP/s"] for measured in results["convolution, fp32"])
-        found = {"ceiling fp32, GFLOP/s": speed / 1e9}
+        of = "FLOP/s" if scene.cuda else "FLOP/processor s"
+        speed = max(measured[of] for measured in results["convolution, fp32"])
+        found = {f"ceiling fp32, G{of}": speed / 1e9}
         for name, count in of_width.items():
             floor = middle(results, count, "FLOP") / speed
             found[f"{count}, floor fp32, seconds"] = floor

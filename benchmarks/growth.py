@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from benchmarks.contest import OFFICIAL, Contest, Form, Measure, Results, Scene, middle
-from benchmarks.costs import PROCESSOR, of_processor
+from benchmarks.contest import OFFICIAL, PROCESSOR, Contest, Form, Measure, Results, Scene, middle, of_processor
 from benchmarks.distil import Setting, official, ours
 from benchmarks.images import TINY, Shape
 from benchmarks.memory import ADDED, peak_bytes, used_bytes
