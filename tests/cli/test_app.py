@@ -76,7 +76,7 @@ BAD = [
     (["report", "-o", "fig.pdf"], "a report has the suffix .md"),
     (["report", "-o", "a.csv", "--format", "latex"], "a report in latex has the suffix .tex, not .csv"),
     (["show", "zzzzzz", "--preview", "set.pdf"], "a preview has the suffix .png, not .pdf"),
-    (["shot", "runs", "-o", "runs.png"], "a picture of the console has the suffix .svg, not .png"),
+    (["shot", "runs", "-o", "runs.jpg"], "a picture of the console has the suffix .svg or .png, not .jpg"),
     (["db", "backup", "runs.tar"], "a backup is one database"),
     ([*DM, "--db", "no/such/folder/runs.db"], "there is no folder"),
     (["run", "none.toml", "--headless"], "No such file"),
