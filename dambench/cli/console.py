@@ -68,16 +68,20 @@ def open_console(path: Path, run_id: str, context: typer.Context) -> None:
     for name in () if os.environ.get(SERVED) else ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
     files.home()
-    options = console_options(context)
+    options, preferred = console_options(context), preferences.read().console
     from dambench.tui.app import DambenchApp
+    from dambench.tui.terminal import pixels
 
     if path.exists():
         database.identify(path)
     with tempfile.TemporaryDirectory() if options.served else nullcontext() as own:
         if own:
             os.environ["XDG_STATE_HOME"] = own  # a visitor's choices are not the user's
-        # Every move of a mouse would cost kilobytes, and a terminal that comes back sends moves from nowhere.
-        DambenchApp(path, run_id, options).run(mouse=False)
+        if options.colour and not (options.ascii or options.served):
+            options = replace(options, pixels=pixels.ask(preferred.pixels))
+        # Unless asked for, no mouse: each of its moves costs kilobytes, and a terminal that comes back sends moves from
+        # nowhere.
+        DambenchApp(path, run_id, options).run(mouse=preferred.mouse and not options.served)
 
 
 def run_in_console(arguments: list[str], path: Path, context: typer.Context) -> int:

@@ -13,6 +13,8 @@ from msgspec import Meta
 from dambench.core import config, files
 from dambench.core.errors import BadInput
 
+PixelWish = Literal["auto", "always", "never"]
+
 Notice = Literal["toast", "bell", "osc9", "osc777"]
 
 
@@ -26,6 +28,8 @@ class ConsolePreferences(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     refresh: Annotated[float, Meta(ge=0.25, le=60)] = 1.0
     readonly: bool = False
     ascii: bool = False
+    pixels: PixelWish = "auto"
+    mouse: bool = False
     notify: tuple[Notice, ...] = ("toast", "bell")
 
 
@@ -52,6 +56,8 @@ TEMPLATE = """\
 # refresh = 1.0                    # 2.0: numbers and charts are drawn half as often, for a slow line
 # readonly = false                 # true: nothing is started, stopped or changed from the console
 # ascii = false                    # true: nothing but ASCII is drawn
+# pixels = "auto"                  # images as they are where the terminal can; "never": in half blocks
+# mouse = false                    # true: clicks and the wheel, at the price of selecting text in the terminal
 # notify = ["toast", "bell"]       # at the end of a run, also of `watch`; "osc9" or "osc777": by the terminal
 
 [keys]

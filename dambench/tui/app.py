@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+from rich.console import RenderableType
 from rich.text import Text
 from textual.app import App, SystemCommand
 from textual.binding import ActiveBinding, Binding, BindingType
@@ -51,7 +52,9 @@ from dambench.tui.terminal import shutdown
 from dambench.tui.terminal.ascii_filter import AsciiFilter, ColourFilter
 from dambench.tui.terminal.clipboard import copy
 from dambench.tui.terminal.colours import ANSI_ON_DARK, ANSI_ON_LIGHT
+from dambench.tui.terminal.pixels import KittyImages
 from dambench.tui.widgets.entry import Palette
+from dambench.tui.widgets.images import Pictures
 from dambench.tui.widgets.notices import Broken, Help, Leaving, TooSmall, too_small
 
 ON_LIGHT = {"text-success": "#1b5e20", "text-warning": "#7a4300", "footer-key-foreground": "#242f38"}
@@ -155,6 +158,13 @@ class DambenchApp(App[None]):
         self.ansi_theme_dark, self.ansi_theme_light = ANSI_ON_DARK, ANSI_ON_LIGHT
         self._first_run = run
         self._idle_said = -IDLE
+        self.pixels = self.options.pixels
+        self.kitty: KittyImages | None = None
+        if self.pixels is not None and self.pixels.kind == "kitty":
+            if self.console.color_system == "truecolor":  # the number of an image is a colour
+                self.kitty = KittyImages(self.pixels.cell, self._write)
+            else:
+                self.pixels = None
         self._undoable: list[Undo] = []
         """What was deleted from here, the last at the end."""
         self._server = os.getppid()
@@ -184,6 +194,8 @@ class DambenchApp(App[None]):
 
     def on_unmount(self) -> None:
         self.feed.stop()
+        if self.kitty is not None:
+            self.kitty.close()
 
     # What is asked, of which file, and who hears the answer.
 
@@ -429,8 +441,20 @@ class DambenchApp(App[None]):
         text = in_words(ended)
         if "toast" in kinds:
             self.say(text, "information" if all(state == "finished" for _, state in ended) else "warning")
-        if (heard := signals(kinds, text)) and self._driver is not None and not self.is_headless:
-            self._driver.write(heard)
+        if heard := signals(kinds, text):
+            self._write(heard)
+
+    def _write(self, text: str) -> None:
+        """Send the terminal what is not drawn, in its turn."""
+        if self._driver is not None and not self.is_headless:
+            self._driver.write(text)
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        super()._display(screen, renderable)
+        if self.pixels is not None and self.kitty is None and screen is self.screen and not self._batch_count:
+            for pane in screen.query(Pictures):
+                if images := pane.sixels_after(renderable):
+                    self._write(images)
 
     def refuses(self) -> bool:
         """Refuse, with a note, where nothing may be changed from here."""

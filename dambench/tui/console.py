@@ -12,6 +12,7 @@ from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.tui.feed import File
 from dambench.tui.settings import Settings
+from dambench.tui.terminal.pixels import KittyImages, PixelTerminal
 
 Undo = Callable[[], str]
 """Brings back what was deleted; returns a sentence that says so, or raises BadInput."""
@@ -40,6 +41,8 @@ class ConsoleOptions:
     """How many times as long as usual nothing is drawn anew."""
     notify: tuple[str, ...] = ("toast", "bell")
     """How the end of a run is told: of preferences.Notice."""
+    pixels: PixelTerminal | None = None
+    """How the terminal shows images as they are; None: in half blocks."""
     keys: tuple[tuple[str, str], ...] = ()
     """Names of what keys do (tui.keys), and the keys instead of the usual ones."""
 
@@ -53,6 +56,10 @@ class Console(Protocol):
     """The file under that name, as it is shown; None: there is no database."""
     options: ConsoleOptions
     settings: Settings
+    pixels: PixelTerminal | None
+    """How images are drawn as they are; None: in half blocks."""
+    kitty: KittyImages | None
+    """Those that the terminal keeps."""
 
     def ask(self) -> None:
         """Ask the database at once for whatever is in front."""

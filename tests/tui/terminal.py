@@ -40,6 +40,7 @@ class Terminal:
 
     def __init__(self, arguments: list[str], columns: int, lines: int, state: Path, **environ: str) -> None:
         self._arguments, self._size, self._state, self._environ = arguments, (columns, lines), state, environ
+        self.answers = ANSWERS
         self.line = math.inf
         """Bytes per second that get through."""
         self.sent = b""
@@ -136,7 +137,7 @@ class Terminal:
                     part = os.read(self._ours, 65536 if self.line == math.inf else 512)
                 except OSError:
                     break  # it has gone
-                for question, answer in ANSWERS.items():
+                for question, answer in self.answers.items():
                     if question in part:
                         os.write(self._ours, answer)
                 self.sent += part

@@ -422,7 +422,7 @@ def test_a_part_of_the_curves_is_looked_at_in_all_charts_at_once(path: Path) -> 
         assert screen.view.cursor is None
         await pilot.press("L", "m", "z")
         await shows(pilot, "log y", "smoothed 0.9")
-        assert "Speed, it/s" not in drawn(app)
+        await until(pilot, lambda: "Speed, it/s" not in drawn(app))
 
     play(app, scene, (120, 44))
     assert console(path, run).settings.get("charts.log", False)

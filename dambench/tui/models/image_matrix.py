@@ -10,6 +10,7 @@ from rich.text import Text
 from dambench.core.half_blocks import Pixels, half_blocks, scaled
 from dambench.core.sanitize import display
 from dambench.tui.models.live_panes import wrapped
+from dambench.tui.models.placed import Placed
 from dambench.tui.models.sheet import SIDES, Sheet
 
 NAMED = 10
@@ -37,8 +38,21 @@ def chosen(sheet: Sheet | None, at: tuple[int, int]) -> Pixels | None:
     return image
 
 
-def matrix(sheet: Sheet, at: tuple[int, int], width: int, height: int, *, colour: bool, ascii: bool) -> list[Text]:
-    """A row of images for each class; the chosen one is in brackets. Where not all fit, those around it are shown."""
+def matrix(
+    sheet: Sheet,
+    at: tuple[int, int],
+    width: int,
+    height: int,
+    *,
+    colour: bool,
+    ascii: bool,
+    placed: list[Placed] | None = None,
+) -> list[Text]:
+    """A row of images for each class; the chosen one is in brackets. Where not all fit, those around it are shown.
+
+    Args:
+        placed: gets each image with its place.
+    """
     classes, each, tall, wide = sheet.images.shape[:4]
     names = [display(sheet.classes[row], 60) if row < len(sheet.classes) else str(row) for row in range(classes)]
     named = min(NAMED, max(map(cell_len, names)))
@@ -57,6 +71,11 @@ def matrix(sheet: Sheet, at: tuple[int, int], width: int, height: int, *, colour
             half_blocks(scaled(sheet.images[row, column], high, side) & np.uint8(0xF8), colour=colour)
             for column in range(left, min(each, left + across))
         ]
+        if placed is not None:
+            placed += [
+                Placed(named + 1 + offset * (side + 1), len(lines), side, high // 2, sheet.images[row, left + offset])
+                for offset in range(len(pictures))
+            ]
         for part in range(high // 2):
             name = set_cell_size(names[row], named) if not part else " " * named
             line = Text(no_wrap=True).append(name, "bold" if row == at[0] else "")
@@ -84,8 +103,14 @@ def _window(at: int, room: int, of: int) -> int:
     return max(0, min(at - room // 2, of - room))
 
 
-def large(images: Sequence[Large], width: int, height: int, *, colour: bool) -> list[Text]:
-    """Images side by side and below each other, as large as they fit, each below its title."""
+def large(
+    images: Sequence[Large], width: int, height: int, *, colour: bool, placed: list[Placed] | None = None
+) -> list[Text]:
+    """Images side by side and below each other, as large as they fit, each below its title.
+
+    Args:
+        placed: gets each image with its place.
+    """
     shown = [one for one in images if one.image is not None]
     if not shown or width < 8 or height < 4:
         return _reasons([one for one in images if one.image is None and one.why], max(8, width))[: max(0, height)]
@@ -114,6 +139,12 @@ def large(images: Sequence[Large], width: int, height: int, *, colour: bool) -> 
             for one in some
             if one.image is not None
         ]
+        if placed is not None:
+            placed += [
+                Placed(offset * (side + 1), len(lines), side, high // 2, one.image)
+                for offset, one in enumerate(some)
+                if one.image is not None
+            ]
         for part in range(high // 2):
             line = Text(no_wrap=True)
             for picture in pictures:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from dambench.core.half_blocks import Pixels, half_blocks, in_part, scaled, tiles
 from dambench.core.sanitize import display
+from dambench.tui.models.placed import Placed
 
 SIDES = (96, 64, 48, 32, 24, 16, 12, 8, 6)
 """Pixels that an image may be wide: two to a line, one to a column."""
@@ -88,8 +89,13 @@ def layout(sheet: Sheet, width: int, height: int) -> Layout | None:
     return best
 
 
-def draw(sheet: Sheet, width: int, height: int, *, colour: bool = True) -> tuple[list[Text], str]:
+def draw(
+    sheet: Sheet, width: int, height: int, *, colour: bool = True, placed: list[Placed] | None = None
+) -> tuple[list[Text], str]:
     """A sheet on so many columns and lines.
+
+    Args:
+        placed: gets each image with its place.
 
     Returns:
         The lines, and in words what is not shown; empty: all is.
@@ -107,6 +113,9 @@ def draw(sheet: Sheet, width: int, height: int, *, colour: bool = True) -> tuple
                 left = position * (of_class + 1) + number * place.side
                 image = scaled(sheet.images[index, number], place.high, place.side)
                 strip[:, left : left + place.side] = image
+                if placed is not None:
+                    pixels = sheet.images[index, number]
+                    placed.append(Placed(left, len(lines), place.side, place.high // 2, pixels))
         # 32 shades of each colour look the same here, and a set that hardly changed is hardly sent again.
         lines += half_blocks(strip & np.uint8(0xF8), colour=colour)
         names = Text(no_wrap=True)

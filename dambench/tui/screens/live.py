@@ -349,13 +349,15 @@ class LiveScreen(ChartScreen):
             return
         omitted = pane.draw(sheet, colour=options.colour and not options.ascii)
         cells = sum(line.cell_len for line in pane.lines)
-        self._next_picture = time.monotonic() + cells / refresh_rate.PICTURE_CELLS
+        self._next_picture = (
+            time.monotonic() + cells / refresh_rate.PICTURE_CELLS + pane.sent / refresh_rate.PIXEL_BYTES
+        )
         title = "Synthetic set"
         if snapshot is not None and snapshot.picture is not None:
             number = snapshot.pictures.index(snapshot.picture) + 1
             title += f", iteration {snapshot.picture}  ({number} of {len(snapshot.pictures)})"
             if sheet is None:
-                pane.show([Text("This picture cannot be read.")])
+                pane.place([Text("This picture cannot be read.")], [])
         pane.entitle(title, omitted)
 
     def _paint_log(self) -> None:

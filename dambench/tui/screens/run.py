@@ -26,6 +26,7 @@ from dambench.tui.models.chart_view import AxisName, extent
 from dambench.tui.models.curves import axis_is_known, curves, over_it
 from dambench.tui.models.image_matrix import Large, chosen, large, matrix, scrubber
 from dambench.tui.models.live_panes import header_lines, no_loss_reason, problem_banner
+from dambench.tui.models.placed import Placed
 from dambench.tui.models.run_page import (
     RunPage,
     RunPageReader,
@@ -40,7 +41,7 @@ from dambench.tui.set_pictures import SetPictures
 from dambench.tui.terminal import refresh_rate
 from dambench.tui.terminal.ascii_filter import spelled
 from dambench.tui.widgets.chart import Chart
-from dambench.tui.widgets.images import Images
+from dambench.tui.widgets.images import Images, Pictures
 from dambench.tui.widgets.lines import Lines
 
 SECTIONS = ("Summary", "Curves", "Images", "Scores", "Config", "Log", "Files")
@@ -129,8 +130,8 @@ class RunScreen(ChartScreen):
                     yield Chart(id=name)
                 yield Images(id="images")
             with Container(id="gallery"):
-                yield Lines(id="matrix")
-                yield Lines(id="large")
+                yield Pictures(id="matrix")
+                yield Pictures(id="large")
 
     def on_mount(self) -> None:
         self.set_class(self.console_app.options.ascii, "ascii")
@@ -350,25 +351,29 @@ class RunScreen(ChartScreen):
 
     def _paint_matrix(self) -> None:
         """Images by class and index, and the chosen one large, as it was at first, is, and beside a real one."""
-        pane, beside, page = self.query_one("#matrix", Lines), self.query_one("#large", Lines), self._page
+        pane, beside, page = self.query_one("#matrix", Pictures), self.query_one("#large", Pictures), self._page
         if not pane.size.height:
             return
         options, sheet = self.console_app.options, self._sheet()
         colour = options.colour and not options.ascii
         if page is None or sheet is None:
-            pane.show([Text("No picture of its set is kept." if page else "")])
-            beside.show([])
+            pane.place([Text("No picture of its set is kept." if page else "")], [])
+            beside.place([], [])
             return
         classes, each = sheet.images.shape[:2]
         self._at = min(self._at[0], classes - 1), min(self._at[1], each - 1)
         snapshot, width = page.snapshot, pane.size.width
         rail = scrubber(snapshot.pictures, snapshot.picture, width, ascii=options.ascii)
-        shown = matrix(sheet, self._at, width, pane.size.height - 1, colour=colour, ascii=options.ascii)
-        pane.show([rail, *shown])
+        placed: list[Placed] = []
+        height = pane.size.height - 1
+        shown = matrix(sheet, self._at, width, height, colour=colour, ascii=options.ascii, placed=placed)
+        pane.place([rail, *shown], [replace(one, y=one.y + 1) for one in placed])
         pane.entitle("Mosaics, decoded" if self._decoded else "Synthetic set", _omitted(sheet))
         name = sheet.classes[self._at[0]] if self._at[0] < len(sheet.classes) else str(self._at[0])
         beside.entitle(f"{display(name, 30)}, image {self._at[1] + 1} of {each}")
-        beside.show(large(self._large(page, sheet), beside.size.width, beside.size.height, colour=colour))
+        big: list[Placed] = []
+        lines = large(self._large(page, sheet), beside.size.width, beside.size.height, colour=colour, placed=big)
+        beside.place(lines, big)
 
     def _large(self, page: RunPage, sheet: Sheet) -> list[Large]:
         """The chosen image, what it was in the first picture, and the nearest real one."""

@@ -12,6 +12,9 @@ CHARTS = 1.0
 PICTURE_CELLS = 100
 """Characters of pictures per second, each of which takes some forty bytes."""
 
+PIXEL_BYTES = 8_000
+"""Bytes of images per second, where the terminal shows them as they are."""
+
 UNSEEN = 5.0
 """The same for all, while the terminal is not in front."""
 

@@ -93,5 +93,7 @@ def _cells(line: Text) -> list[tuple[str, str]]:
             styles[index] += f";{span.style}"
     cells: list[tuple[str, str]] = []
     for character, style in zip(line.plain, styles, strict=True):
+        if not cell_len(character) and cells:  # it stands above the one before
+            cells[-1] = cells[-1][0] + character, style
         cells += [(character, style)] * cell_len(character)
     return cells
