@@ -74,9 +74,12 @@ def test_sixels_need_a_terminal_with_them_and_their_library() -> None:
     pytest.importorskip("textual_image")
     answer = "\x1b[6;18;9t\x1b[?62;4;22c"
     assert understood(answer) == PixelTerminal("sixel", (9, 18))
+    assert understood("\x1b[?62;4;22c", (9, 18)) == PixelTerminal("sixel", (9, 18))
     drawn = pixels.sixels(_placed(), (9, 18))
     assert drawn.startswith("\x1bP")
     assert drawn.endswith("\x1b\\")
+    assert all(defined[1] == defined[2] for defined in re.finditer(r"#(\d+);2;\d+;\d+;\d+#(\d+)", drawn))
+    assert len(re.findall(r"#\d+;2;\d+;\d+;\d+#", drawn)) == drawn.count(";2;") > 1
     assert '"1;1;36;36' in drawn  # four characters of nine pixels, two lines of eighteen
 
 

@@ -6,11 +6,13 @@ Sixels are drawn over half blocks that were drawn before: where something hid th
 """
 
 import base64
+import fcntl
 import importlib.util
 import io
 import os
 import re
 import select
+import struct
 import sys
 import termios
 import time
@@ -41,6 +43,8 @@ KIND = re.compile(r"\x1b\[\?([\d;]*)c")
 SIZE = re.compile(r"\x1b\[6;(\d+);(\d+)t")
 KITTY_ANSWER = "\x1b_Gi=1;OK\x1b\\"
 SIXEL = "4"
+DEFINED = re.compile(r"#(\d+);2;\d+;\d+;\d+")
+"""A colour of a sixel image and its number."""
 
 PLACEHOLDER = "\U0010eeee"
 
@@ -108,15 +112,21 @@ def ask(wish: PixelWish) -> PixelTerminal | None:
         return None
     try:
         answer = _answer(KITTY_QUESTION * kitty + SIZE_QUESTION + KIND_QUESTION)
+        size = fcntl.ioctl(sys.stderr.fileno(), termios.TIOCGWINSZ, bytes(8))
     except (OSError, termios.error):
         return None
-    return understood(answer)
+    lines, columns, wide, high = struct.unpack("HHHH", size)
+    return understood(answer, (wide // max(1, columns), high // max(1, lines)))
 
 
-def understood(answer: str) -> PixelTerminal | None:
-    """What a terminal can by its answer; None: no images."""
+def understood(answer: str, cell: tuple[int, int] = (0, 0)) -> PixelTerminal | None:
+    """What a terminal can by its answer; None: no images.
+
+    Args:
+        cell: width and height of a character in pixels, for a terminal that does not say, as xterm; 0: unknown.
+    """
     size, kind = SIZE.search(answer), KIND.search(answer)
-    cell = (int(size[2]), int(size[1])) if size else (0, 0)
+    cell = (int(size[2]), int(size[1])) if size else cell
     if KITTY_ANSWER in answer:
         return PixelTerminal("kitty", cell) if min(cell) > 0 else PixelTerminal("kitty")
     sixel = kind is not None and SIXEL in kind[1].split(";")[1:]
@@ -223,4 +233,6 @@ def sixels(placed: Placed, cell: tuple[int, int]) -> str:
     """The image as sixels. Needs textual-image, whose public modules ask the terminal when they are imported."""
     from textual_image._sixel import SixelOptions, image_to_sixels
 
-    return image_to_sixels(enlarged(placed, cell), SixelOptions(colors=COLOURS))
+    drawn = image_to_sixels(enlarged(placed, cell), SixelOptions(colors=COLOURS))
+    # A colour that is defined is then the one that is drawn with, but not for xterm: there it is to be selected, too.
+    return DEFINED.sub(r"\g<0>#\1", drawn)
