@@ -55,6 +55,7 @@ from dambench.tui.terminal.colours import ANSI_ON_DARK, ANSI_ON_LIGHT
 from dambench.tui.terminal.pixels import KittyImages
 from dambench.tui.widgets.entry import Palette
 from dambench.tui.widgets.images import Pictures
+from dambench.tui.widgets.jump import Jump, targets
 from dambench.tui.widgets.notices import Broken, Help, Leaving, TooSmall, too_small
 
 ON_LIGHT = {"text-success": "#1b5e20", "text-warning": "#7a4300", "footer-key-foreground": "#242f38"}
@@ -119,6 +120,13 @@ class DambenchApp(App[None]):
             ),
             Binding("question_mark", "help", "Help", key_display="?"),
             Binding("colon", "command_palette", "Palette", key_display=":", show=False),
+            Binding(
+                "semicolon,f6",
+                "jump",
+                "Jump",
+                show=False,
+                tooltip="A letter on every pane, field and row: it goes there",
+            ),
             Binding("n", "new", "New"),
             Binding("y", "copy", "Copy", show=False),
             Binding("u", "undo", "Undo", show=False, tooltip="Take back the last deletion"),
@@ -487,6 +495,15 @@ class DambenchApp(App[None]):
     def action_command_palette(self) -> None:
         if not isinstance(self.screen, CommandPalette):
             self.push_screen(Palette(id="--command-palette"))
+
+    def action_jump(self) -> None:
+        """Show letters; the one that is pressed goes there."""
+        if isinstance(self.screen, ModalScreen):
+            return
+        if found := targets(self.screen):
+            self.push_screen(Jump(found), lambda target: target.go() if target is not None else None)
+        else:
+            self.say("There is nothing here to jump to.")
 
     def action_help(self) -> None:
         self.push_screen(Help(self._keys()))

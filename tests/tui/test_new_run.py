@@ -30,6 +30,7 @@ from dambench.tui.models.preflight import Outlook, field_notes, gpu_lines, prefl
 from dambench.tui.screens import new_run
 from dambench.tui.screens.new_run import NewRunScreen
 from dambench.tui.widgets.form import FormRow
+from dambench.tui.widgets.jump import targets
 from tests import ledger
 from tests.tui.screen import SIZES, console, drawn, play, shows, snapshot, until
 
@@ -641,3 +642,19 @@ def test_the_command_line_answers_many_requests(
     assert first["field"] == "ipc"
     assert third["error"].startswith("TypeError")
     assert not Path(os.environ["DAMBENCH_DB"]).exists()
+
+
+def test_in_the_form_it_is_a_key_that_types_nothing(path: Path) -> None:
+    app = console(path)
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "2 runs")
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen) and app.screen.checked)
+        fields = len(app.screen.focus_chain)
+        assert len(targets(app.screen)) > min(fields, 10)
+        await pilot.press("f6", "c")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))
+        assert app.focused is app.screen.focus_chain[2]
+
+    play(app, scene, (100, 40))

@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.text import Text
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.geometry import Offset
 from textual.widgets import Static
 
 from dambench.core import files, registry
@@ -39,6 +41,7 @@ from dambench.tui.queue_actions import queue_what_is_missing
 from dambench.tui.run_actions import in_background
 from dambench.tui.terminal.ascii_filter import spelled
 from dambench.tui.terminal.clipboard import copy
+from dambench.tui.widgets.jump import Target
 from dambench.tui.widgets.lines import Lines
 from dambench.tui.widgets.notices import Notice
 from dambench.tui.widgets.pick import Ask, Pick
@@ -243,6 +246,17 @@ class ReportScreen(MainScreen):
     def action_scroll(self, lines: int) -> None:
         height = self.query_one("#preview", Lines).size.height
         self._top = max(0, self._top + (lines if abs(lines) != 16 else lines // 16 * max(1, height - 1)))
+        self._paint()
+
+    def jump_targets(self) -> Iterator[Target]:
+        """The headings of the document that are on the screen: one goes to the top."""
+        area, lines = self.query_one("#preview").content_region, self._laid_out[1]
+        for number, line in enumerate(lines[self._top : self._top + area.height]):
+            if line.plain.startswith(("#", "\\section", "\\subsection", "\\caption")):
+                yield Target(area.offset + Offset(0, number), partial(self._show_from, self._top + number))
+
+    def _show_from(self, line: int) -> None:
+        self._top = line
         self._paint()
 
     def action_across(self, columns: int) -> None:

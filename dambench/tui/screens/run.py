@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
+from textual.geometry import Offset
 
 from dambench.core.errors import BadInput
 from dambench.core.half_blocks import in_part
@@ -42,6 +44,7 @@ from dambench.tui.terminal import refresh_rate
 from dambench.tui.terminal.ascii_filter import spelled
 from dambench.tui.widgets.chart import Chart
 from dambench.tui.widgets.images import Images, Pictures
+from dambench.tui.widgets.jump import Target
 from dambench.tui.widgets.lines import Lines
 
 SECTIONS = ("Summary", "Curves", "Images", "Scores", "Config", "Log", "Files")
@@ -448,8 +451,17 @@ class RunScreen(ChartScreen):
     def on_unmount(self) -> None:
         self._pictures.close()
 
+    def jump_targets(self) -> Iterator[Target]:
+        """The sections."""
+        at = self.query_one("#tabs").content_region.offset
+        for number, section in enumerate(SECTIONS):
+            yield Target(at, partial(self._go_to, number))
+            at += Offset(len(section) + 3, 0)
+
     def action_section(self, step: int) -> None:
-        at = SECTIONS.index(self._section) + step
+        self._go_to(SECTIONS.index(self._section) + step)
+
+    def _go_to(self, at: int) -> None:
         self._section, self._front = SECTIONS[at % len(SECTIONS)], ""
         self.console_app.settings.set("run.section", self._section)
         self._arrange()

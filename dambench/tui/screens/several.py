@@ -1,12 +1,14 @@
 """Several: the runs that go on, or the marked ones, beside each other."""
 
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.geometry import Offset
 
 from dambench.core.sanitize import counted
 from dambench.tui import hints
@@ -14,6 +16,7 @@ from dambench.tui.feed import Question
 from dambench.tui.main_screen import MainScreen
 from dambench.tui.models.several import SeveralReader, SeveralRuns, beside, grid, small
 from dambench.tui.terminal import refresh_rate
+from dambench.tui.widgets.jump import Target
 from dambench.tui.widgets.lines import Lines
 
 
@@ -99,6 +102,20 @@ class SeveralScreen(MainScreen):
         below += "   frozen (space)" if self._frozen else ""
         lines = lines[: height - 1] + [Text()] * (height - 1 - len(lines))
         pane.show([*lines, Text(below, "dim")])
+
+    def jump_targets(self) -> Iterator[Target]:
+        """The runs on the screen."""
+        area, count = self.query_one("#runs").content_region, len(self._found.shown) if self._found else 0
+        columns, rows = grid(count, area.width, area.height - 1)
+        first = self._at // (columns * rows) * columns * rows
+        wide, high = area.width // columns, max(4, (area.height - 1) // rows)
+        for number in range(min(count - first, columns * rows)):
+            at = area.offset + Offset(number % columns * wide, number // columns * high)
+            yield Target(at, partial(self._go_to, first + number))
+
+    def _go_to(self, at: int) -> None:
+        self._at = at
+        self._paint()
 
     def action_step(self, by: int) -> None:
         count = len(self._found.shown) if self._found else 0

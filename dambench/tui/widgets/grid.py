@@ -1,6 +1,7 @@
 """Grid: a table of cells, one of which the keys are on. The names of the rows stay where they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
@@ -9,7 +10,7 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.color import Color
 from textual.events import Resize
-from textual.geometry import Region, Size
+from textual.geometry import Offset, Region, Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.strip import Strip
@@ -19,6 +20,7 @@ from dambench.tui import keys
 from dambench.tui.models.comparison import Contents
 from dambench.tui.resilient import Resilient
 from dambench.tui.terminal.ascii_filter import plain, spelled
+from dambench.tui.widgets.jump import Target
 
 GAP = 1
 SIGNS = 3
@@ -87,6 +89,15 @@ class Grid(Resilient, Widget, can_focus=True):
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         return self.full_height()
+
+    def jump_targets(self) -> Iterator[Target]:
+        """The rows on the screen."""
+        for row in range(self._top, len(self.contents.names)):
+            at = self.content_region.offset + Offset(0, self._head_lines() + row - self._top)
+            yield Target(at, partial(self._go_to, row))
+
+    def _go_to(self, row: int) -> None:
+        self.action_go(row - self.row, 0)
 
     def action_go(self, down: int, right: int) -> None:
         row = min(max(0, self.row + down), max(0, len(self.contents.names) - 1))

@@ -1,16 +1,18 @@
 """A list with a line per row and a cursor, of which only those lines are sent that can be seen and have changed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.geometry import Region
+from textual.geometry import Offset, Region
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
 from dambench.tui import keys
 from dambench.tui.resilient import Resilient
+from dambench.tui.widgets.jump import Target
 
 
 class RowList(Resilient, Widget, can_focus=True):
@@ -74,6 +76,11 @@ class RowList(Resilient, Widget, can_focus=True):
             self.at = at
             self.redraw()
             self.post_message(self.highlighted())
+
+    def jump_targets(self) -> Iterator[Target]:
+        """The rows on the screen."""
+        for row in range(self._top, min(self.count, self._top + self._lines)):
+            yield Target(self.content_region.offset + Offset(0, 1 + row - self._top), partial(self._go, row))
 
     @property
     def _lines(self) -> int:
