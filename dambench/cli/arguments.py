@@ -58,13 +58,15 @@ def _read(param: Any, read: Callable[[Any, Any], Any], context: Any, value: Any)
         if not is_default or value is not None:
             return read(context, value)
         value = ()  # as Typer has what may be given several times, and was not
-    elif (
-        kind is Path and isinstance(value, str) and _is_any_path(described.parameter_info) and os.access(value, os.R_OK)
-    ):
+    elif kind is Path and isinstance(value, str) and _is_any_path(described.parameter_info) and _can_be_read(value):
         value = Path(value)
     elif not (is_default or (kind is str and isinstance(value, str))):
         return read(context, value)
     return value if param.callback is None else param.callback(context, param, value)
+
+
+def _can_be_read(path: str) -> bool:
+    return "\0" not in path and os.access(path, os.R_OK)
 
 
 def _is_any_path(asked: Any) -> bool:

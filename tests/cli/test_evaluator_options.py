@@ -32,7 +32,10 @@ def test_what_is_measured_by_other_options_is_in_a_table_of_its_own_and_missing_
     parts = {part.split("\n")[0]: part for part in capsys.readouterr().out.split("## ") if part.startswith("Time")}
     (given,) = [part for title, part in parts.items() if title.endswith(r", reach \[50, 60\], steps 3")]
     assert "whole |" not in given
-    assert f"evaluate {second} --evaluator time --set 'evaluator.reach=[50, 60]' --set evaluator.steps=3" in given
+    assert (
+        f"evaluate {second} --evaluator time --eval-repeats 1 --set 'evaluator.reach=[50, 60]' --set evaluator.steps=3"
+        in given
+    )
     (usual,) = [part for part in parts.values() if part != given]
     assert "dm |" not in usual
     for metric in ("time.train_seconds", "time.whole_seconds"):  # the whole set has no whole_seconds

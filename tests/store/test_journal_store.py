@@ -504,7 +504,7 @@ def test_of_two_that_replace_a_note_at_once_one_is_told_of_the_other(
     other.close()
 
 
-def test_a_sign_of_life_reaches_other_hosts(host: Host, path: Path) -> None:
+def test_a_sign_of_life_reaches_other_hosts(host: Host, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = host("a"), host("b")
     run = a.create(config(), CARD, process=_process("elsewhere"))
     _half(run, a)
@@ -512,6 +512,7 @@ def test_a_sign_of_life_reaches_other_hosts(host: Host, path: Path) -> None:
     b.refresh()
     row = b.run(run)
     assert processes.state(row) == "running"
+    monkeypatch.setattr(processes, "_heard", {})  # as another process, which looks at it for the first time
     assert processes.state(msgspec.structs.replace(row, beat_at="2026-01-01T00:00:00.000+00:00")) == "lost"
     os.utime(file, (2e9, 2e9))
     b.refresh()

@@ -34,7 +34,7 @@ class Sure(Resilient, ModalScreen[bool]):
             yield Static(Text(f"{self._text}\n\ny or enter: {self._yes}.\nesc: no."))
 
 
-class _Choices(OptionList):
+class _Choices(Resilient, OptionList):
     """A list whose key to take what is chosen waits for the keys before it, however fast they are typed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "screen.take", "Take these")]
