@@ -548,6 +548,8 @@ class DambenchApp(App[None]):
             return False
         if self.options.served and action in NOT_SERVED:
             return False
+        if isinstance(self.screen, MainScreen) and action in self.screen.idle_actions():
+            return False
         return not (self.options.readonly and action.partition("(")[0] in CHANGING)
 
     def _doing(self, active: ActiveBinding) -> Callable[[], Any]:

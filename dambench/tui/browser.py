@@ -5,8 +5,10 @@ names that only this machine has, and a page that asks nothing of any other.
 """
 
 import hmac
+import logging
 import secrets
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,11 +16,34 @@ from pathlib import Path
 from aiohttp import web
 from textual_serve.server import Server
 
+from dambench.core.sanitize import display
+
 HOST = "127.0.0.1"
 LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 """What this machine is called in an address: another name that leads here is somebody's trick."""
 
+LOGGERS = ("aiohttp", "textual-serve")
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Faults(logging.Handler):
+    """What the libraries say of a request or a message that nothing can be made of: a line for each kind, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        kind = type(error).__name__ if error is not None else record.getMessage()
+        if kind not in self._said:
+            self._said.add(kind)
+            print(
+                f"dambench: what a browser sent was of no use, and its page was closed ({display(kind, 100)}). "
+                "The others go on; this is said once.",
+                file=sys.stderr,
+            )
 
 
 class BrowserServer:
@@ -48,6 +73,10 @@ class BrowserServer:
 
     def run(self) -> None:
         """Serve until Ctrl+C or SIGTERM."""
+        faults = Faults()
+        for name in LOGGERS:
+            logger = logging.getLogger(name)
+            logger.propagate, logger.handlers = False, [faults]
         web.run_app(self._application(), sock=self._socket, print=lambda *_: None, access_log=None)
 
     async def _application(self) -> web.Application:

@@ -102,6 +102,10 @@ class MainScreen(Resilient, Screen[None]):
         self.fault = ""
         self.ask()
 
+    def idle_actions(self) -> set[str]:
+        """Actions that would only say that there is nothing to do, as things stand."""
+        return set()
+
     def changed(self) -> None:
         """Something was done to a run from here: what was read before does not hold."""
 

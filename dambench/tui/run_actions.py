@@ -290,6 +290,15 @@ class RunActionsScreen(MainScreen):
         """The whole row of that run, as it stands now; None: there is none, and that was said."""
         raise NotImplementedError
 
+    def front_state(self) -> str:
+        """The state of that run; empty: there is none."""
+        raise NotImplementedError
+
+    def idle_actions(self) -> set[str]:
+        state = self.front_state()
+        alive = state in processes.ALIVE
+        return ({"resume"} if alive or state in ("", "finished") else set()) | (set() if alive else {"stop", "kill"})
+
     def action_stop(self) -> None:
         self._with_row(ask_to_stop)
 

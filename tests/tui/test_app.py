@@ -1,6 +1,7 @@
 """What all places have: help, the palette, colours."""
 
 from contextlib import closing
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from dambench.store.runs import Store
 from dambench.tui.app import ON_LIGHT, DambenchApp
 from dambench.tui.feed import QueryResult
 from dambench.tui.models.chart import COLOURS
+from dambench.tui.run_actions import RunActionsScreen
 from dambench.tui.terminal.colours import ANSI_ON_DARK, ANSI_ON_LIGHT
 from dambench.tui.widgets.form import TextField
 from dambench.tui.widgets.runs_table import RunsTable
@@ -182,9 +184,23 @@ def test_the_palette_has_only_what_applies(path: Path) -> None:
     def titles(app: DambenchApp) -> set[str]:
         return {command.title for command in app.get_system_commands(app.screen)}
 
+    def known(app: DambenchApp, place: str) -> bool:
+        screen = app.get_screen(place)
+        return app.screen is screen and isinstance(screen, RunActionsScreen) and screen.front_state() != ""
+
     async def own(pilot: Pilot[None]) -> None:
         app = cast(DambenchApp, pilot.app)
-        assert {"Stop", "Go to Report", "Theme"} <= titles(app)
+        await shows(pilot, "done")
+        assert {"Mark", "Go to Report", "Theme"} <= titles(app)
+        # Nothing of a run that has ended is to be stopped, or resumed.
+        idle = {"Stop", "Kill it: it goes back to its last checkpoint", "Resume it from its last checkpoint"}
+        for place in ("runs", "run", "live"):
+            app.go(place) if place != "run" else await pilot.press("enter")
+            await until(pilot, partial(known, app, place))
+            assert not idle & titles(app)
+        app.go("runs")
+        await pilot.press("space")
+        await until(pilot, lambda: idle <= titles(app))
         assert "Take back the last deletion" not in titles(app)
         app.deleted(str)
         assert "Take back the last deletion" in titles(app)

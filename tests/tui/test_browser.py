@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -104,12 +105,14 @@ class Served:
 def served(tmp_path: Path, python: Path) -> Iterator[Served]:
     """A server with one place."""
     path = filled(tmp_path / "served.db")
-    process = subprocess.Popen(
-        [python, "-m", "dambench", "serve", "--port", "0", "--visitors", "1", "--db", path],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"XDG_STATE_HOME": str(tmp_path / "state")},
-    )
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            [python, "-m", "dambench", "serve", "--port", "0", "--visitors", "1", "--db", path],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=os.environ | {"XDG_STATE_HOME": str(tmp_path / "state")},
+        )
     assert process.stdout is not None
     try:
         yield Served(process, process.stdout.readline().strip(), path)
@@ -220,3 +223,40 @@ def test_who_comes_when_all_places_are_taken_waits_and_consoles_end_with_their_s
     finally:
         client.kill()
         client.communicate()
+
+
+@pytest.mark.slow
+def test_what_is_no_message_closes_its_page_in_one_line_and_no_other(
+    served: Served, python: Path, tmp_path: Path
+) -> None:
+    script = (
+        "import aiohttp, asyncio, sys\n"
+        "async def go():\n"
+        "    async with aiohttp.ClientSession(headers={'Cookie': sys.argv[2]}) as session:\n"
+        "        for text in ['none', '{}', '[]', '[\"resize\", 3]', '[\"stdin\", 3]', '[\"stdin\"]']:\n"
+        "            page = None\n"
+        "            while page is None:  # the console of the page before may still be ending\n"
+        "                try:\n"
+        "                    page = await session.ws_connect(sys.argv[1])\n"
+        "                except aiohttp.WSServerHandshakeError:\n"
+        "                    await asyncio.sleep(0.2)\n"
+        "            await page.receive()\n"
+        "            await page.send_str(text)\n"
+        "            async for message in page: pass\n"
+        "            print('closed', flush=True)\n"
+        "asyncio.run(go())\n"
+    )
+    place = served.address.replace("http://", "ws://").partition("?")[0] + "ws"
+    went = subprocess.run(
+        [python, "-c", script, place, served.cookie], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (went.stdout, went.returncode) == ("closed\n" * 6, 0), went.stderr
+    broken = [b"none", b"GET / HTTP/9", b"\x16\x03\x01\x00", b"GET /\xff HTTP/1.1\r\nA b"]
+    for words in broken:
+        with socket.create_connection(("127.0.0.1", urlsplit(served.address).port or 0), 20) as line:
+            line.sendall(words + b"\r\n\r\n")
+            assert b" 400 " in line.recv(100)
+    assert served.ask("/", Cookie=served.cookie).status == 200
+    said = [line for line in (tmp_path / "errors").read_text().splitlines() if "of no use" in line]
+    assert len(said) == len(set(said)) > 1
+    assert "Traceback" not in (tmp_path / "errors").read_text()

@@ -447,6 +447,9 @@ class LiveScreen(ChartScreen):
         except (OSError, SuspendNotSupported) as error:
             self.console_app.say(f"{' '.join(pager)} cannot be opened: {error}", "warning")
 
+    def front_state(self) -> str:
+        return "" if self._snapshot is None else self._snapshot.state
+
     def selected_run(self) -> RunRow | None:
         """The whole row of the run that is shown."""
         if not self._reader.run:

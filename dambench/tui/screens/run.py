@@ -555,6 +555,9 @@ class RunScreen(ChartScreen):
         else:
             self.console_app.go("runs")
 
+    def front_state(self) -> str:
+        return "" if self._snapshot is None else self._snapshot.state
+
     def selected_run(self) -> RunRow | None:
         """The whole row of the run that is shown."""
         run = self._reader.reader.run

@@ -465,6 +465,13 @@ class RunsScreen(run_actions.RunActionsScreen):
             raise BadInput(f"{len(uids) - len(rows)} of the runs that are meant are not in the database any more.")
         return rows
 
+    def front_state(self) -> str:
+        return "" if self.table.row is None else self.table.row.stands
+
+    def idle_actions(self) -> set[str]:
+        """None while runs are marked: which of them go on is asked when it is done."""
+        return set() if self.table.marks else super().idle_actions()
+
     def selected_run(self) -> RunRow | None:
         """The whole row under the cursor, whatever is marked."""
         rows = self._rows(marked=False)
