@@ -402,6 +402,17 @@ class Queue:
             lambda one: {"state": "dropped", "reason": reason, "ended_at": records.now()},
         )
 
+    def take_back(self, dropped: Sequence[Queued]) -> list[Queued]:
+        """Let runs that were dropped stand as they did before. Returns those that changed.
+
+        Args:
+            dropped: as they stood then, waiting or paused.
+        """
+        was: dict[str, Values] = {
+            one.uid: {"state": one.state, "reason": one.reason, "ended_at": ""} for one in dropped
+        }
+        return self._change(list(was), ("dropped",), lambda one: was[one.uid])
+
     def retry(self, uids: Sequence[str], reason: str = "", anew: Collection[str] = ()) -> list[Queued]:
         """Let runs that failed or were dropped wait again. Returns those that changed.
 

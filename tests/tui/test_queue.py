@@ -130,6 +130,7 @@ def test_keys_pause_move_retry_and_drop(path: Path) -> None:
         await shows(pilot, "in ~")
         await pilot.press("K")
         await until(pilot, lambda: _order(path) == before)
+        await shows(pilot, "▌  4 wait  qd")  # what is marked is what is seen
         await pilot.press("space", "space", "p")
         await until(pilot, lambda: [_all(path)[name].state for name in before[:2]] == ["paused", "paused"])
         await pilot.press("D")

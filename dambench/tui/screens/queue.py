@@ -274,10 +274,10 @@ class QueueScreen(MainScreen):
         running = any(one.state == "taken" for one in meant)
 
         def drop(queue: Queue, uids: Sequence[str]) -> Sequence[Queued]:
+            was = {one.uid: one for one in queue.with_uids(uids)}  # not as the screen knew it: it may be behind
             dropped = queue.drop(uids)
             # What had begun, or had failed, stands otherwise afterwards: `dambench queue retry` is for that.
-            pending = {one.uid: one for one in meant if one.state in ("waiting", "paused")}
-            if back := [pending[one.uid] for one in dropped if one.uid in pending]:
+            if back := [was[one.uid] for one in dropped if was[one.uid].state in ("waiting", "paused")]:
                 self.console_app.deleted(lambda: self._bring_back(back))
             return dropped
 
@@ -297,11 +297,7 @@ class QueueScreen(MainScreen):
         """
         with self.console_app.database(write=True) as store:
             store.refresh()
-            queue = Queue(store)
-            now = queue.with_uids([one.uid for one in dropped])
-            back = queue.retry([one.uid for one in now if one.state == "dropped"])
-            paused = {one.uid for one in dropped if one.state == "paused"}
-            queue.pause([one.uid for one in back if one.uid in paused])
+            back = Queue(store).take_back(dropped)
         if not back:
             raise BadInput("Nothing was brought back: it is not dropped any more.")
         return f"In the queue again: {counted(len(back), 'run')}."
