@@ -127,7 +127,7 @@ def side_by_side(
         on_warning: told when less is done at once than could be, for want of memory.
 
     Raises:
-        NotEnoughMemory: a process was killed, though it was alone. Whatever a piece of work raises is raised here.
+        RuntimeError: a process ended, though it was alone; `NotEnoughMemory`: it was killed. And what the work raises.
     """
     least = sorted(work.threads for work in works)[:2]
     if len(works) < 2 or sum(least) > cores or most == 1 or not possible():
@@ -140,13 +140,21 @@ def side_by_side(
     with selectors.DefaultSelector() as selector:
         try:
             while left or any(child.place >= 0 for child in ours.values()):
-                while left and (child := _free(ours, works, left[0], cores, most)):
-                    if child.pipe not in ours:
-                        ours[child.pipe] = _children[child.pid] = child
-                        selector.register(child.pipe, selectors.EVENT_READ)
-                    child.place = left.pop(0)
-                    with suppress(BrokenPipeError):  # it was ended: that is heard below
-                        os.write(child.orders, struct.pack("<Q", child.place))
+                try:
+                    while left and (child := _free(ours, works, left[0], cores, most)):
+                        if child.pipe not in ours:
+                            ours[child.pipe] = _children[child.pid] = child
+                            selector.register(child.pipe, selectors.EVENT_READ)
+                        child.place = left.pop(0)
+                        with suppress(BrokenPipeError):  # it was ended: that is heard below
+                            os.write(child.orders, struct.pack("<Q", child.place))
+                except OSError as error:
+                    most = sum(one.place >= 0 for one in ours.values())
+                    on_warning(f"The system gives no further process ({error.strerror}): {most or 1} at once.")
+                    if not most:
+                        while left:
+                            yield from _here(place := left.pop(0), works[place])
+                        return
                 ready = selector.select(MOMENT)
                 if not ready:
                     yield Waited()
@@ -170,15 +178,11 @@ def side_by_side(
                     if child.place < 0:
                         continue
                     if together < 2:
-                        raise NotEnoughMemory(
-                            f"The process of a network was ended (exit code {over}), as the system does where memory "
-                            "runs out."
-                        )
+                        raise _ended(f"The process of a network was ended {_why(over)}.", over)
                     most = together - 1
                     left.insert(0, child.place)
                     on_warning(
-                        f"One of {together} networks side by side was ended (exit code {over}), as the system does "
-                        f"where memory runs out: {most} at once from now on."
+                        f"One of {together} networks side by side was ended {_why(over)}: {most} at once from now on."
                     )
         finally:
             for child in ours.values():
@@ -210,10 +214,26 @@ def _here(place: int, work: Work[P, R]) -> Generator[Advanced[P] | Completed[R],
         yield Advanced(place, moved)
 
 
+def _why(over: int) -> str:
+    if over == -signal.SIGKILL:
+        return f"(exit code {over}), as the system does where memory runs out"
+    with suppress(ValueError):
+        return f"by {signal.Signals(-over).name}"
+    return f"(exit code {over})"
+
+
+def _ended(message: str, over: int) -> Exception:
+    return NotEnoughMemory(message) if over == -signal.SIGKILL else RuntimeError(message)
+
+
 def _forget(child: _Forked) -> None:
-    os.close(child.pipe)
-    os.close(child.orders)
+    _close(child.pipe, child.orders)
     _children.pop(child.pid, None)
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _wait(pid: int) -> int:
@@ -242,7 +262,12 @@ def _listen(child: _Forked) -> tuple[int | None, list[tuple[str, Any]]]:
 
 
 def _begun(works: Sequence[Work[Any, Any]]) -> _Forked:
-    (listen, speak), (obey, order) = os.pipe(), os.pipe()
+    listen, speak = os.pipe()
+    try:
+        obey, order = os.pipe()
+    except OSError:
+        _close(listen, speak)
+        raise
     parent = os.getpid()
     # Until it has its own answers to signals it must not have ours.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
@@ -253,10 +278,12 @@ def _begun(works: Sequence[Work[Any, Any]]) -> _Forked:
             pid = os.fork()
         if not pid:
             _live(works, speak, obey, parent, before)
+    except OSError:  # no process, or no memory for one
+        _close(listen, order)
+        raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    os.close(speak)
-    os.close(obey)
+        _close(speak, obey)
     return _Forked(pid, listen, order)
 
 
@@ -268,7 +295,7 @@ def _live(works: Sequence[Work[Any, Any]], speak: int, obey: int, parent: int, m
             work = works[struct.unpack("<Q", order)[0]]
             if work.threads > 1:
                 # OpenMP's threads belong to the thread that began them, and ours are not here: another begins its own.
-                acting = threading.Thread(target=_act, args=(work, speak))
+                acting = threading.Thread(target=_act_or_end, args=(work, speak))
                 acting.start()
                 acting.join()
             else:
@@ -291,6 +318,13 @@ def _leave_home(own: tuple[int, int], parent: int, mask: set[Any]) -> None:
         os.closerange(first + 1, last)
     _children.clear()
     gc.freeze()  # looking through what is shared would copy it
+
+
+def _act_or_end(work: Work[Any, Any], speak: int) -> None:
+    try:
+        _act(work, speak)
+    except BaseException:  # not even that could be said: a process that waits on would be waited for
+        os._exit(1)
 
 
 def _act(work: Work[Any, Any], speak: int) -> None:

@@ -1,5 +1,6 @@
 """Work in forked processes: what each comes to, and how they end."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -134,6 +135,62 @@ def test_what_is_ended_though_it_is_alone_ends_the_run() -> None:
 
     with pytest.raises(NotEnoughMemory, match="memory runs out"):
         list(side_by_side([Work(doomed), Work(doomed)], 2))
+
+
+def test_what_ends_in_another_way_is_not_said_to_lack_memory() -> None:
+    def doomed() -> Generator[int, None, int]:
+        yield 0
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return 0
+
+    said: list[str] = []
+    with pytest.raises(RuntimeError, match=r"^The process of a network was ended by SIGSEGV\.$"):
+        list(side_by_side([Work(doomed), Work(doomed)], 2, on_warning=said.append))
+    assert all("by SIGSEGV: 1 at once" in text for text in said)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_process_that_can_say_nothing_ends(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mute(*words: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(crew, "_say", mute)
+    with pytest.raises(RuntimeError, match=r"\(exit code 1\)\.$"):
+        list(side_by_side(_works(2, threads=threads), 4))
+    assert not crew.pids()
+
+
+@pytest.mark.parametrize("forks", [0, 1])
+def test_where_the_system_gives_no_process_less_is_done_at_once(forks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, fork = [*range(forks)], os.fork
+
+    def scarce() -> int:
+        if not left:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        left.pop()
+        return fork()
+
+    monkeypatch.setattr(os, "fork", scarce)
+    before, said = len(os.listdir("/proc/self/fd")), list[str]()
+    results = _results(list(side_by_side(_works(4), 3, on_warning=said.append)))
+    assert [results[place][0] for place in range(4)] == [0, 1, 2, 3]
+    assert ({process for _, process in results.values()} == {os.getpid()}) == (not forks)
+    assert said == ["The system gives no further process (Resource temporarily unavailable): 1 at once."]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_where_no_descriptor_is_left_it_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, pipe, left = len(os.listdir("/proc/self/fd")), os.pipe, [0]
+
+    def scarce() -> tuple[int, int]:
+        if not left:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        left.pop()
+        return pipe()
+
+    monkeypatch.setattr(os, "pipe", scarce)
+    assert len(_results(list(side_by_side(_works(3), 3)))) == 3
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_process_has_no_descriptors_but_its_own(tmp_path: Path) -> None:
