@@ -208,3 +208,31 @@ def test_the_suite_of_own_images_leaves_out_what_they_are_too_few_for(
     assert run_cli(["suite", "mine", "--data", "flat", "--set", "dataset.split=0.2", "--queue"]) == 0
     assert run_cli(["suite", "digits", "--set", "dataset.split=0.2", "--dry-run"]) == 2
     assert "digits has its own data" in capsys.readouterr().err
+
+
+def test_evaluations_of_a_sweep_fit_its_budget_and_the_same_command_takes_the_rest(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dambench.cli.estimates.measure", lambda requests, patience: [])
+    grid = GRID.replace(', {name = "dm", iterations = 2, batch_real = 8}', "")
+    Path("tiny.toml").write_text(grid.replace("to = 1", "to = 0"))
+    assert run_cli(["sweep", "tiny.toml"]) == 0
+    Path("tiny.toml").write_text('evaluators = [{name = "continual", steps = 2, orders = 1}]' + grid)
+
+    def made() -> tuple[list[str], str]:
+        begun.clear()
+        capsys.readouterr()
+        assert run_cli(["sweep", "tiny.toml", "--budget", "1h"]) == 0
+        return [words[0] for words in begun], capsys.readouterr().err
+
+    commands, said = made()
+    assert commands == ["run"]
+    assert "Left out: 2 evaluations that do not fit after the runs, or have no estimate." in said
+    monkeypatch.setattr("dambench.cli.measuring._past_seconds", lambda store, job: 2000.0)
+    commands, said = made()  # 4000 seconds are more than an hour
+    assert commands == ["evaluate"]
+    assert "Left out: 1 evaluation that" in said
+    commands, said = made()
+    assert commands == ["evaluate"]
+    assert "Left out" not in said
+    assert made()[0] == []
