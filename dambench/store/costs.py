@@ -1,7 +1,7 @@
 """What runs took: seconds and memory of each method, median over its runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
 
@@ -53,10 +53,12 @@ class CostKey(NamedTuple):
     network: str
     protocol: str
     device: str
+    in_each_operation: bool
+    """All of several threads shared each operation: it is from before their number was chosen by what they compute."""
 
 
 def costs(entries: Sequence[EvaluatedRun], found: Mapping[int, FinalScores], metric: MetricRow) -> list[MethodCost]:
-    """One for each method, dataset, IPC, trained network, protocol and device.
+    """One for each method, dataset, IPC, trained network, protocol, device, and how its threads were used.
 
     Args:
         entries: runs by trained networks, the newest first.
@@ -74,10 +76,16 @@ def costs(entries: Sequence[EvaluatedRun], found: Mapping[int, FinalScores], met
         if (device := devices.get(computed_on)) is None:
             threads = "" if row.device != "cpu" else f", {counted(row.threads, 'thread')}"
             device = devices[computed_on] = f"{row.device_name}{threads}"
-        key = CostKey(mates.label, mates.dataset, run.ipc, mates.network, run.protocol, device)
+        old = row.device == "cpu" and row.threads > 1 and not mates.config.get("where", {}).get("cores")
+        key = CostKey(mates.label, mates.dataset, run.ipc, mates.network, run.protocol, device, old)
         groups.setdefault(key, []).append((row, trained, of_run.trained))
     axes = ("method", "dataset", "ipc", "network", "protocol")
-    return [_cost(key, groups[key]) for key in sorted(groups, key=lambda key: (order(axes, key[:5]), key[5]))]
+    keys = sorted(groups, key=lambda key: (order(axes, key[:5]), key[5:]))
+    made = [_cost(key, groups[key]) for key in keys]
+    if len({key.in_each_operation for key in keys}) < 2:
+        return made
+    said = [" in each operation" if key.in_each_operation else "" for key in keys]
+    return [replace(one, device=one.device + words) for one, words in zip(made, said, strict=True)]
 
 
 def _cost(key: CostKey, group: Sequence[tuple[Computed, Trained, int]]) -> MethodCost:

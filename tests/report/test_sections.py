@@ -334,3 +334,21 @@ def test_show_says_what_one_test_image_is_worth_where_that_is_much(
     store.db.conn.execute("update datasets set test_images = 10000")
     assert run_cli(["show", run]) == 0
     assert "test images" not in capsys.readouterr().out
+
+
+def test_seconds_of_threads_that_were_used_in_another_way_are_not_put_together(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def devices() -> list[str]:
+        records = json.loads(_report(capsys, "--format", "json"))["costs"]
+        return [record["device"] for record in records if record["method"] == "dsa"]
+
+    before = config("dsa")
+    add(store, before, LOW)
+    (alone,) = devices()
+    assert alone.endswith(", 2 threads")
+    where = msgspec.structs.replace(before.execution, cores=2, shared_by=1)
+    add(store, msgspec.structs.replace(before, execution=where), HIGH)
+    assert devices() == [alone, f"{alone} in each operation"]
+    records = json.loads(_report(capsys, "--format", "json"))["costs"]
+    assert all(record["device"] == f"{alone} in each operation" for record in records if record["method"] != "dsa")
