@@ -9,14 +9,17 @@ from PIL import Image
 from rich.cells import cell_len
 from textual._compositor import ChopsUpdate
 from textual.geometry import Region
+from textual.pilot import Pilot
 
 from dambench.core import preferences
 from dambench.core.half_blocks import Pixels
 from dambench.tui.models.placed import Placed
-from dambench.tui.terminal import pixels
+from dambench.tui.terminal import pixels, refresh_rate
 from dambench.tui.terminal.pixels import NUMBERS, PLACEHOLDER, KittyImages, PixelTerminal, may_ask, understood
-from dambench.tui.widgets.images import _touches
+from dambench.tui.widgets.images import _index, _touches
+from tests.tui.screen import console, drawn, play, shows, until
 from tests.tui.terminal import ANSWERS, Terminal
+from tests.tui.test_bytes import LIVE, _measured, _speaking
 from tests.tui.test_run import _enter
 
 SIZE = {b"\x1b[16t": b"\x1b[6;20;10t"}
@@ -115,6 +118,14 @@ def _colour(style: object) -> tuple[int, int, int]:
     return triplet.red, triplet.green, triplet.blue
 
 
+@pytest.mark.parametrize(
+    ("text", "column", "index"),
+    [("abc", 2, 2), ("猫 x", 3, 2), (PLACEHOLDER + NUMBERS[0] + NUMBERS[1] + "x", 1, 3), ("ab", 2, 2), ("", 0, 0)],
+)
+def test_a_column_is_found_behind_signs_of_two_columns_and_of_none(text: str, column: int, index: int) -> None:
+    assert _index(text, column) == index
+
+
 def test_of_very_many_images_the_ones_shown_longest_ago_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixels, "KEPT", 2)
     sent: list[str] = []
@@ -138,6 +149,37 @@ def _opened(path: Path, state: Path, answers: dict[bytes, bytes], **environ: str
     return terminal
 
 
+def test_a_pane_has_placeholders_where_half_blocks_would_be(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    _enter(path, "a1b2", 1, 1.0, pictured=True)
+    app, plain, sent = console(path), console(path), list[str]()
+    app.pixels, app.kitty = PixelTerminal("kitty"), KittyImages((10, 20), sent.append)
+    screens: list[list[str]] = []
+
+    async def scene(pilot: Pilot[None]) -> None:
+        await shows(pilot, "a1b2")
+        await pilot.press("enter", "tab", "tab")
+        await shows(pilot, "[Images]", "iteration 100")
+        await until(pilot, lambda: PLACEHOLDER in drawn(pilot.app) or "▀" in drawn(pilot.app))
+        strips = pilot.app.screen._compositor.render_strips()
+        screens.append(["".join(segment.text for segment in strip) for strip in strips])
+        before = len(sent)
+        await pilot.press("shift+tab", "tab")  # away and back: nothing is sent again
+        await shows(pilot, "[Images]", "iteration 100")
+        assert len(sent) == before
+
+    play(app, scene, (100, 40))
+    app.settings.set("run.section", "Summary")
+    play(plain, scene, (100, 40))
+    marks = re.compile("[" + "".join(NUMBERS) + "]")
+    pixelled, blocks = ([marks.sub("", line).replace(PLACEHOLDER, "▀") for line in screen] for screen in screens)
+    assert "▀" not in "".join(screens[0])
+    assert pixelled == blocks
+    assert sum(PLACEHOLDER in line for line in screens[0]) > 10
+    assert any("a=d" in message for message in sent)
+
+
+@pytest.mark.slow
 def test_kitty_is_sent_each_image_once_and_nothing_is_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     _enter(path, "a1b2", 1, 1.0, pictured=True)
@@ -207,3 +249,60 @@ def test_a_terminal_that_has_no_pixels_gets_none(tmp_path: Path) -> None:
         terminal.wait("▀▀")
         assert not SENT.search(terminal.sent)
         assert b"\x1bP" not in terminal.sent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wish", "arguments", "environ"),
+    [
+        ("never", [], {}),
+        ("auto", ["--ascii"], {}),
+        ("auto", [], {"NO_COLOR": "1"}),
+        ("auto", [], {"TMUX": "/tmp/x,1,0"}),
+    ],
+    ids=["never", "ascii", "no colour", "tmux"],
+)
+def test_who_wants_none_or_has_something_between_is_not_asked(
+    tmp_path: Path, wish: str, arguments: list[str], environ: dict[str, str]
+) -> None:
+    path = tmp_path / "runs.db"
+    _enter(path, "a1b2", 1, 1.0, pictured=True)
+    folder = tmp_path / "dambench"
+    folder.mkdir()
+    (folder / "config.toml").write_text(f'[console]\npixels = "{wish}"\n')
+    environ = {"TERM": "xterm-kitty", "XDG_CONFIG_HOME": str(tmp_path)} | environ
+    with Terminal([*arguments, "--db", str(path)], 100, 40, tmp_path, **environ) as terminal:
+        terminal.answers = KITTY
+        terminal.wait("a1b2")
+        terminal.press("\r")
+        terminal.wait("Summary")
+        terminal.read(1.0)
+        assert b"\x1b_G" not in terminal.sent
+        assert b"\x1b[16t" not in terminal.sent
+
+
+@pytest.mark.slow
+def test_a_terminal_that_answers_nothing_delays_the_console_by_no_more_than_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    _enter(path, "a1b2", 1, 1.0, pictured=True)
+    with _opened(path, tmp_path, {}, TERM="xterm-kitty") as terminal:
+        terminal.wait("a1b2")
+        terminal.press("q")
+        assert terminal.ended() == 0
+        assert terminal.left_as_it_was()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["kitty", "sixel"])
+def test_live_with_pixels_keeps_to_its_bytes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture as noisy as they get every 5 s: what is beyond the bytes per second is shown later."""
+    if kind == "sixel":
+        pytest.importorskip("textual_image")
+    path = tmp_path / "runs.db"
+    term = {"TERM": "xterm-kitty"} if kind == "kitty" else {"TERM_PROGRAM": "WezTerm"}
+    with _speaking(path, monkeypatch), _opened(path, tmp_path, KITTY if kind == "kitty" else SIXEL, **term) as terminal:
+        rate = _measured(terminal, 45)
+        shown = set((SENT if kind == "kitty" else DRAWN).findall(terminal.sent))
+        print(f"{kind}: {rate:.0f} B/s, {len(shown)} images")
+    assert len(shown) > 6  # two classes, so more than three pictures
+    assert rate <= LIVE[160, 48] + refresh_rate.PIXEL_BYTES

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import cast
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual._compositor import ChopsUpdate, CompositorUpdate
 from textual.geometry import Region
@@ -48,7 +49,8 @@ class Pictures(Lines):
                 self.sent += sent
                 for row, line in enumerate(signs, start=one.y):
                     if row < len(shown):
-                        before, rest = shown[row].divide([one.x, one.x + one.columns])[::2]
+                        cuts = [_index(shown[row].plain, column) for column in (one.x, one.x + one.columns)]
+                        before, rest = shown[row].divide(cuts)[::2]
                         shown[row] = Text(no_wrap=True).append_text(before).append_text(line).append_text(rest)
         self.placed = tuple(inside)
         self.show(shown)
@@ -70,6 +72,17 @@ class Pictures(Lines):
         places = [f"\x1b[{area.y + one.y + 1};{area.x + one.x + 1}H" for one in self.placed]
         images = "".join(place + image for place, image in zip(places, self._sixels, strict=True))
         return f"\x1b7{images}\x1b8"
+
+
+def _index(text: str, column: int) -> int:
+    """The index of the character at a column: some take two, and what stands above another takes none."""
+    at = 0
+    for index, character in enumerate(text):
+        cells = cell_len(character)
+        if at >= column and cells:
+            return index
+        at += cells
+    return len(text)
 
 
 def _same(before: Sequence[Placed], now: Sequence[Placed]) -> bool:
