@@ -135,6 +135,26 @@ def test_evaluators_measure_each_set_once_it_is_made_and_nothing_twice(
     )
 
 
+def test_a_sweep_that_ends_before_its_evaluations_are_queued_queues_them_when_it_is_repeated(
+    begun: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert begun == []
+    measured = 'evaluators = [{name = "continual", steps = 2, orders = 1}]'
+    Path("tiny.toml").write_text(measured + GRID.replace("to = 1", "to = 0"))
+
+    def killed(*arguments: object) -> list[str]:
+        raise SystemExit(9)
+
+    with monkeypatch.context() as ending:
+        ending.setattr("dambench.cli.measuring.queue_evaluations", killed)
+        with pytest.raises(SystemExit):
+            run_cli(["sweep", "tiny.toml", "--queue"])
+    runs = printed(capsys, "queue", "list")["counts"]["waiting"]
+    for _ in range(2):
+        assert run_cli(["sweep", "tiny.toml", "--queue"]) == 0
+        assert printed(capsys, "queue", "list")["counts"] == {"waiting": 2 * runs}
+
+
 def test_a_plan_keeps_and_prepares_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("tiny.toml").write_text(GRID)
     before = sorted(tmp_path.iterdir())
