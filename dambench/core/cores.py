@@ -12,12 +12,16 @@ OWN_GROUP = Path("/proc/self/cgroup")
 
 
 def usable() -> int:
-    """The cores that this process may use: those it may run on, no more than its control group grants, and no more than
-    `OMP_NUM_THREADS` says. What else computes on them plays no part.
+    """The cores that this process may use: those that it is granted, and no more than `OMP_NUM_THREADS` says. What else
+    computes on them plays no part.
     """
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     said = os.environ.get(LIMIT, "").partition(",")[0].strip()
-    limits = [there, *([int(said)] if said.isdecimal() and int(said) else [])]
+    return min(granted(), int(said)) if said.isdecimal() and int(said) else granted()
+
+
+def granted() -> int:
+    """The cores that it may run on, and no more than its control group grants."""
+    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
     with suppress(OSError):
         limits += _granted(OWN_GROUP.read_text())
     return max(1, min(limits))

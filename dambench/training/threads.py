@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dambench.core import side_by_side
+from dambench.core.cores import granted
 from dambench.core.side_by_side import Advanced, Completed, Waited, Work
 
 P = TypeVar("P")
@@ -94,10 +95,15 @@ def networks_beside(
     most: int | None = None,
     on_warning: Callable[[str], None] = lambda message: None,
 ) -> Iterator[Advanced[P] | Completed[R] | Waited]:
-    """Train networks side by side on a CPU, each with its own number of threads: see `core.side_by_side`."""
+    """Train networks side by side on a CPU, each with its own number of threads: see `core.side_by_side`.
+
+    Args:
+        cores: of the run. Where it goes on with fewer, no more networks are trained at once than those have room for.
+    """
     counts = [work.threads or torch.get_num_threads() for work in works]
     shared = [Work(partial(_with_threads, work.do, count), count) for work, count in zip(works, counts, strict=True)]
-    return side_by_side.side_by_side(shared, cores if can_fork() else 1, most=most, on_warning=on_warning)
+    room = min(cores, granted()) if can_fork() else 1
+    return side_by_side.side_by_side(shared, room, most=most, on_warning=on_warning)
 
 
 def _with_threads(do: Callable[[], Generator[P, None, R]], count: int) -> Generator[P, None, R]:

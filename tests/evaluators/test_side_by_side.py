@@ -105,7 +105,20 @@ def _product(threads: int) -> Generator[int, None, tuple[int, float, bool]]:
 parent = os.getpid()
 
 
-def test_each_process_has_its_own_number_of_threads_though_ours_have_been_at_work() -> None:
+def test_no_more_are_trained_at_once_than_the_cores_that_are_left_have_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for left, beside in ((1, False), (2, True)):
+        monkeypatch.setattr("dambench.training.threads.granted", lambda count=left: count)
+        works = [Work(lambda: _product(1)) for _ in range(3)]
+        ended = [one.result for one in networks_beside(works, 8) if isinstance(one, Completed)]
+        assert [forked for _, _, forked in ended] == [beside] * 3
+
+
+def test_each_process_has_its_own_number_of_threads_though_ours_have_been_at_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dambench.training.threads.granted", lambda: 4)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
