@@ -23,7 +23,12 @@ from tests.tui.test_bytes import LIVE, _measured, _speaking
 from tests.tui.test_run import _enter
 
 SIZE = {b"\x1b[16t": b"\x1b[6;20;10t"}
-KITTY = {pixels.KITTY_QUESTION.encode(): b"\x1b_Gi=1;OK\x1b\\"} | SIZE | ANSWERS
+KITTY = {
+    pixels.KITTY_QUESTION.encode(): b"\x1b_Gi=1;OK\x1b\\",
+    pixels.VERSION_QUESTION.encode(): b"\x1bP>|kitty(0.42.1)\x1b\\",
+    **SIZE,
+    **ANSWERS,
+}
 SIXEL = SIZE | ANSWERS | {b"\x1b[c": b"\x1b[?62;4;22c"}
 SENT = re.compile(rb"\x1b_Ga=T,U=1,q=2,f=100,i=(\d+),c=(\d+),r=(\d+),")
 DRAWN = re.compile(rb"\x1b\[\d+;\d+H\x1bP[^\x1b]*\x1b\\")
@@ -58,8 +63,11 @@ def test_only_a_terminal_that_may_have_pixels_is_asked(
 @pytest.mark.parametrize(
     ("answer", "terminal"),
     [
-        ("\x1b_Gi=1;OK\x1b\\\x1b[6;18;9t\x1b[?62;c", PixelTerminal("kitty", (9, 18))),
-        ("\x1b_Gi=1;OK\x1b\\\x1b[?62;4c", PixelTerminal("kitty")),
+        ("\x1b_Gi=1;OK\x1b\\\x1bP>|kitty(0.28.1)\x1b\\\x1b[6;18;9t\x1b[?62;c", PixelTerminal("kitty", (9, 18))),
+        ("\x1b_Gi=1;OK\x1b\\\x1bP>|kitty(1.0.0)\x1b\\\x1b[?62;c", PixelTerminal("kitty")),
+        ("\x1b_Gi=1;OK\x1b\\\x1bP>|ghostty 1.1.3\x1b\\\x1b[?62;22c", PixelTerminal("kitty")),
+        ("\x1b_Gi=1;OK\x1b\\\x1bP>|kitty(0.26.5)\x1b\\\x1b[?62;c", None),  # it has no placeholders yet
+        ("\x1b_Gi=1;OK\x1b\\\x1b[?62;c", None),
         ("\x1b_Gi=1;EINVAL:no\x1b\\\x1b[?62;22c", None),
         ("\x1b[?62;22c", None),
         ("\x1b[6;18;9t\x1b[?4;22c", None),  # a VT132, whose kind is 4

@@ -36,11 +36,15 @@ PATIENCE = 1.0
 """Seconds that a terminal has to answer. All of those that are asked do, at once."""
 
 KITTY_QUESTION = "\x1b_Gi=1,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\"
+VERSION_QUESTION = "\x1b[>q"
 SIZE_QUESTION, KIND_QUESTION = "\x1b[16t", "\x1b[c"
 """How large a character is, and what the terminal can: every terminal answers the second one."""
 
 KIND = re.compile(r"\x1b\[\?([\d;]*)c")
 SIZE = re.compile(r"\x1b\[6;(\d+);(\d+)t")
+VERSION = re.compile(r"\x1bP>\|(?:kitty\((\d+)\.(\d+)|ghostty )")
+PLACEHOLDERS_SINCE = (0, 28)
+"""The version of kitty that has placeholders; Ghostty has them since its first."""
 KITTY_ANSWER = "\x1b_Gi=1;OK\x1b\\"
 SIXEL = "4"
 DEFINED = re.compile(r"#(\d+);2;\d+;\d+;\d+")
@@ -111,7 +115,7 @@ def ask(wish: PixelWish) -> PixelTerminal | None:
     if not any_ or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
     try:
-        answer = _answer(KITTY_QUESTION * kitty + SIZE_QUESTION + KIND_QUESTION)
+        answer = _answer((KITTY_QUESTION + VERSION_QUESTION) * kitty + SIZE_QUESTION + KIND_QUESTION)
         size = fcntl.ioctl(sys.stderr.fileno(), termios.TIOCGWINSZ, bytes(8))
     except (OSError, termios.error):
         return None
@@ -127,7 +131,12 @@ def understood(answer: str, cell: tuple[int, int] = (0, 0)) -> PixelTerminal | N
     """
     size, kind = SIZE.search(answer), KIND.search(answer)
     cell = (int(size[2]), int(size[1])) if size else cell
-    if KITTY_ANSWER in answer:
+    version = VERSION.search(answer)
+    if (
+        KITTY_ANSWER in answer
+        and version
+        and (not version[1] or (int(version[1]), int(version[2])) >= PLACEHOLDERS_SINCE)
+    ):
         return PixelTerminal("kitty", cell) if min(cell) > 0 else PixelTerminal("kitty")
     sixel = kind is not None and SIXEL in kind[1].split(";")[1:]
     # Without the size of a character a sixel image would end somewhere.
