@@ -37,8 +37,9 @@ class Shared(NamedTuple):
 
 TABLE = (Shared(4_000_000_000, 0.12), Shared(400_000_000, 0.25))
 """By `python -m benchmarks threads`: steps of ConvNets by one thread and by two, on two idle cores. One
-took 1.8 times as long as two at 4.8 · 10⁹ multiplications (width 128, 28×28, a batch of 100), 1.7 at 4.8 · 10⁸ (a batch
-of 10), 1.5 and 1.3 at 2.5 · 10⁸ (width 32; width 128 on 8×8), and 0.8 to 1.1 times as long below that."""
+took 1.8 times as long as two at 4.8 · 10⁹ multiplications (width 128, 28×28, a batch of 100), 1.6 at 4.8 · 10⁸ (a batch
+of 10), 1.5 at 2.5 · 10⁸ (width 32; width 128 on 8×8: less than two networks side by side gain), and 0.95 to 1.15 times
+as long below that."""
 
 EACH = 200_000_000
 """Multiplications that each of the threads has at least."""
