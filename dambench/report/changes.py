@@ -23,6 +23,7 @@ from dambench.core.units import duration, size
 from dambench.report.wording import figure, metric_label
 from dambench.runner import processes
 from dambench.store.metrics import ACCURACY, MetricRow
+from dambench.store.row_names import Settings
 from dambench.store.rows import RunRow, SqlRow
 from dambench.store.runs import Store
 from dambench.store.statistics import mean, std
@@ -41,8 +42,6 @@ NUMERICS = (
     *("deterministic_algorithms", "cudnn_benchmark", "tf32_matmul", "tf32_convolution", "matmul_precision"),
     *("cublas_workspace", "allocator"),
 )
-
-Settings = dict[str, Any]
 
 
 class Change(Struct, frozen=True):

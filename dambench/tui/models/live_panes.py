@@ -16,7 +16,7 @@ from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.tui import clock, hints
 from dambench.tui.models.chart import bar, short, spark
 from dambench.tui.models.machine_course import narrowed
-from dambench.tui.models.run_reader import Attempt, NetworkAccuracy, RunSnapshot, local
+from dambench.tui.models.run_reader import Attempt, NetworkAccuracy, RunGone, RunSnapshot, local
 
 QUIET_SECONDS = 15.0
 """Since the last sign of life, from which on it is worth a word on a small screen."""
@@ -109,6 +109,18 @@ def _apart(left: Text, right: Text, width: int, ascii: bool) -> Text:
     line = left + Text(" " * max(1, width - 1 - left.cell_len - right.cell_len)) + right
     line.no_wrap = True
     return line
+
+
+def lacking_lines(answer: object, database: str, is_there: bool) -> list[Text]:
+    """Sentences on what is not there any more: the run that was asked for, or the database (`is_there`)."""
+    if isinstance(answer, RunGone):
+        return [
+            Text(f"The run {display(answer.run)} is not in {display(database)} any more.", "bold"),
+            Text("] shows another one; 1 goes to the runs."),
+        ]
+    if answer is None and not is_there:
+        return [Text(f"There is no database {display(database)}.", "bold"), Text("n begins a run, and makes it.")]
+    return []
 
 
 def problem_banner(snapshot: RunSnapshot | None, database: str) -> list[Text]:

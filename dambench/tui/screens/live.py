@@ -32,6 +32,7 @@ from dambench.tui.models.curves import OverlayReader, axis_is_known, curves, ove
 from dambench.tui.models.live_panes import (
     accuracy_lines,
     header_lines,
+    lacking_lines,
     machine_lines,
     no_loss_reason,
     problem_banner,
@@ -164,22 +165,10 @@ class LiveScreen(ChartScreen):
         if self._frozen and not first:
             return True  # as it was asked for: it says so itself
         self._snapshot = answer if isinstance(answer, RunSnapshot) else None
-        self._lacking = self._lacks(answer)
+        self._lacking = lacking_lines(answer, self.console_app.path.name, self.console_app.file is not None)
         if first:
             self._paint_all()
         return True
-
-    def _lacks(self, answer: RunSnapshot | RunGone | None) -> list[Text]:
-        """Sentences on what is not there any more."""
-        name = display(self.console_app.path.name)
-        if isinstance(answer, RunGone):
-            return [
-                Text(f"The run {display(answer.run)} is not in {name} any more.", "bold"),
-                Text("] shows another one; 1 goes to the runs."),
-            ]
-        if answer is None and self.console_app.file is None:
-            return [Text(f"There is no database {name}.", "bold"), Text("n begins a run, and makes it.")]
-        return []
 
     def _tick(self) -> None:
         """Paint what is new, if the terminal has taken in what was painted before."""
@@ -237,12 +226,7 @@ class LiveScreen(ChartScreen):
         if self._snapshot is not None:
             found = alerts(self._snapshot, self._surroundings.last.free_bytes)
             text = [*text, *(Text(f"! {alert.mark}: {display(alert.text, 200)}.", "bold") for alert in found)]
-        width = max(20, self.size.width - 2)
-        lines = [piece for line in text for piece in line.wrap(self.app.console, width)]
-        pane.show(lines)
-        if pane.display != bool(lines) or pane.styles.height is None or pane.styles.height.value != len(lines):
-            pane.display = bool(lines)
-            pane.styles.height = max(1, len(lines))
+        pane.show_whole(text, max(20, self.size.width - 2))
 
     def _series(self) -> list[Series]:
         """The losses that are drawn, those of marked runs after the run's own."""

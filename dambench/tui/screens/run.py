@@ -27,7 +27,7 @@ from dambench.tui.models.chart import Series
 from dambench.tui.models.chart_view import AxisName, extent
 from dambench.tui.models.curves import axis_is_known, curves, over_it
 from dambench.tui.models.image_matrix import Large, chosen, large, matrix, scrubber
-from dambench.tui.models.live_panes import header_lines, no_loss_reason, problem_banner
+from dambench.tui.models.live_panes import header_lines, lacking_lines, no_loss_reason, problem_banner
 from dambench.tui.models.placed import Placed
 from dambench.tui.models.run_page import (
     RunPage,
@@ -169,23 +169,12 @@ class RunScreen(ChartScreen):
             return False
         before, self._page = self._page, answer if isinstance(answer, RunPage) else None
         self._answered, self._painted = True, now
-        self._lacking = self._lacks(answer)
+        self._lacking = lacking_lines(answer, self.console_app.path.name, self.console_app.file is not None)
         if first or _differs(before, self._page):
             self._paint_all()
         elif self._page is not None and self._page.snapshot.live:
             self._paint_facts()
         return True
-
-    def _lacks(self, answer: RunPage | RunGone | None) -> list[Text]:
-        name = display(self.console_app.path.name)
-        if isinstance(answer, RunGone):
-            return [
-                Text(f"The run {display(answer.run)} is not in {name} any more.", "bold"),
-                Text("] shows another one; 1 goes to the runs."),
-            ]
-        if answer is None and self.console_app.file is None:
-            return [Text(f"There is no database {name}.", "bold"), Text("n begins a run, and makes it.")]
-        return []
 
     def _paint_all(self) -> None:
         self._paint_facts()
@@ -231,12 +220,7 @@ class RunScreen(ChartScreen):
     def _paint_banner(self) -> None:
         pane = self.query_one("#banner", Lines)
         text = (self._lacking or problem_banner(self._snapshot, self.console_app.path.name)) if self._answered else []
-        width = max(20, self.size.width - 2)
-        lines = [piece for line in text for piece in line.wrap(self.app.console, width)]
-        pane.show(lines)
-        if pane.display != bool(lines) or pane.styles.height is None or pane.styles.height.value != len(lines):
-            pane.display = bool(lines)
-            pane.styles.height = max(1, len(lines))
+        pane.show_whole(text, max(20, self.size.width - 2))
 
     def _paint_tabs(self) -> None:
         line = Text(no_wrap=True)

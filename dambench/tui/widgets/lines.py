@@ -41,6 +41,14 @@ class Lines(Resilient, Widget):
             self._titles = title, subtitle
             self.border_title, self.border_subtitle = Content(title), Content(subtitle)
 
+    def show_whole(self, text: Sequence[Text], width: int) -> None:
+        """Show a text broken to that width, as high as that is; nothing is no pane."""
+        lines = [piece for line in text for piece in line.wrap(self.app.console, width)]
+        self.show(lines)
+        if self.display != bool(lines) or self.styles.height is None or self.styles.height.value != len(lines):
+            self.display = bool(lines)
+            self.styles.height = max(1, len(lines))
+
     def show(self, lines: Sequence[Text]) -> None:
         """Show these lines instead of the ones before."""
         before, self._lines = self._lines, list(lines)
