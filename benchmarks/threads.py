@@ -38,7 +38,7 @@ SIZES = (
 BESIDE = ((DIGITS, "convnet-d2-w32", 100), (MNIST, "convnet-d3-w64", 100))
 
 MULTIPLICATIONS = 4_000_000_000
-"""Of the steps that one measurement takes, together."""
+"""Multiplications of all forward passes that are timed together, whatever the network: small ones take more steps."""
 
 
 def contest(scene: Scene) -> Contest:

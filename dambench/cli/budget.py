@@ -93,8 +93,8 @@ class Fitting:
             )
         if self.unprepared:
             lines.append(
-                f"Not told: {counted(self.unprepared, 'run')} whose data are not prepared. Without --dry-run they are "
-                "prepared first, and measured."
+                f"Not estimated: {counted(self.unprepared, 'run')} whose data are not prepared. Without --dry-run they "
+                "are prepared first, and measured."
             )
         return lines
 

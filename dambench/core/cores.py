@@ -15,8 +15,8 @@ def usable() -> int:
     """The cores that this process may use: those that it is granted, and no more than `OMP_NUM_THREADS` says. What else
     computes on them plays no part.
     """
-    said = os.environ.get(LIMIT, "").partition(",")[0].strip()
-    return min(granted(), int(said)) if said.isdecimal() and int(said) else granted()
+    limit = os.environ.get(LIMIT, "").partition(",")[0].strip()
+    return min(granted(), int(limit)) if limit.isdecimal() and int(limit) else granted()
 
 
 def granted() -> int:

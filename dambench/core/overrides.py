@@ -108,7 +108,7 @@ def text_of(options: Mapping[str, Any]) -> str:
 def changed(protocol: "Protocol", changes: Mapping[str, str]) -> "Protocol":
     """A preset with some fields changed, under the name that says so.
 
-    With other epochs, and no drops said, the rate drops after the same parts of them.
+    Where the epochs are changed and the drops of the learning rate are not, the drops move with the epochs.
 
     Raises:
         BadInput: there is no such field, or it cannot have the value.
@@ -124,23 +124,24 @@ def changed(protocol: "Protocol", changes: Mapping[str, str]) -> "Protocol":
         total = fields.get(epochs, before.epochs)
         scaled = tuple(sorted({max(1, round(drop * total / before.epochs)) for drop in before.drops}))
         scaled = tuple(drop for drop in scaled if drop < total) if epochs in fields else before.drops
-        said = fields.setdefault(drops, scaled)
-        if said and not (said[0] >= 1 and said[-1] < total and list(said) == sorted(set(said))):
+        drop_epochs = fields.setdefault(drops, scaled)
+        in_order = list(drop_epochs) == sorted(set(drop_epochs))
+        if drop_epochs and not (drop_epochs[0] >= 1 and drop_epochs[-1] < total and in_order):
             raise BadInput(
-                f"In {whose}: {drops}={_text(said)}: the rate drops after some of {total} epochs, each named once, in "
-                "order.",
+                f"In {whose}: {drops}={_text(drop_epochs)}: the rate drops after some of {total} epochs, each named "
+                "once, in order.",
                 field="protocol",
             )
-        fields[budget] = type(before)(epochs=total, drops=said)
-        if said == scaled:
+        fields[budget] = type(before)(epochs=total, drops=drop_epochs)
+        if drop_epochs == scaled:
             del fields[drops]
-    said = {name: _text(fields[name]) for name in kinds if name in fields and fields[name] != _at(protocol, name)}
-    if not said:
+    differing = {name: _text(fields[name]) for name in kinds if name in fields and fields[name] != _at(protocol, name)}
+    if not differing:
         return protocol
     return msgspec.structs.replace(
         protocol,
-        name=written(protocol.name, said),
-        source=f"ours: {protocol.name} with {', '.join(f'{name} {value}' for name, value in said.items())}",
+        name=written(protocol.name, differing),
+        source=f"ours: {protocol.name} with {', '.join(f'{name} {value}' for name, value in differing.items())}",
         **{name: value for name, value in fields.items() if "." not in name},
     )
 

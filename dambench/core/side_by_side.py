@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -116,7 +116,7 @@ def side_by_side(
     *,
     most: int | None = None,
     on_warning: Callable[[str], None] = lambda message: None,
-) -> Iterator[Advanced[P] | Completed[R] | Waited]:
+) -> Generator[Advanced[P] | Completed[R] | Waited, None, None]:
     """Do all of it, as much at once as the threads of each leave room for. Where that is one, it is done here.
 
     What ends first is told first. Who ends this generator ends all that is under way.

@@ -542,8 +542,16 @@ def _trained_side_by_side(
                 history[epochs] = parameters_to_vector(network.parameters()).detach()
 
         own, mirrors = seeds.child(purpose, numbers[place]), problem.card.mirrors
-        more = {"gsam": gsam, "epoch_indices": epoch_indices, "on_epoch_end": on_epoch_end}
-        yield from train_together([network], whole, protocol, [own], mirrors=mirrors, **more)  # type: ignore[arg-type]
+        yield from train_together(
+            [network],
+            whole,
+            protocol,
+            [own],
+            mirrors=mirrors,
+            gsam=gsam,
+            epoch_indices=epoch_indices,
+            on_epoch_end=on_epoch_end,
+        )
         return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
     # What a process writes here is seen by this one. Pages that nobody writes take no memory.

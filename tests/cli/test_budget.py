@@ -195,7 +195,7 @@ def test_the_suite_of_own_images_leaves_out_what_they_are_too_few_for(
     queued = printed(capsys, "suite", "mine", "--data", "pets", "--dry-run")
     assert {run["standing"] for run in queued["runs"]} == {"data not prepared"}
     budget = printed(capsys, "suite", "mine", "--data", "pets", "--dry-run", "--budget", "8h")["budget"]
-    assert "Not told: 49 runs whose data are not prepared." in budget[-1]
+    assert "Not estimated: 49 runs whose data are not prepared." in budget[-1]
     assert run_cli(["suite", "mine", "--data", "pets", "--queue"]) == 0
     said = capsys.readouterr().err
     assert "note: left out: --ipc 10 is too many: class 'cats' of pets has 4 training images." in said

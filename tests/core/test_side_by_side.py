@@ -91,7 +91,7 @@ def test_who_stops_listening_ends_all() -> None:
     assert isinstance(next(going), Waited)
     processes = crew.pids()
     assert len(processes) == 2
-    going.close()  # type: ignore[attr-defined]
+    going.close()
     assert not crew.pids()
     for process in processes:
         with pytest.raises(ProcessLookupError):
