@@ -284,7 +284,8 @@ def evaluate(
     stored.check(path)
     with open_store(path) as store:
         found = chosen(store, runs)
-        rows = fitting(found, partial(_can_evaluate, store))
+        tuning = not found.by_filter or any("purpose" in word for word in runs)
+        rows = fitting(found, partial(_can_evaluate, store, tuning=tuning))
     if dry_run and detached:
         raise BadInput("--dry-run and --detach exclude each other: measure what it would take, or begin it.")
     if found.by_filter:
@@ -301,7 +302,12 @@ def evaluate(
     return code
 
 
-def _can_evaluate(store: Store, row: RunRow) -> None:
+def _can_evaluate(store: Store, row: RunRow, *, tuning: bool) -> None:
+    if row.purpose and not tuning:
+        raise BadInput(
+            f"The run {row.id} chose settings, or is of half of the images, and is in no table: its set is evaluated "
+            "where it is named, or where the filter says purpose:tuning."
+        )
     if row.state != "finished" or row.set_sha256 is None or store.iteration_of(row) is None:
         raise BadInput(f"The run {row.id} is {processes.state(row)}: only the set of a finished run is evaluated.")
     _check_set(row, row.set_sha256)

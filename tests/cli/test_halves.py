@@ -66,7 +66,15 @@ def test_sets_of_halves_are_runs_that_are_made_once_and_are_in_no_table(
     assert len(rows(path)) == len(written) + 1
     for score, other in zip(first["scores"], again["scores"], strict=True):
         assert {**score, **MEASURED} == {**other, **MEASURED}
+    # A filter means those of halves only where it says so.
     capsys.readouterr()
+    rounds = ["evaluate", "method:dm", "--evaluator", "time", "--dry-run", "--json"]
+    assert run_cli(rounds) == 0
+    answered = capsys.readouterr()
+    assert len(answered.out.splitlines()) == 1
+    assert "4 runs left alone. The first: The run" in answered.err
+    assert run_cli(["evaluate", "purpose:tuning", *rounds[2:]]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
     assert run_cli(["report", "--format", "json"]) == 0
     shown = capsys.readouterr().out
     assert made["run"] in shown
