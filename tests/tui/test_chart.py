@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dambench.tui.models.chart import MARGIN, Series, bar, legend, lines, short, spark
+from dambench.tui.models.chart import MARGIN, Look, Series, bar, exact, legend, lines, short, spark
 
 FINITE = st.floats(-1e6, 1e6)
 
@@ -45,8 +45,10 @@ def test_every_point_has_its_dot(y: list[float]) -> None:
         assert any(dots[at][column] for at in {math.floor(row), math.ceil(row)})
 
 
-@given(st.lists(FINITE | st.just(math.nan), max_size=40), st.integers(1, 60), st.integers(1, 12), st.booleans())
+@given(st.lists(FINITE | st.floats(), max_size=40), st.integers(1, 60), st.integers(1, 12), st.booleans())
 @example([math.nan, 5e-324, math.nan], 13, 2, False)
+@example([1.7e308, -1.7e308], 80, 9, True)
+@example([1e300, 1e300], 80, 9, False)
 def test_a_chart_fits_whatever_there_is_to_draw(y: list[float], width: int, height: int, ascii_: bool) -> None:
     drawn = lines([_series(y)], width, height, ascii=ascii_, log=len(y) % 2 == 0)
     assert len(drawn) in (0, height)
@@ -97,7 +99,7 @@ def test_a_logarithmic_axis_has_the_values_of_its_ends_and_says_what_has_none() 
     assert [line[: MARGIN - 1].strip() for line in drawn if line[: MARGIN - 1].strip()] == ["100", "1", "0.01"]
     dots = np.array(_dots(drawn, 50))
     assert [int(np.flatnonzero(column).min()) for column in dots.T[[0, -1]]] == [0, len(dots) - 1]
-    assert legend([_series([1.0, 0.0])], log=True).plain == "a matching 0 (0 and less have no logarithm)  "
+    assert legend([_series([1.0, 0.0])], Look(log=True)).plain == "a matching 0 (0 and less have no logarithm)  "
     assert "nothing to draw yet" in _plain([_series([0.0])], 50, 5, log=True)[0]
 
 
@@ -157,3 +159,45 @@ def test_little_bars_have_a_hole_where_nothing_is_known() -> None:
     assert spark([0, 50, None, 100], 10, 100, ascii=True) == ".- ^"
     assert bar(0.5, 4).plain == "██░░"
     assert bar(1.7, 4, ascii=True).plain == "####"
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "number", "unit"),
+    [(1, 200, "100", "iteration"), (0, 128_000, "64000", "real images"), (0, 3.5, "1.75", "s"), (1, 10, "6", "s")],
+)
+def test_the_number_in_the_middle_of_an_axis_stands_where_it_belongs(
+    begin: float, end: float, number: str, unit: str
+) -> None:
+    width = 71
+    axis = lines([Series("matching", np.array([begin, end]), np.ones(2))], width, 6, unit=unit)[-1].plain
+    at = axis.index(f" {number} ") + 1 + (len(number) - 1) / 2
+    place = MARGIN + (float(number) - begin) / (end - begin) * (width - 1 - MARGIN)
+    assert abs(at + 0.5 - place) <= 1
+
+
+@given(st.floats(-1e307, 1e307), st.integers(1, 9))
+@example(0.99949, 3)
+@example(12345.6, 4)
+def test_a_number_is_rounded_once(value: float, digits: int) -> None:
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - digits + 1) if abs(value) > 1e-290 else 1e-290
+    unit = min(unit, 1.0) if abs(value) < 1e6 else unit
+    assert abs(float(exact(value, digits)) / unit - value / unit) <= 0.5 + 1e-6
+
+
+def test_at_the_cursor_is_what_was_logged_and_where_if_it_is_not_there() -> None:
+    logged = Series("matching", np.arange(1.0, 5), np.array([2.946372747, 12345.67, math.nan, 0.25]))
+    some = Series("accuracy", np.array([0.0, 500.0]), np.array([93.4567, 10.0]))
+    assert legend([logged, some], Look(at=1, step=2)).plain == "a matching 2.94637 (nan at 3)  b accuracy 93.4567  "
+    assert (
+        legend([logged, some], Look(at=2, step=1)).plain == "a matching 12345.7 (nan at 3)  b accuracy 93.4567 at 0  "
+    )
+    assert legend([logged], Look(at=3, keep=0.9)).plain.startswith("a matching nan (smoothed nan)")
+
+
+def test_what_smoothing_takes_away_is_said_of_the_part_that_is_shown() -> None:
+    y = [1.0] * 400
+    y[200], y[390] = 50.0, 0.5
+    assert legend([_series(y)], Look(keep=0.99)).plain == "a matching 1.06 (raw 0.5 to 50)  "
+    assert legend([_series(y)], Look(keep=0.99, window=(0, 199))).plain == "a matching 1 (raw 1 to 1)  "
+    assert legend([_series(y)], Look(at=200, keep=0.99)).plain == "a matching 50 (smoothed 1.56)  "
+    assert legend([_series(y)], Look(window=(0, 200))).plain == "a matching 50  "

@@ -30,6 +30,18 @@ MARGIN = 8
 MARKED = 20
 """Columns from one letter on a line to the next."""
 
+LARGEST = 1e300
+"""What is further from 0 is drawn as if it were here: a difference of two of them is a number."""
+
+CURSOR_DIGITS = 6
+"""Digits of a value at the cursor: what is drawn has about three."""
+
+WHOLE = 4.0
+"""Units of the x axis from which on the number in its middle is a whole one."""
+
+BLOCK = 256
+"""Values that are averaged at once."""
+
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 """By row and column of a character of braille: a dot's part of its code."""
 
@@ -63,14 +75,9 @@ class Series:
         """Its exponential moving average: each value is `keep` of the ones before, the beginning corrected for."""
         if not keep:
             return self
-        averages, mean, weight = [], 0.0, 0.0
-        for value in self.y.tolist():
-            if math.isfinite(value):
-                mean = keep * mean + (1 - keep) * value
-                weight = keep * weight + 1 - keep
-                value = mean / weight
-            averages.append(value)
-        return Series(self.name, self.x, np.array(averages), self.apart)
+        averages, good = self.y.astype(np.float64), np.isfinite(self.y)
+        averages[good] = _averaged(averages[good], keep)
+        return Series(self.name, self.x, averages, self.apart)
 
     def since(self, x: float) -> "Series":
         """From there on."""
@@ -94,61 +101,128 @@ class Series:
 
     def at(self, x: float) -> float | None:
         """Its value at the nearest point; None: that is before its first or after its last."""
+        index = self.nearest(x)
+        return None if index is None else float(self.y[index])
+
+    def nearest(self, x: float) -> int | None:
+        """The number of its nearest point; None: that is before its first or after its last."""
         if not len(self.x) or not self.x[0] <= x <= self.x[-1]:
             return None
         right = min(int(np.searchsorted(self.x, x)), len(self.x) - 1)
         left = max(0, right - 1)
-        return float(self.y[left if x - self.x[left] < self.x[right] - x else right])
+        return left if x - self.x[left] < self.x[right] - x else right
+
+
+def _averaged(values: Floats, keep: float) -> Floats:
+    """Exponential moving averages, each of all values up to it: block by block, the mean before carried on."""
+    rows = -(-len(values) // BLOCK)
+    padded = np.zeros(rows * BLOCK)
+    # Smaller by more than the powers make them larger: none gets too large to be a number.
+    small = keep**BLOCK
+    padded[: len(values)] = values * (small * (1 - keep))
+    powers = keep ** np.arange(1, BLOCK + 1)
+    blocks = np.cumsum(padded.reshape(rows, BLOCK) / powers, axis=1) * powers
+    for row in range(1, rows):
+        blocks[row] += powers * blocks[row - 1, -1]
+    weights = -small * np.expm1(math.log(keep) * np.arange(1, len(values) + 1))
+    return np.asarray(blocks.reshape(-1)[: len(values)] / weights)
+
+
+def exact(value: float, digits: int = 3) -> str:
+    """A number with so many digits, rounded once; of one below a million all those before the point: `12346`."""
+    if not math.isfinite(value):
+        return str(value)
+    before = len(str(int(abs(value)))) if 1 <= abs(value) < 1e6 else 0
+    if not before:
+        return f"{value:.{digits}g}"
+    text = f"{value:.{max(0, digits - before)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def short(value: float, digits: int = 3) -> str:
     """A number in at most seven characters: `12400`, `0.412`, `1.2e-05`."""
-    if value == int(value) and abs(value) < 1e6:
+    if abs(value) < 1e6 and value == int(value):
         return str(int(value))
     texts = (f"{value:.{digits}g}", f"{value:.3g}", f"{value:.1e}", f"{value:.0e}", "…")
     return next(text for text in texts if len(text) <= 7)
 
 
-def legend(series: Sequence[Series], *, log: bool = False, at: float | None = None) -> Text:
-    """Explain the letters: the name of each series, its last value, and what is wrong with it.
+@dataclass(frozen=True)
+class Look:
+    """What of a chart is looked at, and how."""
 
-    Args:
-        at: where the cursor is: values are those there.
+    log: bool = False
+    """The y axis is of base 10."""
+    at: float | None = None
+    """Where the cursor is; None: there is none."""
+    keep: float = 0.0
+    """Of the average that is drawn; 0: none is."""
+    window: tuple[float, float] | None = None
+    """The part of the x axis that is shown; None: all."""
+    step: float = math.inf
+    """The part that a column stands for."""
+
+    def within(self, one: Series) -> slice:
+        """The points of a series that are shown."""
+        if self.window is None:
+            return slice(None)
+        begin, end = self.window
+        return slice(int(np.searchsorted(one.x, begin)), int(np.searchsorted(one.x, end, side="right")))
+
+
+def legend(series: Sequence[Series], look: Look = Look()) -> Text:
+    """Explain the letters: the name of each series, its last value that is shown, and what is wrong with it.
+
+    At the cursor it is the value there, as it was logged, with its place where that is a column or more away. What is
+    smoothed away is said: from where to where values are.
     """
     line = Text(no_wrap=True)
-    for entry in _entries(series, log=log, at=at):
+    for entry in _entries(series, look):
         line.append_text(entry)
     return line
 
 
-def _entries(series: Sequence[Series], *, log: bool, at: float | None) -> Iterator[Text]:
+def _entries(series: Sequence[Series], look: Look) -> Iterator[Text]:
     """What a legend says of each series."""
     for index, one in enumerate(series):
         entry = Text(no_wrap=True)
         colour = COLOURS[index % len(COLOURS)]
         entry.append(f"{LETTERS[index % len(LETTERS)]} ", f"bold {colour}")
-        good = one.y[np.isfinite(one.y)]
-        value = one.at(at) if at is not None else float(good[-1]) if len(good) else None
-        entry.append(f"{display(one.name, 24)} {_written(value)}", colour)
+        entry.append(
+            f"{display(one.name, 24)} {_last(one, look) if look.at is None else _there(one, look, look.at)}", colour
+        )
         problems = [one.broken]
-        if log and (good <= 0).any():
+        if look.log and (one.y[np.isfinite(one.y)] <= 0).any():
             problems.append("0 and less have no logarithm")
         entry.append("".join(f" ({problem})" for problem in problems if problem) + "  ")
         yield entry
 
 
-def _written(value: float | None) -> str:
-    if value is None:
+def _last(one: Series, look: Look) -> str:
+    """The last number of what is shown."""
+    there = look.within(one)
+    finite = np.isfinite(one.y[there])
+    if not finite.any():
         return "–"
-    return short(float(f"{value:.4g}")) if math.isfinite(value) else str(value)
+    raw, smooth = (series.y[there][finite] for series in (one, one.smoothed(look.keep)))
+    spread = f" (raw {exact(float(raw.min()))} to {exact(float(raw.max()))})" if look.keep else ""
+    return exact(float(smooth[-1])) + spread
 
 
-def legend_lines(
-    series: Sequence[Series], width: int, most: int, *, log: bool = False, at: float | None = None
-) -> list[Text]:
+def _there(one: Series, look: Look, cursor: float) -> str:
+    """The value at the cursor."""
+    point = one.nearest(cursor)
+    if point is None:
+        return "–"
+    value, at = float(one.y[point]), float(one.x[point])
+    smooth = f" (smoothed {exact(float(one.smoothed(look.keep).y[point]))})" if look.keep else ""
+    return exact(value, CURSOR_DIGITS) + smooth + (f" at {short(at)}" if abs(at - cursor) > look.step else "")
+
+
+def legend_lines(series: Sequence[Series], width: int, most: int, look: Look = Look()) -> list[Text]:
     """The legend on several lines, each series on one of them whole; where there is no room, how many are left out."""
     lines: list[Text] = [Text(no_wrap=True)]
-    for index, entry in enumerate(_entries(series, log=log, at=at)):
+    for index, entry in enumerate(_entries(series, look)):
         if lines[-1].cell_len and lines[-1].cell_len + entry.cell_len > width + 2:
             if len(lines) == most:
                 left = f"+{len(series) - index}"
@@ -196,12 +270,13 @@ def lines(
         return [Text(f" {nothing or 'nothing to draw yet'}"[:width])] + [Text()] * rows
     low, high = float(values.min()), float(values.max())
     if high - low <= 1e-12 * abs(high):  # what sums are rounded by is no course
-        margin = abs(low) / 10 or 1.0  # a tenth of the smallest number there is is none
+        margin = min(abs(low) / 10, 1.0 if log else math.inf) or 1.0  # a tenth of the smallest number is none
         low, high = low - margin, high + margin
     ends_of = [(float(x[0]), float(x[-1])) for x, _ in shown if len(x)]
     begin, end = window or (min(first for first, _ in ends_of), max(last for _, last in ends_of))
     if steady:
         low, high = _rounded(low, high)
+        high = min(high, math.log10(LARGEST)) if log else high
         begin, end = window or _rounded(begin, end)
     fine, tall = (1, 2) if ascii else (2, 4)
     codes = np.zeros((rows, columns), dtype=np.int64)
@@ -253,7 +328,7 @@ def _stand(drawn: NDArray[np.str_], cursor: float | None, begin: float, end: flo
 def _on_scale(one: Series, log: bool) -> tuple[Floats, Floats]:
     """Its points; infinities and, on a logarithmic axis, what is not above 0 become NaN."""
     good = np.isfinite(one.y) & ((one.y > 0) if log else True)
-    y = np.where(good, one.y, np.nan)
+    y = np.clip(np.where(good, one.y, np.nan), -LARGEST, LARGEST)
     return one.x, np.log10(y, where=good, out=np.full_like(y, np.nan)) if log else y
 
 
@@ -327,14 +402,18 @@ def _ticks(low: float, high: float, rows: int, log: bool) -> dict[int, str]:
 
 
 def _axis(begin: float, end: float, unit: str, columns: int) -> str:
+    """The ends of the x axis and, where there is room, a number that stands where it belongs."""
     left, right = short(begin), f"{short(end)} {unit}".rstrip()
-    middle = short(round((begin + end) / 2))
-    if len(left) + len(right) + len(middle) + 6 > columns or end - begin < 2:
-        middle = ""
     if len(left) + len(right) + 1 > columns:
         return right[:columns]
-    gap = columns - len(left) - len(right)
-    return left + middle.center(gap) + right
+    line = left + " " * (columns - len(left) - len(right)) + right
+    middle = (begin + end) / 2
+    # Of iterations there are whole ones only; seconds may be few.
+    number = float(round(middle)) if end - begin >= WHOLE else middle
+    text = short(number)
+    first = (columns - len(text)) // 2 + round((number - middle) / max(end - begin, 1e-300) * columns)
+    fits = len(left) + 3 <= first and first + len(text) + 3 <= columns - len(right)
+    return line[:first] + text + line[first + len(text) :] if fits and end > begin else line
 
 
 def _append(

@@ -26,8 +26,8 @@ from dambench.tui import run_actions
 from dambench.tui.charting import ChartScreen
 from dambench.tui.feed import Question
 from dambench.tui.models.alerts import alerts
-from dambench.tui.models.chart import Series, legend, lines
-from dambench.tui.models.chart_view import UNITS, AxisName
+from dambench.tui.models.chart import MARGIN, Look, Series, legend, lines
+from dambench.tui.models.chart_view import UNITS, AxisName, extent
 from dambench.tui.models.curves import OverlayReader, axis_is_known, curves, over_it
 from dambench.tui.models.live_panes import (
     accuracy_lines,
@@ -301,6 +301,8 @@ class LiveScreen(ChartScreen):
         options = self.console_app.options
         drawn = curves("accuracy", snapshot, (), self.view.axis) if snapshot else []
         cursor, window = self.view.cursor, self.view.window
+        begin, end = self.view.shown(extent(drawn))
+        look = Look(at=cursor, window=window, step=(end - begin) / max(1, pane.size.width - MARGIN - 1))
         plot = lines(
             drawn,
             pane.size.width,
@@ -310,7 +312,7 @@ class LiveScreen(ChartScreen):
             cursor=cursor,
             window=window,
         )
-        self._fill(pane, title, [legend(drawn, at=cursor), *plot, *table])
+        self._fill(pane, title, [legend(drawn, look), *plot, *table])
 
     def _paint_time(self) -> None:
         pane, snapshot = self._pane("time"), self._snapshot

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from dambench.tui.models.chart import MARGIN, Series, legend_lines, lines
-from dambench.tui.models.chart_view import UNITS, ChartView, place
+from dambench.tui.models.chart import MARGIN, Look, Series, legend_lines, lines
+from dambench.tui.models.chart_view import UNITS, ChartView, extent, place
 from dambench.tui.widgets.lines import Lines
 
 WHOLE = ChartView()
@@ -35,9 +35,9 @@ class Chart(Lines):
         where = Text()
         if view.cursor is not None and series:
             where.append(f"{place(view.cursor, view.axis)}  ", "bold")
-        above = legend_lines(
-            smoothed, max(10, width - where.cell_len), max(1, height // 4), log=logarithmic, at=view.cursor
-        )
+        begin, end = view.shown(extent(series))
+        look = Look(logarithmic, view.cursor, view.smooth, view.window, (end - begin) / self.columns)
+        above = legend_lines(series, max(10, width - where.cell_len), max(1, height // 4), look)
         above[0] = where + above[0]
         above[0].no_wrap = True
         drawn = lines(
