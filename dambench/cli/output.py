@@ -7,11 +7,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from dambench.core.events import (
@@ -28,6 +26,9 @@ WIDE = 120
 
 FIRM = 12
 """Columns of a table up to this width are never broken; longer ones share what is left, and wrap."""
+
+GAP = "  "
+"""Between two columns of a table."""
 
 LINE_EVERY = 5.0
 """Seconds between two plain lines about losses."""
@@ -190,16 +191,38 @@ def table_in_blocks(head: list[str], rows: list[list[Any]], kept: int) -> None:
 def table(head: list[str], rows: list[list[Any]]) -> None:
     """Rows on stdout. Where that is no terminal nothing is wrapped: a row is a line."""
     texts = [["–" if value is None else display(str(value), 400) for value in row] for row in rows]
-    drawn = Table(box=box.SIMPLE_HEAD, show_header=any(head), pad_edge=False, padding=(0, 1, 0, 0))
-    for index, title in enumerate(head):
-        longest = max(cell_len(line[index]) for line in [head, *texts])
-        firm = longest <= FIRM
-        drawn.add_column(Text(title), no_wrap=firm, min_width=longest if firm else None, overflow="fold")
-    for line in texts:
-        drawn.add_row(*map(Text, line))
+    widths = [max(map(cell_len, column)) for column in zip(head, *texts, strict=True)]
     stdout = Console(highlight=False)
-    if not stdout.is_terminal:
-        stdout = Console(highlight=False, width=10_000)
-    with stdout.capture() as lines:
-        stdout.print(drawn)
-    print("\n".join(line.rstrip() for line in lines.get().splitlines() if line.strip()))
+    if stdout.is_terminal:
+        widths = _narrowed(widths, stdout.width - len(" ") - len(GAP) * (len(widths) - 1))
+    lines: list[str] = []
+    if any(head):
+        titles = _lines(head, widths)
+        lines += [f"\x1b[1m{title}\x1b[0m" for title in titles] if stdout.color_system else titles
+        lines += [" " + "─" * (sum(widths) + len(GAP) * (len(widths) - 1))]
+    for row in texts:
+        lines += _lines(row, widths)
+    print("\n".join(lines))
+
+
+def _narrowed(widths: list[int], room: int) -> list[int]:
+    """Take from the longest columns what is more than there is room for; the short ones are never broken."""
+    widths = widths.copy()
+    while sum(widths) > room and (longest := max(widths)) > FIRM:
+        widths[widths.index(longest)] -= 1
+    return widths
+
+
+def _lines(row: list[str], widths: list[int]) -> list[str]:
+    """A row of a table, in as many lines as its longest cell takes; none, if it is empty."""
+    cells = [
+        [text] if cell_len(text) <= width else [str(line).rstrip() for line in Text(text).wrap(Console(), width)]
+        for text, width in zip(row, widths, strict=True)
+    ]
+    lines = []
+    for at in range(max(map(len, cells))):
+        parts = [cell[at] if at < len(cell) else "" for cell in cells]
+        padded = (part + " " * (width - cell_len(part)) for part, width in zip(parts, widths, strict=True))
+        if line := GAP.join(padded).rstrip():
+            lines.append(f" {line}")
+    return lines

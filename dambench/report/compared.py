@@ -4,7 +4,9 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from dambench.core.errors import BadInput, folded
@@ -12,7 +14,7 @@ from dambench.core.sanitize import counted, display
 from dambench.report import wording
 from dambench.report.verdict import coarse
 from dambench.store.cells import Cell, Score
-from dambench.store.leaderboard import ComparableScores, comparable_scores
+from dambench.store.leaderboard import ComparableScores
 from dambench.store.metrics import MetricRow
 from dambench.store.power import MOST_SEEDS, seeds_needed
 from dambench.store.runs import Store
@@ -83,7 +85,7 @@ class PairComparison:
     def told(self) -> bool:
         return self.p is not None and self.p < SIGNIFICANCE
 
-    @property
+    @cached_property
     def needed(self) -> int | None:
         """As many seeds of each would tell them apart, if the difference is what it seems; None: not known."""
         return None if self.told else seeds_needed(self.gap, self.a.sample, self.b.sample)
@@ -110,7 +112,7 @@ def find(
     Raises:
         BadInput: a text means nothing, or nothing that has scores; or two mean the same.
     """
-    whole = comparable_scores(store, metric, only)
+    whole = ComparableScores(store, metric, only)
     sides = [_side(store, text.strip(), whole, only, where) for text in texts]
     names = [side.name for side in sides]
     if again := next((name for name in names if names.count(name) > 1), ""):
@@ -119,25 +121,24 @@ def find(
 
 
 def _side(store: Store, text: str, whole: ComparableScores, only: Condition, where: Callable[[str], Condition]) -> Side:
-    bases = {score.method: score.base_method for score in whole.scores}
-    chosen = [label for label, base in bases.items() if folded(text) in (folded(label), folded(base))]
-    if chosen:
-        return Side(text, [score for score in whole.scores if score.method in chosen])
+    chosen = [label for label, base in whole.rows.items() if folded(text) in (folded(label), folded(base))]
+    if chosen and (named := [score for score in whole.scores if score.method in chosen]):
+        return Side(text, named)
     if re.search("[:=<>|*]", text):
         condition = where(text)
         both = f"{only[0]} and {condition[0]}", (*only[1], *condition[1])
-        scores = comparable_scores(store, whole.metric, both).scores
+        scores = ComparableScores(store, whole.metric, both, whole).scores
         if not scores:
             raise BadInput(f"The filter {display(text, 80)!r} means no finished run with {whole.metric.full_name}.")
         return Side(text, scores, "filter")
     if not text or not any(run.startswith(text) for run in store.ids()):
-        rows = ", ".join(sorted(bases)) or "none yet"
+        rows = ", ".join(sorted({score.method for score in whole.scores})) or "none yet"
         raise BadInput(
             f"{display(text, 80)!r} is neither a row nor a run, and no filter such as 'method:dm ipc:10'. "
             f"Rows: {display(rows, 400)}."
         )
     run = store.run(text)
-    scores = comparable_scores(store, whole.metric, ("runs.id = ?", [run.id])).scores
+    scores = ComparableScores(store, whole.metric, ("runs.id = ?", [run.id]), whole).scores
     if not scores:
         fault = f"is {run.state}" if run.state != "finished" else f"has no {whole.metric.full_name}"
         raise BadInput(f"The run {run.id} {fault}: only finished runs with scores are compared.")
@@ -154,10 +155,13 @@ def matches(whole: ComparableScores, sides: Sequence[Side], *, best: bool = Fals
         BadInput: no place has two of the sides, a side means several rows at one, or two sides share a run.
     """
     by_place: dict[CommonPlace, dict[str, list[Score]]] = {}
+    place_of = attrgetter(*CommonPlace._fields)
     for side in sides:
+        by_key: dict[Any, list[Score]] = {}  # hashing a CommonPlace for each of thousands takes longer
         for score in side.scores:
-            place = CommonPlace(score.dataset, score.ipc, score.network, score.protocol, score.tested)
-            by_place.setdefault(place, {}).setdefault(side.name, []).append(score)
+            by_key.setdefault(place_of(score), []).append(score)
+        for key, of_place in by_key.items():
+            by_place.setdefault(CommonPlace(*key), {}).setdefault(side.name, []).extend(of_place)
     for place in [place for place in by_place if place.ipc is None]:
         sized = [other for other in by_place if other.ipc is not None and other._replace(ipc=None) == place]
         for name, scores in by_place[place].items():  # the whole set stands at each IPC
@@ -328,8 +332,9 @@ def advice(match: PlaceComparison, command: Callable[[Contestant, tuple[int, ...
             )
         elif one.a.sample.unit == one.b.sample.unit == "set":
             yield f"To tell {names} would take more than {MOST_SEEDS} seeds, if the difference is what it seems."
+    missing = missing_seeds(match)
     for side in match.contestants:
-        seeds = missing_seeds(match).get(side.name)
+        seeds = missing.get(side.name)
         if seeds:
             yield f"{counted(len(seeds), 'more seed')} of {display(side.name, 80)}: {command(side, seeds)}"
     if match.contestants[0].cell.metric.full_name == "accuracy.accuracy" and (text := coarse(match.test_images)):

@@ -23,7 +23,7 @@ from dambench.store.cells import Cell, CellKey, Key, Score, order
 from dambench.store.costs import MethodCost, costs
 from dambench.store.metrics import ACCURACY, MetricRow
 from dambench.store.ranking import missing_seeds, rank
-from dambench.store.row_names import EvaluatedRun, evaluated_runs, method_label
+from dambench.store.row_names import FinishedRuns, evaluated_runs, finished_runs, method_label
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.store.scores import counted_scores
@@ -142,9 +142,10 @@ def leaderboard(
         if axis not in AXES:
             raise unknown("axis", axis, AXES)
     only = _meant(metric, only)
-    entries, found, broken = evaluated_runs(store, metric.evaluator, only)
+    finished_ones = finished_runs(store, only)
+    entries, found = evaluated_runs(store, finished_ones, metric.evaluator), finished_ones.scores
     scores, repeated, unscored, unmeasured = counted_scores(store, entries, found, metric)
-    protocols, sizes, scores = _sized(store, scores, entries)
+    protocols, sizes, scores = _sized(store, scores, finished_ones)
     rest = [axis for axis in AXES if axis not in (*rows, *columns)]
     states = {
         row["state"]: row["n"]
@@ -167,36 +168,55 @@ def leaderboard(
         finished=finished,
         left_out=sum(states.values()),
         diverged=_diverged(store, only),
-        damaged=list(broken.values()),
+        damaged=list(finished_ones.broken.values()),
         repeated=repeated,
         unscored=unscored,
         selections=selections(store, {score.run for score in scores}, metric, known_evaluations(entries, found)),
         unmeasured=unmeasured,
         metric=metric,
         set_bytes=sizes,
-        test_images=_test_images(store, scores),
+        test_images=_test_images(store, {score.dataset: score.dataset_sha256 for score in scores}),
     )
 
 
-class ComparableScores(NamedTuple):
-    """The scores of a leaderboard without its tables, the newest run's first."""
-
-    scores: list[Score]
-    metric: MetricRow
-    test_images: Mapping[str, int]
-    """As a leaderboard has them."""
-
-
-@collection.paused()
-def comparable_scores(store: Store, metric: MetricRow, only: tuple[str, Sequence[Any]]) -> ComparableScores:
-    """What tables of these runs would hold, for those who need no table.
+class ComparableScores:
+    """What tables of some finished runs would hold, for those who need no table.
 
     Args:
         metric, only: as of `leaderboard`.
+        among: those of more runs, which are then not read again.
     """
-    entries, found, _ = evaluated_runs(store, metric.evaluator, _meant(metric, only))
-    scores = _sized(store, counted_scores(store, entries, found, metric)[0], entries)[2]
-    return ComparableScores(scores, metric, _test_images(store, scores))
+
+    @collection.paused()
+    def __init__(
+        self,
+        store: Store,
+        metric: MetricRow,
+        only: tuple[str, Sequence[Any]],
+        among: "ComparableScores | None" = None,
+    ):
+        self.store = store
+        self.metric = metric
+        read = among.finished if among else None
+        self.finished: FinishedRuns = finished_runs(store, _meant(metric, only), among=read)
+        self.entries = evaluated_runs(store, self.finished, metric.evaluator)
+
+    @cached_property
+    @collection.paused()
+    def scores(self) -> list[Score]:
+        """The newest run's first."""
+        counted = counted_scores(self.store, self.entries, self.finished.scores, self.metric)[0]
+        return _sized(self.store, counted, self.finished)[2]
+
+    @cached_property
+    def rows(self) -> dict[str, str]:
+        """The method of each row that there is, or would be if its runs had scores that count."""
+        return {mates.label: mates.run.method for _, mates in self.entries}
+
+    @cached_property
+    def test_images(self) -> dict[str, int]:
+        """As a leaderboard has them."""
+        return _test_images(self.store, {mates.dataset: run.dataset_sha256 for run, mates in self.entries})
 
 
 def _meant(metric: MetricRow, only: tuple[str, Sequence[Any]]) -> tuple[str, Sequence[Any]]:
@@ -208,14 +228,14 @@ def _meant(metric: MetricRow, only: tuple[str, Sequence[Any]]) -> tuple[str, Seq
 
 
 def _sized(
-    store: Store, scores: list[Score], entries: Sequence[EvaluatedRun]
+    store: Store, scores: list[Score], finished: FinishedRuns
 ) -> tuple[list[Protocol], dict[str, SetBytes], list[Score]]:
     """All protocols, the bytes of the sets, and the scores with what their sets carry beyond their protocol."""
     protocols = [
         msgspec.json.decode(row["definition"], type=Protocol)
         for row in store.query("select definition from protocols order by name, sha256")
     ]
-    datasets = {run.number: run.dataset_sha256 for run, _ in entries}
+    datasets = {run.number: run.dataset_sha256 for run in finished.runs}
     sizes = set_bytes(store.query, {score.set_sha256 for score in scores}, datasets)
     return protocols, sizes, _marked(scores, sizes, protocols)
 
@@ -234,9 +254,14 @@ def _marked(scores: list[Score], sizes: dict[str, SetBytes], protocols: Sequence
     return marked
 
 
-def _test_images(store: Store, scores: Sequence[Score]) -> dict[str, int]:
+def _test_images(store: Store, datasets: Mapping[str, str]) -> dict[str, int]:
+    """By dataset.
+
+    Args:
+        datasets: their SHA-256, by what tables call them.
+    """
     images = {row["sha256"]: row["test_images"] for row in store.query("select sha256, test_images from datasets")}
-    return {score.dataset: images[score.dataset_sha256] for score in scores}
+    return {name: images[sha256] for name, sha256 in datasets.items()}
 
 
 def missing_beside(store: Store, run: RunRow) -> list[Missing]:
@@ -245,8 +270,7 @@ def missing_beside(store: Store, run: RunRow) -> list[Missing]:
         return []
     # No table is made of them: what differs from what is not the question.
     only = "runs.dataset_sha256 = ? and runs.purpose = ''", [run.dataset_sha256]
-    entries, found, _ = evaluated_runs(store, ACCURACY.evaluator, only)
-    scores = _sized(store, counted_scores(store, entries, found, ACCURACY)[0], entries)[2]
+    scores = ComparableScores(store, ACCURACY, only).scores
     baselines = Baselines(scores, ACCURACY, _smallest_classes(store))
     cells = [
         cell

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -138,43 +138,63 @@ class EvaluatedRun(NamedTuple):
     mates: SeedMates
 
 
-def evaluated_runs(
-    store: Store, evaluator: str, only: tuple[str, Sequence[Any]]
-) -> tuple[list[EvaluatedRun], dict[int, FinalScores], dict[int, str]]:
-    """All finished runs, newest first, by the networks that were trained on their sets; their final scores by number;
-    and the runs whose results are not those of their checksum, which are left out: number → id."""
-    runs = _finished(store, only)
-    scores = final_scores.read([(run.number, run.copied, run.copied_sha256) for run in runs])
-    uncopied = [run for run in runs if run.number not in scores]
-    broken: dict[int, str] = {}
-    if uncopied:
-        numbers = [run.number for run in uncopied]
-        among = "runs.number in (select value from json_each(?))"
-        damaged_ones = damaged(store.query, among, [json.dumps(numbers)])
-        broken = {run.number: run.id for run in reversed(uncopied) if run.number in damaged_ones}
-        scores |= final_scores.from_tables(store.query, numbers)
-        runs = [run for run in runs if run.number not in broken]
-    return _by_networks(store, runs, evaluator, scores), scores, broken
+class FinishedRuns(NamedTuple):
+    """Finished runs as they were read."""
+
+    runs: list[FinishedRun]
+    """Newest first."""
+    scores: dict[int, FinalScores]
+    """By number, of all of them."""
+    broken: dict[int, str]
+    """Number → id of those whose results are not those of their checksum, which are left out."""
 
 
-def _finished(store: Store, only: tuple[str, Sequence[Any]]) -> list[FinishedRun]:
-    """The finished runs, newest first."""
+_MEANT = "runs.state = 'finished' and runs.deleted_at = '' and {}"
+
+
+def finished_runs(store: Store, only: tuple[str, Sequence[Any]], *, among: FinishedRuns | None = None) -> FinishedRuns:
+    """Read all finished runs.
+
+    Args:
+        only: a condition on `runs` and its parameters.
+        among: what was read already, and is not read again where all that are meant are of it.
+    """
+    if among is not None:
+        numbers = {
+            row[0] for row in store.rows(f"select runs.number from runs where {_MEANT.format(only[0])}", *only[1])
+        }
+        if numbers <= among.scores.keys():
+            return FinishedRuns(
+                [run for run in among.runs if run.number in numbers],
+                {number: scores for number, scores in among.scores.items() if number in numbers},
+                {number: run for number, run in among.broken.items() if number in numbers},
+            )
     rows = store.rows(
         f"""
         select runs.number, id, seed, method, runs.dataset, dataset_sha256, ipc, network, protocol,
             protocol_sha256, overrides, recipe, finals.body, finals.sha256
-        from runs left join finals on finals.run = runs.number
-        where runs.state = 'finished' and runs.deleted_at = '' and {only[0]}
+        from runs left join finals on finals.run = runs.number where {_MEANT.format(only[0])}
         order by {store.by_age(newest_first=True)}
         """,
         *only[1],
     )
-    return [FinishedRun(*row) for row in rows]
+    runs = [FinishedRun(*row) for row in rows]
+    scores = final_scores.read([(run.number, run.copied, run.copied_sha256) for run in runs])
+    uncopied = [run for run in runs if run.number not in scores]
+    broken: dict[int, str] = {}
+    if uncopied:
+        uncopied_numbers = [run.number for run in uncopied]
+        these = "runs.number in (select value from json_each(?))"
+        damaged_ones = damaged(store.query, these, [json.dumps(uncopied_numbers)])
+        broken = {run.number: run.id for run in reversed(uncopied) if run.number in damaged_ones}
+        scores |= final_scores.from_tables(store.query, uncopied_numbers)
+        runs = [run for run in runs if run.number not in broken]
+    return FinishedRuns(runs, scores, broken)
 
 
-def _by_networks(
-    store: Store, runs: Sequence[FinishedRun], evaluator: str, scores: Mapping[int, FinalScores]
-) -> list[EvaluatedRun]:
+def evaluated_runs(store: Store, finished: FinishedRuns, evaluator: str) -> list[EvaluatedRun]:
+    """All of them, newest first, by the networks that were trained on their sets."""
+    runs, scores, _ = finished
     made_in = _precisions(store, {scores[run.number].made for run in runs} - {""})
     groups: dict[Any, list[FinishedRun]] = {}
     for run in runs:
