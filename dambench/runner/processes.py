@@ -100,10 +100,14 @@ class ProcessRow(Protocol):
     def beat_at(self) -> str: ...
 
 
-def state(row: ProcessRow) -> State:
+def state(row: ProcessRow, *, acting: bool = False) -> State:
     """Look up how a run stands: as its row says, unless its process is not there any more.
 
     On this machine that is known at once; of another one, only that it has been silent.
+
+    Args:
+        acting: whether something is begun in its place, by itself, if it is lost. One on another machine is then
+            listened to for a while first: it may be that only a clock was set.
     """
     stored = cast(State, row.state)
     if stored not in ("waiting", "running"):
@@ -117,7 +121,9 @@ def state(row: ProcessRow) -> State:
     if row.host == socket.gethostname() and row.boot.split(" ")[0] != _boot().split(" ")[0]:
         return "lost"  # this machine was restarted since
     quiet = silence(row)
-    return "lost" if quiet > LOST_SECONDS else "silent" if quiet > SILENT_SECONDS else stored
+    if quiet > LOST_SECONDS and not (acting and _listened(row) < SILENT_SECONDS):
+        return "lost"
+    return "silent" if quiet > SILENT_SECONDS else stored
 
 
 def identity(row: ProcessRow) -> str:
@@ -158,7 +164,7 @@ def silence(row: ProcessRow) -> float:
     that has passed."""
     if not row.beat_at:
         return float("inf")
-    process, now = (row.host, row.boot, row.pid, row.process_started), time.monotonic()
+    process, now = _process(row), time.monotonic()
     last = _heard.get(process)
     if last is None or last.beat_at != row.beat_at:
         passed = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(row.beat_at)).total_seconds())
@@ -167,6 +173,16 @@ def silence(row: ProcessRow) -> float:
         last = _Heard(row.beat_at, passed if last is None else min(passed, now - last.looked), now, now)
     _heard[process] = last._replace(looked=now)
     return last.silent + now - last.noticed
+
+
+def _listened(row: ProcessRow) -> float:
+    """Seconds for which its last sign of life is known here; infinite: it never gave one."""
+    last = _heard.get(_process(row))
+    return float("inf") if last is None else time.monotonic() - last.noticed
+
+
+def _process(row: ProcessRow) -> tuple[str, str, int, int]:
+    return row.host, row.boot, row.pid, row.process_started
 
 
 def is_here(row: ProcessRow) -> bool:

@@ -213,7 +213,7 @@ class SlurmJob:
 
     def _state(self) -> str:
         row = self._row()
-        return processes.state(row) if row else ""
+        return processes.state(row, acting=True) if row else ""
 
     def _words(self) -> tuple[str, ...]:
         row = self._row()

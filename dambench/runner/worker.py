@@ -183,7 +183,7 @@ class Worker:
             self._queue.see(self.uid, ended_at="")
         gone = []
         for worker in self._queue.workers(ended=True):
-            if worker.uid == self.uid or processes.state(worker) in processes.ALIVE:
+            if worker.uid == self.uid or processes.state(worker, acting=True) in processes.ALIVE:
                 continue
             gone.append(worker.uid)
             if not worker.ended_at:

@@ -80,3 +80,18 @@ def test_what_is_seen_for_the_first_time_is_as_old_as_it_says(clock: _Clock) -> 
     late = _Row((clock.wall - timedelta(seconds=55)).isoformat(), pid=1)
     clock.wait(100)
     assert processes.silence(late) == 100  # no older than the last look, which saw another one
+
+
+def test_who_begins_something_in_its_place_listens_first_whatever_the_clock_says(clock: _Clock) -> None:
+    alive, dead = (_Row((clock.wall - timedelta(hours=5)).isoformat(), pid=pid) for pid in (1, 2))
+    assert processes.state(alive) == "lost"  # so it is shown
+    assert processes.state(alive, acting=True) == processes.state(dead, acting=True) == "silent"
+    clock.wait(9)
+    alive = alive._replace(beat_at=(clock.wall - timedelta(hours=5)).isoformat())
+    assert processes.state(alive, acting=True) == "running"
+    clock.wait(50)
+    assert processes.state(dead, acting=True) == "silent"
+    clock.wait(1)
+    assert processes.state(dead, acting=True) == "lost"
+    assert processes.state(alive, acting=True) == "running"
+    assert processes.state(_Row("", pid=3), acting=True) == "lost"

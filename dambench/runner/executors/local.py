@@ -78,7 +78,7 @@ class LocalExecutor:
     def _place_for(self, queued: Queued) -> str | None:
         """The device that a run could be given now; None: none."""
         row = None if queued.command == "experts" else self._row(queued)
-        if row is not None and processes.state(row) in processes.ALIVE:
+        if row is not None and processes.state(row, acting=True) in processes.ALIVE:
             return ""  # it is followed where it is
         # What has begun goes on where it was.
         wanted = queued.device if row is None else str(json.loads(row.config).get("where", {}).get("device", ""))
@@ -116,7 +116,7 @@ class LocalExecutor:
         try:
             if row is None:
                 self._begin(handle)
-            elif processes.state(row) in ("stopped", "lost", "failed"):
+            elif processes.state(row, acting=True) in ("stopped", "lost", "failed"):
                 self._launch(handle, ["resume", row.id, "--headless"])
         except BaseException:
             self._handles.remove(handle)
@@ -175,7 +175,7 @@ class LocalExecutor:
             row = self._site.store.with_id(child.run)  # another had done the same before
         if row is None:
             return self._by_code(handle, code)
-        stands = processes.state(row)
+        stands = processes.state(row, acting=True)
         if stands in processes.ALIVE:
             if child is not None:  # another process was faster, and goes on with it: it is followed
                 child.let_go()
@@ -221,7 +221,7 @@ class LocalExecutor:
         row = None if handle.queued.command == "experts" else self._row(handle.queued)
         if handle.asked:
             return  # a second signal would end it at once, without a checkpoint
-        if row is None or processes.state(row) not in processes.ALIVE:
+        if row is None or processes.state(row, acting=True) not in processes.ALIVE:
             if handle.child is not None:
                 handle.child.terminate()
                 handle.asked = True
