@@ -96,7 +96,7 @@ def plan(
             continue
         if key not in settled:
             try:
-                settled[key] = _settled(point, prepare, of=grid.prefix if grid.name else "")
+                settled[key] = job_of(point, prepare, of=grid.prefix if grid.name else "")
             except BadInput as error:
                 if left_out is None or error.field != "ipc" or grid.prefix != grids.SUITE_TAG:
                     raise
@@ -178,7 +178,7 @@ class NamedRecipes:
                 if key not in jobs:
                     jobs[key] = None
                     with suppress(BadInput):  # what the run asks for does not go with this recipe
-                        jobs[key] = _settled(point, None, of="")
+                        jobs[key] = job_of(point, None)
                 if (job := jobs[key]) is not None:
                     seeded = job.with_seed(one.point.seed)
                     made = SettledRun(point, "new", job=seeded, sha256=seeded.config.sha256, kind=key)
@@ -242,7 +242,7 @@ class SettledRun(PlannedRun):
         return self.job.config.iterations
 
 
-def _settled(point: Point, prepare: Callable[[str], None] | None, *, of: str) -> "Job | None":
+def job_of(point: Point, prepare: Callable[[str], None] | None, *, of: str = "") -> "Job | None":
     """A run as it would be; None: its data are not prepared.
 
     Args:

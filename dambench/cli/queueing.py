@@ -3,13 +3,14 @@
 import os
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dambench.cli.executors import Chosen
 from dambench.cli.output import say
-from dambench.cli.plans import SettledRun
+from dambench.cli.plans import SettledRun, job_of
 from dambench.cli.process import Foreground
 from dambench.cli.shared_work import experts_first
 from dambench.core import config, cores, files
@@ -17,6 +18,7 @@ from dambench.core import sweep as grids
 from dambench.core.config import Request
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted
+from dambench.core.sweep import Point
 from dambench.runner import processes
 from dambench.runner.executors.devices import named_devices
 from dambench.runner.worker import WorkDone, Worker
@@ -95,7 +97,23 @@ def queue_settled(store: Store, settled: Sequence[SettledRun], tag: str, threads
         if row is not None and not (row.diverged_at is not None and row.state == "failed"):
             new = msgspec.structs.replace(new, uid=row.uid, id=row.id, run=row.uid)
         runs.append((new, one.job))
-    return queue.add(experts_first(queue, runs, tag), again)
+    return queue.add(experts_first(queue, runs, tag), again, known=_known_by_now(queue))
+
+
+def _known_by_now(queue: Queue) -> dict[str, str]:
+    """The keys of those that were queued before their data were prepared, as far as these are by now, by uid."""
+    jobs: dict[str, Job | None] = {}
+    keys = {}
+    for one in queue.unknown():
+        with suppress(BadInput):  # it cannot be any more: its process will say why
+            request = config.read(Request, one.request, f"the queued run {one.id}")
+            kind = msgspec.json.encode(msgspec.structs.replace(request, seed=0)).decode()
+            if kind not in jobs:
+                jobs[kind] = None
+                jobs[kind] = job_of(Point({}, request), None)
+            if (job := jobs[kind]) is not None:
+                keys[one.uid] = f"{job.with_seed(request.seed or 0).config.sha256} {job.card.sha256}"
+    return keys
 
 
 def _json(values: Sequence[str]) -> str:

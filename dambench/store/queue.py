@@ -12,6 +12,7 @@ import itertools
 import json
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -36,6 +37,8 @@ from dambench.store.runs import Store
 
 State = Literal["waiting", "paused", "taken", "finished", "failed", "dropped"]
 PENDING: tuple[State, ...] = ("waiting", "paused", "taken")
+ASKED = "asked:"
+"""What a key begins with where no more was known of a run than what was asked, since its data were not prepared."""
 LOOKED_AT = 200
 """Runs, in the order of their turn, that are read at once where one is looked for that fits."""
 MOST_WAITING = 100_000
@@ -142,12 +145,20 @@ class Queue:
     def __init__(self, store: Store):
         self.store = store
 
-    def add(self, runs: Sequence[QueuedRun], again: Mapping[str, str] | None = None) -> Added:
+    def add(
+        self,
+        runs: Sequence[QueuedRun],
+        again: Mapping[str, str] | None = None,
+        asked: Mapping[str, str] = MappingProxyType({}),
+        known: Mapping[str, str] = MappingProxyType({}),
+    ) -> Added:
         """Queue runs, all or none. One whose `key` waits already, or is being run, is not queued twice.
 
         Args:
             runs: in the order of their turn; `place` is found here. `after` may name uids among them.
             again: uids of queued runs that are over or paused, and are to wait once more, with the uids of their runs.
+            asked: the keys that they would have if no more were known than what was asked, by uid.
+            known: the keys that those of `unknown` would have by now, by uid.
 
         Raises:
             BadInput: there would be too many, or one names another that is not there.
@@ -169,16 +180,23 @@ class Queue:
                     f"{MOST_WAITING}: nothing was queued."
                 )
             pending = {
-                one["key"]: one["uid"]
-                for one in self.store.query("select key, uid from queue where state in ('waiting', 'paused', 'taken')")
+                key: one["uid"]
+                for one in self.store.query(
+                    f"""
+                    select queue.key, queue.uid, runs.config_sha256 || ' ' || runs.dataset_sha256 as begun
+                    from queue left join runs on queue.key like '{ASKED}%' and runs.uid = queue.run
+                    where queue.state in ('waiting', 'paused', 'taken')
+                    """
+                )
+                for key in (one["key"], one["begun"], known.get(one["uid"]))
+                if key
             }
-            pending.pop("", None)
             same: dict[str, str] = {}
             added: list[QueuedRun] = []
             for run in runs:
-                if run.key in pending:
-                    same[run.uid] = pending[run.key]
-                    there.append(pending[run.key])
+                if waits := pending.get(run.key) or pending.get(asked.get(run.uid, "")):
+                    same[run.uid] = waits
+                    there.append(waits)
                     continue
                 if run.key:
                     pending[run.key] = run.uid
@@ -197,6 +215,10 @@ class Queue:
 
         self.store.decide(decision)
         return Added(self.with_uids(new), self.with_uids(list(dict.fromkeys(there))))
+
+    def unknown(self) -> list[Queued]:
+        """Those that are pending and are known by what was asked alone, since their data were not prepared then."""
+        return self.all(f"state in ('waiting', 'paused', 'taken') and key like '{ASKED}%'")
 
     def _check_after(self, added: Sequence[QueuedRun]) -> None:
         named = {uid for run in added for uid in run.after} - {run.uid for run in added}

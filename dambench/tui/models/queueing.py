@@ -21,7 +21,7 @@ from dambench.core.files import digest
 from dambench.core.hard_labels import wants_twin
 from dambench.core.sanitize import display
 from dambench.store import history
-from dambench.store.queue import Added, Queue
+from dambench.store.queue import ASKED, Added, Queue
 from dambench.store.records import QueuedRun
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
@@ -164,7 +164,13 @@ def queue(store: Store, wishes: Sequence[Wish], tag: str) -> Added:
     """
     waiting = Queue(store)
     known: dict[str, history.Expected | None] = {}
-    return waiting.add([_queued(store, waiting, wish, tag, known) for wish in wishes])
+    runs = [_queued(store, waiting, wish, tag, known) for wish in wishes]
+    return waiting.add(runs, asked={run.uid: _asked(wish) for run, wish in zip(runs, wishes, strict=True)})
+
+
+def _asked(wish: Wish) -> str:
+    """What the queue knows a run by whose configuration is not known yet, since its data are not prepared."""
+    return f"{ASKED}{digest(json.dumps(sweep.file_of(wish.request), sort_keys=True).encode())}"
 
 
 def _queued(store: Store, waiting: Queue, wish: Wish, tag: str, known: dict[str, history.Expected | None]) -> QueuedRun:
@@ -201,8 +207,7 @@ def _queued(store: Store, waiting: Queue, wish: Wish, tag: str, known: dict[str,
             "device": "" if request.device in (None, "auto") else request.device,
             "settings": wish.settings | options,
             "tag": tag,
-            # Where its configuration is not known yet, since its data are not prepared: what was asked.
-            "key": wish.key or f"asked:{digest(json.dumps(sweep.file_of(wish.request), sort_keys=True).encode())}",
+            "key": wish.key or _asked(wish),
         }
         | facts,
     )
