@@ -168,6 +168,9 @@ OPTIONS: Mapping[str, str] = {
     "continual.steps": "{} steps",
     "continual.orders": "{} orders",
     "privacy.halves": "{} sets of halves",
+    "robustness.linf": "Linf of {}/255",
+    "robustness.l2": "L2 of {}",
+    "robustness.transfer_from": "transfer from {}",
     "robustness.steps": "PGD of {} steps",
     "robustness.restarts": "{} random starts",
     "robustness.queries": "Square of {} queries",
@@ -259,10 +262,16 @@ def subject_name(evaluator: str, subject: str) -> str:
 
 
 def option_in_words(evaluator: str, option: str, value: Any) -> str:
-    """An option of an evaluator: `the reference on 5,000 real images`."""
-    shown = f"{value:,}" if type(value) is int else value if isinstance(value, str) else json.dumps(value)
+    """An option of an evaluator: `the reference on 5,000 real images`, `Linf of 8 and 32/255`."""
+    shown = " and ".join(map(_plain, value)) or "none" if isinstance(value, list) else _plain(value)
     template = OPTIONS.get(f"{evaluator}.{option}", f"{option.replace('_', ' ')} {{}}")
     return display(re.sub(r"^1 (\w+)s\b", r"1 \1", template.replace("{}", shown)), 200)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"{value:,}" if type(value) is int else value if isinstance(value, str) else json.dumps(value)
 
 
 def subject_place(evaluator: str, subject: str) -> int:
