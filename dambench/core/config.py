@@ -64,7 +64,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of every method's, dataset's and network's options."""
 
 
-LATER: dict[str, Any] = {"factor": 1, "distance": "rows", "teacher_epochs": 0}
+LATER: dict[str, Any] = {"factor": 1, "distance": "rows", "teacher_epochs": 0, "labels": "hard"}
 """Options that came to methods of which there were runs already, and the default that changes nothing: there they are
 left out of what a run depends on, so that it keeps its hash and its row."""
 Factor = Annotated[

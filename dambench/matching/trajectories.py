@@ -53,6 +53,9 @@ from dambench.training.train import Gsam
 MOST_OF_MEMORY = 0.7
 """Share of the free memory that the graphs of kept steps may take."""
 
+TOLD_AT_ONCE = 256
+"""Images that an expert is shown at once."""
+
 MOST_CHANGE = 2.0
 """Factor by which one step may change the students' step size."""
 
@@ -441,6 +444,8 @@ class TrajectoryMatching(MatchingLoop):
 
     Args:
         labels: logits of soft labels, (classes * ipc, classes), which are learned; None: hard ones.
+        told: labels are what the expert says, where the student is to get, of the images as they are: anew in each
+            iteration, and not learned.
         weigh: as for `match`.
         recorder: stands in for CUDA's, in tests.
     """
@@ -453,6 +458,7 @@ class TrajectoryMatching(MatchingLoop):
         options: Options,
         *,
         labels: Tensor | None = None,
+        told: bool = False,
         weigh: Callable[[Tensor], Tensor] | None = None,
         resume: State | None = None,
         recorder: Callable[[torch.device], GraphRecorder] | None = None,
@@ -471,12 +477,16 @@ class TrajectoryMatching(MatchingLoop):
         if labels is not None and isinstance(options, SoftOptions):
             self._learned_labels = Learned(labels, options.lr_labels, options.momentum_labels)
             images.learn("labels", self._learned_labels, resume)
+        count = len(images.tensor)
+        self._told = torch.zeros(count, problem.real.classes, device=problem.device) if told else None
+        """What the expert said in the last iteration."""
+        if resume is not None and self._told is not None:
+            self._told.copy_(resume["told"])
         self.gated = torch.zeros((), dtype=torch.int64, device=problem.device)
         """Steps that were not taken since the loss was above the threshold."""
         if resume is not None:
             self.gated.copy_(resume["gated"])
             self.rate.held.copy_(resume["held"])
-        count = len(images.tensor)
         batch = min(count, options.batch_student or count)
         of_pass = [min(batch, count - first) for first in range(0, count, batch)]
         self._sizes = [of_pass[step % len(of_pass)] for step in range(options.steps)]
@@ -488,6 +498,8 @@ class TrajectoryMatching(MatchingLoop):
     @property
     def labels(self) -> Tensor:
         """(classes * ipc,) int64, or (classes * ipc, classes) logits."""
+        if self._told is not None and self.images.iteration:
+            return self._told
         return self._labels if self._learned_labels is None else self._learned_labels.tensor.detach()
 
     @property
@@ -496,7 +508,8 @@ class TrajectoryMatching(MatchingLoop):
         return replace(whole, lr=self.rate.tensor.detach())
 
     def state(self) -> State:
-        return self.images.state() | {"gated": self.gated.clone(), "held": self.rate.held.clone()}
+        own = {} if self._told is None else {"told": self._told.clone()}
+        return self.images.state() | {"gated": self.gated.clone(), "held": self.rate.held.clone()} | own
 
     def _prepare(self) -> Iterator[Notice]:
         if self.problem.policy.compiled:
@@ -578,7 +591,7 @@ class TrajectoryMatching(MatchingLoop):
             start,
             target,
             self.images.tensor,
-            self.labels,
+            self.labels if self._told is None else self._tell(target, self._told),
             self.rate.tensor,
             batches,
             kept=self.problem.policy.kept_steps if self.options.memory == "unrolled" else 0,
@@ -594,6 +607,13 @@ class TrajectoryMatching(MatchingLoop):
             within = matched.loss <= self._within
             self.gated.add_(~within)
         return self.images.descend({"matching": matched.loss, "lr": self.rate.tensor.detach().clone()}, within)
+
+    @torch.no_grad()
+    def _tell(self, target: Tensor, told: Tensor) -> Tensor:
+        """Write what the expert says of the images, (classes * ipc, classes) logits, into a tensor that stays."""
+        for part, images in zip(told.split(TOLD_AT_ONCE), self.images.tensor.split(TOLD_AT_ONCE), strict=True):
+            part.copy_(self.student.logits(target, images))
+        return told
 
     def _keep_what_fits(self) -> Iterator[Notice]:
         """Where the graphs of all steps would not fit the memory that is free, keep fewer, from the beginning on."""

@@ -378,14 +378,14 @@ def test_minibatches_are_shuffled_passes_over_the_set() -> None:
     assert seen[0:3] != seen[3:6]
 
 
-@pytest.mark.parametrize("kind", ["hard", "soft"])
+@pytest.mark.parametrize("kind", ["hard", "soft", "told"])
 @pytest.mark.parametrize("augmentation", ["dsa", "none"])
 def test_a_recorded_iteration_gives_what_a_plain_one_gives(kind: str, augmentation: str) -> None:
     told, sets = [], []
     for recorder in (None, Tape):
         problem = tiny_problem(card=CARD)
         chosen = (soft if kind == "soft" else options)(iterations=6, augmentation=augmentation)
-        one = matching(problem, chosen, recorder=recorder)
+        one = matching(problem, chosen, recorder=recorder, told=kind == "told")
         told.append(losses_of(one, 6))
         sets.append((one.synthetic.images.clone(), one.synthetic.labels.clone(), float(one.synthetic.lr or 0)))
     for plain, recorded in zip(*told, strict=True):
@@ -407,6 +407,32 @@ def test_going_on_from_a_state_gives_the_same_bits(memory: str) -> None:
     assert rest.synthetic.lr == whole.synthetic.lr
     assert rest.gated == whole.gated
     assert 0 < int(whole.gated) < 4, "or the gate was not seen at work"
+
+
+def test_tesla_s_labels_are_what_the_expert_says_where_the_student_is_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trajectories, "TOLD_AT_ONCE", 4)
+    seen: list[tuple[Tensor, ...]] = []
+
+    def spied(student: Student, *given: Any, **more: Any) -> Any:
+        seen.append(tuple(tensor.clone() for tensor in given[1:4]))
+        return match(student, *given, **more)
+
+    monkeypatch.setattr(trajectories, "match", spied)
+    chosen = options(iterations=4, memory="tesla")
+    whole = matching(tiny_problem(), chosen, told=True)
+    assert whole.synthetic.labels.tolist() == [0, 0, 1, 1, 2, 2], "nobody was asked yet"
+    expected = losses_of(whole, 4)
+    with torch.no_grad():
+        for target, images, labels in seen:
+            torch.testing.assert_close(labels, whole.student.logits(target, images), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(seen[2][2], seen[3][2])
+    assert torch.equal(whole.synthetic.labels, seen[3][2])
+    first = matching(tiny_problem(), chosen, told=True)
+    losses_of(first, 2)
+    rest = matching(tiny_problem(), chosen, told=True, resume=through_a_file(first.state()))
+    assert torch.equal(rest.synthetic.labels, first.synthetic.labels)
+    assert losses_of(rest, 2) == expected[2:]
+    assert torch.equal(rest.synthetic.images, whole.synthetic.images)
 
 
 def test_above_the_threshold_nothing_moves_and_it_is_said() -> None:

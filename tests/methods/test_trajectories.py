@@ -63,6 +63,9 @@ def test_tesla_is_mtt_with_the_gradient_that_needs_no_memory() -> None:
     (own,) = [recipe for recipe in recipes if recipe.datasets == ("cifar10",) and recipe.ipc == (1, 1)]
     assert (own.preprocessing, own.options["max_start"], own.options["lr_images"]) == ("mean/std", 5, 1000.0)
     assert any(recipe.fits("mnist", 1) for recipe in recipes)
+    assert {recipe.datasets for recipe in recipes if recipe.options.get("labels") == "expert"} == {("imagenet",)}
+    told = watch(mtt, tiny_problem(), quick_options(mtt, memory="tesla", labels="expert"))[-1].synthetic
+    assert told.labels.shape == (6, 3)
 
 
 def test_experts_are_trained_as_published() -> None:
