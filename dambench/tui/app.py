@@ -56,7 +56,7 @@ from dambench.tui.terminal.pixels import KittyImages
 from dambench.tui.widgets.entry import Palette
 from dambench.tui.widgets.images import Pictures
 from dambench.tui.widgets.jump import Jump, targets
-from dambench.tui.widgets.notices import Broken, Help, Leaving, TooSmall, too_small
+from dambench.tui.widgets.notices import NOT_NOW, Broken, Help, Leaving, TooSmall, too_small
 
 ON_LIGHT = {"text-success": "#1b5e20", "text-warning": "#7a4300", "footer-key-foreground": "#242f38"}
 """Colours that Textual's light themes draw too faintly to be read."""
@@ -71,11 +71,11 @@ OURS = Path(dambench.__file__).parent
 
 CHANGING = {
     *("stop", "kill", "resume", "again", "queue", "tag", "note", "delete", "undo", "fill"),
-    *("pause", "move", "first", "retry", "drop", "worker"),
+    *("pause", "move", "first", "retry", "drop", "worker", "add", "export"),
 }
 """Actions that a console which only looks refuses."""
 
-NOT_SERVED = {"new", "write", "pager"}
+NOT_SERVED = {"new", "write", "pager", "made"}
 """Actions that nobody at a browser can take."""
 
 TEXTUALS = {binding.action for binding in Binding.make_bindings(Screen.BINDINGS)}
@@ -224,6 +224,7 @@ class DambenchApp(App[None]):
         place = self.front()
         if place is not None:
             place.show_age()
+            place.offer_keys()
         if self.feed.free:
             self._ask(now=place is not None and place.behind)
 
@@ -249,6 +250,7 @@ class DambenchApp(App[None]):
                 self._follow(result.file)
             if answered and place is not None and (place is result.requester or anew or result.trouble):
                 place.receive(result)
+                place.offer_keys()
         finally:
             self._file_checked = True
             self.feed.mark_applied(answered=bool(answered))
@@ -527,9 +529,14 @@ class DambenchApp(App[None]):
             key=lambda binding: (binding[0].binding.action in TEXTUALS, not isinstance(binding[0].node, Screen)),
         )
         return [
-            ("everywhere" if _everywhere(active) else "here", " ".join(dict.fromkeys(keys)), _meaning(active, keys[0]))
-            for active, keys in bindings
+            (self._scope(active), " ".join(dict.fromkeys(keys)), _meaning(active, keys[0])) for active, keys in bindings
         ]
+
+    def _scope(self, active: ActiveBinding) -> str:
+        """The part of the help that a key belongs to."""
+        if not self.offers(active.binding.action, self.screen):
+            return NOT_NOW
+        return "everywhere" if _everywhere(active) else "here"
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: places, whatever has a key here, and the theme."""
@@ -538,19 +545,21 @@ class DambenchApp(App[None]):
         for active, pressed in self._by_action(screen):
             action = active.binding.action
             # How to move about in a table is for keys alone.
-            if isinstance(active.node, App | Screen) and self._applies(action):
+            if isinstance(active.node, App | Screen) and not action.startswith(("place", "command_palette")):
+                if not self.offers(action, screen):
+                    continue
                 yield SystemCommand(_meaning(active, pressed[0]), f"Key {pressed[0]}", self._doing(active))
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
 
-    def _applies(self, action: str) -> bool:
-        """Whether it is worth a line in the palette now: what is refused, or would do nothing, is not."""
-        if action.startswith(("place", "command_palette")) or (action == "undo" and not self._undoable):
+    def offers(self, action: str, screen: Screen[Any]) -> bool:
+        """Whether that would do something in this screen now: what is refused, or would do nothing, is not offered."""
+        action = action.removeprefix("screen.").removeprefix("app.")
+        if (action == "undo" and not self._undoable) or (action == "copy_text" and not screen.selections):
             return False
-        if self.options.served and action in NOT_SERVED:
+        if isinstance(screen, MainScreen) and action in screen.idle_actions():
             return False
-        if isinstance(self.screen, MainScreen) and action in self.screen.idle_actions():
-            return False
-        return not (self.options.readonly and action.partition("(")[0] in CHANGING)
+        name, options = action.partition("(")[0], self.options
+        return not (options.served and name in NOT_SERVED) and not (options.readonly and name in CHANGING)
 
     def _doing(self, active: ActiveBinding) -> Callable[[], Any]:
         return lambda: self.run_action(active.binding.action, active.node)
@@ -593,7 +602,10 @@ class DambenchApp(App[None]):
 
     async def _dispatch_action(self, namespace: DOMNode, action_name: str, params: Any) -> bool:
         try:
-            return await super()._dispatch_action(namespace, action_name, params)
+            done = await super()._dispatch_action(namespace, action_name, params)
+            if isinstance(self.screen, MainScreen):
+                self.screen.offer_keys()
+            return done
         except Exception as error:  # or that of the widget which the key was for
             self._failed(error, by_key=True)
             return True

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from dambench.tui import run_actions
+from dambench.tui import hints, run_actions
 from dambench.tui.models.chart import Series
 from dambench.tui.models.chart_view import AXES, SMOOTHING, AxisName, ChartView, extent, points
 
@@ -72,6 +72,16 @@ class ChartScreen(run_actions.RunActionsScreen):
                 self.console_app.settings.set(f"charts.{name}", getattr(view, name))
         self.paint_charts()
 
+    def idle_actions(self) -> set[str]:
+        idle, view = super().idle_actions(), self.view
+        if not self.drawn_series():
+            idle |= {"log_axis", "smooth", "axis", "cursor(-1)", "cursor(1)", "magnify(0.5)", "magnify(2.0)"}
+        if view.window is None:
+            idle |= {"pan(-1)", "pan(1)", "magnify(2.0)"} | (set() if view.cursor is not None else {"whole"})
+        if not (self.overlaid or self.console_app.marked()):
+            idle.add("overlay")
+        return idle
+
     def action_log_axis(self) -> None:
         self._look(replace(self.view, log=not self.view.log))
 
@@ -91,7 +101,8 @@ class ChartScreen(run_actions.RunActionsScreen):
         """Draw the marked runs, too, or no more."""
         marked = len(self.console_app.marked())
         if not self.overlaid and not marked:
-            self.console_app.say("No run is marked: in Runs, space marks one, and its curves are drawn here, too.")
+            mark = hints.hint("runs.mark", "space")
+            self.console_app.say(f"No run is marked: in Runs, {mark} marks one, and its curves are drawn here, too.")
             return
         self.overlaid = not self.overlaid
         self.ask()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.text import Text
+from textual.screen import Screen
 
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
@@ -107,6 +108,9 @@ class Console(Protocol):
 
     def deleted(self, undo: Undo) -> None:
         """Something was deleted, and can be brought back so."""
+
+    def offers(self, action: str, screen: Screen[Any]) -> bool:
+        """Whether that would do something in this screen now: what would not is not offered."""
 
     def refuses(self) -> bool:
         """Refuse, with a note, where nothing may be changed from here."""

@@ -57,6 +57,8 @@ class MainScreen(Resilient, Screen[None]):
     _trouble = ""
     _shown_line = ""
     """The text of the line of troubles."""
+    _idle: frozenset[str] = frozenset()
+    """The actions that the line of keys leaves out."""
 
     @property
     def console_app(self) -> Console:
@@ -103,8 +105,15 @@ class MainScreen(Resilient, Screen[None]):
         self.ask()
 
     def idle_actions(self) -> set[str]:
-        """Actions that would only say that there is nothing to do, as things stand."""
+        """Actions that would do nothing, or only say that there is nothing to do, as things stand: no key for them is
+        offered, and one that is pressed all the same says why."""
         return set()
+
+    def offer_keys(self) -> None:
+        """Have the line of keys drawn anew, if other keys do something now."""
+        if self.is_mounted and (idle := frozenset(self.idle_actions())) != self._idle:
+            self._idle = idle
+            self.refresh_bindings()
 
     def changed(self) -> None:
         """Something was done to a run from here: what was read before does not hold."""

@@ -14,6 +14,7 @@ from dambench.core.units import duration
 from dambench.runner import own_worker
 from dambench.store.queue import Queue
 from dambench.store.rows import RunRow
+from dambench.tui import hints
 from dambench.tui.checker import outlooks
 from dambench.tui.main_screen import MainScreen
 from dambench.tui.models import queueing
@@ -52,7 +53,9 @@ def ask_to_queue(screen: MainScreen, wishes: Sequence[Wish], tag: str) -> None:
             store.refresh()
             added = queueing.queue(store, known, tag)
         there = f"; {len(added.there)} were queued already" if added.there else ""
-        return f"Queued: {counted(len(added.new), 'run')}{there}. 4 shows the queue."
+        return (
+            f"Queued: {counted(len(added.new), 'run')}{there}. {hints.hint('everywhere.place-4', '4')} shows the queue."
+        )
 
     def sure(yes: bool | None) -> None:
         if yes:
@@ -84,7 +87,10 @@ def start_or_drain_worker(screen: MainScreen) -> None:
 
     def start() -> str:
         worker = own_worker.start(app.path)
-        return f"A worker is at work as process {worker.pid}. w lets it take nothing more, as `dambench queue stop`."
+        key = hints.hint("queue.worker", "w")
+        return (
+            f"A worker is at work as process {worker.pid}. {key} lets it take nothing more, as `dambench queue stop`."
+        )
 
     def sure(yes: bool | None) -> None:
         if yes:
@@ -96,9 +102,10 @@ def start_or_drain_worker(screen: MainScreen) -> None:
         text = f"A worker is at work here, as process {pids}. Let it finish what it runs, and take nothing more?"
         screen.app.push_screen(Sure("Worker", text, "let it end"), sure)
     else:
+        key = hints.hint("queue.worker", "w")
         text = (
             "Start a worker on this machine? It carries out what waits, in the background, also without this console, "
-            "until nothing is left.\nw, or `dambench queue stop`, lets it take nothing more."
+            f"until nothing is left.\n{key}, or `dambench queue stop`, lets it take nothing more."
         )
         screen.app.push_screen(Sure("Worker", text, "start it"), sure)
 
@@ -126,7 +133,7 @@ def queue_what_is_missing(screen: MainScreen, rows: Sequence[str], columns: Sequ
 
     def fill() -> str:
         queued = _of_dambench(words).splitlines()
-        return f"Queued: {counted(len(queued), 'run')}. 4 shows the queue."
+        return f"Queued: {counted(len(queued), 'run')}. {hints.hint('everywhere.place-4', '4')} shows the queue."
 
     def sure(yes: bool | None) -> None:
         if yes:

@@ -13,7 +13,7 @@ from dambench.core.errors import BadInput
 from dambench.core.sanitize import display
 from dambench.runner import processes
 from dambench.store.records import LONGEST, EditConflict
-from dambench.store.rows import RunRow
+from dambench.store.rows import ListedRun, RunRow
 from dambench.store.runs import Store
 from dambench.tui import clock, hints
 from dambench.tui.console import Undo
@@ -68,7 +68,7 @@ def kill(screen: MainScreen, row: RunRow) -> None:
 
     def kill() -> str:
         _send(row, signal.SIGKILL)
-        return f"{run} was killed. r resumes it from its last checkpoint."
+        return f"{run} was killed. {resume_key(screen)} resumes it from its last checkpoint."
 
     def typed(text: str | None) -> None:
         if text is None:
@@ -92,7 +92,8 @@ def resume(screen: MainScreen, row: RunRow) -> None:
         return
     if row.diverged_at is not None:
         where = f"diverged at iteration {row.diverged_at}, and would again"
-        app.say(f"{run} {where}: R runs it anew, with other settings.", "warning")
+        again = hints.hint("runs.run-again", "R")
+        app.say(f"{run} {where}: {again} in Runs runs it anew, with other settings.", "warning")
         return
 
     def resume() -> str:
@@ -278,13 +279,12 @@ def in_background(screen: MainScreen, work: Callable[[], str]) -> None:
 class RunActionsScreen(MainScreen):
     """A main screen with a run in front, and what can be done to that."""
 
+    # One of the two is on the line of keys: Stop of a run that goes on, Resume of one that can.
     STOP: ClassVar[Binding] = Binding("x", "stop", "Stop")
     KILL: ClassVar[Binding] = Binding(
         "X", "kill", "Kill", show=False, tooltip="Kill it: it goes back to its last checkpoint"
     )
-    RESUME: ClassVar[Binding] = Binding(
-        "r", "resume", "Resume", show=False, tooltip="Resume it from its last checkpoint"
-    )
+    RESUME: ClassVar[Binding] = Binding("r", "resume", "Resume", tooltip="Resume it from its last checkpoint")
 
     def selected_run(self) -> RunRow | None:
         """The whole row of that run, as it stands now; None: there is none, and that was said."""
@@ -294,10 +294,19 @@ class RunActionsScreen(MainScreen):
         """The state of that run; empty: there is none."""
         raise NotImplementedError
 
+    def front_row(self) -> RunRow | ListedRun | None:
+        """What is known of that run already; None: nothing."""
+        raise NotImplementedError
+
     def idle_actions(self) -> set[str]:
-        state = self.front_state()
+        state, row = self.front_state(), self.front_row()
         alive = state in processes.ALIVE
-        return ({"resume"} if alive or state in ("", "finished") else set()) | (set() if alive else {"stop", "kill"})
+        idle = set() if alive else {"stop", "kill"}
+        if alive or state in ("", "finished") or (row is not None and row.diverged_at is not None):
+            idle.add("resume")
+        if row is not None and not processes.is_here(row):
+            idle.add("kill")
+        return idle | (set() if state else {"copy"})
 
     def action_stop(self) -> None:
         self._with_row(ask_to_stop)
@@ -327,9 +336,16 @@ def _has_ended(screen: MainScreen, row: RunRow) -> bool:
     """There is no process to stop: a note says so."""
     state = processes.state(row)
     if state not in processes.ALIVE:
-        nothing = "there is no process to stop. r resumes it" if state == "lost" else "there is nothing to stop"
+        lost = f"there is no process to stop. {resume_key(screen)} resumes it"
+        nothing = lost if state == "lost" else "there is nothing to stop"
         screen.console_app.say(f"{row.id} is {state}: {nothing}.", "warning")
     return state not in processes.ALIVE
+
+
+def resume_key(screen: MainScreen) -> str:
+    """The key that resumes a run in this screen."""
+    keys = {"Run": hints.hint("run.resume", "r"), "Live": hints.hint("live.resume", "r")}
+    return keys.get(screen.NAME, hints.hint("runs.resume", "r"))
 
 
 def _alive(rows: Sequence[RunRow]) -> str:

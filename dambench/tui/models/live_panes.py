@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from typing import Literal
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
@@ -47,7 +48,7 @@ def header_lines(snapshot: RunSnapshot, width: int, frozen: bool, ascii: bool) -
     left = Text(f" {row.id} ", "bold", no_wrap=True)
     left.append(snapshot.state, STATES.get(snapshot.state, ""))
     left.append("  " + dot.join(part for part in parts if part))
-    right = ["frozen (space)"] if frozen else []
+    right = [f"frozen ({hints.hint('live.freeze', 'space')})"] if frozen else []
     if snapshot.live:
         quiet = clock.since(row.beat_at) if row.beat_at else 0.0
         if width >= WIDE:
@@ -111,20 +112,30 @@ def _apart(left: Text, right: Text, width: int, ascii: bool) -> Text:
     return line
 
 
-def lacking_lines(answer: object, database: str, is_there: bool) -> list[Text]:
-    """Sentences on what is not there any more: the run that was asked for, or the database (`is_there`)."""
+def lacking_lines(answer: object, database: str, is_there: bool, place: Literal["live", "run"]) -> list[Text]:
+    """Sentences on what is not there any more: the run that was asked for, or the database (`is_there`).
+
+    Args:
+        place: the one whose keys are the ways out.
+    """
+    runs, new = hints.hint("everywhere.place-1", "1"), hints.hint("everywhere.new", "n")
     if isinstance(answer, RunGone):
+        other = hints.hint("run.other-run", "]") if place == "run" else hints.hint("live.other-run", "]")
         return [
             Text(f"The run {display(answer.run)} is not in {display(database)} any more.", "bold"),
-            Text("] shows another one; 1 goes to the runs."),
+            Text(f"{other} shows another one; {runs} goes to the runs."),
         ]
     if answer is None and not is_there:
-        return [Text(f"There is no database {display(database)}.", "bold"), Text("n begins a run, and makes it.")]
+        return [Text(f"There is no database {display(database)}.", "bold"), Text(f"{new} begins a run, and makes it.")]
     return []
 
 
-def problem_banner(snapshot: RunSnapshot | None, database: str) -> list[Text]:
-    """The trouble with a run that did not go well, and the ways out."""
+def problem_banner(snapshot: RunSnapshot | None, database: str, place: Literal["live", "run"] = "live") -> list[Text]:
+    """The trouble with a run that did not go well, and the ways out.
+
+    Args:
+        place: the one whose keys they are.
+    """
     if snapshot is None:
         return [
             Text(f"No runs in {display(database)} yet.", "bold"),
@@ -136,12 +147,13 @@ def problem_banner(snapshot: RunSnapshot | None, database: str) -> list[Text]:
     row, state = snapshot.row, snapshot.state
     # Losses are kept about once a second, a checkpoint at once.
     at = f" at iteration {max(row.done, snapshot.checkpoint or 0)}" if row.phase == "distil" else ""
-    resume, copy = hints.hint("live.resume", "r"), hints.hint("everywhere.copy", "y")
+    copy, pager = hints.hint("everywhere.copy", "y"), hints.hint("live.log-in-pager", "E")
+    resume = hints.hint("run.resume", "r") if place == "run" else hints.hint("live.resume", "r")
     ways = (
         f"{resume} goes on from iteration {snapshot.checkpoint}"
         if snapshot.checkpoint is not None
         else f"{resume} begins it anew",
-        f"{hints.hint('live.log-in-pager', 'E')} shows the log",
+        "the section Log has its log" if place == "run" else f"{pager} shows the log",
     )
     if state == "lost":
         quiet = f"{duration(int(clock.since(row.beat_at)))} ago" if row.beat_at else "unknown"

@@ -19,6 +19,7 @@ from dambench.store.metrics import MetricRow
 from dambench.store.rows import RunRow, SqlRow
 from dambench.store.runs import Store
 from dambench.store.statistics import mean, std
+from dambench.tui import hints
 from dambench.tui.models import request
 from dambench.tui.models.curves import OverlayReader
 from dambench.tui.models.live_panes import wrapped
@@ -391,7 +392,8 @@ def config_lines(page: RunPage, width: int) -> list[Text]:
     """Every setting and the environment; first the difference to another run."""
     lines = changes_lines(page.against if page.against is not None else page.since, width)
     if page.against is None:
-        lines += _dim("d compares with the runs that are marked in Runs, one after the other.", width)
+        key = hints.hint("run.difference", "d")
+        lines += _dim(f"{key} compares with the runs that are marked in Runs, one after the other.", width)
     differs = {change.name for change in (page.against or page.since or _NOTHING).changes}
     config = page.details["run"]["config"]
     facts = [(name, changes.shown(value)) for name, value in changes.settings(json.dumps(config)).items()]

@@ -473,3 +473,10 @@ def _figures(measurements: Iterable[Measured], units: dict[str, str]) -> tuple[M
 def local(moment: str) -> str:
     """A time of the database on the clock of whoever reads it: `09:14`."""
     return f"{datetime.fromisoformat(moment).astimezone():%H:%M}"
+
+
+def idle_pictures(snapshot: RunSnapshot) -> set[str]:
+    """The keys for the picture before and after that have none to go to."""
+    at = snapshot.pictures.index(snapshot.picture) if snapshot.picture is not None else 0
+    first, last = at == 0, at >= len(snapshot.pictures) - 1
+    return ({"picture(-1)"} if first else set()) | ({"picture(1)"} if last else set())

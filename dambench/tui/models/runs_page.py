@@ -15,7 +15,7 @@ from dambench.store.filters import Filter
 from dambench.store.listing import RunGlance
 from dambench.store.rows import ListedRun
 from dambench.store.runs import Store
-from dambench.tui import clock
+from dambench.tui import clock, hints
 from dambench.tui.models.columns import bars, figure, memory, percent, spark
 
 PAGE = 100
@@ -144,16 +144,20 @@ def title(row: ListedRun, *, facts: bool) -> str:
 
 def trouble(row: ListedRun) -> str:
     """The trouble with a run, and the ways out."""
+    resume, again = hints.hint("runs.resume", "r"), hints.hint("runs.run-again", "R")
     if row.stands == "lost":
         if not row.pid:
-            return "lost: an older dambench began it, and did not say which process it was. R runs it again."
-        onward = "r begins it anew" if row.checkpoint is None else f"after iteration {row.checkpoint}"
-        onward = onward if row.checkpoint is None else f"r resumes from the checkpoint {onward}"
+            return f"lost: an older dambench began it, and did not say which process it was. {again} runs it again."
+        onward = f"{resume} begins it anew"
+        if row.checkpoint is not None:
+            onward = f"{resume} resumes from the checkpoint after iteration {row.checkpoint}"
         return f"process {row.pid} is gone from {display(row.host)}; {onward}"
     if row.stands == "silent":
         return f"no sign of life from {display(row.host)} for {age(clock.since(row.beat_at))}"
-    onward = "R runs it again" if row.diverged_at is not None or row.stands == "finished" else "r resumes it"
-    return f"{display(row.error, 300).removesuffix('.')}; {onward}"
+    anew = row.diverged_at is not None or row.stands == "finished"
+    return (
+        f"{display(row.error, 300).removesuffix('.')}; {f'{again} runs it again' if anew else f'{resume} resumes it'}"
+    )
 
 
 def facts(row: ListedRun, *, wide: bool = False) -> list[str]:

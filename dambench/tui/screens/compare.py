@@ -381,8 +381,9 @@ class CompareScreen(MainScreen):
         name = "loss" if self.shows_losses else "test accuracy in %"
         axis = ", logarithmic" if self.logarithmic and self.shows_losses else ""
         text = Text().append(f"{name} over iterations{axis}", "bold")
-        text.append(f"   m: {'accuracy' if self.shows_losses else 'losses'}")
-        text.append(f"  L: {'linear' if self.logarithmic else 'logarithmic'}\n" if self.shows_losses else "\n")
+        keys = hints.hint("compare.losses-or-accuracy", "m"), hints.hint("compare.logarithm-of-losses", "L")
+        text.append(f"   {keys[0]}: {'accuracy' if self.shows_losses else 'losses'}")
+        text.append(f"  {keys[1]}: {'linear' if self.logarithmic else 'logarithmic'}\n" if self.shows_losses else "\n")
         return text.append_text(
             curves(series, width, height - 1, self.logarithmic and self.shows_losses, self.console_app.options.ascii)
         )
@@ -392,6 +393,22 @@ class CompareScreen(MainScreen):
 
     def on_resize(self, event: Resize) -> None:
         self.call_after_refresh(self._draw)
+
+    def idle_actions(self) -> set[str]:
+        table = self.table
+        idle = set() if self.marked else {"curves", "curve", "logarithm"}
+        idle |= set() if self.shows_losses else {"logarithm"}
+        idle |= set() if self.marked or self.choices.only else {"unmark"}
+        idle |= set() if len(self.tables) > 1 else {"table(1)", "table(-1)"}
+        if self.result is None or not self.result.board.tables:
+            idle |= {"choose('rows')", "choose('columns')"}
+        if self.result is None or not self.result.board.scores:
+            idle.add("tree")
+        if table is None:
+            idle |= {"order", "heat", "intervals", "copy_as", "copy", "export"}
+        if self.result is None:
+            idle.add("fill")
+        return idle if self.cell is not None else idle | {"runs", "mark"}
 
     # Keys.
 

@@ -22,7 +22,7 @@ from dambench.runner import monitor, processes
 from dambench.store.metrics import ACCURACY
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
-from dambench.tui import run_actions
+from dambench.tui import hints, run_actions
 from dambench.tui.charting import ChartScreen
 from dambench.tui.feed import Question
 from dambench.tui.models.alerts import alerts
@@ -38,7 +38,7 @@ from dambench.tui.models.live_panes import (
     problem_banner,
     timing_lines,
 )
-from dambench.tui.models.run_reader import RunGone, RunReader, RunSnapshot, runs
+from dambench.tui.models.run_reader import RunGone, RunReader, RunSnapshot, idle_pictures, runs
 from dambench.tui.models.surroundings import SurroundingsReader, card_lines
 from dambench.tui.terminal import refresh_rate
 from dambench.tui.widgets.chart import Chart
@@ -165,7 +165,7 @@ class LiveScreen(ChartScreen):
         if self._frozen and not first:
             return True  # as it was asked for: it says so itself
         self._snapshot = answer if isinstance(answer, RunSnapshot) else None
-        self._lacking = lacking_lines(answer, self.console_app.path.name, self.console_app.file is not None)
+        self._lacking = lacking_lines(answer, self.console_app.path.name, self.console_app.file is not None, "live")
         if first:
             self._paint_all()
         return True
@@ -259,7 +259,7 @@ class LiveScreen(ChartScreen):
         pane, snapshot, view = self.query_one("#loss", Chart), self._snapshot, self.view
         title = ["Loss", "log y" if view.log else "", f"smoothed {view.smooth:g}" if view.smooth else ""]
         title.append(f"last {WINDOW_SECONDS / 60:.0f} min" if self._last_minutes() else "whole run")
-        title += ["a part: 0 shows all"] if view.window else []
+        title += [f"a part: {hints.hint('live.whole-chart', '0')} shows all"] if view.window else []
         title += [over_it(self._series(), self._overlays.snapshots)] if self.overlaid else []
         pane.entitle("  ".join(part for part in title if part))
         steady = snapshot is not None and snapshot.live
@@ -324,7 +324,8 @@ class LiveScreen(ChartScreen):
     def _fill(self, pane: Lines, title: str, lines: list[Text]) -> None:
         """Show what there is room for; how much more there is stands on the border. `z` makes the pane larger."""
         more = len(lines) - pane.size.height if pane.size.height else 0
-        pane.entitle(title, f"{counted(more, 'line')} more: z" if more > 0 else "")
+        key = hints.hint("live.zoom-pane", "z")
+        pane.entitle(title, f"{counted(more, 'line')} more: {key}" if more > 0 else "")
         pane.show(lines[: len(lines) - max(0, more)])
 
     def _paint_images(self) -> None:
@@ -432,6 +433,24 @@ class LiveScreen(ChartScreen):
                 subprocess.run(pager, input=log.encode(), check=False)
         except (OSError, SuspendNotSupported) as error:
             self.console_app.say(f"{' '.join(pager)} cannot be opened: {error}", "warning")
+
+    def idle_actions(self) -> set[str]:
+        idle, snapshot = super().idle_actions(), self._snapshot
+        if snapshot is None:
+            return idle | {"open", "freeze", "window", "images", "picture(-1)", "picture(1)", "follow", "pager"}
+        idle |= idle_pictures(snapshot)
+        if snapshot.picture is None:
+            idle.add("images")
+        if not (snapshot.live or self._frozen):
+            idle.add("freeze")
+        if not snapshot.losses:
+            idle.add("window")
+        if not self._back:
+            idle.add("follow")
+        return idle if snapshot.log else idle | {"pager"}
+
+    def front_row(self) -> RunRow | None:
+        return None if self._snapshot is None else self._snapshot.row
 
     def front_state(self) -> str:
         return "" if self._snapshot is None else self._snapshot.state

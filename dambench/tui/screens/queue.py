@@ -37,6 +37,9 @@ from dambench.tui.widgets.sure import Sure
 
 Change = Callable[[Queue, Sequence[str]], Sequence[Queued]]
 
+NOT_BEGUN = {"waiting", "paused"}
+"""States of queued runs that have a place in the order of their turn."""
+
 
 class QueueScreen(MainScreen):
     """What waits to be run, in the order of its turn."""
@@ -176,14 +179,30 @@ class QueueScreen(MainScreen):
 
     def _meant(self) -> list[Queued]:
         """The marked ones, or the one under the cursor."""
-        marked = [line.one for line in self.table.lines if line.one.uid in self.table.marks]
-        if marked:
+        if marked := self._marked():
             return marked
         line = self.table.line
         if line is None:
-            self.console_app.say("Nothing is queued: a adds a run.")
+            self.console_app.say(f"Nothing is queued: {hints.hint('queue.add', 'a')} adds a run.")
             return []
         return [line.one]
+
+    def idle_actions(self) -> set[str]:
+        table, line = self.table, self.table.line
+        idle = set() if table.marks else {"unmark"}
+        if line is None:
+            return idle | {"open", "mark", "pause", "move(1)", "move(-1)", "retry", "drop", "first", "copy"}
+        pending = sum(other.one.state in NOT_BEGUN for other in table.lines)
+        if line.one.state not in NOT_BEGUN or pending < 2:
+            idle |= {"move(1)", "move(-1)"}
+        states = {one.state for one in self._marked() or [line.one]}
+        idle |= set() if line.run else {"open"}
+        idle |= set() if states & {"waiting", "taken"} or states == {"paused"} else {"pause"}
+        idle |= set() if states & NOT_BEGUN and pending > 1 else {"first"}
+        return idle if "failed" in states else idle | {"retry"}
+
+    def _marked(self) -> list[Queued]:
+        return [line.one for line in self.table.lines if line.one.uid in self.table.marks]
 
     def _change(self, meant: Sequence[Queued], change: Change, done: str, nothing: str) -> None:
         """Change these in the background, and say how many that was."""
@@ -310,7 +329,7 @@ class QueueScreen(MainScreen):
         """Move it by one place, among those of its priority."""
         if self.console_app.refuses() or (line := self.table.line) is None:
             return
-        if line.one.state not in ("waiting", "paused"):
+        if line.one.state not in NOT_BEGUN:
             self.console_app.say("Only what has not begun can be moved.", "warning")
             return
 

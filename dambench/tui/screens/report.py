@@ -233,6 +233,14 @@ class ReportScreen(MainScreen):
         suffixes = registry.load("formats", self._query.format).SUFFIXES
         return str(name if name.suffix.lower() in suffixes or not suffixes else name.with_suffix(suffixes[0]))
 
+    def idle_actions(self) -> set[str]:
+        found, query = self._document, self._query
+        idle = set() if query.filter else {"back"}
+        idle |= set() if found and found.remarks else {"missing"}
+        idle |= set() if query.short or registry.load("formats", query.format).SHORT else {"short"}
+        idle |= set() if found is not None else {"fill"}
+        return idle if found and found.text else idle | {"write", "copy_document", "pager"}
+
     # Keys.
 
     def _change(self, **fields: Any) -> None:
@@ -274,7 +282,9 @@ class ReportScreen(MainScreen):
                 self.console_app.say(f"{name} always has all numbers: it is not short any more.")
             several = len(self._query.sections) > 1 and plugin.SINGLE
             if several:
-                self.console_app.say(f"{name} is one table: the usual one; s chooses another.")
+                self.console_app.say(
+                    f"{name} is one table: the usual one; {hints.hint('report.sections', 's')} chooses another."
+                )
             sections = () if several else self._query.sections
             self._change(format=name, short=self._query.short and plugin.SHORT, sections=sections)
 
@@ -375,9 +385,8 @@ class ReportScreen(MainScreen):
     def action_write(self) -> None:
         """Ask for a file, and write the document to it."""
         if self.console_app.options.served:
-            self.console_app.say(
-                "Files of this machine are not written from a browser: Y copies the document.", "warning"
-            )
+            copies = f"{hints.hint('report.copy-the-document', 'Y')} copies the document"
+            self.console_app.say(f"Files of this machine are not written from a browser: {copies}.", "warning")
             return
         if self._document is None or not self._document.text:
             self.console_app.say("There is no report to write yet.")
@@ -394,7 +403,8 @@ class ReportScreen(MainScreen):
         except BadInput:
             format_ = format_of(query.format, path, short=query.short)
         if len(query.sections) > 1 and registry.load("formats", format_).SINGLE:
-            raise BadInput(f"{format_} is one table: s chooses which, of {', '.join(query.sections)}.")
+            key = hints.hint("report.sections", "s")
+            raise BadInput(f"{format_} is one table: {key} chooses which, of {', '.join(query.sections)}.")
         meant = replace(query, format=format_)
 
         def work() -> str:

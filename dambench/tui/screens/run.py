@@ -37,7 +37,7 @@ from dambench.tui.models.run_page import (
     scores_lines,
     summary_lines,
 )
-from dambench.tui.models.run_reader import RunGone, RunSnapshot, runs
+from dambench.tui.models.run_reader import RunGone, RunSnapshot, idle_pictures, runs
 from dambench.tui.models.sheet import Sheet
 from dambench.tui.set_pictures import SetPictures
 from dambench.tui.terminal import refresh_rate
@@ -169,7 +169,7 @@ class RunScreen(ChartScreen):
             return False
         before, self._page = self._page, answer if isinstance(answer, RunPage) else None
         self._answered, self._painted = True, now
-        self._lacking = lacking_lines(answer, self.console_app.path.name, self.console_app.file is not None)
+        self._lacking = lacking_lines(answer, self.console_app.path.name, self.console_app.file is not None, "run")
         if first or _differs(before, self._page):
             self._paint_all()
         elif self._page is not None and self._page.snapshot.live:
@@ -219,7 +219,8 @@ class RunScreen(ChartScreen):
 
     def _paint_banner(self) -> None:
         pane = self.query_one("#banner", Lines)
-        text = (self._lacking or problem_banner(self._snapshot, self.console_app.path.name)) if self._answered else []
+        name = self.console_app.path.name
+        text = (self._lacking or problem_banner(self._snapshot, name, "run")) if self._answered else []
         pane.show_whole(text, max(20, self.size.width - 2))
 
     def _paint_tabs(self) -> None:
@@ -270,7 +271,9 @@ class RunScreen(ChartScreen):
                 line.truncate(pane.size.width, overflow="ellipsis")
         pane.show(shown)
         below = len(lines) - top - height
-        pane.entitle(self._section, f"{counted(below, 'line')} below: j" if below > 0 else "")
+        pane.entitle(
+            self._section, f"{counted(below, 'line')} below: {hints.hint('run.down', 'j')}" if below > 0 else ""
+        )
 
     def paint_charts(self) -> None:
         self._arrange()
@@ -289,7 +292,7 @@ class RunScreen(ChartScreen):
         if name == "loss":
             parts += ["log y"] if view.log else []
             parts += [f"smoothed {view.smooth:g}"] if view.smooth else []
-            parts += ["a part: 0 shows all"] if view.window else []
+            parts += [f"a part: {hints.hint('run.whole-chart', '0')} shows all"] if view.window else []
             if self._page is not None and self.overlaid:
                 parts.append(over_it(self._series(name), self._page.overlays))
         pane.entitle("  ".join(parts))
@@ -308,7 +311,8 @@ class RunScreen(ChartScreen):
         return [] if page is None else curves(name, page.snapshot, page.overlays, self.view.axis)
 
     def drawn_series(self) -> list[Series]:
-        return [one for name in CHARTS if self.query_one(f"#{name}").display for one in self._series(name)]
+        side = self.query_one("#side").display
+        return [one for name in CHARTS if side and self.query_one(f"#{name}").display for one in self._series(name)]
 
     def axis_is_known(self, axis: AxisName) -> bool:
         return self._snapshot is None or axis_is_known(self._snapshot, axis)
@@ -391,7 +395,7 @@ class RunScreen(ChartScreen):
         """Have the nearest real images looked for, or mosaics decoded, by a child with torch."""
         page = self._page
         if page is None or self._section != "Images":
-            self.console_app.say("That is for the section Images: tab goes there.")
+            self.console_app.say(f"That is for the section Images: {hints.hint('run.next-section', 'tab')} goes there.")
             return
         if kind == "decoded" and not _is_mosaic(page):
             self.console_app.say("The images of this set are no mosaics: networks are trained on them as they are.")
@@ -502,10 +506,12 @@ class RunScreen(ChartScreen):
 
     def action_difference(self) -> None:
         """Compare the settings with the next of the marked runs, then with the nearest earlier one again."""
-        uid = self._page.snapshot.row.uid if self._page is not None else ""
-        marked = [one for one in self.console_app.marked() if one != uid]
+        marked = self._marked_others()
         if not marked and not self._reader.against:
-            self.console_app.say("No other run is marked: in Runs, space marks one, and d compares it with this one.")
+            keys = hints.hint("runs.mark", "space"), hints.hint("run.difference", "d")
+            self.console_app.say(
+                f"No other run is marked: in Runs, {keys[0]} marks one, and {keys[1]} here compares it with this one."
+            )
             return
         order = ["", *marked]
         at = order.index(self._reader.against) if self._reader.against in order else 0
@@ -514,6 +520,11 @@ class RunScreen(ChartScreen):
         self._arrange()
         self._paint_tabs()
         self.ask()
+
+    def _marked_others(self) -> list[str]:
+        """The uids of the other runs that are marked."""
+        uid = self._page.snapshot.row.uid if self._page is not None else ""
+        return [one for one in self.console_app.marked() if one != uid]
 
     def action_other(self, step: int) -> None:
         """Go to the next run: those that go on first, then the newest."""
@@ -538,6 +549,27 @@ class RunScreen(ChartScreen):
             self.action_whole()
         else:
             self.console_app.go("runs")
+
+    def idle_actions(self) -> set[str]:
+        idle, snapshot = super().idle_actions(), self._snapshot
+        idle |= set() if self._section == "Images" else {"before", "made('nearest')", "made('decoded')"}
+        if not self._reader.against and len(self._marked_others()) == 0:
+            idle.add("difference")
+        if snapshot is None or self._page is None:
+            return idle | {"zoom", "picture(-1)", "picture(1)", "before", "made('nearest')", "made('decoded')", "watch"}
+        wide = self.query_one("#body").has_class("wide")
+        if self._section == "Images" or (self._section == "Summary" and wide):
+            idle |= idle_pictures(snapshot)
+        else:
+            idle |= {"picture(-1)", "picture(1)"}
+        if self._section == "Images":
+            idle = idle - {"cursor(-1)", "cursor(1)"} if self._sheet() is not None else idle
+            idle |= set() if _is_mosaic(self._page) else {"made('decoded')"}
+            idle |= {"before"} if self._decoded or len(snapshot.pictures) < 2 else set()
+        return idle
+
+    def front_row(self) -> RunRow | None:
+        return None if self._snapshot is None else self._snapshot.row
 
     def front_state(self) -> str:
         return "" if self._snapshot is None else self._snapshot.state

@@ -17,9 +17,10 @@ from textual.widgets import Input, Static
 
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
+from dambench.runner import processes
 from dambench.store import filters, listing
 from dambench.store.filters import Filter
-from dambench.store.rows import RunRow
+from dambench.store.rows import ListedRun, RunRow
 from dambench.store.runs import Store
 from dambench.tui import hints, queue_actions, run_actions
 from dambench.tui.feed import Question
@@ -468,9 +469,22 @@ class RunsScreen(run_actions.RunActionsScreen):
     def front_state(self) -> str:
         return "" if self.table.row is None else self.table.row.stands
 
+    def front_row(self) -> ListedRun | None:
+        return self.table.row
+
     def idle_actions(self) -> set[str]:
-        """None while runs are marked: which of them go on is asked when it is done."""
-        return set() if self.table.marks else super().idle_actions()
+        table, idle = self.table, super().idle_actions()
+        if table.row is None and table.number is not None:
+            return set(self._idle)  # it is being read
+        if table.marks:
+            return idle - {"copy"}
+        if table.row is None:
+            idle |= {"open", "mark", "compare", "again", "queue", "tag", "note", "delete"}
+        elif table.row.evaluates:
+            idle.add("queue")
+        if self.front_state() in processes.ALIVE:
+            idle.add("delete")
+        return idle if self._filter.text or self.typing else idle | {"back"}
 
     def selected_run(self) -> RunRow | None:
         """The whole row under the cursor, whatever is marked."""

@@ -99,7 +99,7 @@ class SeveralScreen(MainScreen):
         below = f" {counted(len(found.shown) + found.more, 'run')} {which}"
         if len(shown) < len(found.shown) + found.more:
             below += f", {first + 1} to {first + len(shown)} shown"
-        below += "   frozen (space)" if self._frozen else ""
+        below += f"   frozen ({hints.hint('several.freeze', 'space')})" if self._frozen else ""
         lines = lines[: height - 1] + [Text()] * (height - 1 - len(lines))
         pane.show([*lines, Text(below, "dim")])
 
@@ -116,6 +116,12 @@ class SeveralScreen(MainScreen):
     def _go_to(self, at: int) -> None:
         self._at = at
         self._paint()
+
+    def idle_actions(self) -> set[str]:
+        steps = {f"{name}({by})" for name in ("step", "step_row") for by in (-1, 1)}
+        if self._found is None or not self._found.shown:
+            return {"open", "logarithm", "freeze", "copy"} | steps
+        return steps if len(self._found.shown) < 2 else set()
 
     def action_step(self, by: int) -> None:
         count = len(self._found.shown) if self._found else 0

@@ -17,6 +17,9 @@ from dambench.core.sanitize import display
 from dambench.tui import hints
 from dambench.tui.resilient import Resilient
 
+NOT_NOW = "not now"
+"""What the help calls keys that would do nothing as things stand."""
+
 SMALLEST = (60, 16)
 """Columns and lines below which there is only a message."""
 
@@ -46,17 +49,17 @@ class Notice(Resilient, ModalScreen[None]):
 
 
 class Help(Notice):
-    """Every key that does something now."""
+    """Every key of the place in front, those last that would do nothing as things stand."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("question_mark", "close", "Back", show=False)]
 
     def __init__(self, keys: list[tuple[str, str, str]]) -> None:
         text = Text()
-        for where in ("here", "everywhere"):
-            text.append(f"{where}\n", "bold")
-            for place, key, meaning in keys:
-                if place == where:
-                    text.append(f"  {key:<12} {meaning}\n")
+        for where in ("here", "everywhere", NOT_NOW):
+            there = [f"  {key:<12} {meaning}\n" for place, key, meaning in keys if place == where]
+            if there:
+                text.append(f"{where}\n", "bold")
+                text.append("".join(there), "dim" if where == NOT_NOW else "")
         super().__init__("Keys", text)
 
 
