@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -375,8 +376,7 @@ def times(missing: Sequence[PlannedRun]) -> list[str]:
         )
     unknown = [one for one in missing if one.seconds is None]
     reasons = Counter(
-        "their data are not prepared, which the first run does" if one.standing == "data not prepared" else one.unknown
-        for one in unknown
+        _unprepared(one.point.request) if one.standing == "data not prepared" else one.unknown for one in unknown
     )
     none_known = (
         "no run of their kind is known yet, and measuring did not come to them; `dambench run --dry-run` measures one"
@@ -384,6 +384,19 @@ def times(missing: Sequence[PlannedRun]) -> list[str]:
     for reason, number in reasons.most_common(4):
         lines.append(f"– for {counted(number, 'run')}: {(reason or none_known).rstrip('.')}.")
     return lines
+
+
+def _unprepared(request: Request) -> str:
+    """Why nothing can be said of a run whose data are not prepared, with the command that prepares them."""
+    dataset = request.choice("dataset")
+    words = ["dambench", "run", "--dry-run", "--method", "random", "--dataset", dataset.name]
+    words += ["--data", request.data] if request.data else []
+    for name, value in dataset.options.items():
+        words += ["--set", f"dataset.{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    return (
+        f"their data ({display(dataset.name, 60)}) are not prepared, which the first run does; `{display(shlex.join(words), 1000)}` "
+        "does it now"
+    )
 
 
 def as_json(
