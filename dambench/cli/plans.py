@@ -375,8 +375,12 @@ def times(missing: Sequence[PlannedRun]) -> list[str]:
             f"disk{share}."
         )
     unknown = [one for one in missing if one.seconds is None]
+    first_of: dict[str, str] = {}
     reasons = Counter(
-        _unprepared(one.point.request) if one.standing == "data not prepared" else one.unknown for one in unknown
+        first_of.setdefault(one.point.request.choice("dataset").name, _unprepared(one.point.request))
+        if one.standing == "data not prepared"
+        else one.unknown
+        for one in unknown
     )
     none_known = (
         "no run of their kind is known yet, and measuring did not come to them; `dambench run --dry-run` measures one"
@@ -387,16 +391,15 @@ def times(missing: Sequence[PlannedRun]) -> list[str]:
 
 
 def _unprepared(request: Request) -> str:
-    """Why nothing can be said of a run whose data are not prepared, with the command that prepares them."""
+    """Why nothing can be said of a run whose data are not prepared, with a command that prepares them."""
     dataset = request.choice("dataset")
-    words = ["dambench", "run", "--dry-run", "--method", "random", "--dataset", dataset.name]
-    words += ["--data", request.data] if request.data else []
+    words = ["dambench", "run", "--dry-run", "--method", request.choice("method").name, "--dataset", dataset.name]
+    for flag in ("preprocessing", "recipe", "data"):  # images may be prepared in several ways
+        words += [f"--{flag}", str(value)] if (value := getattr(request, flag)) else []
     for name, value in dataset.options.items():
         words += ["--set", f"dataset.{name}={value if isinstance(value, str) else json.dumps(value)}"]
-    return (
-        f"their data ({display(dataset.name, 60)}) are not prepared, which the first run does; `{display(shlex.join(words), 1000)}` "
-        "does it now"
-    )
+    command, called = display(shlex.join(words), 1000), display(dataset.name, 60)
+    return f"their data ({called}) are not prepared, which the first run does; `{command}` does it now"
 
 
 def as_json(

@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 from typer import Argument
 
 from dambench.cli import estimates, measuring, plans
-from dambench.cli.budget import SHARE, Fitting, fit, patience_of, seconds_of
+from dambench.cli.budget import LEAST, SHARE, Fitting, fit, patience_of, seconds_of
 from dambench.cli.executors import DEFAULT, Chosen, executor_options
 from dambench.cli.measuring import PlannedEvaluation
 from dambench.cli.options import Budget, Db, Devices, DryRun, Hook, Json, OnlyQueue, Retry
@@ -71,40 +71,70 @@ def make(grid: Sweep, path: Path, asked: Asked, as_json: bool) -> int:
     """
     began, budget = time.monotonic(), 0.0 if asked.budget is None else seconds_of(asked.budget)
     with foreground() as here:
-        patience = estimates.PATIENCE if asked.dry_run or not budget else patience_of(budget)
-        share = SHARE if budget else 1.0 if asked.dry_run else 0.0
-        unfit: list[str] = []
-        planned = plans.plan(grid, path, None if asked.dry_run else here.watch.say, share * patience, unfit)
-        evaluations = measuring.plan(planned, path)
-        fitting = _fitting(planned, path, asked, budget, (1 - share) * patience, began) if budget else None
-        limits = fitting.sentences() if fitting else []
-        if fitting:
-            evaluations, left = measuring.that_fit(evaluations, fitting.taken, fitting.rest, fitting.at_once)
-            limits += left
-        notes = [f"rule {number} of [[skip]] leaves nothing out" for number in grid.idle_rules]
-        notes += [f"left out: {sentence}" for sentence in unfit]
-        if as_json and asked.dry_run:
-            facts = plans.as_json(grid, planned, notes, limits if fitting else None)
-            print(json.dumps(facts | {"evaluations": measuring.as_json(evaluations)}))
+        while True:
+            code = _make_once(grid, path, asked, as_json, began, budget, here)
+            if code is not None:
+                return code
+            say("Time is left: what had no estimate is measured now.")
+            asked = asked._replace(retry=False)  # what failed once more is not tried again and again
+
+
+def _make_once(
+    grid: Sweep, path: Path, asked: Asked, as_json: bool, began: float, budget: float, here: Foreground
+) -> int | None:
+    """Make what fits, by what is known or can be measured soon.
+
+    Args:
+        began: when, by the monotonic clock.
+        budget: seconds since then; 0: as many as it takes.
+
+    Returns:
+        The exit code; None: there is more to measure, and time to make it.
+    """
+    rest = max(0.0, budget - (time.monotonic() - began))
+    patience = estimates.PATIENCE if asked.dry_run or not budget else patience_of(rest)
+    share = SHARE if budget else 1.0 if asked.dry_run else 0.0
+    unfit: list[str] = []
+    planned = plans.plan(grid, path, None if asked.dry_run else here.watch.say, share * patience, unfit)
+    evaluations = measuring.plan(planned, path)
+    fitting = _fitting(planned, path, asked, budget, (1 - share) * patience, began) if budget else None
+    limits = fitting.sentences() if fitting else []
+    if fitting:
+        evaluations, left = measuring.that_fit(evaluations, fitting.taken, fitting.rest, fitting.at_once)
+        limits += left
+    notes = [f"rule {number} of [[skip]] leaves nothing out" for number in grid.idle_rules]
+    notes += [f"left out: {sentence}" for sentence in unfit]
+    if as_json and asked.dry_run:
+        facts = plans.as_json(grid, planned, notes, limits if fitting else None)
+        print(json.dumps(facts | {"evaluations": measuring.as_json(evaluations)}))
+        return 0
+    for note in notes:
+        say(f"note: {note}")
+    if asked.dry_run:
+        plans.print_plan(grid, planned)
+        for line in (*measuring.sentences(evaluations, planned), *limits):
+            print(line)
+        return 0
+    for line in (plans.summary(grid, planned)[0], *measuring.sentences(evaluations, planned), *limits):
+        say(line)
+    if fitting:
+        planned = [*(one for one in planned if one.standing == "done"), *fitting.taken]
+    with open_store(path, write=True) as store:
+        uids = _queue(store, grid, planned, evaluations, asked.retry, asked.where)
+        if asked.queue:
+            say(f"{counted(len(uids), 'run')} queued: `dambench queue work` carries them out.")
             return 0
-        for note in notes:
-            say(f"note: {note}")
-        if asked.dry_run:
-            plans.print_plan(grid, planned)
-            for line in (*measuring.sentences(evaluations, planned), *limits):
-                print(line)
-            return 0
-        for line in (plans.summary(grid, planned)[0], *measuring.sentences(evaluations, planned), *limits):
-            say(line)
-        if fitting:
-            planned = [*(one for one in planned if one.standing == "done"), *fitting.taken]
-        with open_store(path, write=True) as store:
-            uids = _queue(store, grid, planned, evaluations, asked.retry, asked.where)
-            if asked.queue:
-                say(f"{counted(len(uids), 'run')} queued: `dambench queue work` carries them out.")
-                return 0
-            until = began + budget if budget else None
-            return _carry_out(store, grid, planned, evaluations, uids, asked, here, until, as_json)
+        until = began + budget if budget else None
+        before = _done(planned)
+        _work(store, grid, planned, evaluations, uids, asked, here, until)
+        has_more = fitting is not None and bool(fitting.unknown) and _done(planned) > before
+        if has_more and until and until - time.monotonic() >= LEAST and not here.signals.received:
+            return None
+        return _sum_up(store, grid, planned, evaluations, uids, here, until, as_json)
+
+
+def _done(planned: Sequence[PlannedRun]) -> int:
+    return sum(one.standing == "done" for one in planned)
 
 
 def _fitting(
@@ -155,7 +185,7 @@ def _queue(
     return [*(one.uid for one in runs), *of_sets]
 
 
-def _carry_out(
+def _work(
     store: Store,
     grid: Sweep,
     planned: Sequence[PlannedRun],
@@ -164,23 +194,35 @@ def _carry_out(
     asked: Asked,
     here: Foreground,
     until: float | None,
-    as_json: bool,
-) -> int:
+) -> None:
     """Work on the sweep's own runs until all are over.
 
     Args:
         until: when none is begun any more, by the monotonic clock; None: never.
+    """
+    if uids and (tally := carry_out(store, asked.where, asked.device, here, frozenset(uids), until=until)).hindered:
+        say(in_words(tally))
+    plans.look_up(store, [one for one in planned if isinstance(one, SettledRun)])
+    measuring.look_up(store, evaluations)
+    _tag(store, grid, [*(one.run for one in planned if one.run), *(one.run for one in evaluations if one.run)])
+
+
+def _sum_up(
+    store: Store,
+    grid: Sweep,
+    planned: Sequence[PlannedRun],
+    evaluations: Sequence[PlannedEvaluation],
+    uids: Sequence[str],
+    here: Foreground,
+    until: float | None,
+    as_json: bool,
+) -> int:
+    """Say what has come of a sweep.
 
     Returns:
         The exit code: 0 all are finished, 1 some are not, else that of the signal.
     """
-    if uids and (tally := carry_out(store, asked.where, asked.device, here, frozenset(uids), until=until)).hindered:
-        say(in_words(tally))
-    settled = [one for one in planned if isinstance(one, SettledRun)]
-    plans.look_up(store, settled)
-    measuring.look_up(store, evaluations)
     everything: list[PlannedRun | PlannedEvaluation] = [*planned, *evaluations]
-    _tag(store, grid, [one.run for one in everything if one.run])
     if here.signals.received:
         begun = [one.run for one in everything if one.standing == "to resume"]
         with_ = f", with run {', '.join(begun[:3])}" if begun else ""

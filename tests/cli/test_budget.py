@@ -10,6 +10,7 @@ from PIL import Image
 
 from dambench.cli.app import run_cli
 from dambench.cli.budget import Fitting, fit, patience_of, seconds_of
+from dambench.cli.estimates import MeasuredCost
 from dambench.cli.plans import PlannedRun, Standing
 from dambench.cli.shared_work import SharedWork
 from dambench.core.config import Request
@@ -161,7 +162,18 @@ def test_a_sweep_takes_what_fits_and_the_same_command_takes_the_rest(
     assert len(begun) == 2
     assert run_cli(["sweep", "tiny.toml", "--budget", "8"]) == 2
     assert run_cli(["sweep", "tiny.toml", "--budget", ""]) == 2
+    # Where time is left after what had an estimate, what had none is measured, and made.
+    known = MeasuredCost(1.0, None, 0, 0)
+    Path("tiny.toml").write_text(GRID.replace("iterations = 2", "iterations = 3").replace("to = 1", "to = 2"))
+    monkeypatch.setattr(
+        "dambench.cli.estimates.measure", lambda requests, patience: [known] * (len(begun) > 2 and len(requests))
+    )
+    assert run_cli(["sweep", "tiny.toml", "--budget", "1h"]) == 0
+    assert len(begun) == 6
+    assert "Time is left: what had no estimate is measured now." in capsys.readouterr().err
+    monkeypatch.setattr("dambench.cli.estimates.measure", lambda requests, patience: [])
     # When the time is over, what has not begun is left, and the same command goes on.
+    Path("tiny.toml").write_text(GRID)
     assert run_cli(["sweep", "tiny.toml"]) == 0
     Path("tiny.toml").write_text(GRID.replace("to = 1", "to = 4"))
     with monkeypatch.context() as late:
@@ -173,8 +185,8 @@ def test_a_sweep_takes_what_fits_and_the_same_command_takes_the_rest(
 
         late.setattr("dambench.cli.sweep.fit", slowly)
         assert run_cli(["sweep", "tiny.toml", "--budget", "1h"]) == 1
-    assert "The budget was over before 6 runs could begin" in capsys.readouterr().err
-    assert printed(capsys, "queue", "list")["counts"] == {"dropped": 6, "finished": 4}
+    assert "The budget was over before 5 runs could begin" in capsys.readouterr().err
+    assert printed(capsys, "queue", "list")["counts"] == {"dropped": 5, "finished": 8}
 
 
 def _images(folder: Path, part: str, count: int) -> None:
