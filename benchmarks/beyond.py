@@ -49,13 +49,17 @@ def _table(found: re.Match[str], boards: Sequence[Leaderboard]) -> str:
 
 
 def places(there: Sequence[MeasuredPlace], where: tuple[str, str, int], wanted: tuple[str, ...]) -> list[MeasuredPlace]:
-    """The places of an evaluator, a dataset and an IPC, with the metrics that are wanted."""
-    found = []
+    """The places of an evaluator, a dataset and an IPC, with the metrics that are wanted.
+
+    Where the usual options were measured, others are left to the report.
+    """
+    found: list[MeasuredPlace] = []
     for place in there:
         metrics = [metric for metric in place.metrics if not wanted or metric.name.startswith(wanted)]
         if (place.evaluator, place.dataset, place.ipc) == where and metrics:
             found.append(replace(place, metrics=metrics))
-    return found
+    usual = [place for place in found if not place.options]
+    return usual or found
 
 
 def written(board: Leaderboard) -> str:

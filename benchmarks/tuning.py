@@ -77,6 +77,13 @@ SEARCHES = (
     _digits("sre2l", "0.025,0.25,2.5", 0.25),
     _digits("ftd", "1.0,10.0,100.0", 10.0),
     *(_factor(method, 1) for method in ("dsdm", "ncfm", "m3d", "dance", "tgdd", "idm")),
+    # With the whole images that those recipes have since: the step sizes above were chosen with mosaics.
+    _digits("dsdm", "0.001,0.01,0.1", 0.01, more="-whole-images"),
+    _digits("ncfm", "0.001,0.01,0.1", 0.01, more="-whole-images"),
+    _digits("m3d", "0.01,0.1,1.0", 0.1, more="-whole-images"),
+    _digits("dance", "0.001,0.01,0.1", 0.01, more="-whole-images"),
+    _digits("tgdd", "0.001,0.01,0.1", 0.01, more="-whole-images"),
+    _digits("idm", "0.0002,0.002,0.02", 0.002, more="-whole-images"),
     _digits("datm", "1.0,10.0", 10.0, more="-six-seeds", seeds="0-5"),
     _digits("pad", "1.0,10.0", 10.0, more="-six-seeds", seeds="0-5"),
     _brief("dm", "0.3,1.0,3.0", 1.0),

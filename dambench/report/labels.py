@@ -168,6 +168,7 @@ OPTIONS: Mapping[str, str] = {
     "continual.steps": "{} steps",
     "continual.orders": "{} orders",
     "privacy.halves": "{} sets of halves",
+    "privacy.halves=0": "without LiRA",
     "robustness.linf": "Linf of {}/255",
     "robustness.l2": "L2 of {}",
     "robustness.transfer_from": "transfer from {}",
@@ -176,7 +177,7 @@ OPTIONS: Mapping[str, str] = {
     "robustness.queries": "Square of {} queries",
     "robustness.images": "{} test images",
 }
-"""How options of evaluators are told of, by EVALUATOR.OPTION."""
+"""How options of evaluators are told of, by EVALUATOR.OPTION, or by EVALUATOR.OPTION=VALUE for one value."""
 
 
 class ValueFormat(NamedTuple):
@@ -264,7 +265,8 @@ def subject_name(evaluator: str, subject: str) -> str:
 def option_in_words(evaluator: str, option: str, value: Any) -> str:
     """An option of an evaluator: `the reference on 5,000 real images`, `Linf of 8 and 32/255`."""
     shown = " and ".join(map(_plain, value)) or "none" if isinstance(value, list) else _plain(value)
-    template = OPTIONS.get(f"{evaluator}.{option}", f"{option.replace('_', ' ')} {{}}")
+    name = f"{evaluator}.{option}"
+    template = OPTIONS.get(f"{name}={shown}") or OPTIONS.get(name, f"{option.replace('_', ' ')} {{}}")
     return display(re.sub(r"^1 (\w+)s\b", r"1 \1", template.replace("{}", shown)), 200)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dambench.core import registry
 from dambench.core.events import Metric
-from dambench.report import wording
+from dambench.report import labels, wording
 from dambench.report.labels import KINDS, TEXTS, WORDS, label_of
 from dambench.store.cells import Cell, Score
 from dambench.store.metrics import MetricRow
@@ -74,6 +74,23 @@ def test_no_label_is_of_a_metric_that_there_is_not() -> None:
 )
 def test_a_label_names_the_unit_that_values_are_written_in(name: str, unit: str, label: str) -> None:
     assert wording.metric_label(_row(name, unit)) == label
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("robustness.linf", [8, 32], "Linf of 8 and 32/255"),
+        ("robustness.l2", [0.5], "L2 of 0.5"),
+        ("robustness.transfer_from", [], "transfer from none"),
+        ("privacy.halves", 0, "without LiRA"),
+        ("privacy.halves", 4, "4 sets of halves"),
+        ("nas.reference_images", 5000, "the reference on 5,000 real images"),
+        ("theirs.some_option", True, "some option true"),
+    ],
+)
+def test_an_option_of_an_evaluator_is_told_of_in_words(option: str, value: object, text: str) -> None:
+    evaluator, _, name = option.partition(".")
+    assert labels.option_in_words(evaluator, name, value) == text
 
 
 @pytest.mark.parametrize(
