@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from dambench.cli.output import say
-from dambench.core import files, preferences
+from dambench.core import collection, files, preferences
 from dambench.core.errors import BadInput
 from dambench.runner import processes
 from dambench.store import database
@@ -68,9 +68,10 @@ def open_console(path: Path, run_id: str, context: typer.Context) -> None:
     for name in () if os.environ.get(SERVED) else ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
     files.home()
-    options, preferred = console_options(context), preferences.read().console
-    from dambench.tui.app import DambenchApp
-    from dambench.tui.terminal import pixels
+    with collection.importing():
+        options, preferred = console_options(context), preferences.read().console
+        from dambench.tui.app import DambenchApp
+        from dambench.tui.terminal import pixels
 
     if path.exists():
         database.identify(path)

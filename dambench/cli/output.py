@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from dambench.core.events import (
@@ -20,6 +19,9 @@ from dambench.core.events import (
 from dambench.core.narration import losses, summary, without_test
 from dambench.core.sanitize import display
 from dambench.core.units import duration, rate, size
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 WIDE = 120
 """Columns of a terminal that has room for every detail."""
@@ -71,6 +73,8 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         if self.console.is_terminal and not self.console.is_dumb_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
             self.progress = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),

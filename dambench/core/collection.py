@@ -1,5 +1,6 @@
 """Python's search for cycles of objects nobody uses, which looks at all objects again and again as many are made."""
 
+import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,3 +16,21 @@ def paused() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Search for none while this goes on, nor ever again in what there is then: modules stay until the end."""
+    with paused():
+        yield
+        gc.freeze()
+
+
+def left_at_exit() -> None:
+    """Search for none as the process ends, which frees all there is: a fifth of what a short command takes."""
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    gc.disable()
+    gc.freeze()  # the last searches, which Python makes itself, then have nothing to look at

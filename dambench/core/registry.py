@@ -20,15 +20,17 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
-from typing import Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 
 from dambench.core.config import Plugin
 from dambench.core.contracts import Contract, Dataset, Evaluator, Format, Method, NetworkFamily, Violation
 from dambench.core.errors import BadInput, described, named
 from dambench.core.sanitize import display
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Kind = Literal["methods", "datasets", "networks", "evaluators", "formats"]
 CONTRACTS: dict[Kind, type[Contract]] = {
@@ -48,16 +50,28 @@ SLOW_IMPORT = 20.0
 
 @cache
 def names(kind: Kind) -> list[str]:
-    """All names of a kind, sorted. A file whose name begins with an underscore is not one."""
+    """All names of a kind, sorted."""
+    return sorted(_built_in(kind) | {entry.name for entry in entries(kind)})
+
+
+@cache
+def _built_in(kind: Kind) -> frozenset[str]:
+    """The names of dambench's own. A file whose name begins with an underscore is not one."""
     here = pkgutil.iter_modules([str(_folder(kind))])
-    built_in = {module.name for module in here if not module.name.startswith("_")}
-    return sorted(built_in | {entry.name for entry in entries(kind)})
+    return frozenset(module.name for module in here if not module.name.startswith("_"))
 
 
-def entries(kind: Kind) -> Sequence[EntryPoint]:
+def entry_points(*, group: str) -> "Sequence[EntryPoint]":
+    """The entry points of a group in all installed packages."""
+    from importlib import metadata  # which takes as long to import as a table to print
+
+    return tuple(metadata.entry_points(group=group))
+
+
+def entries(kind: Kind) -> "Sequence[EntryPoint]":
     """The entry points of a kind in all installed packages; none, where those of one package cannot be read."""
     with suppress(Exception):  # any package at all can be the one
-        return tuple(entry_points(group=f"dambench.{kind}"))
+        return entry_points(group=f"dambench.{kind}")
     return ()
 
 
@@ -67,6 +81,8 @@ def find(kind: Kind, name: str) -> str:
     Raises:
         BadInput: there is none; the nearest name is given.
     """
+    if name in _built_in(kind):  # to be found without asking what other packages have
+        return name
     return named(kind.removesuffix("s"), name, names(kind))
 
 
@@ -265,7 +281,7 @@ def _slow_import_notice(title: str) -> Iterator[None]:
         timer.cancel()
 
 
-def _package(entry: EntryPoint) -> str:
+def _package(entry: "EntryPoint") -> str:
     """The package that an entry point is of."""
     if entry.dist is None:
         return display(entry.value, 60)

@@ -21,8 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, cast
 
-import psutil
-
 from dambench.core import files
 from dambench.core.errors import Gone, NotKept
 from dambench.core.events import Process
@@ -63,7 +61,11 @@ def _boot() -> str:
     parts = []
     with suppress(OSError):
         parts = [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
-    return " ".join(parts) or f"{psutil.boot_time():.0f}"
+    if parts:
+        return " ".join(parts)
+    import psutil  # Linux says all by itself
+
+    return f"{psutil.boot_time():.0f}"
 
 
 def _started(pid: int) -> int:
@@ -77,6 +79,8 @@ def _started(pid: int) -> int:
         return 0 if fields[0] in "ZX" else int(fields[19])
     if Path("/proc/self/stat").exists():
         return 0
+    import psutil
+
     with suppress(psutil.Error):
         process = psutil.Process(pid)
         return 0 if process.status() == psutil.STATUS_ZOMBIE else int(process.create_time() * 100)

@@ -410,17 +410,38 @@ def _drawn(ipcs: Sequence[int], samples: Sequence[Sample]) -> tuple[float, float
     """Quantiles of the size as each mean is drawn from its own t; the set's is the first. The same each time."""
     import numpy as np
 
-    generator = np.random.default_rng(RESAMPLING_SEED)
-    drawn = np.stack(
-        [
-            each.mean + math.sqrt(each.variance or 0.0) * generator.standard_t(len(each.values) - 1, RESAMPLES)
-            for each in samples
-        ],
-        axis=1,
-    )
-    sizes = np.sort(read_curves(ipcs, drawn[:, 1:], drawn[:, 0]))
+    freedoms = tuple(len(each.values) - 1 for each in samples)
+    centre, *curve = ((each.mean, math.sqrt(each.variance or 0.0)) for each in samples)
+    at = centre[0] + centre[1] * _draws(freedoms)[0]
+    sizes = np.sort(_read_risen(ipcs, _drawn_curves(tuple(curve), freedoms), at))
     tail = int(SIGNIFICANCE / 2 * RESAMPLES)
     return float(sizes[tail]), float(sizes[-1 - tail])
+
+
+@lru_cache(64)
+def _draws(freedoms: tuple[int, ...]) -> Any:
+    """Draws of Student's t with these degrees of freedom, each (RESAMPLES,)."""
+    import numpy as np
+
+    generator = np.random.default_rng(RESAMPLING_SEED)
+    return [generator.standard_t(freedom, RESAMPLES) for freedom in freedoms]
+
+
+@lru_cache(64)
+def _drawn_curves(curve: tuple[tuple[float, float], ...], freedoms: tuple[int, ...]) -> Any:
+    """Random curves as they are drawn and made to rise: once for all sets that are read from one curve.
+
+    Args:
+        curve: mean and standard error of each IPC.
+        freedoms: of the set's mean, and of each of the curve's.
+
+    Returns:
+        (RESAMPLES, IPCs).
+    """
+    import numpy as np
+
+    each = [mean + error * drawn for (mean, error), drawn in zip(curve, _draws(freedoms)[1:], strict=True)]
+    return _risen(np.stack(each, axis=1))
 
 
 def read_curves(ipcs: Sequence[int], heights: Any, at: Any) -> Any:
@@ -433,9 +454,14 @@ def read_curves(ipcs: Sequence[int], heights: Any, at: Any) -> Any:
     Returns:
         IPCs, (curves,).
     """
+    return _read_risen(ipcs, _risen(heights), at)
+
+
+def _risen(heights: Any) -> Any:
+    """`rising` of many curves at once, (curves, IPCs)."""
     import numpy as np
 
-    count = len(ipcs)
+    count = heights.shape[1]
     sums = np.cumsum(np.concatenate([np.zeros((len(heights), 1)), heights], axis=1), axis=1)
     # What `rising` gives of i: the highest, over j ≤ i, of the lowest mean of j … k over k ≥ i.
     risen = np.empty_like(heights)
@@ -444,9 +470,16 @@ def read_curves(ipcs: Sequence[int], heights: Any, at: Any) -> Any:
             np.min([(sums[:, k + 1] - sums[:, j]) / (k + 1 - j) for k in range(i, count)], axis=0) for j in range(i + 1)
         ]
         risen[:, i] = np.max(lowest, axis=0)
+    return risen
+
+
+def _read_risen(ipcs: Sequence[int], risen: Any, at: Any) -> Any:
+    """`read_curve` of many curves at once; shapes as in `read_curves`."""
+    import numpy as np
+
     reached = risen >= at[:, None]
-    right = np.where(reached.any(1), reached.argmax(1), count - 1)
-    left, lines = np.maximum(right - 1, 0), np.arange(len(heights))
+    right = np.where(reached.any(1), reached.argmax(1), len(ipcs) - 1)
+    left, lines = np.maximum(right - 1, 0), np.arange(len(risen))
     low, high, logs = risen[lines, left], risen[lines, right], np.log(ipcs)
     # What is above a curve is far beyond its last two points, and told below.
     part = np.clip(np.divide(at - low, high - low, out=np.zeros_like(at), where=high > low), 0, 1)

@@ -54,6 +54,25 @@ def test_a_method_from_another_package_is_found_by_its_entry_point(monkeypatch: 
         _forget()
 
 
+def test_what_dambench_has_itself_is_found_without_asking_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def entry_points(*, group: str) -> tuple[()]:
+        asked.append(group)
+        return ()
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    _forget()
+    try:
+        assert registry.load("methods", "dm").module.__name__ == "dambench.methods.dm"
+        assert not asked
+        with pytest.raises(BadInput):
+            registry.load("methods", "dmm")
+        assert asked == ["dambench.methods"]
+    finally:
+        _forget()
+
+
 def _loaded_after(statement: str) -> set[str]:
     code = f"{statement}\nimport sys; print(' '.join(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
