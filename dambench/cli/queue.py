@@ -109,6 +109,9 @@ def _stands(store: Store, queue: Queue, one: Queued, alive: set[str]) -> str:
             return f"{state}, {gone or waits}"
         far = f" {100 * row.done // row.total} %" if row.total and state in processes.ALIVE else ""
         return f"{state}{f' {row.phase}' if row.phase and far else ''}{far}" + (f", {gone}" if gone else "")
+    row = store.with_uid(one.run)
+    if one.state == "waiting" and row is not None and processes.state(row) in processes.ALIVE:
+        return "its worker is gone, its process goes on"
     if one.state == "waiting" and (others := queue.waits_for(one)):
         return f"waits for {', '.join(display(other.id, 40) + f' ({other.state})' for other in others[:3])}"
     return f"{one.state}{reason}"

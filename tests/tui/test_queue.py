@@ -299,17 +299,19 @@ def test_the_grid_counts_what_was_there_before_the_sweep(tmp_path: Path, monkeyp
     stop_clock(monkeypatch, EARLIER)
     with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
         _fill(store)
-        old = ledger.add(store, ledger.config("whole"))
-        store.edit(old, "tag", "sweep:digits")
+        for config in (ledger.config("whole"), ledger.config("dm", 1, seed=2)):
+            store.edit(ledger.add(store, config), "tag", "sweep:digits")
+        # What all runs of the sweep share is no other row of it.
+        store.db.conn.execute("update runs set overrides = '{\"iterations\": 5}' where method = 'dm'")
         page = queue_page.read(store, "sweep:digits")
         lines = grid_lines(page.grid, 60, 10, ascii_only=True)
         cells = {line.split()[0]: line.split()[1:] for line in lines[1:-1]}
         assert lines[0].split() == ["digits", "all", "digits", "1", "digits", "10"]
         assert cells["whole"] == ["#"]
         assert cells["random"] == ["#o", "xo"]
-        assert cells["dm"] == ["@o", "=o"]
-        assert page.grid.counts["finished"] == 2
-        assert "2 of 10 done" in progress_line(page, 100, ascii_only=True)
+        assert cells["dm"] == ["@o#", "=o"]
+        assert page.grid.counts["finished"] == 3
+        assert "3 of 11 done" in progress_line(page, 100, ascii_only=True)
         # Where there is no room, what is left out is counted.
         assert "+2 columns" in grid_lines(page.grid, 20, 10, ascii_only=True)[-1]
         assert "more" in grid_lines(page.grid, 60, 4, ascii_only=True)[-2]

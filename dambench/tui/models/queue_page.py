@@ -119,7 +119,7 @@ def read(store: Store, tag: str, cards: Sequence[monitor.Glance] = (), no_card: 
         QueueLine(
             one,
             _when(one, runs.get(one.run), expected.get(one.uid), working=bool(living)),
-            _why(one, before, living),
+            _why(one, before, living, runs.get(one.run)),
             runs[one.run].id if one.run in runs else "",
         )
         for one in [*taken, *pending, *failed]
@@ -198,10 +198,10 @@ def _schedule(
 def _when(one: Queued, run: RunRow | None, begins: float | None, *, working: bool) -> str:
     match one.state:
         case "taken":
-            if run is not None and run.phase:
-                return f"{display(run.phase, 20)} {run.done}/{run.total}"
-            return "begins"
+            return "begins" if run is None or not run.phase else _how_far(run)
         case "waiting":
+            if run is not None and _goes_on(run):
+                return _how_far(run)
             if begins is None:
                 return "–"
             soon = "next" if begins < 1 else f"in ~{coarse(begins)}"
@@ -212,12 +212,21 @@ def _when(one: Queued, run: RunRow | None, begins: float | None, *, working: boo
             return "–"
 
 
+def _goes_on(run: RunRow | None) -> bool:
+    """Whether a run has a process, also where nobody in the queue looks after it."""
+    return run is not None and processes.state(run) in processes.ALIVE
+
+
+def _how_far(run: RunRow) -> str:
+    return f"{display(run.phase, 20)} {run.done}/{run.total}"
+
+
 def coarse(seconds: float) -> str:
     """One figure: what is estimated is not known to the second, and a line that changes costs bytes."""
     return age(seconds) if seconds >= 60 else "1 min"
 
 
-def _why(one: Queued, before: Mapping[str, Queued], living: Sequence[WorkerLine]) -> str:
+def _why(one: Queued, before: Mapping[str, Queued], living: Sequence[WorkerLine], run: RunRow | None) -> str:
     """Why a run does not go on, in words."""
     reason = display(one.reason, 200)
     if one.state == "paused":
@@ -226,6 +235,8 @@ def _why(one: Queued, before: Mapping[str, Queued], living: Sequence[WorkerLine]
         return "its worker is gone: the next one goes on with it"
     if one.state != "waiting":
         return reason
+    if _goes_on(run):
+        return "its worker is gone, its process goes on: the next one follows it"
     for uid in one.after:
         needed = before.get(uid)
         if needed is None:
@@ -261,19 +272,26 @@ def _grid(store: Store, tag: str) -> SweepGrid:
         columns.setdefault((dataset, -1 if ipc is None else ipc), column)
         found.setdefault((label, column), {})[seed or 0] = state
 
+    queued = store.query(
+        "select run, method, settings, dataset, ipc, seed, state from queue where tag = ? and command = 'run'", tag
+    )
+    label_of = {row["run"]: _label(row["method"], json.loads(row["settings"])) for row in queued}
+    labels_of: dict[str, set[str]] = {}
+    for row in queued:
+        labels_of.setdefault(row["method"], set()).add(label_of[row["run"]])
     if tag:
         for row in store.query(
-            """select method, overrides, dataset, ipc, seed from runs join tags on tags.run = runs.number
+            """select uid, method, overrides, dataset, ipc, seed from runs join tags on tags.run = runs.number
             where tag = ? and state = 'finished' and deleted_at = ''""",
             tag,
         ):
-            add(method_label(row["method"], row["overrides"]), row["dataset"], row["ipc"], row["seed"], "finished")
-    for row in store.query(
-        "select method, settings, request, dataset, ipc, seed, state, command from queue where tag = ?", tag
-    ):
-        if row["command"] == "run":
-            label = _label(row["method"], json.loads(row["settings"]))
-            add(label, row["dataset"], row["ipc"], row["seed"], row["state"])
+            # By the name that it has in the queue: what all runs of a sweep share is not in it.
+            alike = labels_of.get(row["method"], set())
+            only = next(iter(alike)) if len(alike) == 1 else method_label(row["method"], row["overrides"])
+            label = label_of.get(row["uid"], only)
+            add(label, row["dataset"], row["ipc"], row["seed"], "finished")
+    for row in queued:
+        add(label_of[row["run"]], row["dataset"], row["ipc"], row["seed"], row["state"])
     names = [columns[key] for key in sorted(columns)]
     labels = list(dict.fromkeys(label for label, _ in found))
     rows = [(label, [sorted(found.get((label, name), {}).items()) for name in names]) for label in labels]
