@@ -128,12 +128,20 @@ LEAST_NETWORKS = 4
 class Options(config.Options, frozen=True):
     halves: Annotated[
         int,
-        Meta(ge=0, le=1000, description="sets made anew from halves of the training images, for LiRA; 0: none"),
+        Meta(
+            ge=0,
+            le=1000,
+            description=f"sets made anew from halves of the training images, for LiRA: 0, or {LEAST_NETWORKS} or more",
+        ),
     ] = 16
     false_positives: Annotated[
         float,
         Meta(gt=0, lt=0.5, description="share of held-out images that may be taken for the one an image started from"),
     ] = 0.01
+
+    def __post_init__(self) -> None:
+        if 0 < self.halves < LEAST_NETWORKS:
+            raise ValueError(f"halves is 0, or at least {LEAST_NETWORKS}: a likelihood ratio takes as many networks")
 
 
 def halves(options: Options) -> int:

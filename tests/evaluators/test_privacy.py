@@ -12,6 +12,7 @@ from msgspec import structs
 from torch import Tensor
 
 from dambench import networks
+from dambench.core.config import read
 from dambench.core.errors import BadInput
 from dambench.core.events import Measured, Progressed, Real, Warned
 from dambench.core.protocol import PRESETS, Budget
@@ -234,6 +235,14 @@ def test_without_members_or_non_members_it_is_refused_in_one_sentence(changes: d
     for ask in (privacy.items, privacy.evaluate):
         with pytest.raises(BadInput, match=sentence):
             list(ask(context(**changes), privacy.Options()))
+
+
+def test_so_few_halves_that_no_ratio_comes_of_them_are_refused_before_any_is_made() -> None:
+    for few in (0, 4):
+        assert read(privacy.Options, {"halves": few}, "evaluator privacy").halves == few
+    for few in (1, 3):
+        with pytest.raises(BadInput, match="halves is 0, or at least 4"):
+            read(privacy.Options, {"halves": few}, "evaluator privacy")
 
 
 # Neighbours.

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dambench import networks
 from dambench.core import registry
+from dambench.core.config import read
 from dambench.core.errors import BadInput
 from dambench.core.events import Measured
 from dambench.core.protocol import Budget
@@ -242,6 +243,11 @@ def test_the_images_that_are_attacked_are_an_even_share_of_each_class() -> None:
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(wrong, Options)
+
+
+def test_a_budget_that_is_no_list_is_refused_with_the_list_that_would_be_right() -> None:
+    with pytest.raises(BadInput, match=r"linf = 8 is not allowed: it is a list, as \[8\]\."):
+        read(Options, {"linf": 8}, "evaluator robustness")
 
 
 TORCHATTACKS = """
