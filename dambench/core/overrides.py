@@ -146,6 +146,11 @@ def changed(protocol: "Protocol", changes: Mapping[str, str]) -> "Protocol":
     )
 
 
+def changeable(kind: "type[Protocol]") -> list[str]:
+    """The fields of a protocol that can be changed."""
+    return list(_kinds(kind))
+
+
 def _kinds(kind: "type[Protocol]") -> dict[str, Any]:
     """What can be changed, in the order of fields, and the type of each."""
     found: dict[str, Any] = {}

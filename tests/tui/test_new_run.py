@@ -181,6 +181,9 @@ def test_what_is_typed_is_what_is_checked_and_shown(path: Path) -> None:
             *("--method", "dm", "--dataset", "digits", "--ipc", "1", "--seeds", "0-4", "--db", str(path))
         ]
         assert form.to_copy() == "dambench run --method dm --dataset digits --ipc 1 --seeds 0-4"
+        await _type(pilot, "changes", "lr=.02, synthetic.epochs=400")
+        await shows(pilot, "--protocol +lr=.02+synthetic.epochs=400", "Nothing is wrong with it")
+        assert request.command(request.from_toml(request.to_toml(form.form))) == form.to_copy()
 
     play(console(path), scene)
 
@@ -464,6 +467,7 @@ def test_options_come_when_they_are_known_and_gpus_when_they_are_seen(
         (["--set", "method.lr_images=-1"], "method.lr_images"),
         (["--seeds", "4-"], "seeds"),
         (["--seed", "x"], "seeds"),
+        (["--protocol", "quick+lr=-1"], "changes"),
     ],
 )
 def test_an_error_names_its_field(
@@ -475,7 +479,7 @@ def test_an_error_names_its_field(
     capsys.readouterr()
     assert run_cli(["checks"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert request.field_of_error(answer) == field
+    assert request.field_of_error(answer, {"changes": "lr=-1"}) == field
     assert ("error" in answer) == bool(field)
 
 

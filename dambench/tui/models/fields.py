@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from dambench.core.overrides import changeable
+from dambench.core.protocol import Protocol
 from dambench.tui.checker import Answer
 from dambench.tui.models import request
 from dambench.tui.models.catalogue import Catalogue, OptionSchema, prepared
@@ -39,6 +41,8 @@ def choices(name: str, form: Form, catalogue: Catalogue, devices: int) -> list[t
 
 def hint(name: str, form: Form, catalogue: Catalogue, answer: Answer) -> str:
     """The line about a field: its meaning, its bounds and where its value comes from."""
+    if name == request.CHANGES:
+        return f"Fields of the protocol, as lr=0.02 synthetic.epochs=400, of: {', '.join(changeable(Protocol))}"
     if field := request.fields().get(name):
         return field.help
     schema = _schema(name, form, catalogue)

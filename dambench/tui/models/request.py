@@ -16,6 +16,8 @@ import msgspec
 
 from dambench.core import files
 from dambench.core.config import OptionSpec, RunConfig, check_said_once, options
+from dambench.core.errors import BadInput
+from dambench.core.overrides import MARK, parted
 from dambench.core.protocol import same_here
 from dambench.core.sanitize import display
 from dambench.store.rows import RunRow
@@ -23,6 +25,10 @@ from dambench.store.rows import RunRow
 Form = dict[str, str]
 """Text by field: an option of a run, `method.NAME` or `dataset.NAME`. What is empty was not given."""
 
+
+CHANGES = "changes"
+"""A field that no option of a run has: what is changed in its protocol, words such as `lr=0.02`. They are a part of the
+protocol's name: `--protocol quick+lr=0.02`."""
 
 IS = {"iterations": "method.iterations", "seed": "seeds"}
 """Options of a run that are other fields of the form."""
@@ -34,9 +40,33 @@ def fields() -> dict[str, OptionSpec]:
     return {option.name: option for option in options() if option.name not in IS}
 
 
+def named_protocol(form: Mapping[str, str]) -> str:
+    """The name of the protocol that a form asks for, with its changes; empty: the usual one."""
+    changes = form.get(CHANGES, "").replace(MARK, " ").replace(",", " ").split()
+    return "".join([form.get("protocol", "").strip(), *(f"{MARK}{change}" for change in changes)])
+
+
+def _as_options(form: Mapping[str, str]) -> Form:
+    """A form without the fields that no option has."""
+    given = {name: text for name, text in form.items() if name != CHANGES}
+    return given | ({"protocol": named_protocol(form)} if form.get(CHANGES) else {})
+
+
+def _as_fields(form: Form) -> Form:
+    """A form with the changes of its protocol in a field of their own."""
+    text = form.get("protocol", "")
+    if MARK not in text or "#" in text:  # with a hash the name means that very version
+        return form
+    try:
+        base, changes = parted(text)
+    except BadInput:  # the check will say what is wrong
+        return form
+    return form | {"protocol": base, CHANGES: " ".join(f"{name}={value}" for name, value in changes.items())}
+
+
 def arguments(form: Mapping[str, str]) -> list[str]:
     """The words after `dambench run`."""
-    order = list(fields())
+    form, order = _as_options(form), list(fields())
     words: list[str] = []
     # The settings of a method go over its recipe.
     for name in sorted(form, key=lambda name: order.index(name if name in order else "recipe")):
@@ -61,10 +91,14 @@ def _argument(name: str, text: str) -> list[str]:
     return _flag(option.flag, text)
 
 
-def field_of_error(answer: Mapping[str, Any]) -> str:
-    """The field that the error of a checked request is about; empty: none of them alone."""
+def field_of_error(answer: Mapping[str, Any], form: Mapping[str, str]) -> str:
+    """The field that the error of a checked request is about; empty: none of them alone.
+
+    Args:
+        form: what was checked.
+    """
     name = str(answer.get("field", ""))
-    return IS.get(name, name)
+    return CHANGES if name == "protocol" and form.get(CHANGES) else IS.get(name, name)
 
 
 def _flag(name: str, text: str) -> list[str]:
@@ -105,7 +139,7 @@ def of_run(row: RunRow) -> Form:
         "threads": str(run.execution.threads or ""),
     }
     form |= {f"dataset.{name}": _text(value) for name, value in run.dataset.options.items()}
-    return form | {f"method.{name}": _text(value) for name, value in changed.items()}
+    return _as_fields(form | {f"method.{name}": _text(value) for name, value in changed.items()})
 
 
 def evaluation(row: RunRow, maker: str) -> tuple[list[str], str]:
@@ -132,7 +166,7 @@ def to_toml(form: Mapping[str, str]) -> str:
     import tomli_w  # late: few ever edit a file
 
     given: dict[str, Any] = {}
-    for name, text in form.items():
+    for name, text in _as_options(form).items():
         if text := text.strip():
             group, dot, option = name.partition(".")
             if dot:
@@ -181,4 +215,4 @@ def from_toml(text: str) -> Form:
             form[field] = "on" if value else ""
         else:
             form[field] = ",".join(map(str, value)) if isinstance(value, list) else _text(value)
-    return form
+    return _as_fields(form)

@@ -191,14 +191,20 @@ class NewRunScreen(Resilient, Screen[None]):
 
     def _rows(self, section: Section) -> Iterable[FormRow]:
         """The rows of the options of a run in one part of the form."""
-        return (self._row(name) for name, option in request.fields().items() if option.section == section)
+        for name, option in request.fields().items():
+            if option.section == section:
+                yield self._row(name)
+                if name == "protocol":
+                    yield self._row(request.CHANGES)
 
     def _row(self, name: str) -> FormRow:
         value = self.form.get(name, "")
         choices = self._choices(name)
         option = request.fields().get(name)
-        label = option.title if option else name.partition(".")[2]
+        label = option.title if option else name.rpartition(".")[2]
         placeholder = option.default if option and option.default.isdecimal() else ""
+        if name == request.CHANGES:
+            label, placeholder = "  changed", "as it is"
         return FormRow(
             name, label, ChoiceField(name, choices, value) if choices else TextField(name, value, placeholder)
         )
@@ -529,7 +535,7 @@ class NewRunScreen(Resilient, Screen[None]):
     def _notes(self) -> None:
         """Beside each field, what it comes to."""
         error = self.answer.get("error", "")
-        wrong = request.field_of_error(self.answer)
+        wrong = request.field_of_error(self.answer, self.form)
         notes = field_notes(self.answer, self.catalogue)
         for row in self.query(FormRow):
             row.mark(row.field_name == wrong)
@@ -547,8 +553,9 @@ class NewRunScreen(Resilient, Screen[None]):
 
     def _protocol(self) -> None:
         pane = self._lines["protocol"]
-        protocol = self.catalogue.protocol(self.form.get("protocol") or USUAL)
+        protocol = self.catalogue.protocol(request.named_protocol(self.form) or USUAL)
         if protocol is None:
+            pane.border_title = Content("Protocol")
             pane.update("")
             return
         pane.border_title = Content(protocol.label)
