@@ -1,3 +1,4 @@
+import shlex
 from contextlib import closing
 from pathlib import Path
 
@@ -90,6 +91,33 @@ def test_what_is_previewed_and_written_is_what_the_command_writes(
     assert words[:2] == ["dambench", "report"]
     assert run_cli(words[1:]) == 0
     assert Path("first.csv").read_bytes() == written
+
+
+def test_rows_columns_cells_order_and_groups_are_those_of_the_command(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def scene(pilot: Pilot[None]) -> None:
+        place = await _there(pilot)
+        for key, box, keys, words in (
+            ("R", "Rows", ("space", "enter"), "--hide dm"),
+            ("o", "The order of rows", ("j", "enter"), "--order name"),
+            ("M", "What cells show", ("j", "space", "enter"), "--show metric,interval"),
+            ("T", "Group runs by", ("space", "enter"), "--group ipc,method"),
+        ):
+            await pilot.press(key)
+            await shows(pilot, box)
+            await pilot.press(*keys)
+            await shows(pilot, words)
+            await until(pilot, lambda: place._document is not None and place._document.query == place._query)
+        assert place._document is not None
+        seen.append((place.to_copy(), place._document.text))
+
+    play(console(path), scene, (160, 60))
+    ((command, text),) = seen
+    assert run_cli(shlex.split(command)[1:]) == 0
+    assert (path.parent / "report.md").read_text() == text
 
 
 def test_what_is_missing_or_mixed_is_named_with_the_command_that_helps(path: Path) -> None:
@@ -198,7 +226,7 @@ def test_lines_that_are_laid_out_are_looked_at_by_going_right(path: Path) -> Non
         await until(pilot, lambda: str(pane.border_subtitle).startswith("line 1-"))
 
     play(console(path), scene)
-    found = Document(DocumentQuery(), "| a | b |\n- one two three\n    dambench run --method dm")
+    found = Document(DocumentQuery(), DocumentQuery(), "| a | b |\n- one two three\n    dambench run --method dm")
     assert [line.plain for line in preview_lines(found, 10)] == [
         "| a | b |",
         "- one two",

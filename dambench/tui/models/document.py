@@ -18,6 +18,7 @@ from dambench.store.baselines import NO_COMMAND
 from dambench.store.leaderboard import Leaderboard
 from dambench.store.metrics import MetricRow, metrics
 from dambench.store.runs import Store
+from dambench.tui.models.arranging import within
 
 FILTERED_SECONDS = 60.0
 """Seconds after which runs are looked through anew for a filter: one by age changes though nothing is written."""
@@ -39,6 +40,9 @@ class Document:
     """A report as it would be written now."""
 
     query: DocumentQuery
+    """The request for it."""
+    meant: DocumentQuery
+    """The same, with names alone that there are: its command writes this text."""
     text: str
     remarks: tuple[Remark, ...] = ()
     finished: int = 0
@@ -75,12 +79,15 @@ class DocumentReader:
 
 def make(store: Store, query: DocumentQuery) -> Document:
     """The report of a database, byte for byte as `dambench report` writes it."""
+    board, meant = None, query
     try:
         board = read_board(store, query)
-        text = render(query.format, arrange(board, query), query.rows, query.columns, short=query.short)
+        meant = within(query, board)
+        text = render(query.format, arrange(board, meant), query.rows, query.columns, short=query.short)
     except BadInput as error:
-        return Document(query, "", problem=str(error))
-    return Document(query, text, tuple(remarks(board)), board.finished, metrics=tuple(metrics(store)), board=board)
+        return Document(query, meant, "", problem=str(error), board=board)
+    found, described = tuple(remarks(board)), tuple(metrics(store))
+    return Document(query, meant, text, found, board.finished, metrics=described, board=board)
 
 
 def remarks(board: Leaderboard) -> Iterator[Remark]:

@@ -30,6 +30,7 @@ from dambench.tui import hints
 from dambench.tui.feed import Question
 from dambench.tui.main_screen import LOW, MainScreen
 from dambench.tui.models import comparison
+from dambench.tui.models.arranging import names_of, rearranged
 from dambench.tui.models.compare_choices import FORMATS, CompareChoices, read
 from dambench.tui.models.comparison import (
     CHOICES,
@@ -495,24 +496,13 @@ class CompareScreen(MainScreen):
         if self.result is None or not self.result.board.tables:
             self.console_app.say(f"There are no {which} to choose from.")
             return
-        board, (rows, columns) = self.result.board, self.result.query[:2]
-        own = arranged(board, rows, columns, self.choices.arrangement._replace(hide=()))
-        axes = rows if which == "rows" else columns
-        keys = [key for table in own.tables for key in (table.rows if which == "rows" else table.columns)]
-        names = list(dict.fromkeys(wording.name(axes, key) for key in keys))
+        names = names_of(self.result.board, *self.result.query[:2], self.choices.arrangement, which)
         hidden = {name.casefold() for name in self.choices.hide}
 
         def chosen(shown: list[str] | None) -> None:
-            if shown is None:
-                return
-            others = [name for name in self.choices.hide if name not in names]
-            gone = [name for name in names if name not in shown]
-            moved = [name for name in self.choices.first if name not in names]
-            if shown != [name for name in names if name in shown]:
-                moved += shown
-            elif any(name in self.choices.first for name in names):
-                moved += [name for name in self.choices.first if name in names]
-            self._choose(hide=(*others, *gone), first=tuple(moved))
+            if shown is not None:
+                now = rearranged(self.choices.arrangement, names, shown)
+                self._choose(hide=now.hide, first=now.first)
 
         options = [(name, name, name.casefold() not in hidden) for name in names]
         self.app.push_screen(Several(which.capitalize(), options, movable=True), chosen)

@@ -21,13 +21,16 @@ from dambench.core import files, registry
 from dambench.core.errors import BadInput
 from dambench.core.sanitize import counted, display
 from dambench.report import format_of, render, wording, write
+from dambench.report.arrangement import check
 from dambench.report.document import DocumentQuery, arrange, read_board
+from dambench.report.quantities import QUANTITIES
 from dambench.report.sections import SECTIONS
-from dambench.store import filters
+from dambench.store import filters, grouping
 from dambench.store.runs import default_path
 from dambench.tui import hints
 from dambench.tui.feed import Question
 from dambench.tui.main_screen import MainScreen
+from dambench.tui.models.arranging import names_of, orders, rearranged
 from dambench.tui.models.comparison import CHOICES, axes_label, choose
 from dambench.tui.models.document import (
     Document,
@@ -47,8 +50,8 @@ from dambench.tui.widgets.notices import Notice
 from dambench.tui.widgets.pick import Ask, Pick
 from dambench.tui.widgets.sure import Several, Sure
 
-WHOLE = "the whole report"
-SHORT = "short: the tables of accuracy alone"
+NOT_KEPT: dict[str, Any] = {"filter": "", "hide": (), "group": ()}
+"""What is not kept of a request: what it hides would be forgotten, and its groups are of the runs there were."""
 
 
 class ReportScreen(MainScreen):
@@ -67,7 +70,12 @@ class ReportScreen(MainScreen):
             "v", "axes('rows')", "Axes", key_display="v V", show=False, tooltip="What rows, and columns, stand for"
         ),
         Binding("V", "axes('columns')", "What columns stand for", show=False),
-        Binding("m", "metric", "Values", show=False, tooltip="What cells show"),
+        Binding("m", "metric", "Values", show=False, tooltip="Which metric the tables are of"),
+        Binding("M", "shows", "Cells", show=False, tooltip="What cells show: mean, rank, published, gap, energy, …"),
+        Binding("R", "choose('rows')", "Rows", show=False, tooltip="Which rows are shown, and in which order"),
+        Binding("C", "choose('columns')", "Columns", show=False, tooltip="Which columns are shown, in which order"),
+        Binding("o", "order", "Order", show=False, tooltip="The order of rows: as they come, by name, the best first"),
+        Binding("T", "group", "Groups", show=False, tooltip="Runs in groups by any setting, with the mean of each"),
         Binding("Q", "fill", "Fill", show=False, tooltip="Queue what is missing: baselines, and seeds others have"),
         Binding("Y", "copy_document", "Copy the document", show=False),
         Binding("E", "pager", "In $PAGER", show=False),
@@ -133,11 +141,11 @@ class ReportScreen(MainScreen):
             return True
         self._document = answer
         if answer.problem:
+            hidden = f"{hints.hint('report.rows', 'R'):<5} choose rows, {hints.hint('report.columns', 'C')} columns\n"
             clears = f"{hints.hint('report.back', 'esc'):<5} clear the filter\n" if self._query.filter else ""
             other = f"{hints.hint('report.values', 'm'):<5} show other values\n"
-            self._empty(
-                f"{display(answer.problem, 400)}\n\n{clears}{other if self._query.metric != 'accuracy' else ''}"
-            )
+            ways = clears + (other if self._query.metric != "accuracy" else "") + (hidden if self._query.hide else "")
+            self._empty(f"{display(answer.problem, 400)}\n\n{ways}")
         else:
             self.remove_class("-empty")
             self._paint()
@@ -173,13 +181,18 @@ class ReportScreen(MainScreen):
         return self._laid_out[1]
 
     def _paint_sections(self, found: Document) -> None:
-        pane, axes = self.query_one("#sections", Lines), self._query
+        pane, axes = self.query_one("#sections", Lines), found.meant
         pane.entitle("Contents")
         facts = [
             f"format   {axes.format}",
             f"rows     {axes_label(axes.rows)}",
             f"columns  {axes_label(axes.columns)}",
             f"values   {display(axes.metric, 60)}",
+            *([f"cells    {', '.join(axes.shows)}"] if axes.shows != DocumentQuery().shows else []),
+            *([f"order    {display(axes.order, 80)}"] if axes.order else []),
+            *([f"first    {display(', '.join(axes.first), 200)}"] if axes.first else []),
+            *([f"hidden   {display(', '.join(axes.hide), 200)}"] if axes.hide else []),
+            *([f"groups   {display(', '.join(axes.group), 200)}"] if axes.group else []),
             f"filter   {display(axes.filter, 200) or 'all runs'}",
             f"runs     {found.finished}",
         ]
@@ -208,12 +221,13 @@ class ReportScreen(MainScreen):
         below.show(shown)
 
     def _heading(self) -> None:
-        query, found = self._query, self._document
+        query, found = self._meant, self._document
         parts = [counted(found.finished, "run")] if found is not None and found.text else []
         parts += [f"{len(found.remarks)} missing or mixed"] if found is not None and found.remarks else []
         parts += [f"filter {display(query.filter, 80)}"] if query.filter else []
         parts += [query.format, sections_in_words(query)]
         parts += [f"{axes_label(query.rows)} by {axes_label(query.columns)}"]
+        parts += [f"{len(query.hide)} hidden"] if query.hide else []
         line = Text(self._spelled(" " + "   ".join(parts)), no_wrap=True)
         line.truncate(max(10, self.size.width - 1), overflow="ellipsis")
         self.query_one("#heading", Static).update(line)
@@ -225,7 +239,13 @@ class ReportScreen(MainScreen):
     def command(self) -> str:
         """The command that writes this document."""
         path = self.console_app.path
-        return self._query.command(self._file_name(), None if path == default_path() else path)
+        return self._meant.command(self._file_name(), None if path == default_path() else path)
+
+    @property
+    def _meant(self) -> DocumentQuery:
+        """The request, without names of rows and columns that there are none of."""
+        found = self._document
+        return found.meant if found is not None and found.query == self._query else self._query
 
     def _file_name(self) -> str:
         """The file that it was written to last, with a suffix of its format."""
@@ -239,6 +259,8 @@ class ReportScreen(MainScreen):
         idle |= set() if found and found.remarks else {"missing"}
         idle |= set() if query.short or registry.load("formats", query.format).SHORT else {"short"}
         idle |= set() if found is not None else {"fill"}
+        if found is None or found.board is None:
+            idle |= {"choose('rows')", "choose('columns')", "order", "group"}
         return idle if found and found.text else idle | {"write", "copy_document", "pager"}
 
     # Keys.
@@ -247,7 +269,7 @@ class ReportScreen(MainScreen):
         """Ask for another document."""
         self._query = replace(self._query, **fields)
         self._top = self._across = 0
-        self.console_app.settings.set("report", msgspec.to_builtins(self._query) | {"filter": ""})
+        self.console_app.settings.set("report", msgspec.to_builtins(self._query) | NOT_KEPT)
         self._heading()
         self.ask()
 
@@ -286,7 +308,8 @@ class ReportScreen(MainScreen):
                     f"{name} is one table: the usual one; {hints.hint('report.sections', 's')} chooses another."
                 )
             sections = () if several else self._query.sections
-            self._change(format=name, short=self._query.short and plugin.SHORT, sections=sections)
+            group = self._query.group if "groups" in sections else ()
+            self._change(format=name, short=self._query.short and plugin.SHORT, sections=sections, group=group)
 
         names = [(name, name) for name in registry.load_all("formats").usable]
         self.app.push_screen(Pick("Format", names, self._query.format), chosen)
@@ -305,7 +328,7 @@ class ReportScreen(MainScreen):
 
     def _take_section(self, name: str | None) -> None:
         if name is not None:
-            self._change(sections=(name,))
+            self._change(sections=(name,), group=self._query.group if name == "groups" else ())
 
     def _take_sections(self, names: list[str] | None) -> None:
         if names is None:
@@ -314,13 +337,14 @@ class ReportScreen(MainScreen):
             self.console_app.say("A report needs a section.", "warning")
             return
         usual = [name for name, section in SECTIONS.items() if section.usual]
-        self._change(sections=() if names == usual else tuple(names), short=False)
+        group = self._query.group if "groups" in names else ()
+        self._change(sections=() if names == usual else tuple(names), short=False, group=group)
 
     def action_short(self) -> None:
         if not self._query.short and not registry.load("formats", self._query.format).SHORT:
             self.console_app.say(f"{self._query.format} always has all numbers: markdown can be short.", "warning")
             return
-        self._change(short=not self._query.short, sections=())
+        self._change(short=not self._query.short, sections=(), group=())
 
     def action_filter(self) -> None:
         """Ask which runs are meant."""
@@ -343,7 +367,8 @@ class ReportScreen(MainScreen):
         def chosen(choice: str | None) -> None:
             if choice is not None:
                 rows, columns = choose(self._query.rows, self._query.columns, which, tuple(choice.split(",")))
-                self._change(rows=rows, columns=columns)
+                # What was hidden, and what they were ordered by, were names of other rows and columns.
+                self._change(rows=rows, columns=columns, hide=(), first=(), order="")
 
         now = self._query.rows if which == "rows" else self._query.columns
         options = [(axes_label(choice), ",".join(choice)) for choice in CHOICES]
@@ -364,6 +389,79 @@ class ReportScreen(MainScreen):
             if metric.full_name != "accuracy.accuracy"
         ]
         self.app.push_screen(Pick("What cells show", options, self._query.metric), chosen)
+
+    def action_shows(self) -> None:
+        """Choose what cells show."""
+        now = self._query.shows
+        names = [*now, *(name for name in QUANTITIES if name not in now)]
+        options = [(self._spelled(f"{name:<11} {QUANTITIES[name].about}"), name, name in now) for name in names]
+
+        def chosen(shows: list[str] | None) -> None:
+            if shows is not None:
+                self._change(shows=tuple(shows) or DocumentQuery().shows)
+
+        self.app.push_screen(Several("What cells show", options, movable=True), chosen)
+
+    def action_choose(self, which: str) -> None:
+        """Choose which rows, or columns, are shown, and in which order."""
+        found, query = self._document, self._query
+        names = self._names(which)
+        if found is None or not names:
+            self.console_app.say(f"There are no {which} to choose from.")
+            return
+
+        def chosen(shown: list[str] | None) -> None:
+            if shown is not None:
+                now = rearranged(query.arrangement, names, shown)
+                self._change(hide=now.hide, first=now.first)
+
+        options = [(name, name, name not in query.hide) for name in names]
+        self.app.push_screen(Several(which.capitalize(), options, movable=True), chosen)
+
+    def _names(self, which: str) -> list[str]:
+        """The names of all rows, or columns."""
+        found, query = self._document, self._query
+        if found is None or found.board is None:
+            return []
+        return names_of(found.board, query.rows, query.columns, query.arrangement, which)
+
+    def action_order(self) -> None:
+        """Choose the order of rows."""
+
+        def chosen(order: str | None) -> None:
+            if order is not None:
+                self._change(order=order)
+
+        options = [(self._spelled(label), order) for label, order in orders(self._names("columns"))]
+        self.app.push_screen(Pick("The order of rows", options, self._query.order), chosen)
+
+    def action_group(self) -> None:
+        """Choose the settings by which runs are grouped, in a section of the report."""
+        found, query = self._document, self._query
+        if found is None or found.board is None or not found.board.scores:
+            self.console_app.say("There are no runs with scores to group.")
+            return
+        runs = list({score.run for score in found.board.scores})
+        there = grouping.keys(self.read_now(lambda store: grouping.values(store, runs)))
+        now = query.group if "groups" in query.sections else ()
+        usual = now or grouping.USUAL
+        names = [*usual, *(name for name in there if name not in usual)]
+
+        def chosen(keys: list[str] | None) -> None:
+            if keys is None:
+                return
+            sections = [name for name in query.sections if name != "groups"]
+            if not keys:
+                self._change(sections=tuple(sections), group=())
+                return
+            if registry.load("formats", query.format).SINGLE:
+                sections = []
+            elif not sections:
+                sections = [name for name, section in SECTIONS.items() if section.usual]
+            self._change(sections=(*sections, "groups"), group=tuple(keys), short=False)
+
+        options = [(name, name, name in usual) for name in names]
+        self.app.push_screen(Several("Group runs by", options, movable=True), chosen)
 
     def action_missing(self) -> None:
         """All that is missing or mixed, each with the command that helps."""
@@ -397,7 +495,7 @@ class ReportScreen(MainScreen):
     def _write_to(self, name: str | None) -> None:
         if not name:
             return
-        path, query = files.user_path(name), self._query
+        path, query = files.user_path(name), self._meant
         try:
             format_ = format_of(None, path, short=query.short)
         except BadInput:
@@ -456,7 +554,7 @@ class ReportScreen(MainScreen):
 
 
 def _kept(values: object) -> DocumentQuery:
-    """The request that was made last, if it is one. A filter is not kept: what it hides would be forgotten."""
+    """The request that was made last, if it is one."""
     try:
         query = msgspec.convert(values, DocumentQuery)
         plugin = registry.load("formats", query.format)
@@ -465,4 +563,9 @@ def _kept(values: object) -> DocumentQuery:
     axes = {*query.rows, *query.columns}
     fits = query.rows in CHOICES and query.columns in CHOICES and len(axes) == len(query.rows) + len(query.columns)
     fits = fits and set(query.sections) <= set(SECTIONS) and not (query.short and (query.sections or not plugin.SHORT))
-    return replace(query, filter="") if fits and not (len(query.sections) > 1 and plugin.SINGLE) else DocumentQuery()
+    fits = fits and set(query.shows) <= set(QUANTITIES)
+    try:
+        check(query.arrangement)
+    except BadInput:
+        fits = False
+    return replace(query, **NOT_KEPT) if fits and not (len(query.sections) > 1 and plugin.SINGLE) else DocumentQuery()
