@@ -113,10 +113,11 @@ def _interval_record(view: TableView, place: CellKey) -> dict[str, Value]:
 
 
 def by_seed(cell: Cell) -> list[tuple[str, float]]:
-    """The mean of each set, with the seed that it came of, or its number where seeds do not tell sets apart."""
+    """The mean of each set, with the seed that it came of, or its number where no one seed stands for a set."""
     means = [sum(values) / len(values) for values in cell.sample.sets]
-    seeds = cell.seeds or [min(score.seed for score in scores) for scores in cell.by_set.values()]
-    if len(set(seeds)) < len(means):
+    of_sets = [sorted({score.seed for score in scores}) for scores in cell.by_set.values()]
+    seeds = cell.seeds or [some[0] for some in of_sets]
+    if len(set(seeds)) < len(means) or any(len(some) > 1 for some in of_sets):
         return [(f"set {number}", mean) for number, mean in enumerate(means, 1)]
     return sorted(((str(seed), mean) for seed, mean in zip(seeds, means, strict=True)), key=lambda one: int(one[0]))
 

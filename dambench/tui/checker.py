@@ -80,8 +80,10 @@ class Checker:
 
     def _ready(self) -> "subprocess.Popen[bytes]":
         if self._child is None or self._child.poll() is not None:
-            if self._child is not None and self._errors is not None:
+            if self._child is not None:
                 self._child.communicate()
+                self._child = None
+            if self._errors is not None:  # of a child that has ended, or could not be started
                 self._errors.close()
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it is open as long as the child lives)
             self._child = subprocess.Popen(

@@ -147,7 +147,8 @@ def test_twenty_thousand_points_take_about_a_millisecond() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(12400, "12400"), (0.4123, "0.412"), (1e-5, "1e-05"), (1.0, "1"), (0, "0")]
+    ("value", "text"),
+    [(12400, "12400"), (261625.1, "261625"), (0.4123, "0.412"), (1e-5, "1e-05"), (1.0, "1"), (0, "0")],
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert short(value) == text
@@ -201,3 +202,4 @@ def test_what_smoothing_takes_away_is_said_of_the_part_that_is_shown() -> None:
     assert legend([_series(y)], Look(keep=0.99, window=(0, 199))).plain == "a matching 1 (raw 1 to 1)  "
     assert legend([_series(y)], Look(at=200, keep=0.99)).plain == "a matching 50 (smoothed 1.56)  "
     assert legend([_series(y)], Look(window=(0, 200))).plain == "a matching 50  "
+    assert lines([_series(y)], 60, 5, window=(500, 600))[0].plain == " nothing in this part"

@@ -13,8 +13,10 @@ from textual.widgets import Input
 from dambench.cli.app import run_cli
 from dambench.core import preferences
 from dambench.core.errors import BadInput
+from dambench.report.quantities import METRIC, TableView, by_seed
 from dambench.store import records
 from dambench.store.runs import Store
+from dambench.tui.models import comparison, intervals
 from dambench.tui.preferred import options
 from dambench.tui.screens.compare import CompareScreen
 from dambench.tui.screens.compare_boxes import CellTree, Intervals
@@ -87,6 +89,28 @@ def test_a_columns_intervals_are_drawn_over_each_other(path: Path, size: tuple[i
         assert bars == (NARROW_BARS if size[0] == 80 else bars)
 
     play(console(path), scene, size)
+
+
+def test_heat_stands_on_means_whatever_stands_before_them_and_signs_are_spelled_in_ascii(path: Path) -> None:
+    with closing(Store.open(path)) as store:
+        board = comparison.find(store, ["method"], ["dataset", "ipc"], ()).board
+    table = board.tables[0]
+    view = TableView(board, table, ["method"], ["dataset", "ipc"])
+    heat = comparison.contents(view, ("rank", METRIC), heat=True).heat
+    assert {column % 2 for _, column in heat} == {1}
+    assert heat == {
+        (row, 2 * column + 1): degree
+        for (row, column), degree in comparison.contents(view, (METRIC,), heat=True).heat.items()
+    }
+    bars = [line.plain for line in intervals.lines(view, table.columns[0], 80, ascii_=True)]
+    assert all(" +- " in bar for bar in bars[:-1])
+    # Three seeds, one set: no one of them stands for its mean.
+    with closing(Store.open(path, write=True)) as store:
+        for seed in (1, 2):
+            ledger.add(store, ledger.config("whole", None, seed), (0.8,))
+        board = comparison.find(store, ["method"], ["dataset", "ipc"], ()).board
+    row = next(row for row in board.tables[0].rows if row[0].startswith("whole"))
+    assert by_seed(board.tables[0].cells[row, board.tables[0].columns[0]]) == [("set 1", pytest.approx(0.866))]
 
 
 @pytest.mark.parametrize("size", [SIZES[0], SLOW(SIZES[1])])

@@ -141,8 +141,8 @@ def exact(value: float, digits: int = 3) -> str:
 
 def short(value: float, digits: int = 3) -> str:
     """A number in at most seven characters: `12400`, `0.412`, `1.2e-05`."""
-    if abs(value) < 1e6 and value == int(value):
-        return str(int(value))
+    if abs(value) < 1e6 and (value == int(value) or abs(value) >= 1000):
+        return str(round(value))
     texts = (f"{value:.{digits}g}", f"{value:.3g}", f"{value:.1e}", f"{value:.0e}", "…")
     return next(text for text in texts if len(text) <= 7)
 
@@ -262,12 +262,15 @@ def lines(
     columns, rows = width - MARGIN - 1, height - 1
     if columns < 4 or rows < 1:
         return []
+    whole = series
     if window is not None:
         series = [one.within(*window) for one in series]
     shown = [_on_scale(one, log) for one in series]
     values = np.concatenate([y[np.isfinite(y)] for _, y in shown]) if shown else np.empty(0)
     if not len(values):
-        return [Text(f" {nothing or 'nothing to draw yet'}"[:width])] + [Text()] * rows
+        elsewhere = any(np.isfinite(one.y).any() for one in whole) and not any(len(one.x) for one in series)
+        why = "nothing in this part" if elsewhere else nothing or "nothing to draw yet"
+        return [Text(f" {why}"[:width])] + [Text()] * rows
     low, high = float(values.min()), float(values.max())
     if high - low <= 1e-12 * abs(high):  # what sums are rounded by is no course
         margin = min(abs(low) / 10, 1.0 if log else math.inf) or 1.0  # a tenth of the smallest number is none

@@ -185,17 +185,15 @@ def contents(view: TableView, shows: Sequence[str] = (quantities.METRIC,), *, he
         cells=texts[:count],
         stars={(row, column) for row, (_, e) in enumerate(lines[:count]) for column, x in enumerate(e) if x.bold},
         below=[(name, [entry.number for entry in entries]) for name, entries in lines[count:]],
-        heat=_heat(view, len(shows)) if heat else {},
+        heat=_heat(view, shows) if heat else {},
     )
 
 
-def _heat(view: TableView, each: int) -> dict[tuple[int, int], int]:
-    """How good the means of each column are among each other, by their place in the grid.
-
-    Args:
-        each: how many columns of the grid a column of the table has.
-    """
+def _heat(view: TableView, shows: Sequence[str]) -> dict[tuple[int, int], int]:
+    """How good the means of each column are among each other, by their place in the grid: that of the mean itself or,
+    where it is not shown, of the first thing that is."""
     table, found = view.table, {}
+    of = shows.index(quantities.METRIC) if quantities.METRIC in shows else 0
     sign = -1 if table.metric.better == "lower" else 1
     for number, column in enumerate(table.columns):
         means = {
@@ -205,7 +203,7 @@ def _heat(view: TableView, each: int) -> dict[tuple[int, int], int]:
         }
         low, high = min(means.values(), default=0.0), max(means.values(), default=0.0)
         for at, mean in means.items() if high > low else ():
-            found[at, number * each] = 1 + round((HEATS - 1) * (mean - low) / (high - low))
+            found[at, number * len(shows) + of] = 1 + round((HEATS - 1) * (mean - low) / (high - low))
     return found
 
 

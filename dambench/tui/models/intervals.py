@@ -1,6 +1,7 @@
 """Intervals: the means of a column drawn over each other, each with its interval and its sets."""
 
 import math
+from collections.abc import Callable
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
@@ -9,6 +10,7 @@ from dambench.report import wording
 from dambench.report.quantities import TableView, by_seed
 from dambench.report.wording import ONLY
 from dambench.store.cells import Cell, Key
+from dambench.tui.terminal.ascii_filter import spelled
 
 LONGEST_NAME = 30
 LEAST_BAR = 16
@@ -20,8 +22,9 @@ def lines(view: TableView, column: Key, width: int, *, ascii_: bool) -> list[Tex
     shown = [(row, cell) for row, cell in shown if math.isfinite(cell.mean)]
     if not shown:
         return [Text("Nothing was measured here yet.")]
-    names = [wording.name(view.rows, row) for row, _ in shown]
-    numbers = [f"{entry.number} ({entry.n})" for _, cell in shown if (entry := wording.entry(cell))]
+    said: Callable[[str], str] = spelled if ascii_ else str
+    names = [said(wording.name(view.rows, row)) for row, _ in shown]
+    numbers = [said(f"{entry.number} ({entry.n})") for _, cell in shown if (entry := wording.entry(cell))]
     name_width = min(LONGEST_NAME, max(map(cell_len, names)))
     number_width = max(map(cell_len, numbers))
     room = max(LEAST_BAR, width - name_width - number_width - 4)

@@ -207,6 +207,8 @@ class _History:
     earlier_lines: int = 0
     """The number of them that are of earlier attempts: each has a log of its own."""
     series: tuple[Series, ...] = ()
+    axes: tuple[Floats, Floats] = (np.empty(0), np.empty(0))
+    """The iterations and the seconds as they are drawn."""
     drawn: int = -1
 
     def mark(self, store: Store, number: int) -> None:
@@ -284,6 +286,7 @@ class RunReader:
                 for name, (x, y) in history.losses.items()
                 if name != "skipped" or any(y)  # said only where steps were left out, as in the log
             )
+            history.axes = np.array(history.iterations), np.array(history.seconds)
         pictures = store.pictures(self.run)
         picture = self._nearest(pictures)
         return RunSnapshot(
@@ -294,8 +297,8 @@ class RunReader:
             environment=history.environment,
             attempts=tuple(history.attempts),
             losses=history.series,
-            seconds=np.array(history.seconds),
-            iterations=np.array(history.iterations),
+            seconds=history.axes[1],
+            iterations=history.axes[0],
             parts=_means(history.parts),
             accuracies=_accuracies(history.measurements.values()),
             figures=_figures(history.measurements.values(), history.units),

@@ -1,7 +1,7 @@
 """Boxes over Compare: curves, the intervals of a column, the sets of a cell, and all runs in a tree."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -21,9 +21,11 @@ from dambench.store import grouping
 from dambench.store.cells import Cell, Key
 from dambench.store.grouping import RunGroup, Values
 from dambench.store.leaderboard import Leaderboard
+from dambench.tui.console import Console
 from dambench.tui.models import intervals
 from dambench.tui.models.comparison import scores_by_set
 from dambench.tui.resilient import Resilient
+from dambench.tui.terminal.ascii_filter import spelled
 from dambench.tui.widgets.sure import Several
 
 Node = RunGroup | str
@@ -118,7 +120,7 @@ class TreeBox(Resilient, ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="wide") as box:
-            box.border_title = Content(display(self._title, 200))
+            box.border_title = Content(self.said(display(self._title, 200)))
             box.border_subtitle = self.TITLE_HINT
             tree: Tree[Node] = Tree("")
             tree.show_root, tree.guide_depth = False, 3
@@ -132,6 +134,10 @@ class TreeBox(Resilient, ModalScreen[str | None]):
     @property
     def lines(self) -> Tree[Node]:
         return self.query_one(Tree)
+
+    def said(self, text: str) -> str:
+        """The text with signs that the terminal has."""
+        return spelled(text) if cast(Console, self.app).options.ascii else text
 
     def fill(self, tree: Tree[Node]) -> None:
         """Put the first lines in."""
@@ -167,9 +173,9 @@ class CellTree(TreeBox):
     def fill(self, tree: Tree[Node]) -> None:
         by_set = scores_by_set(self._cell)
         for label, run, networks in by_set:
-            node = tree.root.add(Text(label), data=run, expand=len(by_set) <= 4)
+            node = tree.root.add(Text(self.said(label)), data=run, expand=len(by_set) <= 4)
             for text, own in networks:
-                node.add_leaf(Text(text), data=own)
+                node.add_leaf(Text(self.said(text)), data=own)
 
 
 class RunsTree(TreeBox):
@@ -201,7 +207,8 @@ class RunsTree(TreeBox):
         spread = f"   {sections.spread(group)}" if group.cell is not None else ""
         n = f" ({entry.n})" if entry.n else ""
         key, value = group.path[-1]
-        under.add(Text(f"{display(key, 40)} {display(value, 60)}   {entry.number}{n}   {runs}{spread}"), data=group)
+        text = f"{display(key, 40)} {display(value, 60)}   {entry.number}{n}   {runs}{spread}"
+        under.add(Text(self.said(text)), data=group)
 
     def on_tree_node_expanded(self, event: "Tree.NodeExpanded[Node]") -> None:
         node = event.node
@@ -211,7 +218,7 @@ class RunsTree(TreeBox):
             self._add(node, child)
         if not node.data.children:
             for run in node.data.runs:
-                node.add_leaf(Text(self._run(node.data, run)), data=run)
+                node.add_leaf(Text(self.said(self._run(node.data, run))), data=run)
 
     def _run(self, group: RunGroup, run: str) -> str:
         own = [score for score in group.scores if score.run == run]

@@ -289,9 +289,11 @@ class RunScreen(ChartScreen):
         if name == "accuracy" and snapshot is not None and snapshot.evaluator != ACCURACY.evaluator:
             titles[name] = display(snapshot.evaluator, 40).capitalize()
         parts = [titles[name]]
+        if name == "loss" and view.log:
+            parts.append("log y")
+        if name != "accuracy" and view.smooth:
+            parts.append(f"smoothed {view.smooth:g}")
         if name == "loss":
-            parts += ["log y"] if view.log else []
-            parts += [f"smoothed {view.smooth:g}"] if view.smooth else []
             parts += [f"a part: {hints.hint('run.whole-chart', '0')} shows all"] if view.window else []
             if self._page is not None and self.overlaid:
                 parts.append(over_it(self._series(name), self._page.overlays))
@@ -643,5 +645,6 @@ def _csv(series: list[Series], axis: AxisName) -> str:
     lines = [f"series,{axis},value"]
     for one in series:
         name = '"' + one.name.replace('"', '""') + '"'
-        lines += [f"{name},{x:.9g},{y:.9g}" for x, y in zip(one.x, one.y, strict=True)]
+        values = zip(one.x.tolist(), one.y.tolist(), strict=True)
+        lines += [",".join([name, *(repr(float(value)).removesuffix(".0") for value in pair)]) for pair in values]
     return "\n".join(lines) if len(lines) > 1 else ""
