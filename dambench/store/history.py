@@ -1,6 +1,7 @@
 """Runs of the past, for one that has not begun: what it would take, and which are like it."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -198,12 +199,12 @@ def settings(config: RunConfig) -> dict[str, Any]:
     return flat
 
 
-Line = list[tuple[float, float | None]]
-"""Iterations, and the value at each; None: it was no number."""
+Line = list[tuple[float, float]]
+"""Iterations, and the value at each, NaN and infinities too."""
 
 
 def losses(store: Store, run: str) -> dict[str, Line]:
-    """The losses of a run by name, as they were logged."""
+    """The losses of a run by name, as they were logged: NaN and infinities, too."""
     lines: dict[str, Line] = {}
     for row in store.query(
         "select body from events where kind = 'stepped' and run = (select number from runs where id = ?) "
@@ -214,8 +215,7 @@ def losses(store: Store, run: str) -> dict[str, Line]:
         for name, value in step["losses"].items():
             if name == SKIPPED and not value:
                 continue
-            number = value if isinstance(value, int | float) else None
-            lines.setdefault(name, []).append((step["iteration"], number))
+            lines.setdefault(name, []).append((step["iteration"], float(value)))
     return lines
 
 
@@ -227,5 +227,7 @@ def accuracies(store: Store, run: str) -> dict[str, Line]:
         "order by iteration",
         run,
     ):
-        by_network.setdefault(row["network"], {}).setdefault(row["iteration"], []).append(row["accuracy"])
+        by_network.setdefault(row["network"], {}).setdefault(row["iteration"], []).append(
+            math.nan if row["accuracy"] is None else row["accuracy"]
+        )
     return {network: [(at, mean(values)) for at, values in by.items()] for network, by in by_network.items()}

@@ -1,6 +1,7 @@
 """Metrics: what evaluators measure, as the database describes it, and a run's value of one."""
 
 import json
+import math
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -103,7 +104,11 @@ def accuracies(store: Store, numbers: Sequence[int]) -> dict[int, Estimate]:
         json.dumps(list(numbers)),
     )
     values = {row["number"]: json.loads(row["accuracies"]) for row in rows}
-    return {number: estimate(each) for number, each in values.items() if each}
+    return {
+        number: estimate([math.nan if value is None else value for value in each])
+        for number, each in values.items()
+        if each
+    }
 
 
 def course(store: Store, number: int) -> list[tuple[int, Estimate]]:
@@ -118,5 +123,5 @@ def course(store: Store, number: int) -> list[tuple[int, Estimate]]:
         """,
         number,
     ):
-        values.setdefault(row["iteration"], []).append(row["accuracy"])
+        values.setdefault(row["iteration"], []).append(math.nan if row["accuracy"] is None else row["accuracy"])
     return [(iteration, estimate(each)) for iteration, each in values.items()]

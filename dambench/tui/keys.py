@@ -108,7 +108,7 @@ def check(chosen: Mapping[str, str], known: Iterable[KeyRow], whose: str) -> Non
         if name not in rows:
             raise BadInput(f"In {whose}: {unknown('key', name, rows)}")
         for key in map(str.strip, keys.split(",")):
-            if not _is_key(key):
+            if not is_key(key):
                 raise BadInput(
                     f"In {whose}: {name} = {key!r} is no key: one character, or a name such as ctrl+g, f6 or comma."
                 )
@@ -149,7 +149,8 @@ def character(key: str) -> str:
     return key if len(key) == 1 else _character(REPLACED_KEYS.get(key, key))
 
 
-def _is_key(key: str) -> bool:
+def is_key(key: str) -> bool:
+    """Whether Textual has a key of that name."""
     *modifiers, last = key.split("+") if len(key) > 1 else [key]
     if not set(modifiers) <= {"ctrl", "shift", "alt"}:
         return False

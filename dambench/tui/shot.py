@@ -11,10 +11,12 @@ from pathlib import Path
 from textual.pilot import Pilot
 
 from dambench.core.errors import BadInput, unknown
+from dambench.core.sanitize import display
 from dambench.store import runs as stored
 from dambench.store.runs import Store
 from dambench.tui.app import DambenchApp
 from dambench.tui.console import ConsoleOptions
+from dambench.tui.keys import is_key
 from dambench.tui.models.run_reader import runs
 from dambench.tui.screens.new_run import NewRunScreen
 from dambench.tui.settings import Settings
@@ -51,6 +53,10 @@ def shoot(
     if place not in places:
         raise BadInput(f"The console has no place {place!r}: it has {', '.join(places)}.")
 
+    for key in keys:
+        if not is_key(key):
+            raise BadInput(f"--keys: {display(key, 40)!r} is no key: one character, or a name such as enter or comma.")
+
     async def on_stage(folder: str) -> str:
         # What the user of the console had chosen is not changed, and of it only the theme is taken over.
         settings = Settings(Path(folder) / "console.json")
@@ -69,6 +75,8 @@ def shoot(
             await answered(app, pilot)
             for key in ["n"] * (place == FORM) + list(keys):
                 await pilot.press(key)
+                if app._exit:
+                    raise BadInput(f"--keys: {key!r} leaves the console: there is nothing to draw.")
                 await answered(app, pilot)
             return app.export_screenshot(title="dambench")
 

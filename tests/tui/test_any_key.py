@@ -4,7 +4,7 @@ import math
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def _odd(seed: int, kind: int, draw: random.Random) -> Iterator[AnyEvent]:
     options: dict[str, object] = {"iterations": 100, "batch_real": draw.choice([4, 10**6])}
     config = ledger.config(draw.choice(["dm", "random"]), ipc=draw.choice([1, 10]), seed=seed, options=options)
     step, pace = draw.choice([1, 7, 10**6]), draw.choice([0.0, 1e-9, 0.3, 1e5])
-    values = [draw.choice([0.0, 1.0, draw.random()]) for _ in range(draw.choice([1, 3]))]
+    values = [draw.choice([0.0, 1.0, math.nan, draw.random()]) for _ in range(draw.choice([1, 3]))]
     for event in ledger.words(config, values):
         match event:
             case Stepped(iteration=1):
@@ -77,6 +77,9 @@ def _odd(seed: int, kind: int, draw: random.Random) -> Iterator[AnyEvent]:
                 yield Previewed(iteration=1, preview=picture(seed))
                 yield msgspec.structs.replace(event, shape=[20, 1, 8, 8], preview=picture(seed + 1))
             case Measured():
+                event = msgspec.structs.replace(
+                    event, values={name: real(float(value)) for name, value in event.values.items()}
+                )
                 for iteration in draw.choice([(), (0,), (0, 1, 5, 10**7)]):
                     yield msgspec.structs.replace(event, iteration=iteration, final=False)
                 yield event
@@ -91,7 +94,8 @@ def odd_runs(path: Path, seed: int, count: int) -> None:
         for number in range(count):
             story = list(_odd(number // 3, number % 10, draw))
             if draw.random() < 0.3:
-                story[-1] = draw.choice([ledger.failed(), ledger.stopped()])
+                ends: list[AnyEvent] = [ledger.failed(), ledger.stopped()]
+                story[-1] = draw.choice(ends)
             run = store.create(story[0].config, ledger.CARD)  # type: ignore[union-attr]
             for _ in store.record(run, story):
                 pass
@@ -105,7 +109,6 @@ def nothing_fails(
     seed: int,
     steps: int,
     monkeypatch: pytest.MonkeyPatch,
-    places: Sequence[str] = DambenchApp.PLACES,
     **look: Any,
 ) -> None:
     """Press and resize at random from a seed; no fault is shown, and nothing is written into the log of faults."""
@@ -129,7 +132,7 @@ def nothing_fails(
                 done.append(f"resize {size}")
                 await pilot.resize_terminal(*size)
             elif kind < 0.1:
-                place = draw.choice([*places, "run"])
+                place = draw.choice([*DambenchApp.PLACES, "run"])
                 done.append(f"go {place}")
                 while len(app.screen_stack) > 1 and app.screen.is_modal:
                     await pilot.press("escape")

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from dambench.cli.app import run_cli
+from dambench.core.events import AnyEvent, Measured, Stepped
 from dambench.core.protocol import PRESETS
 from dambench.report.quantities import QUANTITIES, TableView
 from dambench.store import records
@@ -459,9 +461,24 @@ def test_the_grid_has_the_texts_of_the_report(path: Path) -> None:
     )
 
 
-def test_what_is_no_number_is_a_gap_in_a_curve() -> None:
-    text = curves({"dm runa22 matching": [(1, 2.0), (2, None), (3, 1.0)]}, 60, 8, True, True).plain
-    assert "nan at 2" in text
+def test_what_is_no_number_is_a_gap_in_a_curve_and_named_as_it_was_logged(tmp_path: Path) -> None:
+    run = ledger.config("dm")
+    events: list[AnyEvent] = [
+        msgspec.structs.replace(event, losses={"matching": "-inf"})
+        if isinstance(event, Stepped) and event.iteration == 2
+        else msgspec.structs.replace(event, values={"accuracy": "nan"})
+        if isinstance(event, Measured)
+        else event
+        for event in ledger.words(run)
+    ]
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        name = store.create(run, ledger.CARD)
+        for _ in store.record(name, events):
+            pass
+        found = find(store, ["method"], ["ipc"], [name])
+        assert str(found.accuracies) == str({f"dm {name} convnet-d1-w8": [(2, math.nan)]})
+    text = curves(found.losses, 60, 8, True, True).plain
+    assert "-inf at 2" in text
     assert text.isascii()
     assert "The marked runs have none: m shows" in curves({}, 60, 8, True, False).plain
 

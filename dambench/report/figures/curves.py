@@ -1,6 +1,7 @@
 """Losses and accuracies on the way, over iterations or seconds, of several runs."""
 
 import json
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,20 +47,16 @@ def read(store: Store, rows: Sequence[RunRow], shown: str, over: str) -> list[Cu
             lines |= {f"loss: {name}": line for name, line in history.losses(store, row.id).items()}
         if shown != "loss":
             scores = history.accuracies(store, row.id)
-            lines |= {f"accuracy: {network}": _percent(line) for network, line in scores.items()}
+            lines |= {f"accuracy: {network}": [(x, 100 * y) for x, y in line] for network, line in scores.items()}
         clock = _clock(store, row.id) if over == "seconds" else None
         points = {
-            name: [(x if clock is None else _at(clock, x), float("nan") if y is None else y) for x, y in line]
+            name: [(x if clock is None else _at(clock, x), y if math.isfinite(y) else math.nan) for x, y in line]
             for name, line in lines.items()
         }
         ipc = "" if row.ipc is None else str(row.ipc)
         key = (method_label(row.method, row.overrides), row.dataset, ipc, row.network)
         curves.append(Curve(row, key, points))
     return curves
-
-
-def _percent(line: history.Line) -> history.Line:
-    return [(at, None if value is None else 100 * value) for at, value in line]
 
 
 def _clock(store: Store, run: str) -> list[tuple[int, float]]:

@@ -115,7 +115,7 @@ def find(
         # Of several runs the loss that is minimised, which comes first; of one, its parts too.
         losses |= {f"{name} {loss}": line for loss, line in list(lines.items())[: 1 if len(drawn) > 1 else None]}
         for network, line in history.accuracies(store, run).items():
-            accuracies[f"{name} {network}"] = [(at, None if value is None else 100 * value) for at, value in line]
+            accuracies[f"{name} {network}"] = [(at, 100 * value) for at, value in line]
     if board is None:
         meant = filters.read(only, to_compare=True)
         board = leaderboard(store, rows, columns, metric=shown, only=meant.where(processes.states(store)))
@@ -368,7 +368,7 @@ def curves(series: Series, width: int, height: int, log: bool, ascii_: bool) -> 
             f"The marked runs have none: {hints.hint('compare.losses-or-accuracy', 'm')} shows losses, or accuracy."
         )
     drawn = [
-        chart.Series(name, np.array([at for at, _ in line]), np.array([np.nan if v is None else v for _, v in line]))
+        chart.Series(name, np.array([at for at, _ in line]), np.array([value for _, value in line]))
         for name, line in series.items()
     ]
     legend = chart.legend(drawn, chart.Look(log))
