@@ -134,8 +134,7 @@ def nothing_fails(
             elif kind < 0.1:
                 place = draw.choice([*DambenchApp.PLACES, "run"])
                 done.append(f"go {place}")
-                while len(app.screen_stack) > 1 and app.screen.is_modal:
-                    await pilot.press("escape")
+                await pilot.press("escape", "escape", "escape")
                 app.show_whole("") if place == "run" else app.go(place)
             else:
                 keys = [draw.choice(KEYS if draw.random() < 0.5 else GOES) for _ in range(draw.randrange(1, 7))]
