@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dambench.tui.models.chart import MARGIN, Look, Series, bar, exact, legend, lines, short, spark
+from dambench.tui.models.chart import MARGIN, ChartLook, Series, bar, exact, legend, lines, short, spark
 
 FINITE = st.floats(-1e6, 1e6)
 
@@ -99,7 +99,7 @@ def test_a_logarithmic_axis_has_the_values_of_its_ends_and_says_what_has_none() 
     assert [line[: MARGIN - 1].strip() for line in drawn if line[: MARGIN - 1].strip()] == ["100", "1", "0.01"]
     dots = np.array(_dots(drawn, 50))
     assert [int(np.flatnonzero(column).min()) for column in dots.T[[0, -1]]] == [0, len(dots) - 1]
-    assert legend([_series([1.0, 0.0])], Look(log=True)).plain == "a matching 0 (0 and less have no logarithm)  "
+    assert legend([_series([1.0, 0.0])], ChartLook(log=True)).plain == "a matching 0 (0 and less have no logarithm)  "
     assert "nothing to draw yet" in _plain([_series([0.0])], 50, 5, log=True)[0]
 
 
@@ -188,18 +188,21 @@ def test_a_number_is_rounded_once(value: float, digits: int) -> None:
 def test_at_the_cursor_is_what_was_logged_and_where_if_it_is_not_there() -> None:
     logged = Series("matching", np.arange(1.0, 5), np.array([2.946372747, 12345.67, math.nan, 0.25]))
     some = Series("accuracy", np.array([0.0, 500.0]), np.array([93.4567, 10.0]))
-    assert legend([logged, some], Look(at=1, step=2)).plain == "a matching 2.94637 (nan at 3)  b accuracy 93.4567  "
     assert (
-        legend([logged, some], Look(at=2, step=1)).plain == "a matching 12345.7 (nan at 3)  b accuracy 93.4567 at 0  "
+        legend([logged, some], ChartLook(at=1, step=2)).plain == "a matching 2.94637 (nan at 3)  b accuracy 93.4567  "
     )
-    assert legend([logged], Look(at=3, keep=0.9)).plain.startswith("a matching nan (smoothed nan)")
+    assert (
+        legend([logged, some], ChartLook(at=2, step=1)).plain
+        == "a matching 12345.7 (nan at 3)  b accuracy 93.4567 at 0  "
+    )
+    assert legend([logged], ChartLook(at=3, keep=0.9)).plain.startswith("a matching nan (smoothed nan)")
 
 
 def test_what_smoothing_takes_away_is_said_of_the_part_that_is_shown() -> None:
     y = [1.0] * 400
     y[200], y[390] = 50.0, 0.5
-    assert legend([_series(y)], Look(keep=0.99)).plain == "a matching 1.06 (raw 0.5 to 50)  "
-    assert legend([_series(y)], Look(keep=0.99, window=(0, 199))).plain == "a matching 1 (raw 1 to 1)  "
-    assert legend([_series(y)], Look(at=200, keep=0.99)).plain == "a matching 50 (smoothed 1.56)  "
-    assert legend([_series(y)], Look(window=(0, 200))).plain == "a matching 50  "
+    assert legend([_series(y)], ChartLook(keep=0.99)).plain == "a matching 1.06 (raw 0.5 to 50)  "
+    assert legend([_series(y)], ChartLook(keep=0.99, window=(0, 199))).plain == "a matching 1 (raw 1 to 1)  "
+    assert legend([_series(y)], ChartLook(at=200, keep=0.99)).plain == "a matching 50 (smoothed 1.56)  "
+    assert legend([_series(y)], ChartLook(window=(0, 200))).plain == "a matching 50  "
     assert lines([_series(y)], 60, 5, window=(500, 600))[0].plain == " nothing in this part"

@@ -1,5 +1,6 @@
 """Columns, widths and sparklines, without a terminal."""
 
+import math
 from typing import Any
 
 import pytest
@@ -128,7 +129,10 @@ def test_what_is_cut_ends_in_an_ellipsis() -> None:
 def test_sparklines_go_from_low_to_high_and_a_number_that_is_none_is_said() -> None:
     assert spark([1.0, 2.0, 3.0], 10) == "▁▅█"
     assert spark([8.0, 4.0, 2.0, 1.0], 10, log=True) == "█▆▃▁"
-    assert spark([1.0, None, 3.0], 10, ascii_only=True) == "_!@"
+    assert spark([1.0, None, math.nan, 3.0], 10, ascii_only=True) == "_!!@"
+    spike = [1.0] * 100
+    spike[55], spike[77] = 9.0, math.inf
+    assert spark(spike, 10) == "▁▁▁▁▁█▁!▁▁"
     assert spark([2.0, 2.0], 10) == "▁▁"
     assert spark([], 10) == ""
     assert len(spark([float(x) for x in range(100)], 10)) == 10

@@ -19,7 +19,8 @@ from dambench.store.runs import Store
 from dambench.tui.models import comparison, intervals
 from dambench.tui.preferred import options
 from dambench.tui.screens.compare import CompareScreen
-from dambench.tui.screens.compare_boxes import CellTree, Intervals
+from dambench.tui.screens.compare_boxes import CellTree, Intervals, TableBox
+from dambench.tui.terminal.ascii_filter import spelled
 from tests import ledger
 from tests.tui.screen import SIZES, burst, console, drawn, play, said, shows, snapshot, until
 
@@ -102,7 +103,7 @@ def test_heat_stands_on_means_whatever_stands_before_them_and_signs_are_spelled_
         (row, 2 * column + 1): degree
         for (row, column), degree in comparison.contents(view, (METRIC,), heat=True).heat.items()
     }
-    bars = [line.plain for line in intervals.lines(view, table.columns[0], 80, ascii_=True)]
+    bars = [line.plain for line in intervals.lines(view, table.columns[0], 80, ascii_=True, said=spelled)]
     assert all(" +- " in bar for bar in bars[:-1])
     # Three seeds, one set: no one of them stands for its mean.
     with closing(Store.open(path, write=True)) as store:
@@ -274,3 +275,17 @@ def test_what_cells_show_can_be_a_preference(path: Path) -> None:
     play(console(path, cells=chosen.cells), scene)
     with pytest.raises(BadInput, match="rnak"):
         options(preferences.of({"console": {"cells": ["rnak"]}}, "a file"), "a file")
+
+
+@pytest.mark.parametrize("key", ["enter", SLOW("i"), SLOW("T")])
+def test_a_box_says_when_the_runs_that_it_shows_are_others_by_now(path: Path, key: str) -> None:
+    async def scene(pilot: Pilot[None]) -> None:
+        await _there(pilot)
+        await pilot.press(key)
+        await until(pilot, lambda: isinstance(pilot.app.screen, TableBox))
+        assert "others by now" not in drawn(pilot.app)
+        with closing(Store.open(path, write=True)) as store:
+            store.db.conn.execute("update runs set deleted_at = 'now' where method = 'random'")
+        await shows(pilot, "the runs are others by now")
+
+    play(console(path), scene)

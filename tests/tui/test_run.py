@@ -18,7 +18,7 @@ from dambench.core.events import AnyEvent, Measured, Previewed, Real, Snapshot, 
 from dambench.core.half_blocks import sheet_png, tiles
 from dambench.store.runs import Store
 from dambench.tui.app import DambenchApp
-from dambench.tui.models.chart import MARGIN, Look, Series, legend, legend_lines, lines
+from dambench.tui.models.chart import MARGIN, ChartLook, Series, legend, legend_lines, lines
 from dambench.tui.models.chart_view import ChartView, along, extent, images_an_iteration, place, points
 from dambench.tui.models.image_matrix import Large, large, matrix, scrubber
 from dambench.tui.models.run_page import RunPage, RunPageReader, scores_lines
@@ -207,8 +207,8 @@ def test_a_cursor_stands_in_its_column_and_lines_carry_their_letters(ascii_: boo
     assert sum(line[stands] in "│|" for line in shown[:-1]) >= 9
     for letter in "ab":
         assert sum(line[MARGIN:69].count(letter) for line in shown[:-1]) >= 2  # on the line, not at its end alone
-    assert legend(series, Look(at=25.0)).plain == "a down 75  b up 25  "
-    assert legend(series, Look(at=200.0)).plain == "a down –  b up –  "
+    assert legend(series, ChartLook(at=25.0)).plain == "a down 75  b up 25  "
+    assert legend(series, ChartLook(at=200.0)).plain == "a down –  b up –  "
     assert [line.plain for line in legend_lines(series * 3, 24, 2)] == [
         "a down 0  b up 100  ",
         "c down 0  d up 100   +2",

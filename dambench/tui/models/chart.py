@@ -148,7 +148,7 @@ def short(value: float, digits: int = 3) -> str:
 
 
 @dataclass(frozen=True)
-class Look:
+class ChartLook:
     """What of a chart is looked at, and how."""
 
     log: bool = False
@@ -156,7 +156,7 @@ class Look:
     at: float | None = None
     """Where the cursor is; None: there is none."""
     keep: float = 0.0
-    """Of the average that is drawn; 0: none is."""
+    """How much of the average that is drawn is of the values before; 0: none is drawn."""
     window: tuple[float, float] | None = None
     """The part of the x axis that is shown; None: all."""
     step: float = math.inf
@@ -170,7 +170,7 @@ class Look:
         return slice(int(np.searchsorted(one.x, begin)), int(np.searchsorted(one.x, end, side="right")))
 
 
-def legend(series: Sequence[Series], look: Look = Look()) -> Text:
+def legend(series: Sequence[Series], look: ChartLook = ChartLook()) -> Text:
     """Explain the letters: the name of each series, its last value that is shown, and what is wrong with it.
 
     At the cursor it is the value there, as it was logged, with its place where that is a column or more away. What is
@@ -182,7 +182,7 @@ def legend(series: Sequence[Series], look: Look = Look()) -> Text:
     return line
 
 
-def _entries(series: Sequence[Series], look: Look) -> Iterator[Text]:
+def _entries(series: Sequence[Series], look: ChartLook) -> Iterator[Text]:
     """What a legend says of each series."""
     for index, one in enumerate(series):
         entry = Text(no_wrap=True)
@@ -198,7 +198,7 @@ def _entries(series: Sequence[Series], look: Look) -> Iterator[Text]:
         yield entry
 
 
-def _last(one: Series, look: Look) -> str:
+def _last(one: Series, look: ChartLook) -> str:
     """The last number of what is shown."""
     there = look.within(one)
     finite = np.isfinite(one.y[there])
@@ -209,7 +209,7 @@ def _last(one: Series, look: Look) -> str:
     return exact(float(smooth[-1])) + spread
 
 
-def _there(one: Series, look: Look, cursor: float) -> str:
+def _there(one: Series, look: ChartLook, cursor: float) -> str:
     """The value at the cursor."""
     point = one.nearest(cursor)
     if point is None:
@@ -219,7 +219,7 @@ def _there(one: Series, look: Look, cursor: float) -> str:
     return exact(value, CURSOR_DIGITS) + smooth + (f" at {short(at)}" if abs(at - cursor) > look.step else "")
 
 
-def legend_lines(series: Sequence[Series], width: int, most: int, look: Look = Look()) -> list[Text]:
+def legend_lines(series: Sequence[Series], width: int, most: int, look: ChartLook = ChartLook()) -> list[Text]:
     """The legend on several lines, each series on one of them whole; where there is no room, how many are left out."""
     lines: list[Text] = [Text(no_wrap=True)]
     for index, entry in enumerate(_entries(series, look)):
@@ -271,10 +271,7 @@ def lines(
         elsewhere = any(np.isfinite(one.y).any() for one in whole) and not any(len(one.x) for one in series)
         why = "nothing in this part" if elsewhere else nothing or "nothing to draw yet"
         return [Text(f" {why}"[:width])] + [Text()] * rows
-    low, high = float(values.min()), float(values.max())
-    if high - low <= 1e-12 * abs(high):  # what sums are rounded by is no course
-        margin = min(abs(low) / 10, 1.0 if log else math.inf) or 1.0  # a tenth of the smallest number is none
-        low, high = low - margin, high + margin
+    low, high = _range(values, log)
     ends_of = [(float(x[0]), float(x[-1])) for x, _ in shown if len(x)]
     begin, end = window or (min(first for first, _ in ends_of), max(last for _, last in ends_of))
     if steady:
@@ -317,6 +314,15 @@ def lines(
         plot.append(line)
     plot.append(Text(" " * MARGIN + _axis(begin, end, unit, columns), "dim"))
     return plot
+
+
+def _range(values: Floats, log: bool) -> tuple[float, float]:
+    """The ends of the y axis; around what is all the same there is room."""
+    low, high = float(values.min()), float(values.max())
+    if high - low <= 1e-12 * abs(high):  # what sums are rounded by is no course
+        margin = min(abs(low) / 10, 1.0 if log else math.inf) or 1.0  # a tenth of the smallest number is none
+        low, high = low - margin, high + margin
+    return low, high
 
 
 def _stand(drawn: NDArray[np.str_], cursor: float | None, begin: float, end: float, sign: str) -> int | None:

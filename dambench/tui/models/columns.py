@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from math import log as ln
 from typing import Any
 
@@ -219,8 +220,9 @@ def bars(
     Args:
         log: of logarithms, where all values are positive.
     """
+    values = [value if value is not None and isfinite(value) else None for value in values]
     if len(values) > width:
-        values = [values[index * (len(values) - 1) // max(1, width - 1)] for index in range(width)]
+        values = [_furthest(values[at * len(values) // width : (at + 1) * len(values) // width]) for at in range(width)]
     finite = [value for value in values if value is not None]
     if log and finite and min(finite) > 0:
         values = [None if value is None else ln(value) for value in values]
@@ -233,6 +235,13 @@ def bars(
         filled = (1 + round((value - low) * scale) - floor if value is not None else None for value in values)
         lines.append("".join("!" if f is None else signs[max(0, min(f, 8))] for f in filled))
     return lines
+
+
+def _furthest(some: Sequence[float | None]) -> float | None:
+    """The one of several values that differs most from the first: no spike, and no hole, is left out."""
+    if any(value is None for value in some):
+        return None
+    return max((value for value in some if value is not None), key=lambda value: abs(value - (some[0] or 0.0)))
 
 
 def spark(values: Sequence[float | None], width: int, *, ascii_only: bool = False, log: bool = False) -> str:

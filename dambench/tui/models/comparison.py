@@ -371,7 +371,7 @@ def curves(series: Series, width: int, height: int, log: bool, ascii_: bool) -> 
         chart.Series(name, np.array([at for at, _ in line]), np.array([value for _, value in line]))
         for name, line in series.items()
     ]
-    legend = chart.legend(drawn, chart.Look(log))
+    legend = chart.legend(drawn, chart.ChartLook(log))
     legend.no_wrap = False
     above = legend.wrap(Console(width=width), width)
     lines = chart.lines(drawn, width, max(3, height - len(above)), log=log, ascii=ascii_, unit="iterations")

@@ -10,19 +10,21 @@ from dambench.report import wording
 from dambench.report.quantities import TableView, by_seed
 from dambench.report.wording import ONLY
 from dambench.store.cells import Cell, Key
-from dambench.tui.terminal.ascii_filter import spelled
 
 LONGEST_NAME = 30
 LEAST_BAR = 16
 
 
-def lines(view: TableView, column: Key, width: int, *, ascii_: bool) -> list[Text]:
-    """A line for each row of the table that has a cell there, and below them the ends of the scale."""
+def lines(view: TableView, column: Key, width: int, *, ascii_: bool, said: Callable[[str], str] = str) -> list[Text]:
+    """A line for each row of the table that has a cell there, and below them the ends of the scale.
+
+    Args:
+        said: puts in place of signs those that the terminal has.
+    """
     shown = [(row, cell) for row in view.table.rows if (cell := view.table.cells.get((row, column))) is not None]
     shown = [(row, cell) for row, cell in shown if math.isfinite(cell.mean)]
     if not shown:
         return [Text("Nothing was measured here yet.")]
-    said: Callable[[str], str] = spelled if ascii_ else str
     names = [said(wording.name(view.rows, row)) for row, _ in shown]
     numbers = [said(f"{entry.number} ({entry.n})") for _, cell in shown if (entry := wording.entry(cell))]
     name_width = min(LONGEST_NAME, max(map(cell_len, names)))

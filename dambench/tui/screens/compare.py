@@ -49,7 +49,7 @@ from dambench.tui.models.comparison import (
     to_choose,
 )
 from dambench.tui.queue_actions import queue_what_is_missing
-from dambench.tui.screens.compare_boxes import CellTree, Curves, Intervals, RunsTree
+from dambench.tui.screens.compare_boxes import CellTree, Curves, Intervals, RunsTree, TableBox
 from dambench.tui.terminal.ascii_filter import plain, spelled
 from dambench.tui.widgets.grid import Grid
 from dambench.tui.widgets.lines import cut
@@ -156,13 +156,21 @@ class CompareScreen(MainScreen):
         self._last = _Last(store, version, written, result)
         return result
 
+    def _outdate(self) -> None:
+        """Boxes that are open show what was."""
+        for box in self.app.screen_stack:
+            if isinstance(box, TableBox):
+                box.say_outdated()
+
     def forget(self) -> None:
         super().forget()
+        self._outdate()
         self.result = self._drawn = None
         self._blank("")
 
     def show(self, result: Comparison | None) -> bool:
         if result is None:
+            self._outdate()
             self.result = self._drawn = None
             name = display(str(self.console_app.path))
             self._blank(
@@ -174,6 +182,8 @@ class CompareScreen(MainScreen):
             return False  # something else was asked for since
         if result is self._drawn:
             return True
+        if self._drawn is not None and self._drawn.board is not result.board:
+            self._outdate()
         self.result = self._drawn = result
         if result.gone:
             self.marked = [run for run in self.marked if run not in result.gone]

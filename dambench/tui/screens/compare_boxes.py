@@ -1,7 +1,7 @@
 """Boxes over Compare: curves, the intervals of a column, the sets of a cell, and all runs in a tree."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.events import Resize
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Static, Tree
 from textual.widgets.tree import TreeNode
 
@@ -27,6 +27,8 @@ from dambench.tui.models.comparison import scores_by_set
 from dambench.tui.resilient import Resilient
 from dambench.tui.terminal.ascii_filter import spelled
 from dambench.tui.widgets.sure import Several
+
+OUTDATED = "the runs are others by now: close this, and open it again"
 
 Node = RunGroup | str
 """A group, or the id of a run."""
@@ -71,7 +73,16 @@ class Curves(Resilient, ModalScreen[None]):
         self._logarithm()
 
 
-class Intervals(Resilient, ModalScreen[None]):
+class TableBox:
+    """A box of what the tables were when it was opened."""
+
+    def say_outdated(self) -> None:
+        """Say that the tables are others by now."""
+        for box in cast(Screen[Any], self).query("#wide"):
+            box.border_subtitle = OUTDATED
+
+
+class Intervals(TableBox, Resilient, ModalScreen[None]):
     """The means of a column, each with its interval and the means of its sets."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -94,14 +105,16 @@ class Intervals(Resilient, ModalScreen[None]):
 
     def on_resize(self, event: Resize) -> None:
         width = min(self.app.size.width - 6, 150)
-        drawn = intervals.lines(self._view, self._column, width, ascii_=self._ascii)
+        drawn = intervals.lines(
+            self._view, self._column, width, ascii_=self._ascii, said=spelled if self._ascii else str
+        )
         self.query_one("#bars", Static).update(Text("\n").join(drawn))
 
     def action_scroll(self, by: int) -> None:
         self.query_one(VerticalScroll).scroll_relative(y=by, animate=False)
 
 
-class TreeBox(Resilient, ModalScreen[str | None]):
+class TreeBox(TableBox, Resilient, ModalScreen[str | None]):
     """A tree whose leaves are runs; gives the run that is chosen, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

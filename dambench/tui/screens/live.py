@@ -26,7 +26,7 @@ from dambench.tui import hints, run_actions
 from dambench.tui.charting import ChartScreen
 from dambench.tui.feed import Question
 from dambench.tui.models.alerts import alerts
-from dambench.tui.models.chart import MARGIN, Look, Series, legend, lines
+from dambench.tui.models.chart import MARGIN, ChartLook, Series, legend, lines
 from dambench.tui.models.chart_view import UNITS, AxisName, extent
 from dambench.tui.models.curves import OverlayReader, axis_is_known, curves, over_it
 from dambench.tui.models.live_panes import (
@@ -302,7 +302,7 @@ class LiveScreen(ChartScreen):
         drawn = curves("accuracy", snapshot, (), self.view.axis) if snapshot else []
         cursor, window = self.view.cursor, self.view.window
         begin, end = self.view.shown(extent(drawn))
-        look = Look(at=cursor, window=window, step=(end - begin) / max(1, pane.size.width - MARGIN - 1))
+        look = ChartLook(at=cursor, window=window, step=(end - begin) / max(1, pane.size.width - MARGIN - 1))
         plot = lines(
             drawn,
             pane.size.width,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from dambench.tui.models.chart import MARGIN, Look, Series, legend_lines, lines
+from dambench.tui.models.chart import MARGIN, ChartLook, Series, legend_lines, lines
 from dambench.tui.models.chart_view import UNITS, ChartView, extent, place
 from dambench.tui.widgets.lines import Lines
 
@@ -36,7 +36,7 @@ class Chart(Lines):
         if view.cursor is not None and series:
             where.append(f"{place(view.cursor, view.axis)}  ", "bold")
         begin, end = view.shown(extent(series))
-        look = Look(logarithmic, view.cursor, view.smooth, view.window, (end - begin) / self.columns)
+        look = ChartLook(logarithmic, view.cursor, view.smooth, view.window, (end - begin) / self.columns)
         above = legend_lines(series, max(10, width - where.cell_len), max(1, height // 4), look)
         above[0] = where + above[0]
         above[0].no_wrap = True
