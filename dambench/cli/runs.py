@@ -27,6 +27,8 @@ from dambench.store.rows import RunRow
 
 NEWEST = 100
 """Runs that are listed, unless all are asked for."""
+MOST_ELSEWHERE = 6
+"""Runs that are named of those that measured a set, too."""
 
 
 def runs(
@@ -108,6 +110,8 @@ def show(
         lines = audit(details["scores"], details["run"]["protocol"])
         details["audit"] = [line.facts for line in lines]
         row = store.run(run_id)
+        elsewhere = store.measured_elsewhere(row)
+        details["measured_elsewhere"] = [dict(one) for one in elsewhere]
         since = changes.changes_since(store, row, store.run(against)) if against else changes.since_nearest(store, row)
         details["changes"] = msgspec.to_builtins(since)
         details["run"]["state"] = processes.state(row)
@@ -128,6 +132,10 @@ def show(
         print(json.dumps(details))
         return
     describe(details)
+    if elsewhere:
+        named = [f"{one['run']} ({display(one['evaluator'])})" for one in elsewhere[:MOST_ELSEWHERE]]
+        rest = f" and {len(elsewhere) - len(named)} more" if len(elsewhere) > len(named) else ""
+        print(f"Its set was also measured by {', '.join(named)}{rest}.")
     print("\n".join(changes.text(since)))
     if lines:
         print(sentence(lines))

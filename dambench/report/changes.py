@@ -148,7 +148,8 @@ def since_nearest(store: Store, row: RunRow) -> Changes | None:
 def title(changes: Changes | None) -> str:
     if changes is None:
         return (
-            "No earlier run of this method on this dataset has finished: there is nothing that it could be compared to."
+            "No earlier run of this method, dataset and evaluator has finished: there is nothing that it could be "
+            "compared to."
         )
     which = ", the nearest earlier run" if changes.nearest else ""
     return f"What changed since {changes.before}{which}"

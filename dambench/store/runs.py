@@ -381,6 +381,20 @@ class Store:
         (row,) = self.query(f"select {EVALUATES} as evaluates from runs where id = ?", run)
         return str(row["evaluates"])
 
+    def measured_elsewhere(self, row: RunRow) -> list[SqlRow]:
+        """The other finished runs that measured a run's set, each with its evaluator, the newest first."""
+        if row.set_sha256 is None:
+            return []
+        return self.query(
+            f"""
+            select runs.id as run, coalesce(json_extract(runs.config, '$.evaluator.name'), 'accuracy') as evaluator
+            from runs where number in (select run from evaluations where set_sha256 = ? and final = 1)
+                and number != ? and state = 'finished' and deleted_at = '' order by {self.by_age(newest_first=True)}
+            """,
+            row.set_sha256,
+            row.number,
+        )
+
     def card(self, run: RunRow) -> DataCard:
         """The card of the data of a run."""
         (row,) = self.query("select card from datasets where sha256 = ?", run.dataset_sha256)

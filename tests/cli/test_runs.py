@@ -14,6 +14,7 @@ from dambench.runner import processes
 from dambench.store.runs import Store
 from tests.cli.lab import DM, printed
 from tests.ledger import CARD, add, config, failed, words
+from tests.report.test_measured import measure
 
 
 def test_runs_lists_the_newest_first_with_mean_accuracy(ledger_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,6 +186,20 @@ def test_a_run_in_full_has_the_spread_within_its_set_and_says_that_it_is_no_othe
     assert "mean 52.00 %, standard deviation 2.00 % within this set; between sets it takes other seeds" in printed
     assert run_cli(["show", single]) == 0
     assert "standard deviation" not in capsys.readouterr().out
+
+
+def test_show_names_the_other_runs_that_measured_its_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        own = add(store, config("dm"))
+        alone = add(store, config("dm", seed=1))
+        attacked = measure(store, config("dm"), "robustness", {("convnet", 0): {"clean": 0.9}})
+    assert run_cli(["show", own]) == 0
+    assert f"\nIts set was also measured by {attacked} (robustness).\n" in capsys.readouterr().out
+    assert printed(capsys, "show", attacked)["measured_elsewhere"] == [{"run": own, "evaluator": "accuracy"}]
+    assert printed(capsys, "show", alone)["measured_elsewhere"] == []
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        store.delete(attacked)
+    assert printed(capsys, "show", own)["measured_elsewhere"] == []
 
 
 def test_show_tells_what_changed_since_the_nearest_earlier_run_or_since_one_that_is_named(
