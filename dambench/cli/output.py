@@ -1,9 +1,11 @@
 """What the commands draw: a run's events (a bar in a terminal, plain lines elsewhere) and tables."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +38,10 @@ LINE_EVERY = 5.0
 """Seconds between two plain lines about losses."""
 
 SIGN_EVERY = 10.0
-"""Seconds without a plain line after which one says how far it is."""
+"""Seconds without a plain line after which one says how far it is, or that nothing is known of that."""
+
+SILENCE_LOOK = 0.5
+"""Seconds between two looks whether it has been silent for so long."""
 
 
 class Watch:
@@ -60,10 +65,11 @@ class Watch:
         self.console = console or Console(stderr=True, highlight=False)
         self.total = total
         self.clock = clock
-        self.last_line = self.last_said = clock()
+        self.last_line = self.last_said = self.last_heard = clock()
         self.progress: Progress | None = None
         self.task: TaskID | None = None
-        self.phase = ""
+        self.phase = self.text = ""
+        self.left = threading.Event()
         self.gone = False
         """Whether nobody can see the screen any more."""
 
@@ -87,16 +93,41 @@ class Watch:
                 transient=True,
             )
             self.progress.start()
+        self.last_heard = self.clock()
+        threading.Thread(target=self._break_silences, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.left.set()
         if self.progress is not None:
             self._try(self.progress.stop)
 
+    def _break_silences(self) -> None:
+        """Say of what takes long by itself (a step, a test pass, a compiler) that it goes on: at first after ten
+        seconds, and each time when the silence is twice as long.
+        """
+        since, told = self.last_heard, 0.0
+        while not self.left.wait(SILENCE_LOOK):
+            if since != self.last_heard:
+                since, told = self.last_heard, 0.0
+            now = self.clock()
+            silent = now - max(since, 0.0 if told else self.last_said)
+            if silent >= max(SIGN_EVERY, 2 * told):
+                told = silent
+                self._try(partial(self._still_at_it, silent))
+
+    def _still_at_it(self, silent: float) -> None:
+        text = f"still at it, nothing new for {duration(round(silent))}"
+        if self.progress is None:
+            self.say(f"{self.phase or 'preparing'}: {text}")
+        elif self.task is not None:
+            self.progress.update(self.task, text=f"{self.text}  {text}".lstrip())
+
     def show(self, event: AnyEvent) -> None:
         """Show an event."""
+        self.last_heard = self.clock()
         self._try(lambda: self._show(without_test(event) if self.only_validation else event))
 
     def say(self, line: str) -> None:
@@ -136,12 +167,12 @@ class Watch:
             self.say(f"iteration {place}  {_side(text, event.memory_bytes)}  {duration(round(left))} left")
 
     def _move(self, phase: str, done: int, total: int, text: str) -> None:
+        before, self.phase, self.text = self.phase, phase, text
         if self.progress is None:
             return
-        if self.task is None or phase != self.phase:
+        if self.task is None or phase != before:
             if self.task is not None:
                 self.progress.remove_task(self.task)
-            self.phase = phase
             self.task = self.progress.add_task(phase, total=total or None, text=text)
         self.progress.update(self.task, completed=done, total=total or None, text=text)
 

@@ -32,6 +32,10 @@ MOMENT = 0.2
 """Seconds after which one who waits is given a sign of life, and between two words of how far a process is."""
 LOOK = 1.0
 """Seconds between two looks at a process's memory."""
+BORN_WITHIN = 10.0
+"""Seconds within which a new process says that it is there; one that does not was forked while somebody held a lock."""
+MUTE = 3
+"""Times that a mute process is replaced before it is done without."""
 DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG."""
 UNHEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -77,6 +81,9 @@ class _Forked:
     """What it does; below 0: nothing."""
     heard: bytearray = field(default_factory=bytearray)
     memory_bytes: int = 0
+    born: bool = False
+    """Whether it was heard."""
+    since: float = field(default_factory=time.monotonic)
 
 
 _children: dict[int, _Forked] = {}
@@ -116,6 +123,7 @@ def side_by_side(
     *,
     most: int | None = None,
     on_warning: Callable[[str], None] = lambda message: None,
+    probe: Callable[[], object] = lambda: None,
 ) -> Generator[Advanced[P] | Completed[R] | Waited, None, None]:
     """Do all of it, as much at once as the threads of each leave room for. Where that is one, it is done here.
 
@@ -125,6 +133,8 @@ def side_by_side(
         cores: threads that may compute at once.
         most: pieces at once; None: as many as fit.
         on_warning: told when less is done at once than could be, for want of memory.
+        probe: called first in each new process: takes the locks that the work needs, and changes nothing. Where another
+            thread held one at the moment of the fork, the process stays mute: it is ended, and another one forked.
 
     Raises:
         RuntimeError: a process ended, though it was alone; `NotEnoughMemory`: it was killed. And what the work raises.
@@ -135,26 +145,21 @@ def side_by_side(
             yield from _here(place, work)
         return
     left = [*range(len(works))]
-    most = most or len(works)
+    most, mute = most or len(works), 0
     ours: dict[int, _Forked] = {}
     with selectors.DefaultSelector() as selector:
         try:
             while left or any(child.place >= 0 for child in ours.values()):
                 try:
-                    while left and (child := _free(ours, works, left[0], cores, most)):
-                        if child.pipe not in ours:
-                            ours[child.pipe] = _children[child.pid] = child
-                            selector.register(child.pipe, selectors.EVENT_READ)
-                        child.place = left.pop(0)
-                        with suppress(BrokenPipeError):  # it was ended: that is heard below
-                            os.write(child.orders, struct.pack("<Q", child.place))
+                    while left and most and (child := _free(ours, works, left[0], cores, most, probe)):
+                        _give(child, left.pop(0), ours, selector)
                 except OSError as error:
                     most = sum(one.place >= 0 for one in ours.values())
                     on_warning(f"The system gives no further process ({error.strerror}): {most or 1} at once.")
-                    if not most:
-                        while left:
-                            yield from _here(place := left.pop(0), works[place])
-                        return
+                if not most:
+                    while left:
+                        yield from _here(place := left.pop(0), works[place])
+                    return
                 ready = selector.select(MOMENT)
                 if not ready:
                     yield Waited()
@@ -184,23 +189,56 @@ def side_by_side(
                     on_warning(
                         f"One of {together} networks side by side was ended {_why(over)}: {most} at once from now on."
                     )
+                mute += (silent := _end_mute(ours, left, selector))
+                if silent and mute >= MUTE:
+                    most = sum(one.place >= 0 for one in ours.values())
+                    on_warning(f"{mute} new processes said nothing, and were ended: {most or 1} at once.")
         finally:
             for child in ours.values():
-                with suppress(ProcessLookupError):
-                    os.kill(child.pid, signal.SIGKILL)
-                _wait(child.pid)
-                _forget(child)
+                _end(child)
+
+
+def _give(child: _Forked, place: int, ours: dict[int, _Forked], selector: selectors.BaseSelector) -> None:
+    if child.pipe not in ours:
+        ours[child.pipe] = _children[child.pid] = child
+        selector.register(child.pipe, selectors.EVENT_READ)
+    child.place = place
+    with suppress(BrokenPipeError):  # it was ended: that is heard
+        os.write(child.orders, struct.pack("<Q", place))
+
+
+def _end_mute(ours: dict[int, _Forked], left: list[int], selector: selectors.BaseSelector) -> int:
+    """End processes that should have been heard by now, and take back what they were to do; how many."""
+    now = time.monotonic()
+    mute = [child for child in ours.values() if not child.born and now - child.since > BORN_WITHIN]
+    for child in mute:
+        selector.unregister(child.pipe)
+        _end(ours.pop(child.pipe))
+        left.insert(0, child.place)
+    return len(mute)
+
+
+def _end(child: _Forked) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(child.pid, signal.SIGKILL)
+    _wait(child.pid)
+    _forget(child)
 
 
 def _free(
-    ours: dict[int, _Forked], works: Sequence[Work[Any, Any]], place: int, cores: int, most: int
+    ours: dict[int, _Forked],
+    works: Sequence[Work[Any, Any]],
+    place: int,
+    cores: int,
+    most: int,
+    probe: Callable[[], object],
 ) -> _Forked | None:
     """A process that can do a piece of work now, an idle one if there is any; None: there is no room."""
     busy = [works[child.place].threads for child in ours.values() if child.place >= 0]
     if busy and (len(busy) >= most or sum(busy) + works[place].threads > cores):
         return None
     idle = next((child for child in ours.values() if child.place < 0), None)
-    return idle or _begun(works)
+    return idle or _begun(works, probe)
 
 
 def _here(place: int, work: Work[P, R]) -> Generator[Advanced[P] | Completed[R], None, None]:
@@ -253,7 +291,10 @@ def _listen(child: _Forked) -> tuple[int | None, list[tuple[str, Any]]]:
     while len(child.heard) >= 8 and len(child.heard) >= 8 + (length := struct.unpack_from("<Q", child.heard)[0]):
         kind, content, child.memory_bytes = pickle.loads(bytes(child.heard[8 : 8 + length]))
         del child.heard[: 8 + length]
-        words.append((kind, content))
+        if kind == "born":
+            child.born = True
+        else:
+            words.append((kind, content))
         _peak = max(_peak, memory_bytes())
     return (None if new else _wait(child.pid)), words
 
@@ -261,7 +302,7 @@ def _listen(child: _Forked) -> tuple[int | None, list[tuple[str, Any]]]:
 # In the other process.
 
 
-def _begun(works: Sequence[Work[Any, Any]]) -> _Forked:
+def _begun(works: Sequence[Work[Any, Any]], probe: Callable[[], object]) -> _Forked:
     listen, speak = os.pipe()
     try:
         obey, order = os.pipe()
@@ -277,7 +318,7 @@ def _begun(works: Sequence[Work[Any, Any]]) -> _Forked:
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if not pid:
-            _live(works, speak, obey, parent, before)
+            _live(works, probe, speak, obey, parent, before)
     except OSError:  # no process, or no memory for one
         _close(listen, order)
         raise
@@ -287,10 +328,19 @@ def _begun(works: Sequence[Work[Any, Any]]) -> _Forked:
     return _Forked(pid, listen, order)
 
 
-def _live(works: Sequence[Work[Any, Any]], speak: int, obey: int, parent: int, mask: set[Any]) -> NoReturn:
+def _live(
+    works: Sequence[Work[Any, Any]],
+    probe: Callable[[], object],
+    speak: int,
+    obey: int,
+    parent: int,
+    mask: set[Any],
+) -> NoReturn:
     code = 1
     try:
         _leave_home((speak, obey), parent, mask)
+        probe()
+        _say(speak, "born", None, 0)
         while order := os.read(obey, 8):
             work = works[struct.unpack("<Q", order)[0]]
             if work.threads > 1:

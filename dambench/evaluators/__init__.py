@@ -17,7 +17,7 @@ from dambench.core.errors import BadInput, Diverged
 from dambench.core.events import Adapted, DataCard, Measured, Progressed, Real, Warned, real
 from dambench.core.items import Item
 from dambench.core.protocol import Protocol
-from dambench.core.side_by_side import Advanced, Completed, Work
+from dambench.core.side_by_side import Advanced, Completed, Waited, Work
 from dambench.training.policy import Policy, until_it_fits
 from dambench.training.problem import Network, RealSet, Seeds, SyntheticSet
 from dambench.training.teachers import load_teacher
@@ -256,12 +256,12 @@ def _measured_side_by_side(
         places = [todo[place] for place in sorted(under_way)]
         names = dict.fromkeys(context.networks[position] for position, _ in places)
         numbers = ", ".join(str(position * context.repeats + repeat + 1) for position, repeat in places)
-        if places:
+        if places or isinstance(said, Waited):  # who is asked to stop hears it where something is yielded
             yield Progressed(
                 phase="evaluate",
-                done=finished * each + sum(under_way.values()),
-                total=everything * each,
-                note=f"{', '.join(names)} {numbers}/{everything}",
+                done=finished * (each or 1) + sum(under_way.values()),
+                total=everything * (each or 1),
+                note=f"{', '.join(names)} {numbers}/{everything}" if places else "",
             )
 
 

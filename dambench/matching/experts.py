@@ -40,7 +40,7 @@ from dambench.core.config import Seed
 from dambench.core.errors import BadInput
 from dambench.core.events import Progressed, Warned
 from dambench.core.protocol import DSA, Budget, Positive, Protocol, identity
-from dambench.core.side_by_side import Advanced, Completed, Work
+from dambench.core.side_by_side import Advanced, Completed, Waited, Work
 from dambench.core.units import size
 from dambench.training.policy import STACK, until_it_fits
 from dambench.training.problem import Network, Notice, PhaseStarted, Problem, Seeds, SyntheticSet
@@ -575,10 +575,10 @@ def _trained_side_by_side(
         for message in warnings:
             yield Warned(message=message)
         warnings.clear()
-        if far:
+        if far or isinstance(said, Waited):  # who is asked to stop hears it where something is yielded
             which = ", ".join(str(place + 1) for place in sorted(far))
-            done, note = finished * total + sum(far.values()), f"{purpose} {which}/{len(numbers)}"
-            yield Progressed(phase="experts", done=done, total=len(numbers) * total, note=note)
+            done, note = finished * (total or 1) + sum(far.values()), f"{purpose} {which}/{len(numbers)}" if far else ""
+            yield Progressed(phase="experts", done=done, total=len(numbers) * (total or 1), note=note)
 
 
 def _threads(problem: Problem, batch: int, networks: int = 1) -> int:

@@ -104,7 +104,9 @@ def networks_beside(
     counts = [work.threads or torch.get_num_threads() for work in works]
     shared = [Work(partial(_with_threads, work.do, count), count) for work, count in zip(works, counts, strict=True)]
     room = min(cores, granted()) if can_fork() else 1
-    return side_by_side.side_by_side(shared, room, most=most, on_warning=on_warning)
+    # It takes the lock of torch's own generator, which all threads of this process share.
+    probe = torch.get_rng_state
+    return side_by_side.side_by_side(shared, room, most=most, on_warning=on_warning, probe=probe)
 
 
 def _with_threads(do: Callable[[], Generator[P, None, R]], count: int) -> Generator[P, None, R]:

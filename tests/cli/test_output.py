@@ -1,10 +1,12 @@
 import io
+import time
 
 import msgspec
 import pytest
 from PIL import Image
 from rich.console import Console
 
+from dambench.cli import output
 from dambench.cli.output import Watch, table
 from dambench.cli.show import draw, machine
 from dambench.core.events import Progressed, Sampled, Stepped, Warned
@@ -50,6 +52,34 @@ def test_outside_a_terminal_a_line_says_how_far_a_phase_is_where_nothing_else_wa
         "note: The disk is nearly full.",
         "evaluate 71 %  convnet 1, 2/5  300 MB",
     ]
+
+
+def test_a_silence_is_broken_after_ten_seconds_and_each_time_that_it_is_twice_as_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(output, "SILENCE_LOOK", 0.001)
+    console, now = _console(terminal=False), 0.0
+    with Watch(console, clock=lambda: now) as watch:
+        watch.show(Progressed(phase="evaluate", done=0, total=5, note="convnet 1/5"))
+        for later, lines in ((9.0, 0), (11.0, 1), (15.0, 1), (23.0, 2)):
+            now = later
+            _wait_for(console, lines)
+        watch.show(Progressed(phase="evaluate", done=1, total=5, note="convnet 1/5"))
+        now = 34.0
+        _wait_for(console, 3)
+    assert _said(console).splitlines() == [
+        "evaluate: still at it, nothing new for 11 s",
+        "evaluate: still at it, nothing new for 23 s",
+        "evaluate: still at it, nothing new for 11 s",
+    ]
+
+
+def _wait_for(console: Console, lines: int) -> None:
+    """Some looks at least, ten seconds at most."""
+    until = time.monotonic() + 10
+    time.sleep(0.02)
+    while _said(console).count("\n") != lines and time.monotonic() < until:
+        time.sleep(0.005)
 
 
 def test_steps_that_were_left_out_are_shown_where_there_are_any() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -235,3 +236,25 @@ def _lives(process: int) -> bool:
     except OSError:
         return False
     return state not in "ZX"
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_process_that_was_forked_while_a_lock_was_held_is_replaced_and_at_last_done_without(
+    times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "BORN_WITHIN", 0.3)
+    warnings: list[str] = []
+
+    def probe() -> None:
+        for attempt in range(times):
+            with suppress(FileExistsError):
+                (tmp_path / str(attempt)).touch(exist_ok=False)
+                time.sleep(60)
+
+    said = list(side_by_side(_works(3), 2, on_warning=warnings.append, probe=probe))
+    assert {place: number for place, (number, _) in _results(said).items()} == {0: 0, 1: 1, 2: 2}
+    assert ({process for _, process in _results(said).values()} == {os.getpid()}) == (times == 9)
+    assert [warning[1:] for warning in warnings[-1:]] == (
+        [" new processes said nothing, and were ended: 1 at once."] if times == 9 else []
+    )
+    assert not crew.pids()

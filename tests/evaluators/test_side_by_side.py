@@ -1,6 +1,7 @@
 """Networks that are trained side by side on a CPU come to what each comes to alone."""
 
 import os
+import time
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
@@ -9,11 +10,12 @@ import msgspec
 import pytest
 import torch
 
+from dambench import evaluators
 from dambench.core import cores
 from dambench.core.config import Request, read
 from dambench.core.events import AnyEvent, Beginning, Failed, Measured, Progressed
 from dambench.core.protocol import Budget
-from dambench.core.side_by_side import Completed, Work
+from dambench.core.side_by_side import Completed, Waited, Work
 from dambench.engine import Job, prepare, run
 from dambench.engine.loop import StopRun
 from dambench.training.threads import can_fork, networks_beside
@@ -86,6 +88,20 @@ def test_a_run_that_is_stopped_among_several_keeps_those_that_were_finished(
     after = _values(list(run(job, keeper=Keeper(tmp_path, 0.0, named), beginning=beginning)))
     assert not kept.keys() & after.keys()
     assert kept | after == whole
+
+
+def test_who_waits_for_the_first_word_of_a_network_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def waiting(*works: object, **how: object) -> Generator[Waited, None, None]:
+        for _wait in range(200):
+            time.sleep(0.02)
+            yield Waited()
+        pytest.fail("nobody could have been heard")
+
+    monkeypatch.setattr(evaluators, "networks_beside", waiting)
+    events = run(_job(monkeypatch, 3))
+    first = next(event for event in events if isinstance(event, Progressed) and event.phase == "evaluate")
+    assert (first.done, first.total) == (0, 4)
+    events.throw(StopRun("SIGTERM"))
 
 
 def _process() -> Any:
