@@ -76,7 +76,7 @@ class Fitting:
     def sentences(self) -> list[str]:
         """What was taken, shortened and left out, and why."""
         at_once = "" if self.at_once == 1 else f", {self.at_once} at once"
-        spent = f", {duration(self.spent)} spent on measuring" if self.spent >= 1 else ""
+        spent = f", {duration(self.spent)} spent on the plan" if self.spent >= 1 else ""
         lines = [
             f"Budget {duration(self.budget)}{spent}{at_once}: {counted(len(self.taken), 'run')} fit, in about "
             f"{duration(self.seconds)} by their estimates."

@@ -23,7 +23,7 @@ from dambench.core import sweep as grids
 from dambench.core.sanitize import counted, display
 from dambench.core.sweep import Sweep
 from dambench.runner import hooks
-from dambench.runner.executors.devices import gpus, named_devices
+from dambench.runner.executors.devices import gpus, named_devices, processors
 from dambench.store import runs as stored
 from dambench.store.queue import Queue, Queued
 from dambench.store.runs import Store
@@ -144,7 +144,8 @@ def _fitting(
     workers, local = asked.where.workers, asked.where.executor == DEFAULT
     devices = named_devices(asked.device) if asked.device else tuple(device.name for device in gpus()) if local else ()
     variants = plans.NamedRecipes(planned, path, patience)
-    at_once = workers or max(1, len(devices))
+    # Without a GPU as many as the processors have room for by the threads of each.
+    at_once = workers or len(devices) or max(1, processors() // threads_of_one(None) if local else 1)
     return fit(
         planned,
         _to_make(asked.retry),

@@ -13,13 +13,17 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import msgspec
+
 from dambench import __version__
-from dambench.core import files
+from dambench.core import config, files
+from dambench.core.config import Request, RunConfig
 from dambench.core.errors import BadInput, Held, NotKept
+from dambench.core.hard_labels import wants_twin
 from dambench.core.sanitize import display
 from dambench.runner import processes
 from dambench.runner.executors import Executor, Explaining, Handle, Outcome, Site, Wishes, open_executor
-from dambench.store import database, records
+from dambench.store import database, history, records
 from dambench.store.queue import Queue, Queued
 from dambench.store.runs import Store
 from dambench.store.version import VERSION
@@ -290,6 +294,7 @@ class Worker:
                 other = self._other_than_queued(one, outcome.run)
                 self._queue.finish(one, outcome.run, other)
                 self.tally.finished.append(one.id)
+                self._learn(one, outcome.run)
                 self._say(f"{said}: finished{f', {other}' if other else ''}")
             case "failed":
                 self._fail(one, outcome.reason)
@@ -307,6 +312,18 @@ class Worker:
                     self._queue.release(one, outcome.reason or "its process was lost", lost=True, further=further)
                     self._say(f"{said}: its process was lost; it waits again")
         self._ended(one, outcome)
+
+    def _learn(self, one: Queued, run: str) -> None:
+        """Note what others of its kind take, now that one is finished."""
+        row = self._store.with_uid(run or one.run)
+        if one.command != "run" or one.seconds is not None or row is None:
+            return
+        made = msgspec.json.decode(row.config, type=RunConfig)
+        twin = wants_twin(config.read(Request, one.request, f"the queued run {one.id}"))
+        for cost in history.expected(self._store, made, row.dataset_sha256)[:1]:
+            if phases := cost.phases(hard_twin=twin):
+                seconds = sum(phases.values())
+                self._queue.learn(one, seconds, cost.peak_memory_bytes, cost.disk_bytes)
 
     def _other_than_queued(self, one: Queued, run: str) -> str:
         """What its run has been made of that it was not queued for; empty: nothing."""

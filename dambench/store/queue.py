@@ -32,6 +32,7 @@ from dambench.store.records import (
     RunsQueued,
     WorkerSeen,
 )
+from dambench.store.row_names import method_label
 from dambench.store.rows import SqlRow
 from dambench.store.runs import Store
 
@@ -94,16 +95,30 @@ class Queued(Struct, frozen=True, kw_only=True):
     ended_at: str
 
     @property
+    def label(self) -> str:
+        """Its method, with what a sweep changes of it, as in a table of results: `dm (iterations 50)`."""
+        return label_of(self.method, self.settings)
+
+    @property
     def what(self) -> str:
         """It in words: `dm digits IPC 10 seed 0`."""
         ipc = "" if self.ipc is None else f"IPC {self.ipc}"
         seed = "" if self.seed is None else f"seed {self.seed}"
-        return display(" ".join(part for part in (self.method, self.dataset, ipc, seed) if part), 200)
+        return display(" ".join(part for part in (self.label, self.dataset, ipc, seed) if part), 200)
 
     @property
     def called(self) -> str:
         """It in words, with its id: `ab2cde: dm digits IPC 10 seed 0`."""
         return f"{display(self.id, 40)}: {self.what}"
+
+
+def label_of(method: str, settings: JsonObject) -> str:
+    """A method with what a sweep changes of it, as `Queued.label` is."""
+    options = {key.partition(".")[2]: value for key, value in settings.items() if key.startswith("method.")}
+    named = settings.get("method")
+    if isinstance(named, dict):
+        options |= {key: value for key, value in named.items() if key != "name"}
+    return method_label(method, options)
 
 
 class WorkerRow(Struct, frozen=True, kw_only=True):
@@ -338,6 +353,18 @@ class Queue:
             reason: what is to be known of it.
         """
         return self._end(one, state="finished", reason=reason, **({"run": run} if run else {}))
+
+    def learn(self, one: Queued, seconds: float, peak_bytes: int, disk_bytes: int) -> None:
+        """Note what those take that differ from a run in their seed alone, where nothing was known of it."""
+        about = "command, method, dataset, ipc, network, protocol, json_remove(request, '$.seed')"
+        alike = self.all(
+            f"state in ('waiting', 'paused') and seconds is null and ({about}) is "
+            f"(select {about} from queue as this where this.uid = ?)",
+            one.uid,
+        )
+        values: Values = {"seconds": seconds, "peak_memory_bytes": peak_bytes, "disk_bytes": disk_bytes}
+        if alike:
+            self._change([other.uid for other in alike], ("waiting", "paused"), lambda other: values)
 
     def fail(self, one: Queued, reason: str) -> bool:
         """Note that a run failed. Returns whether it was still the worker's."""

@@ -74,7 +74,7 @@ def test_what_the_plan_itself_took_is_of_the_budget_no_more() -> None:
     found = fit(table, TO_MAKE, 60, 1, lambda one: [], lambda: 15.0)
     assert _taken(found) == [("random", 0, "")]
     assert found.sentences()[0] == (
-        "Budget 1 min 0 s, 15 s spent on measuring: 1 run fit, in about 10 s by their estimates."
+        "Budget 1 min 0 s, 15 s spent on the plan: 1 run fit, in about 10 s by their estimates."
     )
     assert len(fit(table, TO_MAKE, 60, 1, lambda one: []).taken) == 2
 
@@ -156,7 +156,7 @@ def test_a_sweep_takes_what_fits_and_the_same_command_takes_the_rest(
     assert begun == []
     random = ["--dataset", "digits", "--method", "random", "--network", "convnet-d1-w4", "--eval-repeats", "1"]
     assert run_cli(["run", "--headless", *random, "--seed", "7"]) == 0
-    plan = printed(capsys, "sweep", "tiny.toml", "--budget", "1h", "--dry-run")
+    plan = printed(capsys, "sweep", "tiny.toml", "--budget", "1h", "--dry-run", "--workers", "1")
     assert plan["budget"][0].startswith("Budget 1 h 0 min: 2 runs fit")
     assert run_cli(["sweep", "tiny.toml", "--budget", "1h"]) == 0
     assert len(begun) == 2
@@ -234,7 +234,7 @@ def test_evaluations_of_a_sweep_fit_its_budget_and_the_same_command_takes_the_re
     def made() -> tuple[list[str], str]:
         begun.clear()
         capsys.readouterr()
-        assert run_cli(["sweep", "tiny.toml", "--budget", "1h"]) == 0
+        assert run_cli(["sweep", "tiny.toml", "--budget", "1h", "--workers", "1"]) == 0
         return [words[0] for words in begun], capsys.readouterr().err
 
     commands, said = made()

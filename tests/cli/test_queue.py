@@ -44,8 +44,10 @@ def test_what_is_queued_is_carried_out_with_the_id_it_had_and_not_queued_again(
     again = printed(capsys, "queue", "add", *RANDOM, "--threads", "1")
     assert (again["queued"], again["there"]) == ([], queued[:1])
     assert [run["threads"] for run in _list(capsys)["runs"]] == [1, 1]
-    result = printed(capsys, "queue", "work")
+    result = printed(capsys, "queue", "work", "--workers", "1")
     assert (result["finished"], result["failed"]) == (queued, [])
+    with closing(Store.open(Path("runs.db"))) as store:  # the second waited while the first was made
+        assert [one.seconds is None for one in Queue(store).all()] == [True, False]
     assert sorted(run["id"] for run in printed(capsys, "runs")) == sorted(queued)
     assert len(begun) == 2
     assert printed(capsys, "queue", "add", *RANDOM)["done"] == queued[:1]

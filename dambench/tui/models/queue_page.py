@@ -6,12 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dambench.core.sanitize import counted, display
 from dambench.core.units import age, duration
 from dambench.runner import monitor, processes
 from dambench.store.queue import Queue, Queued, WorkerRow
+from dambench.store.queue import label_of as queue_label
 from dambench.store.row_names import method_label
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
@@ -275,7 +276,7 @@ def _grid(store: Store, tag: str) -> SweepGrid:
     queued = store.query(
         "select run, method, settings, dataset, ipc, seed, state from queue where tag = ? and command = 'run'", tag
     )
-    label_of = {row["run"]: _label(row["method"], json.loads(row["settings"])) for row in queued}
+    label_of = {row["run"]: queue_label(row["method"], json.loads(row["settings"])) for row in queued}
     labels_of: dict[str, set[str]] = {}
     for row in queued:
         labels_of.setdefault(row["method"], set()).add(label_of[row["run"]])
@@ -297,15 +298,6 @@ def _grid(store: Store, tag: str) -> SweepGrid:
     rows = [(label, [sorted(found.get((label, name), {}).items()) for name in names]) for label in labels]
     counts = Counter(state for seeds in found.values() for state in seeds.values())
     return SweepGrid(tag, names, rows, counts)
-
-
-def _label(method: str, settings: Mapping[str, Any]) -> str:
-    """A method with what the sweep changes of it, as in a table of results."""
-    options = {key.partition(".")[2]: value for key, value in settings.items() if key.startswith("method.")}
-    named = settings.get("method")
-    if isinstance(named, dict):
-        options |= {key: value for key, value in named.items() if key != "name"}
-    return method_label(method, json.dumps(options))
 
 
 # What is drawn.
