@@ -1,14 +1,19 @@
-"""No test touches the user's files, database or settings."""
+"""No test touches the user's files, database or settings, and none trains longer than it has to."""
 
 import os
 import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported. The tests' tensors are tiny: a second thread only waits, and where something else runs
 # on the machine too, waiting for it is 10 times slower than doing without.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from msgspec.structs import replace
+
+from dambench.core.protocol import PRESETS, USUAL, Budget, Protocol
 
 # Whoever runs the tests in the background may have them ignored, and then so would the programs that are tested.
 for number in (signal.SIGINT, signal.SIGHUP):
@@ -26,3 +31,29 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAMBENCH_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _few_epochs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the usual protocol would train for 200 epochs, two are enough to have a run: that was 80 % of its time.
+
+    The protocol keeps its name and its hash. Slow tests train as users do, and so do those that ask for
+    `every_epoch`.
+    """
+    training: Any = sys.modules.get("dambench.training.train")  # who has not imported torch does not wait for it here
+    asked = {*request.fixturenames, *(mark.name for mark in request.node.iter_markers())}
+    if training is None or asked & {"every_epoch", "slow", "gpu"}:
+        return
+    usual, begin = PRESETS[USUAL], training.Training.__init__
+
+    def briefly(self: Any, networks: Any, data: Any, protocol: Protocol, **more: Any) -> None:
+        if (protocol.synthetic, protocol.whole) == (usual.synthetic, usual.whole):
+            protocol = replace(protocol, synthetic=Budget(epochs=2, drops=(1,)), whole=Budget(epochs=1))
+        begin(self, networks, data, protocol, **more)
+
+    monkeypatch.setattr(training.Training, "__init__", briefly)
+
+
+@pytest.fixture
+def every_epoch() -> None:
+    """Ask for this where scores are to mean something."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +13,6 @@ from torch.utils._pytree import tree_leaves
 
 from dambench.core import files
 from dambench.core.events import Adapted, Warned
-from dambench.core.protocol import PRESETS, Budget
 from dambench.matching.distribution import ClassMeans, Term
 from dambench.matching.real_batch import EVERY, RealBatch
 from dambench.testing import data_card, real_set
@@ -37,12 +35,6 @@ def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
 def spread(count: int) -> Tensor:
     """`count` numbers that divide [0, 1) evenly: what a uniform distribution gives when there is no chance in it."""
     return (torch.arange(count, dtype=torch.float64).add(0.5) / count).float()
-
-
-def brief(monkeypatch: Any) -> None:
-    """Networks are trained for two epochs, whatever the protocol."""
-    few = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whole=Budget(epochs=1))
-    monkeypatch.setattr("dambench.engine.settle.preset", lambda name: few)
 
 
 def synthetic_set(

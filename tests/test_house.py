@@ -7,17 +7,24 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "dambench"
 FILES = sorted(PACKAGE.rglob("*.py"))
-DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def nodes() -> Iterator[tuple[str, ast.AST]]:
-    for file in FILES:
-        for node in ast.walk(ast.parse(file.read_text())):
-            yield str(file.relative_to(PACKAGE)), node
+def inside(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements of a file, and what they hold; not their expressions, which are nine of ten nodes."""
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for statement in getattr(node, part, ()):
+            yield statement
+            yield from inside(statement)
+
+
+@cache
+def statements() -> list[tuple[str, ast.AST]]:
+    return [(str(file.relative_to(PACKAGE)), node) for file in FILES for node in inside(ast.parse(file.read_text()))]
 
 
 def test_the_top_of_the_package_is_read_at_one_glance() -> None:
@@ -32,21 +39,21 @@ def test_no_file_has_more_than_700_lines() -> None:
 def test_no_function_has_more_than_80_lines() -> None:
     lengths = {
         f"{file}: {node.name}": (node.end_lineno or 0) - node.lineno + 1
-        for file, node in nodes()
+        for file, node in statements()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert not {name: lines for name, lines in lengths.items() if lines > 80}
 
 
 def test_no_class_name_has_two_meanings() -> None:
-    names = Counter(node.name for _, node in nodes() if isinstance(node, ast.ClassDef) and node.name != "Options")
+    names = Counter(node.name for _, node in statements() if isinstance(node, ast.ClassDef) and node.name != "Options")
     assert not {name for name, count in names.items() if count > 1}
 
 
 def test_a_docstring_begins_with_what_it_defines() -> None:
     texts = [
         (file, node.value.value)
-        for file, node in nodes()
+        for file, node in statements()
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     ]
     assert not [(file, text[:60]) for file, text in texts if re.match(r"(Of|That)\b", text)]

@@ -76,14 +76,15 @@ def _row(path: Path, run: str) -> RunRow:
 
 
 @pytest.mark.parametrize(
-    ("chains", "kills"), [(1, 4), pytest.param(20, 10, marks=pytest.mark.slow)], ids=["4 kills", "200 kills"]
+    ("chains", "kills"), [(1, 3), pytest.param(20, 10, marks=pytest.mark.slow)], ids=["3 kills", "200 kills"]
 )
+@pytest.mark.usefixtures("every_epoch")
 def test_a_run_killed_again_and_again_ends_as_one_never_interrupted(
     chains: int, kills: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, draw = tmp_path / "runs.db", random.Random(7)
     # Long enough that few attempts get through; every attempt gets on.
-    dm = [*DM, "--iterations", "600", "--checkpoint-every", "0.05"]
+    dm = [*DM, "--iterations", "300", "--checkpoint-every", "0.05"]
     expected = None
     for _ in range(chains):
         with _dambench(*dm, "--headless", stderr=subprocess.PIPE) as first:
@@ -189,7 +190,7 @@ def test_killed_while_it_is_saved_a_checkpoint_is_there_whole_or_the_one_before_
 @pytest.mark.parametrize(
     ("number", "code"),
     [
-        (signal.SIGHUP, 129),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
         pytest.param(signal.SIGUSR1, 143, marks=pytest.mark.slow),
         (signal.SIGUSR2, 143),
         pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),

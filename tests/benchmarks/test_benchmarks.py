@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -119,7 +120,12 @@ def test_a_worker_has_its_allocator_and_its_own_home(monkeypatch: pytest.MonkeyP
         assert environment["DAMBENCH_HOME"] != os.environ["DAMBENCH_HOME"]
 
 
-def test_a_worker_that_breaks_ends_the_contest() -> None:
+def test_a_worker_that_breaks_ends_the_contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One that has begun as it should; a real one would import torch first.
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho '{\"machine\": {}}'\nread asked\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
     with Workers("testpass", QUICK) as workers, pytest.raises(RuntimeError, match="a worker ended with code 1"):
         workers.ask(Form("not there", lambda: dict), False)
 
@@ -137,16 +143,19 @@ def test_every_second_round_goes_backwards() -> None:
     assert "".join(name for name, warm in asked if not warm) == "abccba"
 
 
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True)
+def run(*words: str) -> None:
+    """`python -m benchmarks`, in this process, which has torch already; its workers are processes of their own."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["benchmarks", *words])
+        runpy.run_path(str(ROOT / "benchmarks" / "__main__.py"), run_name="__main__")
 
 
-def test_one_command_asks_workers_and_prints_tables() -> None:
+def test_one_command_asks_workers_and_prints_tables(capfd: pytest.CaptureFixture[str]) -> None:
     before = records.RECORDS.read_bytes() if records.RECORDS.exists() else b""
-    done = run("testpass", "--quick", "--note", "just looking")
-    assert done.returncode == 0, done.stderr
-    assert "just looking" in done.stdout
-    assert "w4, official / w4, ours" in done.stdout
+    run("testpass", "--quick", "--note", "just looking")
+    said = capfd.readouterr().out
+    assert "just looking" in said
+    assert "w4, official / w4, ours" in said
     assert (records.RECORDS.read_bytes() if records.RECORDS.exists() else b"") == before
 
 
@@ -175,15 +184,17 @@ def test_records_are_shown_with_their_ranges_and_their_age(capsys: pytest.Captur
     assert re.search(r"between this record and now(: \d+| is not known)", text)
 
 
-def test_an_unknown_benchmark_is_refused() -> None:
-    done = run("speed")
-    assert done.returncode == 2
-    assert "there is no benchmark 'speed'" in done.stderr
+def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("speed")
+    assert ended.value.code == 2
+    assert "there is no benchmark 'speed'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_all_benchmarks_run_by_one_command() -> None:
-    done = run("--quick")
+    command = [sys.executable, "-m", "benchmarks", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name in NAMES:
         assert f"\n{name}: " in done.stdout

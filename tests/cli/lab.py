@@ -12,7 +12,6 @@ import pytest
 from dambench.cli.app import run_cli
 from dambench.runner import processes
 from dambench.store.runs import Store
-from tests.lab import brief
 
 SMALL = [
     *("run", "--headless", "--dataset", "digits", "--network", "convnet-d1-w4", "--eval-repeats", "2"),
@@ -74,5 +73,4 @@ def begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
 
     monkeypatch.setattr(processes, "launch", launch)
     monkeypatch.setattr("dambench.runner.worker.POLL_SECONDS", 0.0)
-    brief(monkeypatch)
     return commands

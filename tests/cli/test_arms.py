@@ -12,18 +12,9 @@ from dambench import engine
 from dambench.cli.app import run_cli
 from dambench.core.config import RunConfig
 from dambench.core.events import Measured
-from dambench.core.protocol import PRESETS, Budget
 from dambench.store.recall import recall
 from dambench.store.runs import Store
 from tests.cli.lab import DM, SMALL, printed
-
-FEW = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whole=Budget(epochs=1))
-
-
-@pytest.fixture(autouse=True)
-def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dambench.engine.settle.preset", lambda name: FEW)
-    monkeypatch.setattr("dambench.core.protocol.PRESETS", {**PRESETS, "quick": FEW})
 
 
 def runs(path: Path) -> list[tuple[str, str]]:

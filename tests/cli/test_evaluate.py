@@ -16,18 +16,12 @@ from dambench.core.events import AnyEvent, Checkpointed, Measured, Stopped
 from dambench.runner import processes
 from dambench.store.runs import Store
 from tests.cli.lab import printed
-from tests.lab import brief
 
 RUN = [
     *("run", "--headless", "--dataset", "digits", "--network", "convnet-d1-w4", "--eval-repeats", "2"),
     *("--device", "cpu"),
 ]
 DM = [*RUN, "--method", "dm", "--set", "method.batch_real=8", "--iterations", "3"]
-
-
-@pytest.fixture(autouse=True)
-def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    brief(monkeypatch)
 
 
 def _scores(result: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -9,20 +9,16 @@ import pytest
 from dambench.cli.app import run_cli
 from dambench.cli.output import table_in_blocks
 from dambench.core import registry
-from dambench.core.protocol import PRESETS, Budget
 from dambench.report.formats.latex import latex
 from dambench.report.wording import figure
 from dambench.store.measured import USUAL
 from dambench.store.metrics import MetricRow
 from tests.cli.lab import SMALL, printed
 
-FEW = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whole=Budget(epochs=1))
-
 
 def test_what_is_measured_by_other_options_is_in_a_table_of_its_own_and_missing_rows_are_asked_for_by_them(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("dambench.engine.settle.preset", lambda name: FEW)
     first = printed(capsys, *SMALL, "--method", "dm")["run"]
     second = printed(capsys, *SMALL[:-4], "--method", "whole")["run"]
     for run, options in ((first, ["--set", "evaluator.steps=3", "--set", "evaluator.reach=[50, 60]"]), (second, [])):

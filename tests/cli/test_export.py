@@ -14,14 +14,10 @@ from dambench.core import files
 from dambench.core.config import Choice
 from dambench.store.runs import Store
 from tests.cli.lab import DM, printed
-from tests.lab import brief
 from tests.ledger import add, config
 
 
-def test_what_is_printed_imports_the_same_set(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    brief(monkeypatch)
+def test_what_is_printed_imports_the_same_set(capsys: pytest.CaptureFixture[str]) -> None:
     run = printed(capsys, *DM)
     sha256 = run["synthetic_sha256"]
     for format in ("safetensors", "pt", "triple", "npz"):

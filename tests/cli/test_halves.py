@@ -13,18 +13,11 @@ from dambench.cli.app import run_cli
 from dambench.cli.figure import columns_of_pairs
 from dambench.core.config import RunConfig
 from dambench.core.events import Measured
-from dambench.core.protocol import PRESETS, Budget
 from dambench.store.runs import Store
 from tests.cli.lab import SMALL, printed
 
-FEW = msgspec.structs.replace(PRESETS["quick"], synthetic=Budget(epochs=2), whole=Budget(epochs=1))
 MEASURED = {"seconds": 0, "peak_memory_bytes": 0}
 PRIVACY = ["--evaluator", "privacy", "--set", "evaluator.halves=4"]
-
-
-@pytest.fixture(autouse=True)
-def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dambench.engine.settle.preset", lambda name: FEW)
 
 
 def rows(path: Path) -> list[Any]:

@@ -20,7 +20,6 @@ from dambench.tui.models.comparison import about
 from dambench.tui.models.live_panes import accuracy_lines
 from dambench.tui.models.run_reader import RunReader, RunSnapshot
 from tests.cli.lab import DM, SMALL, printed
-from tests.lab import brief
 
 RUN = ["run", "--headless", "--dataset", "digits", "--method", "random", "--eval-repeats", "1", "--device", "cpu"]
 
@@ -69,7 +68,6 @@ def evaluate(context, options, resume=()):
 @pytest.fixture(autouse=True)
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int, bool]]]:
     """What an evaluator of another package was asked to measure."""
-    brief(monkeypatch)
     (tmp_path / "counted_items.py").write_text(COUNTED)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(__import__("sys").modules, "counted_items", raising=False)

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
 from dambench.cli.app import run_cli
 from dambench.core import registry
 from dambench.core.events import AnyEvent, Measured
-from dambench.core.protocol import PRESETS, Budget
 from dambench.store import database
 from dambench.store.records import EventLogged
 from dambench.store.runs import Store
@@ -69,10 +67,8 @@ def test_several_seeds_are_several_runs(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_what_a_finished_run_has_done_is_pointed_out_and_only_the_rest_is_run(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    brief = replace(PRESETS["quick"], synthetic=Budget(epochs=1))
-    monkeypatch.setattr("dambench.engine.settle.preset", lambda name: brief)
     random = ["run", "--headless", "--dataset", "digits", "--method", "random", "--eval-repeats", "1"]
     random += ["--evaluate-on", "convnet-d1-w1"]
     first = printed(capsys, *random, "--seed", "1")

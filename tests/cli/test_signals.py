@@ -10,19 +10,27 @@ from typing import Any
 import pytest
 
 from dambench.cli.record import run_until_signal
-from dambench.cli.signals import Interrupted, Signals
+from dambench.cli.signals import EXIT_CODES, Interrupted, Signals
 from dambench.engine.loop import StopRun
 from dambench.store.runs import Store
 from tests.cli.lab import DM
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("phase", ["distil", "evaluate"])
+@pytest.mark.parametrize(
+    ("number", "code", "phase"),
+    [
+        (signal.SIGINT, 130, "distil"),
+        (signal.SIGTERM, 143, "evaluate"),
+        pytest.param(signal.SIGINT, 130, "evaluate", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, "distil", marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_ends_a_run_cleanly_and_is_recorded(
     number: signal.Signals, code: int, phase: str, tmp_path: Path
 ) -> None:
     words = [sys.executable, "-m", "dambench", *DM]
-    words[words.index("--iterations" if phase == "distil" else "--eval-repeats") + 1] = "1000000"
+    much, count = ("--iterations", "1000000") if phase == "distil" else ("--eval-repeats", "1000")
+    words[words.index(much) + 1] = count
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
     with process:
         assert process.stderr is not None
@@ -69,6 +77,17 @@ def test_a_second_signal_does_not_wait_for_the_run_and_is_recorded_all_the_same(
         assert store.query("select state, error from runs") == [{"state": "stopped", "error": "stopped by SIGINT"}]
 
 
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"])
+def test_each_signal_that_ends_a_program_is_heard_and_has_its_code(name: str) -> None:
+    def get(signals: Signals) -> None:
+        with signals:
+            os.kill(os.getpid(), signal.Signals[name])
+
+    with pytest.raises(Interrupted, match=f"^{name}$"):
+        get(Signals())
+    assert EXIT_CODES[name] == {"SIGHUP": 129, "SIGINT": 130}.get(name, 143)
+
+
 def test_of_the_signals_of_a_batch_system_only_the_first_counts() -> None:
     def get(signals: Signals) -> None:
         with signals, signals.kept_for_the_run():
@@ -82,7 +101,9 @@ def test_of_the_signals_of_a_batch_system_only_the_first_counts() -> None:
         get(Signals())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_before_a_run_begins_leaves_nothing(number: signal.Signals, code: int, tmp_path: Path) -> None:
     with _stuck("dambench.datasets.digits.load") as process:
         process.send_signal(number)

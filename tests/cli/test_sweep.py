@@ -19,7 +19,6 @@ from dambench.core.config import Request
 from dambench.core.units import duration
 from dambench.store.runs import Store
 from tests.cli.lab import begun, printed
-from tests.lab import brief
 
 __all__ = ["begun"]
 
@@ -256,10 +255,7 @@ def test_a_sweep_of_flags_is_refused_where_one_run_is_meant(
     assert not Path("runs.db").exists()
 
 
-def test_a_script_that_was_interrupted_goes_on_with_its_run(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    brief(monkeypatch)
+def test_a_script_that_was_interrupted_goes_on_with_its_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = ["run", "--headless", "--method", "random", *ROW]
     first = printed(capsys, *run)["run"]
     with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
@@ -280,7 +276,6 @@ def test_a_script_that_was_interrupted_goes_on_with_its_run(
 def test_a_run_that_another_process_carries_out_is_waited_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    brief(monkeypatch)
     monkeypatch.setattr("dambench.cli.follow_up.POLL_SECONDS", 0.0)
     run = ["run", "--headless", "--method", "random", *ROW]
     first = printed(capsys, *run)["run"]

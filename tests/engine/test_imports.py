@@ -31,7 +31,7 @@ from dambench.engine import imports
 from dambench.methods import imported
 from dambench.testing import data_card
 from dambench.training.problem import Normalisation, SyntheticSet
-from tests.lab import brief, generator, noise
+from tests.lab import generator, noise
 
 CARD = data_card(mirrors=False)
 """Three classes of 5 to 7 training images, 1 × 8 × 8."""
@@ -778,9 +778,8 @@ def _digits(tmp_path: Path, ipc: int = 2) -> Path:
 
 
 def test_an_imported_set_is_evaluated_by_the_command_that_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    brief(monkeypatch)
     path = _digits(tmp_path)
     assert run_cli(["import", str(path), "--dataset", "digits", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -845,9 +844,8 @@ def test_a_set_that_cannot_be_given_is_refused_before_there_is_a_run(
 
 
 def test_the_sets_of_a_file_are_one_row_and_each_seed_takes_its_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    brief(monkeypatch)
     labels = torch.arange(10)
     sets = [noise(10, 1, 8, 8, seed=seed, dtype=torch.float32) for seed in range(2)]
     path = _pt(tmp_path, {"data": [[images, labels] for images in sets]})

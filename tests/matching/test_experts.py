@@ -36,7 +36,7 @@ from dambench.testing import data_card, tiny_problem
 from dambench.training.problem import Network, Normalisation, PhaseStarted, Problem, Seeds
 from dambench.training.threads import can_fork
 from dambench.training.train import Gsam, predict, train, train_together
-from tests.lab import brief, end_of, messages, noise
+from tests.lab import end_of, messages, noise
 
 T = TypeVar("T")
 
@@ -611,9 +611,8 @@ def _line(*words: str, **settings: Any) -> list[str]:
 
 
 def test_imported_experts_are_followed_as_those_that_were_trained_here(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    brief(monkeypatch)
     assert run_cli([*TRAIN, "--count", "2"]) == 0
     weights = [safetensors.torch.load_file(path)["weights"] for path in sorted(kept())]
     capsys.readouterr()

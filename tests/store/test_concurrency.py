@@ -133,7 +133,7 @@ def test_eight_processes_that_take_queued_runs_never_take_one_twice(
         assert queue.counts() == {"finished": runs + 10}
 
 
-@pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [1.0, pytest.param(60.0, marks=pytest.mark.slow)])
 def test_four_writers_and_a_reader_lose_nothing_and_never_find_it_locked(
     workers: Workers, seconds: float, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from dambench.testing import data_card, tiny_problem
 from dambench.testing.methods import watch
 from dambench.training.problem import Normalisation, Seeds, SyntheticSet, compose, decode
 from dambench.training.train import train
-from tests.lab import brief, noise, synthetic_set
+from tests.lab import noise, synthetic_set
 
 
 def literally_decoded(images: Tensor, factor: int) -> Tensor:
@@ -163,10 +163,7 @@ def test_a_factor_that_cannot_be_is_refused_before_the_run(more: dict[str, Any],
     assert error.value.field == "method.factor"
 
 
-def test_a_run_of_mosaics_from_its_start_to_its_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    brief(monkeypatch)
+def test_a_run_of_mosaics_from_its_start_to_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run", "--headless", "--method", "random", "--dataset", "digits", "--ipc", "1", "--set", "method.factor=2"]
     assert run_cli([*words, "--network", "convnet-d1-w4", "--eval-repeats", "1", "--device", "cpu", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
