@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from dambench.core.protocol import PRESETS, USUAL, Budget, Protocol
+from dambench.store.runs import Store
 
 # Whoever runs the tests in the background may have them ignored, and then so would the programs that are tested.
 for number in (signal.SIGINT, signal.SIGHUP):
@@ -28,6 +31,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAMBENCH_DISK", "local")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("DAMBENCH_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.chdir(tmp_path)
@@ -57,3 +61,10 @@ def _few_epochs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def every_epoch() -> None:
     """Ask for this where scores are to mean something."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty database, where the commands look for one."""
+    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
+        yield store

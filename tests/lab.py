@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dambench import networks
 from dambench.core import files
-from dambench.core.events import Adapted, Warned
+from dambench.core.config import Request, read
+from dambench.core.events import Adapted, DataCard, Warned
 from dambench.matching.distribution import ClassMeans, Term
 from dambench.matching.real_batch import EVERY, RealBatch
 from dambench.testing import data_card, real_set
@@ -35,6 +37,27 @@ def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
 def spread(count: int) -> Tensor:
     """`count` numbers that divide [0, 1) evenly: what a uniform distribution gives when there is no chance in it."""
     return (torch.arange(count, dtype=torch.float64).add(0.5) / count).float()
+
+
+def small_request(**changes: Any) -> Request:
+    """A run of DM on digits that takes a moment, but for what is changed."""
+    settings: dict[str, Any] = {
+        "method": {"name": "dm", "batch_real": 8},
+        "dataset": "digits",
+        "ipc": 1,
+        "network": "convnet-d1-w4",
+        "iterations": 4,
+        "eval_repeats": 1,
+        "device": "cpu",
+    }
+    return read(Request, settings | changes, "the request")
+
+
+def random_network(name: str, card: DataCard) -> Network:
+    """In double precision, with weights that stay as they were drawn."""
+    network = networks.build(name, card)
+    network.reset(generator(5))
+    return network.double().requires_grad_(False).train()
 
 
 def synthetic_set(

@@ -1,6 +1,5 @@
 """The real program, killed and stopped and resumed. `make test-slow` does the same far more often."""
 
-import json
 import os
 import random
 import signal
@@ -24,6 +23,7 @@ from dambench.engine.checkpoints import Checkpoint, Keeper, newest
 from dambench.runner import processes
 from dambench.store.rows import RunRow
 from dambench.store.runs import Store
+from tests.cli.lab import printed
 from tests.ledger import CARD, config, costs, words
 
 ROOT = Path(__file__).parents[1]
@@ -36,12 +36,6 @@ DM = [
 
 def _dambench(*arguments: str, **how: Any) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-m", "dambench", *arguments], text=True, **how)
-
-
-def _json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    capsys.readouterr()
-    assert run_cli([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 def _outcome(path: Path, run: str) -> dict[str, Any]:
@@ -105,7 +99,7 @@ def test_a_run_killed_again_and_again_ends_as_one_never_interrupted(
         if _row(path, run).state != "finished":
             assert run_cli(["resume", run, "--headless"]) == 0
         if expected is None:
-            expected = _outcome(path, _json(capsys, *dm, "--headless", "--again")["run"])
+            expected = _outcome(path, printed(capsys, *dm, "--headless", "--again")["run"])
         assert _outcome(path, run) == expected
     assert expected is not None
     assert expected["state"] == "finished"
@@ -270,7 +264,7 @@ def test_a_detached_run_goes_on_without_its_terminal_and_can_be_seen_stopped_and
         assert _row(path, run).state == "running"
         assert run_cli(["resume", run]) == 2
         assert "goes on, as process" in capsys.readouterr().err
-        (listed,) = _json(capsys, "runs")
+        (listed,) = printed(capsys, "runs")
         assert (listed["state"], listed["pid"]) == ("running", row.pid)
         assert run_cli(["stop", run]) == 0
         assert "Stopped at iteration" in capsys.readouterr().err
@@ -383,7 +377,7 @@ def test_a_run_that_is_asked_through_the_database_stops(
 
     monkeypatch.setattr(Store, "create", asked)
     assert run_cli([*DM, "--headless", "--iterations", "1000000"]) == 143
-    (row,) = _json(capsys, "runs")
+    (row,) = printed(capsys, "runs")
     assert row["state"] == "stopped"
 
 

@@ -78,22 +78,24 @@ class Command(TyperCommand):
     """One command."""
 
     def parse_args(self, context: Any, arguments: list[str]) -> list[str]:
-        _spare(self, context)
-        given = _given_once(self, context, arguments)
-        parsed = super().parse_args(context, arguments)
-        _refuse_empty_names(context, given)
-        return parsed
+        return _parsed(self, super().parse_args, context, arguments)
 
 
 class Group(TyperGroup):
     """Commands with a common first word."""
 
     def parse_args(self, context: Any, arguments: list[str]) -> list[str]:
-        _spare(self, context)
-        given = _given_once(self, context, arguments)
-        parsed = super().parse_args(context, arguments)
-        _refuse_empty_names(context, given)
-        return parsed
+        return _parsed(self, super().parse_args, context, arguments)
+
+
+def _parsed(
+    command: Any, parse: Callable[[Any, list[str]], list[str]], context: Any, arguments: list[str]
+) -> list[str]:
+    _spare(command, context)
+    given = _given_once(command, context, arguments)
+    parsed = parse(context, arguments)
+    _refuse_empty_names(context, given)
+    return parsed
 
 
 class Commands(typer.Typer):

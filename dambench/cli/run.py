@@ -196,11 +196,7 @@ def resume(
     as_json: Json = False,
 ) -> int:
     """Go on with runs from their last checkpoints, as if they had never been interrupted."""
-    request = config.read(Request, config.overlay({}, given), "the request")
-    wants_twin(request)
-    hooks.use(hook)
-    path = db or stored.default_path()
-    stored.check(path)
+    request, path = _asked(given, hook, db)
     with open_store(path) as store:
         rows = fitting(chosen(store, runs), _can_resume)
     if not headless:
@@ -277,11 +273,7 @@ def evaluate(
 ) -> int:
     """Train other networks on the sets of finished runs, and test them: cross-architecture evaluation."""
     choice = Choice(evaluator, config.settings(settings or [], ("evaluator",)).get("evaluator", {}))
-    request = config.read(Request, config.overlay({}, given), "the request")
-    wants_twin(request)
-    hooks.use(hook)
-    path = db or stored.default_path()
-    stored.check(path)
+    request, path = _asked(given, hook, db)
     with open_store(path) as store:
         found = chosen(store, runs)
         tuning = not found.by_filter or any("purpose" in word for word in runs)
@@ -409,6 +401,16 @@ def _check_set(row: RunRow, sha256: str) -> None:
         )
     if files.sha256(path) != sha256:
         raise BadInput(f"The set {str(path)!r} of the run {row.id} is damaged: its content is not that of its name.")
+
+
+def _asked(given: dict[str, Any], hook: str, db: Path | None) -> tuple[Request, Path]:
+    """What flags ask of runs that are there already, and the database that they are in."""
+    request = config.read(Request, config.overlay({}, given), "the request")
+    wants_twin(request)
+    hooks.use(hook)
+    path = db or stored.default_path()
+    stored.check(path)
+    return request, path
 
 
 def _can_resume(row: RunRow) -> None:

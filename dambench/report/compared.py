@@ -64,11 +64,6 @@ class Contestant:
         sample = self.cell.sample
         return replace(sample, unit="network", seeds=()) if self.is_run else sample
 
-    @property
-    def has_seeds(self) -> bool:
-        """Whether other seeds make other sets of it: it is no run, no import and not the whole set."""
-        return self.sample.unit == "set" and self.cell.scores[0].base_method != "imported"
-
 
 @dataclass(frozen=True)
 class PairComparison:

@@ -245,9 +245,9 @@ class Journal:
         finally:
             os.close(handle)
             Path(part).unlink(missing_ok=True)
-        _keep(self.folder)
+        files.sync_folder(self.folder)
         if new:
-            _keep(self.folder.absolute().parent)
+            files.sync_folder(self.folder.absolute().parent)
 
     def append(self, name: str, content: bytes) -> None:
         """Add whole lines to a file that was begun; they are on disk before this returns.
@@ -307,12 +307,3 @@ def _link(part: str, target: Path, content: bytes) -> None:
             _write(handle, content)
         finally:
             os.close(handle)
-
-
-def _keep(place: Path) -> None:
-    """See that the names in a folder are on disk."""
-    handle = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

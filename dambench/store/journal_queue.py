@@ -5,7 +5,7 @@ every host: by how often it had been taken by then, and then by time. Each of it
 only one worker can make.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -15,13 +15,13 @@ from dambench.store.connection import Database
 from dambench.store.journal import Journal
 from dambench.store.records import (
     AttemptSuperseded,
-    LogRecord,
     QueuedRun,
     QueueEdited,
     QueueRecord,
     QueueTaken,
     RunsQueued,
     WorkerSeen,
+    decoded,
 )
 from dambench.store.rows import SqlRow
 from dambench.store.tables import Tables
@@ -43,14 +43,10 @@ _record: msgspec.json.Decoder[QueueRecord] = msgspec.json.Decoder(QueueRecord)
 
 
 class JournalQueue:
-    """The part of an index that is about the queue.
+    """The part of an index that is about the queue."""
 
-    Args:
-        decoded: reads a line; None: this dambench cannot.
-    """
-
-    def __init__(self, tables: Tables, files: Journal, decoded: Callable[[bytes], LogRecord | None]):
-        self._tables, self._journal, self._decoded = tables, files, decoded
+    def __init__(self, tables: Tables, files: Journal):
+        self._tables, self._journal = tables, files
 
     def index(self, sizes: Mapping[str, int], *, whole: bool) -> None:
         """Take in what files say that was not there before, within a transaction.
@@ -89,7 +85,7 @@ class JournalQueue:
         about: set[str] = set()
         for raw in lines:
             number += 1
-            line = self._decoded(raw)
+            line = decoded(raw)
             if isinstance(line, WorkerSeen):
                 queue_tables.apply(self._tables.db, line)
             elif isinstance(line, RunsQueued | QueueTaken | QueueEdited):

@@ -31,6 +31,7 @@ from dambench.store.records import (
     RunEdited,
     RunsQueued,
     WorkerSeen,
+    decoded,
     new_id,
 )
 from dambench.store.rows import SqlRow
@@ -60,7 +61,6 @@ create table if not exists journal_base (looked text not null) strict
 """
 
 _encode = msgspec.json.Encoder().encode
-_decoder: msgspec.json.Decoder[LogRecord] = msgspec.json.Decoder(LogRecord)
 
 
 class JournalStore(Store):
@@ -74,7 +74,7 @@ class JournalStore(Store):
         self.file = file
         self.notes: list[str] = []
         self._journal = Journal(path)
-        self._queue = JournalQueue(self.tables, self._journal, self._decoded)
+        self._queue = JournalQueue(self.tables, self._journal)
         self._last_state: object = None
 
     @classmethod
@@ -295,16 +295,8 @@ class JournalStore(Store):
 
     def _created_at(self, uid: str, there: dict[str, FileState]) -> tuple[str, str]:
         name = attempt_file_name(uid, 1)
-        line = self._decoded(self._journal.first(name)) if name in there else None
+        line = decoded(self._journal.first(name)) if name in there else None
         return line.at if line else "", uid
-
-    @staticmethod
-    def _decoded(raw: bytes) -> LogRecord | None:
-        """None: this dambench cannot read it."""
-        try:
-            return _decoder.decode(raw)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            return None
 
     def _index_run(self, uid: str, there: dict[str, FileState]) -> None:
         """Take in all that is known of a run, process after process."""
@@ -312,7 +304,7 @@ class JournalStore(Store):
         attempt = rows[0]["attempt"] + 1 if rows else 1
         while (name := attempt_file_name(uid, attempt)) in there:
             after = attempt_file_name(uid, attempt + 1)
-            following = self._decoded(self._journal.first(after)) if after in there else None
+            following = decoded(self._journal.first(after)) if after in there else None
             # What a process said after another had gone on with its run does not hold.
             until = following.sequence if isinstance(following, EventLogged) else None
             self._apply_file(name, there[name], until=until)
@@ -340,7 +332,7 @@ class JournalStore(Store):
         of = parse_attempt_file_name(name)
         lines, end = self._journal.read(name, offset)
         for raw in lines:
-            line = self._decoded(raw)
+            line = decoded(raw)
             try:
                 match line:
                     case RunCreated(uid=uid) if (uid, 1) == of:
@@ -373,7 +365,7 @@ class JournalStore(Store):
             lines, end = self._journal.read(name)
             unread = 0
             for number, raw in enumerate(lines):
-                line = self._decoded(raw)
+                line = decoded(raw)
                 if isinstance(line, RunEdited):
                     about.add(line.uid)
                     values = [name, number, line.uid, line.at, line.what, line.value]

@@ -7,6 +7,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 from msgspec import Struct
 
 from dambench.core.config import RunConfig
@@ -159,6 +160,16 @@ class WorkerSeen(Struct, frozen=True, kw_only=True, tag_field="line", tag="worke
 QueueRecord = RunsQueued | QueueTaken | QueueEdited | WorkerSeen
 
 LogRecord = RunCreated | EventLogged | RunEdited | RunsQueued | QueueTaken | QueueEdited | WorkerSeen
+
+_decoder: msgspec.json.Decoder[LogRecord] = msgspec.json.Decoder(LogRecord)
+
+
+def decoded(raw: bytes) -> LogRecord | None:
+    """A record from a line of a log. None: this dambench cannot read it."""
+    try:
+        return _decoder.decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
 
 
 class EditConflict(BadInput):

@@ -30,7 +30,7 @@ from dambench.core.events import AnyEvent, Checkpointed, Finished, Progressed, S
 from dambench.store import bundle, database, journal
 from dambench.store.journal import Journal, parse_attempt_file_name
 from dambench.store.merge import Refused, copy_of
-from dambench.store.records import AttemptSuperseded, EventLogged, LogRecord, RunCreated, RunEdited
+from dambench.store.records import AttemptSuperseded, EventLogged, LogRecord, RunCreated, RunEdited, decoded
 from dambench.store.rows import SqlRow
 from dambench.store.runs import Store
 
@@ -48,8 +48,6 @@ _FILE = re.compile(
     r"|sets/(?P<set>[0-9a-f]{64})\.safetensors"
     r"|data/zca-[0-9a-f]{16}-(?P<whitening>[0-9a-f]{64})\.safetensors"
 )
-
-_decoder: msgspec.json.Decoder[LogRecord] = msgspec.json.Decoder(LogRecord)
 
 
 class Unreachable(RuntimeError):
@@ -339,7 +337,7 @@ def _apply(store: Store, uid: str, attempt: int, content: bytes) -> int:
     last, unread = _last_sequence(store, row["number"]) if row and row["attempt"] == attempt else 0, 0
     new: list[LogRecord] = []
     for raw in content.split(b"\n")[:-1]:
-        line = _decoded(raw)
+        line = decoded(raw)
         match line:
             case RunCreated() if (line.uid, 1) == (uid, attempt):
                 if row is None:
@@ -373,14 +371,6 @@ def _apply(store: Store, uid: str, attempt: int, content: bytes) -> int:
 
 def _is_about_the_lines(error: Exception) -> bool:
     return isinstance(error, OverflowError) or isinstance(error.__cause__, sqlite3.IntegrityError | sqlite3.DataError)
-
-
-def _decoded(raw: bytes) -> LogRecord | None:
-    """None: it is no line."""
-    try:
-        return _decoder.decode(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
 
 
 def _without_old_progress(lines: list[LogRecord]) -> list[LogRecord]:
@@ -446,23 +436,22 @@ def path_of(name: str) -> Path:
     Raises:
         BadInput: no file of a run is called so.
     """
-    match = _FILE.fullmatch(name)
-    if match is None:
-        raise BadInput("No file of a run is called so.")
+    match = _parts(name)
     if match["run"]:
         return files.run_folder(match["run"]) / name.rpartition("/")[2]
     return files.set_path(match["set"]) if match["set"] else files.data_folder() / name.rpartition("/")[2]
 
 
-def _digest_in(name: str) -> str:
-    """The SHA-256 in the name of a file.
-
-    Raises:
-        BadInput: no file of a run is called so.
-    """
+def _parts(name: str) -> re.Match[str]:
     match = _FILE.fullmatch(name)
     if match is None:
         raise BadInput("No file of a run is called so.")
+    return match
+
+
+def _digest_in(name: str) -> str:
+    """The SHA-256 in the name of a file; raises as `path_of`."""
+    match = _parts(name)
     return match["checkpoint"] or match["set"] or match["whitening"]
 
 
@@ -580,7 +569,7 @@ class Spool:
             if not content:
                 return True
             for raw in content.split(b"\n")[:-1]:
-                line = _decoded(raw)
+                line = decoded(raw)
                 if isinstance(line, EventLogged):
                     for file in files_of(line.uid, line.event):
                         self._send(link, file)

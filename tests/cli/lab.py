@@ -2,14 +2,16 @@
 
 import io
 import json
-from collections.abc import Mapping
-from contextlib import closing, redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dambench import engine
 from dambench.cli.app import run_cli
+from dambench.core.events import AnyEvent, Measured
 from dambench.runner import processes
 from dambench.store.runs import Store
 
@@ -21,6 +23,29 @@ SMALL = [
 DM = [*SMALL, "--method", "dm"]
 
 BARE = ["run", "--headless", "--dataset", "digits", "--method", "dm"]
+
+
+class Killed(BaseException):
+    """What nothing catches."""
+
+
+@contextmanager
+def killed_after(measured: int) -> Iterator[list[AnyEvent]]:
+    """What is run within dies as soon as so many networks or items are on record; yields what it has said till then."""
+    real = engine.run
+    said: list[AnyEvent] = []
+
+    def run(*arguments: Any, **more: Any) -> Iterator[AnyEvent]:
+        for event in real(*arguments, **more):
+            yield event
+            said.append(event)
+            if isinstance(event, Measured) and sum(isinstance(each, Measured) for each in said) == measured:
+                raise Killed
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(engine, "run", run)
+        with pytest.raises(Killed):
+            yield said
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:

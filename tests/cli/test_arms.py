@@ -8,13 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from dambench import engine
 from dambench.cli.app import run_cli
 from dambench.core.config import RunConfig
-from dambench.core.events import Measured
 from dambench.store.recall import recall
 from dambench.store.runs import Store
-from tests.cli.lab import DM, SMALL, printed
+from tests.cli.lab import DM, SMALL, killed_after, printed
 
 
 def runs(path: Path) -> list[tuple[str, str]]:
@@ -94,10 +92,6 @@ def test_the_whole_set_has_no_such_score(tmp_path: Path, capsys: pytest.CaptureF
     assert runs(tmp_path / "runs.db") == before
 
 
-class Killed(BaseException):
-    """What nothing catches."""
-
-
 def test_an_evaluation_that_is_killed_goes_on_with_the_arm_and_the_network_it_was_at(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,20 +101,8 @@ def test_an_evaluation_that_is_killed_goes_on_with_the_arm_and_the_network_it_wa
         for run in store.ids():
             if run != made["run"]:
                 store.delete(run)
-    real, measured = engine.run, []
-
-    def killed(*arguments: Any, **more: Any) -> Any:
-        for event in real(*arguments, **more):
-            yield event
-            if isinstance(event, Measured):
-                measured.append(event)
-                if len(measured) == 3:  # the first network of the second arm
-                    raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(engine, "run", killed)
-        with pytest.raises(Killed):
-            run_cli(["evaluate", made["run"], "--evaluator", "lrs"])
+    with killed_after(3):  # the first network of the second arm
+        run_cli(["evaluate", made["run"], "--evaluator", "lrs"])
     monkeypatch.setattr("dambench.runner.processes._started", lambda pid: 0)
     capsys.readouterr()
     assert run_cli(["evaluate", made["run"], "--evaluator", "lrs", "--json"]) == 0

@@ -12,10 +12,10 @@ import pytest
 from dambench import engine
 from dambench.cli.app import run_cli
 from dambench.core import files, registry
-from dambench.core.events import AnyEvent, Checkpointed, Measured, Stopped
+from dambench.core.events import Checkpointed, Stopped
 from dambench.runner import processes
 from dambench.store.runs import Store
-from tests.cli.lab import printed
+from tests.cli.lab import killed_after, printed
 
 RUN = [
     *("run", "--headless", "--dataset", "digits", "--network", "convnet-d1-w4", "--eval-repeats", "2"),
@@ -77,29 +77,13 @@ def _board(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-class Killed(BaseException):
-    """What nothing catches."""
-
-
 def test_an_evaluation_that_is_killed_goes_on_network_by_network_and_makes_nothing_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = printed(capsys, *DM)
     expected = printed(capsys, "evaluate", made["run"], "--evaluate-on", "convnet-d1-w8,mlp")
-    words: list[AnyEvent] = []
-    real = engine.run
-
-    def killed(*arguments: Any, **more: Any) -> Any:
-        for event in real(*arguments, **more):
-            yield event
-            words.append(event)
-            if isinstance(event, Measured):
-                raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(engine, "run", killed)
-        with pytest.raises(Killed):
-            run_cli(["evaluate", made["run"], "--evaluate-on", "convnet-d1-w8,mlp", "--again"])
+    with killed_after(1) as words:
+        run_cli(["evaluate", made["run"], "--evaluate-on", "convnet-d1-w8,mlp", "--again"])
     assert any(isinstance(event, Checkpointed) for event in words)
     with closing(Store.open(tmp_path / "runs.db")) as store:
         run = store.query("select id from runs order by number desc limit 1")[0]["id"]
@@ -247,18 +231,8 @@ def test_an_evaluator_from_outside_goes_on_with_the_networks_that_are_left(
 ) -> None:
     made = printed(capsys, *DM)
     expected = printed(capsys, "evaluate", made["run"], "--evaluator", "two-guesses")
-    real = engine.run
-
-    def killed(*arguments: Any, **more: Any) -> Any:
-        for event in real(*arguments, **more):
-            yield event
-            if isinstance(event, Measured):
-                raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(engine, "run", killed)
-        with pytest.raises(Killed):
-            run_cli(["evaluate", made["run"], "--evaluator", "two-guesses", "--again"])
+    with killed_after(1):
+        run_cli(["evaluate", made["run"], "--evaluator", "two-guesses", "--again"])
     with closing(Store.open(tmp_path / "runs.db")) as store:
         run = store.query("select id from runs order by number desc limit 1")[0]["id"]
     monkeypatch.setattr("dambench.runner.processes._started", lambda pid: 0)

@@ -8,13 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from dambench import engine
 from dambench.cli.app import run_cli
 from dambench.cli.figure import columns_of_pairs
 from dambench.core.config import RunConfig
-from dambench.core.events import Measured
 from dambench.store.runs import Store
-from tests.cli.lab import SMALL, printed
+from tests.cli.lab import SMALL, killed_after, printed
 
 MEASURED = {"seconds": 0, "peak_memory_bytes": 0}
 PRIVACY = ["--evaluator", "privacy", "--set", "evaluator.halves=4"]
@@ -82,23 +80,9 @@ def test_sets_of_halves_are_runs_that_are_made_once_and_are_in_no_table(
 def test_the_run_of_a_half_that_was_killed_is_gone_on_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Killed(BaseException): ...
-
     made = printed(capsys, *SMALL, "--method", "dm")
-    real, measured = engine.run, 0
-
-    def killed(*arguments: Any, **more: Any) -> Any:
-        nonlocal measured
-        for event in real(*arguments, **more):
-            yield event
-            measured += isinstance(event, Measured)
-            if measured == 2:
-                raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(engine, "run", killed)
-        with pytest.raises(Killed):
-            run_cli(["evaluate", made["run"], *PRIVACY])
+    with killed_after(2):
+        run_cli(["evaluate", made["run"], *PRIVACY])
     before = [row["id"] for row in rows(tmp_path / "runs.db")]
     monkeypatch.setattr("dambench.runner.processes._started", lambda pid: 0)
     assert run_cli(["evaluate", made["run"], *PRIVACY]) == 0

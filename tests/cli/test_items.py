@@ -12,14 +12,14 @@ import pytest
 from dambench import engine
 from dambench.cli.app import run_cli
 from dambench.core import registry
-from dambench.core.events import Measured, Stopped
+from dambench.core.events import Stopped
 from dambench.store.leaderboard import leaderboard
 from dambench.store.metrics import metrics
 from dambench.store.runs import Store
 from dambench.tui.models.comparison import about
 from dambench.tui.models.live_panes import accuracy_lines
 from dambench.tui.models.run_reader import RunReader, RunSnapshot
-from tests.cli.lab import DM, SMALL, printed
+from tests.cli.lab import DM, SMALL, killed_after, printed
 
 RUN = ["run", "--headless", "--dataset", "digits", "--method", "random", "--eval-repeats", "1", "--device", "cpu"]
 
@@ -90,25 +90,6 @@ def everything(path: Path) -> list[tuple[Any, ...]]:
         return [tuple(store.query(f"select * from {table}")) for table in tables]
 
 
-class Killed(BaseException):
-    """What nothing catches."""
-
-
-def kill_after(monkeypatch: pytest.MonkeyPatch, measured: int) -> None:
-    """Let the next runs die as soon as so many items are on record."""
-    real, seen = engine.run, 0
-
-    def killed(*arguments: Any, **more: Any) -> Any:
-        nonlocal seen
-        for event in real(*arguments, **more):
-            yield event
-            seen += isinstance(event, Measured)
-            if isinstance(event, Measured) and seen == measured:
-                raise Killed
-
-    monkeypatch.setattr(engine, "run", killed)
-
-
 def test_a_dry_run_says_items_time_and_memory_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], calls: list[Any]
 ) -> None:
@@ -150,10 +131,8 @@ def test_a_killed_evaluation_goes_on_with_the_items_that_are_left_and_knows_the_
     calls: list[Any],
 ) -> None:
     made = printed(capsys, *DM)
-    with monkeypatch.context() as patched:
-        kill_after(patched, 2)
-        with pytest.raises(Killed):
-            run_cli(evaluate(made["run"]))
+    with killed_after(2):
+        run_cli(evaluate(made["run"]))
     with closing(Store.open(tmp_path / "runs.db")) as store:
         run = store.newest()[0].id
     calls.clear()

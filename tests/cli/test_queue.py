@@ -192,14 +192,7 @@ def test_one_run_that_cannot_be_is_not_told_of_the_rules_of_sweeps(capsys: pytes
 def test_a_worker_of_another_version_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with closing(Store.open(Path("runs.db"), write=True)) as store:
         queue = Queue(store)
-        here = processes.this_process()
-        who: dict[str, str | int] = {
-            "host": here.host,
-            "boot": here.boot,
-            "pid": here.pid,
-            "process_started": here.started,
-        }
-        queue.see("other", **who, dambench="0.0.1", began_at=records.now())
+        queue.see("other", **_here(), dambench="0.0.1", began_at=records.now())
         assert run_cli(["queue", "work"]) == 2
         assert "A worker of dambench 0.0.1 " in capsys.readouterr().err
         queue.see("other", ended_at=records.now())
@@ -212,15 +205,13 @@ def test_a_worker_of_another_version_is_refused(capsys: pytest.CaptureFixture[st
     assert "a newer dambench made it" in capsys.readouterr().err
 
 
-def _worker(queue: Queue, name: str, executor: str = "local") -> None:
+def _here() -> dict[str, str | int]:
     here = processes.this_process()
-    facts: dict[str, str | int] = {
-        "host": here.host,
-        "boot": here.boot,
-        "pid": here.pid,
-        "process_started": here.started,
-    }
-    queue.see(name, **facts, dambench=__version__, executor=executor, slots=1, began_at=records.now())
+    return {"host": here.host, "boot": here.boot, "pid": here.pid, "process_started": here.started}
+
+
+def _worker(queue: Queue, name: str, executor: str = "local") -> None:
+    queue.see(name, **_here(), dambench=__version__, executor=executor, slots=1, began_at=records.now())
 
 
 def test_workers_are_asked_to_finish_what_they_run_and_take_nothing_more(

@@ -39,23 +39,11 @@ from dambench.engine.settle import prepare
 from dambench.evaluators import Context, accuracy
 from dambench.training.problem import Network, Normalisation, Notice, PhaseStarted, Problem, State, Step, SyntheticSet
 from dambench.training.train import train_together
-
-
-def _request(**changes: Any) -> Request:
-    settings: dict[str, Any] = {
-        "method": {"name": "dm", "batch_real": 8},
-        "dataset": "digits",
-        "ipc": 1,
-        "network": "convnet-d1-w4",
-        "iterations": 4,
-        "eval_repeats": 1,
-        "device": "cpu",
-    }
-    return read(Request, settings | changes, "the request")
+from tests.lab import small_request
 
 
 def _run(**changes: Any) -> list[AnyEvent]:
-    return list(run(prepare(_request(**changes))))
+    return list(run(prepare(small_request(**changes))))
 
 
 def _names(events: list[AnyEvent]) -> list[str]:
@@ -141,10 +129,10 @@ def test_what_was_noted_of_the_data_is_said_with_each_run(tmp_path: Path) -> Non
     ],
 )
 def test_what_has_no_effect_is_noted_and_is_the_same_run_as_without(changes: dict[str, Any], said: str) -> None:
-    job = prepare(_request(**changes))
+    job = prepare(small_request(**changes))
     assert [note for note in job.notes if said in note]
     kept = {"method": changes["method"]} if "method" in changes else {}
-    assert job.config.sha256 == prepare(_request(**kept)).config.sha256
+    assert job.config.sha256 == prepare(small_request(**kept)).config.sha256
 
 
 def test_sampling_with_replacement_is_said_once() -> None:
@@ -216,7 +204,7 @@ def test_a_method_without_iterations_is_evaluated_once() -> None:
 
 @pytest.mark.parametrize("after", range(7))
 def test_a_run_can_be_stopped_wherever_it_speaks(after: int) -> None:
-    events = run(prepare(_request()))
+    events = run(prepare(small_request()))
     heard = [next(events) for _ in range(after + 1)]
     last = events.throw(StopRun("SIGTERM"))
     assert isinstance(last, Stopped)
@@ -227,7 +215,7 @@ def test_a_run_can_be_stopped_wherever_it_speaks(after: int) -> None:
 
 
 def test_a_run_that_is_done_is_not_stopped_any_more() -> None:
-    events = run(prepare(_request()))
+    events = run(prepare(small_request()))
     while not isinstance(next(events), Finished):
         pass
     with pytest.raises(StopIteration):
@@ -384,7 +372,7 @@ def test_a_folder_for_sets_that_cannot_be_written_is_said_before_a_run(monkeypat
     files.home().mkdir()
     (files.home() / "sets").write_text("in the way")
     with pytest.raises(BadInput, match="Synthetic sets cannot be written"):
-        prepare(_request())
+        prepare(small_request())
 
 
 def test_a_method_that_gives_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,7 +405,7 @@ def test_a_step_size_that_is_absurd_ends_the_run_and_gives_no_accuracy(iteration
 
 
 def test_an_imported_set_of_absurd_values_ends_the_run_and_gives_no_accuracy() -> None:
-    card = prepare(_request()).card
+    card = prepare(small_request()).card
     images = torch.randn(10, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 1e30
     usual = Normalisation(tuple(card.mean), tuple(card.std))
     content = SyntheticSet(images, torch.arange(10), usual, tuple(card.classes)).to_bytes()
@@ -469,26 +457,28 @@ def test_the_same_settings_are_one_run_and_are_told_alike_by_recipe_or_one_by_on
 
 
 def test_what_differs_from_the_recipe_is_known() -> None:
-    job = prepare(_request(method={"name": "dm", "lr_images": 1.0, "init": "noise"}, iterations=200))
+    job = prepare(small_request(method={"name": "dm", "lr_images": 1.0, "init": "noise"}, iterations=200))
     assert job.overrides == {"init": "noise", "network": "convnet-d1-w4"}
 
 
 def test_a_set_is_evaluated_on_the_instance_norm_twin_of_the_network_it_was_matched_on() -> None:
-    job = prepare(_request(network="convnet-d1-w4-bn-mp"))
+    job = prepare(small_request(network="convnet-d1-w4-bn-mp"))
     assert job.config.network == "convnet-d1-w4-bn-mp"
     assert job.config.evaluate_on == ("convnet-d1-w4",)
 
 
 def test_a_setting_at_its_default_is_the_same_run_however_it_was_said() -> None:
     assert (
-        prepare(_request(network="convnet-w4-d1", seed=None)).config.sha256
-        == prepare(_request(network="convnet-d1-w4-in", seed=0)).config.sha256
+        prepare(small_request(network="convnet-w4-d1", seed=None)).config.sha256
+        == prepare(small_request(network="convnet-d1-w4-in", seed=0)).config.sha256
     )
 
 
 def test_names_are_found_however_they_are_written_and_stored_as_they_are_known() -> None:
-    plain = _request(protocol="dsa-dm", evaluate_on=["convnet-d1-w4", "pool-w"], precision="fp32", preprocessing="zca")
-    spoken = _request(
+    plain = small_request(
+        protocol="dsa-dm", evaluate_on=["convnet-d1-w4", "pool-w"], precision="fp32", preprocessing="zca"
+    )
+    spoken = small_request(
         method={"name": " DM", "batch_real": 8, "init": "Real"},
         dataset="Digits",
         network="ConvNet_D1 W4",
@@ -534,7 +524,7 @@ def test_names_are_found_however_they_are_written_and_stored_as_they_are_known()
 )
 def test_what_cannot_be_met_is_refused_before_a_run_begins(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput) as error:
-        prepare(_request(**changes))
+        prepare(small_request(**changes))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -545,11 +535,11 @@ def test_a_full_disk_while_data_are_prepared_is_bad_input(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(files, "write_whole", full)
     with pytest.raises(BadInput, match="the disk is full"):
-        prepare(_request())
+        prepare(small_request())
 
 
 def test_a_full_disk_later_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    job = prepare(_request())
+    job = prepare(small_request())
 
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
@@ -576,7 +566,7 @@ def test_threads_are_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_job_is_all_that_a_run_needs() -> None:
-    job = prepare(_request())
+    job = prepare(small_request())
     assert isinstance(job, Job)
     assert _names(list(engine.run(job)))[-1] == "Finished"
     assert _names(list(engine.run(job)))[-1] == "Finished"
@@ -586,34 +576,34 @@ def test_a_job_is_all_that_a_run_needs() -> None:
 
 
 def test_what_could_change_bits_is_settled_and_stored() -> None:
-    job = prepare(_request(network="convnet-d3-w128", dataset="digits", threads=2))
+    job = prepare(small_request(network="convnet-d3-w128", dataset="digits", threads=2))
     where = job.config.execution
     # Maps of 8×8 pixels, 128 channels, 4 bytes.
     assert (where.real_chunk, where.synthetic_chunk) == (2**23 // (64 * 128 * 4), 2**23 // (64 * 128 * 4))
     assert (where.compiled, where.stack, job.config.precision) == (False, 1, "fp32")
     assert (job.policy.real_chunk, job.policy.synthetic_chunk, job.policy.workers) == (256, 256, 2)
-    assert job.config.sha256 == prepare(_request(network="convnet-d3-w128", threads=1)).config.sha256
+    assert job.config.sha256 == prepare(small_request(network="convnet-d3-w128", threads=1)).config.sha256
 
 
 def test_a_precision_other_than_the_default_is_another_run_and_its_label_says_so() -> None:
-    job = prepare(_request(precision="bf16"))
+    job = prepare(small_request(precision="bf16"))
     assert job.overrides["precision"] == "bf16"
-    assert job.config.sha256 != prepare(_request()).config.sha256
-    assert "precision" not in prepare(_request(precision="fp32")).overrides
+    assert job.config.sha256 != prepare(small_request()).config.sha256
+    assert "precision" not in prepare(small_request(precision="fp32")).overrides
     said = list(run(job))
     assert isinstance(said[-1], Finished)
-    assert said[-1].set_sha256 != cast(Finished, list(run(prepare(_request())))[-1]).set_sha256
+    assert said[-1].set_sha256 != cast(Finished, list(run(prepare(small_request())))[-1]).set_sha256
 
 
 def test_precision_has_no_effect_on_a_method_without_a_network_and_that_is_said() -> None:
-    job = prepare(_request(method="random", iterations=None, precision="bf16"))
+    job = prepare(small_request(method="random", iterations=None, precision="bf16"))
     assert job.config.precision == "fp32"
     assert job.overrides == {}
     assert any("--precision and --compile are for those that do" in note for note in job.notes)
 
 
 def test_what_a_run_adapts_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    job = prepare(_request())
+    job = prepare(small_request())
 
     def crowded(problem: Problem, options: Any, resume: Any = None) -> Iterator[Notice | Step]:
         yield from problem.adapt(2, "CUDA out of memory.", "real_chunk", 8)
@@ -626,7 +616,7 @@ def test_what_a_run_adapts_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_little_memory_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    job = prepare(_request())
+    job = prepare(small_request())
 
     def crowded(*given: Any) -> Iterator[Step]:
         raise NotEnoughMemory("640 real images do not fit.")
@@ -689,7 +679,7 @@ def test_of_a_part_of_a_run_and_of_other_losses_nothing_is_said(monkeypatch: pyt
 
 
 def test_pools_are_evaluated_on_by_name() -> None:
-    job = prepare(_request(network="convnet-d1-w4-bn", evaluate_on=["pool-a", "pool-s", "alexnetbn"]))
+    job = prepare(small_request(network="convnet-d1-w4-bn", evaluate_on=["pool-a", "pool-s", "alexnetbn"]))
     activations = ["-sigmoid", "", "-leakyrelu", "-swish"]
     expected = (*(f"convnet-d1-w128{word}" for word in activations), "convnet-d1-w4", "alexnet-bn")
     assert job.config.evaluate_on == expected
@@ -698,7 +688,7 @@ def test_pools_are_evaluated_on_by_name() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own code
 def test_a_compiled_run_is_recorded_as_such() -> None:
-    job = prepare(_request(compile="on", network="convnet-d2-w8-bn"))
+    job = prepare(small_request(compile="on", network="convnet-d2-w8-bn"))
     assert job.config.execution.compiled
     said = list(run(job))
     assert isinstance(said[0], Started)
@@ -716,7 +706,7 @@ def test_a_stack_that_did_not_fit_once_is_not_tried_again(monkeypatch: pytest.Mo
         yield from original(networks, *given, **more)
 
     monkeypatch.setattr(evaluators, "train_together", crowded)
-    job = prepare(_request(eval_repeats=4, evaluate_every=2))
+    job = prepare(small_request(eval_repeats=4, evaluate_every=2))
     job = replace(job, policy=replace(job.policy, stack=4))
     events = list(run(job))
     assert _only(events, Adapted).value == 2
@@ -725,12 +715,12 @@ def test_a_stack_that_did_not_fit_once_is_not_tried_again(monkeypatch: pytest.Mo
 
 def test_without_bfloat16_a_run_says_so_and_stands_in_the_row_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dambench.engine.settle.has_bf16", lambda device: True)
-    rounded = prepare(_request(protocol="quick-bf16"))
+    rounded = prepare(small_request(protocol="quick-bf16"))
     assert rounded.config.protocol.precision == "bf16"
     assert not any("bfloat16" in note for note in rounded.notes)
     monkeypatch.setattr("dambench.engine.settle.has_bf16", lambda device: False)
-    job = prepare(_request(protocol="quick-bf16"))
-    assert job.config.protocol == prepare(_request(protocol="quick")).config.protocol
+    job = prepare(small_request(protocol="quick-bf16"))
+    assert job.config.protocol == prepare(small_request(protocol="quick")).config.protocol
     (note,) = [note for note in job.notes if "bfloat16" in note]
     assert note.startswith("The protocol quick-bf16 trains in bfloat16, and this processor has none")
     assert job.config.protocol.label in note

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -68,12 +68,6 @@ def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = PRESETS["fair-quick"]
     brief = msgspec.structs.replace(quick, synthetic=Budget(epochs=2), whole=Budget(epochs=1))
     monkeypatch.setattr("dambench.engine.settle.preset", lambda name: brief)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        yield store
 
 
 def _job(method: str = "dm", chosen: dict[str, Any] | None = None, **changes: Any) -> Job:

@@ -6,24 +6,16 @@ import msgspec
 import pytest
 
 from dambench.core import cores
-from dambench.core.config import Execution, Request, read
+from dambench.core.config import Execution
 from dambench.core.events import Environment
 from dambench.engine import Job, prepare
 from dambench.engine.settle import reopen
 from dambench.training.environment import environment
+from tests.lab import small_request
 
 
 def _prepared(**changes: Any) -> Job:
-    settings: dict[str, Any] = {
-        "method": {"name": "dm", "batch_real": 8},
-        "dataset": "digits",
-        "ipc": 1,
-        "network": "convnet-d1-w4",
-        "iterations": 4,
-        "eval_repeats": 1,
-        "device": "cpu",
-    }
-    return prepare(read(Request, settings | changes, "the request"))
+    return prepare(small_request(**changes))
 
 
 def _reopened(job: Job, where: Execution, before: Environment) -> Job:

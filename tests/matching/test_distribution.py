@@ -20,16 +20,10 @@ from dambench.testing.methods import CopiedStep, watch
 from dambench.training.augmentation import draw
 from dambench.training.policy import ALL, Policy
 from dambench.training.problem import Network
-from tests.lab import GivenBatch, Tape, adaptations, end_of, generator, noise, pulled
+from tests.lab import GivenBatch, Tape, adaptations, end_of, generator, noise, pulled, random_network
 from tests.methods import test_datadam, test_dm
 
 CARD = data_card(channels=3)
-
-
-def random_network(name: str) -> Network:
-    network = networks.build(name, CARD)
-    network.reset(generator(5))
-    return network.double().requires_grad_(False).train()
 
 
 def both(network: Network) -> list[Term]:
@@ -42,7 +36,7 @@ def both(network: Network) -> list[Term]:
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 7, 10, 14, 15, 100])
 def test_how_many_images_go_through_at_once_changes_nothing(network: str, chunk: int) -> None:
     real, synthetic = noise(4, 7, 3, 8, 8), noise(4, 3, 3, 8, 8, seed=1)
-    model, drawn = random_network(network), draw(DSA, 4, generator(1))
+    model, drawn = random_network(network, CARD), draw(DSA, 4, generator(1))
     losses, gradient = pulled(model, both(model), real, synthetic, drawn, chunk)
     expected, expected_gradient = pulled(model, both(model), real, synthetic, drawn)
     torch.testing.assert_close(losses, expected, rtol=1e-12, atol=1e-12)
@@ -53,7 +47,7 @@ def test_how_many_images_go_through_at_once_changes_nothing(network: str, chunk:
 @pytest.mark.parametrize("name", ["convnet-d2-w8", "convnet-d2-w8-bn", "vit-p4-d2-w16-h2"])
 def test_it_is_the_plain_form(name: str, chunk: int) -> None:
     real, synthetic = noise(3, 4, 3, 8, 8), noise(3, 2, 3, 8, 8, seed=1).requires_grad_()
-    model = random_network(name)
+    model = random_network(name, CARD)
     plain = mean_matching_loss(model, both(model), real, synthetic)
     losses, gradient = pulled(model, both(model), real, synthetic, chunk=chunk)
     torch.testing.assert_close(losses["matching"], plain.detach(), rtol=1e-10, atol=0)
@@ -65,7 +59,7 @@ def test_it_is_the_plain_form(name: str, chunk: int) -> None:
     [("convnet-d2-w8", 4, 4), ("convnet-d2-w8", 3, 3), ("convnet-d2-w8-bn", 4, 8), ("convnet-d2-w8", 100, 28)],
 )
 def test_batches_are_as_small_as_asked(name: str, chunk: int, largest: int) -> None:
-    model = random_network(name)
+    model = random_network(name, CARD)
     seen: list[int] = []
     model.get_submodule("blocks.0.0").register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
     pulled(model, dm.terms(model), noise(4, 7, 3, 8, 8), noise(4, 2, 3, 8, 8), chunk=chunk)
@@ -76,7 +70,7 @@ def test_batches_are_as_small_as_asked(name: str, chunk: int, largest: int) -> N
 
 
 def test_batch_norm_in_a_network_that_is_no_chain_sees_all_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = random_network("convnet-d2-w8-bn")
+    model = random_network("convnet-d2-w8-bn", CARD)
     monkeypatch.setattr(type(model), "stages", ())
     seen: list[int] = []
     model.get_submodule("blocks.0.0").register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
@@ -85,14 +79,14 @@ def test_batch_norm_in_a_network_that_is_no_chain_sees_all_images_at_once(monkey
 
 
 def test_a_network_mixes_images_while_it_has_batch_norm_and_trains() -> None:
-    assert not random_network("convnet-d1-w8").uses_batch_statistics
-    assert random_network("convnet-d1-w8-bn").uses_batch_statistics
-    assert not random_network("convnet-d1-w8-bn").eval().uses_batch_statistics
+    assert not random_network("convnet-d1-w8", CARD).uses_batch_statistics
+    assert random_network("convnet-d1-w8-bn", CARD).uses_batch_statistics
+    assert not random_network("convnet-d1-w8-bn", CARD).eval().uses_batch_statistics
 
 
 def test_the_means_are_those_of_each_class() -> None:
     real = noise(3, 5, 3, 8, 8)
-    model = random_network("convnet-d2-w8")
+    model = random_network("convnet-d2-w8", CARD)
     batch = GivenBatch(real_set(CARD), torch.zeros(3, 5, dtype=torch.int64), None, given=real)
     (means,) = ClassMeans(model, dm.terms(model), Policy(torch.device("cpu"), real_chunk=2)).of_real(batch)
     for c in range(3):
@@ -101,7 +95,7 @@ def test_the_means_are_those_of_each_class() -> None:
 
 def test_weights_add_up_by_name() -> None:
     real, synthetic = noise(2, 4, 3, 8, 8), noise(2, 1, 3, 8, 8, seed=1)
-    model = random_network("convnet-d2-w8")
+    model = random_network("convnet-d2-w8", CARD)
     one = pulled(model, dm.terms(model), real, synthetic)[0]["matching"]
     terms = [Term("twice", 2, lambda maps: maps.flatten(1), w) for w in (0.5, 1.5)] + [
         Term("thrice", 2, lambda maps: maps.flatten(1), 3.0)
@@ -114,7 +108,7 @@ def test_weights_add_up_by_name() -> None:
 @pytest.mark.parametrize("chunk", [0, 1])
 def test_a_term_may_have_a_distance_of_its_own(chunk: int) -> None:
     real, synthetic = noise(2, 4, 3, 8, 8), noise(2, 1, 3, 8, 8, seed=1).requires_grad_()
-    model = random_network("convnet-d2-w8")
+    model = random_network("convnet-d2-w8", CARD)
     term = Term("matching", 2, lambda maps: maps.flatten(1), 3.0, lambda real, ours: (real - ours).abs().sum())
     losses, gradient = pulled(model, [term], real, synthetic, chunk=chunk or ALL)
     literal = sum((model.embed(real[c]).mean(0) - model.embed(synthetic[c]).mean(0)).abs().sum() for c in range(2))
@@ -124,7 +118,7 @@ def test_a_term_may_have_a_distance_of_its_own(chunk: int) -> None:
 
 
 def test_the_gradient_replaces_what_was_there_and_weights_have_none() -> None:
-    model = random_network("convnet-d2-w8")
+    model = random_network("convnet-d2-w8", CARD)
     real, synthetic = noise(2, 4, 3, 8, 8), noise(2, 1, 3, 8, 8, seed=1)
     batch = GivenBatch(real_set(CARD), torch.zeros(2, 4, dtype=torch.int64), None, given=real)
     images = synthetic.flatten(0, 1).requires_grad_()
@@ -227,7 +221,7 @@ def test_where_less_at_once_would_be_another_loss_the_run_stops_and_says_what_it
 def test_memory_does_not_grow_with_classes_and_batch() -> None:
     """The largest tensor that any operation makes, of 4 and of 40 images per class."""
     for network in ("convnet-d2-w8", "convnet-d2-w8-bn"):
-        model = random_network(network)
+        model = random_network(network, CARD)
         largest = []
         for count in (40, 400):
             batch = GivenBatch(

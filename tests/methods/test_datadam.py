@@ -15,19 +15,13 @@ from dambench.testing import data_card, tiny_problem
 from dambench.testing.methods import watch
 from dambench.training.augmentation import Draw, draw
 from dambench.training.problem import Network
-from tests.lab import generator, literally_augmented, messages, noise, pulled
+from tests.lab import generator, literally_augmented, messages, noise, pulled, random_network
 
 CARD = data_card(channels=3)
 
 
 def options(**changes: Any) -> datadam.Options:
     return read(datadam.Options, {"iterations": 3, "batch_real": 4, **changes}, "method datadam")
-
-
-def random_network(name: str) -> Network:
-    network = networks.build(name, CARD)
-    network.reset(generator(5))
-    return network.double().requires_grad_(False).train()
 
 
 def literal_attention(maps: Tensor, power: float) -> Tensor:
@@ -68,7 +62,7 @@ def literal_loss(
 @pytest.mark.parametrize("augmented", [False, True])
 def test_loss_and_gradient_are_those_of_the_literal_transcription(network: str, power: float, augmented: bool) -> None:
     real, synthetic = noise(3, 4, 3, 8, 8), noise(3, 2, 3, 8, 8, seed=1).requires_grad_()
-    model = random_network(network)
+    model = random_network(network, CARD)
     drawn = draw(DSA, 3, generator(2)) if augmented else None
     terms = datadam.terms(model, options(power=power, balance=0.02))
     losses, gradient = pulled(model, terms, real, synthetic, drawn)
@@ -117,7 +111,7 @@ def test_all_layers_but_the_last_have_their_attention_matched() -> None:
 
 def test_without_attention_it_is_dm() -> None:
     real, synthetic = noise(3, 5, 3, 8, 8), noise(3, 2, 3, 8, 8, seed=1)
-    model = random_network("convnet-d3-w6-bn")
+    model = random_network("convnet-d3-w6-bn", CARD)
     ours = pulled(model, datadam.terms(model, options(attention_weight=0.0, balance=0.01)), real, synthetic)
     theirs = pulled(model, dm.terms(model), real, synthetic)
     torch.testing.assert_close(ours[0]["matching"], theirs[0]["matching"])
@@ -127,7 +121,7 @@ def test_without_attention_it_is_dm() -> None:
 def test_the_attention_part_lies_between_0_and_twice_the_classes_and_layers() -> None:
     for seed in range(5):
         real, synthetic = noise(3, 5, 3, 8, 8, seed=seed), 10 * noise(3, 1, 3, 8, 8, seed=seed + 10) - 5
-        model = random_network("convnet-d3-w6")
+        model = random_network("convnet-d3-w6", CARD)
         losses, _ = pulled(model, datadam.terms(model, options()), real, synthetic)
         assert 0 < losses["attention"] / 100 < 2 * 3 * 2
     losses, _ = pulled(model, datadam.terms(model, options()), real, real.clone())

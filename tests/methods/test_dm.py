@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dambench import networks
 from dambench.core.config import read
 from dambench.core.errors import BadInput
 from dambench.core.protocol import DSA
@@ -17,19 +16,13 @@ from dambench.testing import data_card, real_set, tiny_problem
 from dambench.testing.methods import watch
 from dambench.training.augmentation import Draw, draw
 from dambench.training.problem import Network, Step
-from tests.lab import generator, literally_augmented, messages, noise, pulled
+from tests.lab import generator, literally_augmented, messages, noise, pulled, random_network
 
 CARD = data_card(channels=3)
 
 
 def options(**changes: Any) -> dm.Options:
     return read(dm.Options, {"iterations": 3, "batch_real": 4, **changes}, "method dm")
-
-
-def random_network(name: str) -> Network:
-    network = networks.build(name, CARD)
-    network.reset(generator(5))
-    return network.double().requires_grad_(False).train()
 
 
 def literal_loss(network: Network, real: Tensor, synthetic: Tensor, drawn: Draw | None, *, together: bool) -> Tensor:
@@ -65,7 +58,7 @@ def of_dm(network: Network, real: Tensor, synthetic: Tensor, drawn: Draw | None 
 @pytest.mark.parametrize("augmented", [False, True])
 def test_loss_and_gradient_are_those_of_the_released_code(network: str, together: bool, augmented: bool) -> None:
     real, synthetic = noise(3, 5, 3, 8, 8), noise(3, 2, 3, 8, 8, seed=1).requires_grad_()
-    model = random_network(network)
+    model = random_network(network, CARD)
     for seed in range(3 if augmented else 1):
         drawn = draw(DSA, 3, generator(seed)) if augmented else None
         ours = of_dm(model, real, synthetic, drawn)
@@ -77,7 +70,7 @@ def test_loss_and_gradient_are_those_of_the_released_code(network: str, together
 def test_batch_norm_sees_the_batch_of_all_classes() -> None:
     # Otherwise the two forms that the test above tells apart would be one.
     real, synthetic = noise(3, 5, 3, 8, 8), noise(3, 2, 3, 8, 8, seed=1)
-    model = random_network("convnet-d2-w8-bn")
+    model = random_network("convnet-d2-w8-bn", CARD)
     apart = literal_loss(model, real, synthetic, None, together=False)
     assert (of_dm(model, real, synthetic)[0] / apart - 1).abs() > 0.01
 
@@ -85,7 +78,7 @@ def test_batch_norm_sees_the_batch_of_all_classes() -> None:
 @pytest.mark.parametrize("network", ["convnet-d2-w8", "convnet-d2-w8-bn"])
 def test_the_loss_is_zero_where_the_synthetic_images_are_the_real_ones(network: str) -> None:
     real = noise(3, 5, 3, 8, 8)
-    model = random_network(network)
+    model = random_network(network, CARD)
     for seed in range(5):
         drawn = draw(DSA, 3, generator(seed))
         assert of_dm(model, real, real.clone(), drawn)[0].item() == pytest.approx(0, abs=1e-20)
@@ -94,7 +87,7 @@ def test_the_loss_is_zero_where_the_synthetic_images_are_the_real_ones(network: 
 
 def test_the_order_of_the_images_of_a_class_does_not_matter() -> None:
     real, synthetic = noise(3, 5, 3, 8, 8), noise(3, 4, 3, 8, 8, seed=1)
-    model, drawn = random_network("convnet-d2-w8-bn"), draw(DSA, 3, generator())
+    model, drawn = random_network("convnet-d2-w8-bn", CARD), draw(DSA, 3, generator())
     loss = of_dm(model, real, synthetic, drawn)[0]
     torch.testing.assert_close(of_dm(model, real, synthetic[:, [2, 0, 3, 1]], drawn)[0], loss)
     torch.testing.assert_close(of_dm(model, real[:, [4, 3, 2, 1, 0]], synthetic, drawn)[0], loss)

@@ -19,16 +19,10 @@ from dambench.methods import dance, dsdm, m3d, ncfm, tgdd
 from dambench.testing import data_card, tiny_problem
 from dambench.testing.methods import quick_options, watch
 from dambench.training.problem import Network
-from tests.lab import end_of, generator, noise, pulled
+from tests.lab import end_of, generator, noise, pulled, random_network
 
 CARD = data_card(channels=3)
 REAL, SYNTHETIC = noise(3, 5, 3, 8, 8), noise(3, 2, 3, 8, 8, seed=1)
-
-
-def random_network(name: str = "convnet-d2-w8") -> Network:
-    network = networks.build(name, CARD)
-    network.reset(generator(5))
-    return network.double().requires_grad_(False).train()
 
 
 def features(network: Network, images: Tensor) -> list[list[Tensor]]:
@@ -76,14 +70,14 @@ def ncf(frequencies: Tensor, alpha: float, beta: float) -> Any:
 
 @pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.5), (0.2, 0.9), (1.0, 0.3)])
 def test_ncfm_is_the_released_loss(alpha: float, beta: float) -> None:
-    network = random_network()
+    network = random_network("convnet-d2-w8", CARD)
     frequencies = noise(6, network.classifier.in_features, seed=2)
     options = ncfm.Options(amplitude=alpha, phase=beta)
     agree(network, ncfm.terms(network, frequencies, options), ncf(frequencies, alpha, beta))
 
 
 def test_with_equal_weights_ncfm_is_the_distance_of_characteristic_functions() -> None:
-    network = random_network()
+    network = random_network("convnet-d2-w8", CARD)
     frequencies = noise(6, network.classifier.in_features, seed=2)
     losses, _ = pulled(network, ncfm.terms(network, frequencies, ncfm.Options()), REAL, SYNTHETIC)
     total = 0.0
@@ -98,7 +92,7 @@ def test_with_equal_weights_ncfm_is_the_distance_of_characteristic_functions() -
 
 
 def test_ncfm_has_a_slope_where_nothing_differs() -> None:
-    network = random_network()
+    network = random_network("convnet-d2-w8", CARD)
     frequencies = noise(6, network.classifier.in_features, seed=2)
     losses, gradient = pulled(network, ncfm.terms(network, frequencies, ncfm.Options()), REAL, REAL.clone())
     assert float(losses["matching"]) < 1e-3
@@ -139,7 +133,7 @@ def mmd(real: list[list[Tensor]], synthetic: list[list[Tensor]]) -> Tensor:
 
 
 def test_m3d_is_the_released_loss() -> None:
-    network = random_network()
+    network = random_network("convnet-d2-w8", CARD)
     agree(network, m3d.terms(network), mmd)
 
 
@@ -183,7 +177,7 @@ def moments(remembered: Tensor, covariance: float, weight: float) -> Any:
 
 
 def test_dsdm_is_the_released_loss() -> None:
-    network = random_network()
+    network = random_network("convnet-d2-w8", CARD)
     memory = Memory(torch.zeros(3, network.classifier.in_features, dtype=torch.float64), 0.9)
     memory.update(noise(3, network.classifier.in_features, seed=4))
     memory.weight.fill_(0.3)
@@ -212,7 +206,7 @@ def test_the_memory_of_dsdm_comes_in_after_some_iterations_and_is_in_the_state()
 
 
 def test_mean_features_are_dm_s_loss() -> None:
-    network = random_network()
+    network = random_network("convnet-d2-w8", CARD)
 
     def expected(real: list[list[Tensor]], synthetic: list[list[Tensor]]) -> Tensor:
         parts = [(average(r) - average(s)).square().sum() for r, s in zip(real, synthetic, strict=True)]

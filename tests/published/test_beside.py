@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -22,12 +20,6 @@ from tests.ledger import add, config, other_data
 
 W128 = "convnet-d3-w128"
 AS_PUBLISHED: dict[str, object] = {"iterations": 20_000, "batch_real": 256}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        yield store
 
 
 def run_on(

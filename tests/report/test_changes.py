@@ -1,7 +1,4 @@
 import math
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,12 +9,6 @@ from dambench.core.protocol import PRESETS
 from dambench.report.changes import Change, changes_since, nearest_earlier, sections, since_nearest, text, title
 from dambench.store.runs import Store
 from tests import ledger
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        yield store
 
 
 def _config(lr: float = 1.0, seed: int = 0, ipc: int = 1) -> RunConfig:

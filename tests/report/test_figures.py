@@ -32,12 +32,6 @@ LOOK = Look()
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        yield store
-
-
-@pytest.fixture
 def full(filled: Path, tmp_path: Path) -> Iterator[Store]:
     """Three sets of each of two methods, one of a third, and the whole set."""
     shutil.copy(filled, tmp_path / "runs.db")

@@ -1,12 +1,9 @@
 """The section of what evaluators other than of accuracy have measured."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
-import pytest
 
 from dambench.core.config import Choice, RunConfig
 from dambench.core.events import AnyEvent, Finished, Measured, Metric, Real, Started
@@ -24,12 +21,6 @@ from tests.ledger import CARD, add, config, words
 Found = Mapping[tuple[str, int], Mapping[str, Real]]
 
 METRICS = {"nas": nas.METRICS, "robustness": robustness.METRICS | robustness.metrics_of(robustness.Options())}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        yield store
 
 
 def measure(store: Store, of: RunConfig, evaluator: str, found: Found, **options: object) -> str:

@@ -1,10 +1,5 @@
 """Bytes of sets, energy and hard-label twins in reports."""
 
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-
-import pytest
 from msgspec.structs import replace
 
 from dambench.core.events import AnyEvent, Finished, Snapshot
@@ -17,12 +12,6 @@ from dambench.store.runs import Store
 from tests.ledger import CARD, config, words
 
 SOFT = {"images": 512, "soft labels": 16, "learning rate": 4}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        yield store
 
 
 def board(store: Store) -> Leaderboard:

@@ -1,8 +1,3 @@
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from dambench.report.formats.markdown import cell, grid
 from dambench.report.formats.markdown import render as to_markdown
 from dambench.report.wording import entry
@@ -14,13 +9,6 @@ from tests.ledger import add, add_sets, config, other_data
 ROWS, COLUMNS = ("method",), ("dataset", "ipc")
 LOW, HIGH = [0.60, 0.61, 0.62, 0.60, 0.61], [0.90, 0.91, 0.92, 0.90, 0.91]
 LOW_SETS, HIGH_SETS = [[0.60, 0.62], [0.63, 0.65], [0.59, 0.57]], [[0.90, 0.92], [0.94, 0.92], [0.89, 0.89]]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path / "runs.db", write=True)
-    yield store
-    store.close()
 
 
 def _report(store: Store) -> str:

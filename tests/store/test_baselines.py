@@ -3,8 +3,7 @@
 import csv
 import math
 import shlex
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -28,13 +27,6 @@ from dambench.store.leaderboard import Leaderboard, leaderboard, missing_beside
 from dambench.store.runs import Store
 from dambench.store.statistics import Sample, t_quantile
 from tests.ledger import add, config
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path / "runs.db", write=True)
-    yield store
-    store.close()
 
 
 def _add(store: Store, method: str, accuracies: Sequence[float], ipc: int | None = 1, **more: object) -> None:

@@ -27,12 +27,6 @@ AT = "2026-01-01T00:00:00.000+00:00"
 EXPERTS = Warned(message="3 experts of convnet-d1-w8 on digits are trained, for 5 epochs")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        yield store
-
-
 def _said(run: RunConfig, accuracies: tuple[float, ...] = (0.5, 0.75)) -> Iterator[AnyEvent]:
     """What an engine would say that evaluates on the way, on two networks, with an infinite loss and experts."""
     for event in words(run, accuracies):

@@ -1,6 +1,4 @@
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -21,13 +19,6 @@ from dambench.store.metrics import MetricRow
 from dambench.store.runs import Store
 from tests import ledger
 from tests.ledger import add, add_sets, config, other_data
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path / "runs.db", write=True)
-    yield store
-    store.close()
 
 
 def _cell(accuracies: list[float]) -> Cell:

@@ -54,12 +54,6 @@ def robust(*events: AnyEvent) -> Iterator[AnyEvent]:
         yield event
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        yield store
-
-
 def _rows(store: Store) -> list[tuple[object, ...]]:
     sql = "select subject, repeat, metric, value, state from measurements where evaluator = 'robustness'"
     return [tuple(row.values()) for row in store.query(f"{sql} order by repeat, metric")]

@@ -1,7 +1,7 @@
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,6 @@ from tests import ledger
 from tests.ledger import CARD, ENVIRONMENT, PNG, SCHEMAS, add, config, older, other_data, tables, words
 
 HERE = Process(host="there", boot="b", pid=17, started=4711, log="/there/x.log")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        yield store
 
 
 @pytest.fixture

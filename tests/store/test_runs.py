@@ -36,13 +36,6 @@ from tests import ledger
 from tests.ledger import CARD, add, config, words
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path / "runs.db", write=True)
-    yield store
-    store.close()
-
-
 def _losses(store: Store, columns: str) -> list[tuple[object, ...]]:
     """From the view, as people read it: with a plain connection."""
     with closing(sqlite3.connect(store.path)) as plain:

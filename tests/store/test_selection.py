@@ -1,8 +1,6 @@
 """Which iteration is reported by which rule: hand-computed cases, and what selection does to an expectation."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from random import Random
 
 import msgspec
@@ -27,12 +25,6 @@ COURSE = {
     30: [(0.54, 0.55), (0.56, 0.75)],
 }
 """By iteration, (test, validation) of each network. Means: test 0.55, 0.57, 0.55; validation 0.65, 0.65, 0.65."""
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        yield store
 
 
 def _add(

@@ -1,9 +1,5 @@
 """The bytes of all that a set needs, by hand."""
 
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-
 import pytest
 import torch
 from msgspec.structs import replace
@@ -56,12 +52,6 @@ def test_a_teacher_is_its_file_and_without_it_nothing_is_known(store: Store) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     assert set_bytes(store.query)[sha256].parts == bytes_of(taught) == {"images": 512, "labels": 16, "teacher": 33}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        yield store
 
 
 def recorded(store: Store, sha256: str, parts: dict[str, int]) -> str:

@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -23,12 +22,6 @@ from dambench.store.rows import RunRow
 from dambench.store.runs import Store
 from dambench.store.upkeep import Finding, back_up, check, migrate, purge, waste
 from tests.ledger import CARD, SCHEMAS, add, config, failed, older, words
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
-        yield store
 
 
 def _never(row: RunRow) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import difflib
+import io
 import os
 import time
 from collections.abc import Callable, Coroutine
@@ -10,9 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import textual.app
 import textual.pilot
+from PIL import Image
 from textual.app import App
 from textual.events import Key
 from textual.pilot import Pilot
@@ -64,6 +67,14 @@ def play(
         for module in (textual.app, textual.pilot):
             patched.setattr(module, "wait_for_idle", taken_in)
         asyncio.run(on_stage())
+
+
+def picture(seed: int) -> bytes:
+    """Ten images of each of two classes, as noisy as they get."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(seed).integers(0, 256, (2 * 9, 10 * 9), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "PNG")
+    return file.getvalue()
 
 
 def drawn(app: App[Any]) -> str:

@@ -1,6 +1,5 @@
 """Bytes per second to the terminal: what a person on a slow line waits for."""
 
-import io
 import itertools
 import threading
 import time
@@ -12,27 +11,19 @@ from statistics import median
 import msgspec
 import numpy as np
 import pytest
-from PIL import Image
 
 from dambench.core.events import AnyEvent, Previewed, Progressed, Real, Sampled, Stepped
 from dambench.runner import processes
 from dambench.store.queue import Queue
 from dambench.store.runs import Store
 from tests import ledger
+from tests.tui.screen import picture
 from tests.tui.terminal import Terminal
 
 LIVE = {(80, 24): 12_000, (160, 48): 25_000}
 """Bytes per second that Live may send, while a run says something ten times a second."""
 
 IDLE = 500
-
-
-def picture(seed: int) -> bytes:
-    """Ten images of each of two classes, as noisy as they get."""
-    file = io.BytesIO()
-    noise = np.random.default_rng(seed).integers(0, 256, (2 * 9, 10 * 9), dtype=np.uint8)
-    Image.fromarray(noise).save(file, "PNG")
-    return file.getvalue()
 
 
 def _words() -> Iterator[AnyEvent]:
@@ -104,12 +95,12 @@ def test_live_keeps_to_its_bytes_and_is_silent_when_nothing_happens(
 ) -> None:
     path = tmp_path / "runs.db"
     with _speaking(path, monkeypatch), Terminal(["--db", str(path)], 80, 24, tmp_path) as terminal:
-        assert 200 < _measured(terminal, 3, settle=1) <= LIVE[80, 24]
+        assert 200 < _measured(terminal, 2, settle=1) <= LIVE[80, 24]
     over = tmp_path / "over.db"
     with closing(Store.open(over, write=True)) as store:
         ledger.add(store, ledger.config())
     with Terminal(["--db", str(over)], 80, 24, tmp_path) as terminal:
-        assert _measured(terminal, 2.5, settle=1) <= IDLE
+        assert _measured(terminal, 1.5, settle=1) <= IDLE
 
 
 def test_the_age_of_a_lost_run_costs_next_to_nothing(tmp_path: Path) -> None:
@@ -120,7 +111,7 @@ def test_the_age_of_a_lost_run_costs_next_to_nothing(tmp_path: Path) -> None:
     with Terminal(["--db", str(path)], 80, 24, tmp_path) as terminal:
         terminal.wait("lost")
         terminal.read(1)
-        assert terminal.read(2.5) / 2.5 <= IDLE
+        assert terminal.read(1.5) / 1.5 <= IDLE
 
 
 @pytest.mark.slow

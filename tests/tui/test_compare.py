@@ -53,7 +53,6 @@ def _fill(path: Path) -> Path:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     names = iter(f"run{letter}22" for letter in "abcdefghij")
     monkeypatch.setattr(records, "new_id", names.__next__)
     return _fill(tmp_path / "runs.db")
@@ -524,9 +523,8 @@ def test_what_is_cut_off_is_said_and_no_number_is_halved() -> None:
 
 @pytest.mark.parametrize(("size", "ascii_"), [((60, 16), True), ((80, 24), False)])
 def test_what_the_signs_of_a_table_say_is_never_pushed_off_the_screen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], ascii_: bool
+    tmp_path: Path, size: tuple[int, int], ascii_: bool
 ) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     low, high = [0.60, 0.61, 0.62], [0.90, 0.91, 0.92]
     with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
         for number, method in enumerate(["dm", "random", *(f"other{letter}" for letter in "abcdefgh")]):

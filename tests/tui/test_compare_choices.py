@@ -39,7 +39,6 @@ TREE = [
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("TMUX", raising=False)
     names = iter(f"run{number:02}" for number in range(40))
     monkeypatch.setattr(records, "new_id", names.__next__)

@@ -60,8 +60,7 @@ def here(app: DambenchApp) -> str:
 
 
 @pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def path(tmp_path: Path) -> Path:
     return tmp_path / "runs.db"
 
 

@@ -11,9 +11,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import msgspec
-import numpy as np
 import pytest
-from PIL import Image
 from textual.pilot import Pilot
 
 from dambench.core.events import (
@@ -51,7 +49,7 @@ from dambench.tui.screens.live import LiveScreen, WhyNoGpu
 from dambench.tui.terminal import refresh_rate
 from dambench.tui.terminal.refresh_rate import backlog
 from tests import ledger
-from tests.tui.screen import SIZES, console, drawn, play, shows, snapshot, stop_clock, until
+from tests.tui.screen import SIZES, console, drawn, picture, play, shows, snapshot, stop_clock, until
 
 CONFIG = ledger.config(ipc=10, options={"iterations": 400})
 HERE = Process(host="gpu07", boot="b", pid=39001, started=7)
@@ -64,14 +62,6 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     time.tzset()
     monkeypatch.setattr(monitor, "explain", lambda cuda, devices: "There is no driver.")
     return tmp_path / "runs.db"
-
-
-def picture(seed: int) -> bytes:
-    """Ten images of each of two classes."""
-    file = io.BytesIO()
-    noise = np.random.default_rng(seed).integers(0, 256, (2 * 9, 10 * 9), dtype=np.uint8)
-    Image.fromarray(noise).save(file, "PNG")
-    return file.getvalue()
 
 
 def _sample(second: int) -> Sampled:

@@ -110,7 +110,6 @@ class Answering:
 @pytest.fixture(autouse=True)
 def _no_children(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     Answering.asked = []
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(new_run, "Checker", Answering)
     monkeypatch.setattr(new_run, "STILL", 0.01)
     monkeypatch.setattr(catalogue, "kept", lambda: KNOWN)

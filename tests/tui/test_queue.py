@@ -61,7 +61,6 @@ def _fill(store: Store, *, worker: bool = True) -> Queue:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     stop_clock(monkeypatch, EARLIER)
     monkeypatch.setattr("dambench.runner.monitor.look", lambda: ([], "There is no NVIDIA GPU here."))
     monkeypatch.setattr("socket.gethostname", lambda: "gpu07")
@@ -103,8 +102,7 @@ def test_in_ascii_and_without_colour_the_grid_has_other_signs(path: Path) -> Non
     play(console(path, ascii=True, colour=False), scene)
 
 
-def test_an_empty_queue_says_how_it_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def test_an_empty_queue_says_how_it_is_filled(tmp_path: Path) -> None:
 
     async def scene(pilot: Pilot[None]) -> None:
         await pilot.press("4")
@@ -182,8 +180,7 @@ def test_a_console_that_only_looks_changes_nothing(path: Path) -> None:
     play(console(path, readonly=True), scene)
 
 
-def test_runs_are_queued_again_with_other_seeds_as_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def test_runs_are_queued_again_with_other_seeds_as_a_sweep(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with closing(Store.open(path, write=True)) as store:
         ledger.add(store, ledger.config("random", 1))
@@ -210,8 +207,7 @@ def test_runs_are_queued_again_with_other_seeds_as_a_sweep(tmp_path: Path, monke
 
 
 @pytest.mark.slow
-def test_the_form_queues_what_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def test_the_form_queues_what_it_asks_for(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
 
     async def scene(pilot: Pilot[None]) -> None:

@@ -24,8 +24,7 @@ EARLIER = "2026-11-01T11:30:00.000+00:00"
 
 
 @pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def path(tmp_path: Path) -> Path:
     with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
         ledger.add(store, ledger.config("random", 1))
         ledger.add(store, ledger.config("dm", 1))

@@ -21,7 +21,6 @@ from tests.tui.screen import SIZES, console, drawn, play, said, shows, snapshot,
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two methods under one protocol, one of them under another too, and a run that was stopped."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("DAMBENCH_DB", str(tmp_path / "runs.db"))
     monkeypatch.chdir(tmp_path)
     names = iter(f"run{letter}22" for letter in "abcdefghij")

@@ -26,9 +26,8 @@ from dambench.tui.models.sheet import Sheet
 from dambench.tui.screens.run import RunScreen
 from dambench.tui.set_pictures import SetPictures
 from tests import ledger
-from tests.tui.screen import SIZES, console, drawn, play, said, shows, snapshot, stop_clock, until
+from tests.tui.screen import SIZES, console, drawn, picture, play, said, shows, snapshot, stop_clock, until
 from tests.tui.terminal import Terminal
-from tests.tui.test_live import picture
 
 
 @pytest.fixture

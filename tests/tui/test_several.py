@@ -46,7 +46,6 @@ RISING = FALLING + [5.0] * 20
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four runs that go on: one that falls, one that stands still, one that diverges, one that is no number."""
     stop_clock(monkeypatch)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     monkeypatch.setattr(monitor, "explain", lambda cuda, devices: "There is no driver.")

@@ -20,10 +20,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "AT_LEAST", 0.0)
 
 
-def test_a_place_of_the_console_can_be_had_as_a_picture(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def test_a_place_of_the_console_can_be_had_as_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, picture = tmp_path / "runs.db", tmp_path / "live.svg"
     with closing(Store.open(path, write=True)) as store:
         run = ledger.add(store, ledger.config())
@@ -72,7 +69,6 @@ def test_a_picture_that_cannot_be_had_is_refused_with_a_sentence(
 
 
 def test_a_picture_is_drawn_as_the_console_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("NO_COLOR", "")  # so that it is put back
     path = tmp_path / "runs.db"
     with closing(Store.open(path, write=True)) as store:
@@ -115,7 +111,7 @@ def test_a_picture_may_be_of_pixels(place: str, tmp_path: Path) -> None:
 
 
 def test_what_draws_pixels_is_named_where_it_is_missing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(

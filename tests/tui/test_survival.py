@@ -253,7 +253,6 @@ def test_a_key_right_after_that_of_a_place_is_for_that_place(tmp_path: Path) -> 
 def test_a_fault_of_the_console_is_a_message_that_can_be_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(RunsScreen, "action_sort", lambda self: 1 / 0)
 
     async def scene(pilot: Pilot[None]) -> None:
