@@ -12,8 +12,8 @@ from dambench.methods import atom, datadam
 from dambench.testing import tiny_problem
 from dambench.testing.methods import watch
 from dambench.training.problem import Network
-from tests.lab import generator, noise, pulled
-from tests.methods.test_datadam import literal_attention, random_network
+from tests.lab import generator, noise, pulled, random_network
+from tests.methods.test_datadam import CARD, literal_attention
 
 REAL, SYNTHETIC = noise(3, 4, 3, 8, 8), noise(3, 2, 3, 8, 8, seed=1)
 
@@ -50,7 +50,7 @@ def literal_loss(network: Network, synthetic: Tensor, power: float, channel_powe
 def test_loss_and_gradient_are_those_of_the_literal_transcription(
     power: float, channel_power: float, weight: float
 ) -> None:
-    network, free = random_network("convnet-d3-w4"), SYNTHETIC.clone().requires_grad_()
+    network, free = random_network("convnet-d3-w4", CARD), SYNTHETIC.clone().requires_grad_()
     given = options(power=power, channel_power=channel_power, channel_weight=weight, balance=0.02)
     losses, gradient = pulled(network, atom.terms(network, given), REAL, SYNTHETIC)
     expected = literal_loss(network, free, power, channel_power, weight)
@@ -59,7 +59,7 @@ def test_loss_and_gradient_are_those_of_the_literal_transcription(
 
 
 def test_without_channels_it_is_datadam() -> None:
-    network = random_network("convnet-d3-w6-bn")
+    network = random_network("convnet-d3-w6-bn", CARD)
     ours = pulled(network, atom.terms(network, options(channel_weight=0.0)), REAL, SYNTHETIC)
     theirs = pulled(network, datadam.terms(network, datadam.Options(power=4.0)), REAL, SYNTHETIC)
     torch.testing.assert_close(ours[0]["matching"], theirs[0]["matching"])

@@ -20,8 +20,8 @@ from dambench.testing.methods import (
 )
 from dambench.testing.problems import real_set
 from dambench.training.policy import Policy
-from tests.lab import GivenBatch, pulled
-from tests.methods.test_moments import REAL, SYNTHETIC, features, ncf, random_network
+from tests.lab import GivenBatch, pulled, random_network
+from tests.methods.test_moments import CARD, REAL, SYNTHETIC, features, ncf
 
 
 def literal_network(sampling: SamplingNetwork) -> nn.Sequential:
@@ -52,7 +52,7 @@ def flat_gradients(network: nn.Module) -> Tensor:
 @pytest.mark.parametrize("repeated", [1, 3])
 @pytest.mark.parametrize("chunk", [10**9, 4])
 def test_it_goes_up_the_loss_that_the_images_go_down(repeated: int, chunk: int) -> None:
-    network = random_network()
+    network = random_network("convnet-d2-w8", CARD)
     frequencies = torch.zeros(7, network.classifier.in_features, dtype=torch.float64)
     sampling = SamplingNetwork(tiny_problem(), frequencies, 0.01, 0.5, repeated)
     sampling.noise.normal_(generator=torch.Generator().manual_seed(3))
@@ -89,7 +89,7 @@ def test_it_goes_up_the_loss_that_the_images_go_down(repeated: int, chunk: int) 
 
 
 def test_at_given_frequencies_the_loss_is_that_without_it() -> None:
-    network, options = random_network(), ncfm.Options()
+    network, options = random_network("convnet-d2-w8", CARD), ncfm.Options()
     frequencies = torch.randn(6, network.classifier.in_features, generator=torch.Generator().manual_seed(2)).double()
     one = pulled(network, ncfm.terms(network, frequencies, options), REAL, SYNTHETIC)
     other = pulled(network, ncfm.terms_in_full(network, frequencies, options), REAL, SYNTHETIC)
