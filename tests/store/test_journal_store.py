@@ -329,7 +329,7 @@ def test_lines_that_cannot_be_read_are_passed_over_counted_and_tried_again(
         assert again.notes == [f"7 lines of {str(journal.folder(path))!r} cannot be read by this dambench."]
         assert len(list(again.tail(run))) == 5
     # A newer dambench may know more words.
-    monkeypatch.setattr("dambench.store.journal_store._decoder", _Lenient())
+    monkeypatch.setattr("dambench.store.records._decoder", _Lenient())
     with closing(host("a", write=False)) as newer:
         assert newer.notes[0].startswith("6 lines")
 
