@@ -19,8 +19,7 @@ from dambench.tui.app import DambenchApp
 from dambench.tui.widgets.notices import Broken
 from tests import ledger
 from tests.hostile import NAMES
-from tests.tui.screen import console, drawn, play
-from tests.tui.test_live import picture
+from tests.tui.screen import console, drawn, picture, play
 
 SIZES = [(80, 24), (60, 16), (160, 48), (20, 5), (100, 30), (140, 20), (61, 60), (250, 70)]
 OTHERS = [
