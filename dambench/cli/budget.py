@@ -76,9 +76,10 @@ class Fitting:
     def sentences(self) -> list[str]:
         """What was taken, shortened and left out, and why."""
         at_once = "" if self.at_once == 1 else f", {self.at_once} at once"
+        new = sum(one.standing != "done" for one in self.taken)  # by a shorter recipe some may be there already
         spent = f", {duration(self.spent)} spent on the plan" if self.spent >= 1 else ""
         lines = [
-            f"Budget {duration(self.budget)}{spent}{at_once}: {counted(len(self.taken), 'run')} fit, in about "
+            f"Budget {duration(self.budget)}{spent}{at_once}: {counted(new, 'run')} fit, in about "
             f"{duration(self.seconds)} by their estimates."
         ]
         for row, (recipe, usual, short) in self.shortened.items():
@@ -209,7 +210,7 @@ def fit(
             found.taken.append(one)
     taken = {id(one) for one in found.taken}
     for row, runs in chosen.items():
-        if runs is not rows[row] and any(id(one) in taken for one in runs):
+        if runs is not rows[row] and any(id(one) in taken and one.standing != "done" for one in runs):
             usual = rows[row][0].seconds if _is_known(rows[row][0]) else None
             recipe = str(runs[0].point.request.recipe)
             found.shortened[named(rows[row][0].point) or "it"] = recipe, usual, runs[0].seconds or 0.0
