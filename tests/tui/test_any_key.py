@@ -16,6 +16,7 @@ from textual.pilot import Pilot
 from dambench.core.events import AnyEvent, Measured, Previewed, Real, Snapshot, Stepped, real
 from dambench.store.runs import Store
 from dambench.tui.app import DambenchApp
+from dambench.tui.terminal.pixels import PixelTerminal
 from dambench.tui.widgets.notices import Broken
 from tests import ledger
 from tests.hostile import NAMES
@@ -165,4 +166,6 @@ def test_whatever_is_pressed_over_odd_runs_nothing_fails_for_long(
         odd_runs(tmp_path / "runs.db", seed, 40)
     else:
         shutil.copy(Path(__file__).parents[2] / "runs.db", tmp_path / "runs.db")
-    nothing_fails(tmp_path / "runs.db", seed, 150, monkeypatch, ascii=seed % 3 == 0, colour=seed % 5 > 0)
+    pixels = [None, PixelTerminal("kitty"), PixelTerminal("sixel"), None][seed % 4]
+    look = {"ascii": seed % 3 == 0, "colour": seed % 5 > 0, "pixels": pixels}
+    nothing_fails(tmp_path / "runs.db", seed, 100, monkeypatch, **look)
