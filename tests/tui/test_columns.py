@@ -130,6 +130,8 @@ def test_sparklines_go_from_low_to_high_and_a_number_that_is_none_is_said() -> N
     assert spark([1.0, 2.0, 3.0], 10) == "▁▅█"
     assert spark([8.0, 4.0, 2.0, 1.0], 10, log=True) == "█▆▃▁"
     assert spark([1.0, None, math.nan, 3.0], 10, ascii_only=True) == "_!!@"
+    assert spark([1e308, -1e308, 0.0], 10) == "█▁▅"
+    assert spark([5e-323, 0.0], 10) == "▁▁"
     spike = [1.0] * 100
     spike[55], spike[77] = 9.0, math.inf
     assert spark(spike, 10) == "▁▁▁▁▁█▁!▁▁"

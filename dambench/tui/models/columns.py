@@ -228,11 +228,11 @@ def bars(
         values = [None if value is None else ln(value) for value in values]
         finite = [ln(value) for value in finite]
     signs = " _.-=+*#@" if ascii_only else " ▁▂▃▄▅▆▇█"
-    low, high = min(finite, default=0.0), max(finite, default=0.0)
-    scale = (8 * height - 1) / (high - low) if high > low else 0.0
+    low, high = min(finite, default=0.0) / 2, max(finite, default=0.0) / 2  # halves: their difference is a number
+    scale = (8 * height - 1) / (high - low) if high - low > 1e-300 else 0.0
     lines = []
     for floor in range(8 * (height - 1), -1, -8):
-        filled = (1 + round((value - low) * scale) - floor if value is not None else None for value in values)
+        filled = (1 + round((value / 2 - low) * scale) - floor if value is not None else None for value in values)
         lines.append("".join("!" if f is None else signs[max(0, min(f, 8))] for f in filled))
     return lines
 

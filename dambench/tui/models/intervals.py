@@ -58,7 +58,7 @@ def _bar(cell: Cell, low: float, high: float, width: int, *, ascii_: bool) -> st
     left, line, right, mean, own = "|-|#o" if ascii_ else "├─┤┃○"
 
     def at(value: float) -> int:
-        return round((width - 1) * (value - low) / (high - low)) if high > low else 0
+        return round((width - 1) * ((value / 2 - low / 2) / (high / 2 - low / 2))) if high > low else 0
 
     bar = [" "] * width
     if cell.interval is not None:
