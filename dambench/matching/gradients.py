@@ -238,7 +238,8 @@ class ClassGradients:
         Args:
             again: whether a gradient of these will be taken.
         """
-        loss = F.cross_entropy(network(images), label.expand(len(images)))
+        logits = network(images) if again else network.forward_once(images)
+        loss = F.cross_entropy(logits, label.expand(len(images)))
         counting = [p for p in network.parameters() if self.apart != "rows" or p.dim() > 1]
         return torch.autograd.grad(loss, counting, create_graph=again)
 
