@@ -78,6 +78,16 @@ class TableView:
             for number, source in enumerate(dict.fromkeys(one.value.source for one in self.published.values()), 1)
         }
 
+    @cached_property
+    def machines(self) -> Mapping[str, str]:
+        """By the device of a cost, what a time says of it: where all are one, its threads alone; empty: all alike."""
+        devices = {cost.device for place in self.cells if (cost := _cost(self, place)) is not None}
+        if len(devices) < 2:
+            return {}
+        parts = {device: device.rpartition(", ") for device in devices}
+        alone = len({name for name, _, _ in parts.values()}) < 2
+        return {device: display(threads if alone else device) for device, (_, _, threads) in parts.items()}
+
     @property
     def cells(self) -> Mapping[CellKey, Cell]:
         """The cells that are shown, line by line."""
@@ -262,7 +272,10 @@ def _cost(view: TableView, place: CellKey) -> MethodCost | None:
 def _took(text: Callable[[MethodCost], str], view: TableView, place: CellKey) -> TableEntry:
     cost = _cost(view, place)
     shown = "" if cost is None else text(cost)
-    return TableEntry(shown, str(cost.runs)) if cost is not None and shown else TableEntry(MISSING)
+    if cost is None or not shown:
+        return TableEntry(MISSING)
+    machine = view.machines.get(cost.device)
+    return TableEntry(shown, f"{cost.runs}, {machine}" if machine else str(cost.runs))
 
 
 def _joules(cost: MethodCost) -> str:

@@ -347,8 +347,12 @@ def test_seconds_of_threads_that_were_used_in_another_way_are_not_put_together(
     add(store, before, LOW)
     (alone,) = devices()
     assert alone.endswith(", 2 threads")
+    assert ", 2 threads" not in _report(capsys, "--short", "--show", "seconds")
     where = msgspec.structs.replace(before.execution, cores=2, shared_by=1)
     add(store, msgspec.structs.replace(before, execution=where), HIGH)
     assert devices() == [alone, f"{alone} in each operation"]
     records = json.loads(_report(capsys, "--format", "json"))["costs"]
     assert all(record["device"] == f"{alone} in each operation" for record in records if record["method"] != "dsa")
+    shown = _report(capsys, "--short", "--show", "seconds")
+    assert "(1, 2 threads)" in shown
+    assert ", 2 threads in each operation)" in shown
