@@ -119,6 +119,8 @@ def _make_once(
         say(line)
     if fitting:
         planned = [*(one for one in planned if one.standing == "done"), *fitting.taken]
+    elif any(one.seconds is None for one in planned if one.standing == "new"):
+        say("How long this takes is not known: --dry-run tells it, and --budget 8h would make what fits.")
     with open_store(path, write=True) as store:
         uids = _queue(store, grid, planned, evaluations, asked.retry, asked.where)
         if asked.queue:
