@@ -48,6 +48,7 @@ def console_options(context: typer.Context) -> "ConsoleOptions":
     return replace(
         options,
         readonly=options.readonly or bool(given.get("readonly")) or served,
+        mouse=options.mouse and not served,
         served=served,
         ascii=options.ascii or bool(given.get("ascii_")),
         colour=colour,
@@ -82,7 +83,7 @@ def open_console(path: Path, run_id: str, context: typer.Context) -> None:
             options = replace(options, pixels=pixels.ask(preferred.pixels))
         # Unless asked for, no mouse: each of its moves costs kilobytes, and a terminal that comes back sends moves from
         # nowhere.
-        DambenchApp(path, run_id, options).run(mouse=preferred.mouse and not options.served)
+        DambenchApp(path, run_id, options).run(mouse=options.mouse)
 
 
 def run_in_console(arguments: list[str], path: Path, context: typer.Context) -> int:

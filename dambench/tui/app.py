@@ -18,7 +18,7 @@ from textual.app import App, SystemCommand
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.command import CommandPalette
 from textual.dom import DOMNode
-from textual.events import Resize
+from textual.events import Event, MouseEvent, Resize
 from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.message import Message
@@ -419,6 +419,20 @@ class DambenchApp(App[None]):
         if here in {place.NAME for place in self.OPENED.values()}:
             line.append(f"[{here}]", "bold")
         return line
+
+    def place_at(self, column: int) -> str | None:
+        """The place whose name is at that column of the first line; None: none is."""
+        end = 0
+        for number, (name, place) in enumerate(self.PLACES.items(), start=1):
+            end += len(f"[{number} {place.NAME}] ")
+            if column < end:
+                return name
+        return None
+
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, MouseEvent) and not self.options.mouse:
+            return  # not asked for: what a program before left switched on
+        await super().on_event(event)
 
     def on_resize(self, event: Resize) -> None:
         self._fit(event.size)  # the app itself takes that in only after this

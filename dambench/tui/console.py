@@ -44,6 +44,8 @@ class ConsoleOptions:
     """How the end of a run is told: of preferences.Notice."""
     pixels: PixelTerminal | None = None
     """How the terminal shows images as they are; None: in half blocks."""
+    mouse: bool = False
+    """Clicks and the wheel do something."""
     keys: tuple[tuple[str, str], ...] = ()
     """Names of what keys do (tui.keys), and the keys instead of the usual ones."""
 
@@ -64,6 +66,9 @@ class Console(Protocol):
 
     def ask(self) -> None:
         """Ask the database at once for whatever is in front."""
+
+    def place_at(self, column: int) -> str | None:
+        """Look up the place whose name is at that column of the first line."""
 
     def check_file(self) -> None:
         """See that the file that is shown is the one under the database's name.

@@ -6,6 +6,8 @@ from typing import Any, ClassVar, cast
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.geometry import Offset
 from textual.screen import Screen
 from textual.widgets import Static
 
@@ -16,6 +18,8 @@ from dambench.tui.console import Console
 from dambench.tui.feed import QueryResult, Question
 from dambench.tui.resilient import Resilient
 from dambench.tui.widgets.footer import KeysLine
+from dambench.tui.widgets.jump import Target, targets
+from dambench.tui.widgets.row_list import WHEEL
 
 LOW = 22
 """Lines below which what is beside the main thing gives way."""
@@ -99,6 +103,34 @@ class MainScreen(Resilient, Screen[None]):
     def ask(self) -> None:
         """Have the place in front asked again, at once: the question has changed."""
         self.console_app.ask()
+
+    # The mouse, where it is wished for.
+
+    def on_click(self, event: Click) -> None:
+        """Go to what was clicked: a place of the first line, or what a letter of Jump would go to; twice opens it."""
+        at = event.screen_offset
+        if at.y == 0:
+            if place := self.console_app.place_at(at.x):
+                self.console_app.go(place)
+            return
+        if (target := self.target_at(at)) is not None:
+            target.go()
+            if event.chain == 2 and (enter := self.active_bindings.get("enter")) is not None:
+                self.run_worker(self.app.run_action(enter.binding.action, enter.node))
+
+    def target_at(self, at: Offset) -> Target | None:
+        """What is gone to by a click there: the last thing before it on its line."""
+        there = (one for one in targets(self, most=None) if one.at.y == at.y and one.at.x <= at.x)
+        return max(there, key=lambda one: one.at.x, default=None)
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        self.scroll_lines(WHEEL)
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        self.scroll_lines(-WHEEL)
+
+    def scroll_lines(self, lines: int) -> None:
+        """Go on by so many lines of what is read here; a list under the pointer does so by itself."""
 
     def action_refresh(self) -> None:
         self.fault = ""

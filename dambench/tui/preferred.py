@@ -47,6 +47,7 @@ def options(preferences: Preferences, whose: str) -> ConsoleOptions:
         cells=console.cells,
         refresh=console.refresh,
         notify=console.notify,
+        mouse=console.mouse,
         keys=tuple(preferences.keys.items()),
     )
 

@@ -414,6 +414,9 @@ class LiveScreen(ChartScreen):
         self._back = 0
         self._paint_log()
 
+    def scroll_lines(self, lines: int) -> None:
+        self.action_scroll(-lines)
+
     def action_scroll(self, lines: int) -> None:
         self._back = max(0, self._back + lines)
         self._paint_log()

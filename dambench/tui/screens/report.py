@@ -273,6 +273,9 @@ class ReportScreen(MainScreen):
         self._heading()
         self.ask()
 
+    def scroll_lines(self, lines: int) -> None:
+        self.action_scroll(lines)
+
     def action_scroll(self, lines: int) -> None:
         height = self.query_one("#preview", Lines).size.height
         self._top = max(0, self._top + (lines if abs(lines) != 16 else lines // 16 * max(1, height - 1)))

@@ -476,6 +476,9 @@ class RunScreen(ChartScreen):
             self._at = min(max(0, at[0]), rows - 1), min(max(0, at[1]), each - 1)
             self._paint_images()
 
+    def scroll_lines(self, lines: int) -> None:
+        self.action_scroll(lines)
+
     def action_scroll(self, lines: int) -> None:
         if self._section == "Images":
             self._choose(lines, 0)

@@ -16,7 +16,7 @@ from dambench.tui.feed import Question
 from dambench.tui.main_screen import MainScreen
 from dambench.tui.models.several import SeveralReader, SeveralRuns, beside, grid, small
 from dambench.tui.terminal import refresh_rate
-from dambench.tui.widgets.jump import Target
+from dambench.tui.widgets.jump import Target, targets
 from dambench.tui.widgets.lines import Lines
 
 
@@ -112,6 +112,11 @@ class SeveralScreen(MainScreen):
         for number in range(min(count - first, columns * rows)):
             at = area.offset + Offset(number % columns * wide, number // columns * high)
             yield Target(at, partial(self._go_to, first + number))
+
+    def target_at(self, at: Offset) -> Target | None:
+        """The run whose chart is there."""
+        before = [one for one in targets(self) if one.at.y <= at.y and one.at.x <= at.x]
+        return max(before, key=lambda one: one.at, default=None)
 
     def _go_to(self, at: int) -> None:
         self._at = at

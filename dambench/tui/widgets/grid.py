@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.color import Color
-from textual.events import Resize
+from textual.events import Click, MouseScrollDown, MouseScrollUp, Resize
 from textual.geometry import Offset, Region, Size
 from textual.message import Message
 from textual.reactive import reactive
@@ -89,6 +89,27 @@ class Grid(Resilient, Widget, can_focus=True):
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         return self.full_height()
+
+    def on_click(self, event: Click) -> None:
+        """Go to the cell; the screen goes to its row."""
+        at = event.get_content_offset(self)
+        row = -1 if at is None else at.y - self._head_lines() + self._top
+        if at is None or not 0 <= row < len(self.contents.names):
+            return
+        end = self._name_width() + 2 + bool(self._first)
+        for column, width in list(enumerate(self.widths()))[self._first :]:
+            end += width + GAP
+            if at.x < end:
+                self.action_go(row - self.row, column - self.column)
+                return
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        event.stop()
+        self.action_go(1, 0)
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        event.stop()
+        self.action_go(-1, 0)
 
     def jump_targets(self) -> Iterator[Target]:
         """The rows on the screen."""

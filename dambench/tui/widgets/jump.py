@@ -33,8 +33,12 @@ class HasTargets(Protocol):
         """The places on the screen now."""
 
 
-def targets(screen: Screen[Any]) -> list[Target]:
-    """All that the keys can go to on a screen, from top to bottom, as far as there are letters."""
+def targets(screen: Screen[Any], most: int | None = len(LETTERS)) -> list[Target]:
+    """All that the keys can go to on a screen, from top to bottom, as far as there are letters.
+
+    Args:
+        most: as many at most; None: all.
+    """
     found = list(screen.jump_targets()) if isinstance(screen, HasTargets) else []
     own = bool(found)
     for widget in screen.focus_chain:
@@ -47,7 +51,7 @@ def targets(screen: Screen[Any]) -> list[Target]:
             # Beside what is typed, not on it.
             left = 2 * isinstance(widget, Input | Select) if not widget.styles.border_left[0] else 0
             found.append(Target(Offset(max(0, area.x - left), area.y), _focusing(screen, widget)))
-    return sorted(found, key=lambda one: (one.at.y, one.at.x))[: len(LETTERS)]
+    return sorted(found, key=lambda one: (one.at.y, one.at.x))[:most]
 
 
 def _focusing(screen: Screen[Any], widget: Widget) -> Callable[[], object]:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
+from textual.events import MouseScrollDown, MouseScrollUp
 from textual.geometry import Offset, Region
 from textual.message import Message
 from textual.strip import Strip
@@ -13,6 +14,9 @@ from textual.widget import Widget
 from dambench.tui import keys
 from dambench.tui.resilient import Resilient
 from dambench.tui.widgets.jump import Target
+
+WHEEL = 3
+"""Rows of a step of the wheel."""
 
 
 class RowList(Resilient, Widget, can_focus=True):
@@ -76,6 +80,14 @@ class RowList(Resilient, Widget, can_focus=True):
             self.at = at
             self.redraw()
             self.post_message(self.highlighted())
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        event.stop()
+        self.action_step(WHEEL)
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        event.stop()
+        self.action_step(-WHEEL)
 
     def jump_targets(self) -> Iterator[Target]:
         """The rows on the screen."""
