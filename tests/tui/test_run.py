@@ -265,10 +265,9 @@ def test_images_are_chosen_scrubbed_and_put_beside_others(path: Path, monkeypatc
     def ask(self: SetPictures, database: Path, run: str, kind: str) -> bool:
         asked.append(kind)
         images = np.zeros((2, 10, 8, 8, 3), dtype=np.uint8)
-        if len(asked) > 1:
-            threading.Thread(target=self._on_picture, args=(run, kind, sheet_png(images), "")).start()
-        else:
-            threading.Thread(target=self._on_picture, args=(run, kind, b"", "The data are not here.")).start()
+        answers = [(run, b"", "The data are not here."), ("others", b"", "It broke."), (run, b"none", "")]
+        of, png, complaint = answers[len(asked) - 1] if len(asked) < 4 else (run, sheet_png(images), "")
+        threading.Thread(target=self._on_picture, args=(of, kind, png, complaint)).start()
         return True
 
     monkeypatch.setattr(SetPictures, "ask", ask)
@@ -290,12 +289,18 @@ def test_images_are_chosen_scrubbed_and_put_beside_others(path: Path, monkeypatc
         await pilot.press("N")
         await shows(pilot, "The data are not here.")
         await pilot.press("N")
+        await until(pilot, lambda: "others: It broke." in said(app))
+        assert isinstance(app.screen, RunScreen)
+        assert app.screen._complaint == "The data are not here."
+        await pilot.press("N")
+        await until(pilot, lambda: "cannot be read" in said(app))
+        await pilot.press("N")
         await until(pilot, lambda: "not here" not in drawn(app).split("at 100")[-1] and "nearest real" in drawn(app))
         await pilot.press("e")
         await until(pilot, lambda: "no mosaics" in said(app))
 
     play(app, scene, (120, 40))
-    assert asked == ["nearest", "nearest"]
+    assert asked == ["nearest"] * 4
     assert run == "abcdef"
 
 

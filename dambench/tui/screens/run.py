@@ -416,17 +416,21 @@ class RunScreen(ChartScreen):
         """Take in a picture that a child has made; in its thread."""
 
         def take() -> None:
-            page = self._page
-            if complaint:
-                self._complaint = complaint
-                self.console_app.say(complaint, "warning")
-                self._paint_images()
-            elif page is not None and page.run == run:
-                card = page.snapshot.card
-                self._made[run, kind] = Sheet.read(png, card.height, card.width, card.classes, 0)
-                if kind == "decoded":
-                    self._show_decoded(True)
-                self._paint_images()
+            page, fault = self._page, complaint
+            here = page if page is not None and page.run == run else None
+            if not fault and here is not None:
+                card = here.snapshot.card
+                try:
+                    self._made[run, kind] = Sheet.read(png, card.height, card.width, card.classes, 0)
+                except ValueError as error:
+                    fault = f"The picture that was made cannot be read: {error}"
+                else:
+                    if kind == "decoded":
+                        self._show_decoded(True)
+            if fault:
+                self._complaint = fault if here is not None else self._complaint
+                self.console_app.say(fault if here is not None else f"{run}: {fault}", "warning")
+            self._paint_images()
 
         with suppress(Exception):  # the console may have gone
             self.app.call_from_thread(take)
