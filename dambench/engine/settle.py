@@ -347,6 +347,12 @@ def _settle_computing(
     if precision == "bf16" and not method.REDUCED_PRECISION:
         precision = choose_precision(None, device)
         notes.append(f"The method {name} computes nothing in bfloat16: --precision bf16 has no effect.")
+    if precision == "bf16" and not has_bf16(device):
+        precision = choose_precision(None, device)
+        notes.append(
+            f"--precision bf16: this {'processor' if device == 'cpu' else 'GPU'} has no bfloat16. The run computes in "
+            f"{precision}, and its scores stand in that row."
+        )
     if compiled and not chosen.iterations:
         compiled = False
         notes.append(f"The method {name} has no iterations: --compile has no effect.")

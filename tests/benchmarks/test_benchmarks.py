@@ -1,5 +1,6 @@
 """The benchmarks work; what they measure is not looked at."""
 
+import json
 import os
 import re
 import runpy
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import records
+from benchmarks import readme, records
 from benchmarks.contest import DEFAULT, KEPT, NAMES, ROOT, Contest, Form, Scene, Workers, hold, load
 from benchmarks.worker import Bench, machine
 from dambench.testing.problems import global_seed
@@ -204,51 +205,20 @@ def test_all_benchmarks_run_by_one_command() -> None:
 # What the README says of speed.
 
 
-def test_the_readme_s_figures_of_speed_are_those_of_a_record() -> None:
-    text = (ROOT / "README.md").read_text().partition("## How fast it is")[2].partition("### How it computes")[0]
-    table = [
-        f"| {method}{norm} | " + " | ".join(f"{{{method}{norm.replace(',', '')}, {form}:.2f}}" for form in FORMS) + " |"
-        for method, norm in (("DataDAM", ""), ("DataDAM", ", BatchNorm"), ("DM", ""))
-    ]
-    said = re.findall(r"^\| D.*\|$", text, re.M)
-    words = " ".join(text.split())
-
-    def shows_distil(one: records.Record) -> bool:
-        of = "MNIST n=128 "
-        medians = {
-            name.removeprefix(of): form["measured"]["seconds"]["median"]
-            for name, form in one["forms"].items()
-            if "seconds" in form["measured"]
-        }
-        rows = [re.sub(r"\{(.*?):\.2f\}", lambda m: f"{medians[m[1]]:.2f}", row) for row in table]
-        ratios = [
-            one["ratios"][f"{of}{method}, {official} / {of}{method}, fp32"]["median"]
-            for method in ("DataDAM", "DM")
-            for official in FORMS[:2]
-        ]
-        floors = [one["figures"][f"{of}{method}, fp32 / floor fp32"] for method in ("DataDAM", "DM")]
-        return (
-            rows == said
-            and shown(r"DataDAM is ([\d.]+)× as fast .* and ([\d.]+)× with .*; DM ([\d.]+)× and ([\d.]+)×", ratios)
-            and shown(r"at ([\d.]+) times \(DM ([\d.]+)\)", floors)
-        )
-
-    def shows_memory(one: records.Record) -> bool:
-        forms = (f"MNIST n=256 DataDAM{form}" for form in (", fp32", " BatchNorm, fp32", ", official default malloc"))
-        peaks = [one["forms"][form]["measured"]["peak bytes"]["median"] / 1e9 for form in forms]
-        return shown(r"class: ([\d.]+) GB \(BatchNorm ([\d.]+)\), where the official form takes ([\d.]+)\.", peaks)
-
-    def shows_start(one: records.Record) -> bool:
-        after = one["figures"]["dambench run, MNIST shapes: after import torch, seconds"]
-        return shown(r"iteration ([\d.]+) s after", [after])
-
-    def shown(pattern: str, figures: list[float]) -> bool:
-        found = re.search(pattern, words)
-        assert found, pattern
-        return list(found.groups()) == [f"{figure:.1f}" for figure in figures]
-
-    for name, shows in (("distil", shows_distil), ("memory", shows_memory), ("start", shows_start)):
-        assert any(shows(one) for one in records.read() if one["benchmark"] == name and one["device"] == "cpu"), name
+def test_the_readme_s_figures_of_speed_are_those_of_the_newest_records() -> None:
+    text = readme.README.read_text()
+    assert readme.renewed(text, records.read()) == text, "python -m benchmarks.readme writes them anew"
 
 
-FORMS = ("official default malloc", "official", "fp32", "bf16")
+def test_a_new_record_is_written_to_the_readme_where_its_sentences_are() -> None:
+    text, newest = readme.README.read_text(), [json.loads(json.dumps(one)) for one in records.read()]
+    (distil,) = [one for one in newest if one["benchmark"] == "distil"][-1:]
+    distil["figures"]["MNIST n=128 DM, fp32 / floor fp32"] = 9.87
+    distil["forms"]["MNIST n=128 DM, fp32"]["measured"]["seconds"] = {"median": 7.5, "values": [7.25, 7.5, 8.0]}
+    other = readme.renewed(text, newest)
+    assert "(DM 9.9)" in other
+    assert "| 7.50 (7.25–8.00) |" in other
+    changed = [new for old, new in zip(text.splitlines(), other.splitlines(), strict=True) if old != new]
+    assert len(changed) == 2
+    with pytest.raises(ValueError, match="no place for"):
+        readme.renewed(text.replace("(BatchNorm", "(with BatchNorm"), newest)

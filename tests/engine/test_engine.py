@@ -585,7 +585,10 @@ def test_what_could_change_bits_is_settled_and_stored() -> None:
     assert job.config.sha256 == prepare(small_request(network="convnet-d3-w128", threads=1)).config.sha256
 
 
-def test_a_precision_other_than_the_default_is_another_run_and_its_label_says_so() -> None:
+def test_a_precision_other_than_the_default_is_another_run_and_its_label_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dambench.engine.settle.has_bf16", lambda device: True)
     job = prepare(small_request(precision="bf16"))
     assert job.overrides["precision"] == "bf16"
     assert job.config.sha256 != prepare(small_request()).config.sha256
@@ -724,3 +727,6 @@ def test_without_bfloat16_a_run_says_so_and_stands_in_the_row_of_float32(monkeyp
     (note,) = [note for note in job.notes if "bfloat16" in note]
     assert note.startswith("The protocol quick-bf16 trains in bfloat16, and this processor has none")
     assert job.config.protocol.label in note
+    job = prepare(small_request(precision="bf16"))
+    assert job.config.sha256 == prepare(small_request()).config.sha256
+    assert any("this processor has no bfloat16. The run computes in fp32" in note for note in job.notes)
