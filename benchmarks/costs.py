@@ -11,14 +11,14 @@ from functools import partial
 from types import ModuleType
 
 from benchmarks.contest import OFFICIAL, PROCESSOR, Contest, Form, Measure, Scene, of_processor
-from benchmarks.distil import policy
-from benchmarks.images import CIFAR10, TINY, Shape, card, real_set
+from benchmarks.distil import policy, problem_of
+from benchmarks.images import CIFAR10, TINY, Shape, card
 from benchmarks.official_mosaics import Condensation
 from dambench import networks
 from dambench.core.config import read
 from dambench.methods import atom, dance, datadam, dm, dsdm, idm, m3d, ncfm, tgdd
 from dambench.training.policy import micro_batch
-from dambench.training.problem import Problem, Seeds, Step
+from dambench.training.problem import Step
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,7 @@ def ours(method: ModuleType, more: dict[str, object], setting: Setting, device: 
     shape = card(setting.shape)
     name = f"convnet-d3-w{setting.width}"
     how = policy("fp32", device, micro_batch(device, networks.map_bytes(name, shape)))
-    how.apply()
-    problem = Problem(
-        real=real_set(setting.shape, device),
-        card=shape,
-        ipc=setting.ipc,
-        seeds=Seeds(0),
-        build_network=lambda: networks.build(name, shape),
-        policy=how,
-        dry_run=True,
-    )
+    problem = problem_of(setting.shape, setting.ipc, name, how, dry_run=True)
     asked: dict[str, object] = {
         "iterations": 10**9,
         "batch_real": setting.batch_real,

@@ -84,20 +84,27 @@ def policy(mode: str, device: str, chunk: int = 0) -> Policy:
     return Policy.of(execution, choose_precision(mode.split()[0], device), False)
 
 
+def problem_of(shape: Shape, ipc: int, name: str, how: Policy, *, dry_run: bool = False) -> Problem:
+    """What a method is given to work on with a network of that name; this process computes in that way from now on."""
+    how.apply()
+    known = card(shape)
+    return Problem(
+        real=real_set(shape, str(how.device)),
+        card=known,
+        ipc=ipc,
+        seeds=Seeds(0),
+        build_network=lambda: networks.build(name, known),
+        policy=how,
+        dry_run=dry_run,
+    )
+
+
 def ours(method: str, norm: str, mode: str, setting: Setting, device: str) -> Callable[[], Step]:
     """What takes the next iteration each time it is called."""
     shape = card(setting.shape)
     name = f"convnet-d3-w{setting.width}{'-bn' if norm == 'batch' else ''}"
     how = policy(mode, device, micro_batch(device, networks.map_bytes(name, shape)))
-    how.apply()
-    problem = Problem(
-        real=real_set(setting.shape, device),
-        card=shape,
-        ipc=setting.ipc,
-        seeds=Seeds(0),
-        build_network=lambda: networks.build(name, shape),
-        policy=how,
-    )
+    problem = problem_of(setting.shape, setting.ipc, name, how)
     module = METHODS[method]
     asked = {"iterations": 10**9, "batch_real": setting.batch_real}
     if "updates" in module.Options.__struct_fields__:

@@ -12,16 +12,14 @@ from functools import partial
 import torch
 
 from benchmarks.contest import KEPT, OFFICIAL, Contest, Form, Measure, Scene, timed
-from benchmarks.distil import policy, precisions
-from benchmarks.images import CIFAR10, MNIST, TINY, Shape, card, real_set
+from benchmarks.distil import policy, precisions, problem_of
+from benchmarks.images import CIFAR10, MNIST, TINY, Shape
 from benchmarks.memory import ADDED, PEAK, peak_bytes, used_bytes
 from benchmarks.official import EPOCHS, Following
-from dambench import networks
 from dambench.core.config import read
 from dambench.matching.experts import Trajectories
 from dambench.matching.optimised import LearnedImages
 from dambench.matching.trajectories import Options, TrajectoryMatching
-from dambench.training.problem import Problem, Seeds
 
 MEMORY = ("unrolled", "checkpointed", "tesla")
 
@@ -49,17 +47,9 @@ SETTINGS = {
 
 def ours(setting: Setting, memory: str, precision: str, device: str) -> Callable[[], object]:
     """What takes the next iteration each time it is called."""
-    shape, name = card(setting.shape), f"convnet-d3-w{setting.width}"
+    name = f"convnet-d3-w{setting.width}"
     how = policy(precision, device)
-    how.apply()
-    problem = Problem(
-        real=real_set(setting.shape, device),
-        card=shape,
-        ipc=setting.ipc,
-        seeds=Seeds(0),
-        build_network=lambda: networks.build(name, shape),
-        policy=how,
-    )
+    problem = problem_of(setting.shape, setting.ipc, name, how)
     asked = {
         "iterations": 10**9,
         "epochs": EPOCHS,

@@ -141,6 +141,16 @@ _IDC: dict[str, Any] = {
 }
 
 
+_TAUGHT: dict[str, Any] = {
+    "lr": 0.001,
+    "weight_decay": 0.01,
+    "optimiser": "adamw",
+    "augmentation": ("crop", "flip"),
+    "draws": "all at once",
+    "labels": "teacher",
+}
+
+
 def _strong(name: str, epochs: int, of: str) -> "Protocol":
     """Wide ResNets' recipe for the whole set: a rate of 0.1, times 0.2 after 30, 60 and 80 % of the epochs."""
     return Protocol(
@@ -281,14 +291,9 @@ PRESETS = {
             name="soft",
             synthetic=Budget(epochs=300),
             whole=Budget(epochs=100),
+            **_TAUGHT,
             batch=50,
-            lr=0.001,
-            weight_decay=0.01,
-            optimiser="adamw",
             schedule="half cosine",
-            augmentation=("crop", "flip"),
-            draws="all at once",
-            labels="teacher",
             temperature=20.0,
             mixing="cutmix",
             source="RDED (CVPR 2024), released code: its teacher's labels of each batch, KL at T 20 without T², "
@@ -299,14 +304,9 @@ PRESETS = {
             name="sre2l",
             synthetic=Budget(epochs=400),
             whole=Budget(epochs=100),
+            **_TAUGHT,
             batch=128,
-            lr=0.001,
-            weight_decay=0.01,
-            optimiser="adamw",
             schedule="cosine",
-            augmentation=("crop", "flip"),
-            draws="all at once",
-            labels="teacher",
             temperature=30.0,
             mixing="mixup",
             mixing_alpha=0.8,
