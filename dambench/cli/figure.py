@@ -1,9 +1,9 @@
 """`dambench figure`: figures for papers."""
 
+import importlib
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,46 +54,40 @@ MOST_BLOCKS = 12
 """Sets in a sheet."""
 
 
-@app.command()
-def accuracy(
-    output: Output,
-    metric: Metric = "accuracy",
-    size: Size = "page",
-    panels: Panels = None,
-    font: Font = Look.font,
-    points: Points = Look.points,
-    names_: NamesFile = None,
-    snippet: Snippet = None,
-    filter_: Filter = "",
-    db: Db = None,
-) -> None:
-    """Accuracy over images per class, with intervals."""
-    from dambench.report.figures import accuracy as kind
+def _of_board(kind: str, summary: str) -> None:
+    """Add the command that draws a kind of figure from the leaderboard."""
 
-    look = _look(size, panels, font, points)
-    _check(output, snippet)
-    _of_board("accuracy", kind.AXES, kind.draw, look, output, snippet, metric, names_, filter_, db)
+    @app.command(kind, help=summary)
+    def draw(
+        output: Output,
+        metric: Metric = "accuracy",
+        size: Size = "page",
+        panels: Panels = None,
+        font: Font = Look.font,
+        points: Points = Look.points,
+        names_: NamesFile = None,
+        snippet: Snippet = None,
+        filter_: Filter = "",
+        db: Db = None,
+    ) -> None:
+        drawer = importlib.import_module(f"dambench.report.figures.{kind}")
+        look = _look(size, panels, font, points)
+        _check(output, snippet)
+        only = filters.read(filter_, to_compare=True)
+        with open_store(db) as store, names.using(names_, SECTIONS), drawing.drawing(look):
+            shown = find_metric(store, metric)
+            board = leaderboard(store, *drawer.AXES, metric=shown, only=only.where(processes.states(store)))
+            board.only = only.text.strip()
+            if board.only and not board.finished:
+                raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
+            if shown != ACCURACY and not board.tables:
+                raise BadInput(f"No finished run has the metric {shown.full_name}: `dambench evaluate` measures one.")
+            names.check(board)
+            _write(kind, drawer.draw(board, look), output, snippet, look)
 
 
-@app.command()
-def transfer(
-    output: Output,
-    metric: Metric = "accuracy",
-    size: Size = "page",
-    panels: Panels = None,
-    font: Font = Look.font,
-    points: Points = Look.points,
-    names_: NamesFile = None,
-    snippet: Snippet = None,
-    filter_: Filter = "",
-    db: Db = None,
-) -> None:
-    """Bars of each method on each network that was trained on its sets, with intervals."""
-    from dambench.report.figures import transfer as kind
-
-    look = _look(size, panels, font, points)
-    _check(output, snippet)
-    _of_board("transfer", kind.AXES, kind.draw, look, output, snippet, metric, names_, filter_, db)
+_of_board("accuracy", "Accuracy over images per class, with intervals.")
+_of_board("transfer", "Bars of each method on each network that was trained on its sets, with intervals.")
 
 
 @app.command()
@@ -229,31 +223,6 @@ def _check(output: Path, snippet: Path | None) -> None:
         raise BadInput(
             f"--latex needs a figure whose name LaTeX can take: letters, digits, . _ and -, unlike {output.name!r}."
         )
-
-
-def _of_board(
-    kind: str,
-    axes: tuple[tuple[str, ...], tuple[str, ...]],
-    draw: Callable[..., Drawn],
-    look: Look,
-    output: Path,
-    snippet: Path | None,
-    metric: str,
-    names_: Path | None,
-    filter_: str,
-    db: Path | None,
-) -> None:
-    only = filters.read(filter_, to_compare=True)
-    with open_store(db) as store, names.using(names_, SECTIONS), drawing.drawing(look):
-        shown = find_metric(store, metric)
-        board = leaderboard(store, *axes, metric=shown, only=only.where(processes.states(store)))
-        board.only = only.text.strip()
-        if board.only and not board.finished:
-            raise BadInput(f"No finished run is meant by the filter {board.only!r}: `dambench runs` lists all.")
-        if shown != ACCURACY and not board.tables:
-            raise BadInput(f"No finished run has the metric {shown.full_name}: `dambench evaluate` measures one.")
-        names.check(board)
-        _write(kind, draw(board, look), output, snippet, look)
 
 
 def _runs(store: Store, ids: list[str] | None, filter_: str, most: int) -> list[RunRow]:

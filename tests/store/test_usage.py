@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from dambench.core.events import Neighbour, Sampled
@@ -7,42 +9,17 @@ OTHER = Neighbour(pid=7, name="python", memory_bytes=10**9)
 
 
 def test_peaks_means_and_energy_are_those_computed_by_hand() -> None:
+    names = (
+        *("seconds", "gpu_memory_used_bytes", "gpu_busy_percent", "gpu_watts", "gpu_celsius", "gpu_millijoules"),
+        *("process_memory_bytes", "process_cpu_percent"),
+    )
+    rows: list[tuple[Any, ...]] = [
+        (0.0, 10, 0, 100.0, 40, 5_000_000, 300, None),
+        (1.0, 40, 90, 300.0, 71, 5_210_000, 500, 100.0),
+        (3.0, 20, 60, 200.0, 60, 5_700_500, 400, 150.0),
+    ]
     samples = [
-        Sampled(
-            seconds=0.0,
-            gpu_memory_used_bytes=10,
-            gpu_memory_total_bytes=100,
-            gpu_busy_percent=0,
-            gpu_watts=100.0,
-            gpu_celsius=40,
-            gpu_millijoules=5_000_000,
-            gpu_neighbours=[],
-            process_memory_bytes=300,
-        ),
-        Sampled(
-            seconds=1.0,
-            gpu_memory_used_bytes=40,
-            gpu_memory_total_bytes=100,
-            gpu_busy_percent=90,
-            gpu_watts=300.0,
-            gpu_celsius=71,
-            gpu_millijoules=5_210_000,
-            gpu_neighbours=[],
-            process_memory_bytes=500,
-            process_cpu_percent=100.0,
-        ),
-        Sampled(
-            seconds=3.0,
-            gpu_memory_used_bytes=20,
-            gpu_memory_total_bytes=100,
-            gpu_busy_percent=60,
-            gpu_watts=200.0,
-            gpu_celsius=60,
-            gpu_millijoules=5_700_500,
-            gpu_neighbours=[],
-            process_memory_bytes=400,
-            process_cpu_percent=150.0,
-        ),
+        Sampled(**dict(zip(names, row, strict=True)), gpu_memory_total_bytes=100, gpu_neighbours=[]) for row in rows
     ]
     assert usage(samples) == Usage(
         samples=3,
