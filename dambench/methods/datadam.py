@@ -96,7 +96,7 @@ RECIPES = (
     ),
     Recipe(
         name="brief",
-        datasets=("mnist", "fashionmnist"),
+        datasets=("mnist", "fashionmnist", "folder", "arrays"),
         options={"iterations": 200},
         network="convnet-d3-w64",
         norm="batch",

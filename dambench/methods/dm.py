@@ -42,7 +42,7 @@ RECIPES = (
     Recipe(source="DM, released code: 20,000 iterations, lr 1, 256 real images per class"),
     Recipe(
         name="brief",
-        datasets=("mnist", "fashionmnist"),
+        datasets=("mnist", "fashionmnist", "folder", "arrays"),
         options={"iterations": 200, "batch_real": 64},
         network="convnet-d3-w64",
         source="ours, about a minute on two CPU cores: 200 iterations (published: 20,000), width 64 (128), "
