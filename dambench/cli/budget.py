@@ -88,7 +88,11 @@ class Fitting:
         for runs, why in ((self.too_long, "do not fit"), (self.unknown, "have no estimate, and nothing is guessed")):
             if runs:
                 lines.append(f"Left out: {counted(len(runs), 'run')} that {why}: {_rows(runs)}.")
-        if self.unknown and not self.taken:
+        if self.too_long and not self.taken:
+            shortest = min(self.too_long, key=_Schedule(1).length)
+            took = duration(_Schedule(1).length(shortest))
+            lines.append(f"Nothing can be begun: the shortest takes {took}, {named(shortest.point) or 'it'}.")
+        elif self.unknown and not self.taken:
             lines.append(
                 "Nothing can be begun: what was run once needs no measuring, and a longer budget has more time for it."
             )

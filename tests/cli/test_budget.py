@@ -84,6 +84,8 @@ def test_what_has_no_estimate_is_left_out_and_named() -> None:
     assert _taken(found) == [("random", 0, ""), ("random", 1, "")]
     assert len(found.unknown) == 2
     assert "2 runs that have no estimate, and nothing is guessed: method dm (seed 0, 1)." in found.sentences()[-1]
+    nothing = fit(_table(("random", 400), ("dm", None), ("kcenter", 300)), TO_MAKE, 100, 1, lambda one: [])
+    assert nothing.sentences()[-1] == "Nothing can be begun: the shortest takes 5 min 0 s, method kcenter."
 
 
 def test_rows_are_shortened_by_named_recipes_only_and_only_as_many_as_must_be() -> None:

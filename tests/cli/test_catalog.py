@@ -7,7 +7,7 @@ from tests.cli.lab import printed
 def test_methods_name_the_recipes_that_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["methods"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("datadam")]
-    assert line.endswith("paper (any), seed (mnist, mhist), brief (mnist, fashionmnist)")
+    assert line.endswith("paper (any), seed (mnist, mhist), brief (mnist, fashionmnist, folder, arrays)")
 
 
 def test_methods_tell_their_options_as_json_schema_and_their_recipes(capsys: pytest.CaptureFixture[str]) -> None:
