@@ -255,13 +255,17 @@ RULES = {
 """Rules by which a set is chosen, as heads of a table have them."""
 
 
-def result_lines(page: RunPage, width: int) -> list[Text]:
-    """Accuracy by network: of the result and, where sets on the way were evaluated too, of those that rules choose."""
+def result_lines(page: RunPage, width: int, others: str = "What it measured stands in Scores.") -> list[Text]:
+    """Accuracy by network: of the result and, where sets on the way were evaluated too, of those that rules choose.
+
+    Args:
+        others: what is said where there is none, but other metrics.
+    """
     details = page.details
     finals = [score for score in details["scores"] if score["final"]]
     if not finals:
         if page.snapshot.figures:
-            return [_styled("What it measured stands in Scores.", "dim")]
+            return [_styled(others, "dim")]
         return [_styled("No network has been tested on its result yet.", "dim")]
     by: dict[str, list[SqlRow]] = {}
     for score in finals:
@@ -306,7 +310,8 @@ def _dim(text: str, width: int) -> list[Text]:
 
 def scores_lines(page: RunPage, width: int) -> list[Text]:
     """Accuracy by network and rule, each network that was trained, and what evaluators have measured of the set."""
-    lines = [_heading("Accuracy"), *result_lines(page, width)]
+    beside = "This run measured other things, which stand below."
+    lines = [_heading("Accuracy"), *result_lines(page, width, beside)]
     scores = page.details["scores"]
     if scores:
         validated = any(score.get("validation_accuracy") is not None for score in scores)
@@ -440,4 +445,8 @@ def files_lines(page: RunPage, width: int) -> list[Text]:
         ("protocol", row.protocol_sha256),
         ("results", row.results_sha256),
     )
-    return lines + [Text(f"{name:<14} {display(value, 64)}", no_wrap=True) for name, value in hashes if value]
+    for name, value in hashes:
+        line = Text(f"{name:<14} {display(value, 64)}", no_wrap=True)
+        if value:  # one that is cut off could not be compared
+            lines += [line] if line.cell_len <= width else [Text(name), Text(f"  sha256 {display(value, 64)}")]
+    return lines
