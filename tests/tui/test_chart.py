@@ -206,3 +206,10 @@ def test_what_smoothing_takes_away_is_said_of_the_part_that_is_shown() -> None:
     assert legend([_series(y)], ChartLook(at=200, keep=0.99)).plain == "a matching 50 (smoothed 1.56)  "
     assert legend([_series(y)], ChartLook(window=(0, 200))).plain == "a matching 50  "
     assert lines([_series(y)], 60, 5, window=(500, 600))[0].plain == " nothing in this part"
+
+
+def test_a_line_that_ends_long_before_the_others_has_its_letter_where_it_ends() -> None:
+    long, brief = _series([1.0] * 101, "long"), Series("brief", np.arange(11.0), np.full(11, 2.0))
+    drawn = _plain([long, brief], 109, 6)
+    assert [line[MARGIN:].index("b") for line in drawn[:-1] if "b" in line[MARGIN + 6 :]] == [11]
+    assert [line[108:] for line in drawn[:-1] if line[108:].strip()] == ["a"]

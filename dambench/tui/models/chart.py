@@ -282,7 +282,7 @@ def lines(
     codes = np.zeros((rows, columns), dtype=np.int64)
     owner = np.full((rows, columns), -1)
     bad = np.zeros(columns, dtype=bool)
-    ends: dict[int, int] = {}
+    finals: list[tuple[int, int, int]] = []
     for index, ((x, y), one) in enumerate(zip(shown, series, strict=True)):
         at = _columns(x, begin, end, columns * fine)
         dots = _dots(at, x, (high - y) / (high - low) * (rows * tall - 1), one.apart, columns * fine, rows * tall)
@@ -291,16 +291,14 @@ def lines(
         codes |= (cells * weights[:, None, :]).sum((1, 3))
         owner[cells.any((1, 3))] = index
         bad[at[~np.isfinite(one.y)] // fine] = True
-        last = y[np.isfinite(y)]
-        if len(last):
-            row = round((high - float(last[-1])) / (high - low) * (rows - 1))
-            # Each letter has a line of its own, the nearest that is free.
-            free = [r for r in range(rows) if r not in ends]
-            if free:
-                ends[min(free, key=lambda r: abs(r - row))] = index
+        good = np.flatnonzero(np.isfinite(y))
+        if len(good):
+            row = round((high - float(y[good[-1]])) / (high - low) * (rows - 1))
+            finals.append((index, int(at[good[-1]]) // fine, row))
     drawn = (_ASCII if ascii else _BRAILLE)[codes]
     if len(series) > 1:
         _mark(drawn, owner, len(series))
+    ends = _ends(drawn, owner, finals)
     stands = _stand(drawn, cursor, begin, end, "|" if ascii else "│")
     ticks = _ticks(low, high, rows, log)
     bar = "|" if ascii else "┤"
@@ -449,6 +447,27 @@ def _append(
         if begin == cursor:
             style = f"{style} reverse".strip() if of >= 0 else "bold"
         line.append("".join(signs[begin:end]), style)
+
+
+def _ends(drawn: NDArray[np.str_], owner: NDArray[np.int64], finals: Sequence[tuple[int, int, int]]) -> dict[int, int]:
+    """Find a place for the letter of each series where it ends: of one that ends long before others in the plot.
+
+    Args:
+        finals: each series with the column and the row of its last point.
+
+    Returns:
+        By row, the series whose letter stands beside the plot. Each has a line of its own, the nearest that is free.
+    """
+    (rows, columns), ends = drawn.shape, dict[int, int]()
+    for index, column, row in finals:
+        early = column < columns * 7 // 8
+        free = [r for r in range(rows) if (drawn[r, column + 1] == " " if early else r not in ends)]
+        if early and free:
+            at = min(free, key=lambda r: abs(r - row)), column + 1
+            drawn[at], owner[at] = LETTERS[index % len(LETTERS)], index
+        elif free := [r for r in range(rows) if r not in ends]:
+            ends[min(free, key=lambda r: abs(r - row))] = index
+    return ends
 
 
 def _mark(drawn: NDArray[np.str_], owner: NDArray[np.int64], count: int) -> None:
