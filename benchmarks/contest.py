@@ -30,6 +30,7 @@ NAMES = (
     "distil",
     "costs",
     "gradients",
+    "floors",
     "trajectories",
     "experts",
     "start",
