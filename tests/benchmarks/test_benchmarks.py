@@ -33,7 +33,7 @@ def held(name: str) -> records.Record:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in ("console", "opening", "queue", "report")))
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("console", "floors", "opening", "queue", "report")))
         for name in NAMES
         if name != "start"
     ],
