@@ -3,7 +3,7 @@
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,7 @@ from dambench.tui.widgets.notices import Notice
 from dambench.tui.widgets.pick import Ask, Pick
 from dambench.tui.widgets.sure import Several, Sure
 
-NOT_KEPT: dict[str, Any] = {"filter": "", "hide": (), "group": ()}
+NOT_KEPT: Mapping[str, Any] = {"filter": "", "hide": (), "group": ()}
 """What is not kept of a request: what it hides would be forgotten, and its groups are of the runs there were."""
 
 
