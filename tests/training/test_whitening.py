@@ -158,6 +158,7 @@ RUN = Request(
 )
 
 
+@pytest.mark.usefixtures("every_epoch")
 def test_a_set_of_a_whitened_run_is_tested_on_whitened_images() -> None:
     events = list(run(prepare(RUN)))
     assert isinstance(events[-1], Finished)
