@@ -104,9 +104,9 @@ ON_MNIST = {
         Question("DM", _of_mnist("dm", "factor 2, init mix, "), _of_mnist("dm")),
     ),
     "What is beyond DM's means there, all with mosaics": (
-        Question("DSDM over DM", _of_mnist("dsdm"), _of_mnist("dm", "factor 2, init mix, ")),
-        Question("M3D over DM", _of_mnist("m3d"), _of_mnist("dm", "factor 2, init mix, ")),
-        Question("NCFM over DM", _of_mnist("ncfm"), _of_mnist("dm", "factor 2, init mix, ")),
+        Question("DSDM over DM", Row("dsdm (factor 2, recipe brief)", BRIEF), _of_mnist("dm", "factor 2, init mix, ")),
+        Question("M3D over DM", Row("m3d (factor 2, recipe brief)", BRIEF), _of_mnist("dm", "factor 2, init mix, ")),
+        Question("NCFM over DM", Row("ncfm (factor 2, recipe brief)", BRIEF), _of_mnist("dm", "factor 2, init mix, ")),
     ),
 }
 
