@@ -37,8 +37,9 @@ test-slow: .venv/ready  ## what takes longer: a wheel in an environment of its o
 test-gpu: .venv/ready  ## what needs a CUDA device
 	$(BIN) pytest -m gpu
 
+# A part of it: make bench BENCH="evaluation --rounds 2 --no-record"
 bench: .venv/ready  ## measure ours beside the official form, about 25 minutes; nothing else should run
-	$(BIN) benchmarks
+	$(BIN) benchmarks $(BENCH)
 
 # In pieces, if need be: Ctrl+C or `timeout -s INT 2h make ledger` at any time, and again later.
 ledger: .venv/ready  ## make those runs of ledger.txt that runs.db lacks; their figures are in the README

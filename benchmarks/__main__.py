@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.contest import NAMES, Scene, Workers, headline, hold, load
+from benchmarks.contest import NAMES, ON_GPU, Scene, Workers, headline, hold, load
 from benchmarks.records import append, read, record, show
 
 
@@ -18,9 +18,12 @@ def main() -> None:
         description=f"Side-by-side measurements, on a GPU where torch sees one:\n\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", metavar="NAME", nargs="*", help="which ones [default: all]")
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*", help=f"which ones [default: all; on a GPU {', '.join(ON_GPU)}]"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each form [default: 5]")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round, no record: does it work?")
+    parser.add_argument("--no-record", action="store_true", help="add nothing to the records")
     parser.add_argument("--note", default="", help="a text that goes into the records")
     parser.add_argument("--show", action="store_true", help="measure nothing: print the records")
     said = parser.parse_args()
@@ -33,7 +36,7 @@ def main() -> None:
     before = os.getloadavg()[0]
     if before > 0.5 and not said.quick:
         print(f"The load average is {before:.1f}: something else runs here, and the times will show it.")
-    for name in said.names or NAMES:
+    for name in said.names or (ON_GPU if scene.cuda else NAMES):
         contest = load(name, scene)
         with Workers(name, scene) as workers:
             results = hold(contest, workers.ask, 1 if said.quick else said.rounds, partial(_say, name))
@@ -41,7 +44,7 @@ def main() -> None:
         _say()
         one = record(name, contest, scene, results, machine, before, said.note)
         show([one])
-        if not said.quick:
+        if not (said.quick or said.no_record):
             append(one)
     return None
 

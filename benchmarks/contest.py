@@ -49,6 +49,9 @@ NAMES = (
 )
 """The benchmarks, each a module with `contest(scene)`."""
 
+ON_GPU = ("distil", "evaluation", "testpass", "costs", "memory")
+"""Those of what a GPU computes, the most worth first: a machine that has one may be at hand for ten minutes only."""
+
 DEFAULT, KEPT = "default malloc", "kept malloc"
 
 ALLOCATORS = {
