@@ -5,11 +5,10 @@ above all backward: at width 128 the first stage was a quarter of a training ste
 it is one product per image in either direction. With u the patches of an image minus their mean, w a kernel and n the
 number of pixels,
 
-    norm(w · u) = γ / σ · w · u + β,   σ² = w · (u uᵀ) · w / n + ε
+    norm(w · u) = γ / σ · w · u + β,   σ² = |w · u|² / n + ε
 
-so that σ is known before the maps are made, and all sums over pixels that the gradients need follow from the products
-of what flows back to the maps with u and with ones. (Instance norm takes the convolution's bias away: its gradient is
-0.)
+and all sums over pixels that the gradients need follow from the products of what flows back to the maps with u and
+with ones. (Instance norm takes the convolution's bias away: its gradient is 0.)
 """
 
 from collections.abc import Iterator
@@ -93,22 +92,14 @@ def suits(stage: Stage, images: Tensor) -> bool:
     )
 
 
-def first_stage(stage: Stage, images: Tensor, seen: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Compute the pooled maps of a stage for which `suits` is true, and its maps if they are to be `seen`. Gradients of
-    weights alone, and once.
-    """
+def first_stage(stage: Stage, images: Tensor) -> Tensor:
+    """Compute the pooled maps of a stage for which `suits` is true. Gradients of weights alone, and once."""
     convolution, norm = stage.convolution, stage.norm
-    height, width = _size(stage, images)
-    patches = F.unfold(images, convolution.kernel_size, padding=_padding(stage))
-    if not seen:  # what a pixel of each window of 2×2 sees, then what the next of each does
-        windows = patches.unflatten(2, (height // 2, 2, width // 2, 2)).permute(0, 1, 3, 5, 2, 4)
-        patches = windows.flatten(2)
-    given = patches, convolution.weight.flatten(1), convolution.bias, norm.weight, norm.bias
-    maps: Tensor = _FirstStage.apply(*given, norm.eps, seen)
-    if not seen:
-        return maps.unflatten(2, (height // 2, width // 2)), None
-    maps = maps.unflatten(2, (height, width))
-    return average(maps), maps
+    size = _size(stage, images)
+    parameters = convolution.weight.flatten(1), convolution.bias, norm.weight, norm.bias
+    flat: Tensor = _FirstStage.apply(_patches(stage, images), *parameters, norm.eps)
+    pooled: Tensor = flat.unflatten(2, (size[0] // 2, size[1] // 2))
+    return pooled
 
 
 def _size(stage: Stage, images: Tensor) -> tuple[int, int]:
@@ -121,6 +112,18 @@ def _padding(stage: Stage) -> tuple[int, int]:
     return cast(tuple[int, int], stage.convolution.padding)
 
 
+def _patches(stage: Stage, images: Tensor) -> Tensor:
+    """What each pixel of the convolution sees, those of a window of 2×2 pixels far from each other.
+
+    Returns:
+        (B, channels · kh · kw, H · W), the last sorted by (row in the window, column in the window, window).
+    """
+    height, width = _size(stage, images)
+    seen = F.unfold(images, stage.convolution.kernel_size, padding=_padding(stage))
+    windows: Tensor = seen.unflatten(2, (height // 2, 2, width // 2, 2)).permute(0, 1, 3, 5, 2, 4)
+    return windows.flatten(2)
+
+
 def _parts(images: int, map_elements: int) -> Iterator[slice]:
     """The images that are worked on at once."""
     each = max(1, CACHED_BYTES // (4 * map_elements)) * torch.get_num_threads()
@@ -128,72 +131,52 @@ def _parts(images: int, map_elements: int) -> Iterator[slice]:
 
 
 class _FirstStage(torch.autograd.Function):
-    """Convolution, instance norm and ReLU of patches (B, K, H · W), and the mean of 2×2 pixels.
+    """Convolution, instance norm and ReLU of patches (B, K, H · W), then the mean of 2×2 pixels.
 
-    Args of `apply`: patches; the kernels (C, K), the convolution's bias, the norm's weight and bias, (C,) each; its ε;
-    whether the maps are to be seen: then no mean is taken.
+    Args of `apply`: patches; the kernels (C, K), the convolution's bias, the norm's weight and bias, (C,) each; its ε.
 
     Returns:
-        (B, C, H · W / 4), the means of what is a quarter of all pixels apart; or (B, C, H · W).
+        (B, C, H · W / 4).
     """
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(
-        ctx: Any,
-        patches: Tensor,
-        kernels: Tensor,
-        taken_away: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        eps: float,
-        seen: bool,
+        ctx: Any, patches: Tensor, kernels: Tensor, taken_away: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> Tensor:
         (count, _, pixels), channels = patches.shape, len(kernels)
-        beside_ones = patches.new_ones(count, patches.shape[1] + 1, pixels)
-        torch.sub(patches, patches.mean(2, keepdim=True), out=beside_ones[:, :-1])
-        # In float64: σ is the length of sums of products that may cancel each other nearly.
-        exact = beside_ones[:, :-1].double()
-        squares = torch.bmm(exact, exact.mT)
-        lengths = (torch.matmul(kernels.double(), squares) * kernels).sum(2).clamp_min_(0)
-        variance = lengths.div_(pixels).add_(eps).to(patches.dtype)
-        # What is too large for the type is no number, as it is for the layers: a run that diverges is to be seen.
-        sigma = (variance + 0 * variance).sqrt_()
-        affine = torch.cat([kernels * (weight / sigma).unsqueeze(2), bias.view(1, -1, 1).expand(count, -1, 1)], 2)
-        result = patches.new_empty(count, channels, pixels if seen else pixels // 4)
-        if not seen:
-            affine = affine * 0.25
+        centred = patches - patches.mean(2, keepdim=True)
+        pooled, sigma = patches.new_empty(count, channels, pixels // 4), patches.new_empty(count, channels)
+        everywhere, offset = kernels.expand(count, -1, -1), (bias * 0.25).unsqueeze(1)
         for some in _parts(count, channels * pixels):
-            if seen:
-                torch.bmm(affine[some], beside_ones[some], out=result[some]).relu_()
-                continue
-            maps = torch.bmm(affine[some], beside_ones[some]).relu_()
+            maps = torch.bmm(everywhere[some], centred[some])
+            sigma[some] = (torch.linalg.vector_norm(maps, dim=2).square_() / pixels).add_(eps).sqrt_()
+            maps.mul_((weight * 0.25 / sigma[some]).unsqueeze(2)).add_(offset).relu_()
             first, second, third, fourth = maps.unflatten(2, (4, -1)).unbind(2)
-            torch.add(first, second, out=result[some]).add_(third).add_(fourth)
-        ctx.save_for_backward(beside_ones, kernels, weight, sigma, affine, squares)
-        ctx.seen = seen
-        return result
+            torch.add(first, second, out=pooled[some]).add_(third).add_(fourth)
+        ctx.save_for_backward(centred, kernels, weight, bias, sigma)
+        return pooled
 
     @staticmethod
     @once_differentiable
     @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        beside_ones, kernels, weight, sigma, affine, squares = ctx.saved_tensors
-        (count, _, pixels), channels = beside_ones.shape, len(kernels)
-        if not ctx.seen:
-            slope = (slope * 0.25).unsqueeze(2).expand(-1, -1, 4, -1)
+        centred, kernels, weight, bias, sigma = ctx.saved_tensors
+        (count, _, pixels), channels = centred.shape, len(kernels)
+        beside_ones = torch.cat([centred, torch.ones_like(centred[:, :1])], 1)
         factor = weight / sigma
+        affine = torch.cat([kernels * factor.unsqueeze(2), bias.view(1, -1, 1).expand(count, -1, 1)], 2)
+        slope = (slope * 0.25).unsqueeze(2).expand(-1, -1, 4, -1)
         sums = affine.new_empty(affine.mT.shape)
         for some in _parts(count, channels * pixels):
-            maps = torch.bmm(affine[some], beside_ones[some])
-            maps = maps.view(slope[some].shape)
-            back = torch.ops.aten.threshold_backward(slope[some], maps, 0).view(-1, channels, pixels)
+            maps = torch.bmm(affine[some], beside_ones[some]).unflatten(2, (4, -1))
+            back = torch.ops.aten.threshold_backward(slope[some], maps, 0).flatten(2)
             torch.bmm(beside_ones[some], back.mT, out=sums[some])
         of_kernels, of_bias = sums[:, :-1].mT, sums[:, -1]
         of_weight = (of_kernels * kernels).sum(2) / sigma
         # What a norm takes away: what is along its own output. (The mean of u is 0.)
         along = factor * of_weight / (pixels * sigma)
-        of_squares = along.mT @ squares.to(along.dtype).flatten(1)
-        taken = of_squares.unflatten(1, squares.shape[1:]) @ kernels.unsqueeze(2)
+        squares = torch.bmm(centred, centred.mT)
+        taken = (along.mT @ squares.flatten(1)).unflatten(1, squares.shape[1:]) @ kernels.unsqueeze(2)
         of_kernels = (factor.unsqueeze(2) * of_kernels).sum(0) - taken.squeeze(2)
-        return None, of_kernels, torch.zeros_like(of_kernels[:, 0]), of_weight.sum(0), of_bias.sum(0), None, None
+        return None, of_kernels, torch.zeros_like(bias), of_weight.sum(0), of_bias.sum(0), None

@@ -171,11 +171,8 @@ class Chain(Network):
     def iter_levels(self, images: Tensor, wanted: Collection[int]) -> Iterator[tuple[int, Tensor]]:
         start = 0
         for first in self.stages[:1]:
-            if isinstance(first.pool, AveragePool) and suits(first, images):
-                start, (images, seen) = 1, first_stage(first, images, 0 in wanted)
-                if seen is not None:
-                    yield 0, seen
-                    del seen
+            if 0 not in wanted and isinstance(first.pool, AveragePool) and suits(first, images):
+                start, images = 1, first_stage(first, images)
         for level, maps in enumerate(self._iter_from(start, images), start):
             if level in wanted:
                 yield level, maps

@@ -33,28 +33,26 @@ def some(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return 3 + F.avg_pool2d(noise, 3, stride=1, padding=1) + 0.05 * noise
 
 
-@pytest.mark.parametrize("seen", [False, True], ids=["pooled alone", "with its maps"])
 @pytest.mark.parametrize("at_once", [1, 2**30])
 def test_the_first_stage_and_its_gradients_are_those_of_its_layers(
-    at_once: int, seen: bool, monkeypatch: pytest.MonkeyPatch
+    at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_fused, "CACHED_BYTES", at_once)
     of, images = stage(dtype=torch.float64), some(5, 1, 28, 28)
     assert suits(of, images)
-    pooled, maps = first_stage(of, images, seen)
-    ours = [pooled] if maps is None else [pooled, maps]
-    assert len(ours) == 1 + seen
-    theirs = [plain(of, images), F.relu(of.norm(of.convolution(images)))][: len(ours)]
-    inputs = [of.convolution.weight, *of.norm.parameters()]
-    slopes = [torch.randn(one.shape, generator=generator(4), dtype=torch.float64) for one in theirs]
-    mine, others = (torch.autograd.grad(outputs, inputs, slopes) for outputs in (ours, theirs))
-    for one, other in zip([*ours, *mine], [*theirs, *others], strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    ours, theirs = first_stage(of, images), plain(of, images)
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+    weights = [of.convolution.weight, *of.norm.parameters()]
+    slope = torch.randn(ours.shape, generator=generator(4), dtype=torch.float64)
+    for mine, other in zip(
+        torch.autograd.grad(ours, weights, slope), torch.autograd.grad(theirs, weights, slope), strict=True
+    ):
+        torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-10)
 
 
 def test_the_convolution_s_bias_gets_a_gradient_of_0_so_that_it_decays_as_before() -> None:
     of = stage()
-    first_stage(of, some(2, 1, 8, 8).float())[0].sum().backward()
+    first_stage(of, some(2, 1, 8, 8).float()).sum().backward()
     assert of.convolution.bias is not None
     assert of.convolution.bias.grad is not None
     assert torch.equal(of.convolution.bias.grad, torch.zeros(6))
@@ -63,7 +61,7 @@ def test_the_convolution_s_bias_gets_a_gradient_of_0_so_that_it_decays_as_before
 def test_in_float32_it_is_as_near_to_float64_as_its_layers_are() -> None:
     of, images = stage(width=16), some(20, 1, 28, 28)
     exact = plain(stage(width=16, dtype=torch.float64), images)
-    ours, theirs = first_stage(of, images.float())[0] - exact, plain(of, images.float()) - exact
+    ours, theirs = (form(of, images.float()) - exact for form in (first_stage, plain))
     assert ours.abs().max() < 2 * theirs.abs().max() + 1e-6
 
 
@@ -89,17 +87,10 @@ def test_where_gradients_of_the_images_are_wanted_the_layers_stay() -> None:
         assert suits(stage(), torch.zeros(2, 1, 8, 8, requires_grad=True))
 
 
-def test_what_is_too_large_for_the_type_is_no_number() -> None:
-    pooled, _ = first_stage(stage(), 1e25 * some(2, 1, 8, 8).float())
-    assert pooled.isnan().all()
-
-
 def test_a_gradient_of_its_gradient_is_refused_not_wrong() -> None:
     of = stage()
     weight = of.convolution.weight
-    (once,) = torch.autograd.grad(
-        first_stage(of, some(2, 1, 8, 8).float())[0].square().sum(), weight, create_graph=True
-    )
+    (once,) = torch.autograd.grad(first_stage(of, some(2, 1, 8, 8).float()).square().sum(), weight, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         once.sum().backward()
 
