@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,10 +28,14 @@ def importing() -> Iterator[None]:
 
 
 def left_at_exit() -> None:
-    """Search for none as the process ends, which frees all there is: a fifth of what a short command takes."""
+    """Search for none as the process ends, which frees all there is: a fifth of what a short command takes.
+
+    Not where torch was imported: libraries that come with it complain of what is left.
+    """
     atexit.register(_leave)
 
 
 def _leave() -> None:
-    gc.disable()
-    gc.freeze()  # the last searches, which Python makes itself, then have nothing to look at
+    if "torch" not in sys.modules:
+        gc.disable()
+        gc.freeze()  # the last searches, which Python makes itself, then have nothing to look at
