@@ -66,7 +66,7 @@ class Fitting:
     unprepared: int = 0
     """Runs of which nothing is told before their data are prepared."""
     spent: float = 0.0
-    """Seconds of the budget that the plan itself took."""
+    """Seconds of the budget that the plan, and what was made before it, took."""
 
     @property
     def rest(self) -> float:
@@ -77,7 +77,7 @@ class Fitting:
         """What was taken, shortened and left out, and why."""
         at_once = "" if self.at_once == 1 else f", {self.at_once} at once"
         new = sum(one.standing != "done" for one in self.taken)  # by a shorter recipe some may be there already
-        spent = f", {duration(self.spent)} spent on the plan" if self.spent >= 1 else ""
+        spent = f", {duration(self.spent)} spent already" if self.spent >= 1 else ""
         lines = [
             f"Budget {duration(self.budget)}{spent}{at_once}: {counted(new, 'run')} fit, in about "
             f"{duration(self.seconds)} by their estimates."

@@ -74,7 +74,7 @@ def test_what_the_plan_itself_took_is_of_the_budget_no_more() -> None:
     found = fit(table, TO_MAKE, 60, 1, lambda one: [], lambda: 15.0)
     assert _taken(found) == [("random", 0, "")]
     assert found.sentences()[0] == (
-        "Budget 1 min 0 s, 15 s spent on the plan: 1 run fit, in about 10 s by their estimates."
+        "Budget 1 min 0 s, 15 s spent already: 1 run fit, in about 10 s by their estimates."
     )
     assert len(fit(table, TO_MAKE, 60, 1, lambda one: []).taken) == 2
 
