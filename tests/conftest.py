@@ -1,5 +1,6 @@
 """No test touches the user's files, database or settings, and none trains longer than it has to."""
 
+import gc
 import os
 import signal
 import sys
@@ -68,3 +69,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
     """An empty database, where the commands look for one."""
     with closing(Store.open(tmp_path / "runs.db", write=True)) as store:
         yield store
+
+
+def pytest_sessionfinish() -> None:
+    """Let what commands kept from Python's search for cycles go: libraries complain of what is left at the end."""
+    gc.unfreeze()

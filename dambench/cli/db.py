@@ -99,10 +99,13 @@ def merge(
     as_json: Json = False,
 ) -> int:
     """Add the runs of other databases and bundles, and the bundles' sets. Exit code 1 if some had to be left alone."""
-    from dambench.store.bundle import merge_all
+    from dambench.store import bundle
 
-    with open_store(on_a_local_disk(db or stored.default_path()), write=True) as store:
-        merged = merge_all(store, others)
+    path = on_a_local_disk(db or stored.default_path())
+    if not stored.exists(path):
+        bundle.check(others)
+    with open_store(path, write=True) as store:
+        merged = bundle.merge_all(store, others)
     if as_json:
         print(json.dumps(msgspec.to_builtins(merged)))
     else:
@@ -152,7 +155,7 @@ def purge(
         return processes.state(row) in processes.ALIVE
 
     path = on_a_local_disk(db or stored.default_path())
-    with open_store(path, write=not dry_run) as store:
+    with open_store(path, write=not dry_run, make=False) as store:
         waste = (upkeep.waste if dry_run else upkeep.purge)(store, goes_on, unknown=unknown)
     if as_json:
         print(json.dumps(msgspec.to_builtins(waste, enc_hook=str)))

@@ -229,7 +229,7 @@ def work(
         print(json.dumps({"pid": worker.pid, "log": worker.log}) if as_json else worker.pid, flush=True)
         say(f"At work as process {worker.pid} ({worker.log}); `dambench queue stop` lets it take nothing more.")
         return 0
-    with foreground() as here, open_store(path, write=True) as store:
+    with foreground() as here, open_store(path, write=True, make=False) as store:
         held = own_worker.lock(path) if alone else None
         tally = carry_out(store, where, device, here)
         received = here.signals.received
@@ -261,7 +261,7 @@ def stop(
     db: Db = None,
 ) -> int:
     """Have workers finish what they run, take nothing more, and end. What is queued waits for the next worker."""
-    with open_store(db, write=True) as store:
+    with open_store(db, write=True, make=False) as store:
         queue = Queue(store)
         workers = [worker for worker in queue.workers() if processes.state(worker) in processes.ALIVE]
         missing = [pid for pid in which or [] if pid not in {worker.pid for worker in workers}]
@@ -302,7 +302,7 @@ def _change(
     """Change queued runs, all or none, and say how many were."""
     with open_store(db) as store:  # nothing is written, nor made, for who is not there
         _chosen(Queue(store), ids, everything, states)
-    with open_store(db, write=True) as store:
+    with open_store(db, write=True, make=False) as store:
         queue = Queue(store)
         uids = _chosen(queue, ids, everything, states)
         changed = change(store, queue, uids)

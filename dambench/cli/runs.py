@@ -194,7 +194,7 @@ def tag(
         rows = chosen(store, [filter_] if filter_ else words[:at]).rows
         if not tags:
             raise BadInput(f"No tag was said: `dambench tag {' '.join(words)} TAG`.")
-    with open_store(db, write=True) as store:
+    with open_store(db, write=True, make=False) as store:
         for row in rows:
             for name in tags:
                 store.edit(row.id, "untag" if name.startswith("-") else "tag", name.removeprefix("-").strip())
@@ -210,7 +210,7 @@ def note(
     db: Db = None,
 ) -> None:
     """Write a note to a run."""
-    with open_store(db, write=True) as store:
+    with open_store(db, write=True, make=False) as store:
         row = store.run(run_id)
         store.edit(row.id, "note", text)
     if row.note:
@@ -219,7 +219,7 @@ def note(
 
 def delete(runs: Chosen, db: Db = None) -> None:
     """Put runs into the trash: no table shows them any more. `dambench restore` takes them out again."""
-    with open_store(db, write=True) as store:
+    with open_store(db, write=True, make=False) as store:
         rows = fitting(chosen(store, runs), _can_delete)
         for row in rows:
             store.delete(row.id)
@@ -236,7 +236,7 @@ def _can_delete(row: RunRow) -> None:
 
 def restore(runs: Chosen, db: Db = None) -> None:
     """Take runs out of the trash."""
-    with open_store(db, write=True) as store:
+    with open_store(db, write=True, make=False) as store:
         rows = fitting(chosen(store, runs, deleted=True), _can_restore)
         for row in rows:
             store.restore(row.id)

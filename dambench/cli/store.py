@@ -18,9 +18,14 @@ last_opened: ContextVar[Path | None] = ContextVar("last opened", default=None)
 
 
 @contextmanager
-def open_store(db: Path | None, *, write: bool = False) -> Iterator[Store]:
-    """Open the database of a command, and say what has to be said about it."""
+def open_store(db: Path | None, *, write: bool = False, make: bool = True) -> Iterator[Store]:
+    """Open the database of a command, and say what has to be said about it.
+
+    Args:
+        make: to write, make it if it is not there; what is changed in one must be there.
+    """
     path = db or stored.default_path()
+    write = write and (make or stored.exists(path))
     database.voice.set(say)
     last_opened.set(path)
     # Another program may have locked the file. SQLite waits in silence then.

@@ -114,7 +114,7 @@ def stop(
     rows = fitting(found, partial(_can_stop, kill=kill))
     elsewhere = [row for row in rows if not processes.is_here(row)]
     if elsewhere:
-        with open_store(db, write=True) as store:
+        with open_store(db, write=True, make=False) as store:
             for row in elsewhere:
                 store.edit(row.id, "stop_asked", row.attempt)
             late = processes.BEAT_SECONDS + store.late_seconds

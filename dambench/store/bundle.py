@@ -242,6 +242,18 @@ def merge_all(store: Store, paths: Sequence[Path]) -> merge.Merged:
     return merged
 
 
+def check(paths: Sequence[Path]) -> None:
+    """See that these are databases and bundles that can be read, before a database is made for their runs.
+
+    Raises:
+        BadInput: one of them is none.
+    """
+    for path in paths:
+        with _open(path) as source:
+            _check_database(source)
+            Store.open(source.database).close()
+
+
 def _check_database(source: Source) -> None:
     """See that a bundle's database is as it was bundled, where the bundle says how that is."""
     if DIGEST in source.opened:

@@ -115,6 +115,31 @@ def test_bad_input_is_one_sentence_exit_code_2_and_an_untouched_database(
     assert (hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None) == before
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "queue work",
+        "queue work --executor ray",
+        "queue stop",
+        "queue drop --all",
+        "note abc hello",
+        "tag abc good",
+        "delete abc",
+        "restore abc",
+        "stop abc",
+        "watch abc",
+        "db purge",
+        "db merge none.db",
+        "export abc",
+    ],
+)
+def test_what_changes_a_database_makes_none(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(command.split()) == 2
+    said = capsys.readouterr().err
+    assert "There is no database" in said or "'none.db' cannot be read: No such file" in said
+    assert not list(tmp_path.glob("runs.db*"))
+
+
 def test_output_that_cannot_be_written_is_a_sentence(ledger_path: Path) -> None:
     for command in ("report >/dev/full", "runs >&-"):
         done = subprocess.run(

@@ -216,8 +216,7 @@ def test_any_flipped_byte_of_a_bundle_s_runs_is_noticed_before_anything_is_taken
         assert run_cli(["db", "merge", target]) == 2, place
         assert "its runs.db is damaged, or was changed" in capsys.readouterr().err
     whole.write_bytes(content)
-    assert run_cli(["runs", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == []
+    assert not (tmp_path / "runs.db").exists()
     assert not _kept(tmp_path / "here")
     assert run_cli(["db", "merge", target]) == 0
 
