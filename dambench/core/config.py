@@ -630,7 +630,7 @@ def read(kind: type[T], fields: Mapping[str, Any], whose: str, group: Literal[""
         choices = hints.get(key)
         if key in fields and get_origin(choices) is Literal:
             reason = f"it is one of {', '.join(map(str, get_args(choices)))}"
-        if key in fields and reason.startswith("Expected `array`"):
+        if key in fields and reason.startswith("Expected `array`, got"):
             reason = f"it is a list, as [{_shown(fields[key])}]"
         text = f"In {whose}: {place} is not allowed: {reason[:1].lower()}{reason[1:]}."
         raise BadInput(text, field=stated(re.split(r"[.\[]", key)[0])) from None

@@ -61,8 +61,8 @@ class MainScreen(Resilient, Screen[None]):
     _trouble = ""
     _shown_line = ""
     """The text of the line of troubles."""
-    _idle: frozenset[str] = frozenset()
-    """The actions that the line of keys leaves out."""
+    _idle: frozenset[str] | None = None
+    """The actions that the line of keys leaves out; None: it was not asked for yet, and left out what it saw."""
 
     @property
     def console_app(self) -> Console:

@@ -26,7 +26,7 @@ def test_what_is_measured_by_other_options_is_in_a_table_of_its_own_and_missing_
     capsys.readouterr()
     assert run_cli(["report", "--sections", "measured"]) == 0
     parts = {part.split("\n")[0]: part for part in capsys.readouterr().out.split("## ") if part.startswith("Time")}
-    (given,) = [part for title, part in parts.items() if title.endswith(r", reach \[50, 60\], steps 3")]
+    (given,) = [part for title, part in parts.items() if title.endswith(", reach 50 and 60, steps 3")]
     assert "whole |" not in given
     assert (
         f"evaluate {second} --evaluator time --eval-repeats 1 --set 'evaluator.reach=[50, 60]' --set evaluator.steps=3"

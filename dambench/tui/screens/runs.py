@@ -475,7 +475,7 @@ class RunsScreen(run_actions.RunActionsScreen):
     def idle_actions(self) -> set[str]:
         table, idle = self.table, super().idle_actions()
         if table.row is None and table.number is not None:
-            return set(self._idle)  # it is being read
+            return set(self._idle or ())  # it is being read
         if table.marks:
             return idle - {"copy"}
         if table.row is None:
