@@ -507,7 +507,7 @@ def test_a_frozen_view_stands_still_while_the_run_goes_on(path: Path, monkeypatc
     async def scene(pilot: Pilot[None]) -> None:
         await shows(pilot, "running", "a matching")
         await pilot.press("space")
-        await shows(pilot, "frozen (space)")
+        await shows(pilot, "frozen (space)", "x Stop", "q Quit")
         before = drawn(app)
         with closing(Store.open(path, write=True)) as store:
             for _ in store.record(run, story[60:]):
@@ -729,7 +729,7 @@ def test_nothing_is_painted_while_the_terminal_is_behind(path: Path, monkeypatch
     monkeypatch.setattr(refresh_rate, "backlog", backlog_of)
 
     async def scene(pilot: Pilot[None]) -> None:
-        await shows(pilot, "running", "Quit")
+        await shows(pilot, "running", "x Stop", "q Quit")
         before = drawn(app)
         with closing(Store.open(path, write=True)) as store:
             for _ in store.record(run, story[60:]):

@@ -111,7 +111,13 @@ def test_an_empty_queue_says_how_it_is_filled(tmp_path: Path) -> None:
             pass
         await shows(pilot, "Nothing is queued.")
 
+    async def who_may_only_read(pilot: Pilot[None]) -> None:
+        await pilot.press("4")
+        await shows(pilot, "Nothing is queued.", "q Quit")
+        assert "add a run" not in drawn(pilot.app)
+
     play(console(tmp_path / "runs.db"), scene)
+    play(console(tmp_path / "runs.db", readonly=True), who_may_only_read)
 
 
 def test_keys_pause_move_retry_and_drop(path: Path) -> None:

@@ -134,12 +134,11 @@ class QueueScreen(MainScreen):
         return True
 
     def _empty(self, text: str) -> None:
-        text += f"\n\n{hints.hint('queue.add', 'a'):<5} add a run"
-        text += f"\n{hints.hint('queue.worker', 'w'):<5} start a worker, which carries out what waits"
-        there = (
-            f"mark runs in place {hints.hint('everywhere.place-1', '1')}, press {hints.hint('runs.queue', 'Q')} there"
-        )
-        text += f"\nor    {there}: the same with other seeds"
+        if not self.console_app.options.readonly:
+            text += f"\n\n{hints.hint('queue.add', 'a'):<5} add a run"
+            text += f"\n{hints.hint('queue.worker', 'w'):<5} start a worker, which carries out what waits"
+            place, key = hints.hint("everywhere.place-1", "1"), hints.hint("runs.queue", "Q")
+            text += f"\nor    mark runs in place {place}, press {key} there: the same with other seeds"
         self.query_one("#empty", Static).update(Text(text))
         self.add_class("-empty")
 
@@ -190,6 +189,7 @@ class QueueScreen(MainScreen):
     def idle_actions(self) -> set[str]:
         table, line = self.table, self.table.line
         idle = set() if table.marks else {"unmark"}
+        idle |= {"worker"} if self._page is None else set()
         if line is None:
             return idle | {"open", "mark", "pause", "move(1)", "move(-1)", "retry", "drop", "first", "copy"}
         pending = sum(other.one.state in NOT_BEGUN for other in table.lines)
@@ -323,7 +323,8 @@ class QueueScreen(MainScreen):
 
     def action_worker(self) -> None:
         """Start a worker on this machine, or let the one that is there take nothing more."""
-        start_or_drain_worker(self)
+        if self._page is not None or (not self.console_app.refuses() and self._meant()):
+            start_or_drain_worker(self)
 
     def action_move(self, by: Literal[1, -1]) -> None:
         """Move it by one place, among those of its priority."""

@@ -54,7 +54,7 @@ def plain(text: str) -> str:
     """The text in as many cells: signs become the nearest ones, lines `-`, `|` and `+`, letters lose their accents."""
     if text.isascii():
         return text
-    text = text.translate(SIGNS)
+    text = text.replace("± ", "+-").translate(SIGNS)  # `~` would say "about"
     return text if text.isascii() else "".join(map(_plain, text))
 
 
