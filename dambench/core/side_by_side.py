@@ -79,6 +79,8 @@ class _Forked:
     """On which it is told what to do."""
     place: int = -1
     """What it does; below 0: nothing."""
+    accompanied: bool = False
+    """Whether others were at work at any moment while it did that."""
     heard: bytearray = field(default_factory=bytearray)
     memory_bytes: int = 0
     born: bool = False
@@ -137,7 +139,7 @@ def side_by_side(
             thread held one at the moment of the fork, the process stays mute: it is ended, and another one forked.
 
     Raises:
-        RuntimeError: a process ended, though it was alone; `NotEnoughMemory`: it was killed. And what the work raises.
+        RuntimeError: a process ended, though it was alone all the while; `NotEnoughMemory`: it was killed. And what the work raises.
     """
     least = sorted(work.threads for work in works)[:2]
     if len(works) < 2 or sum(least) > cores or most == 1 or not possible():
@@ -177,12 +179,13 @@ def side_by_side(
                             yield Completed(place, content)
                     if over is None:
                         continue
-                    together = sum(one.place >= 0 for one in ours.values())
+                    # Those that were at work when it was ended may have ended too since then.
+                    together = max(2, sum(one.place >= 0 for one in ours.values()))
                     selector.unregister(child.pipe)
                     _forget(ours.pop(child.pipe))
                     if child.place < 0:
                         continue
-                    if together < 2:
+                    if not child.accompanied:
                         raise _ended(f"The process of a network was ended {_why(over)}.", over)
                     most = together - 1
                     left.insert(0, child.place)
@@ -202,7 +205,10 @@ def _give(child: _Forked, place: int, ours: dict[int, _Forked], selector: select
     if child.pipe not in ours:
         ours[child.pipe] = _children[child.pid] = child
         selector.register(child.pipe, selectors.EVENT_READ)
-    child.place = place
+    others = [one for one in ours.values() if one.place >= 0]
+    for one in others:
+        one.accompanied = True
+    child.place, child.accompanied = place, bool(others)
     with suppress(BrokenPipeError):  # it was ended: that is heard
         os.write(child.orders, struct.pack("<Q", place))
 

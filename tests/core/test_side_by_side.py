@@ -128,6 +128,19 @@ def test_what_the_system_ends_is_done_again_with_fewer_at_once(tmp_path: Path) -
     assert all("memory runs out" in text for text in said)
 
 
+def test_what_was_not_alone_is_done_again_though_the_others_have_ended_when_that_is_heard(tmp_path: Path) -> None:
+    def fragile(number: int) -> Generator[int, None, int]:
+        yield 0
+        if number == 0 and not (tmp_path / "ended").exists():
+            (tmp_path / "ended").touch()
+            time.sleep(0.3)  # the other one, which was at work, has ended by then
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    told = list(side_by_side([Work(partial(fragile, number)) for number in range(2)], 2))
+    assert [one.result for one in told if isinstance(one, Completed)] == [1, 0]
+
+
 def test_what_is_ended_though_it_is_alone_ends_the_run() -> None:
     def doomed() -> Generator[int, None, int]:
         yield 0
