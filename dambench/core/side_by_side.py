@@ -139,7 +139,8 @@ def side_by_side(
             thread held one at the moment of the fork, the process stays mute: it is ended, and another one forked.
 
     Raises:
-        RuntimeError: a process ended, though it was alone all the while; `NotEnoughMemory`: it was killed. And what the work raises.
+        RuntimeError: a process ended, though it was alone all the while; `NotEnoughMemory`: it was killed. And what the
+            work raises.
     """
     least = sorted(work.threads for work in works)[:2]
     if len(works) < 2 or sum(least) > cores or most == 1 or not possible():
