@@ -80,7 +80,7 @@ class _Forked:
     place: int = -1
     """What it does; below 0: nothing."""
     accompanied: bool = False
-    """Whether others were at work at any moment while it did that."""
+    """Whether others were at work at any moment while it did that: they may have ended before it is heard of."""
     heard: bytearray = field(default_factory=bytearray)
     memory_bytes: int = 0
     born: bool = False
@@ -139,8 +139,7 @@ def side_by_side(
             thread held one at the moment of the fork, the process stays mute: it is ended, and another one forked.
 
     Raises:
-        RuntimeError: a process ended, though it was alone all the while; `NotEnoughMemory`: it was killed. And what the
-            work raises.
+        RuntimeError: a process ended that was always alone; `NotEnoughMemory`: it was killed. And what the work raises.
     """
     least = sorted(work.threads for work in works)[:2]
     if len(works) < 2 or sum(least) > cores or most == 1 or not possible():
@@ -180,7 +179,6 @@ def side_by_side(
                             yield Completed(place, content)
                     if over is None:
                         continue
-                    # Those that were at work when it was ended may have ended too since then.
                     together = max(2, sum(one.place >= 0 for one in ours.values()))
                     selector.unregister(child.pipe)
                     _forget(ours.pop(child.pipe))
