@@ -39,23 +39,29 @@ def main() -> int:
 
 def _table(found: re.Match[str], boards: Sequence[Leaderboard]) -> str:
     evaluator, dataset, ipc = found["what"].split()
-    wanted = tuple(found["metrics"].split())
+    prefixes = tuple(found["metrics"].split())
     for board in boards:
-        if here := places(board.measured, (evaluator, dataset, int(ipc)), wanted):
-            table = written(replace(board, measured=here))
+        if measured_here := with_metrics(board.measured, (evaluator, dataset, int(ipc)), prefixes):
+            table = written(replace(board, measured=measured_here))
             return f"<!-- {found['what']}{found['metrics']} -->\n{table}\n<!-- end -->"
     print(f"No database has {found['what']}: its table stays as it is.", file=sys.stderr)
     return found[0]
 
 
-def places(there: Sequence[MeasuredPlace], where: tuple[str, str, int], wanted: tuple[str, ...]) -> list[MeasuredPlace]:
-    """The places of an evaluator, a dataset and an IPC, with the metrics that are wanted.
+def with_metrics(
+    measured_places: Sequence[MeasuredPlace], where: tuple[str, str, int], prefixes: tuple[str, ...]
+) -> list[MeasuredPlace]:
+    """What was measured by an evaluator on a dataset at an IPC, with the metrics of a table alone.
 
     Where the usual options were measured, others are left to the report.
+
+    Args:
+        where: evaluator, dataset and IPC.
+        prefixes: what the names of the metrics begin with; none: all metrics.
     """
     found: list[MeasuredPlace] = []
-    for place in there:
-        metrics = [metric for metric in place.metrics if not wanted or metric.name.startswith(wanted)]
+    for place in measured_places:
+        metrics = [metric for metric in place.metrics if not prefixes or metric.name.startswith(prefixes)]
         if (place.evaluator, place.dataset, place.ipc) == where and metrics:
             found.append(replace(place, metrics=metrics))
     usual = [place for place in found if not place.options]

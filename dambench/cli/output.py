@@ -108,18 +108,18 @@ class Watch:
         """Say of what takes long by itself (a step, a test pass, a compiler) that it goes on: at first after ten
         seconds, and each time when the silence is twice as long.
         """
-        since, told = self.last_heard, 0.0
+        last_event, last_sign = self.last_heard, 0.0  # the second: how long the silence was when it was broken last
         while not self.left.wait(SILENCE_LOOK):
-            if since != self.last_heard:
-                since, told = self.last_heard, 0.0
+            if last_event != self.last_heard:
+                last_event, last_sign = self.last_heard, 0.0
             now = self.clock()
-            silent = now - max(since, 0.0 if told else self.last_said)
-            if silent >= max(SIGN_EVERY, 2 * told):
-                told = silent
-                self._try(partial(self._still_at_it, silent))
+            silence = now - max(last_event, 0.0 if last_sign else self.last_said)
+            if silence >= max(SIGN_EVERY, 2 * last_sign):
+                last_sign = silence
+                self._try(partial(self._still_at_it, silence))
 
-    def _still_at_it(self, silent: float) -> None:
-        text = f"still at it, nothing new for {duration(round(silent))}"
+    def _still_at_it(self, silence: float) -> None:
+        text = f"still at it, nothing new for {duration(round(silence))}"
         if self.progress is None:
             self.say(f"{self.phase or 'preparing'}: {text}")
         elif self.task is not None:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from textual.pilot import Pilot
 
-from dambench.core.events import AnyEvent, Measured, Previewed, Real, Snapshot, Stepped, real
+from dambench.core.events import AnyEvent, Measured, Previewed, Real, Snapshot, Started, Stepped, real
 from dambench.store.runs import Store
 from dambench.tui.app import DambenchApp
 from dambench.tui.terminal.pixels import PixelTerminal
@@ -93,10 +93,12 @@ def odd_runs(path: Path, seed: int, count: int) -> None:
     with closing(Store.open(path, write=True)) as store:
         for number in range(count):
             story = list(_odd(number // 3, number % 10, draw))
+            begun = story[0]
+            assert isinstance(begun, Started)
             if draw.random() < 0.3:
                 ends: list[AnyEvent] = [ledger.failed(), ledger.stopped()]
                 story[-1] = draw.choice(ends)
-            run = store.create(story[0].config, ledger.CARD)  # type: ignore[union-attr]
+            run = store.create(begun.config, ledger.CARD)
             for _ in store.record(run, story):
                 pass
         with store.db.conn as db:

@@ -4,6 +4,7 @@ import pytest
 from textual.pilot import Pilot
 
 from dambench.tui.screens.live import LiveScreen
+from dambench.tui.screens.runs import RunsScreen
 from dambench.tui.widgets.jump import Jump, targets
 from tests.tui.screen import console, drawn, play, said, shows, until
 from tests.tui.test_run import _enter
@@ -28,10 +29,12 @@ def test_a_letter_goes_to_a_row_a_section_a_pane_and_a_heading(path: Path) -> No
         await shows(pilot, "b cccccc", "c bbbbbb", "d aaaaaa")
         await pilot.press("d")
         await until(pilot, lambda: not isinstance(app.screen, Jump))
-        assert app.screen.table.at == 2  # type: ignore[attr-defined]
+        assert isinstance(app.screen, RunsScreen)
+        assert app.screen.table.at == 2
         await pilot.press("semicolon", "escape")
         await until(pilot, lambda: not isinstance(app.screen, Jump))
-        assert app.screen.table.at == 2  # type: ignore[attr-defined]
+        assert isinstance(app.screen, RunsScreen)
+        assert app.screen.table.at == 2
         await pilot.press("enter")
         await shows(pilot, "[Summary]")
         await pilot.press("semicolon", "d")

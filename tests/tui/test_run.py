@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.pilot import Pilot
 
-from dambench.core.events import AnyEvent, Measured, Previewed, Real, Snapshot, Stepped
+from dambench.core.events import AnyEvent, Measured, Previewed, Real, Snapshot, Started, Stepped
 from dambench.core.half_blocks import sheet_png, tiles
 from dambench.store.runs import Store
 from dambench.tui.app import DambenchApp
@@ -67,7 +67,9 @@ def _story(seed: int, lr: float, *, every: int = 0, pictured: bool = False) -> I
 def _enter(path: Path, run_id: str, seed: int, lr: float, *, every: int = 0, pictured: bool = False) -> str:
     with closing(Store.open(path, write=True)) as store:
         story = list(_story(seed, lr, every=every, pictured=pictured))
-        run = store.create(story[0].config, ledger.CARD)  # type: ignore[union-attr]
+        begun = story[0]
+        assert isinstance(begun, Started)
+        run = store.create(begun.config, ledger.CARD)
         with store.db.conn:
             store.db.conn.execute("update runs set id = ?, uid = ? where id = ?", [run_id, run_id * 5, run])
         for _ in store.record(run_id, story):
