@@ -27,20 +27,19 @@ from dambench.store.leaderboard import Leaderboard, Table
 from dambench.store.metrics import ACCURACY
 from dambench.store.runs import Store
 from dambench.tui import hints
+from dambench.tui.arrange_actions import CHOOSE_KEYS, ask_for_axes, ask_for_names
 from dambench.tui.feed import Question
 from dambench.tui.main_screen import LOW, MainScreen
 from dambench.tui.models import comparison
-from dambench.tui.models.arranging import names_of, rearranged
+from dambench.tui.models.arranging import names_of
 from dambench.tui.models.compare_choices import FORMATS, CompareChoices, read
 from dambench.tui.models.comparison import (
-    CHOICES,
     HEATS,
     MOST_CURVES,
     CompareQuery,
     Comparison,
     about,
     axes_label,
-    choose,
     contents,
     curves,
     nothing,
@@ -90,8 +89,7 @@ class CompareScreen(MainScreen):
         Binding("s", "shows", "Values", tooltip="What cells show: mean, rank, published, gap, energy, …"),
         Binding("M", "metric", "Metric", show=False, tooltip="Which metric the tables are of"),
         Binding("o", "order", "Order", show=False, tooltip="Rows by this column, the best first; again: as they come"),
-        Binding("R", "choose('rows')", "Rows", show=False, tooltip="Which rows are shown, and in which order"),
-        Binding("C", "choose('columns')", "Columns", show=False, tooltip="Which columns are shown, in which order"),
+        *CHOOSE_KEYS,
         Binding("H", "heat", "Heat", show=False, tooltip="How good each mean is in its column, as colour and bar"),
         Binding("i", "intervals", "Intervals", show=False, tooltip="This column's means, intervals and sets by seed"),
         Binding("T", "tree", "Tree", show=False, tooltip="All runs in groups, with the mean of each"),
@@ -423,22 +421,14 @@ class CompareScreen(MainScreen):
 
     # Keys.
 
-    async def action_axes(self, which: str) -> None:
+    def action_axes(self, which: str) -> None:
         """Choose what rows, or columns, stand for."""
-        now = self.choices.rows if which == "rows" else self.choices.columns
 
-        def chosen(choice: str | None) -> None:
-            if choice is not None:
-                self._take(which, tuple(choice.split(",")))
+        def change(**choices: Any) -> None:
+            self.at = 0
+            self._choose(**choices)
 
-        options = [(axes_label(choice), ",".join(choice)) for choice in CHOICES]
-        self.app.push_screen(Pick(f"What {which} stand for", options, ",".join(now)), chosen)
-
-    def _take(self, which: str, axes: tuple[str, ...]) -> None:
-        rows, columns = choose(self.choices.rows, self.choices.columns, which, axes)
-        self.at = 0
-        # What was hidden, and what they were ordered by, were names of other rows and columns.
-        self._choose(rows=rows, columns=columns, hide=(), first=(), order="")
+        ask_for_axes(self, self.choices.rows, self.choices.columns, which, change)
 
     def _choose(self, **choices: Any) -> None:
         """Take up a choice, keep it and show what it makes."""
@@ -503,19 +493,9 @@ class CompareScreen(MainScreen):
 
     def action_choose(self, which: str) -> None:
         """Choose which rows, or columns, are shown, and in which order."""
-        if self.result is None or not self.result.board.tables:
-            self.console_app.say(f"There are no {which} to choose from.")
-            return
-        names = names_of(self.result.board, *self.result.query[:2], self.choices.arrangement, which)
-        hidden = {name.casefold() for name in self.choices.hide}
-
-        def chosen(shown: list[str] | None) -> None:
-            if shown is not None:
-                now = rearranged(self.choices.arrangement, names, shown)
-                self._choose(hide=now.hide, first=now.first)
-
-        options = [(name, name, name.casefold() not in hidden) for name in names]
-        self.app.push_screen(Several(which.capitalize(), options, movable=True), chosen)
+        found, arrangement = self.result, self.choices.arrangement
+        names = [] if found is None else names_of(found.board, *found.query[:2], arrangement, which)
+        ask_for_names(self, which, names, arrangement, self._choose)
 
     def action_heat(self) -> None:
         """How good each mean is in its column, or not."""

@@ -28,10 +28,11 @@ from dambench.report.sections import SECTIONS
 from dambench.store import filters, grouping
 from dambench.store.runs import default_path
 from dambench.tui import hints
+from dambench.tui.arrange_actions import CHOOSE_KEYS, ask_for_axes, ask_for_names
 from dambench.tui.feed import Question
 from dambench.tui.main_screen import MainScreen
-from dambench.tui.models.arranging import names_of, orders, rearranged
-from dambench.tui.models.comparison import CHOICES, axes_label, choose
+from dambench.tui.models.arranging import names_of, orders
+from dambench.tui.models.comparison import CHOICES, axes_label
 from dambench.tui.models.document import (
     Document,
     DocumentReader,
@@ -72,8 +73,7 @@ class ReportScreen(MainScreen):
         Binding("V", "axes('columns')", "What columns stand for", show=False),
         Binding("m", "metric", "Values", show=False, tooltip="Which metric the tables are of"),
         Binding("M", "shows", "Cells", show=False, tooltip="What cells show: mean, rank, published, gap, energy, …"),
-        Binding("R", "choose('rows')", "Rows", show=False, tooltip="Which rows are shown, and in which order"),
-        Binding("C", "choose('columns')", "Columns", show=False, tooltip="Which columns are shown, in which order"),
+        *CHOOSE_KEYS,
         Binding("o", "order", "Order", show=False, tooltip="The order of rows: as they come, by name, the best first"),
         Binding("T", "group", "Groups", show=False, tooltip="Runs in groups by any setting, with the mean of each"),
         Binding("Q", "fill", "Fill", show=False, tooltip="Queue what is missing: baselines, and seeds others have"),
@@ -366,16 +366,7 @@ class ReportScreen(MainScreen):
 
     def action_axes(self, which: str) -> None:
         """Choose what rows, or columns, stand for."""
-
-        def chosen(choice: str | None) -> None:
-            if choice is not None:
-                rows, columns = choose(self._query.rows, self._query.columns, which, tuple(choice.split(",")))
-                # What was hidden, and what they were ordered by, were names of other rows and columns.
-                self._change(rows=rows, columns=columns, hide=(), first=(), order="")
-
-        now = self._query.rows if which == "rows" else self._query.columns
-        options = [(axes_label(choice), ",".join(choice)) for choice in CHOICES]
-        self.app.push_screen(Pick(f"What {which} stand for", options, ",".join(now)), chosen)
+        ask_for_axes(self, self._query.rows, self._query.columns, which, self._change)
 
     def action_metric(self) -> None:
         """Choose what cells show."""
@@ -407,19 +398,7 @@ class ReportScreen(MainScreen):
 
     def action_choose(self, which: str) -> None:
         """Choose which rows, or columns, are shown, and in which order."""
-        found, query = self._document, self._query
-        names = self._names(which)
-        if found is None or not names:
-            self.console_app.say(f"There are no {which} to choose from.")
-            return
-
-        def chosen(shown: list[str] | None) -> None:
-            if shown is not None:
-                now = rearranged(query.arrangement, names, shown)
-                self._change(hide=now.hide, first=now.first)
-
-        options = [(name, name, name not in query.hide) for name in names]
-        self.app.push_screen(Several(which.capitalize(), options, movable=True), chosen)
+        ask_for_names(self, which, self._names(which), self._query.arrangement, self._change)
 
     def _names(self, which: str) -> list[str]:
         """The names of all rows, or columns."""
