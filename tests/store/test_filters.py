@@ -21,13 +21,9 @@ from tests.ledger import add, config, words
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """Runs that are named by what they are, and tagged with that name."""
-    ids = (
-        f"zzzzz{letter}" for letter in "abcdefg"
-    )  # a word may be the beginning of an id: none is drawn that begins so
-    with (
-        pytest.MonkeyPatch.context() as patched,
-        closing(Store.open(tmp_path_factory.mktemp("filters") / "runs.db", write=True)) as store,
-    ):
+    ids = (f"zzzzz{letter}" for letter in "abcdefg")  # a bare word may be the beginning of an id: of none of these
+    patched = pytest.MonkeyPatch()
+    with closing(Store.open(tmp_path_factory.mktemp("filters") / "runs.db", write=True)) as store:
         patched.setattr("dambench.store.records.new_id", lambda: next(ids))
 
         def enter(name: str, run: str) -> None:
@@ -45,6 +41,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             next(said)
         enter("running", running)
         enter("lost", store.create(config("dsa", 2), ledger.CARD))
+        patched.undo()
         store.edit(running, "note", "lambda 0.01, as in 100% of the paper")
         store.edit(running, "tag", "old thing")
         yield store
